@@ -1,0 +1,5 @@
+"""`python -m wtours` is the console script `wtours`."""
+
+from wtours.cli import main
+
+main()

@@ -1,0 +1,75 @@
+"""The exceptions of wtours; each message names the item, what is wrong, and what to do.
+
+    WtoursError                 the world is not as it should be: exit code 1
+    ├── UsageError              the command line or a config asks for the impossible: exit code 2
+    ├── ManifestError           a manifest that cannot be used: exit code 2
+    ├── VideoError              one video cannot be read; the others go on
+    ├── DownloadError           one video cannot be fetched; the others go on
+    │   └── PermanentDownloadError   ... and asking again will not help
+    ├── AnalysisError           one video cannot be analysed; the others go on
+    ├── ShardError              a shard or an index that is missing, damaged or not ours
+    ├── CheckpointError         a run or a checkpoint that is missing, damaged or not ours
+    ├── TrainingError           training cannot go on (a non-finite loss, too few clips)
+    └── MissingPackageError     an optional package is not installed: names the extra
+
+A caller's bug is a ValueError or TypeError, never one of these.
+"""
+
+
+class WtoursError(Exception):
+    """The world is not as it should be; the message says what to do."""
+
+    exit_code = 1
+
+
+class UsageError(WtoursError):
+    """The command line or a config asks for something impossible."""
+
+    exit_code = 2
+
+
+class ManifestError(UsageError):
+    """A manifest that cannot be used."""
+
+
+class VideoError(WtoursError):
+    """One video cannot be read."""
+
+
+class DownloadError(WtoursError):
+    """One video cannot be fetched now; the next run tries again."""
+
+
+class PermanentDownloadError(DownloadError):
+    """One video cannot be fetched and asking again will not help."""
+
+
+class AnalysisError(WtoursError):
+    """One video cannot be analysed."""
+
+
+class ShardError(WtoursError):
+    """A shard or an index is missing, damaged or not ours."""
+
+
+class CheckpointError(WtoursError):
+    """A run or a checkpoint is missing, damaged or not ours."""
+
+
+class TrainingError(WtoursError):
+    """Training cannot go on."""
+
+
+class MissingPackageError(WtoursError):
+    """An optional package is not installed.
+
+    Args:
+        package: The name on PyPI.
+        extra: The extra of wtours that brings it.
+        purpose: What needs it, for example "reading YouTube".
+    """
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs {package}, which is not installed: pip install 'wtours[{extra}]'"
+        )
