@@ -1,4 +1,4 @@
-"""What every test gets: no network, restored randomness and environment, no unexpected ERROR log."""
+"""What every test gets: no network, restored randomness and environment, no stray ERROR log."""
 
 import logging
 import os
