@@ -1,0 +1,30 @@
+"""Small real videos for the tests, written by FFmpeg from its own test sources."""
+
+from pathlib import Path
+from typing import Any
+
+import ffmpeg
+import imageio_ffmpeg
+
+
+def write_clip(
+    path: Path,
+    *,
+    source: str = "testsrc2=size=160x120:rate=30:duration=4",
+    filters: str | None = None,
+    **output: Any,
+) -> Path:
+    """Write an H.264 clip of a lavfi source; `output` are FFmpeg's output options."""
+    settings: dict[str, Any] = {"vcodec": "libx264", "pix_fmt": "yuv420p", "g": 30, **output}
+    if filters is not None:
+        settings["vf"] = filters
+    stream = ffmpeg.input(source, format="lavfi").output(str(path), **settings)
+    ffmpeg.run(stream, cmd=imageio_ffmpeg.get_ffmpeg_exe(), quiet=True, overwrite_output=True)
+    return path
+
+
+def remux(source: Path, path: Path, **output: Any) -> Path:
+    """Copy the stream of `source` into another container."""
+    stream = ffmpeg.input(str(source)).output(str(path), c="copy", **output)
+    ffmpeg.run(stream, cmd=imageio_ffmpeg.get_ffmpeg_exe(), quiet=True, overwrite_output=True)
+    return path
