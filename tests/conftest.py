@@ -17,7 +17,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def _outside_folder(variable: str, default: str) -> Path:
     folder = Path(os.environ.get(variable, REPOSITORY.parent / "shared" / default))
     if not folder.is_dir():
-        pytest.skip(f"needs the folder {folder}; set {variable} to where it is")
+        message = f"needs the folder {folder}; set {variable} to where it is"
+        if os.environ.get("WTOURS_REQUIRE_DATA"):
+            pytest.fail(message)
+        pytest.skip(message)
     return folder
 
 
