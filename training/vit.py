@@ -1,0 +1,199 @@
+"""The backbone: a vision transformer of timm that can also show what its last block attends to.
+
+The modules and the names of the weights are timm's; what differs is the position embedding at
+another image size, which is interpolated as DINO does it (`position_embedding`).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers.attention import Attention
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from wtours.errors import UsageError
+
+
+@dataclass(frozen=True)
+class TokenFeatures:
+    """What tracking needs from one pass of the backbone; register tokens are left out.
+
+    Attributes:
+        cls_token: (B, D) after the final norm.
+        patch_tokens: (B, N, D) after the final norm, patches in row-major order.
+        query: (B, A, 1+N, d) queries of the last block, unscaled, CLS first; D = A * d.
+        key: (B, A, 1+N, d) keys of the last block, CLS first.
+        cls_attention: (B, A, N) the CLS row of the last block's attention; CLS to CLS is left
+            out and the rest is not renormalised, so that a row sums to a little less than 1.
+    """
+
+    cls_token: Tensor
+    patch_tokens: Tensor
+    query: Tensor
+    key: Tensor
+    cls_attention: Tensor
+
+
+def build_backbone(
+    name: str,
+    *,
+    img_size: int | None = None,
+    patch_size: int | None = None,
+    depth: int | None = None,
+    embed_dim: int | None = None,
+    num_heads: int | None = None,
+    drop_path_rate: float = 0.0,
+) -> VisionTransformer:
+    """Return a randomly initialised ViT of timm without a classifier, for images of any size.
+
+    Args:
+        name: timm's name of a plain ViT with a CLS token, e.g. "vit_small_patch16_224".
+        img_size: Pixels of the side that the position embedding is made for.
+        patch_size: Pixels of a patch's side.
+        depth: Number of blocks.
+        embed_dim: Width D.
+        num_heads: Attention heads A of each block.
+        drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 at the first.
+
+    An argument that is None keeps what the name says.
+
+    Raises:
+        UsageError: timm has no such model, or it is not a plain ViT with a CLS token.
+    """
+    if not timm.is_model(name):
+        raise UsageError(f"timm has no model {name!r}; one it has is vit_small_patch16_224")
+    sizes: dict[str, Any] = {
+        "img_size": img_size,
+        "patch_size": patch_size,
+        "depth": depth,
+        "embed_dim": embed_dim,
+        "num_heads": num_heads,
+    }
+    refusal = f"model {name!r} is not a plain ViT with a CLS token, such as vit_small_patch16_224"
+    try:
+        backbone = timm.create_model(
+            name,
+            num_classes=0,
+            global_pool="token",
+            dynamic_img_size=True,
+            drop_path_rate=drop_path_rate,
+            **{key: value for key, value in sizes.items() if value is not None},
+        )
+    except (TypeError, AssertionError) as error:
+        raise UsageError(f"{refusal} ({error})") from error
+    if not isinstance(backbone, VisionTransformer) or backbone.pos_embed is None:
+        raise UsageError(refusal)
+    last = backbone.blocks[-1]
+    if not isinstance(last, Block) or not isinstance(last.attn, Attention):
+        raise UsageError(refusal)
+    # DINO starts the CLS token like the position embedding; timm starts it at almost 0.
+    nn.init.trunc_normal_(_as_tensor(backbone.cls_token), std=0.02)
+    return backbone
+
+
+def encode(backbone: VisionTransformer, images: Tensor) -> Tensor:
+    """Return the CLS token after the final norm, (B, D), of images (B, 3, H, W)."""
+    tokens = backbone.norm(backbone.blocks(_embed(backbone, images)))
+    return _as_tensor(tokens)[:, 0]
+
+
+def encode_with_attention(
+    backbone: VisionTransformer,
+    images: Tensor,
+    *,
+    attention_scale: Literal["head", "width"] = "head",
+) -> TokenFeatures:
+    """Return tokens, and queries, keys and CLS attention of the last block.
+
+    Every block runs as timm wrote it, with fused attention. The last block's queries and keys are
+    projected a second time, for that is cheaper than its whole attention map: of that only the
+    CLS row is computed.
+
+    Args:
+        backbone: From `build_backbone`.
+        images: (B, 3, H, W), H and W multiples of the patch size.
+        attention_scale: What `cls_attention` divides q·k by: "head" is sqrt(d), as in the network
+            itself; "width" is sqrt(D), the letter of the paper's equation 1.
+    """
+    *blocks, last = backbone.blocks
+    tokens = _embed(backbone, images)
+    for block in blocks:
+        tokens = block(tokens)
+    query, key = _query_and_key(last, tokens)
+    output = _as_tensor(backbone.norm(last(tokens)))
+
+    prefix = backbone.num_prefix_tokens
+    scale = (query.shape[-1] if attention_scale == "head" else backbone.embed_dim) ** -0.5
+    cls_row = (query[:, :, :1] @ key.transpose(-2, -1) * scale).softmax(dim=-1)[:, :, 0]
+    return TokenFeatures(
+        cls_token=output[:, 0],
+        patch_tokens=output[:, prefix:],
+        query=_without_registers(query, prefix),
+        key=_without_registers(key, prefix),
+        cls_attention=cls_row[:, :, prefix:],
+    )
+
+
+def position_embedding(backbone: VisionTransformer, grid: tuple[int, int]) -> Tensor:
+    """Return the position embedding for a grid of patches, (1, prefix + rows * columns, D).
+
+    DINO's way: bicubic without antialiasing, and with 0.1 added to the size before the scale is
+    taken. The 0.1 was meant against rounding but shifts every sample point, so weights trained
+    with it need it (facebookresearch/dino, issue 8).
+    """
+    embedding = _as_tensor(backbone.pos_embed)
+    native = backbone.patch_embed.grid_size
+    if grid == tuple(native):
+        return embedding
+    prefix = embedding.shape[1] - native[0] * native[1]
+    patches = embedding[:, prefix:].reshape(1, *native, -1).permute(0, 3, 1, 2)
+    scale = [(new + 0.1) / old for new, old in zip(grid, native, strict=True)]
+    patches = F.interpolate(patches.float(), scale_factor=scale, mode="bicubic")
+    if tuple(patches.shape[-2:]) != grid:  # floor(scale * old) can miss only for huge grids
+        raise ValueError(f"position embedding came out as {tuple(patches.shape[-2:])}, not {grid}")
+    patches = patches.to(embedding.dtype).flatten(2).transpose(1, 2)
+    return torch.cat([embedding[:, :prefix], patches], dim=1)
+
+
+def _embed(backbone: VisionTransformer, images: Tensor) -> Tensor:
+    """Return the tokens that enter the first block, (B, prefix + N, D)."""
+    patches = backbone.patch_embed(images)  # (B, rows, columns, D)
+    rows, columns = patches.shape[1:3]
+    tokens = patches.flatten(1, 2)
+    positions = position_embedding(backbone, (rows, columns))
+    first = [_as_tensor(backbone.cls_token).expand(len(tokens), -1, -1)]
+    if backbone.reg_token is not None:
+        first.append(backbone.reg_token.expand(len(tokens), -1, -1))
+    if backbone.no_embed_class:  # CLS and registers have no position
+        tokens = torch.cat([*first, tokens + positions], dim=1)
+    else:
+        tokens = torch.cat([*first, tokens], dim=1) + positions
+    return _as_tensor(backbone.norm_pre(backbone.pos_drop(tokens)))
+
+
+def _query_and_key(block: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the block's queries and keys of its input tokens, each (B, A, tokens, d)."""
+    if not isinstance(block, Block) or not isinstance(block.attn, Attention):
+        raise TypeError(f"expected timm's Block with its Attention, not {type(block).__name__}")
+    attention = block.attn
+    projected = attention.qkv(block.norm1(tokens))
+    heads = projected.reshape(*tokens.shape[:2], 3, attention.num_heads, attention.head_dim)
+    query, key, _ = heads.permute(2, 0, 3, 1, 4).unbind(0)
+    return attention.q_norm(query), attention.k_norm(key)
+
+
+def _without_registers(tokens: Tensor, prefix: int) -> Tensor:
+    """Drop tokens 1 to prefix - 1 of (B, A, prefix + N, d)."""
+    if prefix == 1:
+        return tokens
+    return torch.cat([tokens[:, :, :1], tokens[:, :, prefix:]], dim=2)
+
+
+def _as_tensor(value: object) -> Tensor:
+    """Narrow what an untyped module returned."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"expected a tensor, not {type(value).__name__}")
+    return value
