@@ -1,0 +1,160 @@
+"""A web server on 127.0.0.1 that misbehaves as told, for tests of downloading.
+
+with serve({"/walk.mp4": Resource(body)}) as server:
+    fetch(server.url("/walk.mp4"))
+assert server.requests[0].range is None
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+_BLOCK = 16 * 1024
+
+
+@dataclass(slots=True)
+class Resource:
+    """One path, and how the server treats those who ask for it; may change while it runs."""
+
+    body: bytes
+    content_type: str = "video/mp4"
+    etag: str | None = None
+    last_modified: str | None = None
+    accepts_ranges: bool = True
+    states_length: bool = True
+    failing_statuses: list[int] = field(default_factory=list)
+    """Each request takes one off the front and gets it; when none is left, the body."""
+    drop_after_bytes: int | None = None
+    """Every connection is closed after so many bytes of body."""
+    stall_after_bytes: int | None = None
+    """Every connection sends so many bytes of body, then waits until the server ends."""
+    pause_seconds: float = 0.0
+    """Wait before each 16 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One line of the server's log."""
+
+    method: str
+    path: str
+    range: str | None
+    """The Range header."""
+    status: int
+
+
+class LoopbackServer:
+    """The running server; made by `serve`."""
+
+    def __init__(self, resources: dict[str, Resource]) -> None:
+        self.resources = resources
+        self.requests: list[Request] = []
+        self.closing = threading.Event()
+        self._http = _HttpServer(self)
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def url(self, path: str) -> str:
+        """Return the full URL of a path."""
+        return f"http://127.0.0.1:{self._http.server_address[1]}{path}"
+
+    def close(self) -> None:
+        """Let stalled connections go and stop."""
+        self.closing.set()
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+
+@contextlib.contextmanager
+def serve(resources: dict[str, Resource]) -> Iterator[LoopbackServer]:
+    """Serve the resources by path until the block ends."""
+    server = LoopbackServer(resources)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+class _HttpServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, owner: LoopbackServer) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.owner = owner
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _HttpServer
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        self.close_connection = True
+        resource = self.server.owner.resources.get(self.path)
+        if resource is None:
+            self._fail(404)
+        elif resource.failing_statuses:
+            self._fail(resource.failing_statuses.pop(0))
+        else:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._send(resource)
+
+    def _fail(self, status: int) -> None:
+        self._log(status)
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _send(self, resource: Resource) -> None:
+        start = self._range_start(resource)
+        body = resource.body[start:]
+        self._log(206 if start else 200)
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Type", resource.content_type)
+        if start:
+            total = len(resource.body)
+            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        if resource.states_length:
+            self.send_header("Content-Length", str(len(body)))
+        if resource.etag is not None:
+            self.send_header("ETag", resource.etag)
+        if resource.last_modified is not None:
+            self.send_header("Last-Modified", resource.last_modified)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command == "GET":
+            self._send_body(body, resource)
+
+    def _send_body(self, body: bytes, resource: Resource) -> None:
+        for offset in range(0, len(body), _BLOCK):
+            block = body[offset : offset + _BLOCK]
+            for limit in (resource.drop_after_bytes, resource.stall_after_bytes):
+                if limit is not None and offset + len(block) > limit:
+                    self.wfile.write(block[: max(0, limit - offset)])
+                    if limit == resource.stall_after_bytes:
+                        self.server.owner.closing.wait()
+                    return
+            time.sleep(resource.pause_seconds)
+            self.wfile.write(block)
+
+    def _range_start(self, resource: Resource) -> int:
+        asked = self.headers.get("Range")
+        if asked is None or not resource.accepts_ranges:
+            return 0
+        return int(asked.removeprefix("bytes=").split("-")[0])
+
+    def _log(self, status: int) -> None:
+        asked = self.headers.get("Range")
+        self.server.owner.requests.append(Request(self.command, self.path, asked, status))
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep the test output quiet."""

@@ -1,0 +1,146 @@
+"""Downloaded videos: what the later stages read, and the facts that prove a file whole.
+
+A video exists when `<root>/videos/<video_id>/receipt.json` says "done" and its files are there.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from wtours.errors import VideoError
+from wtours.layout import Layout
+from wtours.receipts import FileRecord, Receipt, files_present, read_receipt
+from wtours.video import VideoReader, open_video
+
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts"
+)  # fmt: skip
+"""File names taken as videos, lower case; what a file really is, `open_video` decides."""
+INFO_NAME = "info.json"
+_US = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DownloadedVideo:
+    """One published video."""
+
+    video_id: str
+    path: Path
+    sha256: str
+    receipt: Receipt
+    """`facts` of it are listed in docs/tables.md."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoFacts:
+    """What was measured of a whole video file."""
+
+    codec: str
+    container: str
+    """FFmpeg's demuxer, for example "mov,mp4,m4a,3gp,3g2,mj2"."""
+    width: int
+    height: int
+    frame_rate: Fraction
+    first_pts_us: int
+    last_pts_us: int
+    duration_us: int
+    """From the first frame to the end of the last one, which is taken to last 1/frame_rate."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts as they stand in a receipt; frame_rate as "60000/1001"."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        rate = self.frame_rate
+        return {**values, "frame_rate": f"{rate.numerator}/{rate.denominator}"}
+
+
+def download_receipt(layout: Layout, video_id: str) -> Receipt | None:
+    """Return the receipt of a video that is done and has its files, else None."""
+    path = layout.video_receipt(video_id)
+    receipt = read_receipt(path)
+    if receipt is None or receipt.status != "done" or not files_present(receipt, path.parent):
+        return None
+    return receipt
+
+
+def downloaded_video(layout: Layout, video_id: str) -> DownloadedVideo:
+    """Return a published video.
+
+    Raises:
+        VideoError: it is not downloaded; the message has the command.
+    """
+    receipt = download_receipt(layout, video_id)
+    if receipt is None:
+        failed = read_receipt(layout.video_receipt(video_id))
+        reason = f" ({failed.error})" if failed is not None and failed.error else ""
+        raise VideoError(
+            f"{video_id} is not downloaded{reason}: run `wtours download --video {video_id}`"
+        )
+    record = video_file(receipt)
+    return DownloadedVideo(
+        video_id=video_id,
+        path=layout.video_dir(video_id) / record.path,
+        sha256=record.sha256,
+        receipt=receipt,
+    )
+
+
+def downloaded_videos(layout: Layout, video_ids: Iterable[str]) -> list[DownloadedVideo]:
+    """Return published videos, in the order of `video_ids`.
+
+    Raises:
+        VideoError: one is not downloaded; the message names it.
+    """
+    return [downloaded_video(layout, video_id) for video_id in video_ids]
+
+
+def video_file(receipt: Receipt) -> FileRecord:
+    """Return the record of the video itself in a "done" download receipt."""
+    (record,) = (file for file in receipt.files if file.path != INFO_NAME)
+    return record
+
+
+def probe_video(path: Path) -> VideoFacts:
+    """Measure a video and make sure that it is all there: its first and last frames decode.
+
+    Decodes the two ends only, so the time does not grow with the length.
+
+    Raises:
+        VideoError: it is no video, or its length differs from its header's by over 1 s and 0.5 %.
+    """
+    with open_video(path) as reader:
+        metadata = reader.metadata
+        first_pts_us = next(frame.pts_us for frame in reader.frames())
+        last_pts_us = reader.last_pts_us()
+        _decode_end(reader, last_pts_us)
+    duration_us = last_pts_us - first_pts_us + round(_US / metadata.frame_rate)
+    declared_us = metadata.duration_us_from_header
+    if declared_us is not None and not is_close_us(duration_us, declared_us, 1 * _US, 0.005):
+        raise VideoError(
+            f"{path} is cut or damaged: its frames span {duration_us / _US:.1f} s, its header "
+            f"says {declared_us / _US:.1f} s; download it again"
+        )
+    return VideoFacts(
+        codec=metadata.codec,
+        container=metadata.container,
+        width=metadata.width,
+        height=metadata.height,
+        frame_rate=metadata.frame_rate,
+        first_pts_us=first_pts_us,
+        last_pts_us=last_pts_us,
+        duration_us=duration_us,
+    )
+
+
+def is_close_us(measured_us: float, expected_us: float, within_us: float, share: float) -> bool:
+    """Return whether two durations differ by at most `within_us` or `share` of the expected one."""
+    return abs(measured_us - expected_us) <= max(within_us, share * expected_us)
+
+
+def _decode_end(reader: VideoReader, last_pts_us: int) -> None:
+    if not any(True for _ in reader.frames(start_us=max(0, last_pts_us - _US))):
+        raise VideoError(
+            f"{reader.metadata.path} is cut or damaged: its last second does not decode; "
+            f"download it again"
+        )
