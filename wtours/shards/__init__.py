@@ -1,0 +1,15 @@
+"""What a trainer sees of the data: clips of frames out of plain WebDataset tars.
+
+    index = ShardIndex.open(Path("data/shards/default"))
+    dataset = ClipDataset(index, clip_length=8, frame_interval_seconds=1.0)
+    sampler = ClipSampler(len(dataset), seed=0)
+    frames = dataset[sampler.clip_at(0)].decode()  # 8 arrays (H, W, 3) uint8
+
+Everything else in this package makes or checks shards: `wtours.shards.build`, `.verify`.
+`docs/shards.md` describes the files.
+"""
+
+from wtours.shards.reader import Clip, ClipDataset, FrameRef, ShardIndex
+from wtours.shards.sampler import ClipSampler
+
+__all__ = ["Clip", "ClipDataset", "ClipSampler", "FrameRef", "ShardIndex"]

@@ -1,0 +1,86 @@
+"""Which frames make a clip: T frames of one video, Δ seconds apart, inside one shot.
+
+A clip starts at any sampled frame; its i-th frame is the one nearest to start + i * Δ:
+
+    pts      0   33   67  100  133  167  200 ms   sampled at 30 a second; at 133 is a hole
+    Δ = 67   a        a         -                 from 0: no frame near 133, no clip
+                 b         b         b            from 33: 100 and 167, a clip of 3
+
+"Near" is within half the larger of the sampling period and the source's period: a 1 fps source
+sampled at 30 ticks a second still has clips 1 s apart, and none 0.5 s apart.
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+_US = 1_000_000
+
+
+def clip_offsets_us(clip_length: int, frame_interval_seconds: float) -> tuple[int, ...]:
+    """Return when each frame of a clip should be, in microseconds after its first.
+
+    Raises:
+        ValueError: clip_length is below 1 or the interval is below a microsecond.
+    """
+    if clip_length < 1:
+        raise ValueError(f"clip_length must be >= 1, got {clip_length}")
+    if not frame_interval_seconds * _US >= 1:
+        raise ValueError(f"frame_interval_seconds must be > 0, got {frame_interval_seconds}")
+    return tuple(round(number * frame_interval_seconds * _US) for number in range(clip_length))
+
+
+def tolerance_us(sampling_rate: Fraction | None, source_rate: Fraction) -> int:
+    """Return how far from its moment a clip's frame may be, in microseconds.
+
+    Args:
+        sampling_rate: Ticks a second of the shard set; None: native.
+        source_rate: Frames a second of the video.
+    """
+    slower = source_rate if sampling_rate is None else min(sampling_rate, source_rate)
+    return int(_US / slower / 2) + 1  # one more, since each pts was rounded to a microsecond
+
+
+def nearest_rows(pts_us: NDArray[np.int64], moments_us: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for each moment the row of the nearest pts; the earlier of two as near.
+
+    Args:
+        pts_us: (N,) int64, increasing, N >= 1.
+        moments_us: (M,) int64.
+    """
+    after = np.searchsorted(pts_us, moments_us).clip(max=len(pts_us) - 1)
+    before = (after - 1).clip(min=0)
+    is_before = moments_us - pts_us[before] <= pts_us[after] - moments_us
+    return np.where(is_before, before, after)
+
+
+def clip_starts(
+    pts_us: NDArray[np.int64],
+    shot: NDArray[np.int32] | None,
+    *,
+    offsets_us: Sequence[int],
+    tolerance_us: int,
+) -> NDArray[np.int64]:
+    """Return the rows of one video at which a clip starts, increasing.
+
+    Args:
+        pts_us: (N,) int64, increasing: the video's sampled frames.
+        shot: (N,) int32, the shot of each frame, negative where not known (any shot will do);
+            None: clips may go across cuts.
+        offsets_us: See `clip_offsets_us`.
+        tolerance_us: See `tolerance_us`.
+    """
+    starts = np.arange(len(pts_us))
+    valid = np.ones(len(pts_us), dtype=bool)
+    previous = starts
+    for offset in offsets_us[1:]:
+        moments = pts_us + offset
+        rows = nearest_rows(pts_us, moments)
+        valid &= np.abs(pts_us[rows] - moments) <= tolerance_us
+        valid &= rows > previous  # a frame twice is no clip
+        if shot is not None:
+            valid &= (shot[rows] == shot) | (shot[rows] < 0) | (shot < 0)
+        previous = rows
+    return starts[valid]

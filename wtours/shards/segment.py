@@ -1,0 +1,187 @@
+"""The unit of work of `shard`: one segment of one video becomes one tar, or none if it is empty.
+
+Published in this order, each whole or absent: `<shard>.tar`, `receipts/<shard>.parquet` (the rows
+that the index will get), `receipts/<shard>.json` (the receipt: the segment is done).
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import simplejpeg
+
+from wtours.errors import VideoError
+from wtours.fsio import atomic_path
+from wtours.receipts import FileRecord, Receipt, record_file, versions_of, write_receipt
+from wtours.shards.schema import INDEX_SCHEMA, JPEG_SUBSAMPLING, ShardParams, shard_name
+from wtours.shards.ticks import nearest_per_tick, tick_period_us
+from wtours.shards.writer import FrameSample, MemberPlace, write_shard
+from wtours.video import Frame, VideoReader, open_video
+
+RECEIPTS_FOLDER = "receipts"
+STAGE = "shard"
+ROWS_SCHEMA = pa.schema(
+    [INDEX_SCHEMA.field(name) for name in ("frame_index", "pts_us", "offset", "size")]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentTask:
+    """What one segment is made from; all of it can be written as JSON."""
+
+    video_id: str
+    video_path: str
+    source_sha256: str
+    segment: int
+    params: ShardParams
+    native_first_index: int = 0
+    """With "native": the ordinal of the segment's first frame."""
+    native_pts_us: tuple[int, ...] = ()
+    """With "native": the pts of the segment's packets; a frame's ordinal is its place here."""
+
+    @property
+    def shard(self) -> str:
+        """Return the name of the shard."""
+        return shard_name(self.video_id, self.segment)
+
+    @property
+    def interval_us(self) -> tuple[int, int]:
+        """Return the segment [start, end) in microseconds."""
+        length = self.params.segment_us
+        return self.segment * length, (self.segment + 1) * length
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentResult:
+    """How a segment ended."""
+
+    error: str | None = None
+    """Why it could not be made; None: it is published."""
+
+
+class _CorruptCount:
+    """Passes frames on and counts the corrupt ones of [start_us, end_us)."""
+
+    def __init__(self, start_us: int, end_us: int) -> None:
+        self._interval = range(start_us, end_us)
+        self.count = 0
+
+    def watch(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        for frame in frames:
+            self.count += frame.is_corrupt and frame.pts_us in self._interval
+            yield frame
+
+
+def shard_segment(task: SegmentTask, *, directory: Path) -> SegmentResult:
+    """Publish one segment in the shard set `directory`.
+
+    A video that cannot be read is a result with an error, so that the others go on.
+
+    Raises:
+        WtoursError: the disk is full.
+    """
+    corrupt = _CorruptCount(*task.interval_us)
+    tar_path = directory / f"{task.shard}.tar"
+    try:
+        with open_video(Path(task.video_path)) as reader:
+            source = _source_facts(reader, task)
+            frames = _sampled_frames(reader, task, corrupt)
+            samples = (_sample(task, index, frame, source) for index, frame in frames)
+            places = write_shard(tar_path, samples)
+    except VideoError as error:
+        return SegmentResult(error=str(error))
+    _publish_receipt(task, directory, places, corrupt_frames=corrupt.count)
+    return SegmentResult()
+
+
+def _sampled_frames(
+    reader: VideoReader, task: SegmentTask, corrupt: _CorruptCount
+) -> Iterator[tuple[int, Frame]]:
+    """Yield (frame_index, frame) for the sampled frames of the segment, in time order."""
+    start_us, end_us = task.interval_us
+    rate = task.params.rate
+    if rate is None:
+        indices = dict(zip(task.native_pts_us, itertools.count(task.native_first_index)))
+        for frame in corrupt.watch(reader.frames(start_us, end_us)):
+            if not frame.is_corrupt:
+                yield indices[frame.pts_us], frame
+        return
+    # A tick at the border has frames on both sides of it: look one tick further, so that it keeps
+    # the same frame whichever segment is made.
+    margin_us = tick_period_us(rate)
+    frames = reader.frames(max(0, start_us - margin_us), end_us + margin_us)
+    for tick, frame in nearest_per_tick(corrupt.watch(frames), rate):
+        if start_us <= frame.pts_us < end_us:
+            yield tick, frame
+
+
+def _sample(
+    task: SegmentTask, frame_index: int, frame: Frame, source: dict[str, Any]
+) -> FrameSample:
+    jpeg = simplejpeg.encode_jpeg(
+        frame.to_rgb(task.params.short_side),
+        quality=task.params.quality,
+        colorspace="RGB",
+        colorsubsampling=JPEG_SUBSAMPLING,
+    )
+    return FrameSample(task.video_id, frame_index, frame.pts_us, jpeg, source)
+
+
+def _source_facts(reader: VideoReader, task: SegmentTask) -> dict[str, Any]:
+    """Return what `<key>.json` says of the source: facts of the file, never of its licence."""
+    metadata = reader.metadata
+    rate = metadata.frame_rate
+    return {
+        "source_sha256": task.source_sha256,
+        "source_width": metadata.width,
+        "source_height": metadata.height,
+        "source_frame_rate": f"{rate.numerator}/{rate.denominator}",
+    }
+
+
+def _publish_receipt(
+    task: SegmentTask, directory: Path, places: list[MemberPlace], *, corrupt_frames: int
+) -> None:
+    folder = directory / RECEIPTS_FOLDER
+    files: list[FileRecord] = []
+    if places:
+        rows_path = folder / f"{task.shard}.parquet"
+        with atomic_path(rows_path) as temp:
+            pq.write_table(_rows(places), temp)
+        tar = record_file(directory / f"{task.shard}.tar", relative_to=directory)
+        files = [
+            tar.model_copy(update={"path": f"../{tar.path}"}),
+            record_file(rows_path, relative_to=folder),
+        ]
+    receipt = Receipt(
+        stage=STAGE,
+        key=task.shard,
+        inputs=receipt_inputs(task.source_sha256),
+        params=task.params.recorded(),
+        versions=versions_of("av", "simplejpeg"),
+        files=tuple(files),
+        facts={"frames": len(places), "corrupt_frames": corrupt_frames},
+    )
+    write_receipt(segment_receipt(directory, task.video_id, task.segment), receipt)
+
+
+def receipt_inputs(source_sha256: str) -> dict[str, str]:
+    """Return the `inputs` of every receipt of a shard set."""
+    return {"video": source_sha256}
+
+
+def segment_receipt(directory: Path, video_id: str, segment: int) -> Path:
+    """Return the receipt that makes a segment exist."""
+    return directory / RECEIPTS_FOLDER / f"{shard_name(video_id, segment)}.json"
+
+
+def _rows(places: list[MemberPlace]) -> pa.Table:
+    columns = {
+        name: np.array([getattr(place, name) for place in places]) for name in ROWS_SCHEMA.names
+    }
+    return pa.table(columns).cast(ROWS_SCHEMA)
