@@ -1,0 +1,225 @@
+"""One segment of one video: decoded once for lightness, cut scores and objects, published as files.
+
+A segment reads from the last frame before it (the content score compares with it, and the nearest
+frame to a tick may be on either side of a boundary) to the first frame after it, so that the
+segments of a video give together exactly what one segment would.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from wtours.analyze.detectors import Detection, Detector, DetectorSpec
+from wtours.analyze.lightness import frame_lightness
+from wtours.analyze.shots import ContentScorer, reduce_frame
+from wtours.analyze.tables import DETECTIONS_FILE, DETECTIONS_SCHEMA, FRAMES_FILE, FRAMES_SCHEMA
+from wtours.analyze.ticks import TickPicker
+from wtours.errors import AnalysisError, VideoError
+from wtours.fsio import atomic_path, remove
+from wtours.receipts import Receipt, is_current, record_file, write_receipt
+from wtours.video import Frame, VideoReader, open_video
+
+MEASURED_FILE = "measured.parquet"
+MEASURED_SCHEMA = pa.schema([pa.field("pts_us", pa.int64(), nullable=False)])
+SEGMENT_FRAMES_SCHEMA = pa.schema(
+    [field for field in FRAMES_SCHEMA if field.name not in ("frame", "objects_measured")]
+)
+SEGMENT_DETECTIONS_SCHEMA = pa.schema([f for f in DETECTIONS_SCHEMA if f.name != "frame"])
+_LEAD_IN_US = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentTask:
+    """The unit of work: the frames of [start_us, end_us) of one video; end_us None: to its end."""
+
+    video_id: str
+    video_path: Path
+    video_sha256: str
+    folder: Path
+    """Where its files are published."""
+    number: int
+    start_us: int
+    end_us: int | None
+    detector: DetectorSpec | None
+    """None: objects are not looked for."""
+    weights_sha256: str | None
+    """What the detector's weights must be."""
+    rate: Fraction
+    """Frames a second that the detector looks at."""
+    params: dict[str, Any]
+    """What the result depends on, beside the video and the interval."""
+
+    @property
+    def receipt_path(self) -> Path:
+        """Return where the segment's receipt is; it is published together with the files."""
+        return self.folder / "receipt.json"
+
+    def receipt(self, files: Iterable[Path] = ()) -> Receipt:
+        """Return the receipt that says what the segment was made from."""
+        return Receipt(
+            stage="analyze-segment",
+            key=f"{self.video_id}-{self.number:05d}",
+            inputs={"video": self.video_sha256},
+            params={"start_us": self.start_us, "end_us": self.end_us, **self.params},
+            files=tuple(record_file(file, relative_to=file.parent) for file in files),
+        )
+
+    def is_done(self) -> bool:
+        """Return whether the segment is there, made from the same things."""
+        wanted = self.receipt()
+        return is_current(self.receipt_path, inputs=wanted.inputs, params=wanted.params)
+
+
+def analyze_segment(task: SegmentTask) -> None:
+    """Measure one segment and publish its folder.
+
+    Raises:
+        VideoError: the video cannot be read.
+    """
+    measured = _Measured(task)
+    with open_video(task.video_path) as video:
+        measured.read(video)
+    tables = {
+        FRAMES_FILE: pa.Table.from_pylist(measured.frames, SEGMENT_FRAMES_SCHEMA),
+        MEASURED_FILE: pa.table({"pts_us": measured.looked_at}, schema=MEASURED_SCHEMA),
+        DETECTIONS_FILE: pa.Table.from_pylist(measured.detections, SEGMENT_DETECTIONS_SCHEMA),
+    }
+    remove(task.folder)  # what was made with other parameters
+    with atomic_path(task.folder) as folder:
+        folder.mkdir()
+        for name, table in tables.items():
+            pq.write_table(table, folder / name, compression="zstd")
+        files = [folder / name for name in tables]
+        write_receipt(folder / "receipt.json", task.receipt(files))
+
+
+class _Measured:
+    """The rows of one segment, filled by `read`."""
+
+    def __init__(self, task: SegmentTask) -> None:
+        self._task = task
+        self._detector = _detector_of(task)
+        self._waiting: list[Frame] = []
+        self.frames: list[dict[str, Any]] = []
+        self.looked_at: list[int] = []
+        self.detections: list[dict[str, Any]] = []
+
+    def read(self, video: VideoReader) -> None:
+        task, scorer = self._task, ContentScorer()
+        picker = TickPicker[Frame](task.rate, start_us=task.start_us, end_us=task.end_us)
+        half_tick_us = int(Fraction(500_000) / task.rate) + 1
+        for frame in _frames_with_lead_in(video, task.start_us, reach_us=half_tick_us):
+            if not frame.is_corrupt:
+                self._look_at(picker.push(frame))
+            if task.end_us is not None and frame.pts_us >= task.end_us:
+                if not frame.is_corrupt or frame.pts_us > task.end_us + half_tick_us:
+                    break
+                continue
+            reduced = reduce_frame(_full_size(frame, video))
+            score = scorer.score(reduced)
+            if frame.pts_us >= task.start_us:
+                lightness = frame_lightness(reduced)
+                self.frames.append(
+                    {
+                        "pts_us": frame.pts_us,
+                        "lightness": lightness.mean,
+                        "lightness_p5": lightness.p5,
+                        "lightness_p95": lightness.p95,
+                        "content_score": score,
+                        "is_corrupt": frame.is_corrupt,
+                    }
+                )
+        self._look_at(picker.finish())
+        self._detect()
+
+    def _look_at(self, frames: list[Frame]) -> None:
+        if self._detector is None:
+            return
+        self._waiting += frames
+        if len(self._waiting) >= self._detector.batch_size:
+            self._detect()
+
+    def _detect(self) -> None:
+        if self._detector is None or not self._waiting:
+            return
+        frames, self._waiting = self._waiting, []
+        for frame, found in zip(frames, self._detector.detect(frames), strict=True):
+            self.looked_at.append(frame.pts_us)
+            self.detections += [_row(frame.pts_us, detection) for detection in found]
+
+
+def _row(pts_us: int, detection: Detection) -> dict[str, Any]:
+    names = SEGMENT_DETECTIONS_SCHEMA.names[1:]
+    return {"pts_us": pts_us, **{name: getattr(detection, name) for name in names}}
+
+
+def _full_size(frame: Frame, video: VideoReader) -> Any:
+    bgr = frame.to_bgr()
+    expected = (video.metadata.height, video.metadata.width)
+    if bgr.shape[:2] != expected:
+        raise VideoError(
+            f"{video.metadata.path}: the picture changes from {expected[1]}x{expected[0]} to "
+            f"{bgr.shape[1]}x{bgr.shape[0]} at {frame.pts_us / 1e6:.2f} s; "
+            f"re-encode it to one size"
+        )
+    return bgr
+
+
+def _frames_with_lead_in(video: VideoReader, start_us: int, *, reach_us: int) -> Iterator[Frame]:
+    """Yield the frames from `start_us`, after the last frame before it.
+
+    If that one is corrupt, the last sound frame comes before it, where there is one within
+    `reach_us`.
+    """
+    margin_us = _LEAD_IN_US
+    while True:
+        from_us = max(0, start_us - margin_us)
+        frames = video.frames(from_us)
+        lead_in, first = _split_lead_in(frames, start_us)
+        has_sound = bool(lead_in) and not lead_in[0].is_corrupt
+        if from_us == 0 or has_sound or (lead_in and margin_us >= reach_us):
+            break
+        margin_us *= 4  # a gap before the segment: look further back
+    yield from lead_in
+    if first is not None:
+        yield first
+        yield from frames
+
+
+def _split_lead_in(frames: Iterator[Frame], start_us: int) -> tuple[list[Frame], Frame | None]:
+    """Return the last sound frame and the last frame before `start_us`, and the first after."""
+    last: Frame | None = None
+    last_sound: Frame | None = None
+    first: Frame | None = None
+    for frame in frames:
+        if frame.pts_us >= start_us:
+            first = frame
+            break
+        last = frame
+        last_sound = last_sound if frame.is_corrupt else frame
+    lead_in = [frame for frame in (last_sound, last) if frame is not None]
+    return lead_in[:1] if last is last_sound else lead_in, first
+
+
+def _detector_of(task: SegmentTask) -> Detector | None:
+    if task.detector is None or task.weights_sha256 is None:
+        return None
+    detector = _load(task.detector, task.video_id, task.rate, task.weights_sha256)
+    if detector.facts.weights_sha256 != task.weights_sha256:
+        raise AnalysisError(
+            f"{task.detector.path} changed while {task.video_id} was analysed; "
+            f"run the same command again"
+        )
+    return detector
+
+
+@lru_cache(maxsize=1)
+def _load(spec: DetectorSpec, video_id: str, rate: Fraction, weights_sha256: str) -> Detector:
+    """Return the detector; a process loads it once, not for each of its segments."""
+    return spec.load(video_id, rate=rate)

@@ -1,0 +1,142 @@
+"""Cuts, by PySceneDetect's detectors, in two halves so that a video can be split into segments.
+
+First half, per frame: the content score, which needs only the frame before. Second half, over the
+whole series of scores: thresholds, windows and minimum shot lengths. The second half is the
+library's own code (its detectors, fed with recorded scores), so the cuts are those of
+`scenedetect -b pyav detect-adaptive` and `detect-content`, to the frame.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scenedetect.backends.pyav import VideoStreamAv
+from scenedetect.common import FrameTimecode, Timecode
+from scenedetect.detectors import AdaptiveDetector, ContentDetector
+from scenedetect.scene_manager import compute_downscale_factor
+from scenedetect.video_stream import FrameRateUnavailable
+
+DEFAULT_CUT_DETECTOR = "adaptive"
+_MIN_SHOT = "0.6s"
+"""PySceneDetect's command line turns its default of 0.6 s into whole frames; so do we."""
+_US = 1_000_000
+_NO_PICTURE: NDArray[np.uint8] = np.empty((0, 0, 3), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """Frames between two cuts: [start_us, end_us)."""
+
+    start_us: int
+    end_us: int
+
+
+def reduce_frame(bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the (H, W, 3) uint8 picture with its longer side at 256 pixels, never enlarged.
+
+    As PySceneDetect's SceneManager does it: OpenCV's linear interpolation of the full frame.
+    """
+    height, width = bgr.shape[:2]
+    factor = compute_downscale_factor(max(height, width))
+    if factor <= 1:
+        return bgr
+    size = (max(1, round(width / factor)), max(1, round(height / factor)))
+    return np.asarray(cv2.resize(bgr, size, interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+
+
+def cut_frame_rate(path: Path) -> Fraction | None:
+    """Return the frame rate that PySceneDetect's PyAV backend sees, or None where it sees none.
+
+    For a video of variable rate it is not the average: it decides how many frames 0.6 s are.
+    """
+    try:
+        return Fraction(VideoStreamAv(path, suppress_output=True).frame_rate)
+    except FrameRateUnavailable:
+        return None
+
+
+class ContentScorer:
+    """PySceneDetect's `content_val`: how much a frame differs from the one before, 0 to 255.
+
+    The mean over hue, saturation and value (OpenCV's 8-bit HSV) of the mean absolute difference.
+    The sums are of integers, so the result equals the library's to the last bit.
+    """
+
+    def __init__(self) -> None:
+        self._last: NDArray[np.uint8] | None = None
+
+    def score(self, bgr: NDArray[np.uint8]) -> float:
+        """Return the score of an (H, W, 3) uint8 BGR picture; 0 for the first one."""
+        hsv = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2HSV), dtype=np.uint8)
+        last, self._last = self._last, hsv
+        if last is None:
+            return 0.0
+        sums = cv2.sumElems(cv2.absdiff(hsv, last))[:3]
+        pixels = float(hsv.shape[0] * hsv.shape[1])
+        hue, saturation, value = (total / pixels for total in sums)
+        return float((hue + saturation + value) / 3.0)
+
+
+class CutFinder:
+    """Replays every cut detector over the scores of a whole video, in time order.
+
+    Args:
+        frame_rate: As `cut_frame_rate` gives it; it turns 0.6 s into the minimum number of frames
+            in a shot. Positions are timestamps, so a variable rate does not shift cuts.
+    """
+
+    def __init__(self, frame_rate: Fraction) -> None:
+        self._frame_rate = frame_rate
+        min_frames = FrameTimecode(_MIN_SHOT, frame_rate).frame_num
+        self._detectors = {name: make(min_frames) for name, make in _CUT_DETECTORS.items()}
+        self._cuts: dict[str, set[int]] = {name: set() for name in self._detectors}
+
+    def add(self, pts_us: Sequence[int], scores: Sequence[float]) -> None:
+        """Take the next frames' timestamps and content scores."""
+        for pts, score in zip(pts_us, scores, strict=True):
+            timecode = FrameTimecode(Timecode(pts, Fraction(1, _US)), self._frame_rate)
+            for name, detector in self._detectors.items():
+                detector.next_score = score
+                found = detector.process_frame(timecode, _NO_PICTURE)
+                self._cuts[name].update(cut.pts for cut in found)
+
+    def cuts_us(self) -> dict[str, list[int]]:
+        """Return, by cut detector, the timestamps of the first frames of new shots, ascending."""
+        return {name: sorted(cuts) for name, cuts in self._cuts.items()}
+
+
+def shots_between(cuts_us: Iterable[int], *, end_us: int) -> list[Shot]:
+    """Return the shots of [0, end_us) that the cuts separate: one more than there are cuts."""
+    bounds = [0, *cuts_us, end_us]
+    return [Shot(start, end) for start, end in itertools.pairwise(bounds)]
+
+
+class _RecordedScore:
+    """Makes a detector take `next_score` instead of looking at a picture."""
+
+    next_score = 0.0
+
+    def _calculate_frame_score(self, timecode: Any, frame_img: Any) -> float:
+        return self.next_score
+
+
+class _ReplayedContent(_RecordedScore, ContentDetector):  # type: ignore[misc]
+    pass
+
+
+class _ReplayedAdaptive(_RecordedScore, AdaptiveDetector):  # type: ignore[misc]
+    pass
+
+
+_CUT_DETECTORS: dict[str, Callable[[int], Any]] = {
+    DEFAULT_CUT_DETECTOR: lambda frames: _ReplayedAdaptive(min_scene_len=frames),
+    "content27": lambda frames: _ReplayedContent(threshold=27.0, min_scene_len=frames),
+    "content30": lambda frames: _ReplayedContent(threshold=30.0, min_scene_len=frames),
+}
+CUT_DETECTORS = tuple(_CUT_DETECTORS)

@@ -1,0 +1,75 @@
+"""Which frames are looked at when one asks for some frames a second.
+
+Tick k is at k / rate seconds. It takes the frame nearest to it (the earlier of two equally near)
+among those in [tick - half a period, tick + half a period); with no frame there it is a hole. So a
+frame serves one tick at most, and a rate above the video's takes every frame once.
+"""
+
+import math
+from fractions import Fraction
+from typing import Generic, Protocol, TypeVar
+
+_US = 1_000_000
+
+
+class _Timed(Protocol):
+    @property
+    def pts_us(self) -> int: ...
+
+
+TimedFrame = TypeVar("TimedFrame", bound=_Timed)
+
+
+def tick_of(pts_us: int, rate: Fraction) -> int:
+    """Return the number of the only tick that a frame at `pts_us` may serve."""
+    return math.floor(pts_us * rate / _US + Fraction(1, 2))
+
+
+class TickPicker(Generic[TimedFrame]):
+    """Picks, in one pass, the frames of the ticks in [start_us, end_us).
+
+    Push frames in time order, from the last one at or before `start_us` (where there is one) to the
+    first one at or after `end_us`, then `finish`. Only the latest frame is kept. The frames on
+    either side of a tick decide it, so ranges picked apart give together what one range gives.
+
+    Args:
+        rate: Ticks a second.
+        start_us: First instant of the range.
+        end_us: End of the range (not in it); None: to the end of the video.
+    """
+
+    def __init__(self, rate: Fraction, *, start_us: int, end_us: int | None) -> None:
+        if rate <= 0:
+            raise ValueError(f"rate must be > 0 ticks a second, got {rate}")
+        self._rate = rate
+        self._start_us = start_us
+        self._end_us = end_us
+        self._before: TimedFrame | None = None
+
+    def push(self, frame: TimedFrame) -> list[TimedFrame]:
+        """Return the picked frames that the next frame decides: none, one or two."""
+        picked = self._between(self._before, frame)
+        self._before = frame
+        return picked
+
+    def finish(self) -> list[TimedFrame]:
+        """Return the frame picked by a tick after the last frame, if any."""
+        return self._between(self._before, None)
+
+    def _between(self, before: TimedFrame | None, after: TimedFrame | None) -> list[TimedFrame]:
+        """Return the frames of the ticks in [before, after)."""
+        picked = []
+        sides = [frame for frame in (before, after) if frame is not None]
+        for tick in sorted({tick_of(frame.pts_us, self._rate) for frame in sides}):
+            tick_us = tick * _US / self._rate
+            if not self._in_range(tick_us):
+                continue
+            if (before is None or before.pts_us <= tick_us) and (
+                after is None or tick_us < after.pts_us
+            ):
+                near = [frame for frame in sides if tick_of(frame.pts_us, self._rate) == tick]
+                picked.append(min(near, key=lambda frame: abs(frame.pts_us - tick_us)))
+        return picked
+
+    def _in_range(self, tick_us: Fraction) -> bool:
+        return self._start_us <= tick_us and (self._end_us is None or tick_us < self._end_us)
