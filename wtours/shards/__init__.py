@@ -9,7 +9,8 @@ Everything else in this package makes or checks shards: `wtours.shards.build`, `
 `docs/shards.md` describes the files.
 """
 
-from wtours.shards.reader import Clip, ClipDataset, FrameRef, ShardIndex
+from wtours.shards.index import FrameRef, ShardIndex
+from wtours.shards.reader import Clip, ClipDataset
 from wtours.shards.sampler import ClipSampler
 
 __all__ = ["Clip", "ClipDataset", "ClipSampler", "FrameRef", "ShardIndex"]

@@ -1,7 +1,8 @@
 """Format 1 of a shard set: names, parameters, `dataset.json` and the columns of `index.parquet`.
 
-`docs/shards.md` is the same in words. This module and `wtours.shards.reader` import no video
-library and no torch, so that a trainer elsewhere can use them.
+`docs/shards.md` is the same in words. This module and those that read shards
+(`index`, `clips`, `reader`, `sampler`) import no video library and no torch, so that a trainer
+elsewhere can use them.
 """
 
 import dataclasses

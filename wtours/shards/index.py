@@ -1,0 +1,243 @@
+"""The index of a shard set in memory, and frames read by their place in the tar.
+
+Nothing here unpickles or runs anything, and no size is trusted without a bound. No file stays open
+between two reads, so an index may be pickled, forked and shared by threads.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from wtours.errors import ShardError
+from wtours.fsio import sha256_file
+from wtours.shards.clips import tolerance_us
+from wtours.shards.schema import (
+    INDEX_FILE,
+    INDEX_SCHEMA,
+    MAX_MEMBER_BYTES,
+    Dataset,
+    read_dataset,
+    sample_key,
+)
+
+_BLOCK = 512  # a tar header
+_MAX_NAME = 100  # of a member, in its header
+_READ_COLUMNS = pa.schema(
+    [INDEX_SCHEMA.field(name) for name in ("frame_index", "pts_us", "offset", "size", "shot")]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRef:
+    """A row of the index: where one frame is."""
+
+    video_id: str
+    frame_index: int
+    pts_us: int
+    shard: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRows:
+    """The rows [start, stop) of the index that are one video's, in time order."""
+
+    video_id: str
+    start: int
+    stop: int
+    tolerance_us: int
+    """How far from its moment a clip's frame may be."""
+
+
+class ShardIndex:
+    """A shard set's index in memory: about 32 bytes a frame.
+
+    Rows are numbered from 0, videos in the order of their ids, frames in time order.
+
+    Attributes:
+        directory: The shard set.
+        dataset: Its `dataset.json`.
+        frame_index: (N,) int64; tick number, or ordinal with "native".
+        pts_us: (N,) int64; microseconds from the video's first frame.
+        offset: (N,) int64; where the JPEG begins in its tar.
+        size: (N,) int32; bytes of the JPEG.
+        shot: (N,) int32; -1 where the video was not analysed.
+        videos: The rows of each video.
+    """
+
+    def __init__(self, directory: Path, dataset: Dataset, table: pa.Table) -> None:
+        self.directory = directory
+        self.dataset = dataset
+        self.frame_index: NDArray[np.int64] = _column(table, "frame_index")
+        self.pts_us: NDArray[np.int64] = _column(table, "pts_us")
+        self.offset: NDArray[np.int64] = _column(table, "offset")
+        self.size: NDArray[np.int32] = _column(table, "size")
+        self.shot: NDArray[np.int32] = _column(table, "shot", null=-1)
+        # Rows are in the order of dataset.json's shards, so counts say which shard a row is in.
+        counts = [shard.frames for shard in dataset.shards]
+        self._first_rows = np.cumsum([0, *counts], dtype=np.int64)
+        self.videos = tuple(self._videos())
+        self._check()
+
+    @classmethod
+    def open(cls, directory: Path) -> "ShardIndex":
+        """Open a finished shard set; every shard is checked to be there in full length.
+
+        Raises:
+            ShardError: it is not finished, a shard is missing or of another size, or the index is
+                not the one that `dataset.json` speaks of.
+        """
+        dataset = read_dataset(directory)
+        path = directory / INDEX_FILE
+        if not path.is_file() or sha256_file(path) != dataset.index.sha256:
+            raise ShardError(
+                f"{path} is not the index that dataset.json speaks of; run `wtours shard` again"
+            )
+        for shard in dataset.shards:
+            shard_path = directory / f"{shard.shard}.tar"
+            problem = size_problem(shard_path, shard.bytes)
+            if problem is not None:
+                raise ShardError(f"{shard_path} {problem}")
+        try:
+            table = pq.read_table(path, columns=_READ_COLUMNS.names).cast(_READ_COLUMNS)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise ShardError(
+                f"{path} cannot be read ({error}); run `wtours shard` again"
+            ) from error
+        return cls(directory, dataset, table)
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return len(self.pts_us)
+
+    @property
+    def shots_known(self) -> bool:
+        """Whether every frame's shot is known; if not, clips of those videos ignore cuts."""
+        return bool((self.shot >= 0).all())
+
+    def frame(self, row: int) -> FrameRef:
+        """Return where the frame of a row is."""
+        shard = self.dataset.shards[self._shard_of(row)]
+        return FrameRef(
+            video_id=shard.video_id,
+            frame_index=int(self.frame_index[row]),
+            pts_us=int(self.pts_us[row]),
+            shard=shard.shard,
+            offset=int(self.offset[row]),
+            size=int(self.size[row]),
+        )
+
+    def read_jpegs(self, rows: Sequence[int]) -> tuple[bytes, ...]:
+        """Return the JPEG of each row.
+
+        Rows that follow each other in one shard share one opening of it.
+
+        Raises:
+            ShardError: a shard is gone, too short, or has something else at the frame's place.
+        """
+        refs = [self.frame(row) for row in rows]
+        jpegs: list[bytes] = []
+        for shard, group in itertools.groupby(refs, key=lambda ref: ref.shard):
+            jpegs.extend(_read_group(self.directory / f"{shard}.tar", group))
+        return tuple(jpegs)
+
+    def video_of(self, row: int) -> VideoRows:
+        """Return the video that a row is of."""
+        return next(video for video in self.videos if video.start <= row < video.stop)
+
+    def _shard_of(self, row: int) -> int:
+        return int(np.searchsorted(self._first_rows, row, side="right")) - 1
+
+    def _videos(self) -> Iterator[VideoRows]:
+        start = 0
+        for video in self.dataset.videos:
+            tolerance = tolerance_us(self.dataset.params.rate, video.rate)
+            yield VideoRows(video.video_id, start, start + video.frames, tolerance)
+            start += video.frames
+
+    def _check(self) -> None:
+        """Refuse an index whose numbers cannot be right, whoever wrote it."""
+        dataset = self.dataset
+        by_video = [
+            (video_id, sum(shard.frames for shard in shards))
+            for video_id, shards in itertools.groupby(dataset.shards, lambda shard: shard.video_id)
+        ]
+        if by_video != [(video.video_id, video.frames) for video in dataset.videos if video.frames]:
+            raise ShardError(f"{self.directory}: dataset.json's videos and shards disagree")
+        if not len(self) == dataset.frames == dataset.index.rows == self._first_rows[-1]:
+            raise ShardError(
+                f"{self.directory}: {len(self)} rows in {INDEX_FILE}, {dataset.frames} frames in "
+                f"dataset.json; run `wtours shard` again"
+            )
+        lengths = np.repeat([s.bytes for s in dataset.shards], [s.frames for s in dataset.shards])
+        sound = (self.size > 0) & (self.size <= MAX_MEMBER_BYTES) & (self.offset >= _BLOCK)
+        sound &= self.offset + self.size <= lengths
+        for video in self.videos:
+            rows = slice(video.start, video.stop)
+            sound[rows] &= np.diff(self.pts_us[rows], prepend=-1) > 0
+        if not sound.all():
+            ref = self.frame(int(np.argmin(sound)))
+            raise ShardError(
+                f"{self.directory}: {INDEX_FILE} has an impossible row ({ref}); "
+                f"run `wtours shard` again"
+            )
+
+
+def size_problem(path: Path, expected_bytes: int) -> str | None:
+    """Return what is wrong with a shard's presence and size, or None."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return "is missing; run `wtours shard` again"
+    if size != expected_bytes:
+        return (
+            f"has {size} bytes instead of {expected_bytes}; remove it and run `wtours shard` again"
+        )
+    return None
+
+
+def _read_group(path: Path, refs: Iterator[FrameRef]) -> Iterator[bytes]:
+    """Yield the JPEGs of frames of one shard, each checked to be the frame that is meant."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise ShardError(f"{path} is missing; run `wtours shard` again") from error
+    try:
+        for ref in refs:
+            block = os.pread(descriptor, _BLOCK + ref.size, ref.offset - _BLOCK)
+            _require_frame(path, ref, block)
+            yield block[_BLOCK:]
+    finally:
+        os.close(descriptor)
+
+
+def _require_frame(path: Path, ref: FrameRef, block: bytes) -> None:
+    key = sample_key(ref.video_id, ref.frame_index)
+    if len(block) != _BLOCK + ref.size:
+        problem = "the file ends before it"
+    elif block[:_MAX_NAME].rstrip(b"\0") != f"{key}.jpg".encode():
+        problem = "another file is in its place"
+    elif block[_BLOCK : _BLOCK + 2] != b"\xff\xd8" or block[-2:] != b"\xff\xd9":
+        problem = "it is not a whole JPEG"
+    else:
+        return
+    raise ShardError(
+        f"{path}: frame {key} is damaged ({problem}); run `wtours verify` to see what else is"
+    )
+
+
+def _column(table: pa.Table, name: str, *, null: int | None = None) -> NDArray[Any]:
+    column = table[name]
+    if null is not None:
+        column = column.fill_null(null)
+    values: NDArray[Any] = column.to_numpy()
+    return values
