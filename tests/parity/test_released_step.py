@@ -5,7 +5,6 @@ on a CPU. Bounds: relative to the largest value of the tensor, 1e-5 forward and 
 gradients, since sums are taken in another order; no patch of any mask may differ.
 """
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +168,7 @@ def test_no_patch_of_the_masks_differs(maps, recorded):
     assert masks.mean().item() == pytest.approx(0.25, abs=0.05)
 
 
+@pytest.mark.medium
 def test_student_logits_of_masked_clips_and_local_crops_are_the_recorded_ones(
     maps, recorded, weights, views
 ):
@@ -181,6 +181,7 @@ def test_student_logits_of_masked_clips_and_local_crops_are_the_recorded_ones(
     assert_close(local, by_crop.permute(1, 2, 0, 3), FORWARD)
 
 
+@pytest.mark.medium
 def test_loss_and_its_parts_are_the_recorded_ones(stepped, recorded):
     _, _, parts = stepped
     assert parts.total.item() == pytest.approx(recorded["loss"], rel=FORWARD)
@@ -207,6 +208,7 @@ def test_cross_entropies_by_object_and_frame_combine_to_the_recorded_loss(record
     assert plain.item() == pytest.approx(recorded["loss_plain_mean"], rel=FORWARD)
 
 
+@pytest.mark.medium
 def test_gradients_are_the_recorded_ones(stepped, recorded):
     student, _, _ = stepped
     gradients = {name: p.grad for name, p in student.named_parameters()}
@@ -256,17 +258,23 @@ def test_four_steps_follow_the_recorded_losses_centres_and_teacher(weights, view
 def assert_weights_after_one_step(
     student: Network, teacher: Network, recorded: dict[str, Any]
 ) -> None:
-    """AdamW's first step is the sign of the gradient: where that is 0 but for rounding, lr."""
+    """Compare with steps of 5e-4 (student) and 2e-6 (teacher), the sizes of one step.
+
+    AdamW's first step is the sign of the gradient, so where a gradient is 0 but for rounding a
+    weight can land anywhere within 2 lr: one in a thousand may.
+    """
     lr, momentum = recorded["cfg"]["lr"], recorded["cfg"]["ema_m"]
     ours, followed = dict(student.named_parameters()), dict(teacher.named_parameters())
     for name, expected in recorded["student_after_adamw"].items():
-        assert (ours[name] - expected).abs().max().item() <= 2 * lr, name
+        difference = (ours[name] - expected).abs()
+        assert difference.max().item() <= 2 * lr, name
+        assert (difference > 1e-6).float().mean().item() < 1e-3, name
     for name, expected in recorded["teacher_after_ema"].items():
         difference = (followed[name] - expected).abs()
-        assert difference.max().item() <= 2 * lr * (1 - momentum) + 1e-6, name
+        assert difference.max().item() <= 2 * lr * (1 - momentum), name
+        assert (difference > 1e-7).float().mean().item() < 1e-3, name
     for name, (total, squares) in recorded["teacher_after_ema_sums"].items():
         weight = followed[name].double()
-        # Each element can be off by the bound above; in a sum these errors have either sign.
-        bound = 2 * lr * (1 - momentum) * math.sqrt(weight.numel())
-        assert weight.sum().item() == pytest.approx(total, abs=bound, rel=FORWARD), name
-        assert weight.square().sum().item() == pytest.approx(squares, rel=GRADIENT), name
+        # Rounding of single elements adds up like a random walk.
+        assert weight.sum().item() == pytest.approx(total, abs=1e-7 * weight.numel() ** 0.5), name
+        assert weight.square().sum().item() == pytest.approx(squares, rel=1e-3, abs=0), name
