@@ -3,7 +3,7 @@
 import hashlib
 
 _ROUNDS = 6
-_MIN_HALF_BITS = 3
+_MIN_HALF_BITS = 3  # with 2, the orders of four clips are visibly not equally likely
 
 
 class ClipSampler:
@@ -69,7 +69,7 @@ def permuted(index: int, size: int, *, key: str) -> int:
 
     A Feistel network over the smallest even number of bits that holds `size`, walked along its
     cycle until it falls below `size` (Black and Rogaway, Ciphers with Arbitrary Finite Domains,
-    2002): at most 4 walks on average, or a few dozen for fewer than 64.
+    2002): 4 walks on average at most, or 64 / size for fewer than 16.
     """
     half_bits = max(_MIN_HALF_BITS, ((size - 1).bit_length() + 1) // 2)
     mask = (1 << half_bits) - 1
