@@ -12,7 +12,7 @@ from typing import Any
 from wtours.errors import VideoError
 from wtours.layout import Layout
 from wtours.receipts import FileRecord, Receipt, files_present, read_receipt
-from wtours.video import VideoReader, open_video
+from wtours.video import VideoMetadata, VideoReader, open_video
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts"
@@ -115,7 +115,7 @@ def probe_video(path: Path) -> VideoFacts:
         last_pts_us = reader.last_pts_us()
         _decode_end(reader, last_pts_us)
     duration_us = last_pts_us - first_pts_us + round(_US / metadata.frame_rate)
-    declared_us = metadata.duration_us_from_header
+    declared_us = _declared_us(metadata)
     if declared_us is not None and not is_close_us(duration_us, declared_us, 1 * _US, 0.005):
         raise VideoError(
             f"{path} is cut or damaged: its frames span {duration_us / _US:.1f} s, its header "
@@ -136,6 +136,15 @@ def probe_video(path: Path) -> VideoFacts:
 def is_close_us(measured_us: float, expected_us: float, within_us: float, share: float) -> bool:
     """Return whether two durations differ by at most `within_us` or `share` of the expected one."""
     return abs(measured_us - expected_us) <= max(within_us, share * expected_us)
+
+
+def _declared_us(metadata: VideoMetadata) -> int | None:
+    """Return how long the header says that the video is."""
+    frames = metadata.num_frames_from_header
+    if metadata.container == "avi" and frames is not None:
+        # FFmpeg shortens the duration of an AVI file to what is there of it, but not its frames.
+        return max(metadata.duration_us_from_header or 0, round(frames * _US / metadata.frame_rate))
+    return metadata.duration_us_from_header
 
 
 def _decode_end(reader: VideoReader, last_pts_us: int) -> None:

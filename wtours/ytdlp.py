@@ -11,7 +11,7 @@ import errno
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,7 +83,9 @@ class YtDlpFetcher:
             except YoutubeDLError as error:
                 wait_seconds = next(waits_seconds, None) if _is_passing(error) else None
                 if wait_seconds is None:
-                    raise _explained(error, source, folder, log) from error
+                    raise explain(
+                        error, source=source, folder=folder, warnings=log.warnings
+                    ) from error
                 logger.info("%s: %s; trying again", source, _one_line(str(error)))
             time.sleep(wait_seconds)
 
@@ -198,8 +200,17 @@ def _is_passing(error: YoutubeDLError) -> bool:
     )
 
 
-def _explained(error: YoutubeDLError, source: str, folder: Path, log: "_Log") -> WtoursError:
-    """Return our error for yt-dlp's: one line, with what to do."""
+def explain(
+    error: YoutubeDLError, *, source: str, folder: Path, warnings: Sequence[str] = ()
+) -> WtoursError:
+    """Return our error for yt-dlp's: one line, with what to do.
+
+    Args:
+        error: What yt-dlp raised.
+        source: The URL.
+        folder: Where it was writing.
+        warnings: What it warned of before; the real reason is sometimes only there.
+    """
     causes = list(_causes(error))
     if any(getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for cause in causes):
         return WtoursError(full_disk_message(folder / "source"))
@@ -210,7 +221,7 @@ def _explained(error: YoutubeDLError, source: str, folder: Path, log: "_Log") ->
         if re.search(pattern, problem, re.IGNORECASE):
             return kind(f"{source}: {problem}: {remedy}")
     # Without a runtime the formats go missing, and only a warning says why.
-    if re.search(r"javascript runtime|challenge solving", " ".join(log.warnings), re.IGNORECASE):
+    if re.search(r"javascript runtime|challenge solving", " ".join(warnings), re.IGNORECASE):
         return DownloadError(f"{source}: {problem}: {_JS_RUNTIME}")
     return DownloadError(f"{source}: {problem}")
 
