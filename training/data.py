@@ -1,0 +1,209 @@
+"""Batches of clips for this rank, starting at any step: the next batch depends on the step alone.
+
+The workers only decode and take each clip's frame crop; what is random in the views is drawn here
+too (a few numbers), and done on the device by `training.augment`.
+"""
+
+import multiprocessing
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from training.augment import ViewDraws, draw_boxes, draw_views
+from training.config import AugmentConfig, DataConfig, TrainConfig
+from training.distributed import World
+from training.randomness import numpy_generator
+from wtours.errors import TrainingError, UsageError, WtoursError
+from wtours.shards import ClipDataset, ClipSampler, ShardIndex
+
+
+class Batch(NamedTuple):
+    """This rank's b clips of a step."""
+
+    frames: Tensor  # (b, T, 3, S, S) uint8, after the frame crop
+    draws: ViewDraws  # of b clips
+    positions: Tensor  # (b,) int64, in the endless stream of clips
+
+
+class ClipViews(Dataset[Batch | WtoursError]):
+    """Decoded clips by their position in the stream, with what is drawn for their views.
+
+    Args:
+        clips: The shard set's clips.
+        sampler: Says which clip stands at a position.
+        data: Crops.
+        augment: Photometric changes.
+        seed: Of the run.
+    """
+
+    def __init__(
+        self,
+        clips: ClipDataset,
+        sampler: ClipSampler,
+        *,
+        data: DataConfig,
+        augment: AugmentConfig,
+        seed: int,
+    ) -> None:
+        self.clips = clips
+        self.sampler = sampler
+        self.data = data
+        self.augment = augment
+        self.seed = seed
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch | WtoursError:
+        """Return the batch, or the error to raise in the training process: as one line, not two."""
+        try:
+            return default_collate([self._at(position) for position in positions])  # type: ignore[no-any-return]
+        except WtoursError as error:
+            return error
+
+    def describe(self, position: int) -> dict[str, Any]:
+        """Return which clip stands at a position, to be found again: video, frames and times."""
+        rows = self.clips.clip_rows(self.sampler.clip_at(position))
+        frames = [self.clips.index.frame(row) for row in rows]
+        return {
+            "position": position,
+            "video_id": frames[0].video_id,
+            "frame_index": [frame.frame_index for frame in frames],
+            "pts_us": [frame.pts_us for frame in frames],
+        }
+
+    def _at(self, position: int) -> Batch:
+        frames = self.clips[self.sampler.clip_at(position)].decode()
+        generator = numpy_generator(self.seed, "views", position)
+        height, width = frames[0].shape[:2]
+        box = draw_boxes(
+            generator, (), height=height, width=width, scale=self.data.frame_crop_scale
+        )
+        return Batch(
+            frames=crop_frames(frames, box, pixels=self.data.frame_crop_pixels),
+            draws=draw_views(generator, self.data, self.augment),
+            positions=torch.tensor(position),
+        )
+
+
+def crop_frames(
+    frames: Sequence[NDArray[np.uint8]], box: NDArray[np.int64], *, pixels: int
+) -> Tensor:
+    """Return one box of every frame, resized, (T, 3, pixels, pixels) uint8.
+
+    Bilinear without antialias, as in the released code.
+
+    Args:
+        frames: T arrays (H, W, 3).
+        box: (4,) top, left, height, width in pixels.
+        pixels: Side wanted.
+    """
+    top, left, height, width = box.tolist()
+    stacked = torch.from_numpy(
+        np.stack([frame[top : top + height, left : left + width] for frame in frames])
+    )
+    resized = F.interpolate(
+        stacked.permute(0, 3, 1, 2), (pixels, pixels), mode="bilinear", align_corners=False
+    )
+    return resized.contiguous()
+
+
+def open_clips(shards_dir: Path, data: DataConfig) -> ClipDataset:
+    """Return the clips of a shard set.
+
+    Raises:
+        ShardError: the shard set is missing, damaged, or has no such clip.
+    """
+    return ClipDataset(
+        ShardIndex.open(shards_dir),
+        clip_length=data.clip_length,
+        frame_interval_seconds=data.frame_interval_seconds,
+        across_cuts=data.across_cuts,
+    )
+
+
+def steps_in_epoch(num_clips: int, data: DataConfig, *, global_batch_size: int) -> int:
+    """Return how many whole batches an epoch has.
+
+    Raises:
+        TrainingError: not one.
+    """
+    clips = data.clips_per_epoch or num_clips
+    if clips < global_batch_size:
+        raise TrainingError(
+            f"an epoch of {clips} clips (the shards hold {num_clips}) does not fill a batch of "
+            f"{global_batch_size}: lower optim.global_batch_size, raise data.clips_per_epoch, or "
+            f"shard more video"
+        )
+    return clips // global_batch_size
+
+
+def batches(
+    views: ClipViews, world: World, config: TrainConfig, start_step: int, end_step: int
+) -> Iterator[Batch]:
+    """Yield this rank's batches of the steps [start_step, end_step).
+
+    Raises:
+        UsageError: the global batch cannot be divided by the number of ranks.
+        ShardError: a shard is damaged.
+    """
+    global_batch_size = config.optim.global_batch_size
+    if global_batch_size % world.world_size:
+        raise UsageError(
+            f"optim.global_batch_size ({global_batch_size}) must be a multiple of the number of "
+            f"ranks ({world.world_size})"
+        )
+    positions = RankPositions(
+        global_batch_size, world.rank, world.world_size, range(start_step, end_step)
+    )
+    num_workers = config.data.num_workers
+    loader = DataLoader(
+        views,
+        batch_sampler=positions,
+        num_workers=num_workers,
+        collate_fn=_unchanged,
+        pin_memory=world.device.type == "cuda",
+        # Forking a process that has threads or CUDA can deadlock the child.
+        multiprocessing_context=multiprocessing.get_context("forkserver") if num_workers else None,
+        worker_init_fn=_ignore_interrupts,
+    )
+    for batch in loader:
+        if isinstance(batch, WtoursError):
+            raise batch
+        yield batch
+
+
+class RankPositions:
+    """The positions of one rank's clips, a list per step.
+
+    Step s has the positions [s * G, (s + 1) * G); each rank takes its contiguous share of them.
+    """
+
+    def __init__(self, global_batch_size: int, rank: int, world_size: int, steps: range) -> None:
+        self.global_batch_size = global_batch_size
+        self.share = global_batch_size // world_size
+        self.rank = rank
+        self.steps = steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self.steps:
+            first = step * self.global_batch_size + self.rank * self.share
+            yield list(range(first, first + self.share))
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Leave Ctrl-C to the training process, which saves a checkpoint and then ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _unchanged(batch: Any) -> Any:
+    """Collate nothing: `ClipViews.__getitems__` has done it."""
+    return batch

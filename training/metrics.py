@@ -1,0 +1,96 @@
+"""What a run says about each of its steps: `metrics.jsonl` and TensorBoard.
+
+A line holds what the computation gave, equal for a run that was interrupted and one that was not,
+and under "time" what the clock gave, which is not.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch.utils.tensorboard import SummaryWriter
+
+from wtours.fsio import write_bytes
+
+T = TypeVar("T")
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricsLog:
+    """The metrics of a run, one line for each step done; a context manager.
+
+    Args:
+        run_dir: The run.
+        steps_done: Lines after this step, of steps that a crash has undone, are removed.
+    """
+
+    def __init__(self, run_dir: Path, *, steps_done: int) -> None:
+        path = run_dir / METRICS_FILE
+        kept = [line for line in read_metrics(path) if line["step"] <= steps_done]
+        write_bytes(path, b"".join(_json_line(line) for line in kept))
+        self._file = path.open("ab")
+        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=steps_done + 1)
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._board.close()
+
+    def write(self, step: int, values: dict[str, float], *, time: dict[str, float]) -> None:
+        """Append the line of one step; `step` counts the steps done, from 1."""
+        self._file.write(_json_line({"step": step, **values, "time": time}))
+        self._file.flush()
+        for name, value in (*values.items(), *time.items()):
+            self._board.add_scalar(name, value, step)
+
+    def sync(self) -> None:
+        """Flush to the disk; call it before a checkpoint, so that its steps have their lines."""
+        os.fsync(self._file.fileno())
+        self._board.flush()
+
+
+class StepClock:
+    """Where the time of each step goes: waiting for data, or computing."""
+
+    def __init__(self, clips_per_step: int) -> None:
+        self._clips = clips_per_step
+        self._waited = 0.0
+        self._last_lap = time.perf_counter()
+
+    def waiting(self, batches: Iterator[T]) -> Iterator[T]:
+        """Yield the batches, measuring the wait for each."""
+        self._last_lap = time.perf_counter()
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            self._waited = time.perf_counter() - asked
+            yield batch
+
+    def lap(self) -> dict[str, float]:
+        """Return seconds, clips a second and share of waiting since the last lap, for the log."""
+        now = time.perf_counter()
+        seconds, self._last_lap = now - self._last_lap, now
+        return {
+            "seconds": seconds,
+            "clips_per_second": self._clips / seconds,
+            "data_wait_fraction": self._waited / seconds,
+        }
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a metrics file, without a last one that was cut off; [] if absent."""
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is not whole
+    return [json.loads(line) for line in lines]
+
+
+def _json_line(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, allow_nan=False) + "\n").encode()

@@ -1,0 +1,57 @@
+"""From a config to the networks."""
+
+from timm.layers.attention import Attention
+from timm.models.vision_transformer import Block, VisionTransformer
+
+from training.config import TrainConfig
+from training.head import DinoHead
+from training.teacher import Network
+from training.vit import build_backbone
+from wtours.errors import UsageError
+
+
+def build_network(config: TrainConfig) -> Network:
+    """Return a randomly initialised backbone and head, for global crops of the config's size.
+
+    Raises:
+        UsageError: an unknown backbone, crops that its patches do not fill, or fewer attention
+            heads than objects.
+    """
+    model, data = config.model, config.data
+    backbone = build_backbone(
+        model.backbone,
+        img_size=data.global_crop_pixels,
+        patch_size=model.patch_size,
+        depth=model.depth,
+        embed_dim=model.embed_dim,
+        num_heads=model.num_heads,
+        drop_path_rate=model.drop_path_rate,
+    )
+    patch = backbone.patch_embed.patch_size[0]
+    for name, pixels in (
+        ("data.global_crop_pixels", data.global_crop_pixels),
+        ("data.local_crop_pixels", data.local_crop_pixels),
+    ):
+        if pixels % patch:
+            raise UsageError(f"{name} ({pixels}) must be a multiple of the patch size ({patch})")
+    heads = num_heads(backbone)
+    if config.tracking.num_objects > heads:
+        raise UsageError(
+            f"tracking.num_objects ({config.tracking.num_objects}) must not be above the "
+            f"backbone's {heads} attention heads"
+        )
+    head = DinoHead(
+        backbone.embed_dim,
+        model.num_prototypes,
+        batch_norm=model.head_batch_norm,
+        norm_last_layer=model.norm_last_layer,
+    )
+    return Network(backbone, head)
+
+
+def num_heads(backbone: VisionTransformer) -> int:
+    """Return the attention heads of the last block, where objects are found."""
+    last = backbone.blocks[-1]
+    if not isinstance(last, Block) or not isinstance(last.attn, Attention):
+        raise TypeError(f"the last block is a {type(last).__name__}, not a plain one")
+    return int(last.attn.num_heads)

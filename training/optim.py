@@ -1,0 +1,68 @@
+"""The optimiser: parameter groups, gradient clipping, the last layer's freeze."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+LAST_LAYER = "last_layer"
+
+
+def build_adamw(model: nn.Module) -> torch.optim.AdamW:
+    """Return AdamW over the trainable parameters, in two groups: with and without weight decay.
+
+    As in the released code, biases and one-dimensional parameters have none. The learning rate and
+    the decay are set at each step by `set_lr_and_weight_decay`.
+    """
+    decayed: list[nn.Parameter] = []
+    undecayed: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_vector = name.endswith(".bias") or parameter.ndim <= 1
+            (undecayed if is_vector else decayed).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": 0.0, "decays": True},
+        {"params": undecayed, "weight_decay": 0.0, "decays": False},
+    ]
+    return torch.optim.AdamW(groups, lr=0.0)
+
+
+def set_lr_and_weight_decay(
+    optimizer: torch.optim.Optimizer, *, lr: float, weight_decay: float
+) -> None:
+    """Set the learning rate of all groups, and the weight decay of those that have one."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+        if group["decays"]:
+            group["weight_decay"] = weight_decay
+
+
+def clip_gradients(
+    parameters: Iterable[nn.Parameter],
+    *,
+    max_norm: float | None,
+    by: Literal["parameter", "global"],
+) -> Tensor:
+    """Scale gradients down so that none has an L2 norm above `max_norm`; None: leave them.
+
+    "parameter": each gradient by its own norm (released code); "global": all by their common norm.
+
+    Returns:
+        The common norm before, a scalar; not finite where any gradient is not.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norms = torch.stack(torch._foreach_norm(gradients))
+    common: Tensor = torch.linalg.vector_norm(norms)
+    if max_norm is not None:
+        clipped = norms if by == "parameter" else common.expand(len(gradients))
+        scales = (max_norm / (clipped + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(gradients, list(scales.unbind()))
+    return common
+
+
+def drop_last_layer_gradients(model: nn.Module) -> None:
+    """Drop the gradients of the head's last layer, so that the optimiser leaves it as it is."""
+    for name, parameter in model.named_parameters():
+        if LAST_LAYER in name:
+            parameter.grad = None

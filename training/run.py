@@ -1,0 +1,159 @@
+"""A run's folder: what is resumed from it, and what is written to it (by rank 0 alone)."""
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Literal
+
+from training.checkpoint import (
+    DataIdentity,
+    TrainState,
+    load_state,
+    newest_checkpoint,
+    read_state,
+    save_checkpoint,
+)
+from training.config import TrainConfig, flatten, to_yaml
+from training.data import ClipViews
+from training.distributed import World, broadcast
+from training.metrics import MetricsLog
+from training.schedules import StepSettings
+from wtours.errors import CheckpointError, TrainingError
+from wtours.fsio import lock, sweep, write_bytes, write_json
+
+LOG = logging.getLogger(__name__)
+Resume = Literal["auto", "never", "force"]
+CONFIG_FILE = "config.yaml"
+# What may differ between two parts of a run, since it changes nothing that is computed.
+_FREE = ("data.num_workers", "checkpoint.")
+
+
+class Run:
+    """A run's folder while it is trained in; see `opened_run`."""
+
+    def __init__(
+        self, run_dir: Path, config: TrainConfig, data: DataIdentity, world: World
+    ) -> None:
+        self.dir = run_dir
+        self.config = config
+        self.data = data
+        self.world = world
+        self._metrics: MetricsLog | None = None  # of rank 0, from `restore` on
+        self._stack = ExitStack()
+
+    def restore(self, state: TrainState, resume: Resume) -> None:
+        """Set `state` to the newest whole checkpoint, if there is one, and open the metrics.
+
+        Raises:
+            CheckpointError: the checkpoint is of another config or other data, or `resume` is
+                "never" and there is one.
+        """
+        checkpoint = newest_checkpoint(self.dir) if self.world.is_main else None
+        if checkpoint is not None:
+            self._refuse_another(checkpoint, resume)
+        text = broadcast("" if checkpoint is None else str(checkpoint), self.world)
+        if text:
+            load_state(Path(text), state)
+            LOG.info("resumed from %s", text)
+        if self.world.is_main:
+            write_bytes(self.dir / CONFIG_FILE, to_yaml(self.config).encode())
+            self._metrics = self._stack.enter_context(MetricsLog(self.dir, steps_done=state.step))
+
+    def log(
+        self, step: int, values: dict[str, float], now: StepSettings, time: dict[str, float]
+    ) -> None:
+        """Write the metrics of a step; `step` counts the steps done."""
+        if self._metrics is not None:
+            scheduled = {
+                "lr": now.lr,
+                "weight_decay": now.weight_decay,
+                "momentum": now.momentum,
+                "teacher_temp": now.teacher_temp,
+            }
+            self._metrics.write(step, values | scheduled, time=time)
+
+    def save(self, state: TrainState) -> None:
+        """Write a checkpoint."""
+        if self._metrics is not None:
+            self._metrics.sync()
+            save_checkpoint(
+                self.dir,
+                state,
+                config=self.config,
+                data=self.data,
+                keep_last=self.config.checkpoint.keep_last,
+            )
+
+    def non_finite(self, step: int, values: dict[str, float], views: ClipViews) -> TrainingError:
+        """Return the error of a step whose loss or gradients are not finite; lists its clips.
+
+        Args:
+            step: The step that was to be done, counted from 1.
+            values: Its metrics.
+            views: Says which clips it had.
+        """
+        path = self.dir / f"nonfinite-step-{step}.json"
+        if self.world.is_main:
+            size = self.config.optim.global_batch_size
+            clips = [views.describe(position) for position in range((step - 1) * size, step * size)]
+            shown = {
+                name: value if math.isfinite(value) else str(value)
+                for name, value in values.items()
+            }
+            write_json(path, {"step": step, "metrics": shown, "clips": clips})
+        what = "loss" if not math.isfinite(values["loss"]) else "gradient"
+        return TrainingError(
+            f"the {what} is not finite at step {step} (loss {values['loss']:g}); no weight was "
+            f"changed by it, and {path} lists its clips: lower optim.lr, or use "
+            f"optim.precision=float32"
+        )
+
+    def close(self) -> None:
+        """Close the metrics."""
+        self._stack.close()
+
+    def _refuse_another(self, checkpoint: Path, resume: Resume) -> None:
+        step, config, data = read_state(checkpoint)
+        if resume == "never":
+            raise CheckpointError(
+                f"{self.dir} is a run at step {step}; choose another run, or resume it"
+            )
+        if resume == "force":
+            return
+        before, after = flatten(config.model_dump()), flatten(self.config.model_dump())
+        changes = [
+            f"{key} was {before[key]}, now {after[key]}"
+            for key in after
+            if before[key] != after[key] and not key.startswith(_FREE)
+        ]
+        if data != self.data:
+            changes.append(
+                f"the shard set has another index ({data.num_clips} clips, now "
+                f"{self.data.num_clips})"
+            )
+        if changes:
+            raise CheckpointError(
+                f"{self.dir} was trained with other settings: {'; '.join(changes)}. Use the same "
+                f"ones, choose another run, or go on all the same with --resume force"
+            )
+
+
+@contextmanager
+def opened_run(
+    run_dir: Path, config: TrainConfig, data: DataIdentity, world: World
+) -> Iterator[Run]:
+    """Hold a run's folder for training; rank 0 locks it and removes what a killed process left.
+
+    Raises:
+        WtoursError: another process trains in it.
+    """
+    with ExitStack() as stack:
+        if world.is_main:
+            stack.enter_context(lock(run_dir / ".lock", what=f"the run {run_dir}"))
+            sweep(run_dir)
+            sweep(run_dir / "checkpoints")
+        run = Run(run_dir, config, data, world)
+        stack.callback(run.close)
+        yield run

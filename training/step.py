@@ -1,0 +1,130 @@
+"""One step of training: views, loss, gradients, optimiser, teacher."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from training.augment import make_global, make_local
+from training.checkpoint import TrainState
+from training.config import TrainConfig
+from training.data import Batch
+from training.distributed import World, all_max, all_mean, all_sum
+from training.dora import DoraSettings, Ranks, Views, dora_step_loss
+from training.loss import LossParts, LossSettings
+from training.networks import num_heads
+from training.optim import (
+    clip_gradients,
+    drop_last_layer_gradients,
+    set_lr_and_weight_decay,
+)
+from training.randomness import derived_seed, torch_generator
+from training.schedules import StepSettings
+from training.teacher import ema_update
+from training.tracking import TrackingSettings, draw_heads
+
+RANKS = Ranks(all_mean=all_mean, all_sum=all_sum, all_max=all_max)
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """The gradients of a step are in the student; this is what is known of them."""
+
+    parts: LossParts
+    norm: Tensor
+    """Scalar: norm of all gradients together, before clipping."""
+
+    def is_finite(self) -> bool:
+        """Return whether loss and gradients are finite on this rank; waits for the device."""
+        return bool((self.parts.total.isfinite() & self.norm.isfinite()).item())
+
+    def metrics(self) -> dict[str, float]:
+        """Return the means over ranks of what is worth logging."""
+        parts = self.parts
+        named = {
+            "loss": parts.total.detach(),
+            "loss_masked": parts.masked,
+            "loss_local": parts.local,
+            "teacher_entropy": parts.teacher_entropy,
+            "teacher_mean_entropy": parts.teacher_mean_entropy,
+            "mask_coverage": parts.mask_coverage,
+            "gradient_norm": self.norm,
+        }
+        values = all_mean(torch.stack([value.float() for value in named.values()]))
+        return dict(zip(named, values.tolist(), strict=True))
+
+
+def compute_gradients(
+    state: TrainState,
+    replica: nn.Module,
+    batch: Batch,
+    now: StepSettings,
+    *,
+    config: TrainConfig,
+    world: World,
+) -> Gradients:
+    """Fill the student's gradients, averaged over ranks and clipped, from this rank's clips.
+
+    Args:
+        state: The networks and the step; not changed but for the gradients.
+        replica: The student, or DDP around it.
+        batch: This rank's clips.
+        now: The step's scheduled numbers.
+        config: Of the run.
+        world: This process.
+    """
+    frames = batch.frames.to(world.device, non_blocking=True)
+    views = Views(
+        global_clip=make_global(frames, batch.draws, pixels=config.data.global_crop_pixels),
+        local_crops=make_local(frames, batch.draws, pixels=config.data.local_crop_pixels),
+    )
+    heads = draw_heads(
+        num_heads(state.student.backbone),
+        config.tracking.num_objects,
+        torch_generator(config.seed, "heads", state.step),
+    )
+    # Stochastic depth draws from torch's global generators.
+    torch.manual_seed(derived_seed(config.seed, "drop_path", state.step, world.rank))
+    state.optimizer.zero_grad(set_to_none=True)
+    with torch.autocast(
+        world.device.type, torch.bfloat16, enabled=config.optim.precision == "bfloat16"
+    ):
+        parts = dora_step_loss(
+            replica,
+            state.teacher,
+            views,
+            settings=method_settings(config),
+            center=state.center,
+            teacher_temp=now.teacher_temp,
+            heads=heads.to(world.device),
+            ranks=RANKS,
+        )
+    parts.total.backward()  # type: ignore[no-untyped-call]
+    norm = clip_gradients(
+        state.student.parameters(), max_norm=config.optim.clip_grad, by=config.optim.clip_grad_by
+    )
+    if not now.train_last_layer:
+        drop_last_layer_gradients(state.student)
+    return Gradients(parts, norm)
+
+
+def apply_gradients(state: TrainState, gradients: Gradients, now: StepSettings) -> None:
+    """Move the student along its gradients, the teacher after it, and the centre."""
+    set_lr_and_weight_decay(state.optimizer, lr=now.lr, weight_decay=now.weight_decay)
+    state.optimizer.step()
+    ema_update(state.teacher, state.student, now.momentum)
+    state.center = gradients.parts.center
+    state.step += 1
+
+
+def method_settings(config: TrainConfig) -> DoraSettings:
+    """Return the method's constants of a config."""
+    tracking, loss = config.tracking, config.loss
+    return DoraSettings(
+        tracking=TrackingSettings(**tracking.model_dump()),
+        loss=LossSettings(
+            **loss.model_dump(
+                exclude={"teacher_temp", "warmup_teacher_temp", "warmup_teacher_temp_epochs"}
+            )
+        ),
+    )
