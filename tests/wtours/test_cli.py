@@ -1,0 +1,68 @@
+"""The command line as a user meets it: exit codes, one-line errors, help."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wtours.cli import app
+
+COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
+
+
+def wtours(*args: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "wtours", *map(str, args)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "100", "TERM": "dumb", **environment},
+        check=False,
+    )
+
+
+def test_the_built_in_manifest_is_listed_as_json_without_anything_else(tmp_path):
+    result = wtours("list", "--json", "--root", tmp_path)
+    assert result.returncode == 0, result.stderr
+    states = json.loads(result.stdout)
+    assert [state["id"] for state in states][:2] == ["amsterdam", "bangkok"]
+    assert len(states) == 10
+
+
+def test_the_root_comes_from_the_environment_too(tmp_path):
+    result = wtours("list", WTOURS_ROOT=str(tmp_path / "elsewhere"))
+    assert str(tmp_path / "elsewhere") in result.stdout.replace("\n", "")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name):
+    result = wtours(name, "--help")
+    assert result.returncode == 0
+    assert f"wtours {name}" in result.stdout or name == "demo"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (["download", "--video", "venise"], 2, "no video 'venise' in manifest walking_tours"),
+        (["list", "--manifest", "absent.toml"], 2, "cannot read manifest absent.toml"),
+        (["shard", "--speed", "9"], 2, "No such option"),
+        (["shard", "--quality", "0"], 2, "quality (0) must be 1 to 100"),
+        (["pretrain", "--set", "optim.lrr=1"], 2, "unknown config key 'optim.lrr'"),
+        (["pretrain", "--preset", "mine"], 2, "unknown preset 'mine'"),
+        (["verify", "absent"], 1, "absent"),
+        (["pretrain", "absent"], 1, "absent"),
+        (["analyze", "--detector", "magic:1"], 2, "magic"),
+        (["analyze", "--video", "venice"], 3, "wtours download --video venice"),
+        (["eval", "knn", "absent", "--train", "a", "--val", "b"], 1, "absent"),
+    ],
+)
+@pytest.mark.medium
+def test_an_error_is_one_line_with_the_right_exit_code(tmp_path, arguments, exit_code, message):
+    result = wtours(*arguments, "--root", tmp_path / "root")
+    assert result.returncode == exit_code, result.stderr
+    assert message in result.stderr.replace("\n", " ")
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.rglob("*.tar"))

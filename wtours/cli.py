@@ -1,0 +1,535 @@
+"""The command line: parse, build values, one library call, print, exit code.
+
+Exit codes: 0 everything asked for is done; 1 stopped by an error; 2 usage; 3 finished, with a list
+of what failed; 130 and 143 for Ctrl-C and SIGTERM. Heavy modules are imported inside the commands,
+so that `wtours --help` answers at once.
+"""
+
+import dataclasses
+import errno
+import logging
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from wtours import console
+from wtours.errors import MissingPackageError, WtoursError
+from wtours.executor import default_jobs
+from wtours.layout import Layout
+
+if TYPE_CHECKING:
+    from wtours.listing import VideoState
+
+FINISHED_WITH_FAILURES = 3
+
+app = typer.Typer(
+    name="wtours",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Long first-person videos, from a list of URLs to a trained encoder.\n\n"
+    "The road: [bold]download[/] → [bold]analyze[/] → [bold]report[/], and "
+    "[bold]shard[/] → [bold]pretrain[/] → [bold]eval[/]. Every command works with no argument on "
+    "the ten Walking Tours, goes on where it was stopped, and does only what is missing.",
+)
+eval_app = typer.Typer(no_args_is_help=True, help="Measure a trained encoder.")
+app.add_typer(eval_app, name="eval")
+
+Root = Annotated[
+    Path,
+    typer.Option("--root", envvar="WTOURS_ROOT", help="The workspace; everything lies under it."),
+]
+ManifestOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--manifest",
+        "-m",
+        help="A TOML file, or a built-in name: walking_tours (default), demo.",
+        show_default=False,
+    ),
+]
+Videos = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--video",
+        "-v",
+        help="A video id or a selection of the manifest, for example venice or wt_all; repeatable. "
+        "Default: all.",
+        show_default=False,
+    ),
+]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.", show_default="cores")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+
+ROOT = Path("data")
+
+
+class Resume(StrEnum):
+    """What `wtours pretrain` does with a run that has begun."""
+
+    AUTO = "auto"
+    NEVER = "never"
+    FORCE = "force"
+
+
+@app.callback()
+def _common(
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log what happens to stderr.")] = False,
+) -> None:
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", force=True)
+
+
+@app.command("list")
+def list_videos(
+    manifest: ManifestOption = None, root: Root = ROOT, as_json: AsJson = False
+) -> None:
+    """Show every video of the manifest and what is done of it.
+
+    Example: wtours list --json
+    """
+    from wtours.listing import video_states
+    from wtours.manifest import load_manifest
+
+    states = video_states(load_manifest(manifest).videos, Layout(root))
+    if as_json:
+        console.print_json([state.to_json() for state in states])
+        return
+    console.print_table(
+        f"{len(states)} videos under {root}",
+        ("video", "title", "downloaded", "analyzed", "shard sets"),
+        [_state_row(state) for state in states],
+    )
+
+
+@app.command()
+def render(
+    manifest: ManifestOption = Path("demo"), videos: Videos = None, root: Root = ROOT
+) -> None:
+    """Render the manifest's synthetic walks, with the truth beside each, into ROOT/rendered.
+
+    Example: wtours render --manifest demo
+    """
+    from wtours.manifest import load_manifest
+    from wtours.rendering import render_walks
+
+    entries = load_manifest(manifest).select(videos or ())
+    with console.progress_bars("render", "percent") as on_progress:
+        paths = render_walks(entries, Layout(root), on_progress=on_progress)
+    for path in paths:
+        console.say(f"rendered {path}")
+
+
+@app.command()
+def download(
+    manifest: ManifestOption = None,
+    videos: Videos = None,
+    from_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-dir", help="Take the files in this folder; no network.", file_okay=False
+        ),
+    ] = None,
+    root: Root = ROOT,
+) -> None:
+    """Fetch the manifest's videos, prove each whole, and write its receipt.
+
+    A download that was stopped goes on where it was. Examples:
+
+    wtours download --video venice
+
+    wtours download --from-dir ~/videos   (files named venice.mp4, …)
+    """
+    from wtours.download import download_videos
+    from wtours.manifest import load_manifest
+
+    loaded = load_manifest(manifest)
+    with console.progress_bars("download", "bytes") as on_progress:
+        report = download_videos(
+            loaded.select(videos or ()),
+            Layout(root),
+            from_dir=from_dir,
+            files_dir=loaded.path.parent,
+            on_progress=on_progress,
+        )
+    console.say(f"{len(report.done)} downloaded, {len(report.skipped)} already there")
+    _finish(report.failed, "not downloaded")
+
+
+@app.command()
+def analyze(
+    manifest: ManifestOption = None,
+    videos: Videos = None,
+    detector: Annotated[
+        str,
+        typer.Option(
+            "--detector",
+            "-d",
+            help="onnx:PATH (a YOLOX model), file:PATH (detections made elsewhere: a .parquet or a "
+            "folder of VIDEO_ID.parquet), or none.",
+        ),
+    ] = "none",
+    detect_fps: Annotated[
+        str, typer.Option("--detect-fps", help='Frames a second to detect on, or "native": all.')
+    ] = "1",
+    jobs: Jobs = default_jobs(),
+    root: Root = ROOT,
+) -> None:
+    """Measure lightness, cuts and objects of the downloaded videos, in one decoding pass.
+
+    Examples:
+
+    wtours analyze --video venice
+
+    wtours analyze --detector onnx:yolox_nano.onnx --detect-fps 0.5
+    """
+    from wtours.analyze.pipeline import analyze_videos
+    from wtours.manifest import load_manifest
+
+    ids = [entry.id for entry in load_manifest(manifest).select(videos or ())]
+    with console.progress_bars("analyze", "percent") as on_progress:
+        report = analyze_videos(
+            Layout(root),
+            ids,
+            detector=detector,
+            detect_fps=detect_fps,
+            jobs=jobs,
+            on_progress=on_progress,
+        )
+    console.say(f"{len(report.done)} analyzed, {len(report.skipped)} already there")
+    _finish(report.failed | report.objects_not_measured, "not (fully) analyzed")
+
+
+@app.command()
+def report(
+    manifest: ManifestOption = None,
+    videos: Videos = None,
+    threshold: Annotated[
+        float, typer.Option("--threshold", help="Count detections from this score up.")
+    ] = 0.3,
+    root: Root = ROOT,
+) -> None:
+    """Write Table 6, Figure 2 and one HTML page from the analysis.
+
+    What was not measured says so. Example: wtours report --video venice --threshold 0.5
+    """
+    from wtours.manifest import load_manifest
+    from wtours.report import build_report
+
+    entries = load_manifest(manifest).select(videos or ())
+    with console.progress_bars("report", "percent") as on_progress:
+        result = build_report(Layout(root), entries, threshold=threshold, on_progress=on_progress)
+    console.say(result.table6_markdown.read_text(encoding="utf-8"))
+    for path in result.paths:
+        console.say(str(path))
+    _finish(result.problems, "without thumbnails")
+
+
+@app.command()
+def shard(
+    name: Annotated[str, typer.Option("--name", "-n", help="Name of the shard set.")] = "default",
+    manifest: ManifestOption = None,
+    videos: Videos = None,
+    fps: Annotated[
+        str, typer.Option("--fps", help='Sampled frames a second, or "native": every frame.')
+    ] = "30",
+    short_side: Annotated[
+        int, typer.Option("--short-side", help="Reduce frames to this short side, in pixels.")
+    ] = 512,
+    quality: Annotated[int, typer.Option("--quality", help="JPEG quality, 1 to 100.")] = 90,
+    shard_seconds: Annotated[
+        int, typer.Option("--shard-seconds", help="Seconds of video in one shard.")
+    ] = 60,
+    jobs: Jobs = default_jobs(),
+    root: Root = ROOT,
+) -> None:
+    """Turn the downloaded videos into WebDataset shards with an index.
+
+    Run it again after `wtours analyze` to bring cuts and lightness into the index; no tar changes.
+    Examples:
+
+    wtours shard --video venice --fps 15 --short-side 384
+
+    wtours shard --name wt_all_30 --video wt_all
+    """
+    from wtours.manifest import load_manifest
+    from wtours.shards.build import build_shards
+    from wtours.shards.estimate import estimate
+    from wtours.shards.schema import ShardParams
+    from wtours.videos import downloaded_videos
+
+    layout = Layout(root)
+    ids = [entry.id for entry in load_manifest(manifest).select(videos or ())]
+    params = ShardParams(
+        frames_per_second=fps, short_side=short_side, quality=quality, shard_seconds=shard_seconds
+    )
+    expected = estimate(downloaded_videos(layout, ids), params, jobs=jobs)
+    console.warn(
+        f"about {expected.frames:,} frames, {console.bytes_text(expected.bytes)}, "
+        f"{console.seconds_text(expected.seconds)} of work"
+    )
+    with console.progress_bars("shard", "percent") as on_progress:
+        result = build_shards(
+            layout, ids, name=name, params=params, jobs=jobs, on_progress=on_progress
+        )
+    if result.dataset is not None:
+        console.say(
+            f"{result.directory}: {result.dataset.frames:,} frames in "
+            f"{len(result.dataset.shards)} shards, {console.bytes_text(result.dataset.bytes)} "
+            f"({result.num_segments_written} segments written, {result.num_segments_kept} kept)"
+        )
+    _finish(result.failed, "not sharded")
+
+
+@app.command()
+def verify(
+    name: Annotated[str, typer.Argument(help="Name of the shard set.")] = "default",
+    quick: Annotated[bool, typer.Option("--quick", help="Sizes and counts only.")] = False,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Check every shard against the index: sizes, sha256, members, frames.
+
+    Example: wtours verify default
+    """
+    from wtours.shards.verify import verify_shards
+
+    with console.progress_bars("verify", "bytes") as on_progress:
+        result = verify_shards(
+            Layout(root).shards_dir(name), deep=not quick, on_progress=on_progress
+        )
+    if as_json:
+        console.print_json({**dataclasses.asdict(result), "directory": str(result.directory)})
+    else:
+        console.say(
+            f"{result.directory}: {result.num_shards} shards, {result.num_frames:,} frames, "
+            f"{console.bytes_text(result.num_bytes)} checked"
+        )
+    _finish({problem.file: problem.message for problem in result.problems}, "damaged")
+
+
+@app.command()
+def pretrain(
+    shards: Annotated[str, typer.Argument(help="A shard set's name, or its folder.")] = "default",
+    run: Annotated[
+        str | None, typer.Option("--run", help="Name of the run.", show_default="the shard set's")
+    ] = None,
+    preset: Annotated[
+        str, typer.Option("--preset", "-p", help="official (the released code) or demo (a CPU).")
+    ] = "official",
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="A YAML file over the preset.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", help="key=value over both, e.g. optim.steps=500; repeatable."),
+    ] = None,
+    resume: Annotated[
+        Resume,
+        typer.Option(
+            help="auto: go on if the config is the same; never: refuse a run that has begun; "
+            "force: go on with another config or other data."
+        ),
+    ] = Resume.AUTO,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the whole config as YAML and stop.")
+    ] = False,
+    root: Root = ROOT,
+) -> None:
+    """Pretrain a ViT with DORA on shards; run it again to go on from the last checkpoint.
+
+    On several GPUs: torchrun --nproc-per-node 8 -m training.pretrain … (docs/training.md).
+    Examples:
+
+    wtours pretrain --preset demo
+
+    wtours pretrain venice_30 --set optim.global_batch_size=32 --set optim.epochs=50
+    """
+    _require_torch("pretraining")
+    from training.config import to_yaml
+    from training.presets import resolve_config
+    from training.pretrain import run_pretraining
+
+    resolved = resolve_config(preset, config, overrides or [])
+    if print_config:
+        console.say(to_yaml(resolved))
+        return
+    layout = Layout(root)
+    run_dir = layout.run_dir(run or Path(shards).name)
+    with console.progress_bars("pretrain", "steps") as on_progress:
+        result = run_pretraining(
+            resolved,
+            shards_dir=_named_or_folder(shards, layout.shards_dir),
+            run_dir=run_dir,
+            resume=resume.value,
+            on_progress=on_progress,
+        )
+    console.say(f"{run_dir}: {result.describe()}")
+
+
+@eval_app.command("knn")
+def eval_knn(
+    run: Annotated[str, typer.Argument(help="A run's name, its folder, or a checkpoint's.")],
+    train: Annotated[
+        str, typer.Option("--train", help="Class folders: DIR, TAR or TAR:prefix/inside.")
+    ],
+    val: Annotated[str, typer.Option("--val", help="The same, for the test images.")],
+    random_baseline: Annotated[
+        bool,
+        typer.Option("--random-baseline", help="Also measure the same network untrained."),
+    ] = False,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Weighted k-nearest-neighbour accuracy of the frozen teacher (k 10, 20, 100, 200).
+
+    Example: wtours eval knn default --train images.tar:train --val images.tar:val
+    """
+    _require_torch("evaluation")
+    from training.evaluate import evaluate_knn
+
+    run_path = _named_or_folder(run, Layout(root).run_dir)
+    with console.progress_bars("eval", "steps") as on_progress:
+        result = evaluate_knn(
+            run_path, train, val, random_baseline=random_baseline, on_progress=on_progress
+        )
+    if as_json:
+        console.print_json(result.content)
+        return
+    networks = {"teacher": result.scores, "random weights": result.random_scores or ()}
+    console.print_table(
+        f"k-NN top-1 accuracy, %, of {run_path}",
+        ("network", *(f"k = {score.k}" for score in result.scores)),
+        [
+            (name, *(f"{score.top1_percent:.1f}" for score in scores))
+            for name, scores in networks.items()
+            if scores
+        ],
+    )
+    for note in result.notes:
+        console.say(note)
+    console.say(str(result.path))
+
+
+@app.command()
+def visualize(
+    run: Annotated[str, typer.Argument(help="A run's name, its folder, or a checkpoint's.")],
+    video: Annotated[str, typer.Option("--video", "-v", help="The video to show.")],
+    shards: Annotated[str, typer.Option("--shards", help="The shard set it is in.")] = "default",
+    clips: Annotated[int, typer.Option("--clips", min=1, help="How many clips.")] = 4,
+    root: Root = ROOT,
+) -> None:
+    """Draw the tracked objects' attention over a clip's frames (the paper's Figures 4 to 6).
+
+    Example: wtours visualize default --video venice
+    """
+    _require_torch("visualizing")
+    from training.visualize import visualize_clips
+
+    layout = Layout(root)
+    for path in visualize_clips(
+        _named_or_folder(run, layout.run_dir),
+        _named_or_folder(shards, layout.shards_dir),
+        video,
+        num_clips=clips,
+    ):
+        console.say(str(path))
+
+
+@app.command()
+def demo(root: Root = Path("demo-data")) -> None:
+    """Walk the whole road on two rendered walks: offline, on a CPU, in minutes.
+
+    Prints each command as you would type it, and at the end what to look at.
+    """
+    from wtours.rendering import cuts_beside_drawn
+
+    layout, common = Layout(root), ("--manifest", "demo", "--root", str(root))
+    rendered, run = str(layout.rendered_dir), layout.run_dir("default")
+    images = ("--train", f"{rendered}/crops/train", "--val", f"{rendered}/crops/val")
+    for step in (
+        ("render", *common),
+        ("download", *common, "--from-dir", rendered),
+        ("analyze", *common, "--detector", f"file:{rendered}"),
+        ("shard", *common, "--fps", "10", "--short-side", "240"),
+        ("verify", "--root", str(root)),
+        ("pretrain", "--root", str(root), "--preset", "demo", "--set", "optim.steps=200"),
+        ("eval", "knn", "default", "--root", str(root), "--random-baseline", *images),
+        ("visualize", "default", "--root", str(root), "--video", "demo_day", "--clips", "2"),
+        ("report", *common),
+    ):
+        console.say(f"\n$ wtours {' '.join(step)}")
+        exit_code = app(step, standalone_mode=False)
+        if exit_code:
+            raise typer.Exit(exit_code)
+    rows = cuts_beside_drawn(layout)
+    console.print_table("Cuts", ("video", "drawn", "measured"), rows)
+    console.say(
+        "The objects above are the rendered truth, given as detections made elsewhere.\n\n"
+        "Look at:\n"
+        f"  {layout.reports_dir / 'report.html'}   the report, in a browser\n"
+        f"  {layout.reports_dir / 'figure2.png'}   lightness, objects and cuts over time\n"
+        f"  {run / 'figures'}   what the encoder tracks, frame by frame\n"
+        f"  {run / 'metrics.jsonl'}   the training, a line a step"
+    )
+    if any(drawn != measured for _, drawn, measured in rows):
+        raise WtoursError("the cuts measured are not the cuts drawn; please report it")
+
+
+def main() -> NoReturn:
+    """Run the command line; every error ends as one line on stderr and an exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        app()
+    except WtoursError as error:
+        console.warn(f"error: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        console.warn(f"error: disk full ({error}); free some space and run the command again")
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _state_row(state: "VideoState") -> tuple[str, ...]:
+    downloaded = {"missing": "no", "done": "yes"}.get(state.download, f"failed: {state.error}")
+    if state.duration_seconds is not None and state.bytes is not None:
+        downloaded = (
+            f"{console.seconds_text(state.duration_seconds)}, {state.width}x{state.height} "
+            f"{state.codec}, {console.bytes_text(state.bytes)}"
+        )
+    analyzed = "yes" if state.analysed else "no"
+    return state.id, state.title, downloaded, analyzed, ", ".join(state.shard_sets) or "none"
+
+
+def _finish(failed: Mapping[str, str], what: str) -> None:
+    """List what failed, one line each, and leave with 3; return if nothing failed."""
+    for item, reason in failed.items():
+        console.warn(f"error: {item}: {reason}")
+    if failed:
+        console.warn(f"{len(failed)} {what}; run the same command again after mending it")
+        raise typer.Exit(FINISHED_WITH_FAILURES)
+
+
+def _named_or_folder(text: str, folder_of: Callable[[str], Path]) -> Path:
+    """Return the folder that `text` names under the root, or is."""
+    path = Path(text)
+    return path if path.is_dir() or len(path.parts) > 1 else folder_of(text)
+
+
+def _require_torch(purpose: str) -> None:
+    from importlib.util import find_spec
+
+    for package in ("torch", "timm", "safetensors"):
+        if find_spec(package) is None:
+            raise MissingPackageError(package, "train", purpose)
