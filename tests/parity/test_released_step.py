@@ -5,7 +5,6 @@ on a CPU. Bounds: relative to the largest value of the tensor, 1e-5 forward and 
 gradients, since sums are taken in another order; no patch of any mask may differ.
 """
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,27 +49,6 @@ def assert_close(ours: Tensor, recorded: Tensor, relative: float) -> None:
 def by_frame(value: Tensor) -> Tensor:
     """(T, B, ...) of the recording to our (B, T, ...)."""
     return value.transpose(0, 1)
-
-
-@pytest.fixture(scope="module")
-def recorded(reference_dir: Path) -> dict[str, Any]:
-    tensors: dict[str, Any] = torch.load(
-        reference_dir / "golden" / "golden_A.pt", weights_only=True
-    )
-    return tensors
-
-
-@pytest.fixture(scope="module")
-def weights(reference_dir: Path) -> dict[str, dict[str, Tensor]]:
-    stored = torch.load(reference_dir / "golden" / "weights.pt", weights_only=True)
-    sharpened = ("attn.qkv.weight", "patch_embed.proj.weight")  # stored at a quarter
-    return {
-        which: {
-            name: value.float() * (4 if name.endswith(sharpened) else 1)
-            for name, value in state.items()
-        }
-        for which, state in stored.items()
-    }
 
 
 def build_pair(weights: dict[str, dict[str, Tensor]]) -> tuple[Network, Network]:
