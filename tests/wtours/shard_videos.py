@@ -1,12 +1,12 @@
 """A workspace with downloaded videos, for the tests of shards."""
 
+import bisect
 import shutil
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 
 from wtours.layout import Layout
 from wtours.receipts import Receipt, record_file, write_receipt
@@ -47,13 +47,13 @@ def listed_pts_us(path: Path) -> list[int]:
 
 def expected_ticks(pts_us: list[int], rate: Fraction) -> dict[int, int]:
     """Return {tick: pts of its frame}, tick by tick, as the definition reads."""
-    half = Fraction(1, 2) / rate
     kept = {}
     for tick in range(int(pts_us[-1] * rate / 1_000_000) + 2):
-        moment = tick / rate
-        near = [p for p in pts_us if -half <= Fraction(p, 1_000_000) - moment < half]
+        moment_us = tick * 1_000_000 / rate
+        first, end = moment_us - 500_000 / rate, moment_us + 500_000 / rate
+        near = pts_us[bisect.bisect_left(pts_us, first) : bisect.bisect_left(pts_us, end)]
         if near:
-            kept[tick] = min(near, key=lambda p: (abs(Fraction(p, 1_000_000) - moment), p))
+            kept[tick] = min(near, key=lambda pts: (abs(pts - moment_us), pts))
     return kept
 
 
@@ -64,8 +64,3 @@ def files_of(directory: Path) -> dict[str, bytes]:
         for path in sorted(directory.rglob("*"))
         if path.is_file()
     }
-
-
-def noise_jpeg_pixels(seed: int = 0) -> np.ndarray:
-    """Return (48, 64, 3) uint8 of noise: a picture that JPEG cannot make small."""
-    return np.random.default_rng(seed).integers(0, 256, (48, 64, 3), dtype=np.uint8)
