@@ -1,0 +1,143 @@
+"""The spine of `wtours report`."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+try:
+    import jinja2  # noqa: F401
+    import matplotlib  # noqa: F401
+except ImportError as error:
+    from wtours.errors import MissingPackageError
+
+    raise MissingPackageError("matplotlib and jinja2", "analyze", "`wtours report`") from error
+
+from wtours.errors import UsageError, VideoError
+from wtours.fsio import atomic_path, lock, sweep, write_bytes, write_json
+from wtours.layout import Layout
+from wtours.manifest import VideoEntry
+from wtours.progress import Progress, no_progress
+from wtours.report.figure2 import DARK, save_figure
+from wtours.report.measured import ReportVideo, load_videos
+from wtours.report.page import PageVideo, render_page
+from wtours.report.table6 import make_table
+from wtours.report.table6_files import to_csv, to_json, to_markdown
+from wtours.report.thumbnails import make_thumbnails
+
+DEFAULT_THRESHOLD = 0.3
+"""Objects are counted from this score up; the paper names none, Detic's examples 0.5 and 0.3."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportResult:
+    """What was published, and what could not be shown."""
+
+    page: Path
+    table6_markdown: Path
+    table6_csv: Path
+    table6_json: Path
+    figures: tuple[Path, ...]
+    """Figure 2 as PNG, SVG and PDF."""
+    not_downloaded: tuple[str, ...]
+    """Ids of videos that are not downloaded; their thumbnails are missing."""
+    not_analyzed: tuple[str, ...]
+    """Ids of videos that are not analysed; their rows say "not measured"."""
+    without_objects: tuple[str, ...]
+    """Ids of analysed videos whose objects are not measured."""
+    problems: dict[str, str]
+    """One line by id for a video whose thumbnails could not be made."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Return every published file, the page first."""
+        tables = (self.table6_markdown, self.table6_csv, self.table6_json)
+        return (self.page, *tables, *self.figures)
+
+
+def build_report(
+    layout: Layout,
+    entries: Sequence[VideoEntry],
+    *,
+    threshold: float = DEFAULT_THRESHOLD,
+    on_progress: Progress = no_progress,
+) -> ReportResult:
+    """Publish Table 6, Figure 2 and the page of these videos under `layout.reports_dir`.
+
+    What was not downloaded or not analysed is written as "not measured"; the report is made all the
+    same. The same tables and videos give the same bytes.
+
+    Args:
+        layout: The workspace.
+        entries: One or more videos of a manifest.
+        threshold: Objects are counted, and detections drawn, from this score up.
+        on_progress: Called with the video id and its thumbnails done and in all.
+
+    Raises:
+        UsageError: no videos, or a threshold that no score can reach.
+        WtoursError: the disk is full.
+    """
+    if not entries:
+        raise UsageError("a report needs one video at least; name one with --video")
+    if not 0 < threshold <= 1:
+        raise UsageError(f"--threshold must be above 0 and at most 1, got {threshold}")
+    with lock(layout.lock("report"), what="the report"):
+        sweep(layout.reports_dir)
+        return _build(layout, entries, threshold, on_progress)
+
+
+def _build(
+    layout: Layout, entries: Sequence[VideoEntry], threshold: float, on_progress: Progress
+) -> ReportResult:
+    folder = layout.reports_dir
+    videos = load_videos(layout, entries, threshold=threshold)
+    table = make_table(videos, threshold=threshold)
+    write_bytes(folder / "table6.md", to_markdown(table).encode())
+    write_bytes(folder / "table6.csv", to_csv(table).encode())
+    write_json(folder / "table6.json", to_json(table))
+    figures = tuple(folder / f"figure2.{kind}" for kind in ("png", "svg", "pdf"))
+    for path in figures:
+        with atomic_path(path) as temp:
+            save_figure(videos, temp, file_format=path.suffix[1:])
+    pages = [_page_video(layout, video, threshold, on_progress) for video in videos]
+    light, dark = figures[0].read_bytes(), _dark_figure(videos)
+    page = render_page(table, pages, figure_light=light, figure_dark=dark)
+    write_bytes(folder / "report.html", page.encode())
+    return ReportResult(
+        page=folder / "report.html",
+        table6_markdown=folder / "table6.md",
+        table6_csv=folder / "table6.csv",
+        table6_json=folder / "table6.json",
+        figures=figures,
+        not_downloaded=tuple(v.entry.id for v in videos if v.download is None),
+        not_analyzed=tuple(v.entry.id for v in videos if v.measured is None),
+        without_objects=tuple(
+            v.entry.id for v in videos if v.measured is not None and v.measured.objects is None
+        ),
+        problems={page.video.entry.id: page.problem for page in pages if page.problem},
+    )
+
+
+def _page_video(
+    layout: Layout, video: ReportVideo, threshold: float, on_progress: Progress
+) -> PageVideo:
+    """Make a video's thumbnails; one that cannot be decoded does not stop the others."""
+    if not video.is_same_file:
+        return PageVideo(video=video, figures=[], problem="")
+    video_id = video.entry.id
+    try:
+        figures = make_thumbnails(
+            layout,
+            video,
+            threshold=threshold,
+            on_figure=lambda done, total: on_progress(video_id, done, total),
+        )
+    except VideoError as error:
+        return PageVideo(video=video, figures=[], problem=str(error))
+    return PageVideo(video=video, figures=figures, problem="")
+
+
+def _dark_figure(videos: Sequence[ReportVideo]) -> bytes:
+    file = io.BytesIO()
+    save_figure(videos, file, file_format="png", theme=DARK)
+    return file.getvalue()

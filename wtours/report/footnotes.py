@@ -1,0 +1,112 @@
+"""What a reader must know before comparing Table 6 with the paper's."""
+
+from collections.abc import Iterable, Sequence
+
+from wtours.analyze.shots import DEFAULT_CUT_DETECTOR
+from wtours.report.measured import ReportVideo
+from wtours.report.text import plain
+
+_TEXT_MINUTES = {"bangkok": ("2 h 55 min", 175)}
+"""Durations that the paper's section 3.1 gives in words."""
+
+
+def footnotes(videos: Sequence[ReportVideo], *, threshold: float) -> list[str]:
+    """Return the notes of Table 6, plain text, each a few sentences."""
+    return [
+        *_paper_notes(videos),
+        *_cut_notes(),
+        *_object_notes(videos, threshold),
+        *_missing_notes(videos),
+    ]
+
+
+def _paper_notes(videos: Sequence[ReportVideo]) -> list[str]:
+    """Return where the published figures contradict each other, computed from them."""
+    published = {video.entry.id: video.entry.published for video in videos}
+    rates = {
+        video_id: figures.frames_thousands * 1000 / (figures.minutes * 60)
+        for video_id, figures in published.items()
+        if figures is not None
+    }
+    if not rates:
+        return []
+    low, high = min(rates, key=rates.__getitem__), max(rates, key=rates.__getitem__)
+    note = (
+        "The paper's frames and minutes contradict each other: dividing them gives "
+        f"{rates[low]:.1f} ({low}) to {rates[high]:.1f} ({high}) frames a second."
+    )
+    for video_id, (words, minutes) in _TEXT_MINUTES.items():
+        figures = published.get(video_id)
+        if figures is not None and figures.minutes != minutes:
+            note += (
+                f" Its text says that {video_id} lasts {words}, its table {figures.minutes:g} min."
+            )
+    frames = (
+        "Frames measured are all frames of the file at its own rate (see how it was measured); a "
+        "60 frames-per-second copy has twice those of a 30 frames-per-second copy."
+    )
+    return [f"{note} So measured stands beside published and is not expected to be equal.", frames]
+
+
+def _cut_notes() -> list[str]:
+    return [
+        'The paper\'s "#shots" are cuts: a video without a cut has 0. Measured here by '
+        f'PySceneDetect\'s detector "{DEFAULT_CUT_DETECTOR}"; the paper does not name its detector '
+        "or settings."
+    ]
+
+
+def _object_notes(videos: Sequence[ReportVideo], threshold: float) -> list[str]:
+    found = [v.measured.objects for v in videos if v.measured is not None and v.measured.objects]
+    if not found:
+        return []
+    detectors = sorted({plain(objects.facts.detector.name) for objects in found})
+    rates = sorted({objects.facts.detect_fps for objects in found})
+    notes = [
+        f"Objects per frame and classes count detections with a score of at least {threshold:g}. "
+        "The paper names no threshold, and Detic's own examples use 0.5 and 0.3; the default here "
+        "is 0.3, and the counts from other scores stand beside it.",
+        "The number of classes grows with the number of frames looked at and shrinks as the "
+        "threshold rises. Frames looked at a second here: "
+        f"{_listed(f'{rate:g}' for rate in rates)}; the paper looked at every frame.",
+        f"Detector here: {_listed(detectors)}. The paper used Detic. Another detector or "
+        "vocabulary gives other counts: compare them only where the detector is the same.",
+    ]
+    capped = [
+        f"{video.entry.id} ({objects.facts.frames_at_cap} frames)"
+        for video in videos
+        if video.measured is not None
+        and (objects := video.measured.objects) is not None
+        and objects.facts.frames_at_cap
+    ]
+    if capped:
+        notes.append(
+            "Some frames have as many detections as the detector gives at most, so their true "
+            f"number may be larger: {', '.join(capped)}."
+        )
+    return notes
+
+
+def _missing_notes(videos: Sequence[ReportVideo]) -> list[str]:
+    notes = []
+    for video in videos:
+        video_id = video.entry.id
+        if video.measured is None:
+            command = "analyze" if video.download is not None else "download"
+            notes.append(f"{video_id} is not measured: run `wtours {command} --video {video_id}`.")
+            continue
+        if video.measured.objects is None:
+            reason = plain(
+                video.measured.summary.objects_not_measured or "no frame was looked at"
+            ).rstrip(".")
+            notes.append(f"Objects of {video_id} are not measured: {reason}.")
+        if video.download is not None and not video.is_same_file:
+            notes.append(
+                f"{video_id} was analysed from another file than the one at hand (sha256 "
+                f"differs): run `wtours analyze --video {video_id}`."
+            )
+    return notes
+
+
+def _listed(items: Iterable[str]) -> str:
+    return ", ".join(items)

@@ -1,0 +1,156 @@
+"""Table 6: what was measured beside what the paper published.
+
+What was not measured says so and never shows as 0.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from wtours.manifest import PublishedFigures
+from wtours.report.measured import THRESHOLDS, MeasuredVideo, ReportVideo
+from wtours.report.text import plain
+
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A column of Table 6."""
+
+    key: str
+    """Its name in CSV and JSON."""
+    heading: str
+    decimals: int
+    published: Callable[[PublishedFigures], float]
+    is_relative: bool = True
+    """Deviation is a share of the published figure; otherwise a difference."""
+
+
+QUANTITIES = (
+    Quantity("frames_thousands", "#frames (x1000)", 1, lambda figures: figures.frames_thousands),
+    Quantity("minutes", "Duration (min)", 1, lambda figures: figures.minutes),
+    Quantity("cuts", "#shots (cuts)", 0, lambda figures: figures.shots, is_relative=False),
+    Quantity("objects_per_frame", "#objects/frame", 1, lambda figures: figures.objects_per_frame),
+    Quantity("classes", "#classes", 0, lambda figures: figures.classes),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One figure of one video."""
+
+    measured: float | None
+    """None: not measured."""
+    published: float | None
+    """None: the paper has no figure."""
+    deviation: float | None
+    """Measured against published; None: one of them is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One video, or the average; cells in the order of `QUANTITIES`."""
+
+    video_id: str
+    title: str
+    domain: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table6:
+    """The whole table at one threshold."""
+
+    videos: Sequence[ReportVideo]
+    rows: tuple[Row, ...]
+    average: Row
+    threshold: float
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Return the scores that objects are counted from, ascending."""
+        return tuple(sorted({*THRESHOLDS, self.threshold}))
+
+    @property
+    def has_published(self) -> bool:
+        """Return whether the paper has a figure for any of the videos."""
+        return any(cell.published is not None for row in self.rows for cell in row.cells)
+
+
+def make_table(videos: Sequence[ReportVideo], *, threshold: float) -> Table6:
+    """Return Table 6 of these videos, counting objects from `threshold` up."""
+    rows = tuple(_row(video, threshold) for video in videos)
+    columns = zip(QUANTITIES, zip(*(row.cells for row in rows), strict=True), strict=True)
+    average = Row("average", "Average", "", tuple(_average(*column) for column in columns))
+    return Table6(videos=videos, rows=rows, average=average, threshold=threshold)
+
+
+def format_figure(value: float | None, quantity: Quantity, *, is_average: bool = False) -> str:
+    """Return a measured figure as the tables show it."""
+    if value is None:
+        return NOT_MEASURED
+    decimals = quantity.decimals
+    if is_average and quantity.key == "cuts":
+        decimals = 1  # as the paper's average row
+    return f"{value:,.{decimals}f}"
+
+
+def format_deviation(cell: Cell, quantity: Quantity, *, is_average: bool = False) -> str:
+    """Return "+3.1 %" or, for cuts, "+2"; "" where there is nothing to compare."""
+    if cell.deviation is None:
+        return ""
+    if quantity.is_relative:
+        text = f"{100 * cell.deviation:+.1f} %"
+    else:
+        text = f"{cell.deviation:+.{1 if is_average else 0}f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def count_at(video: ReportVideo, threshold: float) -> tuple[float | None, int | None]:
+    """Return objects per frame and classes, counted from one of the table's thresholds up."""
+    if video.measured is None or video.measured.objects is None:
+        return None, None
+    count = video.measured.objects.at(threshold)
+    return (None, None) if count is None else (count.objects_per_frame, count.classes)
+
+
+def _row(video: ReportVideo, threshold: float) -> Row:
+    figures, published = _figures(video.measured, threshold), video.entry.published
+    cells = []
+    for quantity, figure in zip(QUANTITIES, figures, strict=True):
+        paper = None if published is None else quantity.published(published)
+        cells.append(Cell(figure, paper, _deviation(figure, paper, quantity)))
+    entry = video.entry
+    return Row(entry.id, plain(entry.title), plain(entry.domain), tuple(cells))
+
+
+def _figures(measured: MeasuredVideo | None, threshold: float) -> list[float | None]:
+    """Return the measured figures in the order of `QUANTITIES`."""
+    if measured is None:
+        return [None] * len(QUANTITIES)
+    count = measured.objects.at(threshold) if measured.objects is not None else None
+    return [
+        measured.summary.frames / 1000,
+        measured.summary.seconds / 60,
+        measured.cuts,
+        None if count is None else count.objects_per_frame,
+        None if count is None else count.classes,
+    ]
+
+
+def _average(quantity: Quantity, cells: Sequence[Cell]) -> Cell:
+    measured = [cell.measured for cell in cells if cell.measured is not None]
+    published = [cell.published for cell in cells if cell.published is not None]
+    ours, paper = fmean(measured) if measured else None, fmean(published) if published else None
+    # Means over different videos are not compared.
+    is_same = all((cell.measured is None) == (cell.published is None) for cell in cells)
+    return Cell(ours, paper, _deviation(ours, paper, quantity) if is_same else None)
+
+
+def _deviation(ours: float | None, paper: float | None, quantity: Quantity) -> float | None:
+    if ours is None or paper is None:
+        return None
+    if not quantity.is_relative:
+        return ours - paper
+    return (ours - paper) / paper if paper else None
