@@ -1,0 +1,84 @@
+"""Drawing attention over frames, and pictures in a labelled grid."""
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Picture = NDArray[np.uint8]
+"""(H, W, 3) RGB."""
+
+STRENGTH = 0.6
+"""Share of the colours in an overlay; the rest is the frame."""
+GAP = 4
+HEADER = 52
+MARGIN = 150
+"""Pixels between the pictures, above them and to their left."""
+_FONT_SIZE = 15
+_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a grid: what it shows, one line of text each, and its pictures."""
+
+    label: Sequence[str]
+    pictures: Sequence[Picture]
+
+
+def object_colours(num_objects: int) -> NDArray[np.float64]:
+    """Return a colour for each object, (O, 3) in [0, 1]: red, green and blue, then more hues."""
+    hues = max(num_objects, 3)
+    return np.array([colorsys.hsv_to_rgb(number / hues, 1, 1) for number in range(num_objects)])
+
+
+def stretched(maps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return maps whose smallest value is 0 and largest 1; a constant map becomes 0.
+
+    Args:
+        maps: (..., N); each is stretched on its own.
+    """
+    low, high = maps.min(axis=-1, keepdims=True), maps.max(axis=-1, keepdims=True)
+    spread = high - low
+    result: NDArray[np.float64] = (maps - low) / np.where(spread > 0, spread, 1)
+    return result
+
+
+def overlay(frame: Picture, maps: NDArray[np.float64]) -> Picture:
+    """Return a frame under its objects' maps, each in its colour; where they overlap, colours add.
+
+    Args:
+        frame: (S, S, 3).
+        maps: (O, N) in [0, 1], square grids of patches in row-major order whose side divides S;
+            enlarged to the frame without smoothing, as the masks are in training.
+    """
+    side = round(maps.shape[1] ** 0.5)
+    light = np.minimum(maps.T @ object_colours(len(maps)), 1).reshape(side, side, 3)
+    pixels = len(frame) // side
+    light = light.repeat(pixels, axis=0).repeat(pixels, axis=1)
+    return np.rint((1 - STRENGTH) * frame + STRENGTH * 255 * light).astype(np.uint8)
+
+
+def draw_grid(title: str, columns: Sequence[str], rows: Sequence[Row]) -> Image.Image:
+    """Return pictures of one size in a labelled grid, black on white.
+
+    The picture in row i and column j has its corner at
+    (MARGIN + j * (width + GAP), HEADER + i * (height + GAP)).
+    """
+    height, width = rows[0].pictures[0].shape[:2]
+    size = MARGIN + len(columns) * (width + GAP), HEADER + len(rows) * (height + GAP)
+    image = Image.new("RGB", size, _WHITE)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(_FONT_SIZE)
+    draw.text((GAP, GAP), title, _BLACK, font)
+    for column, text in enumerate(columns):
+        left = MARGIN + column * (width + GAP)
+        draw.text((left, HEADER - GAP), text, _BLACK, font, anchor="ld")
+    for number, row in enumerate(rows):
+        top = HEADER + number * (height + GAP)
+        draw.multiline_text((GAP, top), "\n".join(row.label), _BLACK, font)
+        for column, picture in enumerate(row.pictures):
+            image.paste(Image.fromarray(picture), (MARGIN + column * (width + GAP), top))
+    return image

@@ -1,0 +1,256 @@
+"""What a trained teacher tracks in a clip, as in the paper's Figures 4 to 6: `wtours visualize`.
+
+For each of a clip's T frames: the frame, the cross-attention of the object prototypes (equation 3)
+and of the refined ones (equation 6), an object each in red, green and blue. Every map of an object
+and a frame is stretched to run from 0 to 1, so the colours compare places in a frame, not frames.
+"""
+
+import dataclasses
+import io
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from training.checkpoint import MODEL, find_checkpoint, load_network, read_state
+from training.data import open_clips
+from training.evaluate import run_dir_of
+from training.features import normalised, resize_for
+from training.images import crop_center
+from training.networks import num_heads
+from training.overlay import Picture, Row, draw_grid, overlay, stretched
+from training.randomness import torch_generator
+from training.step import method_settings
+from training.tracking import TrackingSettings, draw_heads, object_masks, track_objects
+from training.vit import encode_with_attention
+from wtours.errors import ShardError, UsageError
+from wtours.fsio import sha256_file, write_bytes, write_json
+from wtours.shards import Clip, ClipDataset
+
+FORMAT = 1
+_MIN_PICTURE_PIXELS = 224
+
+
+@dataclass(frozen=True)
+class ClipAttention:
+    """Where a clip's objects are, before and after Sinkhorn-Knopp; (O, T, N) float32, on the CPU.
+
+    Attributes:
+        plain: Equation 3; each map sums to 1.
+        refined: Equation 6; likewise.
+    """
+
+    plain: Tensor
+    refined: Tensor
+
+
+def visualize_clips(
+    run: Path,
+    shards_dir: Path,
+    video_id: str,
+    *,
+    clip: int | None = None,
+    num_clips: int = 4,
+    out_dir: Path | None = None,
+    device: torch.device | None = None,
+) -> list[Path]:
+    """Draw the tracked objects of some clips; return the pictures, each with a JSON beside it.
+
+    The frames go through the crop of the evaluation (no augmentation) at the size of the run's
+    global crop. Attention heads are drawn once from the run's seed, for all clips.
+
+    Args:
+        run: A run's folder (its newest whole checkpoint is taken) or one of its checkpoints.
+        shards_dir: A finished shard set.
+        video_id: The video in it.
+        clip: Number of the clip among the video's, in time order, from 0; None: `num_clips` of
+            them, from the first to the last.
+        num_clips: How many, if there are as many.
+        out_dir: Where to write; None: <run>/figures.
+        device: Where the network runs; None: CUDA where there is one.
+
+    Raises:
+        CheckpointError: no usable checkpoint.
+        ShardError: the shard set is missing or damaged, or has no clip of that video.
+        UsageError: no clip of that number.
+    """
+    checkpoint = find_checkpoint(run)
+    config, network = load_network(checkpoint)
+    clips = open_clips(shards_dir, config.data)
+    chosen = choose_clips(clips, video_id, clip=clip, num_clips=num_clips)
+
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    backbone = network.backbone.to(device)
+    settings = method_settings(config).tracking
+    heads, _ = draw_heads(
+        num_heads(backbone), settings.num_objects, torch_generator(config.seed, "visualize")
+    ).sort()
+    crop_pixels = config.data.global_crop_pixels
+    facts = {
+        "format": FORMAT,
+        "run": run_dir_of(checkpoint).name,
+        "checkpoint": checkpoint.name,
+        "step": read_state(checkpoint)[0],
+        "model_sha256": sha256_file(checkpoint / MODEL),
+        "heads": heads.tolist(),
+        "crop_pixels": crop_pixels,
+        "stretched": "each object and frame, smallest to largest value",
+    }
+    directory = out_dir or run_dir_of(checkpoint) / "figures"
+    paths = []
+    for number in chosen:
+        pictures, inputs = crop_clip(clips[number], crop_pixels)
+        attention = attend(backbone, inputs.to(device), heads, settings)
+        first_row = int(clips.starts[number])
+        name = f"{video_id}-clip-{int(clips.index.frame_index[first_row]):08d}"
+        clip_facts = facts | describe_clip(clips[number], attention)
+        figure = draw_clip(pictures, attention, clip_facts)
+        paths.append(directory / f"{name}.png")
+        _publish(paths[-1], figure, clip_facts)
+    return paths
+
+
+def choose_clips(
+    clips: ClipDataset, video_id: str, *, clip: int | None, num_clips: int
+) -> list[int]:
+    """Return numbers of clips of one video: the one asked for, or evenly spread ones.
+
+    Raises:
+        ShardError: the video has no clip; the message says which have.
+        UsageError: `clip` is not among them, or `num_clips` is below 1.
+    """
+    numbers = {
+        video.video_id: np.flatnonzero((clips.starts >= video.start) & (clips.starts < video.stop))
+        for video in clips.index.videos
+    }
+    own = numbers.get(video_id, np.empty(0, np.int64))
+    if not len(own):
+        known = ", ".join(name for name, some in numbers.items() if len(some))
+        raise ShardError(
+            f"{clips.index.directory} has no clip of video {video_id!r}; it has clips of: {known}"
+        )
+    if clip is not None:
+        if not 0 <= clip < len(own):
+            raise UsageError(f"clip {clip} of {video_id}: there are 0 to {len(own) - 1}")
+        return [int(own[clip])]
+    if num_clips < 1:
+        raise UsageError(f"number of clips ({num_clips}) must be >= 1")
+    spread = np.linspace(0, len(own) - 1, min(num_clips, len(own))).round().astype(np.int64)
+    return [int(number) for number in own[spread]]
+
+
+def crop_clip(clip: Clip, crop_pixels: int) -> tuple[list[Picture], Tensor]:
+    """Return the centre of each frame to look at, and as the network sees it.
+
+    Returns:
+        T pictures (S, S, 3), S the smallest multiple of `crop_pixels` of at least 224 pixels; and
+        (T, 3, crop_pixels, crop_pixels) float32, normalised.
+    """
+    frames = [Image.fromarray(frame) for frame in clip.decode()]
+    larger = -(-_MIN_PICTURE_PIXELS // crop_pixels)
+    pictures, inputs = (
+        [
+            crop_center(
+                frame,
+                resize_pixels=resize_for(crop_pixels) * scale,
+                crop_pixels=crop_pixels * scale,
+            )
+            for frame in frames
+        ]
+        for scale in (larger, 1)
+    )
+    return pictures, normalised(torch.from_numpy(np.stack(inputs)))
+
+
+@torch.inference_mode()
+def attend(
+    backbone: VisionTransformer, frames: Tensor, heads: Tensor, settings: TrackingSettings
+) -> ClipAttention:
+    """Return where the objects of one clip are.
+
+    Args:
+        backbone: Of the teacher, in evaluation mode.
+        frames: (T, 3, H, W) normalised, on the backbone's device.
+        heads: (O,) int64, the heads that find the objects.
+        settings: Of the run; whether it refined prototypes is left out of account.
+    """
+    features = encode_with_attention(backbone, frames, attention_scale=settings.attention_scale)
+    plain, refined = (
+        track_objects(
+            features,
+            heads,
+            clip_length=len(frames),
+            settings=dataclasses.replace(settings, sinkhorn=sinkhorn),
+        )[0].cpu()
+        for sinkhorn in (False, True)
+    )
+    return ClipAttention(plain, refined)
+
+
+def mask_overlap(maps: Tensor) -> float | None:
+    """Return the mean IoU of the binary masks of two objects in a frame, over pairs and frames.
+
+    0 says that the objects are apart, 1 that they are the same. None: there is one object only.
+
+    Args:
+        maps: (O, T, N).
+    """
+    masks = object_masks(maps[None], mask="binary")[0].bool()
+    overlaps = [
+        (one & other).sum(dim=-1) / (one | other).sum(dim=-1).clamp(min=1)
+        for one, other in itertools.combinations(masks, 2)
+    ]
+    return float(torch.stack(overlaps).mean()) if overlaps else None
+
+
+def describe_clip(clip: Clip, attention: ClipAttention) -> dict[str, Any]:
+    """Return what a figure's JSON says of its clip."""
+    return {
+        "video_id": clip.video_id,
+        "pts_us": list(clip.pts_us),
+        "mask_overlap": {
+            "plain": mask_overlap(attention.plain),
+            "refined": mask_overlap(attention.refined),
+        },
+    }
+
+
+def draw_clip(
+    pictures: list[Picture], attention: ClipAttention, facts: dict[str, Any]
+) -> Image.Image:
+    """Return the figure of one clip: frames, equation 3 and equation 6 from top to bottom.
+
+    Args:
+        pictures: T frames (S, S, 3).
+        attention: Of the same frames.
+        facts: The figure's JSON.
+    """
+    rows = [Row(["frames"], pictures)]
+    for label, key, maps in (
+        (["cross-attention", "T, eq. 3"], "plain", attention.plain),
+        (["refined", "cross-attention", "T', eq. 6"], "refined", attention.refined),
+    ):
+        overlap = facts["mask_overlap"][key]
+        if overlap is not None:
+            label = [*label, f"mask overlap {overlap:.2f}"]
+        by_frame = stretched(maps.double().numpy()).transpose(1, 0, 2)  # (T, O, N)
+        rows.append(Row(label, [overlay(*pair) for pair in zip(pictures, by_frame, strict=True)]))
+    heads = ", ".join(map(str, facts["heads"]))
+    return draw_grid(
+        f"{facts['video_id']} · run {facts['run']}, step {facts['step']} · heads {heads}",
+        [f"{pts_us / 1e6:.1f} s" for pts_us in facts["pts_us"]],
+        rows,
+    )
+
+
+def _publish(path: Path, figure: Image.Image, facts: dict[str, Any]) -> None:
+    png = io.BytesIO()
+    figure.save(png, "PNG")
+    write_json(path.with_suffix(".json"), facts)
+    write_bytes(path, png.getvalue())
