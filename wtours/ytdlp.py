@@ -135,7 +135,7 @@ def _ytdlp(log: "_Log", on_progress: FetchProgress, work: Path | None = None) ->
         "logger": log,
         "progress_hooks": [_progress_hook(on_progress)],
     }
-    with yt_dlp.YoutubeDL(options) as ydl:
+    with _YtDlp(options) as ydl:
         yield ydl
 
 
@@ -245,6 +245,29 @@ def _one_line(text: str) -> str:
     text = _ESCAPES.sub(" ", text).removeprefix("ERROR:")
     text = re.split(r"; please report this issue|\. Use --cookies| \(caused by ", text)[0]
     return " ".join(text.split())
+
+
+class _YtDlp(yt_dlp.YoutubeDL):  # type: ignore[misc]
+    """yt-dlp that closes the responses which its extractors and its errors leave open."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._responses: list[Any] = []
+        super().__init__(options)
+
+    def urlopen(self, request: Any) -> Any:
+        self._responses = [response for response in self._responses if not response.closed]
+        try:
+            response = super().urlopen(request)
+        except HTTPError as error:
+            self._responses.append(error.response)
+            raise
+        self._responses.append(response)
+        return response
+
+    def close(self) -> None:
+        for response in self._responses:
+            response.close()
+        super().close()
 
 
 class _Log:
