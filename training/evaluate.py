@@ -2,7 +2,6 @@
 
 import functools
 import importlib.metadata
-import logging
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +23,6 @@ from wtours.errors import UsageError
 from wtours.fsio import digest, sha256_file, write_json
 from wtours.progress import Progress, no_progress
 
-LOG = logging.getLogger(__name__)
 FORMAT = 1
 KS = (10, 20, 100, 200)
 """Numbers of neighbours that DINO reports; the paper's tables use 20."""
@@ -38,38 +36,17 @@ class KnnReport:
 
     Attributes:
         path: The JSON.
-        scores: For each network, "teacher" and where asked for "random_weights", one for each k.
+        scores: Of the trained teacher, one for each k.
+        random_scores: Of the network that the run started from; None: not asked for.
         notes: What a reader of the numbers must know, a line each.
         content: What the JSON holds; docs/evaluation.md lists its fields.
     """
 
     path: Path
-    scores: dict[str, list[KnnScore]]
+    scores: list[KnnScore]
+    random_scores: list[KnnScore] | None
     notes: list[str]
     content: dict[str, Any]
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Return the headings of `rows`."""
-        return ("network", "k", "top-1 %", "top-5 %")
-
-    @property
-    def rows(self) -> list[tuple[str, ...]]:
-        """Return the result as a table of text."""
-        return [
-            (
-                name.replace("_", " "),
-                str(score.k_used),
-                f"{score.top1_percent:.2f}",
-                f"{score.top5_percent:.2f}",
-            )
-            for name, scores in self.scores.items()
-            for score in scores
-        ]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what the published JSON holds, and where it is."""
-        return {"path": str(self.path), **self.content}
 
 
 def evaluate_knn(  # noqa: PLR0913 - an argument for each thing that a user of the command may say
@@ -135,8 +112,6 @@ def evaluate_knn(  # noqa: PLR0913 - an argument for each thing that a user of t
     }
 
     notes = _notes(ks, train_set, val_set)
-    for note in notes:
-        LOG.warning("%s", note)
     content = {
         "format": FORMAT,
         "evaluation": "knn",
@@ -150,7 +125,7 @@ def evaluate_knn(  # noqa: PLR0913 - an argument for each thing that a user of t
     }
     path = run_dir_of(checkpoint) / "eval" / _file_name(content)
     write_json(path, content)
-    return KnnReport(path, scores, notes, content)
+    return KnnReport(path, scores[TEACHER], scores.get(RANDOM), notes, content)
 
 
 def initial_backbone(config: TrainConfig) -> VisionTransformer:
