@@ -214,10 +214,11 @@ def _publish(entry: VideoEntry, layout: Layout, verified: _Verified) -> None:
     for partial_folder in folder.glob(f"{PARTIAL_PREFIX}*"):
         remove(partial_folder)
     record = FileRecord(path=final.name, bytes=final.stat().st_size, sha256=verified.sha256)
+    by_ytdlp = not verified.source.startswith("file:")
     receipt = Receipt(
         stage="download",
         key=entry.id,
-        versions=versions_of("av"),
+        versions=versions_of("av", "yt-dlp") if by_ytdlp else versions_of("av"),
         files=(record, record_file(folder / INFO_NAME, relative_to=folder)),
         facts=_receipt_facts(entry, verified),
     )

@@ -55,6 +55,7 @@ def test_a_direct_url_becomes_a_video_with_its_facts(clip, layout):
     video = downloaded_video(layout, "walk")
     assert video.path == layout.video_dir("walk") / "walk.mp4"
     assert video.sha256 == sha256(clip.read_bytes()) == sha256(video.path.read_bytes())
+    assert set(video.receipt.versions) == {"wtours", "av", "yt-dlp"}
     facts = video.receipt.facts
     assert facts.pop("license_observed_at").endswith("+00:00")
     assert facts == {
