@@ -1,0 +1,91 @@
+"""A disk that fills up while shards are written, on a small file system of its own."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.wtours.clips import write_clip
+from tests.wtours.shard_videos import files_of, publish_video
+from wtours.errors import WtoursError
+from wtours.layout import Layout
+from wtours.shards import ShardIndex
+from wtours.shards.build import build_shards
+from wtours.shards.schema import ShardParams
+
+PARAMS = ShardParams(shard_seconds=1, short_side=128)
+
+
+def mount(folder: Path, *options: str) -> None:
+    command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        pytest.skip(f"needs the right to mount a tmpfs: {result.stderr.strip()}")
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """An empty file system of 600 KiB."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount a small tmpfs")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount(folder, "size=600k")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    return write_clip(path, source="mandelbrot=size=192x128:rate=30", t=4, crf=40)
+
+
+def workspace(source: Path, root: Path, shards: Path) -> Layout:
+    """Return a workspace whose shards are kept on another disk."""
+    layout = Layout(root)
+    publish_video(layout, "walk", source)
+    layout.shards_dir("default").parent.symlink_to(shards)
+    return layout
+
+
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.medium)])
+def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_with_space(
+    source, tmp_path, small_disk, jobs
+):
+    plenty = tmp_path / "plenty"
+    plenty.mkdir()
+    undisturbed = workspace(source, tmp_path / "root", plenty)
+    expected = files_of(build_shards(undisturbed, ["walk"], params=PARAMS).directory)
+    assert sum(map(len, expected.values())) > 900_000
+
+    layout = workspace(source, tmp_path / "full", small_disk)
+    with pytest.raises(WtoursError, match=r"disk full while writing .*\.tar: 0 MiB free") as caught:
+        build_shards(layout, ["walk"], params=PARAMS, jobs=jobs)
+    assert "\n" not in str(caught.value)
+    directory = layout.shards_dir("default")
+    published = files_of(directory)
+    # What has its final name is whole; there is something, and no index yet.
+    assert published.items() < expected.items()
+    assert any(name.endswith(".tar") for name in published)
+    assert "dataset.json" not in published
+
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    report = build_shards(layout, ["walk"], params=PARAMS, jobs=jobs)
+    assert report.num_segments_kept > 0
+    assert files_of(directory) == expected
+
+
+def test_a_disk_that_fills_while_sealing_leaves_the_earlier_set(source, tmp_path, small_disk):
+    layout = workspace(source, tmp_path / "root", small_disk)
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    directory = build_shards(layout, ["walk"], params=PARAMS).directory
+    before = files_of(directory)
+    used_kib = sum(path.stat().st_blocks for path in directory.rglob("*")) // 2
+    subprocess.run(["mount", "-o", f"remount,size={used_kib}k", str(small_disk)], check=True)
+    with pytest.raises(WtoursError, match="disk full while writing"):
+        build_shards(layout, ["walk"], params=PARAMS)
+    assert files_of(directory) == before
+    assert len(ShardIndex.open(directory)) == 120
