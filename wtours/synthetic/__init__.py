@@ -1,7 +1,7 @@
 """Rendered walks: videos whose cuts, light and objects are known, because we drew them.
 
-`render_walk(WalkSpec(...), video_path, truth_path=...)` draws a first-person walk through
-streets of an endless city and writes it as H.264; `load_truth(truth_path)` reads what is true of it.
+`render_walk(WalkSpec(...), video_path, truth_path=...)` draws a first-person walk through streets
+of an endless city and writes it as H.264; `load_truth(truth_path)` reads what is true of it.
 
 A street is houses, pavement and sky, seen by a camera that walks at 1.4 m/s, looks around and turns
 at corners; people, dogs and cars move through it, parked cars, trees, benches, bicycles, traffic

@@ -1,5 +1,6 @@
 """The streets without anybody in them: sky, ground and house fronts, a ray per column."""
 
+import functools
 from dataclasses import dataclass
 
 import cv2
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from wtours.synthetic import textures
 from wtours.synthetic.camera import Camera
 from wtours.synthetic.route import BLOCK, STREET, Points
-from wtours.synthetic.textures import Atlas, Picture
+from wtours.synthetic.textures import Atlas, Color, Picture
 
 _FAR = 150.0
 _HAZE_METRES = 75.0
@@ -85,9 +86,13 @@ def draw_backdrop(camera: Camera, walls: Walls, atlas: Atlas) -> Picture:
     _map_ground(camera, atlas, map_x[split:], map_y[split:], clear[split:])
     _map_walls(camera, walls, atlas, map_x, map_y, clear)
     picture = cv2.remap(atlas.picture, map_x, map_y, cv2.INTER_LINEAR)
-    fog = np.empty_like(picture)
-    fog[:] = atlas.horizon
+    fog = _plain(height, width, atlas.horizon)
     return np.asarray(cv2.blendLinear(picture, fog, clear, 1 - clear), dtype=np.uint8)
+
+
+@functools.lru_cache(maxsize=2)
+def _plain(height: int, width: int, color: Color) -> Picture:
+    return np.full((height, width, 3), color, np.uint8)
 
 
 def _map_sky(camera: Camera, map_x: Floats, map_y: Floats) -> None:
@@ -148,5 +153,6 @@ def _map_walls(
 
 
 def _level(texels_per_pixel: NDArray[np.floating]) -> NDArray[np.int64]:
-    level = np.round(np.log2(np.maximum(texels_per_pixel, 1e-3))).astype(np.int64)
-    return np.clip(level, 0, textures.NUM_LEVELS - 1)
+    level = np.round(np.log2(np.maximum(texels_per_pixel, 1e-3)))
+    clipped: NDArray[np.int64] = np.clip(level, 0, textures.NUM_LEVELS - 1).astype(np.int64)
+    return clipped

@@ -27,8 +27,8 @@ _WHEELS = (-1.3, 1.3)
 _TURN = np.linspace(0, 2 * np.pi, 14, endpoint=False)
 _WHEEL = np.stack([0.33 * np.cos(_TURN), 0.33 + 0.33 * np.sin(_TURN)], axis=1)
 _HUB = _WHEEL * 0.5 + np.array([0, 0.165])
-# Lamps, across and up, on the front and the rear face.
-_LAMP = np.array([(0.52, 0.62), (0.82, 0.62), (0.82, 0.76), (0.52, 0.76)])
+# A lamp, across and up, on the front or the rear face.
+_LAMP = np.array([(0.52, 0.52), (0.82, 0.52), (0.82, 0.66), (0.52, 0.66)])
 
 
 @dataclass(frozen=True)
@@ -39,69 +39,78 @@ class Polygon:
     color: Color
 
 
-@dataclass(frozen=True)
-class Paint:
-    """The colours of one car."""
+Paint = dict[str, Color]
+"""The colour of each part of a car."""
 
-    body: Color
-    top: Color
-    side: Color
 
-    @staticmethod
-    def of(hue: float, saturation: float, value: float) -> "Paint":
-        """Shade one colour three ways."""
-        return Paint(
-            bgr(hue, saturation, value),
-            bgr(hue, saturation * 0.8, min(1.0, value * 1.15)),
-            bgr(hue, saturation, value * 0.82),
-        )
+def _paint(hue: float, saturation: float, value: float) -> Paint:
+    return {
+        "body": bgr(hue, saturation, value),
+        "top": bgr(hue, saturation * 0.8, min(1.0, value * 1.15)),
+        "side": bgr(hue, saturation, value * 0.82),
+        "glass": bgr(208, 0.4, 0.34),
+        "dark": bgr(215, 0.25, 0.2),
+        "hub": bgr(205, 0.1, 0.6),
+        "front": bgr(50, 0.25, 1.0),
+        "rear": bgr(14, 0.85, 0.75),
+    }
 
 
 PAINTS = tuple(
-    Paint.of(*color)
+    _paint(*color)
     for color in (
         (215, 0.7, 0.6), (20, 0.75, 0.7), (45, 0.6, 0.8), (205, 0.12, 0.8), (150, 0.55, 0.45),
         (225, 0.3, 0.3), (35, 0.25, 0.75),
     )
 )  # fmt: skip
-_GLASS = bgr(208, 0.4, 0.34)
-_DARK = bgr(215, 0.25, 0.2)
 
 
-class _Placed:
-    """A car's place: turns (along, across, up) in metres into polygons of pixels."""
+class _Solid:
+    """The corners of the model, in metres along, across and up, and which of them make a face."""
 
-    def __init__(self, camera: Camera, x: float, y: float, heading: float) -> None:
-        self.camera, self.x, self.y = camera, x, y
-        self.cos, self.sin = np.cos(heading), np.sin(heading)
-        dx, dy = camera.pose.x - x, camera.pose.y - y
-        self.eye_along, self.eye_across = (
-            dx * self.cos + dy * self.sin,
-            dy * self.cos - dx * self.sin,
-        )
+    def __init__(self) -> None:
+        self._parts: list[Points] = []
+        width = np.array([-1, -1, 1, 1]) * HALF_WIDTH
+        self.strips = [
+            self._add(np.array([a[0], b[0], b[0], a[0]]), width, np.array([a[1], b[1], b[1], a[1]]))
+            for a, b in pairwise(_OUTLINE)
+        ]
+        self.sides = {sign: self._side(sign * HALF_WIDTH) for sign in (-1, 1)}
+        self.ends = {sign: self._lamps(sign * HALF_LENGTH) for sign in (-1, 1)}
+        shadow = (HALF_LENGTH + 0.1, HALF_WIDTH + 0.15)
+        corner = np.array([-1, 1, 1, -1]), np.array([-1, -1, 1, 1])
+        self.shadow = self._add(shadow[0] * corner[0], shadow[1] * corner[1], np.zeros(4))
+        self.corners = np.concatenate(self._parts)
 
-    def polygon(self, along: Points, across: Points, up: Points, color: Color) -> Polygon | None:
-        """Project, cutting off what is nearer than NEAR; None if nothing is left."""
-        x = self.x + along * self.cos - across * self.sin
-        y = self.y + along * self.sin + across * self.cos
-        depth, right = self.camera.relative(x, y)
-        corners = np.stack([depth, right, np.broadcast_to(up, depth.shape)], axis=1)
-        if depth.min() < NEAR:
-            corners = _clip_near(corners)
-            if len(corners) < 3:
-                return None
-        return Polygon(self.camera.pixels(*corners.T), color)
+    def _add(self, along: Points, across: Points, up: Points) -> slice:
+        start = sum(len(part) for part in self._parts)
+        self._parts.append(np.stack(np.broadcast_arrays(along, across, up), axis=1))
+        return slice(start, start + len(self._parts[-1]))
+
+    def _side(self, across: float) -> list[tuple[slice, str]]:
+        shapes = [(_OUTLINE, "side"), *((window, "glass") for window in _WINDOWS)]
+        for wheel in _WHEELS:
+            place = np.array([wheel, 0])
+            shapes += [(_WHEEL + place, "dark"), (_HUB + place, "hub")]
+        flat = np.full(1, across)
+        return [(self._add(shape[:, 0], flat, shape[:, 1]), part) for shape, part in shapes]
+
+    def _lamps(self, along: float) -> list[tuple[slice, str]]:
+        part, flat = "front" if along > 0 else "rear", np.full(1, along)
+        return [(self._add(flat, half * _LAMP[:, 0], _LAMP[:, 1]), part) for half in (-1, 1)]
 
 
-def shadow_polygon(camera: Camera, x: float, y: float, heading: float) -> Polygon | None:
-    """Return the dark place under a car."""
-    along = np.array([-1, 1, 1, -1]) * (HALF_LENGTH + 0.1)
-    across = np.array([-1, -1, 1, 1]) * (HALF_WIDTH + 0.15)
-    return _Placed(camera, x, y, heading).polygon(along, across, np.zeros(4), _DARK)
+_SOLID = _Solid()
+# For each strip: its first corner, its outward normal and its middle, in (along, up).
+_STRIP_START = _OUTLINE[:-1]
+_STRIP_NORMAL = np.diff(_OUTLINE, axis=0)[:, ::-1] * np.array([-1, 1])
+_STRIP_MIDDLE = (_OUTLINE[:-1, 0] + _OUTLINE[1:, 0]) / 2
 
 
-def car_polygons(camera: Camera, x: float, y: float, heading: float, paint: Paint) -> list[Polygon]:
-    """Return the visible faces of a car, in the order to draw them.
+def car_polygons(
+    camera: Camera, x: float, y: float, heading: float, paint: Paint
+) -> tuple[Polygon | None, list[Polygon]]:
+    """Return a car's shadow on the ground, and its visible faces in the order to draw them.
 
     Args:
         camera: Where from.
@@ -110,48 +119,35 @@ def car_polygons(camera: Camera, x: float, y: float, heading: float, paint: Pain
         heading: Where its front points, radians from the x axis.
         paint: Its colours.
     """
-    car = _Placed(camera, x, y, heading)
-    colors = {"dark": _DARK, "glass": _GLASS, "body": paint.body, "top": paint.top}
-    faces: list[tuple[float, Polygon | None]] = []
-    for (a, b), name in zip(pairwise(_OUTLINE), _STRIPS, strict=True):
-        outward = np.array([a[1] - b[1], b[0] - a[0]])
-        eye = np.array([car.eye_along, camera.pose.eye_height])
-        if (eye - a) @ outward <= 0:
-            continue
-        along, up = np.array([a[0], b[0], b[0], a[0]]), np.array([a[1], b[1], b[1], a[1]])
-        across = np.array([-1, -1, 1, 1]) * HALF_WIDTH
-        faces.append(
-            (abs(car.eye_along - (a[0] + b[0]) / 2), car.polygon(along, across, up, colors[name]))
-        )
-    faces.sort(key=lambda face: -face[0])
-    polygons = [polygon for _, polygon in faces]
-    polygons += _lamps(car)
-    if abs(car.eye_across) > HALF_WIDTH:
-        polygons += _side(car, paint)
-    return [polygon for polygon in polygons if polygon is not None]
+    cos, sin = np.cos(heading), np.sin(heading)
+    along, across, up = _SOLID.corners.T
+    depth, right = camera.relative(x + along * cos - across * sin, y + along * sin + across * cos)
+    seen = np.stack([depth, right, up], axis=1)
+    pixels = camera.pixels(np.maximum(depth, NEAR), right, up)
 
+    def polygon(corners: slice, part: str) -> list[Polygon]:
+        if depth[corners].min() >= NEAR:
+            return [Polygon(pixels[corners], paint[part])]
+        clipped = _clip_near(seen[corners])
+        return [Polygon(camera.pixels(*clipped.T), paint[part])] if len(clipped) > 2 else []
 
-def _lamps(car: _Placed) -> list[Polygon | None]:
-    if abs(car.eye_along) <= HALF_LENGTH:
-        return []
-    front = car.eye_along > 0
-    color = bgr(50, 0.25, 1.0) if front else bgr(14, 0.85, 0.75)
-    along = np.full(4, HALF_LENGTH if front else -HALF_LENGTH)
-    return [car.polygon(along, side * _LAMP[:, 0], _LAMP[:, 1] - 0.1, color) for side in (-1, 1)]
-
-
-def _side(car: _Placed, paint: Paint) -> list[Polygon | None]:
-    across = np.sign(car.eye_across) * HALF_WIDTH
-
-    def face(outline: Points, color: Color) -> Polygon | None:
-        return car.polygon(outline[:, 0], np.full(len(outline), across), outline[:, 1], color)
-
-    polygons = [face(_OUTLINE, paint.side)]
-    polygons += [face(window, _GLASS) for window in _WINDOWS]
-    for wheel in _WHEELS:
-        polygons.append(face(_WHEEL + np.array([wheel, 0]), _DARK))
-        polygons.append(face(_HUB + np.array([wheel, 0]), bgr(205, 0.1, 0.6)))
-    return polygons
+    dx, dy = camera.pose.x - x, camera.pose.y - y
+    eye_along, eye_across = dx * cos + dy * sin, dy * cos - dx * sin
+    eye = np.array([eye_along, camera.pose.eye_height])
+    facing = ((eye - _STRIP_START) * _STRIP_NORMAL).sum(axis=1) > 0
+    faces: list[Polygon] = []
+    for strip in np.argsort(-np.abs(eye_along - _STRIP_MIDDLE)):
+        if facing[strip]:
+            faces += polygon(_SOLID.strips[strip], _STRIPS[strip])
+    details: list[tuple[slice, str]] = []
+    if abs(eye_along) > HALF_LENGTH:
+        details += _SOLID.ends[1 if eye_along > 0 else -1]
+    if abs(eye_across) > HALF_WIDTH:
+        details += _SOLID.sides[1 if eye_across > 0 else -1]
+    for corners, part in details:
+        faces += polygon(corners, part)
+    shadow = polygon(_SOLID.shadow, "dark")
+    return (shadow[0] if shadow else None), faces
 
 
 def _clip_near(corners: Points) -> Points:

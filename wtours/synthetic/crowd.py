@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wtours.synthetic.route import BLOCK, STREET, Points, Pose, Route
 
-REACH = 58.0
+REACH = 50.0
 """Objects farther than this, in metres, are not drawn."""
 _MARGIN = 0.6
 _CHECK_SECONDS = 90.0
@@ -40,19 +40,19 @@ def _car(
 
 
 LANES = (
-    _car(-3.3, 6.5, 0.5),
-    _car(3.3, 6.5, 0.45),
+    _car(-3.3, 6.5, 0.4),
+    _car(3.3, 6.5, 0.35),
     _car(1.3, 34.0, 0.7, 4.5, 0.4),
-    Lane("person", -2.1, 13.0, 0.6, -1.1),
-    Lane("person", 0.0, 15.0, 0.6, 1.25),
-    Lane("person", -5.4, 8.0, 0.6, 1.2),
-    Lane("person", 5.4, 8.0, 0.6, -1.2),
-    Lane("person", -6.2, 11.0, 0.6, -0.9),
-    Lane("person", 6.2, 11.0, 0.6, 1.5),
+    Lane("person", -2.1, 16.0, 0.5, -1.1),
+    Lane("person", 0.0, 17.0, 0.5, 1.25),
+    Lane("person", -5.4, 9.0, 0.35, 1.2),
+    Lane("person", 5.4, 9.0, 0.35, -1.2),
+    Lane("person", -6.2, 13.0, 0.35, -0.9),
+    Lane("person", 6.2, 13.0, 0.35, 1.5),
     Lane("dog", 4.9, 24.0, 0.7, 0.9),
     Lane("dog", -2.6, 37.0, 0.7, -1.3),
-    Lane("tree", -4.7, 10.5, 0.7, jitter=0.2),
-    Lane("tree", 4.7, 10.5, 0.7, jitter=0.2),
+    Lane("tree", -4.7, 10.5, 0.6, jitter=0.2),
+    Lane("tree", 4.7, 10.5, 0.6, jitter=0.2),
     Lane("bench", -6.6, 14.0, 0.5, half_length=0.8),
     Lane("bench", 6.6, 14.0, 0.5, half_length=0.8),
     Lane("bicycle", 6.7, 10.5, 0.45, offset=5.0, half_length=0.9),

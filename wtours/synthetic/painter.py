@@ -1,5 +1,6 @@
 """Drawing objects over the backdrop, far to near, and noting which pixel is whose."""
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -14,6 +15,10 @@ from wtours.synthetic.textures import Color, Picture
 
 _SHIFT = 4
 """Polygon corners are given to 1/16 pixel, so that slow things do not jump."""
+
+
+_MIN_SHADOW = 6.0
+"""Shadows are drawn from this radius in pixels on, faintly at first."""
 
 
 class Painter:
@@ -37,17 +42,16 @@ class Painter:
         horizon_color: Color,
     ) -> None:
         self.picture, self._camera, self._wall_depth = picture, camera, wall_depth
-        self._haze = np.array(horizon_color, np.float32)
+        self._haze = horizon_color
         self.owner = np.zeros(picture.shape[:2], np.uint16)
 
     def region(self, left: float, top: float, right: float, bottom: float) -> Region | None:
         """Return the part of a rectangle inside the picture, with a pixel around it."""
-        height, width = self.owner.shape[0], self.owner.shape[1]
         region = Region(
-            max(0, int(np.floor(left)) - 1),
-            max(0, int(np.floor(top)) - 1),
-            min(width, int(np.ceil(right)) + 2),
-            min(height, int(np.ceil(bottom)) + 2),
+            max(0, math.floor(left) - 1),
+            max(0, math.floor(top) - 1),
+            min(self._camera.width, math.ceil(right) + 2),
+            min(self._camera.height, math.ceil(bottom) + 2),
         )
         return region if region.left < region.right and region.top < region.bottom else None
 
@@ -62,14 +66,13 @@ class Painter:
         y = self._camera.horizon + self._camera.pose.eye_height * scale
         a, b = radius * scale, radius * scale * self._camera.pose.eye_height / depth
         region = self.region(x - a, y - b, x + a, y + b)
-        if region is None or a < 2:
+        if region is None or a < _MIN_SHADOW:
             return
-        rows = (np.arange(region.top, region.bottom) - y)[:, None] / max(b, 0.5)
-        columns = (np.arange(region.left, region.right) - x)[None] / a
-        dark = np.clip(1.0 - (rows**2 + columns**2), 0, 1) * 0.5
-        dark[:, self.hidden_columns(region, depth)] = 0
-        part = self.picture[region.slices]
-        part[:] = part * (1 - dark)[..., None]
+        rows = (np.arange(region.top, region.bottom, dtype=np.float32) - y) / max(b, 0.5)
+        columns = (np.arange(region.left, region.right, dtype=np.float32) - x) / a
+        strength = 128 * min(1.0, a / _MIN_SHADOW - 1)
+        dark = (strength * np.maximum(1 - (rows**2)[:, None] - columns**2, 0)).astype(np.uint8)
+        self._darken(region, dark, depth)
 
     def draw_sprite(
         self, sprite: Sprite, number: int, *, depth: float, right: float, clear: float
@@ -126,8 +129,11 @@ class Painter:
         picture_before, owner_before = picture.copy(), owner.copy()
         for polygon in polygons:
             points = np.round(polygon.points * (1 << _SHIFT)).astype(np.int32)
-            color = np.array(polygon.color) * clear + self._haze * (1 - clear)
-            cv2.fillConvexPoly(self.picture, points, color.tolist(), cv2.LINE_AA, _SHIFT)
+            color = [
+                own * clear + haze * (1 - clear)
+                for own, haze in zip(polygon.color, self._haze, strict=True)
+            ]
+            cv2.fillConvexPoly(self.picture, points, color, cv2.LINE_AA, _SHIFT)
             cv2.fillConvexPoly(self.owner, points, number, cv2.LINE_8, _SHIFT)
         picture[:, hidden], owner[:, hidden] = picture_before[:, hidden], owner_before[:, hidden]
         return region
@@ -140,20 +146,23 @@ class Painter:
         dark = np.zeros((region.bottom - region.top, region.right - region.left), np.uint8)
         points = (polygon.points - (region.left, region.top)) * (1 << _SHIFT)
         cv2.fillConvexPoly(dark, np.round(points).astype(np.int32), 140, cv2.LINE_AA, _SHIFT)
+        self._darken(region, dark, depth)
+
+    def _darken(self, region: Region, dark: Picture, depth: float) -> None:
         dark[:, self.hidden_columns(region, depth)] = 0
         keep = cv2.merge([255 - dark] * 3)
         part = self.picture[region.slices]
-        part[:] = cv2.multiply(part, keep, scale=1 / 255)
+        cv2.multiply(part, keep, part, 1 / 255)
 
     def _blend(self, region: Region, warped: Picture, clear: float) -> None:
         part = self.picture[region.slices]
         alpha = warped[..., 3]
-        own = np.ascontiguousarray(warped[..., :3])
+        own = np.asarray(cv2.cvtColor(warped, cv2.COLOR_BGRA2BGR), np.uint8)
         if clear < 0.98:
-            fog = cv2.merge([cv2.convertScaleAbs(alpha, None, float(c) / 255) for c in self._haze])
+            fog = cv2.merge([cv2.convertScaleAbs(alpha, None, c / 255) for c in self._haze])
             own = np.asarray(cv2.addWeighted(own, clear, fog, 1 - clear, 0), np.uint8)
-        behind = cv2.multiply(part, cv2.merge([255 - alpha] * 3), scale=1 / 255)
-        part[:] = cv2.add(behind, own)
+        cv2.multiply(part, cv2.merge([255 - alpha] * 3), part, 1 / 255)
+        cv2.add(part, own, part)
 
 
 def _fitting_level(sprite: Sprite, pixels: float) -> Picture:

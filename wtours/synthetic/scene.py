@@ -2,19 +2,22 @@
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from wtours.synthetic.backdrop import cast_walls, draw_backdrop, haze
 from wtours.synthetic.camera import NEAR, Camera
-from wtours.synthetic.car import PAINTS, Polygon, car_polygons, shadow_polygon
+from wtours.synthetic.car import PAINTS, car_polygons
 from wtours.synthetic.crowd import LANES, REACH, Crowd, Population
 from wtours.synthetic.frame import Region, RenderedFrame, SeenObject
 from wtours.synthetic.painter import Painter
-from wtours.synthetic.route import Route
+from wtours.synthetic.route import Points, Route
 from wtours.synthetic.sprites import NUM_PHASES, Sprite
 from wtours.synthetic.textures import Palette, Picture, paint_atlas
 
-EXPOSURE = 118.0
+EXPOSURE = 128.0
 """The mean luma, 0 to 255, that the camera's exposure gives every frame before the light falls."""
+_REACH_ASIDE = 2.3
+"""No object reaches farther from its middle, in metres."""
 _STRIDES_PER_SECOND = {"person": 0.9, "dog": 1.6}
 _SHADOW_RADIUS = {"tree": 1.3, "bench": 0.8, "bicycle": 0.8, "dog": 0.4}
 
@@ -46,16 +49,20 @@ class Scene:
         picture = draw_backdrop(camera, walls, self._atlas)
         painter = Painter(picture, camera, walls.depth, self._atlas.horizon)
         crowd = self._population.near(camera.pose, seconds)
-        objects = self._draw_crowd(painter, camera, crowd, seconds)
+        objects = self._draw_crowd(painter, camera, walls.depth, crowd, seconds)
         lit = cv2.convertScaleAbs(picture, None, _exposure(picture) * lightness)
         return RenderedFrame(np.asarray(lit, dtype=np.uint8), painter.owner, tuple(objects))
 
     def _draw_crowd(
-        self, painter: Painter, camera: Camera, crowd: Crowd, seconds: float
+        self,
+        painter: Painter,
+        camera: Camera,
+        wall_depth: NDArray[np.float32],
+        crowd: Crowd,
+        seconds: float,
     ) -> list[SeenObject]:
         depth, right = camera.relative(crowd.x, crowd.y)
-        reach = np.maximum(depth, 0) * camera.width / (2 * camera.focal) + 3.0
-        in_view = (depth > -3) & (depth < REACH) & (np.abs(right) < reach)
+        in_view = (depth < REACH) & _in_sight(camera, wall_depth, depth, right)
         objects: list[SeenObject] = []
         for index in np.flatnonzero(in_view)[np.argsort(-depth[in_view])]:
             if not self._population.is_clear(crowd, index, seconds):
@@ -105,15 +112,31 @@ def _draw_car(
     reverse = lane.lateral < 0
     heading = float(crowd.axis[index]) * np.pi / 2 + (np.pi if reverse else 0.0)
     depth = max(place[0], NEAR)
-    shadow: Polygon | None = shadow_polygon(camera, x, y, heading)
+    shadow, faces = car_polygons(camera, x, y, heading, PAINTS[key % len(PAINTS)])
     if shadow is not None:
         painter.draw_ground_shadow(shadow, depth)
-    polygons = car_polygons(camera, x, y, heading, PAINTS[key % len(PAINTS)])
     clear = float(haze(np.array(depth)))
-    return painter.draw_polygons(polygons, number, depth=depth, clear=clear)
+    return painter.draw_polygons(faces, number, depth=depth, clear=clear)
+
+
+def _in_sight(
+    camera: Camera, wall_depth: NDArray[np.float32], depth: Points, right: Points
+) -> NDArray[np.bool_]:
+    """Say which places have, within `_REACH_ASIDE`, a column of the picture and no wall before."""
+    scale = camera.focal / np.maximum(depth, NEAR)
+    left_edge = camera.center + (right - _REACH_ASIDE) * scale
+    right_edge = camera.center + (right + _REACH_ASIDE) * scale
+    first = np.clip(left_edge, 0, camera.width - 1).astype(np.int64)
+    last = np.clip(right_edge + 2, 1, camera.width).astype(np.int64)
+    # The deepest column of each [first, last): the padding lets `last` be the width.
+    padded = np.append(wall_depth, 0)
+    edges = np.stack([first, np.maximum(last, first + 1)], axis=1).ravel()
+    deepest = np.maximum.reduceat(padded, edges)[::2]
+    seen: NDArray[np.bool_] = (depth > -_REACH_ASIDE) & (right_edge > 0)
+    return seen & (left_edge < camera.width) & (deepest > depth)
 
 
 def _exposure(picture: Picture) -> float:
     """Return the gain that brings the mean luma to `EXPOSURE`."""
-    small = cv2.resize(picture, (64, 64), interpolation=cv2.INTER_AREA)
-    return EXPOSURE / max(1.0, float(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY).mean()))
+    blue, green, red, _ = cv2.mean(picture)
+    return EXPOSURE / max(1.0, 0.114 * blue + 0.587 * green + 0.299 * red)

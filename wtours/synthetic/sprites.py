@@ -71,7 +71,7 @@ def _halvings(pixels: Picture) -> Iterator[Picture]:
 
 def draw_sprites(rng: np.random.Generator) -> dict[str, list[list[Sprite]]]:
     """Draw all sprites: `sprites[label][variant][phase]` (about 0.3 s)."""
-    people = [_phases(_person(rng)) for _ in range(8)]
+    people = [_phases(_person(rng)) for _ in range(14)]
     dogs = [_phases(_dog(rng)) for _ in range(4)]
     dogs += [[_mirrored(sprite) for sprite in dog] for dog in dogs]
     return {
@@ -117,7 +117,7 @@ def _person(rng: np.random.Generator) -> Callable[[float], Sprite]:
             canvas.line([at(0.07 * side, 0.9), at(*knee), foot], 0.135 * tall, legs)
             canvas.line([foot, (foot[0] + 0.06, foot[1] - 0.015)], 0.085, bgr(30, 0.4, 0.15))
         canvas.line(
-            [at(-0.2, 1.38), at(-0.24 - 0.1 * swing, 1.08), at(-0.2 - 0.2 * swing, 0.86)],
+            [at(-0.2, 1.38), at(-0.26 - 0.05 * swing, 1.08), at(-0.22 - 0.1 * swing, 0.86)],
             0.1,
             shade,
         )
@@ -127,9 +127,11 @@ def _person(rng: np.random.Generator) -> Callable[[float], Sprite]:
         if skirt:
             canvas.fill([at(-0.17, 0.95), at(0.17, 0.95), at(0.25, 0.55), at(-0.25, 0.55)], shade)
         canvas.line(
-            [at(0.21, 1.38), at(0.25 + 0.1 * swing, 1.08), at(0.21 + 0.2 * swing, 0.86)], 0.1, shirt
+            [at(0.21, 1.38), at(0.27 + 0.05 * swing, 1.08), at(0.23 + 0.1 * swing, 0.86)],
+            0.1,
+            shirt,
         )
-        canvas.ellipse(*at(0.21 + 0.2 * swing, 0.84), 0.05, 0.055, skin)
+        canvas.ellipse(*at(0.23 + 0.1 * swing, 0.84), 0.05, 0.055, skin)
         if bag:
             canvas.fill(
                 [at(-0.3, 1.3), at(-0.12, 1.3), at(-0.12, 0.95), at(-0.3, 0.95)], bgr(35, 0.6, 0.35)
