@@ -31,7 +31,7 @@ COLUMNS = pa.schema(
     ]
 )
 """What the file must have; other columns are ignored. Units as in detections.parquet."""
-_TICKS_PER_BLOCK = 64
+_BLOCK_SECONDS = 20
 _US = 1_000_000
 
 
@@ -40,7 +40,8 @@ class FileDetector:
 
     Each row belongs to the tick nearest to its pts. A frame gets the rows of its own tick; where
     those have more than one pts, the rows of the pts nearest to the frame. A tick without rows has
-    no objects. Only rows near the frames asked for are held in memory.
+    no objects. Only rows near the frames asked for are held in memory. When every frame is looked
+    at, a row must have the very pts of its frame.
 
     Args:
         path: The Parquet file; its file metadata "detector", where present, is kept as its name.
@@ -55,6 +56,7 @@ class FileDetector:
     def __init__(self, path: Path, *, rate: Fraction) -> None:
         self._path = path
         self._rate = rate
+        self._ticks_per_block = math.ceil(_BLOCK_SECONDS * rate)
         self.versions: dict[str, str] = {}
         metadata = _checked_metadata(path)
         vocabulary = sorted(_checked_labels(path))
@@ -74,18 +76,18 @@ class FileDetector:
 
     def _near(self, pts_us: int) -> list[Detection]:
         tick = tick_of(pts_us, self._rate)
-        by_pts = self._block(tick // _TICKS_PER_BLOCK).get(tick)
+        by_pts = self._block(tick // self._ticks_per_block).get(tick)
         if by_pts is None:
             return []
         nearest = min(by_pts, key=lambda candidate: (abs(candidate - pts_us), candidate))
         return sorted(by_pts[nearest], key=lambda d: (-d.score, d.label_id, d.x0, d.y0, d.x1, d.y1))
 
     def _read_block(self, block: int) -> dict[int, dict[int, list[Detection]]]:
-        """Return detections by tick and pts, for `_TICKS_PER_BLOCK` ticks."""
-        first = block * _TICKS_PER_BLOCK
+        """Return detections by tick and pts, for `_BLOCK_SECONDS` worth of ticks."""
+        first, end = block * self._ticks_per_block, (block + 1) * self._ticks_per_block
         half = Fraction(1, 2)
         start_us = math.floor((first - half) * _US / self._rate)
-        end_us = math.ceil((first + _TICKS_PER_BLOCK - half) * _US / self._rate)
+        end_us = math.ceil((end - half) * _US / self._rate)
         rows = pq.read_table(
             self._path,
             columns=COLUMNS.names,

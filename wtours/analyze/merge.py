@@ -32,6 +32,7 @@ from wtours.analyze.tables import (
     table_of,
     with_metadata,
 )
+from wtours.analyze.ticks import EVERY_FRAME
 from wtours.errors import VideoError
 
 _US = 1_000_000
@@ -139,6 +140,7 @@ def merge_detections(
     frames: MergedFrames,
     detector: DetectorFacts,
     rate: Fraction,
+    frame_rate: Fraction,
 ) -> ObjectsSummary:
     """Publish detections.parquet and return what its rows amount to."""
     counts = _ObjectCounter(detector.max_per_frame)
@@ -154,7 +156,8 @@ def merge_detections(
     looked_at = len(frames.measured_pts_us)
     return ObjectsSummary(
         detector=detector,
-        detect_fps=float(rate),
+        detect_fps=float(frame_rate if rate == EVERY_FRAME else rate),
+        every_frame=rate == EVERY_FRAME,
         frames_analysed=looked_at,
         detections=counts.total[0],
         frames_at_cap=counts.frames_at_cap,
@@ -171,7 +174,7 @@ def detection_metadata(detector: DetectorFacts, rate: Fraction) -> dict[str, str
         "vocabulary": "\n".join(detector.vocabulary),
         "threshold": repr(detector.threshold),
         "max_per_frame": "none" if cap is None else str(cap),
-        "detect_fps": repr(float(rate)),
+        "detect_fps": "native" if rate == EVERY_FRAME else str(rate),
     }
 
 

@@ -27,7 +27,8 @@ from wtours.analyze.tables import (
     ObjectsSummary,
     VideoSummary,
 )
-from wtours.errors import AnalysisError, MissingPackageError, UsageError, VideoError
+from wtours.analyze.ticks import parse_rate
+from wtours.errors import AnalysisError, MissingPackageError, VideoError
 from wtours.executor import run_tasks
 from wtours.fsio import lock, remove, sweep, write_json
 from wtours.layout import Layout
@@ -94,7 +95,7 @@ def analyze_videos(
     video_ids: Sequence[str],
     *,
     detector: str = "none",
-    detect_fps: float = 1.0,
+    detect_fps: str = "1",
     jobs: int = 1,
     segment_seconds: int = SEGMENT_SECONDS,
     on_progress: Progress = no_progress,
@@ -106,16 +107,16 @@ def analyze_videos(
         video_ids: Downloaded videos.
         detector: `onnx:PATH`, `file:PATH` or `none` (`wtours.analyze.detectors`). With `none`, and
             where the detector cannot be loaded, objects measured earlier are kept.
-        detect_fps: Frames a second that the detector looks at.
+        detect_fps: Frames a second that the detector looks at, or "native": every frame.
         jobs: Processes; the result does not depend on it.
         segment_seconds: What one process does at a time; the result does not depend on it.
         on_progress: Called with (video id, seconds of video done, seconds in all).
 
     Raises:
-        UsageError: there is no such detector, or the rate is not positive.
+        UsageError: there is no such detector, or the rate makes no sense.
         WtoursError: the disk is full, a process died, or another `analyze` runs on the workspace.
     """
-    spec, rate = parse_detector(detector), _rate(detect_fps)
+    spec, rate = parse_detector(detector), parse_rate(detect_fps)
     report = AnalyzeReport()
     with lock(layout.lock("analyze"), what=f"the analysis in {layout.root}"):
         for video_id in video_ids:
@@ -133,12 +134,6 @@ def analyze_videos(
             if plan.not_measured is not None and spec.kind != "none":
                 report.objects_not_measured[video_id] = plan.not_measured
     return report
-
-
-def _rate(detect_fps: float) -> Fraction:
-    if not 0 < detect_fps <= _US:
-        raise UsageError(f"detect_fps must be > 0 frames a second, got {detect_fps}")
-    return Fraction(str(detect_fps))
 
 
 def _plan(layout: Layout, video_id: str, spec: DetectorSpec, rate: Fraction) -> _Plan:
@@ -218,7 +213,12 @@ def _publish(plan: _Plan, metadata: VideoMetadata, segments: list[Path]) -> None
     elif plan.detector is not None:
         names.append(DETECTIONS_FILE)
         objects = merge_detections(
-            segments, folder, frames=frames, detector=plan.detector.facts, rate=plan.rate
+            segments,
+            folder,
+            frames=frames,
+            detector=plan.detector.facts,
+            rate=plan.rate,
+            frame_rate=metadata.frame_rate,
         )
     summary = _summary(plan, metadata, frames, objects or not_measured)
     write_json(folder / SUMMARY_FILE, summary.model_dump(mode="json"))

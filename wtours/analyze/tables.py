@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from wtours.errors import AnalysisError
 from wtours.fsio import atomic_path, read_json
@@ -105,7 +105,8 @@ class ObjectsSummary(_Strict):
 
     detector: DetectorFacts
     detect_fps: float
-    """Frames per second that were asked for."""
+    """Frames per second that were asked for; the video's own rate when it is every frame."""
+    every_frame: bool
     frames_analysed: int
     detections: int
     frames_at_cap: int
@@ -148,7 +149,13 @@ def load_summary(layout: Layout, video_id: str) -> VideoSummary:
     folder = layout.analysis_dir(video_id)
     if receipt is None or receipt.status != "done" or not files_present(receipt, folder):
         raise AnalysisError(f"{video_id} is not analysed: run `wtours analyze --video {video_id}`")
-    return VideoSummary.model_validate(read_json(folder / SUMMARY_FILE))
+    try:
+        return VideoSummary.model_validate(read_json(folder / SUMMARY_FILE))
+    except ValidationError as error:  # made by another version
+        raise AnalysisError(
+            f"{folder / SUMMARY_FILE} is of another version: remove {folder} and run "
+            f"`wtours analyze --video {video_id}`"
+        ) from error
 
 
 def with_metadata(schema: pa.Schema, metadata: Mapping[str, str]) -> pa.Schema:

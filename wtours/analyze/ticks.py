@@ -5,11 +5,14 @@ among those in [tick - half a period, tick + half a period); with no frame there
 frame serves one tick at most, and a rate above the video's takes every frame once.
 """
 
-import math
 from fractions import Fraction
 from typing import Generic, Protocol, TypeVar
 
+from wtours.errors import UsageError
+
 _US = 1_000_000
+EVERY_FRAME = Fraction(_US)
+"""A tick each microsecond, the resolution of pts: every frame has its own."""
 
 
 class _Timed(Protocol):
@@ -20,9 +23,26 @@ class _Timed(Protocol):
 TimedFrame = TypeVar("TimedFrame", bound=_Timed)
 
 
+def parse_rate(text: str) -> Fraction:
+    """Return frames a second from "1", "0.5", "30000/1001", or "native" (every frame).
+
+    Raises:
+        UsageError: it is none of these, or not above 0.
+    """
+    if text == "native":
+        return EVERY_FRAME
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= EVERY_FRAME:
+        raise UsageError(f"detect_fps {text!r}: give frames a second above 0, or native")
+    return rate
+
+
 def tick_of(pts_us: int, rate: Fraction) -> int:
     """Return the number of the only tick that a frame at `pts_us` may serve."""
-    return math.floor(pts_us * rate / _US + Fraction(1, 2))
+    return (2 * pts_us * rate.numerator + _US * rate.denominator) // (2 * _US * rate.denominator)
 
 
 class TickPicker(Generic[TimedFrame]):

@@ -1,0 +1,128 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.wtours.analyze_cases import (
+    add_video,
+    published_bytes,
+    write_detections,
+    write_scenes,
+)
+from wtours.analyze.pipeline import analyze_videos
+from wtours.analyze.tables import load_summary
+from wtours.errors import AnalysisError
+from wtours.layout import Layout
+
+ANALYZE = """
+import sys
+from pathlib import Path
+from wtours.analyze.pipeline import analyze_videos
+from wtours.layout import Layout
+
+if __name__ == "__main__":
+    root, jobs, detector = sys.argv[1:]
+    analyze_videos(
+        Layout(Path(root)), ["walk"], jobs=int(jobs), detector=detector, segment_seconds=1
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("video") / "walk.mp4"
+    return write_scenes(path, seconds=(2, 3, 4, 3), size="480x320")
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory) -> str:
+    rows = [(round(i * 1e6 / 30), f"thing {i % 7}", 0.5, 1.0, 2.0, 3.0, 4.0) for i in range(360)]
+    path = write_detections(tmp_path_factory.mktemp("truth") / "truth.parquet", rows)
+    return f"file:{path}"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, video, detector) -> dict[str, bytes]:
+    layout = Layout(tmp_path_factory.mktemp("undisturbed"))
+    add_video(layout, "walk", video)
+    analyze_videos(layout, ["walk"], detector=detector, segment_seconds=1)
+    return published_bytes(layout, "walk")
+
+
+def start(
+    script: Path, root: Path, jobs: int, detector: str, *, before: str = ""
+) -> subprocess.Popen[bytes]:
+    script.write_text(before + ANALYZE)
+    command = [sys.executable, str(script), str(root), str(jobs), detector]
+    repository = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    return subprocess.Popen(command, env=environment, start_new_session=True)
+
+
+def kill_when(process: subprocess.Popen[bytes], condition) -> None:
+    """Kill the process and its workers, without warning, once `condition()` holds."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_killed_between_segments_and_run_again_gives_the_same_bytes(
+    tmp_path, video, detector, undisturbed, jobs
+):
+    layout = Layout(tmp_path / "root")
+    add_video(layout, "walk", video)
+    segments = layout.analysis_dir("walk") / "segments"
+    for finished in (2, 5):  # killed twice
+        process = start(tmp_path / "run.py", layout.root, jobs, detector)
+        kill_when(process, lambda n=finished: len(list(segments.glob("0*/receipt.json"))) >= n)
+        with pytest.raises(AnalysisError, match="not analysed"):
+            load_summary(layout, "walk")
+    assert start(tmp_path / "run.py", layout.root, jobs, detector).wait() == 0
+    assert published_bytes(layout, "walk") == undisturbed
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("step", ["write_shots", "merge_detections", "write_json", "write_receipt"])
+def test_killed_while_the_tables_are_published_gives_the_same_bytes(
+    tmp_path, video, detector, undisturbed, step
+):
+    layout = Layout(tmp_path / "root")
+    add_video(layout, "walk", video)
+    die = f"import os; from wtours.analyze import pipeline; pipeline.{step} = lambda *_, **__: "
+    die += "os.kill(os.getpid(), 9)\n"
+    process = start(tmp_path / "die.py", layout.root, 1, detector, before=die)
+    assert process.wait() == -signal.SIGKILL
+    assert (layout.analysis_dir("walk") / "frames.parquet").exists()
+    with pytest.raises(AnalysisError, match="not analysed"):
+        load_summary(layout, "walk")
+    assert start(tmp_path / "run.py", layout.root, 1, detector).wait() == 0
+    assert published_bytes(layout, "walk") == undisturbed
+
+
+@pytest.mark.medium
+def test_killed_while_another_detector_runs_keeps_the_earlier_analysis(
+    tmp_path, video, detector, undisturbed
+):
+    layout = Layout(tmp_path / "root")
+    add_video(layout, "walk", video)
+    analyze_videos(layout, ["walk"])
+    before = published_bytes(layout, "walk")
+    process = start(tmp_path / "run.py", layout.root, 1, detector)
+    segments = layout.analysis_dir("walk") / "segments"
+    kill_when(process, lambda: len(list(segments.glob("0*/receipt.json"))) >= 3)
+    folder = layout.analysis_dir("walk")
+    after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert after == before
+    assert load_summary(layout, "walk").objects is None
+    assert start(tmp_path / "run.py", layout.root, 1, detector).wait() == 0
+    assert published_bytes(layout, "walk") == undisturbed
