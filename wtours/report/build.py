@@ -14,7 +14,7 @@ except ImportError as error:
     raise MissingPackageError("matplotlib and jinja2", "analyze", "`wtours report`") from error
 
 from wtours.errors import UsageError, VideoError
-from wtours.fsio import atomic_path, lock, sweep, write_bytes, write_json
+from wtours.fsio import lock, sweep, write_bytes, write_json
 from wtours.layout import Layout
 from wtours.manifest import VideoEntry
 from wtours.progress import Progress, no_progress
@@ -96,11 +96,8 @@ def _build(
     write_bytes(folder / "table6.csv", to_csv(table).encode())
     write_json(folder / "table6.json", to_json(table))
     figures = tuple(folder / f"figure2.{kind}" for kind in ("png", "svg", "pdf"))
-    for path in figures:
-        with atomic_path(path) as temp:
-            save_figure(videos, temp, file_format=path.suffix[1:])
+    light, dark = _save_figures(videos, figures)
     pages = [_page_video(layout, video, threshold, on_progress) for video in videos]
-    light, dark = figures[0].read_bytes(), _dark_figure(videos)
     page = render_page(table, pages, figure_light=light, figure_dark=dark)
     write_bytes(folder / "report.html", page.encode())
     return ReportResult(
@@ -137,7 +134,12 @@ def _page_video(
     return PageVideo(video=video, figures=figures, problem="")
 
 
-def _dark_figure(videos: Sequence[ReportVideo]) -> bytes:
-    file = io.BytesIO()
-    save_figure(videos, file, file_format="png", theme=DARK)
-    return file.getvalue()
+def _save_figures(videos: Sequence[ReportVideo], paths: Sequence[Path]) -> tuple[bytes, bytes]:
+    """Publish Figure 2 and return it as PNG for light and for dark screens."""
+    files = {path.suffix[1:]: io.BytesIO() for path in paths}
+    dark = io.BytesIO()
+    save_figure(videos, files)
+    save_figure(videos, {"png": dark}, theme=DARK)
+    for path in paths:
+        write_bytes(path, files[path.suffix[1:]].getvalue())
+    return files["png"].getvalue(), dark.getvalue()

@@ -3,10 +3,9 @@
 The videos stand over one another on common axes, so that ten of them are as readable as one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import matplotlib
@@ -22,6 +21,7 @@ from wtours.report.series import average_over_time
 from wtours.report.table6 import NOT_MEASURED
 
 _US = 1_000_000
+_DPI = 160
 _MAX_POINTS = 480
 """Along the time axis: frames are averaged over equal spans, so that a line has at most so many."""
 _LINES = ("-", "--", ":", "-.")
@@ -57,20 +57,23 @@ DARK = Theme(
 
 
 def save_figure(
-    videos: Sequence[ReportVideo], file: Path | BinaryIO, *, file_format: str, theme: Theme = LIGHT
+    videos: Sequence[ReportVideo], files: Mapping[str, BinaryIO], *, theme: Theme = LIGHT
 ) -> None:
-    """Draw Figure 2 of these videos into a file; the same videos give the same bytes.
+    """Draw Figure 2 of these videos; the same videos give the same bytes.
 
     Args:
         videos: One or more; what was not measured of them is written as such.
-        file: Where to: a path or an open binary file.
-        file_format: "png", "svg" or "pdf".
+        files: Open binary files to write, by format: "png", "svg", "pdf".
         theme: Colours.
     """
     undated = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     with _style(theme):
         figure = _draw(videos, theme)
-        figure.savefig(file, format=file_format, dpi=160, metadata=undated[file_format])
+        # Text is measured once, for all formats: that is most of the time.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        for kind, file in files.items():
+            figure.savefig(file, format=kind, dpi=_DPI, metadata=undated[kind])
 
 
 @contextmanager
@@ -105,7 +108,9 @@ def _draw(videos: Sequence[ReportVideo], theme: Theme) -> Figure:
     strip_inches = 1.25 if len(videos) <= 4 else 0.78
     strips, lower = strip_inches * len(videos) + 0.8, max(3.2, 0.34 * len(videos) + 1.2)
     figure = Figure(
-        figsize=(12, strips + lower), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+        figsize=(12, strips + lower),
+        dpi=_DPI,
+        layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12),
     )
     parts: Any = figure.subfigures(2, 1, height_ratios=[strips, lower], hspace=0.02)
     axes = parts[0].subplots(len(videos), 2, sharex=True, sharey="col", squeeze=False)

@@ -1,6 +1,6 @@
 """What a reader must know before comparing Table 6 with the paper's."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from wtours.analyze.shots import DEFAULT_CUT_DETECTOR
 from wtours.report.measured import ReportVideo
@@ -61,15 +61,15 @@ def _object_notes(videos: Sequence[ReportVideo], threshold: float) -> list[str]:
     if not found:
         return []
     detectors = sorted({plain(objects.facts.detector.name) for objects in found})
-    rates = sorted({objects.facts.detect_fps for objects in found})
+    rates = sorted({objects.rate for objects in found})
     notes = [
         f"Objects per frame and classes count detections with a score of at least {threshold:g}. "
         "The paper names no threshold, and Detic's own examples use 0.5 and 0.3; the default here "
         "is 0.3, and the counts from other scores stand beside it.",
         "The number of classes grows with the number of frames looked at and shrinks as the "
-        "threshold rises. Frames looked at a second here: "
-        f"{_listed(f'{rate:g}' for rate in rates)}; the paper looked at every frame.",
-        f"Detector here: {_listed(detectors)}. The paper used Detic. Another detector or "
+        f"threshold rises. Frames looked at here: {', '.join(rates)}; the paper looked at every "
+        "frame.",
+        f"Detector here: {', '.join(detectors)}. The paper used Detic. Another detector or "
         "vocabulary gives other counts: compare them only where the detector is the same.",
     ]
     capped = [
@@ -106,7 +106,3 @@ def _missing_notes(videos: Sequence[ReportVideo]) -> list[str]:
                 f"differs): run `wtours analyze --video {video_id}`."
             )
     return notes
-
-
-def _listed(items: Iterable[str]) -> str:
-    return ", ".join(items)

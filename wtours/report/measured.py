@@ -60,6 +60,11 @@ class MeasuredObjects:
     per_frame: NDArray[np.int64]
     """(F,) detections from the report's threshold up."""
 
+    @property
+    def rate(self) -> str:
+        """Return how often the detector looked, in words."""
+        return "every frame" if self.facts.every_frame else f"{self.facts.detect_fps:g} a second"
+
     def at(self, threshold: float) -> ObjectCount | None:
         """Return the count at one of the thresholds; None: below what is stored."""
         return next((count for count in self.counts if count.threshold == threshold), None)

@@ -258,7 +258,7 @@ def _how(measured: MeasuredVideo | None) -> list[tuple[str, str]]:
             ("Object detector", plain(detector.name)),
             ("Weights, sha256", plain(detector.weights_sha256)),
             ("Vocabulary", f"{len(detector.vocabulary):,} classes"),
-            ("Looked at", f"{objects.frames_analysed:,} frames, {objects.detect_fps:g} a second"),
+            ("Looked at", f"{objects.frames_analysed:,} frames, {measured.objects.rate}"),
             ("Stored from a score of", f"{detector.threshold:g}"),
             ("At most per frame", f"{cap}; {objects.frames_at_cap:,} frames reach it"),
         ]

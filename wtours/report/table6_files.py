@@ -114,6 +114,7 @@ def how_measured(measured: MeasuredVideo | None) -> dict[str, Any] | None:
             "stored_from_score": facts.detector.threshold,
             "max_per_frame": facts.detector.max_per_frame,
             "detect_fps": facts.detect_fps,
+            "every_frame": facts.every_frame,
             "frames_analysed": facts.frames_analysed,
             "frames_at_cap": facts.frames_at_cap,
         }
