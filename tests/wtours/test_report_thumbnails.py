@@ -45,6 +45,16 @@ def test_a_box_is_drawn_where_it_is_in_the_reduced_picture():
     assert (drawn[30, 30] == 128).all()
 
 
+def test_a_label_that_would_hide_a_better_one_is_left_out():
+    grey = np.full((60, 80, 3), 128, np.uint8)
+    box = {"label": "car", "score": 0.9, "x0": 10.0, "y0": 30.0, "x1": 60.0, "y1": 50.0}
+    worse = {**box, "label": "bus", "score": 0.5, "x0": 14.0}
+    both = draw_detections(grey, [worse, box], scale=1.0, colours={"car": "#ff0000", "bus": "#00f"})
+    alone = draw_detections(grey, [box], scale=1.0, colours={"car": "#ff0000"})
+    assert (both[:29] == alone[:29]).all()  # above the boxes: the label of the better one only
+    assert (both[40, 14] == (0, 0, 255)).all()
+
+
 def test_boxes_outside_the_picture_and_without_extent_are_drawn_at_its_edge():
     grey = np.full((60, 80, 3), 128, np.uint8)
     box = {"label": "car", "score": 0.9, "x0": 500.0, "y0": -40.0, "x1": 500.0, "y1": 9e9}

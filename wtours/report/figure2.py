@@ -105,12 +105,12 @@ def _style(theme: Theme) -> Iterator[None]:
 
 
 def _draw(videos: Sequence[ReportVideo], theme: Theme) -> Figure:
-    strip_inches = 1.25 if len(videos) <= 4 else 0.78
+    strip_inches = 1.3 if len(videos) <= 4 else 0.9
     strips, lower = strip_inches * len(videos) + 0.8, max(3.2, 0.34 * len(videos) + 1.2)
     figure = Figure(
         figsize=(12, strips + lower),
         dpi=_DPI,
-        layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12),
+        layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.05, rect=(0, 0.008, 1, 0.984)),
     )
     parts: Any = figure.subfigures(2, 1, height_ratios=[strips, lower], hspace=0.02)
     axes = parts[0].subplots(len(videos), 2, sharex=True, sharey="col", squeeze=False)
@@ -251,7 +251,13 @@ def _label_lines(axes: Axes, ends: list[tuple[int, float, str, str]]) -> None:
             color=colour,
             va="center",
             fontsize=8.5,
-            arrowprops={"arrowstyle": "-", "color": colour, "alpha": 0.5, "linewidth": 0.7},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "alpha": 0.6,
+                "linewidth": 0.7,
+                "relpos": (0, 0.5),
+            },
         )
 
 
@@ -266,13 +272,22 @@ def _draw_cuts(axes: Axes, videos: Sequence[ReportVideo], theme: Theme) -> None:
         cuts = video.measured.cuts if video.measured is not None else None
         axes.barh(number, cuts or 0, color=colour, height=0.62)
         if paper is not None:
-            axes.plot(paper, number, "D", color=theme.ink, markerfacecolor="none", markersize=6)
+            axes.plot(
+                paper,
+                number,
+                "D",
+                color=theme.ink,
+                markerfacecolor="none",
+                markersize=6,
+                clip_on=False,
+            )
         end = max(cuts or 0, paper or 0)
         text = f"{cuts}" if cuts is not None else NOT_MEASURED
         axes.annotate(text, (end, number), (9, 0), textcoords="offset points", va="center")
         largest = max(largest, end)
     axes.set_yticks(range(len(videos)), [video.label for video in videos])
     axes.tick_params(length=0)
+    axes.tick_params(axis="y", pad=9)
     axes.invert_yaxis()
     axes.grid(axis="x")
     if largest > 50:

@@ -105,4 +105,9 @@ def _missing_notes(videos: Sequence[ReportVideo]) -> list[str]:
                 f"{video_id} was analysed from another file than the one at hand (sha256 "
                 f"differs): run `wtours analyze --video {video_id}`."
             )
+    if notes and any(video.entry.published for video in videos):
+        notes.append(
+            "An average is over the videos that have the figure; averages over different videos "
+            "are not compared."
+        )
     return notes

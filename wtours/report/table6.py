@@ -97,9 +97,11 @@ def format_figure(value: float | None, quantity: Quantity, *, is_average: bool =
 
 
 def format_deviation(cell: Cell, quantity: Quantity, *, is_average: bool = False) -> str:
-    """Return "+3.1 %" or, for cuts, "+2"; "" where there is nothing to compare."""
+    """Return "+3.1 %", for cuts "+2", or "equal"; "" where there is nothing to compare."""
     if cell.deviation is None:
         return ""
+    if cell.deviation == 0:
+        return "equal"
     if quantity.is_relative:
         text = f"{100 * cell.deviation:+.1f} %"
     else:

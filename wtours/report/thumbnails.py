@@ -25,7 +25,7 @@ MAX_CUTS = 12
 """Cuts that are shown; of more, so many evenly chosen ones."""
 NUM_SPACED = 8
 _MAX_NAMED = 8
-"""Boxes on a frame that carry their label: the ones with the highest scores."""
+"""Boxes on a frame that carry their label: the best ones whose labels do not hide each other."""
 _QUALITY = 82
 _US = 1_000_000
 # Okabe and Ito's palette for the most frequent classes, and one colour for the rest.
@@ -153,7 +153,8 @@ def draw_detections(
         box = _box_on(detection, scale, image.size)
         draw.rectangle(box, outline="#000000", width=3)
         draw.rectangle(box, outline=colour, width=2)
-    for detection in reversed(best_first[:_MAX_NAMED]):
+    taken: list[tuple[float, float, float, float]] = []
+    for detection in best_first:
         colour = colours[detection["label"]]
         x0, y0, _, _ = _box_on(detection, scale, image.size)
         text = plain(detection["label"])[:24]
@@ -161,7 +162,11 @@ def draw_detections(
         width, height = right - left + 6, bottom - top + 5
         # Above the box where there is room, and never past the right edge.
         x, y = max(0, min(x0, image.width - width)), y0 - height if y0 >= height else y0
-        draw.rectangle((x, y, x + width, y + height), fill=colour)
+        place = (x, y, x + width, y + height)
+        if len(taken) == _MAX_NAMED or any(_overlap(place, other) for other in taken):
+            continue
+        taken.append(place)
+        draw.rectangle(place, fill=colour)
         draw.text((x + 3 - left, y + 2 - top), text, fill=_text_colour(colour), font=font)
     return np.asarray(image)
 
@@ -231,6 +236,13 @@ def _box_on(
     x0, x1 = (min(max(detection[k] * scale, 0), width - 1) for k in ("x0", "x1"))
     y0, y1 = (min(max(detection[k] * scale, 0), height - 1) for k in ("y0", "y1"))
     return x0, y0, max(x0, x1), max(y0, y1)
+
+
+def _overlap(
+    one: tuple[float, float, float, float], other: tuple[float, float, float, float]
+) -> bool:
+    beside = one[2] < other[0] or other[2] < one[0]
+    return not (beside or one[3] < other[1] or other[3] < one[1])
 
 
 def _text_colour(background: str) -> str:
