@@ -19,7 +19,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from training.augment import MEAN, STD
-from training.images import ImageEntry, LabelledImages, decode_center
+from training.decoding import decode_center
+from training.images import ImageEntry, LabelledImages
 from training.vit import encode
 from wtours.progress import Progress, no_progress
 
@@ -60,7 +61,7 @@ def extract_features(
 ) -> FeatureSet:
     """Return the CLS token after the final norm, L2-normalised, of each image and backbone.
 
-    Images are resized and cropped as `training.images.decode_center` does. Memory holds one batch
+    Images are resized and cropped as `training.decoding.decode_center` does. Memory holds one batch
     of images and all features.
 
     Args:

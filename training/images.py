@@ -7,9 +7,7 @@
 A tar is read from front to back and never unpacked, so its names touch no file here.
 """
 
-import io
 import lzma
-import math
 import tarfile
 import zlib
 from collections import Counter
@@ -18,18 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-
 from wtours.errors import WtoursError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_IMAGE_BYTES = 64 * 2**20
 """No encoded image is larger; a size above it is refused before anything is read."""
-MAX_PIXELS = 2**26
-"""Of an image as it is and after it was resized: 201 MB as RGB."""
 
 Parts = tuple[str, ...]
 
@@ -131,60 +122,6 @@ def require_known_classes(train: LabelledImages, val: LabelledImages) -> None:
         raise ImageDataError(
             f"{val.spec} has classes that {train.spec} has no image of: {_some(unknown)}"
         )
-
-
-def decode_center(
-    data: bytes, *, what: str, resize_pixels: int, crop_pixels: int
-) -> NDArray[np.uint8]:
-    """Return what `crop_center` makes of an encoded image; orientation tags are ignored.
-
-    Args:
-        data: A JPEG, PNG or WebP.
-        what: Its name, for messages.
-        resize_pixels: See `crop_center`.
-        crop_pixels: See `crop_center`.
-
-    Raises:
-        ImageDataError: it does not decode, or has more than `MAX_PIXELS`.
-    """
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if max(width * height, math.prod(_resized(image.size, resize_pixels))) > MAX_PIXELS:
-                raise ImageDataError(
-                    f"image {what} is {width}x{height}: too many pixels, or too long and thin"
-                )
-            rgb = image.convert("RGB")
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageDataError(f"image {what} has more than {MAX_PIXELS} pixels") from error
-    except UnidentifiedImageError as error:
-        raise ImageDataError(f"image {what} is not a JPEG, PNG or WebP") from error
-    except (OSError, SyntaxError, ValueError, EOFError, zlib.error) as error:  # PIL's, by format
-        raise ImageDataError(f"image {what} cannot be decoded ({error})") from error
-    return crop_center(rgb, resize_pixels=resize_pixels, crop_pixels=crop_pixels)
-
-
-def crop_center(image: Image.Image, *, resize_pixels: int, crop_pixels: int) -> NDArray[np.uint8]:
-    """Return the central square of a picture, (crop_pixels, crop_pixels, 3) uint8 RGB.
-
-    The short side is resized to `resize_pixels`, up or down, bicubic with antialias, and the
-    centre is cut out: torchvision's Resize(resize_pixels, BICUBIC) and CenterCrop(crop_pixels),
-    pixel by pixel.
-
-    Args:
-        image: RGB.
-        resize_pixels: Short side after resizing, >= crop_pixels.
-        crop_pixels: Side of the square.
-    """
-    size = _resized(image.size, resize_pixels)
-    resized = image.resize(size, Image.Resampling.BICUBIC)
-    left, top = (round((side - crop_pixels) / 2) for side in size)
-    return np.asarray(resized.crop((left, top, left + crop_pixels, top + crop_pixels)))
-
-
-def _resized(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    short = min(size)
-    return size[0] * short_side // short, size[1] * short_side // short
 
 
 def _split_spec(spec: str) -> tuple[Path, Parts]:

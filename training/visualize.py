@@ -20,9 +20,9 @@ from torch import Tensor
 
 from training.checkpoint import MODEL, find_checkpoint, load_network, read_state
 from training.data import open_clips
+from training.decoding import crop_center
 from training.evaluate import run_dir_of
 from training.features import normalised, resize_for
-from training.images import crop_center
 from training.networks import num_heads
 from training.overlay import Picture, Row, draw_grid, overlay, stretched
 from training.randomness import torch_generator

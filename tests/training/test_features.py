@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from training.decoding import decode_center
 from training.features import extract_features, normalised, resize_for
-from training.images import ImageDataError, decode_center, open_images
+from training.images import ImageDataError, open_images
 from training.vit import build_backbone, encode
 
 CPU = torch.device("cpu")

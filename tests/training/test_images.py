@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from training.decoding import decode_center
 from training.images import (
     MAX_IMAGE_BYTES,
     ImageDataError,
-    decode_center,
     open_images,
     require_known_classes,
 )
