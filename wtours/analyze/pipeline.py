@@ -1,6 +1,5 @@
 """The spine of `wtours analyze`: lightness, cuts and objects, one decode pass a video."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -43,8 +42,6 @@ from wtours.receipts import (
 )
 from wtours.video import VideoMetadata, open_video
 from wtours.videos import DownloadedVideo, downloaded_video
-
-logger = logging.getLogger(__name__)
 
 FORMAT = 1
 """Raised when the same parameters would give other bytes; earlier analyses are then made anew."""
@@ -146,7 +143,6 @@ def _plan(layout: Layout, video_id: str, spec: DetectorSpec, rate: Fraction) -> 
             detector = spec.load(video_id, rate=rate)
         except (AnalysisError, MissingPackageError) as error:
             not_measured = str(error)
-            logger.warning("%s: objects are not measured: %s", video_id, error)
     return _Plan(video, layout.analysis_dir(video_id), detector, spec, rate, not_measured)
 
 
