@@ -6,7 +6,7 @@ between two reads, so an index may be pickled, forked and shared by threads.
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,14 @@ from wtours.shards.schema import (
     INDEX_SCHEMA,
     MAX_MEMBER_BYTES,
     Dataset,
+    ShardRecord,
     read_dataset,
     sample_key,
 )
 
 _BLOCK = 512  # a tar header
 _MAX_NAME = 100  # of a member, in its header
+_BATCH_ROWS = 65_536
 _READ_COLUMNS = pa.schema(
     [INDEX_SCHEMA.field(name) for name in ("frame_index", "pts_us", "offset", "size", "shot")]
 )
@@ -74,14 +76,16 @@ class ShardIndex:
         videos: The rows of each video.
     """
 
-    def __init__(self, directory: Path, dataset: Dataset, table: pa.Table) -> None:
+    def __init__(
+        self, directory: Path, dataset: Dataset, columns: Mapping[str, NDArray[Any]]
+    ) -> None:
         self.directory = directory
         self.dataset = dataset
-        self.frame_index: NDArray[np.int64] = _column(table, "frame_index")
-        self.pts_us: NDArray[np.int64] = _column(table, "pts_us")
-        self.offset: NDArray[np.int64] = _column(table, "offset")
-        self.size: NDArray[np.int32] = _column(table, "size")
-        self.shot: NDArray[np.int32] = _column(table, "shot", null=-1)
+        self.frame_index: NDArray[np.int64] = columns["frame_index"]
+        self.pts_us: NDArray[np.int64] = columns["pts_us"]
+        self.offset: NDArray[np.int64] = columns["offset"]
+        self.size: NDArray[np.int32] = columns["size"]
+        self.shot: NDArray[np.int32] = columns["shot"]
         # Rows are in the order of dataset.json's shards, so counts say which shard a row is in.
         counts = [shard.frames for shard in dataset.shards]
         self._first_rows = np.cumsum([0, *counts], dtype=np.int64)
@@ -108,12 +112,12 @@ class ShardIndex:
             if problem is not None:
                 raise ShardError(f"{shard_path} {problem}")
         try:
-            table = pq.read_table(path, columns=_READ_COLUMNS.names).cast(_READ_COLUMNS)
-        except (pa.ArrowException, OSError, ValueError) as error:
+            columns = _read_columns(path)
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             raise ShardError(
                 f"{path} cannot be read ({error}); run `wtours shard` again"
             ) from error
-        return cls(directory, dataset, table)
+        return cls(directory, dataset, columns)
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -178,14 +182,19 @@ class ShardIndex:
                 f"{self.directory}: {len(self)} rows in {INDEX_FILE}, {dataset.frames} frames in "
                 f"dataset.json; run `wtours shard` again"
             )
-        lengths = np.repeat([s.bytes for s in dataset.shards], [s.frames for s in dataset.shards])
-        sound = (self.size > 0) & (self.size <= MAX_MEMBER_BYTES) & (self.offset >= _BLOCK)
-        sound &= self.offset + self.size <= lengths
-        for video in self.videos:
-            rows = slice(video.start, video.stop)
-            sound[rows] &= np.diff(self.pts_us[rows], prepend=-1) > 0
+        for first_row, shard in zip(self._first_rows[:-1].tolist(), dataset.shards, strict=True):
+            self._check_shard(first_row, shard)
+
+    def _check_shard(self, first_row: int, shard: ShardRecord) -> None:
+        rows = slice(first_row, first_row + shard.frames)
+        offset, size, pts_us = self.offset[rows], self.size[rows], self.pts_us[rows]
+        start_us = shard.segment * self.dataset.params.segment_us
+        sound = (size > 0) & (size <= MAX_MEMBER_BYTES)
+        sound &= (offset >= _BLOCK) & (offset + size <= shard.bytes)
+        sound &= np.diff(pts_us, prepend=start_us - 1) > 0
+        sound &= pts_us < start_us + self.dataset.params.segment_us
         if not sound.all():
-            ref = self.frame(int(np.argmin(sound)))
+            ref = self.frame(first_row + int(np.argmin(sound)))
             raise ShardError(
                 f"{self.directory}: {INDEX_FILE} has an impossible row ({ref}); "
                 f"run `wtours shard` again"
@@ -235,9 +244,17 @@ def _require_frame(path: Path, ref: FrameRef, block: bytes) -> None:
     )
 
 
-def _column(table: pa.Table, name: str, *, null: int | None = None) -> NDArray[Any]:
-    column = table[name]
-    if null is not None:
-        column = column.fill_null(null)
-    values: NDArray[Any] = column.to_numpy()
-    return values
+def _read_columns(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the columns as arrays, null as -1, read in batches so that nothing is held twice."""
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        num_rows = file.metadata.num_rows
+        columns = {
+            field.name: np.empty(num_rows, field.type.to_pandas_dtype()) for field in _READ_COLUMNS
+        }
+        row = 0
+        for batch in file.iter_batches(_BATCH_ROWS, columns=_READ_COLUMNS.names):
+            for field in _READ_COLUMNS:
+                values = batch.column(field.name).cast(field.type).fill_null(-1)
+                columns[field.name][row : row + batch.num_rows] = values.to_numpy()
+            row += batch.num_rows
+    return columns

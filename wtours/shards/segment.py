@@ -108,6 +108,11 @@ def _sampled_frames(
     if rate is None:
         indices = dict(zip(task.native_pts_us, itertools.count(task.native_first_index)))
         for frame in corrupt.watch(reader.frames(start_us, end_us)):
+            if frame.pts_us not in indices:
+                raise VideoError(
+                    f"{task.video_path}: the frame at {frame.pts_us} us has no packet of that "
+                    f"time, so native frames cannot be numbered; use --fps with a number"
+                )
             if not frame.is_corrupt:
                 yield indices[frame.pts_us], frame
         return
