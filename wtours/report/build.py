@@ -18,11 +18,12 @@ from wtours.fsio import lock, sweep, write_bytes, write_json
 from wtours.layout import Layout
 from wtours.manifest import VideoEntry
 from wtours.progress import Progress, no_progress
-from wtours.report.figure2 import DARK, save_figure
+from wtours.report.figure2 import save_figure
 from wtours.report.measured import ReportVideo, load_videos
 from wtours.report.page import PageVideo, render_page
 from wtours.report.table6 import make_table
 from wtours.report.table6_files import to_csv, to_json, to_markdown
+from wtours.report.theme import DARK
 from wtours.report.thumbnails import make_thumbnails
 
 DEFAULT_THRESHOLD = 0.3

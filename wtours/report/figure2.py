@@ -3,12 +3,10 @@
 The videos stand over one another on common axes, so that ten of them are as readable as one.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,41 +17,13 @@ from numpy.typing import NDArray
 from wtours.report.measured import ReportVideo
 from wtours.report.series import average_over_time
 from wtours.report.table6 import NOT_MEASURED
+from wtours.report.theme import LIGHT, Theme, drawing_style
 
 _US = 1_000_000
 _DPI = 160
 _MAX_POINTS = 480
 """Along the time axis: frames are averaged over equal spans, so that a line has at most so many."""
 _LINES = ("-", "--", ":", "-.")
-
-
-@dataclass(frozen=True, slots=True)
-class Theme:
-    """Colours of the figure."""
-
-    paper: str
-    ink: str
-    faint: str
-    grid: str
-    colours: tuple[str, ...]
-    """By video, told apart with any colour blindness; line styles tell apart more videos."""
-
-
-# Okabe and Ito's palette, less its black and yellow (too near to the text and to the paper).
-LIGHT = Theme(
-    paper="#ffffff",
-    ink="#1d2329",
-    faint="#5c6670",
-    grid="#dfe3e8",
-    colours=("#0072b2", "#d55e00", "#009e73", "#b0478a", "#c98500", "#3a9ad9"),
-)
-DARK = Theme(
-    paper="#171b20",
-    ink="#e8ebee",
-    faint="#a2acb6",
-    grid="#333b44",
-    colours=("#4fa8e0", "#f08a3c", "#35c195", "#e08fc0", "#f0b93c", "#8fd0ff"),
-)
 
 
 def save_figure(
@@ -67,41 +37,13 @@ def save_figure(
         theme: Colours.
     """
     undated = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    with _style(theme):
+    with drawing_style(theme):
         figure = _draw(videos, theme)
         # Text is measured once, for all formats: that is most of the time.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         for kind, file in files.items():
             figure.savefig(file, format=kind, dpi=_DPI, metadata=undated[kind])
-
-
-@contextmanager
-def _style(theme: Theme) -> Iterator[None]:
-    settings: Any = {
-        "font.family": "DejaVu Sans",
-        "font.size": 9.5,
-        "svg.hashsalt": "wtours",
-        "text.color": theme.ink,
-        "text.parse_math": False,  # a title with two dollar signs is no formula
-        "figure.facecolor": theme.paper,
-        "axes.facecolor": theme.paper,
-        "axes.edgecolor": theme.grid,
-        "axes.labelcolor": theme.faint,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.axisbelow": True,
-        "grid.color": theme.grid,
-        "grid.linewidth": 0.7,
-        "xtick.color": theme.grid,
-        "ytick.color": theme.grid,
-        "xtick.labelcolor": theme.faint,
-        "ytick.labelcolor": theme.faint,
-    }
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(settings)
-        yield
 
 
 def _draw(videos: Sequence[ReportVideo], theme: Theme) -> Figure:
