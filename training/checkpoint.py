@@ -69,8 +69,9 @@ def save_checkpoint(
     remove(target)  # only a damaged one can be there: a whole one would have been resumed from
     with atomic_path(target) as temp:
         temp.mkdir()
-        save_file(_model_tensors(state), temp / MODEL)
-        save_file(_optimizer_tensors(state), temp / OPTIMIZER)
+        for name, tensors in ((MODEL, _model_tensors(state)), (OPTIMIZER, _moments(state))):
+            save_file(tensors, temp / name)
+            (temp / name).chmod(0o644)  # safetensors leaves it to its owner alone
         (temp / STATE).write_bytes(
             canonical_json(
                 {
@@ -204,7 +205,7 @@ def _model_tensors(state: TrainState) -> dict[str, Tensor]:
     return _for_disk(tensors)
 
 
-def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
+def _moments(state: TrainState) -> dict[str, Tensor]:
     return _for_disk(
         {
             f"{name}.{key}": value

@@ -7,6 +7,7 @@ too (a few numbers), and done on the device by `training.augment`.
 import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -168,8 +169,7 @@ def batches(
         num_workers=num_workers,
         collate_fn=_unchanged,
         pin_memory=world.device.type == "cuda",
-        # Forking a process that has threads or CUDA can deadlock the child.
-        multiprocessing_context=multiprocessing.get_context("forkserver") if num_workers else None,
+        multiprocessing_context=_worker_processes() if num_workers else None,
         worker_init_fn=_ignore_interrupts,
     )
     for batch in loader:
@@ -197,6 +197,16 @@ class RankPositions:
 
     def __len__(self) -> int:
         return len(self.steps)
+
+
+def _worker_processes() -> BaseContext:
+    """Return the way to start workers: forks of a clean process that has imported this module.
+
+    Forking the training process, which has threads and perhaps CUDA, can deadlock the child.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _ignore_interrupts(worker: int) -> None:

@@ -1,0 +1,76 @@
+"""SIGKILL in the middle of a step; the same command goes on as if nothing had happened."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.training.shard_set import TINY, write_shard_set
+from training.metrics import read_metrics
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+STEPS = 24
+
+
+def start(shards, run_dir):
+    pairs = [part for pair in (*TINY, f"optim.steps={STEPS}") for part in ("--set", pair)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "training.pretrain", str(shards), "--run-dir", str(run_dir), *pairs],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(shards, run_dir):
+    process = start(shards, run_dir)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return errors
+
+
+def wait_for_lines(run_dir, count, process):
+    while process.poll() is None and len(read_metrics(run_dir / "metrics.jsonl")) < count:
+        time.sleep(0.005)
+
+
+def computed(run_dir):
+    return [line | {"time": None} for line in read_metrics(run_dir / "metrics.jsonl")]
+
+
+@pytest.mark.medium
+def test_a_pretrain_that_is_told_to_stop_and_then_killed_ends_in_the_same_bytes(tmp_path):
+    shards = write_shard_set(tmp_path / "shards")
+    finish(shards, tmp_path / "undisturbed")
+    run_dir = tmp_path / "disturbed"
+
+    process = start(shards, run_dir)
+    wait_for_lines(run_dir, 2, process)
+    process.terminate()
+    process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGTERM  # 143 in a shell
+    done = len(read_metrics(run_dir / "metrics.jsonl"))
+    assert 2 <= done < STEPS
+    assert (run_dir / "checkpoints" / f"step-{done:08d}" / "receipt.json").exists()
+
+    process = start(shards, run_dir)
+    wait_for_lines(run_dir, done + 5, process)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert done + 5 <= len(read_metrics(run_dir / "metrics.jsonl")) < STEPS
+
+    assert "resumed from" in finish(shards, run_dir)
+    assert computed(run_dir) == computed(tmp_path / "undisturbed")
+    for name in ("model.safetensors", "optimizer.safetensors", "state.json", "receipt.json"):
+        ours, theirs = (
+            run / "checkpoints" / f"step-{STEPS:08d}" / name
+            for run in (run_dir, tmp_path / "undisturbed")
+        )
+        assert ours.read_bytes() == theirs.read_bytes(), name
+    assert not list(run_dir.glob("**/.tmp-*"))
