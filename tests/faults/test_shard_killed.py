@@ -32,6 +32,7 @@ if __name__ == "__main__":
 """
 PARAMS = ShardParams(shard_seconds=1, short_side=64)
 WAIT_SECONDS = 120
+pytestmark = pytest.mark.medium
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,6 @@ def kill_after_receipts(layout: Layout, count: int, *, delay_seconds: float, job
     process.wait()
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_killed_in_the_middle_the_same_command_again_ends_with_the_same_bytes(
     source, expected, tmp_path, jobs
