@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from wtours.synthetic import textures
 from wtours.synthetic.camera import Camera
+from wtours.synthetic.facade import FACADE_METRES, FACADE_PPM
+from wtours.synthetic.palette import NUM_FACADES, Color, Picture
 from wtours.synthetic.route import BLOCK, STREET, Points
-from wtours.synthetic.textures import Atlas, Color, Picture
+from wtours.synthetic.textures import Atlas
 
 _FAR = 150.0
 _HAZE_METRES = 75.0
@@ -68,11 +70,11 @@ def cast_walls(camera: Camera, seed: int) -> Walls:
     face = np.take_along_axis(np.stack(faces), pick, 0)[0].astype(np.int64)
     block = np.floor(other / BLOCK)
     into_block = np.minimum(other - block * BLOCK, BLOCK - STREET - 1e-3)
-    house_in_block = np.floor(into_block / textures.FACADE_METRES)
+    house_in_block = np.floor(into_block / FACADE_METRES)
     house = (3 * block + house_in_block).astype(np.int64)
-    half = textures.NUM_FACADES // 2
+    half = NUM_FACADES // 2
     facade = (house * 7 + face * 13 + (house * face) % 5 + seed) % half + half * axis
-    along = into_block - house_in_block * textures.FACADE_METRES
+    along = into_block - house_in_block * FACADE_METRES
     return Walls(np.minimum(depth, _FAR).astype(np.float32), facade, along.astype(np.float32))
 
 
@@ -139,14 +141,14 @@ def _map_walls(
     # Along a slanting wall a pixel covers more: the distance to the next column's place.
     stride = np.abs(np.gradient(walls.along))
     slant = np.clip(np.minimum(stride, 20 * scale), scale, None)
-    level = _level(np.sqrt(scale * slant) * textures.FACADE_PPM)
+    level = _level(np.sqrt(scale * slant) * FACADE_PPM)
     shrink = (1 / 2.0**level).astype(np.float32)
     column = atlas.level_x[level] + shrink * (
-        atlas.facade_x[walls.facade] + walls.along * textures.FACADE_PPM
+        atlas.facade_x[walls.facade] + walls.along * FACADE_PPM
     )
     up_at_zero = camera.pose.eye_height + camera.horizon * scale
-    start = shrink * (atlas.facade_y[walls.facade] - up_at_zero * textures.FACADE_PPM)
-    slope = shrink * scale * textures.FACADE_PPM
+    start = shrink * (atlas.facade_y[walls.facade] - up_at_zero * FACADE_PPM)
+    slope = shrink * scale * FACADE_PPM
     np.copyto(map_x, column.astype(np.float32), where=inside)
     np.copyto(map_y, start.astype(np.float32) + slope.astype(np.float32) * rows, where=inside)
     np.copyto(clear, haze(walls.depth), where=inside)

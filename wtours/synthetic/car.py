@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wtours.synthetic.camera import NEAR, Camera
+from wtours.synthetic.palette import Color, bgr
 from wtours.synthetic.route import Points
-from wtours.synthetic.textures import Color, bgr
 
 HALF_LENGTH, HALF_WIDTH = 2.1, 0.88
 # The outline of the side view, (along, up) in metres, from the rear over the roof to the front.

@@ -33,16 +33,10 @@ class Lane:
     jitter: float = 0.4
 
 
-def _car(
-    lateral: float, spacing: float, share: float, speed: float = 0.0, jitter: float = 0.1
-) -> Lane:
-    return Lane("car", lateral, spacing, share, speed, 0.0, 2.1, 0.9, jitter)
-
-
 LANES = (
-    _car(-3.3, 6.5, 0.4),
-    _car(3.3, 6.5, 0.35),
-    _car(1.3, 34.0, 0.7, 4.5, 0.4),
+    Lane("car", -3.3, 6.5, 0.4, jitter=0.1, half_length=2.1, half_width=0.9),
+    Lane("car", 3.3, 6.5, 0.35, jitter=0.1, half_length=2.1, half_width=0.9),
+    Lane("car", 1.3, 34.0, 0.7, 4.5, half_length=2.1, half_width=0.9),
     Lane("person", -2.1, 16.0, 0.5, -1.1),
     Lane("person", 0.0, 17.0, 0.5, 1.25),
     Lane("person", -5.4, 9.0, 0.35, 1.2),

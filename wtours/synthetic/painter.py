@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from wtours.synthetic.camera import Camera
 from wtours.synthetic.car import Polygon
 from wtours.synthetic.frame import Region
+from wtours.synthetic.palette import Color, Picture
 from wtours.synthetic.sprites import Sprite
-from wtours.synthetic.textures import Color, Picture
 
 _SHIFT = 4
 """Polygon corners are given to 1/16 pixel, so that slow things do not jump."""

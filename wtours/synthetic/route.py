@@ -22,7 +22,7 @@ EYE_HEIGHT = 1.65
 _CORNER_RADIUS = 5.0
 _STEP = 0.25
 _TURN_SHARE = 0.6
-_LOOK_BACK, _LOOK_AHEAD = 1.5, 4.0
+_LOOK_BACK, _LOOK_AHEAD = 2.5, 5.0
 
 Points = NDArray[np.float64]
 
@@ -62,8 +62,8 @@ class Route:
         x, y = self.positions(np.array([seconds]))[0]
         heading = float(np.interp(arc, np.arange(len(self._headings)), self._headings))
         a, b, c, d = self._phases
-        look = 0.16 * math.sin(2 * math.pi * seconds / 13 + a)
-        look += 0.06 * math.sin(2 * math.pi * seconds / 5.3 + b)
+        look = 0.13 * math.sin(2 * math.pi * seconds / 13 + a)
+        look += 0.04 * math.sin(2 * math.pi * seconds / 5.3 + b)
         bob = 0.025 * math.sin(2 * math.pi * seconds * 1.8 + c)
         bob += 0.02 * math.sin(2 * math.pi * seconds / 3.1 + d)
         return Pose(float(x), float(y), heading + look, EYE_HEIGHT + bob)

@@ -6,19 +6,21 @@ from numpy.typing import NDArray
 
 from wtours.synthetic.backdrop import cast_walls, draw_backdrop, haze
 from wtours.synthetic.camera import NEAR, Camera
-from wtours.synthetic.car import PAINTS, car_polygons
+from wtours.synthetic.car import HALF_LENGTH, HALF_WIDTH, PAINTS, car_polygons
 from wtours.synthetic.crowd import LANES, REACH, Crowd, Population
 from wtours.synthetic.frame import Region, RenderedFrame, SeenObject
 from wtours.synthetic.painter import Painter
+from wtours.synthetic.palette import Palette, Picture
 from wtours.synthetic.route import Points, Route
 from wtours.synthetic.sprites import NUM_PHASES, Sprite
-from wtours.synthetic.textures import Palette, Picture, paint_atlas
+from wtours.synthetic.textures import paint_atlas
 
 EXPOSURE = 128.0
 """The mean luma, 0 to 255, that the camera's exposure gives every frame before the light falls."""
 _REACH_ASIDE = 2.3
 """No object reaches farther from its middle, in metres."""
 _STRIDES_PER_SECOND = {"person": 0.9, "dog": 1.6}
+_IS_CAR = np.array([lane.label == "car" for lane in LANES])
 _SHADOW_RADIUS = {"tree": 1.3, "bench": 0.8, "bicycle": 0.8, "dog": 0.4}
 
 
@@ -64,7 +66,7 @@ class Scene:
         depth, right = camera.relative(crowd.x, crowd.y)
         in_view = (depth < REACH) & _in_sight(camera, wall_depth, depth, right)
         objects: list[SeenObject] = []
-        for index in np.flatnonzero(in_view)[np.argsort(-depth[in_view])]:
+        for index in _far_to_near(camera, crowd, depth, np.flatnonzero(in_view)):
             if not self._population.is_clear(crowd, index, seconds):
                 continue
             number, place = len(objects) + 1, (float(depth[index]), float(right[index]))
@@ -117,6 +119,29 @@ def _draw_car(
         painter.draw_ground_shadow(shadow, depth)
     clear = float(haze(np.array(depth)))
     return painter.draw_polygons(faces, number, depth=depth, clear=clear)
+
+
+def _far_to_near(
+    camera: Camera, crowd: Crowd, depth: Points, indices: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Sort objects so that each is drawn after what it may hide.
+
+    By depth of their middles; but a car is long, so what stands beside it is drawn before or after
+    it by the side it stands on.
+    """
+    order = depth[indices].copy()
+    place = np.stack([crowd.x[indices], crowd.y[indices]])
+    eye = np.array([camera.pose.x, camera.pose.y])
+    for car in np.flatnonzero(_IS_CAR[crowd.lane[indices]]):
+        axis = crowd.axis[indices[car]]
+        away = place - place[:, car : car + 1]
+        eye_side = np.sign(eye[1 - axis] - place[1 - axis, car])
+        across = away[1 - axis] * eye_side
+        beside = (np.abs(away[axis]) < HALF_LENGTH + 0.4) & (np.abs(across) < 4)
+        behind, before = beside & (across < -HALF_WIDTH), beside & (across > HALF_WIDTH)
+        order[behind] = np.maximum(order[behind], order[car] + 0.01)
+        order[before] = np.minimum(order[before], order[car] - 0.01)
+    return indices[np.argsort(-order, kind="stable")]
 
 
 def _in_sight(

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from wtours.synthetic.textures import Color, bgr
+from wtours.synthetic.palette import Color, Picture, bgr
 
-Picture = NDArray[np.uint8]
 NUM_PHASES = 16
 _DRAW_PPM = {"person": 300, "dog": 300, "tree": 120, "bench": 160, "bicycle": 200}
 _DRAW_PPM |= {"traffic light": 140, "fire hydrant": 240}
@@ -99,7 +97,8 @@ def _person(rng: np.random.Generator) -> Callable[[float], Sprite]:
     skin = bgr(rng.uniform(20, 28), rng.uniform(0.35, 0.6), rng.uniform(0.45, 0.9))
     hair = bgr(rng.uniform(20, 45), 0.5, rng.uniform(0.12, 0.5))
     hue = float(rng.choice((15, 30, 50, 120, 170, 210, 235, 280, 320)))
-    shirt, shade = bgr(hue, 0.65, 0.8), bgr(hue, 0.7, 0.58)
+    saturation, value = rng.uniform(0.35, 0.75), rng.uniform(0.45, 0.9)
+    shirt, shade = bgr(hue, saturation, value), bgr(hue, saturation, 0.75 * value)
     legs = bgr(float(rng.choice((215, 225, 35))), 0.45, rng.uniform(0.25, 0.5))
     skirt = bool(rng.random() < 0.3)
     bag = bool(rng.random() < 0.5)
