@@ -4,10 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.functional as TF  # type: ignore[import-untyped]
-from torchvision.transforms import (  # type: ignore[import-untyped]
-    InterpolationMode,
-    RandomResizedCrop,
-)
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from training import photometric
 from training.augment import MEAN, STD, draw_boxes, draw_views, make_global, make_local

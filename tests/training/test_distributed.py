@@ -57,8 +57,10 @@ def pretrain_on_two(shards, run_dir, overrides):
     pairs = [part for pair in (*TINY, *overrides) for part in ("--set", pair)]
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     result = subprocess.run(
-        [sys.executable, *launcher, "-m", "training.pretrain", str(shards)]
-        + ["--run-dir", str(run_dir), *pairs],
+        [
+            *(sys.executable, *launcher, "-m", "training.pretrain"),
+            *(str(shards), "--run-dir", str(run_dir), *pairs),
+        ],
         env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         cwd=REPOSITORY,
         capture_output=True,
