@@ -1,6 +1,7 @@
 """The truth beside a rendered walk agrees with its pictures."""
 
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -37,7 +38,8 @@ def test_the_video_is_what_was_asked_for_and_its_times_are_the_truths(small_walk
     with open_video(small_walk.path) as video:
         meta = video.metadata
         times = [frame.pts_us for frame in video.frames()]
-    assert (meta.codec, meta.width, meta.height, meta.frame_rate) == ("h264", 320, 180, 10)
+    assert (meta.codec, meta.width, meta.height) == ("h264", 320, 180)
+    assert meta.frame_rate == Fraction(10)
     assert meta.pixel_format == "yuv420p"
     assert times == [SPEC.pts_us(index) for index in range(120)]
     truth = small_walk.truth

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -47,6 +48,7 @@ def test_default_cut_detectors_find_exactly_the_drawn_cuts(tmp_path, rate, seed,
         assert tuple(start.frame_num for start, _ in scenes[1:]) == truth.cuts
 
 
+@pytest.mark.medium
 def test_the_same_spec_gives_the_same_bytes_and_another_seed_gives_others(tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         spec = WalkSpec(seconds=1, width=128, height=72, frame_rate=10, seed=seed)
@@ -67,9 +69,7 @@ def test_the_same_spec_gives_the_same_bytes_and_another_seed_gives_others(tmp_pa
 def test_a_second_later_the_picture_has_moved_much_more_than_a_frame_later():
     spec = WalkSpec(seconds=3, width=128, height=72, frame_rate=30, light_end=1.0)
     pictures = [frame.picture.astype(float) for frame in render_frames(spec)]
-    per_frame = np.mean(
-        [np.abs(a - b).mean() for a, b in zip(pictures, pictures[1:], strict=False)]
-    )
+    per_frame = np.mean([np.abs(a - b).mean() for a, b in pairwise(pictures)])
     per_second = np.mean(
         [np.abs(a - b).mean() for a, b in zip(pictures, pictures[30:], strict=False)]
     )
@@ -123,13 +123,13 @@ def test_progress_counts_seconds_of_video(tmp_path):
 
 
 def test_a_video_that_cannot_be_written_is_one_clear_error(tmp_path):
-    picture = bytes(TINY.width * TINY.height * 3)
-    with (
-        pytest.raises(WtoursError, match=r"ffmpeg could not write .*missing/walk\.mp4"),
-        open_encoder(TINY, tmp_path / "missing" / "walk.mp4") as pipe,
-    ):
-        for _ in range(100):
-            pipe.write(picture)
+    def write_frames():
+        with open_encoder(TINY, tmp_path / "missing" / "walk.mp4") as pipe:
+            for _ in range(100):
+                pipe.write(bytes(TINY.width * TINY.height * 3))
+
+    with pytest.raises(WtoursError, match=r"ffmpeg could not write .*missing/walk\.mp4"):
+        write_frames()
 
 
 def test_without_opencv_the_extra_is_named(tmp_path):
