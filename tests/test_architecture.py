@@ -11,7 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted(p for d in ("wtours", "training") for p in (ROOT / d).rglob("*.py"))
 HEAVY = {"torch", "cv2", "av", "pyarrow", "yt_dlp", "scenedetect", "onnxruntime", "matplotlib"}
 TRAINING_MAY_USE = {"wtours.shards", "wtours.errors", "wtours.fsio", "wtours.progress"}
-WITHOUT_VIDEO = {"wtours/shards/schema.py", "wtours/shards/reader.py", "wtours/shards/sampler.py"}
+WITHOUT_VIDEO = {
+    f"wtours/shards/{name}.py" for name in ("schema", "index", "clips", "reader", "sampler")
+}
 
 
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:

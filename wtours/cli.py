@@ -457,7 +457,7 @@ def demo(root: Root = Path("demo-data")) -> None:
     for step in (
         ("render", *common),
         ("download", *common, "--from-dir", rendered),
-        ("analyze", *common, "--detector", f"file:{rendered}"),
+        ("analyze", *common, "--detector", f"file:{rendered}/detections"),
         ("shard", *common, "--fps", "10", "--short-side", "240"),
         ("verify", "--root", str(root)),
         ("pretrain", "--root", str(root), "--preset", "demo", "--set", "optim.steps=200"),
@@ -469,7 +469,7 @@ def demo(root: Root = Path("demo-data")) -> None:
         exit_code = app(step, standalone_mode=False)
         if exit_code:
             raise typer.Exit(exit_code)
-    rows = cuts_beside_drawn(layout)
+    rows = cuts_beside_drawn(layout, ("demo_day", "demo_cuts"))
     console.print_table("Cuts", ("video", "drawn", "measured"), rows)
     console.say(
         "The objects above are the rendered truth, given as detections made elsewhere.\n\n"

@@ -8,12 +8,15 @@
     │   └── PermanentDownloadError   ... and asking again will not help
     ├── AnalysisError           one video cannot be analysed; the others go on
     ├── ShardError              a shard or an index that is missing, damaged or not ours
+    ├── ImageDataError          labelled images that are missing, unreadable or not in class folders
     ├── CheckpointError         a run or a checkpoint that is missing, damaged or not ours
     ├── TrainingError           training cannot go on (a non-finite loss, too few clips)
     └── MissingPackageError     an optional package is not installed: names the extra
 
 A caller's bug is a ValueError or TypeError, never one of these.
 """
+
+from typing import Self
 
 
 class WtoursError(Exception):
@@ -73,3 +76,8 @@ class MissingPackageError(WtoursError):
         super().__init__(
             f"{purpose} needs {package}, which is not installed: pip install 'wtours[{extra}]'"
         )
+        self._arguments = (package, extra, purpose)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str, str]]:
+        """Pickle by the arguments: a worker process sends its exception home that way."""
+        return type(self), self._arguments

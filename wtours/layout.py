@@ -4,10 +4,11 @@
 <root>/analysis/<video_id>/                 frames.parquet  shots.parquet  detections.parquet
                                             summary.json  receipt.json  segments/
 <root>/shards/<name>/                       <video_id>-00000.tar …  index.parquet  dataset.json
-                                            receipts/
+                                            ATTRIBUTION.md  receipts/
 <root>/runs/<name>/                         config.yaml  metrics.jsonl  checkpoints/  figures/
-                                            tensorboard/
-<root>/reports/                             table6.md|csv|json  figure2.png  report.html
+                                            eval/  tensorboard/
+<root>/rendered/                            walks that we drew (`wtours.rendering`)
+<root>/reports/                             table6.md|csv|json  figure2.png|svg|pdf  report.html
 """
 
 import re

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wtours.analyze.ticks import EVERY_FRAME, TickPicker, parse_rate, tick_of
+from wtours.analyze.ticks import EVERY_FRAME, TickPicker, parse_rate
 from wtours.errors import UsageError
-from wtours.shards.ticks import nearest_per_tick
+from wtours.ticks import nearest_per_tick, tick_of
 
 
 @dataclass(frozen=True)

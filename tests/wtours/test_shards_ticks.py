@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.wtours.shard_videos import expected_ticks
-from wtours.shards.ticks import nearest_per_tick, tick_of, tick_period_us
+from wtours.ticks import nearest_per_tick, tick_of, tick_period_us
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,10 @@
-"""Which frames are looked at when one asks for some frames a second.
-
-Tick k is at k / rate seconds. It takes the frame nearest to it (the earlier of two equally near)
-among those in [tick - half a period, tick + half a period); with no frame there it is a hole. So a
-frame serves one tick at most, and a rate above the video's takes every frame once.
-"""
+"""Which frames the detector looks at: those that `wtours.ticks` gives, picked while decoding."""
 
 from fractions import Fraction
 from typing import Generic, Protocol, TypeVar
 
 from wtours.errors import UsageError
+from wtours.ticks import tick_of
 
 _US = 1_000_000
 EVERY_FRAME = Fraction(_US)
@@ -38,11 +34,6 @@ def parse_rate(text: str) -> Fraction:
     if not 0 < rate <= EVERY_FRAME:
         raise UsageError(f"detect_fps {text!r}: give frames a second above 0, or native")
     return rate
-
-
-def tick_of(pts_us: int, rate: Fraction) -> int:
-    """Return the number of the only tick that a frame at `pts_us` may serve."""
-    return (2 * pts_us * rate.numerator + _US * rate.denominator) // (2 * _US * rate.denominator)
 
 
 class TickPicker(Generic[TimedFrame]):

@@ -19,8 +19,8 @@ from wtours.errors import VideoError
 from wtours.fsio import atomic_path
 from wtours.receipts import FileRecord, Receipt, record_file, versions_of, write_receipt
 from wtours.shards.schema import INDEX_SCHEMA, JPEG_SUBSAMPLING, ShardParams, shard_name
-from wtours.shards.ticks import nearest_per_tick, tick_period_us
 from wtours.shards.writer import FrameSample, MemberPlace, write_shard
+from wtours.ticks import nearest_per_tick, tick_period_us
 from wtours.video import Frame, VideoReader, open_video
 
 RECEIPTS_FOLDER = "receipts"
