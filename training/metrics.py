@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from torch.utils.tensorboard import SummaryWriter
 
-from wtours.fsio import write_bytes
+from wtours.fsio import explain_full_disk, write_bytes
 
 T = TypeVar("T")
 METRICS_FILE = "metrics.jsonl"
@@ -28,10 +28,10 @@ class MetricsLog:
     """
 
     def __init__(self, run_dir: Path, *, steps_done: int) -> None:
-        path = run_dir / METRICS_FILE
-        kept = [line for line in read_metrics(path) if line["step"] <= steps_done]
-        write_bytes(path, b"".join(_json_line(line) for line in kept))
-        self._file = path.open("ab")
+        self._path = run_dir / METRICS_FILE
+        kept = [line for line in read_metrics(self._path) if line["step"] <= steps_done]
+        write_bytes(self._path, b"".join(_json_line(line) for line in kept))
+        self._file = self._path.open("ab")
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=steps_done + 1)
 
     def __enter__(self) -> "MetricsLog":
@@ -43,10 +43,11 @@ class MetricsLog:
 
     def write(self, step: int, values: dict[str, float], *, time: dict[str, float]) -> None:
         """Append the line of one step; `step` counts the steps done, from 1."""
-        self._file.write(_json_line({"step": step, **values, "time": time}))
-        self._file.flush()
-        for name, value in (*values.items(), *time.items()):
-            self._board.add_scalar(name, value, step)
+        with explain_full_disk(self._path):
+            self._file.write(_json_line({"step": step, **values, "time": time}))
+            self._file.flush()
+            for name, value in (*values.items(), *time.items()):
+                self._board.add_scalar(name, value, step)
 
     def sync(self) -> None:
         """Flush to the disk; call it before a checkpoint, so that its steps have their lines."""

@@ -14,7 +14,7 @@ from training.config import TrainConfig, flatten, parse_config
 from wtours.errors import UsageError
 
 DEMO: dict[str, Any] = {
-    # A ViT of 4 blocks on 96-pixel crops: some 6 clips a second on one CPU core.
+    # A ViT of 4 blocks on 96-pixel crops: some 2 clips a second on one CPU core.
     "model.backbone": "vit_tiny_patch16_224",
     "model.patch_size": 8,
     "model.depth": 4,

@@ -1,0 +1,55 @@
+"""A disk that fills up while a checkpoint is written, on a small file system of its own."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.shard_set import TINY, write_shard_set
+from training.checkpoint import newest_checkpoint
+from training.distributed import World
+from training.metrics import read_metrics
+from training.presets import resolve_config
+from training.pretrain import pretrain
+from wtours.errors import WtoursError
+
+WORLD = World(0, 1, 0, torch.device("cpu"))
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """An empty file system with room for one checkpoint of `TINY`, 72 MB, not for two."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount a small tmpfs")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=110m", "tmpfs", str(folder)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        pytest.skip(f"needs the right to mount a tmpfs: {result.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.medium
+def test_a_full_disk_is_one_line_leaves_the_last_checkpoint_and_the_run_goes_on(
+    tmp_path, small_disk
+):
+    shards = write_shard_set(tmp_path / "shards")
+    config = resolve_config("official", None, [*TINY, "optim.steps=3", "checkpoint.every_steps=1"])
+    run_dir = small_disk / "run"
+    with pytest.raises(WtoursError, match=r"disk full while writing .*/step-00000002: ") as caught:
+        pretrain(config, shards_dir=shards, run_dir=run_dir, world=WORLD)
+    assert "\n" not in str(caught.value)
+    newest = newest_checkpoint(run_dir)
+    assert newest is not None
+    assert [path.name for path in (run_dir / "checkpoints").iterdir()] == [newest.name]
+    assert newest.name == "step-00000001"
+
+    subprocess.run(["mount", "-o", "remount,size=400m", str(small_disk)], check=True)
+    report = pretrain(config, shards_dir=shards, run_dir=run_dir, world=WORLD)
+    assert (report.started_at_step, report.steps) == (1, 3)
+    assert [line["step"] for line in read_metrics(run_dir / "metrics.jsonl")] == [1, 2, 3]
