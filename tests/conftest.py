@@ -8,8 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
+
+# A busy machine is no failure: hypothesis must not time its examples.
+hypothesis.settings.register_profile("wtours", deadline=None)
+hypothesis.settings.load_profile("wtours")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -460,7 +460,7 @@ def demo(root: Root = Path("demo-data")) -> None:
         ("analyze", *common, "--detector", f"file:{rendered}/detections"),
         ("shard", *common, "--fps", "10", "--short-side", "240"),
         ("verify", "--root", str(root)),
-        ("pretrain", "--root", str(root), "--preset", "demo", "--set", "optim.steps=200"),
+        ("pretrain", "--root", str(root), "--preset", "demo", "--set", "optim.steps=100"),
         ("eval", "knn", "default", "--root", str(root), "--random-baseline", *images),
         ("visualize", "default", "--root", str(root), "--video", "demo_day", "--clips", "2"),
         ("report", *common),
