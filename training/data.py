@@ -5,7 +5,10 @@ too (a few numbers), and done on the device by `training.augment`.
 """
 
 import multiprocessing
+import multiprocessing.connection
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -170,7 +173,7 @@ def batches(
         collate_fn=_unchanged,
         pin_memory=world.device.type == "cuda",
         multiprocessing_context=_worker_processes() if num_workers else None,
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=_start_worker,
     )
     for batch in loader:
         if isinstance(batch, WtoursError):
@@ -209,9 +212,21 @@ def _worker_processes() -> BaseContext:
     return context
 
 
-def _ignore_interrupts(worker: int) -> None:
-    """Leave Ctrl-C to the training process, which saves a checkpoint and then ends the workers."""
+def _start_worker(worker: int) -> None:
+    """Leave Ctrl-C to the training process, and do not outlive it.
+
+    torch's own watch looks at the parent's process id, which here is the fork server's; that one
+    lives as long as any worker does.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_the_trainer, daemon=True).start()
+
+
+def _exit_with_the_trainer() -> None:
+    trainer = multiprocessing.parent_process()
+    if trainer is not None:
+        multiprocessing.connection.wait([trainer.sentinel])
+        os._exit(1)
 
 
 def _unchanged(batch: Any) -> Any:

@@ -5,6 +5,7 @@
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import time
@@ -212,7 +213,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--resume", choices=("auto", "never", "force"), default="auto")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    is_main = os.environ.get("RANK", "0") == "0"  # torchrun's; one process says what all do
+    logging.basicConfig(level=logging.INFO if is_main else logging.ERROR, format="%(message)s")
     try:
         report = run_pretraining(
             resolve_config(options.preset, options.config, options.overrides),

@@ -17,13 +17,15 @@ STEPS = 24
 
 
 def start(shards, run_dir):
-    pairs = [part for pair in (*TINY, f"optim.steps={STEPS}") for part in ("--set", pair)]
+    changes = (*TINY, f"optim.steps={STEPS}", "data.num_workers=1")
+    pairs = [part for pair in changes for part in ("--set", pair)]
     return subprocess.Popen(
         [sys.executable, "-m", "training.pretrain", str(shards), "--run-dir", str(run_dir), *pairs],
         env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         cwd=REPOSITORY,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -37,6 +39,17 @@ def finish(shards, run_dir):
 def wait_for_lines(run_dir, count, process):
     while process.poll() is None and len(read_metrics(run_dir / "metrics.jsonl")) < count:
         time.sleep(0.005)
+
+
+def wait_until_gone(group):
+    """Return when no process of the group is left: the workers of a killed process, too."""
+    for _ in range(600):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    raise AssertionError("a worker outlives its training process")
 
 
 def computed(run_dir):
@@ -63,6 +76,7 @@ def test_a_pretrain_that_is_told_to_stop_and_then_killed_ends_in_the_same_bytes(
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
+    wait_until_gone(process.pid)
     assert done + 5 <= len(read_metrics(run_dir / "metrics.jsonl")) < STEPS
 
     assert "resumed from" in finish(shards, run_dir)
