@@ -24,6 +24,7 @@ from wtours.layout import Layout
 
 if TYPE_CHECKING:
     from wtours.listing import VideoState
+    from wtours.shards.build import ShardReport
 
 FINISHED_WITH_FAILURES = 3
 
@@ -248,6 +249,13 @@ def shard(
         int, typer.Option("--shard-seconds", help="Seconds of video in one shard.")
     ] = 60,
     jobs: Jobs = default_jobs(),
+    part: Annotated[
+        str | None,
+        typer.Option("--part", help="i/N: do the i-th of N parts; the last one seals the set."),
+    ] = None,
+    seal_only: Annotated[
+        bool, typer.Option("--seal", help="Only write the index, over the videos that are done.")
+    ] = False,
     root: Root = ROOT,
 ) -> None:
     """Turn the downloaded videos into WebDataset shards with an index.
@@ -257,15 +265,20 @@ def shard(
 
     wtours shard --video venice --fps 15 --short-side 384
 
-    wtours shard --name wt_all_30 --video wt_all
+    wtours shard --name wt_all_30 --video wt_all --part 3/8   (on the third of eight machines)
     """
     from wtours.manifest import load_manifest
-    from wtours.shards.build import build_shards
+    from wtours.shards.build import build_shards, seal_shards
     from wtours.shards.estimate import estimate
+    from wtours.shards.plan import Part
     from wtours.shards.schema import ShardParams
     from wtours.videos import downloaded_videos
 
     layout = Layout(root)
+    if seal_only:
+        _finish_shards(seal_shards(layout, name))
+        return
+    chosen_part = None if part is None else Part.parse(part)
     ids = [entry.id for entry in load_manifest(manifest).select(videos or ())]
     params = ShardParams(
         frames_per_second=fps, short_side=short_side, quality=quality, shard_seconds=shard_seconds
@@ -277,15 +290,15 @@ def shard(
     )
     with console.progress_bars("shard", "percent") as on_progress:
         result = build_shards(
-            layout, ids, name=name, params=params, jobs=jobs, on_progress=on_progress
+            layout,
+            ids,
+            name=name,
+            params=params,
+            jobs=jobs,
+            part=chosen_part,
+            on_progress=on_progress,
         )
-    if result.dataset is not None:
-        console.say(
-            f"{result.directory}: {result.dataset.frames:,} frames in "
-            f"{len(result.dataset.shards)} shards, {console.bytes_text(result.dataset.bytes)} "
-            f"({result.num_segments_written} segments written, {result.num_segments_kept} kept)"
-        )
-    _finish(result.failed, "not sharded")
+    _finish_shards(result)
 
 
 @app.command()
@@ -519,6 +532,20 @@ def _finish(failed: Mapping[str, str], what: str) -> None:
     if failed:
         console.warn(f"{len(failed)} {what}; run the same command again after mending it")
         raise typer.Exit(FINISHED_WITH_FAILURES)
+
+
+def _finish_shards(result: "ShardReport") -> None:
+    """Say what a shard set holds now, and list the videos that are not in it."""
+    done = f"{result.num_segments_written} segments written, {result.num_segments_kept} kept"
+    if result.dataset is None:
+        console.say(f"{result.directory}: {done}; not sealed, more is to come")
+    else:
+        console.say(
+            f"{result.directory}: {result.dataset.frames:,} frames in "
+            f"{len(result.dataset.shards)} shards, {console.bytes_text(result.dataset.bytes)} "
+            f"({done})"
+        )
+    _finish(result.failed, "not sharded")
 
 
 def _named_or_folder(text: str, folder_of: Callable[[str], Path]) -> Path:

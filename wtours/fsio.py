@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,8 +51,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         WtoursError: the disk is full; the message names the path and the free space.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f"{TEMP_PREFIX}{os.getpid()}-{path.name}")
-    remove(temp)
+    # Two machines may share the folder, and processes of containers the same small number.
+    temp = path.with_name(f"{TEMP_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
     try:
         with explain_full_disk(path):
             yield temp

@@ -1,19 +1,28 @@
 """The spine of `shard`: videos become shards, segment by segment; the index comes last."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from wtours.errors import VideoError
+from wtours.errors import ShardError, VideoError
 from wtours.executor import run_tasks
-from wtours.fsio import lock, sweep
 from wtours.layout import Layout
 from wtours.progress import Progress, no_progress
-from wtours.shards.plan import missing_segments, plan_video, require_same_params, segment_tasks
+from wtours.shards.locks import briefly, part_of_set, whole_set
+from wtours.shards.plan import (
+    Part,
+    VideoPlan,
+    missing_segments,
+    plan_video,
+    published_plans,
+    recorded_params,
+    require_same_params,
+    segment_tasks,
+)
 from wtours.shards.schema import Dataset, ShardParams
 from wtours.shards.seal import seal
-from wtours.shards.segment import RECEIPTS_FOLDER, SegmentTask, shard_segment
+from wtours.shards.segment import SegmentTask, shard_segment
 from wtours.videos import DownloadedVideo, downloaded_video
 
 
@@ -28,7 +37,17 @@ class ShardReport:
     num_segments_kept: int = 0
     """Segments that an earlier run had finished."""
     dataset: Dataset | None = None
-    """What the set holds now; None: no video is finished."""
+    """What the set holds now; None: not sealed, no video or not every part is finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class _VideoWork:
+    """What this run has to do of one video."""
+
+    video: DownloadedVideo
+    plan: VideoPlan
+    missing: list[int]
+    num_kept: int
 
 
 def build_shards(
@@ -38,6 +57,7 @@ def build_shards(
     name: str = "default",
     params: ShardParams,
     jobs: int = 1,
+    part: Part | None = None,
     on_progress: Progress = no_progress,
 ) -> ShardReport:
     """Write the missing segments of the videos into the shard set `name`, then seal it.
@@ -52,6 +72,8 @@ def build_shards(
         name: The folder under <root>/shards.
         params: Must be those that the set was begun with.
         jobs: Processes; the bytes do not depend on it.
+        part: Do only the segments of this part. Parts may run at the same time; the one that finds
+            every segment of the videos finished seals the set.
         on_progress: Called with the video id and segments done and in all.
 
     Raises:
@@ -60,18 +82,12 @@ def build_shards(
     """
     directory = layout.shards_dir(name)
     report = ShardReport(directory)
-    with lock(layout.lock(f"shard-{name}"), what=f"shard set {name!r}"):
-        sweep(directory)
-        sweep(directory / RECEIPTS_FOLDER)
-        require_same_params(directory, params)
-        progress = _SegmentProgress(on_progress)
-        tasks: list[SegmentTask] = []
-        for video_id in video_ids:
-            try:
-                video = downloaded_video(layout, video_id)
-                tasks += _missing_tasks(directory, video, params, report, progress)
-            except VideoError as error:
-                report.failed[video_id] = str(error)
+    progress = _SegmentProgress(on_progress)
+    with whole_set(layout, name) if part is None else part_of_set(layout, name, part):
+        with briefly(layout, name):
+            require_same_params(directory, params)
+            works = _plan_videos(layout, directory, video_ids, params, part, report)
+        tasks = _tasks(works, params, report, progress)
         work = partial(shard_segment, directory=directory)
         for task, result in run_tasks(work, tasks, jobs=jobs):
             if result.error is None:
@@ -79,24 +95,90 @@ def build_shards(
             else:
                 report.failed.setdefault(task.video_id, result.error)
             progress.advance(task.video_id)
-        report.dataset = seal(layout, name, params)
+        with briefly(layout, name):
+            plans = [work.plan for work in works]
+            if part is None or not _unfinished(directory, plans, params):
+                report.dataset = seal(layout, name, params)
     return report
 
 
-def _missing_tasks(
+def seal_shards(layout: Layout, name: str) -> ShardReport:
+    """Seal the shard set `name` over the videos that are finished, after parts of it have run.
+
+    Raises:
+        ShardError: nothing was begun, or no video is finished.
+        WtoursError: another process works on it.
+    """
+    directory = layout.shards_dir(name)
+    report = ShardReport(directory)
+    with whole_set(layout, name), briefly(layout, name):
+        params = recorded_params(directory)
+        report.failed = _unfinished(directory, published_plans(directory), params)
+        report.dataset = seal(layout, name, params)
+    if report.dataset is None:
+        raise ShardError(f"no video of shard set {name!r} is finished: {report.failed}")
+    return report
+
+
+def _plan_videos(
+    layout: Layout,
     directory: Path,
-    video: DownloadedVideo,
+    video_ids: Iterable[str],
+    params: ShardParams,
+    part: Part | None,
+    report: ShardReport,
+) -> list[_VideoWork]:
+    """Publish the plan of each video; one that cannot be had, and is not done, is reported."""
+    works = []
+    published = {plan.video_id: plan for plan in published_plans(directory)}
+    for video_id in video_ids:
+        try:
+            video = downloaded_video(layout, video_id)
+        except VideoError as error:
+            done = published.get(video_id)
+            if done is None or missing_segments(directory, done, params):
+                report.failed[video_id] = str(error)
+            else:  # its file was deleted since
+                report.num_segments_kept += done.num_segments
+            continue
+        plan = plan_video(directory, video, params)
+        own = {
+            segment
+            for segment in range(plan.num_segments)
+            if part is None or part.has(video_id, segment)
+        }
+        missing = [s for s in missing_segments(directory, plan, params) if s in own]
+        works.append(_VideoWork(video, plan, missing, num_kept=len(own) - len(missing)))
+    return works
+
+
+def _tasks(
+    works: Iterable[_VideoWork],
     params: ShardParams,
     report: ShardReport,
     progress: "_SegmentProgress",
 ) -> list[SegmentTask]:
-    plan = plan_video(directory, video, params)
-    missing = missing_segments(directory, plan, params)
-    tasks = segment_tasks(video, missing, params)
-    num_kept = plan.num_segments - len(missing)
-    report.num_segments_kept += num_kept
-    progress.start(video.video_id, num_kept, plan.num_segments)
+    tasks: list[SegmentTask] = []
+    for work in works:
+        video_id = work.video.video_id
+        try:
+            tasks += segment_tasks(work.video, work.missing, params)
+        except VideoError as error:
+            report.failed[video_id] = str(error)
+            continue
+        report.num_segments_kept += work.num_kept
+        progress.start(video_id, work.num_kept, work.num_kept + len(work.missing))
     return tasks
+
+
+def _unfinished(directory: Path, plans: Iterable[VideoPlan], params: ShardParams) -> dict[str, str]:
+    """Return how much is missing of each video that is not finished, by video id."""
+    counted = [(plan, len(missing_segments(directory, plan, params))) for plan in plans]
+    return {
+        plan.video_id: f"{count} of {plan.num_segments} segments are missing: run `wtours shard`"
+        for plan, count in counted
+        if count
+    }
 
 
 class _SegmentProgress:

@@ -5,12 +5,15 @@ that the index can be made again when the video itself is gone.
 """
 
 import bisect
+import dataclasses
+import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from wtours.errors import ShardError
+from wtours.errors import ShardError, UsageError
 from wtours.fsio import remove
 from wtours.receipts import Receipt, is_current, read_receipt, versions_of, write_receipt
 from wtours.shards.schema import ShardParams
@@ -35,6 +38,35 @@ class VideoPlan:
     source_sha256: str
     num_segments: int
     facts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Part `number` of `count` of a shard set, 1-based: the segments that one machine does."""
+
+    number: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the part that "2/3" names.
+
+        Raises:
+            UsageError: it is not i/N with 1 <= i <= N <= 10,000.
+        """
+        match = re.fullmatch(r"(\d{1,5})/(\d{1,5})", text)
+        number, count = map(int, match.groups()) if match else (0, 0)
+        if not 1 <= number <= count <= 10_000:
+            raise UsageError(f"part {text!r} must be i/N, from 1/N to N/N, N up to 10,000")
+        return cls(number, count)
+
+    def has(self, video_id: str, segment: int) -> bool:
+        """Return whether a segment falls to this part; it depends on nothing else in the set."""
+        # In turn, so that each part gets its share of every video; not all from the first part on.
+        return (zlib.crc32(video_id.encode()) + segment) % self.count == self.number - 1
 
 
 def plan_video(directory: Path, video: DownloadedVideo, params: ShardParams) -> VideoPlan:
@@ -64,6 +96,18 @@ def plan_video(directory: Path, video: DownloadedVideo, params: ShardParams) -> 
 def published_plans(directory: Path) -> list[VideoPlan]:
     """Return the plan of every video that was ever sharded into this set, by video id."""
     return [_plan(receipt) for receipt in _receipts(directory) if "segments" in receipt.facts]
+
+
+def recorded_params(directory: Path) -> ShardParams:
+    """Return the parameters that the set was begun with.
+
+    Raises:
+        ShardError: nothing was begun there.
+    """
+    names = [field.name for field in dataclasses.fields(ShardParams)]
+    for receipt in _receipts(directory):
+        return ShardParams(**{name: receipt.params[name] for name in names})
+    raise ShardError(f"{directory} has no receipts of shards; run `wtours shard`")
 
 
 def missing_segments(directory: Path, plan: VideoPlan, params: ShardParams) -> list[int]:
