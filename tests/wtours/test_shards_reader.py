@@ -17,7 +17,7 @@ from tests.wtours.shard_videos import publish_video
 from wtours.errors import ShardError
 from wtours.fsio import canonical_json, sha256_file
 from wtours.layout import Layout
-from wtours.shards import Clip, ClipDataset, ClipSampler, ShardIndex
+from wtours.shards import Clip, ClipBatches, ClipDataset, ClipSampler, ShardIndex
 from wtours.shards.build import build_shards
 from wtours.shards.schema import ShardParams
 
@@ -95,6 +95,18 @@ def test_clips_ignore_cuts_only_where_shots_are_not_known(directory):
     assert ShardIndex.open(directory).shots_known
 
 
+@pytest.mark.parametrize(
+    ("min_short_side", "shape"), [(None, (48, 72)), (48, (48, 72)), (24, (24, 36)), (1, (6, 9))]
+)
+def test_a_scaled_decode_is_the_smallest_that_is_large_enough(built, min_short_side, shape):
+    clip = ClipDataset(ShardIndex.open(built), clip_length=2)[0]
+    full, scaled = clip.decode()[1], clip.decode(min_short_side=min_short_side)[1]
+    assert scaled.shape == (*shape, 3)
+    factor = 48 // shape[0]
+    averaged = full.reshape(shape[0], factor, shape[1], factor, 3).mean(axis=(1, 3))
+    assert np.abs(averaged - scaled).mean() < 12  # another picture is 60 and more away
+
+
 def test_a_set_without_such_a_clip_says_so(built):
     with pytest.raises(ShardError, match=r"no clip of 8 frames 1\.0 s apart .* use a shorter clip"):
         ClipDataset(ShardIndex.open(built))
@@ -140,6 +152,48 @@ def test_a_torch_data_loader_reads_it_in_the_sampler_s_order(built):
         multiprocessing_context="spawn",
     )
     assert [clip for batch in loader for clip in batch] == [dataset[number] for number in order]
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"  # forking is what is tested
+)
+def test_ranks_and_workers_share_one_order_also_when_resumed(built, world_size, num_workers):
+    data = pytest.importorskip("torch.utils.data")
+    dataset = ClipDataset(ShardIndex.open(built), clip_length=3)
+    mixture = dataset.shares({"one": 1, "two": 2})
+
+    def order(world_size, first_step, num_steps, num_workers):
+        sampler = ClipSampler(len(dataset), seed=0, mixture=mixture)
+        ranks = [
+            data.DataLoader(
+                dataset,
+                batch_sampler=ClipBatches(sampler, 4, num_steps, first_step, rank, world_size),
+                num_workers=num_workers,
+                collate_fn=list,
+                multiprocessing_context="fork" if num_workers else None,
+            )
+            for rank in range(world_size)
+        ]
+        return [clip.start for batches in zip(*ranks, strict=True) for b in batches for clip in b]
+
+    whole = order(1, 0, 8, 0)
+    assert sum(start >= 90 for start in whole[:30]) == 20
+    assert order(1, 0, 3, 0) + order(world_size, 3, 5, num_workers) == whole
+
+
+def test_shares_name_the_clips_of_each_video_and_refuse_a_video_that_has_none(built):
+    dataset = ClipDataset(ShardIndex.open(built), clip_length=3)
+    shares = dataset.shares({"two": 3, "one": 1})
+    assert [(s.name, s.clips, s.weight) for s in shares] == [
+        ("one", range(30), 1),
+        ("two", range(30, 60), 3),
+    ]
+    assert {dataset[number].video_id for number in shares[1].clips} == {"two"}
+    with pytest.raises(ShardError, match="no clip of 'three' to mix in; it has one, two"):
+        dataset.shares({"three": 1})
 
 
 def test_no_file_stays_open(built):

@@ -11,6 +11,14 @@ Everything else in this package makes or checks shards: `wtours.shards.build`, `
 
 from wtours.shards.index import FrameRef, ShardIndex
 from wtours.shards.reader import Clip, ClipDataset
-from wtours.shards.sampler import ClipSampler
+from wtours.shards.sampler import ClipBatches, ClipSampler, ClipShare
 
-__all__ = ["Clip", "ClipDataset", "ClipSampler", "FrameRef", "ShardIndex"]
+__all__ = [
+    "Clip",
+    "ClipBatches",
+    "ClipDataset",
+    "ClipSampler",
+    "ClipShare",
+    "FrameRef",
+    "ShardIndex",
+]

@@ -1,5 +1,6 @@
 """Clips out of a shard set: a map-style dataset that needs no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from wtours.errors import ShardError
 from wtours.shards.clips import clip_offsets_us, clip_starts, nearest_rows
 from wtours.shards.index import ShardIndex, VideoRows
+from wtours.shards.sampler import ClipShare
 
 _MAX_PIXELS = 8192 * 8192
 
@@ -18,26 +20,34 @@ class Clip:
     """T frames of one video, in time order, as JPEG."""
 
     video_id: str
-    start: int
-    """Row of the first frame in the index."""
+    start: int | None
+    """Row of the first frame in the index; None from `stream_clips`, which reads no index."""
     pts_us: tuple[int, ...]
     jpegs: tuple[bytes, ...]
 
-    def decode(self) -> list[NDArray[np.uint8]]:
-        """Return T arrays (H, W, 3) uint8 RGB, decoded in full (no DCT scaling, exact IDCT).
+    def decode(self, *, min_short_side: int | None = None) -> list[NDArray[np.uint8]]:
+        """Return T arrays (H, W, 3) uint8 RGB.
+
+        Args:
+            min_short_side: None: decoded in full, by the exact inverse DCT. Otherwise in the
+                smallest of the sizes 1/8, 2/8, … 8/8 (libjpeg's scaled inverse DCT, several times
+                quicker) that keeps min(H, W) at this many pixels or more, if it has them.
 
         Raises:
             ShardError: a JPEG is damaged, or larger than 8192 x 8192 pixels.
         """
-        return [self._decode(number) for number in range(len(self.jpegs))]
+        return [self._decode(number, min_short_side or 0) for number in range(len(self.jpegs))]
 
-    def _decode(self, number: int) -> NDArray[np.uint8]:
+    def _decode(self, number: int, min_side: int) -> NDArray[np.uint8]:
         what = f"the frame of {self.video_id} at {self.pts_us[number]} us"
+        jpeg = self.jpegs[number]
         try:
-            height, width, _, _ = simplejpeg.decode_jpeg_header(self.jpegs[number])
+            height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
             if height * width > _MAX_PIXELS:
                 raise ShardError(f"{what} is {width}x{height}: more than {_MAX_PIXELS} pixels")
-            pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(self.jpegs[number], "RGB")
+            pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+                jpeg, "RGB", min_height=min_side, min_width=min_side
+            )
         except ValueError as error:
             raise ShardError(
                 f"{what} does not decode ({error}); run `wtours verify` to find the damaged shard"
@@ -73,6 +83,9 @@ class ClipDataset:
         self.index = index
         self._offsets_us = clip_offsets_us(clip_length, frame_interval_seconds)
         parts = [self._starts(video, across_cuts=across_cuts) for video in index.videos]
+        self._num_clips = {
+            video.video_id: len(part) for video, part in zip(index.videos, parts, strict=True)
+        }
         self.starts: NDArray[np.int64] = np.concatenate([np.empty(0, np.int64), *parts])
         """(number of clips,) int64; the row of each clip's first frame."""
         if not len(self.starts):
@@ -110,6 +123,30 @@ class ClipDataset:
         moments = self.index.pts_us[start] + np.array(self._offsets_us, dtype=np.int64)
         rows: list[int] = (video.start + nearest_rows(pts_us, moments)).tolist()
         return rows
+
+    def shares(self, weights: Mapping[str, int]) -> tuple[ClipShare, ...]:
+        """Return what a `ClipSampler` needs to draw from several videos in stated parts.
+
+        Args:
+            weights: {"venice": 2, "oslo": 1}: two clips of one for each of the other. A video that
+                is not named is not drawn from. To weigh all clips alike, use no mixture.
+
+        Raises:
+            ShardError: a video is not in the set, or has no clip.
+        """
+        ranges, first = {}, 0
+        for video_id, num_clips in self._num_clips.items():
+            ranges[video_id] = range(first, first + num_clips)
+            first += num_clips
+        for video_id in weights:
+            if not ranges.get(video_id):
+                has = ", ".join(video_id for video_id, clips in ranges.items() if clips)
+                raise ShardError(
+                    f"{self.index.directory} has no clip of {video_id!r} to mix in; it has {has}"
+                )
+        return tuple(
+            ClipShare(video_id, ranges[video_id], weights[video_id]) for video_id in sorted(weights)
+        )
 
     def _starts(self, video: VideoRows, *, across_cuts: bool) -> NDArray[np.int64]:
         rows = slice(video.start, video.stop)

@@ -1,9 +1,23 @@
 """The order of clips: a pure function of the position, so that resuming needs one integer."""
 
 import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 _ROUNDS = 6
 _MIN_HALF_BITS = 3  # with 2, the orders of four clips are visibly not equally likely
+
+
+@dataclass(frozen=True, slots=True)
+class ClipShare:
+    """The clips of one video and their part in a mixture; `ClipDataset.shares` makes them."""
+
+    name: str
+    """Part of the key of the order: the video's id."""
+    clips: range
+    weight: int
+    """So many of each sum(weights) clips are of this video."""
 
 
 class ClipSampler:
@@ -11,12 +25,19 @@ class ClipSampler:
 
     Positions 0, 1, 2, … run over all epochs; `clip_at(position)` depends on nothing else. The
     trainer gives the positions out: its global batch of step s is [s * G, (s + 1) * G), and rank r
-    of R takes the r-th slice of G / R. So ranks and workers may change between runs, and no two
-    ranks see the same clip in an epoch.
+    of R takes the r-th slice of G / R (`ClipBatches`). So ranks and workers may change between
+    runs, and no two ranks see the same clip in an epoch.
 
     Shuffled, each epoch is a permutation of its own (of the first `clips_per_epoch` of it, where
     that is smaller than the number of clips; permutation after permutation, where it is larger).
     In sequence, the clips follow each other and wrap around, whatever `clips_per_epoch` is.
+
+    With a mixture, W is the sum of the weights. Every W positions from the start of an epoch hold
+    each video exactly `weight` times (in sequence: so many consecutive clips of each video in turn,
+    counted over all epochs), and each video has an order of its own, as above. An epoch of E clips
+    takes at most ceil(E / W) * weight clips of a video: where the video has as many, none comes
+    twice in the epoch, on whatever rank; where it has fewer, its clips come equally often in the
+    epoch, give or take one, if E is a multiple of W.
 
     Memory does not grow with the number of clips, and the order depends on no library's random
     numbers, so it stays the same over versions.
@@ -25,7 +46,8 @@ class ClipSampler:
         num_clips: len of the dataset, at least 1.
         seed: Another seed, another order.
         shuffle: False: in the dataset's own order.
-        clips_per_epoch: Clips that make an epoch; None: `num_clips`.
+        clips_per_epoch: Clips that make an epoch; None: all (with a mixture: of its videos).
+        mixture: What to draw from, in what parts; empty: from all clips alike.
     """
 
     def __init__(
@@ -35,15 +57,21 @@ class ClipSampler:
         seed: int,
         shuffle: bool = True,
         clips_per_epoch: int | None = None,
+        mixture: Sequence[ClipShare] = (),
     ) -> None:
         if num_clips < 1:
             raise ValueError(f"num_clips must be >= 1, got {num_clips}")
         if clips_per_epoch is not None and clips_per_epoch < 1:
             raise ValueError(f"clips_per_epoch must be >= 1, got {clips_per_epoch}")
+        for share in mixture:
+            _require_sound(share, num_clips)
         self.num_clips = num_clips
         self.seed = seed
         self.shuffle = shuffle
-        self.clips_per_epoch = num_clips if clips_per_epoch is None else clips_per_epoch
+        self.mixture = tuple(mixture) or (ClipShare("", range(num_clips), 1),)
+        num_mixed = sum(len(share.clips) for share in self.mixture)
+        self.clips_per_epoch = num_mixed if clips_per_epoch is None else clips_per_epoch
+        self._first_slots = [0, *itertools.accumulate(share.weight for share in self.mixture)]
 
     def __len__(self) -> int:
         """Return the clips of an epoch."""
@@ -58,10 +86,77 @@ class ClipSampler:
         if position < 0:
             raise ValueError(f"position must be >= 0, got {position}")
         if not self.shuffle:
-            return position % self.num_clips
+            share, drawn = self._share_at(position, key=None)
+            return share.clips[drawn % len(share.clips)]
         epoch, in_epoch = divmod(position, self.clips_per_epoch)
-        turn, index = divmod(in_epoch, self.num_clips)
-        return permuted(index, self.num_clips, key=f"{self.seed}/{epoch}/{turn}")
+        share, drawn = self._share_at(in_epoch, key=f"{self.seed}/{epoch}")
+        turn, index = divmod(drawn, len(share.clips))
+        name = f"/{share.name}" if share.name else ""
+        key = f"{self.seed}/{epoch}/{turn}{name}"
+        return share.clips[permuted(index, len(share.clips), key=key)]
+
+    def _share_at(self, position: int, *, key: str | None) -> tuple[ClipShare, int]:
+        """Return the video at a position, and which of its own stream's clips stands there.
+
+        A block of W positions has a slot for each unit of weight, in an order of the block's own:
+        as many of a video's clips stand before the block as it has slots in all earlier ones.
+        """
+        num_slots = self._first_slots[-1]
+        block, slot = divmod(position, num_slots)
+        if key is not None:
+            slot = permuted(slot, num_slots, key=f"{key}/mixture/{block}")
+        number = next(n for n, first in enumerate(self._first_slots[1:]) if slot < first)
+        share = self.mixture[number]
+        return share, block * share.weight + slot - self._first_slots[number]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipBatches:
+    """The clip numbers of one rank's batches, a list per step: a `batch_sampler` for torch.
+
+    Step s has the positions [s * G, (s + 1) * G) of the sampler's stream, and each rank its
+    contiguous share of them. So a run goes on at `first_step`, on any number of ranks and workers,
+    with the very clips that one rank would have seen. It may be iterated more than once.
+
+    Raises:
+        ValueError: the global batch does not divide by the number of ranks, or there is no such
+            rank.
+    """
+
+    sampler: ClipSampler
+    global_batch_size: int
+    """G, clips in a step over all ranks."""
+    num_steps: int
+    first_step: int = 0
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.global_batch_size < 1 or self.global_batch_size % self.world_size:
+            raise ValueError(
+                f"global_batch_size ({self.global_batch_size}) must be a multiple of world_size "
+                f"({self.world_size})"
+            )
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(f"rank ({self.rank}) must be 0 to {self.world_size - 1}")
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return self.num_steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield the numbers of this rank's clips, step by step."""
+        share = self.global_batch_size // self.world_size
+        for step in range(self.first_step, self.first_step + self.num_steps):
+            first = step * self.global_batch_size + self.rank * share
+            yield [self.sampler.clip_at(position) for position in range(first, first + share)]
+
+
+def _require_sound(share: ClipShare, num_clips: int) -> None:
+    if not (len(share.clips) and share.clips.start >= 0 and share.clips.stop <= num_clips):
+        raise ValueError(f"{share.name!r} has the clips {share.clips}, of {num_clips} in all")
+    if share.weight < 1:
+        raise ValueError(f"the weight of {share.name!r} must be >= 1, got {share.weight}")
 
 
 def permuted(index: int, size: int, *, key: str) -> int:
@@ -71,6 +166,8 @@ def permuted(index: int, size: int, *, key: str) -> int:
     cycle until it falls below `size` (Black and Rogaway, Ciphers with Arbitrary Finite Domains,
     2002): 4 walks on average at most, or 64 / size for fewer than 16.
     """
+    if size == 1:
+        return 0
     half_bits = max(_MIN_HALF_BITS, ((size - 1).bit_length() + 1) // 2)
     mask = (1 << half_bits) - 1
     while True:
