@@ -42,6 +42,8 @@ class ModelConfig(_Section):
     drawn per step and rank, so 0 is needed to compare runs on different numbers of ranks."""
     num_prototypes: Annotated[int, Field(gt=1)] = 65536
     """Outputs K of the head."""
+    head_hidden_dim: Count = 2048
+    """Width of the head's two hidden layers."""
     head_batch_norm: bool = False
     """Batch norm after the head's hidden layers, with the statistics of all ranks."""
     norm_last_layer: bool = False

@@ -43,6 +43,7 @@ def build_network(config: TrainConfig) -> Network:
     head = DinoHead(
         backbone.embed_dim,
         model.num_prototypes,
+        hidden_dim=model.head_hidden_dim,
         batch_norm=model.head_batch_norm,
         norm_last_layer=model.norm_last_layer,
     )

@@ -21,12 +21,12 @@ WORLD = World(0, 1, 0, torch.device("cpu"))
 
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Path]:
-    """An empty file system with room for one checkpoint of `TINY`, 72 MB, not for two."""
+    """An empty file system with room for one checkpoint of `TINY`, not for two."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to mount a small tmpfs")
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=110m", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=2400k", "tmpfs", str(folder)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         pytest.skip(f"needs the right to mount a tmpfs: {result.stderr.strip()}")
@@ -49,7 +49,7 @@ def test_a_full_disk_is_one_line_leaves_the_last_checkpoint_and_the_run_goes_on(
     assert [path.name for path in (run_dir / "checkpoints").iterdir()] == [newest.name]
     assert newest.name == "step-00000001"
 
-    subprocess.run(["mount", "-o", "remount,size=400m", str(small_disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     report = pretrain(config, shards_dir=shards, run_dir=run_dir, world=WORLD)
     assert (report.started_at_step, report.steps) == (1, 3)
     assert [line["step"] for line in read_metrics(run_dir / "metrics.jsonl")] == [1, 2, 3]

@@ -13,7 +13,7 @@ from tests.training.shard_set import TINY, write_shard_set
 from training.metrics import read_metrics
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-STEPS = 24
+STEPS = 60
 
 
 def start(shards, run_dir):

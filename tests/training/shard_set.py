@@ -123,6 +123,7 @@ TINY = (
     "model.num_heads=3",
     "model.drop_path_rate=0",
     "model.num_prototypes=64",
+    "model.head_hidden_dim=64",
     "data.clip_length=3",
     "data.num_workers=0",
     "data.frame_crop_pixels=40",
@@ -137,4 +138,4 @@ TINY = (
     "optim.warmup_epochs=1",
     "checkpoint.every_steps=4",
 )
-"""Overrides of the preset `official` that make a step take some 30 ms."""
+"""Overrides of the preset `official` that make a step take some 20 ms and a checkpoint 1.6 MB."""
