@@ -98,15 +98,14 @@ class VideoReader:
 
     Attributes:
         metadata: What the container says.
-        num_decode_errors: Packets that could not be decoded so far; each leaves its frame out.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._container = _open_container(path)
+        self._waiting: set[int] = set()  # pts of packets that no frame has come of yet
         try:
             _refuse_unsupported(path, self._container)
-            self.num_decode_errors = 0
             first = next(self._decoded(), None)
             if first is None:
                 raise VideoError(f"{path} has no frame that can be decoded; download it again")
@@ -134,6 +133,15 @@ class VideoReader:
                 return
             if pts_us >= start_us:
                 yield Frame(frame, pts_us=pts_us, rotation=self.metadata.rotation)
+
+    def undecoded_pts_us(self, start_us: int, end_us: int) -> list[int]:
+        """Return when the frames of [start_us, end_us) are that the file has but cannot show.
+
+        Their packets do not decode. Ask after reading these frames to the end, and before others:
+        the answer does not depend on where decoding began, nor on its threads.
+        """
+        missing = (self._to_us(pts) for pts in self._waiting)
+        return sorted(pts_us for pts_us in missing if start_us <= pts_us < end_us)
 
     def packet_pts_us(self) -> NDArray[np.int64]:
         """Return the pts of every packet, sorted, int64 microseconds: a scan without decoding."""
@@ -171,6 +179,7 @@ class VideoReader:
 
     def _seek(self, start_us: int) -> None:
         """Go to a keyframe at or before `start_us`; to the beginning where seeking fails."""
+        self._waiting.clear()
         if start_us > 0:
             offset = self._origin + int(Fraction(start_us, _US) / self._time_base)
             with contextlib.suppress(av.error.FFmpegError):
@@ -181,13 +190,37 @@ class VideoReader:
         self._container = _open_container(self._path)
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
-        """Yield frames in increasing pts; undecodable packets are counted and left out."""
+        """Yield frames in increasing pts; undecodable packets are left out."""
         last_pts: int | None = None
+        for frame in self._decoded_once():
+            if last_pts is None or _pts(frame) > last_pts:
+                last_pts = _pts(frame)
+                self._waiting.discard(last_pts)
+                yield frame
+        if last_pts is None or not any(pts > last_pts for pts in self._waiting):
+            return
+        # An undecodable packet near the end takes with it the frames that other threads held: a
+        # decoder that is being drained gives nothing after an error. One thread holds none.
+        seen_pts, undecoded = last_pts, {pts for pts in self._waiting if pts <= last_pts}
+        self._container.close()
+        self._container = _open_container(self._path, threads=False)
+        with contextlib.suppress(av.error.FFmpegError):
+            self._container.seek(last_pts, stream=self._stream, backward=True)
+        for frame in self._decoded_once():
+            if _pts(frame) > last_pts:
+                last_pts = _pts(frame)
+                self._waiting.discard(last_pts)
+                yield frame
+        self._waiting = undecoded | {pts for pts in self._waiting if pts > seen_pts}
+
+    def _decoded_once(self) -> Iterator[av.VideoFrame]:
         for packet in self._packets():
+            # Neither an edit list's lead-in nor an empty packet of AVI (a frame shown for longer).
+            if packet.pts is not None and packet.size and not packet.is_discard:
+                self._waiting.add(packet.pts)
             try:
                 frames = packet.decode()
             except av.error.InvalidDataError:
-                self.num_decode_errors += 1
                 continue
             for frame in frames:
                 if not isinstance(frame, av.VideoFrame):
@@ -197,9 +230,7 @@ class VideoReader:
                         f"{self._path}: frames carry no timestamps; remux it: "
                         f"ffmpeg -i IN -c copy OUT.mp4"
                     )
-                if last_pts is None or frame.pts > last_pts:
-                    last_pts = frame.pts
-                    yield frame
+                yield frame
 
     def _packets(self) -> Iterator[av.Packet]:  # type: ignore[type-arg]
         try:
@@ -234,7 +265,7 @@ def open_video(path: Path) -> Iterator[VideoReader]:
         yield reader
 
 
-def _open_container(path: Path) -> InputContainer:
+def _open_container(path: Path, *, threads: bool = True) -> InputContainer:
     if not path.is_file():
         raise VideoError(f"{path} is not a file; check the path")
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
@@ -246,7 +277,7 @@ def _open_container(path: Path) -> InputContainer:
             f"expected mp4, mov, mkv, webm, ts or avi"
         ) from error
     for stream in container.streams.video[:1]:
-        stream.thread_type = "AUTO"
+        stream.thread_type = "AUTO" if threads else "NONE"
     return container
 
 

@@ -1,12 +1,16 @@
 """A workspace with downloaded videos, for the tests of shards."""
 
 import bisect
+import json
 import shutil
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import imageio_ffmpeg
+import pytest
 
 from wtours.layout import Layout
 from wtours.receipts import Receipt, record_file, write_receipt
@@ -64,3 +68,72 @@ def files_of(directory: Path) -> dict[str, bytes]:
         for path in sorted(directory.rglob("*"))
         if path.is_file()
     }
+
+
+def shown_pts_us(path: Path) -> list[int]:
+    """Return the pts of every frame that the ffmpeg program shows, in microseconds from the first.
+
+    Another build of FFmpeg than PyAV's, and a program that decodes: as ffprobe -show_frames.
+    """
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-map", "0:v:0"]
+    command += ["-fps_mode", "passthrough", "-copyts", "-enc_time_base", "demux"]
+    text = subprocess.run(
+        [*command, "-f", "framecrc", "-"], check=True, capture_output=True, text=True
+    ).stdout
+    (time_base,) = (
+        Fraction(line.split()[-1]) for line in text.splitlines() if line.startswith("#tb 0:")
+    )
+    pts = [int(line.split(",")[2]) for line in text.splitlines() if not line.startswith("#")]
+    return [round((p - pts[0]) * time_base * 1_000_000) for p in pts]
+
+
+def ffprobe_pts_us(path: Path) -> list[int]:
+    """Return the pts of every frame by ffprobe, in microseconds from the first."""
+    program = shutil.which("ffprobe")
+    if program is None:
+        pytest.skip("needs ffprobe")
+    command = [program, "-v", "error", "-select_streams", "v:0", "-of", "json"]
+    command += ["-show_entries", "stream=time_base:frame=pts", str(path)]
+    listing = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    time_base = Fraction(listing["streams"][0]["time_base"])
+    pts = [frame["pts"] for frame in listing["frames"]]
+    return [round((p - pts[0]) * time_base * 1_000_000) for p in pts]
+
+
+def rotate(source: Path, path: Path, degrees: int) -> Path:
+    """Copy a clip into one that is to be shown rotated, counterclockwise."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-display_rotation", str(degrees)]
+    subprocess.run([*command, "-i", str(source), "-c", "copy", str(path)], check=True)
+    return path
+
+
+def destroy_packets(source: Path, path: Path, numbers: list[int]) -> list[int]:
+    """Copy a video with some packets overwritten; return their pts, microseconds from the first.
+
+    Numbers are in decoding order, 0-based; the first one must stay.
+    """
+    with av.open(str(source)) as container:
+        stream = container.streams.video[0]
+        packets = [p for p in container.demux(stream) if p.pts is not None]
+        payloads = [bytes(packets[number]) for number in numbers]
+        first = min(p.pts for p in packets if p.pts is not None)
+        assert stream.time_base is not None
+        pts = [((packets[n].pts or 0) - first) * stream.time_base for n in numbers]
+    data = source.read_bytes()
+    for payload in payloads:
+        assert data.count(payload) == 1
+        data = data.replace(payload, b"\xff" * len(payload))
+    path.write_bytes(data)
+    return [round(moment * 1_000_000) for moment in pts]
+
+
+def drop_packets(source: Path, path: Path, numbers: list[int]) -> None:
+    """Copy a video without some of its packets, numbered in decoding order."""
+    with av.open(str(source)) as container, av.open(str(path), "w") as output:
+        stream = container.streams.video[0]
+        copy = output.add_stream_from_template(stream)
+        packets = [p for p in container.demux(stream) if p.pts is not None]
+        for number, packet in enumerate(packets):
+            if number not in numbers:
+                packet.stream = copy
+                output.mux(packet)

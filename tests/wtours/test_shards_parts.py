@@ -147,7 +147,7 @@ def test_what_a_killed_part_left_is_swept_by_the_next_that_works_alone(clip, exp
 def test_who_may_work_at_the_same_time(clip, tmp_path):
     layout = workspace(clip, tmp_path)
     litter = layout.shards_dir("default") / ".tmp-1-0a0b0c0d-one-00000.tar"
-    refusals = []
+    refusals: list[str] = []
 
     def others(*_: object) -> None:
         if refusals:

@@ -148,6 +148,8 @@ class VideoRecord(_Record):
     """Ticks (or ordinals) from 0 to the last sampled frame that have no frame."""
     corrupt_frames: int
     """Source frames that the decoder marked as damaged; none of them was kept."""
+    undecodable_frames: int = 0
+    """Source frames that the file has and the decoder could not make anything of."""
 
     @property
     def rate(self) -> Fraction:

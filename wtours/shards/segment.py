@@ -93,9 +93,11 @@ def shard_segment(task: SegmentTask, *, directory: Path) -> SegmentResult:
             frames = _sampled_frames(reader, task, corrupt)
             samples = (_sample(task, index, frame, source) for index, frame in frames)
             places = write_shard(tar_path, samples)
+            undecodable = reader.undecoded_pts_us(*task.interval_us)
     except VideoError as error:
         return SegmentResult(error=str(error))
-    _publish_receipt(task, directory, places, corrupt_frames=corrupt.count)
+    left_out = {"corrupt_frames": corrupt.count, "undecodable_frames": len(undecodable)}
+    _publish_receipt(task, directory, places, left_out)
     return SegmentResult()
 
 
@@ -150,7 +152,7 @@ def _source_facts(reader: VideoReader, task: SegmentTask) -> dict[str, Any]:
 
 
 def _publish_receipt(
-    task: SegmentTask, directory: Path, places: list[MemberPlace], *, corrupt_frames: int
+    task: SegmentTask, directory: Path, places: list[MemberPlace], left_out: dict[str, int]
 ) -> None:
     folder = directory / RECEIPTS_FOLDER
     files: list[FileRecord] = []
@@ -170,7 +172,7 @@ def _publish_receipt(
         params=task.params.recorded(),
         versions=versions_of("av", "simplejpeg"),
         files=tuple(files),
-        facts={"frames": len(places), "corrupt_frames": corrupt_frames},
+        facts={"frames": len(places), **left_out},
     )
     write_receipt(segment_receipt(directory, task.video_id, task.segment), receipt)
 
