@@ -20,6 +20,7 @@ import typer
 from wtours import console
 from wtours.errors import MissingPackageError, WtoursError
 from wtours.executor import default_jobs
+from wtours.formats import Choice, Codec
 from wtours.layout import Layout
 
 if TYPE_CHECKING:
@@ -68,6 +69,11 @@ Videos = Annotated[
 ]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.", show_default="cores")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+
+AllowUnknownLicense = Annotated[
+    bool,
+    typer.Option("--allow-unknown-license", help="Also fetch where the source states no licence."),
+]
 
 ROOT = Path("data")
 
@@ -138,19 +144,57 @@ def download(
             "--from-dir", help="Take the files in this folder; no network.", file_okay=False
         ),
     ] = None,
+    max_height: Annotated[
+        int, typer.Option("--max-height", min=144, help="Lines of the picture; 2160 is full 4K.")
+    ] = 720,
+    codec: Annotated[
+        Codec | None, typer.Option("--codec", help="Insist on it.", show_default="any")
+    ] = None,
+    allow_unknown_license: AllowUnknownLicense = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Videos fetched at once.")] = 2,
+    limit_rate: Annotated[
+        str | None, typer.Option("--limit-rate", help="Bytes a second in all, for example 2M.")
+    ] = None,
+    sleep: Annotated[
+        float, typer.Option("--sleep", min=0, help="Seconds between requests to one host.")
+    ] = 0.0,
+    proxy: Annotated[str | None, typer.Option("--proxy", help="URL of an HTTP or SOCKS proxy.")] = (
+        None
+    ),
+    cookies: Annotated[
+        Path | None,
+        typer.Option("--cookies", help="Your cookies, in Netscape's format.", dir_okay=False),
+    ] = None,
+    cookies_from_browser: Annotated[
+        str | None,
+        typer.Option("--cookies-from-browser", help="BROWSER[:PROFILE], for example firefox."),
+    ] = None,
     root: Root = ROOT,
 ) -> None:
     """Fetch the manifest's videos, prove each whole, and write its receipt.
 
-    A download that was stopped goes on where it was. Examples:
+    A download that was stopped goes on where it was. Creative Commons passes, other licences are
+    refused (docs/acquisition.md). Examples:
 
     wtours download --video venice
 
     wtours download --from-dir ~/videos   (files named venice.mp4, …)
     """
     from wtours.download import download_videos
+    from wtours.fetch_options import FetchOptions, parse_rate
     from wtours.manifest import load_manifest
 
+    options = FetchOptions(
+        max_height=max_height,
+        codec=codec,
+        allow_unknown_license=allow_unknown_license,
+        jobs=jobs,
+        limit_rate=parse_rate(limit_rate),
+        sleep_seconds=sleep,
+        proxy=proxy,
+        cookies_file=cookies,
+        cookies_from_browser=cookies_from_browser,
+    )
     loaded = load_manifest(manifest)
     with console.progress_bars("download", "bytes") as on_progress:
         report = download_videos(
@@ -158,6 +202,8 @@ def download(
             Layout(root),
             from_dir=from_dir,
             files_dir=loaded.path.parent,
+            options=options,
+            on_choice=_say_choice,
             on_progress=on_progress,
         )
     console.say(f"{len(report.done)} downloaded, {len(report.skipped)} already there")
@@ -512,6 +558,16 @@ def main() -> NoReturn:
         console.warn(f"error: disk full ({error}); free some space and run the command again")
         sys.exit(1)
     sys.exit(0)
+
+
+def _say_choice(video_id: str, choice: Choice) -> None:
+    console.warn(f"{video_id}: {choice.describe()}, {_size_text(choice)}, from {choice.source}")
+
+
+def _size_text(choice: Choice) -> str:
+    if choice.bytes is None:
+        return "size not stated"
+    return ("about " if choice.is_estimate else "") + console.bytes_text(choice.bytes)
 
 
 def _state_row(state: "VideoState") -> tuple[str, ...]:

@@ -5,45 +5,48 @@ only then does it get its final name, and last of all its receipt (`wtours.recei
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from wtours.attribution import write_attribution
 from wtours.errors import DownloadError, PermanentDownloadError, VideoError
-from wtours.fetchers import (
-    PARTIAL_PREFIX,
-    Fetched,
-    Fetcher,
-    FileFetcher,
-    GivenFile,
-    find_given_file,
-)
-from wtours.fsio import atomic_path, lock, remove, sha256_file, sweep, write_json
+from wtours.fetch_options import FetchOptions
+from wtours.fetchers import PARTIAL_PREFIX
+from wtours.formats import Choice
+from wtours.fsio import atomic_path, lock, remove, sweep, write_json
+from wtours.hosts import HostBusyError
 from wtours.layout import Layout
 from wtours.manifest import VideoEntry
 from wtours.progress import Progress, no_progress
+from wtours.proof import Proved, prove
 from wtours.receipts import FileRecord, Receipt, record_file, versions_of, write_receipt
+from wtours.rounds import Stop, run_rounds
+from wtours.sources import LocalFiles, Sources
 from wtours.videos import (
     INFO_NAME,
     VIDEO_SUFFIXES,
     VideoFacts,
     download_receipt,
-    is_close_us,
-    probe_video,
     video_file,
 )
 
 logger = logging.getLogger(__name__)
 
-_US = 1_000_000
+OnChoice = Callable[[str, Choice], None]
+"""Called as on_choice(video_id, choice) before the first byte of a video."""
 _SUFFIX_OF_CONTAINER = {"matroska": ".mkv", "mpegts": ".ts", "avi": ".avi"}
+
+
+def ignore_choice(video_id: str, choice: Choice) -> None:
+    """Do nothing: the default `on_choice`."""
 
 
 @dataclass(slots=True)
 class DownloadReport:
-    """How each video ended."""
+    """How each video ended, in the order asked for."""
 
     done: list[str] = field(default_factory=list)
     """Fetched by this run."""
@@ -53,22 +56,15 @@ class DownloadReport:
     """The one-line reason by video id; these are tried again by the next run."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Verified:
-    """A fetched file that is proved to be the whole, right video."""
-
-    fetched: Fetched
-    source: str
-    facts: VideoFacts
-    sha256: str
-
-
 def download_videos(
     entries: Sequence[VideoEntry],
     layout: Layout,
     *,
     from_dir: Path | None = None,
     files_dir: Path | None = None,
+    given_file: Path | None = None,
+    options: FetchOptions | None = None,
+    on_choice: OnChoice = ignore_choice,
     on_progress: Progress = no_progress,
 ) -> DownloadReport:
     """Bring the videos under the root that are not there yet; one bad video does not stop the rest.
@@ -78,58 +74,62 @@ def download_videos(
         layout: Where to.
         from_dir: Take the files in this folder, and use no network.
         files_dir: Where `file:` sources are, if not in `from_dir`: the manifest's own folder.
+        given_file: The one entry's file, wherever it lies.
+        options: Formats, licences, cookies, limits, and how many are fetched at once.
+        on_choice: Told what is about to be fetched; called from several threads, as is
+            `on_progress`.
         on_progress: Called with the video id and the bytes so far and in all.
 
     Raises:
         WtoursError: nothing more can be done: another process downloads into this root, the disk is
             full, or yt-dlp is not installed.
     """
-    report = DownloadReport()
-    with lock(layout.lock("download"), what=f"the folder {layout.root / 'videos'}"):
-        for entry in entries:
-            if _is_done(entry, layout):
-                report.skipped.append(entry.id)
-                continue
-            try:
-                sources = _sources(entry, from_dir=from_dir, files_dir=files_dir)
-                folder = _clean_folder(entry, layout)
-                verified = _first_good(entry, sources, folder, on_progress)
-            except (DownloadError, VideoError) as error:
-                report.failed[entry.id] = _record_failure(entry, layout, error)
-            else:
-                _publish(entry, layout, verified)
-                report.done.append(entry.id)
-    return report
+    options = options or FetchOptions()
+    sources = Sources(LocalFiles(from_dir, files_dir, given_file), options, on_choice)
+    stop = Stop()
+    failed: dict[str, str] = {}
+
+    def progress(item: str, done: float, total: float | None) -> None:
+        stop.check()
+        on_progress(item, done, total)
+
+    def fetch(entry: VideoEntry) -> str | None:
+        return _fetch_video(entry, layout, sources, progress)
+
+    with lock(layout.lock("download"), what=f"the folder {layout.videos_dir}"):
+        wanted = [entry for entry in entries if not is_downloaded(entry, layout)]
+        for entry, problem in run_rounds(fetch, wanted, jobs=options.jobs, stop=stop):
+            if problem is not None:
+                failed[entry.id] = problem
+        if len(failed) < len(wanted):
+            write_attribution(layout)
+    asked = [entry.id for entry in wanted]
+    return DownloadReport(
+        done=[video_id for video_id in asked if video_id not in failed],
+        skipped=[entry.id for entry in entries if entry.id not in asked],
+        failed={video_id: failed[video_id] for video_id in asked if video_id in failed},
+    )
 
 
-def _is_done(entry: VideoEntry, layout: Layout) -> bool:
+def is_downloaded(entry: VideoEntry, layout: Layout) -> bool:
+    """Return whether the video is there, with the sha256 that the manifest may demand."""
     receipt = download_receipt(layout, entry.id)
     return receipt is not None and entry.sha256 in (None, video_file(receipt).sha256)
 
 
-def _sources(
-    entry: VideoEntry, *, from_dir: Path | None, files_dir: Path | None
-) -> Iterator[tuple[str, Fetcher]]:
-    """Yield each source with the fetcher for it, in the order to try them."""
-    files = FileFetcher(from_dir or files_dir)
-    if from_dir is not None:
-        given = find_given_file(entry, from_dir)
-        if given is not None:
-            yield f"file:{given.name}", GivenFile(given)
-            return
-    sources = [s for s in entry.sources if from_dir is None or s.startswith("file:")]
-    if not sources:
-        raise DownloadError(
-            f"no file for it in {from_dir}; name it {entry.id} with one of {VIDEO_SUFFIXES}"
-        )
-    for source in sources:
-        if source.startswith("file:"):
-            yield source, files
-        else:
-            # Late, so that local files need no yt-dlp.
-            from wtours.ytdlp import YtDlpFetcher
-
-            yield source, YtDlpFetcher()
+def _fetch_video(
+    entry: VideoEntry, layout: Layout, sources: Sources, on_progress: Progress
+) -> str | None:
+    """Fetch and publish one video; return None, or why it cannot be had."""
+    try:
+        folder = _clean_folder(entry, layout)
+        proved = _first_good(entry, sources, folder, on_progress)
+    except HostBusyError:
+        raise  # put off, not failed
+    except (DownloadError, VideoError) as error:
+        return _record_failure(entry, layout, error)
+    _publish(entry, layout, proved)
+    return None
 
 
 def _clean_folder(entry: VideoEntry, layout: Layout) -> Path:
@@ -139,17 +139,14 @@ def _clean_folder(entry: VideoEntry, layout: Layout) -> Path:
     return folder
 
 
-def _first_good(
-    entry: VideoEntry,
-    sources: Iterator[tuple[str, Fetcher]],
-    folder: Path,
-    on_progress: Progress,
-) -> _Verified:
+def _first_good(entry: VideoEntry, sources: Sources, folder: Path, on_progress: Progress) -> Proved:
     errors: list[DownloadError | VideoError] = []
-    for source, fetch in sources:
+    for source, fetch in sources.of(entry):
         try:
             fetched = fetch(source, folder, partial(on_progress, entry.id))
-            return _verify(entry, source, fetched)
+            return prove(entry, source, fetched)
+        except HostBusyError:
+            raise
         except (DownloadError, VideoError) as error:
             logger.info("%s: %s: %s", entry.id, source, error)
             errors.append(error)
@@ -161,66 +158,27 @@ def _first_good(
     raise DownloadError(message)
 
 
-def _verify(entry: VideoEntry, source: str, fetched: Fetched) -> _Verified:
-    """Return the file's facts and sha256; a file that is not the right one is removed.
-
-    Raises:
-        VideoError: it is no video, is cut, or is not what the manifest expects.
-    """
-    try:
-        facts = probe_video(fetched.path)
-        _check_duration(entry, facts)
-        sha256 = sha256_file(fetched.path)
-        if entry.sha256 not in (None, sha256):
-            raise VideoError(
-                f"its sha256 is {sha256}, the manifest demands {entry.sha256}: another file, "
-                f"or another quality, of the video"
-            )
-    except VideoError as error:
-        problem = str(error).replace(str(fetched.path), "the file")
-        if _is_web_page(fetched.path):
-            problem = "the server sent a web page, not a video; check the URL"
-        remove(fetched.path.parent)
-        raise VideoError(f"{source}: {problem}") from error
-    return _Verified(fetched=fetched, source=source, facts=facts, sha256=sha256)
-
-
-def _check_duration(entry: VideoEntry, facts: VideoFacts) -> None:
-    expected = entry.duration_seconds
-    if expected is not None and not is_close_us(facts.duration_us, expected * _US, 2 * _US, 0.01):
-        raise VideoError(
-            f"it lasts {facts.duration_us / _US:.1f} s, the manifest expects {expected:.1f} s: "
-            f"not the right video, or not all of it"
-        )
-
-
-def _is_web_page(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(512).lstrip().lower()
-    return start.startswith((b"<!doctype html", b"<html"))
-
-
-def _publish(entry: VideoEntry, layout: Layout, verified: _Verified) -> None:
+def _publish(entry: VideoEntry, layout: Layout, proved: Proved) -> None:
     """Write info.json, give the file its final name, and write the receipt last."""
-    folder, work = layout.video_dir(entry.id), verified.fetched.path
-    final = folder / f"{entry.id}{_suffix(work, verified.facts)}"
+    folder, work = layout.video_dir(entry.id), proved.fetched.path
+    final = folder / f"{entry.id}{_suffix(work, proved.facts)}"
     # An older receipt must not vouch for the new file if we die between the two.
     layout.video_receipt(entry.id).unlink(missing_ok=True)
     for old in folder.glob(f"{entry.id}.*"):
         remove(old)
-    write_json(folder / INFO_NAME, verified.fetched.info)
+    write_json(folder / INFO_NAME, proved.fetched.info)
     with atomic_path(final) as temp:
         work.replace(temp)
     for partial_folder in folder.glob(f"{PARTIAL_PREFIX}*"):
         remove(partial_folder)
-    record = FileRecord(path=final.name, bytes=final.stat().st_size, sha256=verified.sha256)
-    by_ytdlp = not verified.source.startswith("file:")
+    record = FileRecord(path=final.name, bytes=final.stat().st_size, sha256=proved.sha256)
+    by_ytdlp = not proved.source.startswith("file:")
     receipt = Receipt(
         stage="download",
         key=entry.id,
         versions=versions_of("av", "yt-dlp") if by_ytdlp else versions_of("av"),
         files=(record, record_file(folder / INFO_NAME, relative_to=folder)),
-        facts=_receipt_facts(entry, verified),
+        facts=_receipt_facts(entry, proved),
     )
     write_receipt(layout.video_receipt(entry.id), receipt)
 
@@ -232,25 +190,17 @@ def _suffix(path: Path, facts: VideoFacts) -> str:
     return _SUFFIX_OF_CONTAINER.get(facts.container.split(",")[0], ".mp4")
 
 
-def _receipt_facts(entry: VideoEntry, verified: _Verified) -> dict[str, Any]:
-    info = verified.fetched.info
-    license_observed = info.get("license")
-    if license_observed is not None and "creative commons" not in license_observed.lower():
-        logger.warning(
-            "%s: the licence observed is %r, which is not Creative Commons; the manifest claims %s",
-            entry.id,
-            license_observed,
-            entry.license_claimed,
-        )
+def _receipt_facts(entry: VideoEntry, proved: Proved) -> dict[str, Any]:
+    info = proved.fetched.info
     return {
-        "source": verified.source,
+        "source": proved.source,
         "license_claimed": entry.license_claimed,
-        "license_observed": license_observed,
-        "license_observed_at": verified.fetched.license_observed_at,
+        "license_observed": info.get("license"),
+        "license_observed_at": proved.fetched.license_observed_at,
         "title": info.get("title") or entry.title,
         "channel": info.get("channel") or info.get("uploader"),
         "format_id": info.get("format_id"),
-        **verified.facts.to_json(),
+        **proved.facts.to_json(),
     }
 
 

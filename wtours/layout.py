@@ -1,6 +1,7 @@
 """Every path under the root is computed here, nowhere else.
 
 <root>/videos/<video_id>/<video_id>.<ext>   receipt.json  info.json
+<root>/videos/ATTRIBUTION.md
 <root>/analysis/<video_id>/                 frames.parquet  shots.parquet  detections.parquet
                                             summary.json  receipt.json  segments/
 <root>/shards/<name>/                       <video_id>-00000.tar …  index.parquet  dataset.json
@@ -26,9 +27,14 @@ class Layout:
 
     root: Path
 
+    @property
+    def videos_dir(self) -> Path:
+        """Return the folder of all downloaded videos."""
+        return self.root / "videos"
+
     def video_dir(self, video_id: str) -> Path:
         """Return the folder of one downloaded video."""
-        return self.root / "videos" / video_id
+        return self.videos_dir / video_id
 
     def video_receipt(self, video_id: str) -> Path:
         """Return the receipt that makes a video exist."""

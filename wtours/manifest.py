@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from wtours.errors import ManifestError
 
@@ -89,6 +89,11 @@ class VideoEntry(_Strict):
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """Demanded of the file, if given."""
     duration_seconds: float | None = Field(default=None, gt=0)
+    """Expected of the file, if given, within 2 s or 1 %; so are the next two."""
+    frame_rate: str | None = Field(default=None, pattern=r"^[1-9]\d{0,8}(/[1-9]\d{0,8})?$")
+    """Frames per second, for example "60000/1001"."""
+    resolution: tuple[PositiveInt, PositiveInt] | None = None
+    """Width and height, upright, of the largest version; a smaller one of its shape is right."""
     published: PublishedFigures | None = None
     rendered: RenderedWalk | None = None
 

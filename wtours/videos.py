@@ -9,10 +9,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
+
 from wtours.errors import VideoError
 from wtours.layout import Layout
 from wtours.receipts import FileRecord, Receipt, files_present, read_receipt
-from wtours.video import VideoMetadata, VideoReader, open_video
+from wtours.video import FORMATS, VideoMetadata, VideoReader, open_video
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts"
@@ -107,13 +109,15 @@ def probe_video(path: Path) -> VideoFacts:
     Decodes the two ends only, so the time does not grow with the length.
 
     Raises:
-        VideoError: it is no video, or its length differs from its header's by over 1 s and 0.5 %.
+        VideoError: it is no video, its length differs from its header's by over 1 s and 0.5 %, or
+            its index lists frames that lie beyond the end of the file.
     """
     with open_video(path) as reader:
         metadata = reader.metadata
         first_pts_us = next(frame.pts_us for frame in reader.frames())
         last_pts_us = reader.last_pts_us()
         _decode_end(reader, last_pts_us)
+    _check_index(path)
     duration_us = last_pts_us - first_pts_us + round(_US / metadata.frame_rate)
     declared_us = _declared_us(metadata)
     if declared_us is not None and not is_close_us(duration_us, declared_us, 1 * _US, 0.005):
@@ -136,6 +140,20 @@ def probe_video(path: Path) -> VideoFacts:
 def is_close_us(measured_us: float, expected_us: float, within_us: float, share: float) -> bool:
     """Return whether two durations differ by at most `within_us` or `share` of the expected one."""
     return abs(measured_us - expected_us) <= max(within_us, share * expected_us)
+
+
+def _check_index(path: Path) -> None:
+    """Raise VideoError if the container's own list of frames (mp4, avi) goes on after the file."""
+    size = path.stat().st_size
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+    with av.open(f"file:{path.absolute()}", container_options=options) as container:
+        entries = container.streams.video[0].index_entries
+        num_missing = sum(entry.pos + entry.size > size for entry in entries)
+        if num_missing:
+            raise VideoError(
+                f"{path} is cut or damaged: {num_missing} of the {len(entries)} frames in its "
+                f"index lie beyond its end; download it again"
+            )
 
 
 def _declared_us(metadata: VideoMetadata) -> int | None:

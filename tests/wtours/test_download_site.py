@@ -1,7 +1,7 @@
 """What yt-dlp's own code does with a site's formats and licence, by a stand-in for YouTube."""
 
 import json
-import logging
+import re
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from tests.loopback import Resource, serve
 from tests.wtours.clips import write_clip
 from wtours.download import download_videos
 from wtours.errors import DownloadError
+from wtours.fetch_options import FetchOptions
 from wtours.fsio import read_json
 from wtours.layout import Layout
 from wtours.manifest import VideoEntry
@@ -44,7 +45,7 @@ def body(tmp_path_factory) -> bytes:
     return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4").read_bytes()
 
 
-def page(server, **info) -> Resource:
+def page(server, *, license=CREATIVE_COMMONS, **info) -> Resource:
     """Return the info of a walk in five formats; only /298 and /136 lead to a file."""
     formats: list[dict[str, Any]] = [
         {"format_id": "140", "vcodec": "none", "acodec": "mp4a", "ext": "m4a"},
@@ -67,7 +68,14 @@ def page(server, **info) -> Resource:
     ]
     for row in formats:
         row["url"] = server.url(f"/{row['format_id']}")
-    walk = {"id": "walk", "title": "Walk", "channel": "Walker", "formats": formats, **info}
+    walk = {
+        "id": "walk",
+        "title": "Walk",
+        "channel": "Walker",
+        "license": license,
+        "formats": formats,
+        **info,
+    }
     return Resource(json.dumps(walk).encode(), content_type="application/json")
 
 
@@ -91,20 +99,46 @@ def test_720p_h264_without_sound_is_chosen_and_said(body, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("license", "warned"),
-    [(CREATIVE_COMMONS, False), (None, False), ("All rights reserved", True)],
+    ("license", "allow_unknown"),
+    [(CREATIVE_COMMONS, False), (CREATIVE_COMMONS, True), (None, True)],
 )
-def test_the_licence_that_is_seen_is_recorded_with_its_time(
-    license, warned, body, tmp_path, caplog
+def test_an_open_or_allowed_licence_passes_and_is_recorded_with_its_time(
+    license, allow_unknown, body, tmp_path
 ):
     layout = Layout(tmp_path)
-    with serve({"/298": Resource(body)}) as server, caplog.at_level(logging.WARNING):
+    options = FetchOptions(allow_unknown_license=allow_unknown)
+    with serve({"/298": Resource(body)}) as server:
         server.resources["/watch"] = page(server, license=license)
-        download_videos([entry(server)], layout)
+        report = download_videos([entry(server)], layout, options=options)
+    assert report.done == ["walk"]
     facts = downloaded_video(layout, "walk").receipt.facts
     assert facts["license_observed"] == license
     assert facts["license_observed_at"].startswith("20")
-    assert ("not Creative Commons" in caplog.text) is warned
+    text = (tmp_path / "videos" / "ATTRIBUTION.md").read_text()
+    assert "- Channel: Walker" in text
+    shown = "Creative Commons Attribution license \\(reuse allowed\\) \\(on 20"
+    assert ("Licence observed: " + (shown if license else "not observed")) in text
+
+
+@pytest.mark.parametrize(
+    ("license", "allow_unknown", "reason"),
+    [
+        (None, False, "it states no licence .*--allow-unknown-license"),
+        ("All rights reserved", False, "'All rights reserved', not Creative Commons"),
+        ("All rights reserved", True, "'All rights reserved', not Creative Commons"),
+    ],
+)
+def test_another_licence_is_refused_before_a_byte_of_the_video(
+    license, allow_unknown, reason, body, tmp_path
+):
+    layout = Layout(tmp_path)
+    options = FetchOptions(allow_unknown_license=allow_unknown)
+    with serve({"/298": Resource(body)}) as server:
+        server.resources["/watch"] = page(server, license=license)
+        report = download_videos([entry(server)], layout, options=options)
+        assert [request.path for request in server.requests] == ["/watch"]
+    assert re.search(reason, report.failed["walk"])
+    assert not (tmp_path / "videos" / "ATTRIBUTION.md").exists()
 
 
 def test_a_live_stream_is_left_for_later(tmp_path):

@@ -1,14 +1,14 @@
 """Sealing a shard set: the index over all finished videos, the attribution, and `dataset.json`."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from wtours.attribution import Work, plain_markdown
+from wtours.attribution import attribution as attribution_text
 from wtours.errors import ShardError
 from wtours.fsio import atomic_path, write_bytes, write_json
 from wtours.layout import Layout
@@ -28,8 +28,6 @@ from wtours.shards.schema import (
     VideoRecord,
 )
 from wtours.shards.segment import RECEIPTS_FOLDER, segment_receipt
-
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~-])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +76,10 @@ def _seal_video(
     """Add a video's rows to the index; return its entries in dataset.json."""
     shards: list[ShardRecord] = []
     tables: list[pa.Table] = []
-    num_corrupt, num_undecodable = 0, 0
+    num_corrupt = 0
     for segment in range(plan.num_segments):
         receipt = _require_receipt(segment_receipt(directory, plan.video_id, segment))
         num_corrupt += receipt.facts["corrupt_frames"]
-        num_undecodable += receipt.facts.get("undecodable_frames", 0)
         if receipt.files:
             shards.append(_shard_record(receipt, plan.video_id, segment))
             rows = pq.read_table(directory / RECEIPTS_FOLDER / receipt.file(".parquet").path)
@@ -100,7 +97,6 @@ def _seal_video(
         frames=num_frames,
         holes=last_index + 1 - num_frames,
         corrupt_frames=num_corrupt,
-        undecodable_frames=num_undecodable,
         **plan.facts,
     )
     return _SealedVideo(record, tuple(shards))
@@ -143,37 +139,22 @@ def attribution(dataset: Dataset) -> str:
     """Return ATTRIBUTION.md: who made each video, under which licence, and what was changed."""
     params = dataset.params
     rate = "every frame" if params.rate is None else f"{params.frames_per_second} frames a second"
-    lines = [
-        f"# Attribution of the shard set {_plain(dataset.name)}",
-        "",
+    changes = (
         "The frames in these shards come from the videos below. Changes made to each: "
         f"sampled ({rate}), reduced to a short side of at most {params.short_side} pixels, "
-        f"encoded as JPEG of quality {params.quality}. The sound was left out.",
-        "",
-        "The licence claimed is the one the list of videos states; the licence observed is what "
-        "the source itself said when the video was downloaded. Not observed means not known.",
-    ]
-    for video in dataset.videos:
-        lines += ["", *_attribution_lines(video)]
-    return "\n".join(lines) + "\n"
+        f"encoded as JPEG of quality {params.quality}. The sound was left out."
+    )
+    heading = f"Attribution of the shard set {plain_markdown(dataset.name)}"
+    return attribution_text(heading, changes, (_work(video) for video in dataset.videos))
 
 
-def _attribution_lines(video: VideoRecord) -> list[str]:
-    rows: dict[str, Any] = {
-        "Title": video.title,
-        "Channel": video.channel,
-        "Source": video.source,
-        "Licence claimed": video.license_claimed,
-        "Licence observed": video.license_observed or "not observed",
-        "sha256 of the file": video.source_sha256,
-    }
-    return [
-        f"## {_plain(video.video_id)}",
-        "",
-        *(f"- {label}: {_plain(value or 'not known')}" for label, value in rows.items()),
-    ]
-
-
-def _plain(text: str) -> str:
-    """Return text from outside as one line that Markdown shows as it is."""
-    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+def _work(video: VideoRecord) -> Work:
+    return Work(
+        video_id=video.video_id,
+        title=video.title,
+        channel=video.channel,
+        source=video.source,
+        license_claimed=video.license_claimed,
+        license_observed=video.license_observed,
+        sha256=video.source_sha256,
+    )

@@ -1,0 +1,44 @@
+"""The licence gate: what may be fetched, judged by what the source itself says of the licence.
+
+A manifest only claims a licence. What the network observes decides: Creative Commons passes,
+another licence is refused, none needs the user's word and is recorded as unknown. A file that the
+user already has passes: nobody is asked for it, and its licence stays unknown.
+"""
+
+import re
+
+from wtours.errors import PermanentDownloadError
+
+_OPEN = re.compile(
+    r"creative commons|creativecommons\.org/|\bcc[ -]?(?:by|0)\b|\bpublic domain\b", re.IGNORECASE
+)
+
+
+def is_open(license_observed: str) -> bool:
+    """Return whether a licence, in the source's own words, is Creative Commons (or no licence)."""
+    return _OPEN.search(license_observed) is not None
+
+
+def require_open(source: str, license_observed: str | None, *, allow_unknown: bool) -> None:
+    """Let a source pass, or say why not.
+
+    Args:
+        source: The URL, for the message.
+        license_observed: What the source says; YouTube says "Creative Commons Attribution license
+            (reuse allowed)", and nothing of its standard licence.
+        allow_unknown: The user answers for a source that says nothing.
+
+    Raises:
+        PermanentDownloadError: it must not be fetched.
+    """
+    if license_observed is None:
+        if not allow_unknown:
+            raise PermanentDownloadError(
+                f"{source}: it states no licence (as under YouTube's standard licence); if you "
+                f"may use it, add --allow-unknown-license"
+            )
+    elif not is_open(license_observed):
+        raise PermanentDownloadError(
+            f"{source}: its licence is {license_observed!r}, not Creative Commons; ask its owner, "
+            f"and give the file itself: --from-dir DIR"
+        )
