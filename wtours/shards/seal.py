@@ -76,10 +76,11 @@ def _seal_video(
     """Add a video's rows to the index; return its entries in dataset.json."""
     shards: list[ShardRecord] = []
     tables: list[pa.Table] = []
-    num_corrupt = 0
+    num_corrupt, num_undecodable = 0, 0
     for segment in range(plan.num_segments):
         receipt = _require_receipt(segment_receipt(directory, plan.video_id, segment))
         num_corrupt += receipt.facts["corrupt_frames"]
+        num_undecodable += receipt.facts.get("undecodable_frames", 0)
         if receipt.files:
             shards.append(_shard_record(receipt, plan.video_id, segment))
             rows = pq.read_table(directory / RECEIPTS_FOLDER / receipt.file(".parquet").path)
@@ -97,6 +98,7 @@ def _seal_video(
         frames=num_frames,
         holes=last_index + 1 - num_frames,
         corrupt_frames=num_corrupt,
+        undecodable_frames=num_undecodable,
         **plan.facts,
     )
     return _SealedVideo(record, tuple(shards))
