@@ -350,28 +350,57 @@ def shard(
 @app.command()
 def verify(
     name: Annotated[str, typer.Argument(help="Name of the shard set.")] = "default",
-    quick: Annotated[bool, typer.Option("--quick", help="Sizes and counts only.")] = False,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep/--quick", help="Read every byte, or compare sizes and counts only."),
+    ] = True,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Make damaged shards again from the downloaded videos."),
+    ] = False,
+    jobs: Jobs = default_jobs(),
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
     """Check every shard against the index: sizes, sha256, members, frames.
 
-    Example: wtours verify default
+    Examples:
+
+    wtours verify default
+
+    wtours verify default --repair
     """
+    from wtours.shards.repair import repair_shards
     from wtours.shards.verify import verify_shards
 
+    layout = Layout(root)
     with console.progress_bars("verify", "bytes") as on_progress:
-        result = verify_shards(
-            Layout(root).shards_dir(name), deep=not quick, on_progress=on_progress
-        )
+        if repair:
+            repaired = repair_shards(layout, name, deep=deep, jobs=jobs, on_progress=on_progress)
+            result, problems = repaired.before, repaired.problems
+        else:
+            result = verify_shards(layout.shards_dir(name), deep=deep, on_progress=on_progress)
+            repaired, problems = None, list(result.problems)
     if as_json:
-        console.print_json({**dataclasses.asdict(result), "directory": str(result.directory)})
+        console.print_json(
+            {
+                **dataclasses.asdict(result),
+                "directory": str(result.directory),
+                "problems": [dataclasses.asdict(problem) for problem in problems],
+                "repaired": [] if repaired is None else repaired.repaired + repaired.changed,
+            }
+        )
     else:
         console.say(
             f"{result.directory}: {result.num_shards} shards, {result.num_frames:,} frames, "
             f"{console.bytes_text(result.num_bytes)} checked"
         )
-    _finish({problem.file: problem.message for problem in result.problems}, "damaged")
+    if repaired is not None:
+        for file in repaired.repaired:
+            console.warn(f"made again, to the same bytes: {file}")
+        for file in repaired.changed:
+            console.warn(f"made again, by other versions of PyAV or simplejpeg: {file}")
+    _finish({problem.file: problem.message for problem in problems}, "damaged")
 
 
 @app.command()

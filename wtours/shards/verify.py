@@ -65,7 +65,7 @@ def verify_shards(
         directory: The shard set.
         deep: True: also the sha256 of each shard, and each of its members against the index (it
             reads every byte). False: what is there, sizes and counts.
-        on_progress: Called with the shard's name and the bytes done and in all.
+        on_progress: Called with the set's name and the bytes done and in all.
 
     Raises:
         ShardError: there is no readable `dataset.json`, so nothing to compare with.
@@ -79,7 +79,7 @@ def verify_shards(
         problems += _shard_problems(directory / f"{shard.shard}.tar", shard, rows, deep=deep)
         first_row += shard.frames
         done_bytes += shard.bytes
-        on_progress(shard.shard, done_bytes, dataset.bytes)
+        on_progress(directory.name, done_bytes, dataset.bytes)
     return VerifyReport(
         directory=directory,
         deep=deep,
@@ -147,7 +147,7 @@ def _shard_problems(
     if not deep or not path.is_file():
         return
     if wrong_size is None and sha256_file(path) != shard.sha256:
-        message = "has another sha256; remove it and run `wtours shard` again"
+        message = "has another sha256; run `wtours verify --repair`"
         yield ShardProblem(path.name, message)
     if rows is not None:
         try:
