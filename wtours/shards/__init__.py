@@ -11,7 +11,9 @@ Everything else in this package makes or checks shards: `wtours.shards.build`, `
 
 from wtours.shards.index import FrameRef, ShardIndex
 from wtours.shards.reader import Clip, ClipDataset
+from wtours.shards.remote import FetchPolicy
 from wtours.shards.sampler import ClipBatches, ClipSampler, ClipShare
+from wtours.shards.stream import StreamOrder, stream_clips
 
 __all__ = [
     "Clip",
@@ -19,6 +21,9 @@ __all__ = [
     "ClipDataset",
     "ClipSampler",
     "ClipShare",
+    "FetchPolicy",
     "FrameRef",
     "ShardIndex",
+    "StreamOrder",
+    "stream_clips",
 ]

@@ -1,0 +1,258 @@
+"""Clips out of shards on an object store or a web server: from the tars alone, read once in order.
+
+Where the set is on a disk, `ClipDataset` is better: any clip at any time, exact resume, cuts. A
+stream reads each byte of each shard once, in long ranges, and needs no index.
+"""
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from wtours.errors import ShardError
+from wtours.shards.catalog import RemoteShard, list_shards
+from wtours.shards.clips import clip_offsets_us, clip_starts, nearest_rows, tolerance_us
+from wtours.shards.members import StreamedFrame, read_samples
+from wtours.shards.reader import Clip
+from wtours.shards.remote import FetchPolicy, RangeReader
+from wtours.shards.schema import Dataset
+
+_BATCH_FRAMES = 64
+_MAX_WINDOW_BYTES = 2**30
+_US = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOrder:
+    """Which clips of a stream come to this consumer, and in what order.
+
+    The set is divided by shards: in pass p, consumer `part` of `num_parts` reads the run number
+    (part + p) mod num_parts of each video's shards, runs being equally long but for one. So each
+    byte is read by one consumer only, and each consumer sees all videos, but a clip that begins in
+    one run and ends in the next comes to nobody: of V videos, V * (num_parts - 1) times a clip's
+    span is lost, at other places in no pass. Consumers may differ in number of clips.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    passes: int | None = 1
+    """How often to go through the set; None: without end."""
+    start_stride: int = 1
+    """A clip begins at each so-manieth sampled frame of a run."""
+    videos_at_once: int = 4
+    """Clips are taken from so many videos in turn; each keeps a clip's span of frames in memory."""
+    shuffle_clips: int = 0
+    """Clips that wait in memory and are drawn at random; 0: in time order, videos by their ids."""
+    seed: int = 0
+    """Of the shuffling."""
+    part: int = 0
+    """This consumer, for example rank * num_workers + worker."""
+    num_parts: int = 1
+    """All consumers: world_size * num_workers."""
+
+    def __post_init__(self) -> None:
+        least = {"start_stride": 1, "videos_at_once": 1, "num_parts": 1, "shuffle_clips": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(f"{name} must be >= {value}, got {getattr(self, name)}")
+        if self.passes is not None and self.passes < 1:
+            raise ValueError(f"passes must be >= 1 or None, got {self.passes}")
+        if not 0 <= self.part < self.num_parts:
+            raise ValueError(f"part ({self.part}) must be 0 to {self.num_parts - 1}")
+
+
+@dataclass(frozen=True, slots=True)
+class _ClipRule:
+    """What makes a clip; the same as `wtours.shards.clips`, but for cuts."""
+
+    offsets_us: tuple[int, ...]
+    dataset: Dataset | None
+
+    def tolerance_us(self, first: StreamedFrame, last: StreamedFrame) -> int:
+        """Return how far from its moment a frame may be; without dataset.json, as it looks."""
+        if self.dataset is not None:
+            return tolerance_us(self.dataset.params.rate, last.source_rate)
+        num_ticks, span_us = last.frame_index - first.frame_index, last.pts_us - first.pts_us
+        seen_rate = Fraction(num_ticks * _US, span_us) if num_ticks and span_us else None
+        return round(1.01 * tolerance_us(seen_rate, last.source_rate))
+
+
+def stream_clips(
+    source: str | Sequence[str],
+    *,
+    clip_length: int = 8,
+    frame_interval_seconds: float = 1.0,
+    order: StreamOrder | None = None,
+    policy: FetchPolicy | None = None,
+) -> Iterator[Clip]:
+    """Yield the clips of shards at fsspec URLs (https:, s3:, gs:, file:, a path, …).
+
+    Clips go across cuts: cuts are in the index. Memory holds, for each of `videos_at_once`, the
+    frames of a clip's span and at most 2 * ranges_ahead ranges of 4 MiB, and `shuffle_clips` clips.
+
+    Args:
+        source: The URL of a shard set's folder: its `dataset.json` is fetched, and each shard must
+            be as it says, to the sha256 (known when the shard's last clip has come). Or the URLs of
+            tars, named as `wtours shard` names them, in any order: each must be a whole tar.
+        clip_length: T, frames in a clip.
+        frame_interval_seconds: Δ, from one frame of a clip to the next.
+        order: Passes, interleaving, shuffling, and this consumer's part.
+        policy: Retries, timeouts, prefetching, and options of fsspec.
+
+    Raises:
+        ShardError: a shard is missing, slow, damaged or not of format 1, after retries; the message
+            names it. Or there is no such clip in the set.
+        MissingPackageError: fsspec has no client for the protocol.
+    """
+    order, policy = order or StreamOrder(), policy or FetchPolicy()
+    offsets_us = clip_offsets_us(clip_length, frame_interval_seconds)
+    dataset, shards = list_shards(source, policy)
+    rule = _ClipRule(offsets_us, dataset)
+    num_empty = 0
+    for pass_number in itertools.count() if order.passes is None else range(order.passes):
+        generator = random.Random(f"{order.seed}/{pass_number}/{order.part}")
+        runs = _runs(shards, order, pass_number)
+        if order.shuffle_clips:
+            generator.shuffle(runs)
+        clips = _in_turn([_run_clips(run, rule, order, policy) for run in runs], order)
+        is_empty = True
+        for clip in _shuffled(clips, order.shuffle_clips, generator):
+            is_empty = False
+            yield clip
+        num_empty = num_empty + 1 if is_empty else 0
+        if num_empty == order.num_parts:
+            raise ShardError(
+                f"no clip of {clip_length} frames {frame_interval_seconds} s apart in any run of "
+                f"shards: use a shorter clip, another interval or fewer parts ({order.num_parts})"
+            )
+
+
+def _runs(
+    shards: list[RemoteShard], order: StreamOrder, pass_number: int
+) -> list[list[RemoteShard]]:
+    """Return this consumer's run of consecutive shards of each video that has one for it."""
+    number = (order.part + pass_number) % order.num_parts
+    runs = []
+    for _, group in itertools.groupby(shards, key=lambda shard: shard.video_id):
+        video = list(group)
+        start = len(video) * number // order.num_parts
+        runs.append(video[start : len(video) * (number + 1) // order.num_parts])
+    return [run for run in runs if run]
+
+
+def _run_clips(
+    run: list[RemoteShard], rule: _ClipRule, order: StreamOrder, policy: FetchPolicy
+) -> Iterator[Clip]:
+    """Yield the clips of a run of shards, in time order."""
+    offsets_us = np.array(rule.offsets_us)
+    frames = _run_frames(run, policy)
+    window: list[StreamedFrame] = []
+    first_frame: StreamedFrame | None = None
+    num_dropped = 0
+    while True:
+        batch = list(itertools.islice(frames, _BATCH_FRAMES))
+        window += batch
+        if not window:
+            return
+        first_frame = first_frame or window[0]
+        _require_small(window, run[0])
+        pts_us = np.array([frame.pts_us for frame in window])
+        # Only a start whose last moment has been passed is decided; at the end all are.
+        decided_us = pts_us[-1] - offsets_us[-1] if batch else pts_us[-1]
+        num_decided = int(np.searchsorted(pts_us, decided_us, side="right"))
+        tolerance = rule.tolerance_us(first_frame, window[-1])
+        starts = clip_starts(pts_us, None, offsets_us=rule.offsets_us, tolerance_us=tolerance)
+        for start in starts[starts < num_decided].tolist():
+            if (num_dropped + start) % order.start_stride == 0:
+                yield _clip(
+                    [window[row] for row in nearest_rows(pts_us, pts_us[start] + offsets_us)]
+                )
+        window = window[num_decided:]
+        num_dropped += num_decided
+
+
+def _clip(frames: list[StreamedFrame]) -> Clip:
+    return Clip(
+        video_id=frames[0].video_id,
+        start=None,
+        pts_us=tuple(frame.pts_us for frame in frames),
+        jpegs=tuple(frame.jpeg for frame in frames),
+    )
+
+
+def _require_small(window: list[StreamedFrame], shard: RemoteShard) -> None:
+    num_bytes = sum(len(frame.jpeg) for frame in window)
+    if num_bytes > _MAX_WINDOW_BYTES:
+        raise ShardError(
+            f"the frames of {shard.video_id} within a clip's span take {num_bytes >> 20} MiB; a "
+            f"stream keeps {_MAX_WINDOW_BYTES >> 20}: use a shorter span, or ClipDataset"
+        )
+
+
+def _run_frames(run: list[RemoteShard], policy: FetchPolicy) -> Iterator[StreamedFrame]:
+    """Yield the frames of consecutive shards; the next shard is asked for while one is read."""
+    previous_us = -1
+    following = _open(run[0], policy)
+    for number, shard in enumerate(run):
+        reader = following
+        if number + 1 < len(run):
+            following = _open(run[number + 1], policy)
+        num_frames = 0
+        for frame in read_samples(reader):
+            if frame.video_id != shard.video_id or frame.pts_us <= previous_us:
+                raise ShardError(
+                    f"{reader.name}: a frame of {frame.video_id} at {frame.pts_us} us does not "
+                    f"belong there"
+                )
+            previous_us = frame.pts_us
+            num_frames += 1
+            yield frame
+        _require_as_recorded(reader, shard, num_frames)
+
+
+def _open(shard: RemoteShard, policy: FetchPolicy) -> RangeReader:
+    return RangeReader(shard.url, policy, size=shard.record.bytes if shard.record else None)
+
+
+def _require_as_recorded(reader: RangeReader, shard: RemoteShard, num_frames: int) -> None:
+    if shard.record is not None and (num_frames, reader.sha256()) != (
+        shard.record.frames,
+        shard.record.sha256,
+    ):
+        raise ShardError(
+            f"{reader.name} is not the shard that dataset.json speaks of ({num_frames} frames, "
+            f"sha256 {reader.sha256()}): copy it there again"
+        )
+
+
+def _in_turn(clips: list[Iterator[Clip]], order: StreamOrder) -> Iterator[Clip]:
+    """Yield from the first few iterators in turn; when one ends, the next takes its place."""
+    waiting = iter(clips)
+    active = list(itertools.islice(waiting, order.videos_at_once))
+    while active:
+        for iterator in list(active):
+            clip = next(iterator, None)
+            if clip is not None:
+                yield clip
+                continue
+            place = active.index(iterator)
+            active[place : place + 1] = itertools.islice(waiting, 1)
+
+
+def _shuffled(clips: Iterator[Clip], size: int, generator: random.Random) -> Iterator[Clip]:
+    """Yield the clips in an order that is random within about `size` of them."""
+    buffer: list[Clip] = []
+    for clip in clips:
+        if len(buffer) < size:
+            buffer.append(clip)
+            continue
+        place = generator.randrange(size) if size else 0
+        if size:
+            clip, buffer[place] = buffer[place], clip
+        yield clip
+    generator.shuffle(buffer)
+    yield from buffer
