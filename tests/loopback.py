@@ -33,6 +33,10 @@ class Resource:
     """Every connection sends so many bytes of body, then waits until the server ends."""
     pause_seconds: float = 0.0
     """Wait before each 16 KiB."""
+    trickle_seconds: float | None = None
+    """Send byte by byte, and wait so long after each."""
+    retry_after: str | None = None
+    """The Retry-After header of the failing statuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,9 @@ class Request:
     range: str | None
     """The Range header."""
     status: int
+    headers: dict[str, str]
+    seconds: float
+    """Monotonic, when it was answered."""
 
 
 class LoopbackServer:
@@ -103,26 +110,32 @@ class _Handler(BaseHTTPRequestHandler):
         if resource is None:
             self._fail(404)
         elif resource.failing_statuses:
-            self._fail(resource.failing_statuses.pop(0))
+            self._fail(resource.failing_statuses.pop(0), resource.retry_after)
         else:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 self._send(resource)
 
-    def _fail(self, status: int) -> None:
+    def _fail(self, status: int, retry_after: str | None = None) -> None:
         self._log(status)
         self.send_response(status)
+        if retry_after is not None:
+            self.send_header("Retry-After", retry_after)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
     def _send(self, resource: Resource) -> None:
-        start = self._range_start(resource)
-        body = resource.body[start:]
-        self._log(206 if start else 200)
-        self.send_response(206 if start else 200)
+        total = len(resource.body)
+        asked = self._asked_range(resource)
+        start, end = asked or (0, total)
+        if start >= total > 0:
+            self._fail(416)
+            return
+        body = resource.body[start:end]
+        self._log(206 if asked else 200)
+        self.send_response(206 if asked else 200)
         self.send_header("Content-Type", resource.content_type)
-        if start:
-            total = len(resource.body)
-            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{start + len(body) - 1}/{total}")
         if resource.states_length:
             self.send_header("Content-Length", str(len(body)))
         if resource.etag is not None:
@@ -135,6 +148,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_body(body, resource)
 
     def _send_body(self, body: bytes, resource: Resource) -> None:
+        if resource.trickle_seconds is not None:
+            for index in range(len(body)):
+                self.wfile.write(body[index : index + 1])
+                if self.server.owner.closing.wait(resource.trickle_seconds):
+                    return
         for offset in range(0, len(body), _BLOCK):
             block = body[offset : offset + _BLOCK]
             for limit in (resource.drop_after_bytes, resource.stall_after_bytes):
@@ -146,15 +164,20 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(resource.pause_seconds)
             self.wfile.write(block)
 
-    def _range_start(self, resource: Resource) -> int:
+    def _asked_range(self, resource: Resource) -> tuple[int, int] | None:
+        """Return the half-open range that is asked for, None for the whole body."""
         asked = self.headers.get("Range")
         if asked is None or not resource.accepts_ranges:
-            return 0
-        return int(asked.removeprefix("bytes=").split("-")[0])
+            return None
+        first, _, last = asked.removeprefix("bytes=").partition("-")
+        return int(first), int(last) + 1 if last else len(resource.body)
 
     def _log(self, status: int) -> None:
         asked = self.headers.get("Range")
-        self.server.owner.requests.append(Request(self.command, self.path, asked, status))
+        request = Request(
+            self.command, self.path, asked, status, dict(self.headers), time.monotonic()
+        )
+        self.server.owner.requests.append(request)
 
     def log_message(self, format: str, *args: object) -> None:
         """Keep the test output quiet."""
