@@ -26,6 +26,7 @@ from wtours.layout import Layout
 if TYPE_CHECKING:
     from wtours.listing import VideoState
     from wtours.shards.build import ShardReport
+    from wtours.shards.estimate import Estimate
 
 FINISHED_WITH_FAILURES = 3
 
@@ -302,6 +303,12 @@ def shard(
     seal_only: Annotated[
         bool, typer.Option("--seal", help="Only write the index, over the videos that are done.")
     ] = False,
+    delete_source: Annotated[
+        bool,
+        typer.Option(
+            "--delete-source", help="Delete the videos once their shards are verified to the byte."
+        ),
+    ] = False,
     root: Root = ROOT,
 ) -> None:
     """Turn the downloaded videos into WebDataset shards with an index.
@@ -315,10 +322,9 @@ def shard(
     """
     from wtours.manifest import load_manifest
     from wtours.shards.build import build_shards, seal_shards
-    from wtours.shards.estimate import estimate
     from wtours.shards.plan import Part
+    from wtours.shards.release import delete_sources
     from wtours.shards.schema import ShardParams
-    from wtours.videos import downloaded_videos
 
     layout = Layout(root)
     if seal_only:
@@ -329,11 +335,6 @@ def shard(
     params = ShardParams(
         frames_per_second=fps, short_side=short_side, quality=quality, shard_seconds=shard_seconds
     )
-    expected = estimate(downloaded_videos(layout, ids), params, jobs=jobs)
-    console.warn(
-        f"about {expected.frames:,} frames, {console.bytes_text(expected.bytes)}, "
-        f"{console.seconds_text(expected.seconds)} of work"
-    )
     with console.progress_bars("shard", "percent") as on_progress:
         result = build_shards(
             layout,
@@ -342,8 +343,13 @@ def shard(
             params=params,
             jobs=jobs,
             part=chosen_part,
+            on_estimate=_say_estimate,
             on_progress=on_progress,
         )
+    if delete_source and result.dataset is not None:
+        with console.progress_bars("verify", "bytes") as on_progress:
+            for path in delete_sources(layout, name, ids, on_progress=on_progress):
+                console.say(f"deleted {path}: its shards are whole")
     _finish_shards(result)
 
 
@@ -617,6 +623,13 @@ def _finish(failed: Mapping[str, str], what: str) -> None:
     if failed:
         console.warn(f"{len(failed)} {what}; run the same command again after mending it")
         raise typer.Exit(FINISHED_WITH_FAILURES)
+
+
+def _say_estimate(expected: "Estimate") -> None:
+    console.warn(
+        f"about {expected.frames:,} frames, {console.bytes_text(expected.bytes)}, "
+        f"{console.seconds_text(expected.seconds)} of work"
+    )
 
 
 def _finish_shards(result: "ShardReport") -> None:

@@ -76,6 +76,8 @@ def progress_bars(title: str, unit: Literal["bytes", "percent", "steps"]) -> Ite
         *columns[unit],
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         console=err,
+        # A step may take minutes (a segment of a 4K video); rich forgets after 30 s by default.
+        speed_estimate_period=1800,
     )
     tasks: dict[str, TaskID] = {}
 

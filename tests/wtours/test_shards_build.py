@@ -229,7 +229,8 @@ def test_one_bad_video_does_not_stop_the_others(clip, tmp_path, layout):
     publish_video(layout, "good", clip)
     text = tmp_path / "text.mp4"
     text.write_text("this is no video")
-    facts = {"last_pts_us": 2_000_000, "frame_rate": "30/1", "width": 96, "height": 64}
+    size = {"frame_rate": "30/1", "width": 96, "height": 64}
+    facts = {"duration_us": 2_033_333, "last_pts_us": 2_000_000, **size}
     publish_video(layout, "bad", text, facts=facts)
     report = build_shards(layout, ["bad", "absent", "good"], params=SECOND)
     assert report.dataset is not None
@@ -386,13 +387,14 @@ def test_the_estimate_counts_frames_and_pixels(tmp_path, layout):
         sha256=video.sha256,
         receipt=video.receipt.model_copy(update={"facts": facts}),
     )
-    hour = estimate([video], ShardParams())
+    work = [(video, 3600.0)]
+    hour = estimate(work, ShardParams())
     assert hour.frames == 108_000
     assert hour.bytes / hour.frames == pytest.approx(77_000, rel=0.05)  # DESIGN's figure
     assert hour.seconds == pytest.approx(3600 + 200, rel=0.05)  # 60 source frames a second
-    assert estimate([video], ShardParams(), jobs=4).seconds == pytest.approx(hour.seconds / 4)
-    assert estimate([video], ShardParams(quality=75)).bytes < 0.6 * hour.bytes
-    assert estimate([video], ShardParams(frames_per_second="native")).frames == 215_784
+    assert estimate(work, ShardParams(), jobs=4).seconds == pytest.approx(hour.seconds / 4)
+    assert estimate(work, ShardParams(quality=75)).bytes < 0.6 * hour.bytes
+    assert estimate(work, ShardParams(frames_per_second="native")).frames == 215_784
 
 
 def test_index_rows_are_found_by_their_tar(clip, layout):

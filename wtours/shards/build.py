@@ -1,6 +1,6 @@
 """The spine of `shard`: videos become shards, segment by segment; the index comes last."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,7 @@ from wtours.errors import ShardError, VideoError
 from wtours.executor import run_tasks
 from wtours.layout import Layout
 from wtours.progress import Progress, no_progress
+from wtours.shards.estimate import Estimate, estimate, require_space
 from wtours.shards.locks import briefly, part_of_set, whole_set
 from wtours.shards.plan import (
     Part,
@@ -24,6 +25,8 @@ from wtours.shards.schema import Dataset, ShardParams
 from wtours.shards.seal import seal
 from wtours.shards.segment import SegmentTask, shard_segment
 from wtours.videos import DownloadedVideo, downloaded_video
+
+_US = 1_000_000
 
 
 @dataclass(slots=True)
@@ -49,6 +52,16 @@ class _VideoWork:
     missing: list[int]
     num_kept: int
 
+    def seconds(self, params: ShardParams) -> float:
+        """Return how much of the video is to be done."""
+        duration_us = self.video.receipt.facts["duration_us"]
+        starts_us = (segment * params.segment_us for segment in self.missing)
+        return sum(min(params.segment_us, duration_us - start) for start in starts_us) / _US
+
+
+def _ignore_estimate(expected: Estimate) -> None:
+    """Begin without a word."""
+
 
 def build_shards(
     layout: Layout,
@@ -58,6 +71,7 @@ def build_shards(
     params: ShardParams,
     jobs: int = 1,
     part: Part | None = None,
+    on_estimate: Callable[[Estimate], None] = _ignore_estimate,
     on_progress: Progress = no_progress,
 ) -> ShardReport:
     """Write the missing segments of the videos into the shard set `name`, then seal it.
@@ -74,10 +88,12 @@ def build_shards(
         jobs: Processes; the bytes do not depend on it.
         part: Do only the segments of this part. Parts may run at the same time; the one that finds
             every segment of the videos finished seals the set.
-        on_progress: Called with the video id and segments done and in all.
+        on_estimate: Called before the work begins with what is left to do.
+        on_progress: Called with the video id and segments done and in all; with several videos,
+            for "all videos" too.
 
     Raises:
-        ShardError: the set exists with other parameters.
+        ShardError: the set exists with other parameters, or cannot fit on the disk.
         WtoursError: another process works on it, or the disk is full.
     """
     directory = layout.shards_dir(name)
@@ -87,6 +103,9 @@ def build_shards(
         with briefly(layout, name):
             require_same_params(directory, params)
             works = _plan_videos(layout, directory, video_ids, params, part, report)
+        expected = estimate([(w.video, w.seconds(params)) for w in works], params, jobs=jobs)
+        on_estimate(expected)
+        require_space(directory, expected)
         tasks = _tasks(works, params, report, progress)
         work = partial(shard_segment, directory=directory)
         for task, result in run_tasks(work, tasks, jobs=jobs):
@@ -199,3 +218,5 @@ class _SegmentProgress:
 
     def _tell(self, video_id: str) -> None:
         self._on_progress(video_id, self._done[video_id], self._total[video_id])
+        if len(self._total) > 1:
+            self._on_progress("all videos", sum(self._done.values()), sum(self._total.values()))

@@ -1,14 +1,19 @@
 """How large a shard set will be and how long it takes, said before the work begins."""
 
+import logging
 import math
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
+from wtours.errors import ShardError
 from wtours.shards.schema import ShardParams
 from wtours.videos import DownloadedVideo
 
-_US = 1_000_000
+logger = logging.getLogger(__name__)
+
 _TAR_BYTES_PER_FRAME = 2048
 """Two headers, the JSON's block, and half a block of padding, about."""
 _JPEG_BYTES_PER_PIXEL = 0.165
@@ -28,12 +33,19 @@ class Estimate:
     seconds: float
 
 
-def estimate(videos: Iterable[DownloadedVideo], params: ShardParams, *, jobs: int = 1) -> Estimate:
-    """Return about how many frames, bytes and seconds it takes to shard the videos."""
+def estimate(
+    work: Iterable[tuple[DownloadedVideo, float]], params: ShardParams, *, jobs: int = 1
+) -> Estimate:
+    """Return about how many frames, bytes and seconds sharding takes.
+
+    Args:
+        work: Videos, with how many seconds of each are to be done.
+        params: Of the shard set.
+        jobs: Processes.
+    """
     num_frames, num_bytes, seconds = 0, 0.0, 0.0
-    for video in videos:
+    for video, duration_seconds in work:
         facts = video.receipt.facts
-        duration_seconds = facts["duration_us"] / _US
         source_rate = Fraction(facts["frame_rate"])
         rate = source_rate if params.rate is None else min(params.rate, source_rate)
         video_frames = round(rate * Fraction(duration_seconds))
@@ -48,6 +60,29 @@ def estimate(videos: Iterable[DownloadedVideo], params: ShardParams, *, jobs: in
         )
         seconds += video_frames * pixels / _ENCODED_PIXELS_PER_SECOND
     return Estimate(frames=num_frames, bytes=round(num_bytes), seconds=seconds / jobs)
+
+
+def require_space(directory: Path, expected: Estimate) -> None:
+    """Refuse to begin what cannot fit on the disk; warn of what may not.
+
+    The estimate may be wrong by a factor of two: it is refused where not even half would fit.
+
+    Raises:
+        ShardError: the message has both numbers.
+    """
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    numbers = (
+        f"about {expected.bytes / 1e6:,.0f} MB are to be written and {free / 1e6:,.0f} MB are free "
+        f"at {existing}"
+    )
+    if free < expected.bytes / 2:
+        raise ShardError(
+            f"{numbers}; free some space, choose another --root, or lower --fps, --short-side or "
+            f"--quality"
+        )
+    if free < expected.bytes:
+        logger.warning("%s: that may not be enough", numbers)
 
 
 def _relative_size(quality: int) -> float:
