@@ -98,8 +98,8 @@ class YtDlpFetcher:
                 return attempt(log)
             except (YoutubeDLError, StalledError) as error:
                 if (busy := http_error(error, 429)) is not None:
-                    self.hosts.check(busy.response.url)
-                if http_error(error, 403) is not None and may_look_up_again:
+                    self.hosts.check(busy.response.url)  # raises, unless the wait is over
+                elif http_error(error, 403) is not None and may_look_up_again:
                     may_look_up_again = False  # the address may have run out
                 elif is_passing(error) and waits_seconds:
                     time.sleep(waits_seconds.pop(0))
