@@ -44,6 +44,8 @@ app = typer.Typer(
 )
 eval_app = typer.Typer(no_args_is_help=True, help="Measure a trained encoder.")
 app.add_typer(eval_app, name="eval")
+shards_app = typer.Typer(no_args_is_help=True, help="Look into a shard set.")
+app.add_typer(shards_app, name="shards")
 
 Root = Annotated[
     Path,
@@ -407,6 +409,65 @@ def verify(
         for file in repaired.changed:
             console.warn(f"made again, by other versions of PyAV or simplejpeg: {file}")
     _finish({problem.file: problem.message for problem in problems}, "damaged")
+
+
+@shards_app.command("info")
+def info_of_shards(
+    name: Annotated[str, typer.Argument(help="A shard set's name, or its folder.")] = "default",
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Count frames, hours, bytes, clips (8 frames, 1 s apart) and shots, and name the licences.
+
+    Example: wtours shards info default
+    """
+    from wtours.shards.info import shards_info
+
+    result = shards_info(_named_or_folder(name, Layout(root).shards_dir))
+    if as_json:
+        content = {**dataclasses.asdict(result), "directory": str(result.directory)}
+        console.print_json({**content, "licenses": result.licenses})
+        return
+    console.print_table(
+        f"{result.directory}: {result.frames:,} frames, {console.seconds_text(result.hours * 3600)}"
+        f", {console.bytes_text(result.bytes)} in {result.shards} shards, {result.clips:,} clips",
+        ("video", "frames", "length", "bytes", "clips", "shots", "licence"),
+        [
+            (
+                video.video_id,
+                f"{video.frames:,}",
+                console.seconds_text(video.hours * 3600),
+                console.bytes_text(video.bytes),
+                f"{video.clips:,}",
+                "not analyzed" if video.shots is None else str(video.shots),
+                video.license_observed or f"{video.license_claimed or 'unknown'} (not observed)",
+            )
+            for video in result.videos
+        ],
+    )
+    if not result.shots_known:
+        console.say("Clips of videos that are not analyzed go across cuts: run `wtours analyze`.")
+
+
+@shards_app.command("sample")
+def sample_of_shards(
+    name: Annotated[str, typer.Argument(help="A shard set's name, or its folder.")] = "default",
+    out: Annotated[Path, typer.Option("--out", "-o", help="The PNG to write.")] = Path("grid.png"),
+    clips: Annotated[int, typer.Option("--clips", min=1, max=100, help="Rows.")] = 8,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed, other clips.")] = 0,
+    root: Root = ROOT,
+) -> None:
+    """Draw random clips of a shard set, a row each: 8 frames, 1 s apart.
+
+    Example: wtours shards sample default --out grid.png
+    """
+    from wtours.shards.sample import sample_grid
+
+    directory = _named_or_folder(name, Layout(root).shards_dir)
+    for row, clip in enumerate(sample_grid(directory, out, num_clips=clips, seed=seed), 1):
+        first = console.seconds_text(clip.pts_us[0] / 1_000_000)
+        console.say(f"row {row}: {clip.video_id} from {first}")
+    console.say(str(out))
 
 
 @app.command()

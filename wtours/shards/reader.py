@@ -83,9 +83,10 @@ class ClipDataset:
         self.index = index
         self._offsets_us = clip_offsets_us(clip_length, frame_interval_seconds)
         parts = [self._starts(video, across_cuts=across_cuts) for video in index.videos]
-        self._num_clips = {
+        self.num_clips: dict[str, int] = {
             video.video_id: len(part) for video, part in zip(index.videos, parts, strict=True)
         }
+        """Number of clips of each video, by its id, in the order of the clips."""
         self.starts: NDArray[np.int64] = np.concatenate([np.empty(0, np.int64), *parts])
         """(number of clips,) int64; the row of each clip's first frame."""
         if not len(self.starts):
@@ -135,7 +136,7 @@ class ClipDataset:
             ShardError: a video is not in the set, or has no clip.
         """
         ranges, first = {}, 0
-        for video_id, num_clips in self._num_clips.items():
+        for video_id, num_clips in self.num_clips.items():
             ranges[video_id] = range(first, first + num_clips)
             first += num_clips
         for video_id in weights:
