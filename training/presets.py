@@ -32,12 +32,12 @@ DEMO: dict[str, Any] = {
     "model.head_batch_norm": True,
     "loss.teacher_centering": "sinkhorn",
     "loss.local_crops_skipped": 0,
-    # Sharper than the released code's .04: as much is learned in two thirds of the steps.
+    # Sharper than the released code's .04: the masked loss falls further and the local loss as far in two thirds.
     "loss.teacher_temp": 0.02,
     "loss.warmup_teacher_temp": 0.02,
     "optim.global_batch_size": 4,
     "optim.epochs": 10,
-    "optim.steps": 300,
+    "optim.steps": 200,
     "optim.lr": 6e-4,
     "optim.lr_clips": None,
     "optim.warmup_epochs": 1,
