@@ -164,6 +164,23 @@ def builtin_manifests() -> list[str]:
     return sorted(path.stem for path in _builtin_folder().glob("*.toml"))
 
 
+def is_builtin(path: Path) -> bool:
+    """Return whether `path` names a manifest that comes with wtours."""
+    return _resolve(path).absolute().parent == _builtin_folder().absolute()
+
+
+def new_entry(**values: Any) -> VideoEntry:
+    """Return an entry made of the user's words.
+
+    Raises:
+        ManifestError: one of them cannot stand in a manifest.
+    """
+    try:
+        return VideoEntry(**values)
+    except ValidationError as error:
+        raise ManifestError(_first_problem(error, values)) from error
+
+
 def _resolve(path: Path | None) -> Path:
     if path is None:
         return _builtin_folder() / "walking_tours.toml"

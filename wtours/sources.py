@@ -33,7 +33,7 @@ class Sources:
         self,
         files: LocalFiles,
         options: FetchOptions,
-        on_choice: Callable[[str, Choice], None],
+        on_choice: Callable[[str, Choice], None] = lambda video_id, choice: None,
     ) -> None:
         self._files = files
         self._options = options
