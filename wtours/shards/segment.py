@@ -4,13 +4,12 @@ Published in this order, each whole or absent: `<shard>.tar`, `receipts/<shard>.
 that the index will get), `receipts/<shard>.json` (the receipt: the segment is done).
 """
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
@@ -18,6 +17,7 @@ import simplejpeg
 from wtours.errors import VideoError
 from wtours.fsio import atomic_path
 from wtours.receipts import FileRecord, Receipt, record_file, versions_of, write_receipt
+from wtours.shards.blur import Blur
 from wtours.shards.schema import INDEX_SCHEMA, JPEG_SUBSAMPLING, ShardParams, shard_name
 from wtours.shards.writer import FrameSample, MemberPlace, write_shard
 from wtours.ticks import nearest_per_tick, tick_period_us
@@ -26,11 +26,14 @@ from wtours.video import Frame, VideoReader, open_video
 RECEIPTS_FOLDER = "receipts"
 STAGE = "shard"
 ROWS_SCHEMA = pa.schema(
-    [INDEX_SCHEMA.field(name) for name in ("frame_index", "pts_us", "offset", "size")]
+    [
+        INDEX_SCHEMA.field(name)
+        for name in ("frame_index", "pts_us", "offset", "size", "blur_boxes", "blurred_share")
+    ]
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentTask:
     """What one segment is made from; all of it can be written as JSON."""
 
@@ -56,7 +59,7 @@ class SegmentTask:
         return self.segment * length, (self.segment + 1) * length
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class SegmentResult:
     """How a segment ended."""
 
@@ -91,7 +94,8 @@ def shard_segment(task: SegmentTask, *, directory: Path) -> SegmentResult:
         with open_video(Path(task.video_path)) as reader:
             source = _source_facts(reader, task)
             frames = _sampled_frames(reader, task, corrupt)
-            samples = (_sample(task, index, frame, source) for index, frame in frames)
+            blur = _blur(task, directory, reader)
+            samples = (_sample(task, index, frame, source, blur) for index, frame in frames)
             places = write_shard(tar_path, samples)
             undecodable = reader.undecoded_pts_us(*task.interval_us)
     except VideoError as error:
@@ -128,15 +132,41 @@ def _sampled_frames(
 
 
 def _sample(
-    task: SegmentTask, frame_index: int, frame: Frame, source: dict[str, Any]
+    task: SegmentTask, frame_index: int, frame: Frame, source: dict[str, Any], blur: Blur | None
 ) -> FrameSample:
+    rgb = frame.to_rgb(task.params.short_side)
+    coverage = None
+    if blur is not None:
+        rgb, coverage = blur.apply(rgb, frame.pts_us)
     jpeg = simplejpeg.encode_jpeg(
-        frame.to_rgb(task.params.short_side),
+        rgb,
         quality=task.params.quality,
         colorspace="RGB",
         colorsubsampling=JPEG_SUBSAMPLING,
     )
-    return FrameSample(task.video_id, frame_index, frame.pts_us, jpeg, source)
+    return FrameSample(
+        task.video_id,
+        frame_index,
+        frame.pts_us,
+        jpeg,
+        source,
+        blur_boxes=None if coverage is None else coverage.boxes,
+        blurred_share=None if coverage is None else coverage.share,
+    )
+
+
+def _blur(task: SegmentTask, directory: Path, reader: VideoReader) -> Blur | None:
+    metadata = reader.metadata
+    if task.params.blur is None:
+        return None
+    return Blur(
+        directory,
+        task.params.blur,
+        task.video_id,
+        interval_us=task.interval_us,
+        source_size=(metadata.width, metadata.height),
+        period_us=float(1_000_000 / metadata.frame_rate),
+    )
 
 
 def _source_facts(reader: VideoReader, task: SegmentTask) -> dict[str, Any]:
@@ -188,7 +218,4 @@ def segment_receipt(directory: Path, video_id: str, segment: int) -> Path:
 
 
 def _rows(places: list[MemberPlace]) -> pa.Table:
-    columns = {
-        name: np.array([getattr(place, name) for place in places]) for name in ROWS_SCHEMA.names
-    }
-    return pa.table(columns).cast(ROWS_SCHEMA)
+    return pa.Table.from_pylist([dataclasses.asdict(place) for place in places], ROWS_SCHEMA)

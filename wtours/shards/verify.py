@@ -28,6 +28,7 @@ from wtours.shards.schema import (
 
 _END_BLOCKS = bytes(2 * tarfile.BLOCKSIZE)
 _COMPARED = ["video_id", "frame_index", "pts_us", "offset", "size"]
+_READ = pa.schema([INDEX_SCHEMA.field(name) for name in (*_COMPARED, "shard")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def _read_index(directory: Path, dataset: Dataset, problems: list[ShardProblem])
         if sha256_file(path) != dataset.index.sha256:
             message = "is not the index that dataset.json speaks of; run `wtours shard` again"
             problems.append(ShardProblem(INDEX_FILE, message))
-        table = pq.read_table(path, columns=INDEX_SCHEMA.names).cast(INDEX_SCHEMA)
+        table = pq.read_table(path, columns=_READ.names).cast(_READ)
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         problems.append(

@@ -27,6 +27,10 @@ class FrameSample:
     jpeg: bytes
     source: dict[str, Any]
     """Facts of the source video, added to the JSON."""
+    blur_boxes: int | None = None
+    """How many boxes were blurred in it; None: none were asked for. Only the index says so."""
+    blurred_share: float | None = None
+    """Of its pixels, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class MemberPlace:
     pts_us: int
     offset: int
     size: int
+    blur_boxes: int | None = None
+    blurred_share: float | None = None
 
 
 def write_shard(path: Path, samples: Iterable[FrameSample]) -> list[MemberPlace]:
@@ -67,7 +73,14 @@ def _write_samples(tar: tarfile.TarFile, samples: Iterable[FrameSample]) -> Iter
         offset = tar.offset + tarfile.BLOCKSIZE
         _add(tar, f"{key}.jpg", sample.jpeg)
         _add(tar, f"{key}.json", sample_json(sample))
-        yield MemberPlace(sample.frame_index, sample.pts_us, offset, len(sample.jpeg))
+        yield MemberPlace(
+            sample.frame_index,
+            sample.pts_us,
+            offset,
+            len(sample.jpeg),
+            sample.blur_boxes,
+            sample.blurred_share,
+        )
 
 
 def sample_json(sample: FrameSample) -> bytes:

