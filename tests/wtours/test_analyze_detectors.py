@@ -17,9 +17,24 @@ from wtours.errors import AnalysisError, MissingPackageError, UsageError
 from wtours.video import open_video
 
 
-@pytest.mark.parametrize("text", ["detic", "yolo:a.onnx", "onnx:", "file:", "", "none:x", "ONNX:a"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "detik",
+        "detic:",
+        "torchvision:",
+        "detectron2:a.yaml",
+        "onnx:",
+        "file:",
+        "",
+        "none:x",
+        "ONNX:a",
+    ],
+)
 def test_an_unknown_detector_is_refused_with_those_that_exist(text):
-    with pytest.raises(UsageError, match=r"onnx:PATH .*file:PATH\.parquet.* none") as caught:
+    with pytest.raises(
+        UsageError, match=r"onnx:PATH .*detic .*file:PATH\.parquet.* none"
+    ) as caught:
         parse_detector(text)
     assert repr(text) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -338,8 +338,8 @@ def test_the_receipt_names_inputs_parameters_and_versions(layout, truth):
 
 
 def test_bad_options_are_refused_before_anything_is_done(layout):
-    with pytest.raises(UsageError, match="no detector 'detic'"):
-        analyze_videos(layout, ["walk"], detector="detic")
+    with pytest.raises(UsageError, match="no detector 'detik'"):
+        analyze_videos(layout, ["walk"], detector="detik")
     with pytest.raises(UsageError, match="detect_fps"):
         analyze_videos(layout, ["walk"], detect_fps="0")
     assert not layout.analysis_dir("walk").exists()

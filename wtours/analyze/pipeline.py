@@ -1,6 +1,6 @@
 """The spine of `wtours analyze`: lightness, cuts and objects, one decode pass a video."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +15,7 @@ except ImportError as error:
     raise MissingPackageError("scenedetect-headless", "analyze", "`wtours analyze`") from error
 
 from wtours.analyze.detectors import Detector, DetectorSpec, parse_detector
+from wtours.analyze.folders import video_in_place
 from wtours.analyze.merge import MergedFrames, merge_detections, merge_frames, write_shots
 from wtours.analyze.segments import SegmentTask, analyze_segment
 from wtours.analyze.shots import CUT_DETECTORS, cut_frame_rate
@@ -95,18 +96,20 @@ def analyze_videos(
     detect_fps: str = "1",
     jobs: int = 1,
     segment_seconds: int = SEGMENT_SECONDS,
+    files: Mapping[str, Path] | None = None,
     on_progress: Progress = no_progress,
 ) -> AnalyzeReport:
     """Publish the analysis of each video; what is there already is not made again.
 
     Args:
         layout: The workspace.
-        video_ids: Downloaded videos.
-        detector: `onnx:PATH`, `file:PATH` or `none` (`wtours.analyze.detectors`). With `none`, and
+        video_ids: Downloaded videos, or those of `files`.
+        detector: as `wtours.analyze.detectors` parses it. With `none`, and
             where the detector cannot be loaded, objects measured earlier are kept.
         detect_fps: Frames a second that the detector looks at, or "native": every frame.
         jobs: Processes; the result does not depend on it.
         segment_seconds: What one process does at a time; the result does not depend on it.
+        files: Videos that lie elsewhere, by id (`wtours.analyze.folders`); None: downloaded ones.
         on_progress: Called with (video id, seconds of video done, seconds in all).
 
     Raises:
@@ -118,7 +121,11 @@ def analyze_videos(
     with lock(layout.lock("analyze"), what=f"the analysis in {layout.root}"):
         for video_id in video_ids:
             try:
-                plan = _plan(layout, video_id, spec, rate)
+                if files is None:
+                    video = downloaded_video(layout, video_id)
+                else:
+                    video = video_in_place(video_id, files[video_id])
+                plan = _plan(layout, video, spec, rate)
                 if _is_done(plan):
                     report.skipped.append(video_id)
                 else:
@@ -133,17 +140,16 @@ def analyze_videos(
     return report
 
 
-def _plan(layout: Layout, video_id: str, spec: DetectorSpec, rate: Fraction) -> _Plan:
-    video = downloaded_video(layout, video_id)
+def _plan(layout: Layout, video: DownloadedVideo, spec: DetectorSpec, rate: Fraction) -> _Plan:
     detector, not_measured = None, None
     if spec.kind == "none":
         not_measured = "no detector was asked for (--detector none)"
     else:
         try:
-            detector = spec.load(video_id, rate=rate)
+            detector = spec.load(video.video_id, rate=rate)
         except (AnalysisError, MissingPackageError) as error:
             not_measured = str(error)
-    return _Plan(video, layout.analysis_dir(video_id), detector, spec, rate, not_measured)
+    return _Plan(video, layout.analysis_dir(video.video_id), detector, spec, rate, not_measured)
 
 
 def _is_done(plan: _Plan) -> bool:

@@ -213,7 +213,7 @@ def _detector_of(task: SegmentTask) -> Detector | None:
     detector = _load(task.detector, task.video_id, task.rate, task.weights_sha256)
     if detector.facts.weights_sha256 != task.weights_sha256:
         raise AnalysisError(
-            f"{task.detector.path} changed while {task.video_id} was analysed; "
+            f"{task.detector} changed while {task.video_id} was analysed; "
             f"run the same command again"
         )
     return detector

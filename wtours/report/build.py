@@ -18,6 +18,7 @@ from wtours.fsio import lock, sweep, write_bytes, write_json
 from wtours.layout import Layout
 from wtours.manifest import VideoEntry
 from wtours.progress import Progress, no_progress
+from wtours.report.compared import load_compared
 from wtours.report.figure2 import save_figure
 from wtours.report.measured import ReportVideo, load_videos
 from wtours.report.page import PageVideo, render_page
@@ -61,6 +62,7 @@ def build_report(
     entries: Sequence[VideoEntry],
     *,
     threshold: float = DEFAULT_THRESHOLD,
+    compare: Sequence[Path] = (),
     on_progress: Progress = no_progress,
 ) -> ReportResult:
     """Publish Table 6, Figure 2 and the page of these videos under `layout.reports_dir`.
@@ -72,6 +74,8 @@ def build_report(
         layout: The workspace.
         entries: One or more videos of a manifest.
         threshold: Objects are counted, and detections drawn, from this score up.
+        compare: Folders analysed with --from-dir, to be drawn beside the videos in Figure 2, each
+            as one video of at most the length of the longest.
         on_progress: Called with the video id and its thumbnails done and in all.
 
     Raises:
@@ -84,20 +88,28 @@ def build_report(
         raise UsageError(f"--threshold must be above 0 and at most 1, got {threshold}")
     with lock(layout.lock("report"), what="the report"):
         sweep(layout.reports_dir)
-        return _build(layout, entries, threshold, on_progress)
+        return _build(layout, entries, threshold, compare, on_progress)
 
 
 def _build(
-    layout: Layout, entries: Sequence[VideoEntry], threshold: float, on_progress: Progress
+    layout: Layout,
+    entries: Sequence[VideoEntry],
+    threshold: float,
+    compare: Sequence[Path],
+    on_progress: Progress,
 ) -> ReportResult:
     folder = layout.reports_dir
     videos = load_videos(layout, entries, threshold=threshold)
-    table = make_table(videos, threshold=threshold)
+    longest_us = max((v.measured.shots_us[-1][1] for v in videos if v.measured), default=None)
+    compared = [
+        load_compared(layout, path, threshold=threshold, until_us=longest_us) for path in compare
+    ]
+    table = make_table(videos, threshold=threshold, compared=compared)
     write_bytes(folder / "table6.md", to_markdown(table).encode())
     write_bytes(folder / "table6.csv", to_csv(table).encode())
     write_json(folder / "table6.json", to_json(table))
     figures = tuple(folder / f"figure2.{kind}" for kind in ("png", "svg", "pdf"))
-    light, dark = _save_figures(videos, figures)
+    light, dark = _save_figures([*videos, *(folder.video for folder in compared)], figures)
     pages = [_page_video(layout, video, threshold, on_progress) for video in videos]
     page = render_page(table, pages, figure_light=light, figure_dark=dark)
     write_bytes(folder / "report.html", page.encode())

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from wtours.analyze.shots import DEFAULT_CUT_DETECTOR
+from wtours.report.compared import Compared
 from wtours.report.measured import ReportVideo
 from wtours.report.text import plain
 
@@ -10,12 +11,15 @@ _TEXT_MINUTES = {"bangkok": ("2 h 55 min", 175)}
 """Durations that the paper's section 3.1 gives in words."""
 
 
-def footnotes(videos: Sequence[ReportVideo], *, threshold: float) -> list[str]:
+def footnotes(
+    videos: Sequence[ReportVideo], *, threshold: float, compared: Sequence[Compared] = ()
+) -> list[str]:
     """Return the notes of Table 6, plain text, each a few sentences."""
     return [
         *_paper_notes(videos),
         *_cut_notes(),
         *_object_notes(videos, threshold),
+        *(folder.note() for folder in compared),
         *_missing_notes(videos),
     ]
 

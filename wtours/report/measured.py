@@ -126,7 +126,7 @@ def load_videos(
         ReportVideo(
             entry=entry,
             download=_download(layout, entry.id),
-            measured=_measured(layout, entry.id, threshold),
+            measured=load_measured(layout, entry.id, threshold),
             label=entry.title if use_titles else entry.id,
         )
         for entry in entries
@@ -158,7 +158,8 @@ def count_objects(
     Args:
         path: detections.parquet.
         facts: How it was made.
-        looked_at_us: (F,) pts of the frames that the detector looked at, ascending.
+        looked_at_us: (F,) pts of the frames that the detector looked at, ascending; detections
+            after the last of them are not counted.
         threshold: What `class_counts` and `per_frame` count from.
     """
     thresholds = [
@@ -168,8 +169,10 @@ def count_objects(
     ]
     labels: dict[float, Counter[str]] = {score: Counter() for score in thresholds}
     per_frame = np.zeros(len(looked_at_us), np.int64)
+    in_range = pc.field("pts_us") <= int(looked_at_us[-1])
     with pq.ParquetFile(path, read_dictionary=["label"]) as file:
-        for batch in file.iter_batches(columns=["pts_us", "label", "score"]):
+        for rows in file.iter_batches(columns=["pts_us", "label", "score"]):
+            batch = rows.filter(in_range)
             for score in thresholds:
                 kept = batch.filter(_counts_from(score))
                 for item in pc.value_counts(kept["label"]).to_pylist():
@@ -178,9 +181,9 @@ def count_objects(
                     frames = np.searchsorted(looked_at_us, kept["pts_us"].to_numpy())
                     per_frame += np.bincount(frames, minlength=len(per_frame))
     return MeasuredObjects(
-        facts=facts,
+        facts=facts.model_copy(update={"frames_analysed": len(looked_at_us)}),
         counts=tuple(
-            ObjectCount(score, labels[score].total() / facts.frames_analysed, len(labels[score]))
+            ObjectCount(score, labels[score].total() / len(looked_at_us), len(labels[score]))
             for score in thresholds
         ),
         class_counts=tuple(
@@ -203,16 +206,20 @@ def _download(layout: Layout, video_id: str) -> DownloadedVideo | None:
         return None
 
 
-def _measured(layout: Layout, video_id: str, threshold: float) -> MeasuredVideo | None:
+def load_measured(
+    layout: Layout, video_id: str, threshold: float, *, until_us: int | None = None
+) -> MeasuredVideo | None:
+    """Return the analysis of a video, of its first `until_us` if given; None: not analysed."""
     try:
         summary = load_summary(layout, video_id)
     except AnalysisError:
         return None
     folder = layout.analysis_dir(video_id)
-    frames = pq.read_table(folder / FRAMES_FILE)
+    before = None if until_us is None else pc.field("pts_us") < until_us
+    frames = pq.read_table(folder / FRAMES_FILE, filters=before)
     pts_us, looked_at = frames["pts_us"].to_numpy(), frames["objects_measured"].to_numpy()
     objects = None
-    if summary.objects is not None and summary.objects.frames_analysed > 0:
+    if summary.objects is not None and looked_at.any():
         objects = count_objects(
             folder / DETECTIONS_FILE, summary.objects, pts_us[looked_at], threshold=threshold
         )
@@ -225,14 +232,17 @@ def _measured(layout: Layout, video_id: str, threshold: float) -> MeasuredVideo 
         lightness_p5=frames["lightness_p5"].to_numpy(),
         lightness_p95=frames["lightness_p95"].to_numpy(),
         looked_at=looked_at,
-        shots_us=_shots(folder / SHOTS_FILE),
+        shots_us=_shots(folder / SHOTS_FILE, until_us),
         objects=objects,
     )
 
 
-def _shots(path: Path) -> tuple[tuple[int, int], ...]:
-    shots = pq.read_table(path, filters=pc.field("detector") == DEFAULT_CUT_DETECTOR)
-    return tuple(zip(shots["start_us"].to_pylist(), shots["end_us"].to_pylist(), strict=True))
+def _shots(path: Path, until_us: int | None) -> tuple[tuple[int, int], ...]:
+    table = pq.read_table(path, filters=pc.field("detector") == DEFAULT_CUT_DETECTOR)
+    shots = zip(table["start_us"].to_pylist(), table["end_us"].to_pylist(), strict=True)
+    if until_us is None:
+        return tuple(shots)
+    return tuple((start, min(end, until_us)) for start, end in shots if start < until_us)
 
 
 def _is_short(title: str) -> bool:

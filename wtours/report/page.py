@@ -77,7 +77,7 @@ def render_page(
         average=_cells(table.average, is_average=True),
         sweep=[_sweep(video.video, table.thresholds) for video in videos],
         cut_detectors=_cut_detectors(videos),
-        notes=footnotes(table.videos, threshold=table.threshold),
+        notes=footnotes(table.videos, threshold=table.threshold, compared=table.compared),
         figure_light=_data_url(figure_light, "image/png"),
         figure_dark=_data_url(figure_dark, "image/png"),
         videos=[_section(video, row) for video, row in zip(videos, table.rows, strict=True)],

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from wtours.manifest import PublishedFigures
+from wtours.report.compared import Compared
 from wtours.report.measured import THRESHOLDS, MeasuredVideo, ReportVideo
 from wtours.report.text import plain
 
@@ -66,6 +67,8 @@ class Table6:
     rows: tuple[Row, ...]
     average: Row
     threshold: float
+    compared: Sequence[Compared] = ()
+    """Folders that stand beside the videos in Figure 2, and in the notes."""
 
     @property
     def thresholds(self) -> tuple[float, ...]:
@@ -78,12 +81,14 @@ class Table6:
         return any(cell.published is not None for row in self.rows for cell in row.cells)
 
 
-def make_table(videos: Sequence[ReportVideo], *, threshold: float) -> Table6:
+def make_table(
+    videos: Sequence[ReportVideo], *, threshold: float, compared: Sequence[Compared] = ()
+) -> Table6:
     """Return Table 6 of these videos, counting objects from `threshold` up."""
     rows = tuple(_row(video, threshold) for video in videos)
     columns = zip(QUANTITIES, zip(*(row.cells for row in rows), strict=True), strict=True)
     average = Row("average", "Average", "", tuple(_average(*column) for column in columns))
-    return Table6(videos=videos, rows=rows, average=average, threshold=threshold)
+    return Table6(videos=videos, rows=rows, average=average, threshold=threshold, compared=compared)
 
 
 def format_figure(value: float | None, quantity: Quantity, *, is_average: bool = False) -> str:

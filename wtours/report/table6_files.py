@@ -34,7 +34,7 @@ def to_markdown(table: Table6) -> str:
     lines += ["", "## Counted from other scores", ""]
     lines += _markdown_table(*_threshold_columns(table))
     lines += ["", "## Notes", ""]
-    notes = footnotes(table.videos, threshold=table.threshold)
+    notes = footnotes(table.videos, threshold=table.threshold, compared=table.compared)
     lines += [f"{number}. {_markdown(note)}" for number, note in enumerate(notes, start=1)]
     return "\n".join(lines) + "\n"
 
@@ -82,7 +82,7 @@ def to_json(table: Table6) -> dict[str, Any]:
             for row, video in zip(table.rows, table.videos, strict=True)
         ],
         "average": _json_cells(table.average),
-        "notes": footnotes(table.videos, threshold=table.threshold),
+        "notes": footnotes(table.videos, threshold=table.threshold, compared=table.compared),
     }
 
 
