@@ -249,12 +249,26 @@ def _read_columns(path: Path) -> dict[str, NDArray[Any]]:
     with pq.ParquetFile(path, pre_buffer=False) as file:
         num_rows = file.metadata.num_rows
         columns = {
-            field.name: np.empty(num_rows, field.type.to_pandas_dtype()) for field in _READ_COLUMNS
+            field.name: np.empty(num_rows, np.dtype(str(field.type))) for field in _READ_COLUMNS
         }
         row = 0
         for batch in file.iter_batches(_BATCH_ROWS, columns=_READ_COLUMNS.names):
             for field in _READ_COLUMNS:
-                values = batch.column(field.name).cast(field.type).fill_null(-1)
-                columns[field.name][row : row + batch.num_rows] = values.to_numpy()
+                values = _as_numpy(batch.column(field.name).cast(field.type))
+                columns[field.name][row : row + batch.num_rows] = values
             row += batch.num_rows
     return columns
+
+
+def _as_numpy(array: pa.Array) -> NDArray[Any]:
+    """Return the values of an integer array, null as -1.
+
+    By its buffers: pyarrow's own to_numpy imports pandas, 0.4 s and 45 MiB.
+    """
+    validity, data = array.buffers()
+    rows = slice(array.offset, array.offset + len(array))
+    values = np.frombuffer(data, np.dtype(str(array.type)))[rows]
+    if not array.null_count:
+        return values
+    is_valid = np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little")[rows]
+    return np.where(is_valid, values, -1)

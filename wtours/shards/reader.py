@@ -82,12 +82,15 @@ class ClipDataset:
     ) -> None:
         self.index = index
         self._offsets_us = clip_offsets_us(clip_length, frame_interval_seconds)
-        parts = [self._starts(video, across_cuts=across_cuts) for video in index.videos]
-        self.num_clips: dict[str, int] = {
-            video.video_id: len(part) for video, part in zip(index.videos, parts, strict=True)
-        }
+        self.num_clips: dict[str, int] = {}
         """Number of clips of each video, by its id, in the order of the clips."""
-        self.starts: NDArray[np.int64] = np.concatenate([np.empty(0, np.int64), *parts])
+        starts, total = np.empty(len(index), np.int64), 0
+        for video in index.videos:
+            part = self._starts(video, across_cuts=across_cuts)
+            starts[total : total + len(part)] = part
+            total += len(part)
+            self.num_clips[video.video_id] = len(part)
+        self.starts: NDArray[np.int64] = starts[:total]
         """(number of clips,) int64; the row of each clip's first frame."""
         if not len(self.starts):
             raise ShardError(
