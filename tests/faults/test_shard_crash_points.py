@@ -1,0 +1,144 @@
+"""SIGKILL at named points of `shard`: the same command again ends with the same bytes."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.wtours.clips import write_clip
+from tests.wtours.shard_videos import files_of, publish_video
+from wtours.layout import Layout
+from wtours.shards.build import build_shards
+from wtours.shards.repair import repair_shards
+from wtours.shards.schema import ShardParams
+from wtours.shards.verify import verify_shards
+
+pytestmark = pytest.mark.medium
+PARAMS = ShardParams(shard_seconds=1, short_side=32)
+VIDEOS = ["one", "two"]
+
+# A temporary file is called .tmp-PID-TOKEN-NAME; the last event of the three is the publishing.
+KILLED = """
+import os, signal, sys, tarfile
+from pathlib import Path
+from wtours import fsio
+from wtours.layout import Layout
+from wtours.shards.build import build_shards
+from wtours.shards.repair import repair_shards
+from wtours.shards.schema import ShardParams
+
+root, work, point = sys.argv[1:]
+
+def reached(event, name):
+    if f"{event} {name}" == point:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+replace, fsync_tree, addfile = Path.replace, fsio.fsync_tree, tarfile.TarFile.addfile
+
+def dying_replace(self, target):
+    reached("before renaming", target.name)
+    result = replace(self, target)
+    reached("after renaming", target.name)
+    return result
+
+def dying_fsync_tree(path):
+    reached("before syncing", path.name.split("-", 3)[-1])
+    fsync_tree(path)
+
+def dying_addfile(self, member, file=None):
+    addfile(self, member, file)
+    reached("after adding", member.name)
+
+Path.replace, fsio.fsync_tree = dying_replace, dying_fsync_tree
+tarfile.TarFile.addfile = dying_addfile
+layout = Layout(Path(root))
+if work == "shard":
+    params = ShardParams(shard_seconds=1, short_side=32)
+    build_shards(layout, ["one", "two"], params=params)
+else:
+    repair_shards(layout, "default")
+"""
+
+POINTS = {
+    "the plan of a video is there": "after renaming one.json",
+    "in the middle of a tar, after a picture": "after adding one-00000042.jpg",
+    "a tar is written, not synced": "before syncing one-00001.tar",
+    "a tar is synced, not named": "before renaming one-00001.tar",
+    "a tar is named, its folder not synced": "after renaming one-00001.tar",
+    "a tar and its rows are there, no receipt": "after renaming one-00001.parquet",
+    "a receipt is synced, not named": "before renaming one-00001.json",
+    "every receipt is there, no index": "after renaming two-00001.json",
+    "the index is written, not synced": "before syncing index.parquet",
+    "the index is there, no dataset.json": "after renaming index.parquet",
+    "the attribution is there, no dataset.json": "after renaming ATTRIBUTION.md",
+    "everything is there": "after renaming dataset.json",
+}
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    return write_clip(path, source="testsrc2=size=64x48:rate=30:duration=2")
+
+
+@pytest.fixture(scope="module")
+def expected(clip, tmp_path_factory) -> dict[str, bytes]:
+    """What an undisturbed run publishes."""
+    layout = workspace(clip, tmp_path_factory.mktemp("undisturbed"))
+    return files_of(build_shards(layout, VIDEOS, params=PARAMS).directory)
+
+
+def workspace(clip: Path, root: Path) -> Layout:
+    layout = Layout(root)
+    for video_id in VIDEOS:
+        publish_video(layout, video_id, clip)
+    return layout
+
+
+def killed_at(layout: Layout, work: str, point: str) -> None:
+    command = [sys.executable, "-c", KILLED, str(layout.root), work, point]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+
+
+def published(directory: Path) -> dict[str, bytes]:
+    """Return the files under their final names."""
+    files = files_of(directory)
+    return {name: data for name, data in files.items() if not Path(name).name.startswith(".")}
+
+
+@pytest.mark.parametrize("point", POINTS.values(), ids=POINTS)
+def test_killed_at_a_named_point_the_same_command_again_ends_with_the_same_bytes(
+    clip, expected, tmp_path, point
+):
+    layout = workspace(clip, tmp_path)
+    killed_at(layout, "shard", point)
+    directory = layout.shards_dir("default")
+    assert published(directory).items() <= expected.items()
+    build_shards(layout, VIDEOS, params=PARAMS)
+    assert files_of(directory) == expected
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "after adding one-00000042.jpg",
+        "after renaming one-00001.tar",
+        "before renaming one-00001.json",
+        "after renaming index.parquet",
+    ],
+)
+def test_a_repair_that_is_killed_goes_on_and_harms_no_other_shard(clip, expected, tmp_path, point):
+    layout = workspace(clip, tmp_path)
+    directory = build_shards(layout, VIDEOS, params=PARAMS).directory
+    damaged = directory / "one-00001.tar"
+    damaged.write_bytes(damaged.read_bytes()[:-1024])
+    killed_at(layout, "repair", point)
+    others = {name: data for name, data in expected.items() if name != damaged.name}
+    assert others.items() <= published(directory).items()
+    assert repair_shards(layout, "default").problems == []
+    assert files_of(directory) == expected
+    assert verify_shards(directory).ok

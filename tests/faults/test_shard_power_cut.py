@@ -1,0 +1,162 @@
+"""A power cut while shards are written: what was reported is whole after the journal's replay.
+
+The file system lies in a file, which is copied while it is mounted and written to: the copy is what
+a disk holds when the power goes. With fsync taken out of `wtours.fsio` the same check fails, which
+shows that it can.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.wtours.clips import write_clip
+from tests.wtours.shard_videos import files_of, publish_video
+from wtours.fsio import sha256_file
+from wtours.layout import Layout
+from wtours.receipts import read_receipt
+from wtours.shards.build import build_shards
+from wtours.shards.schema import ShardParams
+from wtours.shards.verify import verify_shards
+
+pytestmark = pytest.mark.slow
+PARAMS = ShardParams(shard_seconds=1, short_side=64)
+SEGMENTS = 6
+
+# Tells each finished segment, and "sealed", as a line on stdout.
+SHARD = """
+import sys
+from pathlib import Path
+from wtours import fsio
+from wtours.layout import Layout
+from wtours.shards.build import build_shards
+from wtours.shards.schema import ShardParams
+
+root, synced = sys.argv[1:]
+if synced == "no":
+    fsio._fsync = lambda path: None
+
+def tell(video_id, done, total):
+    print(done, flush=True)
+
+params = ShardParams(shard_seconds=1, short_side=64)
+build_shards(Layout(Path(root)), ["walk"], params=params, on_progress=tell)
+print("sealed", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    return write_clip(path, source="mandelbrot=size=128x96:rate=30", t=SEGMENTS)
+
+
+@pytest.fixture(scope="module")
+def expected(source, tmp_path_factory) -> dict[str, bytes]:
+    """What an undisturbed run publishes."""
+    layout = Layout(tmp_path_factory.mktemp("undisturbed"))
+    publish_video(layout, "walk", source)
+    return files_of(build_shards(layout, ["walk"], params=PARAMS).directory)
+
+
+@contextmanager
+def mounted(image: Path, folder: Path) -> Iterator[Path]:
+    folder.mkdir()
+    subprocess.run(["mount", "-o", "loop", str(image), str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def image(tmp_path) -> Path:
+    """A file that holds an empty ext4 file system which this process may mount."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount a file system from a file")
+    if shutil.which("mkfs.ext4") is None:
+        pytest.skip("needs mkfs.ext4")
+    path: Path = tmp_path / "disk.img"
+    with path.open("wb") as file:
+        file.truncate(64 * 2**20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", str(path)], check=True)
+    trial = ["mount", "-o", "loop", str(path), str(tmp_path / "trial")]
+    (tmp_path / "trial").mkdir()
+    result = subprocess.run(trial, capture_output=True, text=True, check=False)
+    if result.returncode:
+        pytest.skip(f"needs the right to mount a loop device: {result.stderr.strip()}")
+    subprocess.run(["umount", str(tmp_path / "trial")], check=True)
+    return path
+
+
+def workspace(source: Path, root: Path, shards: Path) -> Layout:
+    layout = Layout(root)
+    publish_video(layout, "walk", source)
+    layout.shards_dir("default").parent.symlink_to(shards)
+    return layout
+
+
+def cut_power(layout: Layout, image: Path, copy: Path, *, report: str, synced: bool) -> None:
+    """Run `shard`, and copy the disk right after it has reported `report`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SHARD, str(layout.root), "yes" if synced else "no"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip() == report:
+            break
+    process.send_signal(signal.SIGSTOP)
+    shutil.copyfile(image, copy)
+    process.kill()
+    process.communicate()
+
+
+def damaged(directory: Path, report: str) -> list[str]:
+    """Return what was reported and is not whole."""
+    sealed = report == "sealed"
+    found = []
+    for segment in range(SEGMENTS if sealed else int(report)):
+        receipt = read_receipt(directory / "receipts" / f"walk-{segment:05d}.json")
+        tar = directory / f"walk-{segment:05d}.tar"
+        sha256 = sha256_file(tar) if tar.is_file() else None
+        if receipt is None or sha256 != receipt.file(".tar").sha256:
+            found.append(tar.name)
+    if sealed and (found or not verify_shards(directory).ok):
+        found.append("dataset.json")
+    return found
+
+
+@pytest.mark.parametrize("report", ["1", "3", "5", "sealed"])
+def test_after_a_power_cut_every_reported_shard_is_whole(source, expected, tmp_path, image, report):
+    copy = tmp_path / "copy.img"
+    with mounted(image, tmp_path / "disk") as disk:
+        layout = workspace(source, tmp_path / "root", disk)
+        cut_power(layout, image, copy, report=report, synced=True)
+    with mounted(copy, tmp_path / "replayed") as disk:
+        layout = workspace(source, tmp_path / "after", disk)
+        directory = layout.shards_dir("default")
+        assert damaged(directory, report) == []
+        build_shards(layout, ["walk"], params=PARAMS)
+        assert files_of(directory) == expected
+
+
+@pytest.mark.parametrize("report", ["3", "sealed"])
+def test_without_fsync_the_same_check_finds_damage(source, tmp_path, image, report):
+    copy = tmp_path / "copy.img"
+    with mounted(image, tmp_path / "disk") as disk:
+        layout = workspace(source, tmp_path / "root", disk)
+        cut_power(layout, image, copy, report=report, synced=False)
+    with mounted(copy, tmp_path / "replayed") as disk:
+        layout = workspace(source, tmp_path / "after", disk)
+        assert damaged(layout.shards_dir("default"), report)
