@@ -10,7 +10,9 @@ import pytest
 
 from wtours.cli import app
 
-COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
+COMMANDS = [
+    command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands
+]
 
 
 def wtours(*args: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
