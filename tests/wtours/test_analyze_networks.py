@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from fractions import Fraction
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -232,6 +233,7 @@ def test_without_detectron2_the_steps_are_named():
         parse_detector("detectron2:a.yaml,b.pkl").load("walk", rate=Fraction(1))
 
 
+@pytest.mark.filterwarnings("ignore")  # detectron2 uses what its own libraries deprecate
 @pytest.mark.medium
 @pytest.mark.skipif(
     not has("detectron2"), reason="detectron2 is not installed: build it from source"
@@ -239,8 +241,9 @@ def test_without_detectron2_the_steps_are_named():
 def test_a_detectron2_model_gives_what_its_own_predictor_gives(tmp_path, frames):
     import torch
 
-    model_zoo = import_module("detectron2.model_zoo")
-    settings = model_zoo.get_config("COCO-Detection/retinanet_R_50_FPN_1x.yaml")
+    zoo = Path(str(import_module("detectron2").__file__)).parent / "model_zoo" / "configs"
+    settings = import_module("detectron2.config").get_cfg()
+    settings.merge_from_file(str(zoo / "COCO-Detection" / "retinanet_R_50_FPN_1x.yaml"))
     settings.MODEL.DEVICE = "cpu"
     settings.MODEL.RETINANET.SCORE_THRESH_TEST = 0.05
     settings.MODEL.RETINANET.PRIOR_PROB = 0.06  # random weights that find something
