@@ -54,7 +54,7 @@ class _VideoWork:
 
     def seconds(self, params: ShardParams) -> float:
         """Return how much of the video is to be done."""
-        duration_us = self.video.receipt.facts["duration_us"]
+        duration_us: int = self.video.receipt.facts["duration_us"]
         starts_us = (segment * params.segment_us for segment in self.missing)
         return sum(min(params.segment_us, duration_us - start) for start in starts_us) / _US
 
