@@ -9,7 +9,7 @@ ROOT ?= data
 DETECTOR ?= detic
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-slow check format bench reproduce-table6
+.PHONY: help setup demo test test-fast test-slow check format bench fault-table reproduce-table6
 
 help:              ## Show this list
 	@grep -E '^[a-z0-9%-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ bench: $(INSTALLED) ## All benchmarks; each prints a table and writes benchmarks
 
 bench-%: $(INSTALLED) ## One benchmark, for example make bench-render
 	$(BIN)/python -m benchmarks.bench_$*
+
+fault-table: $(INSTALLED) ## The table of docs/reliability.md: each download fault, by wtours and by its peers
+	$(BIN)/python -m benchmarks.fault_table
 
 reproduce-table6: $(INSTALLED) ## Table 6 of the paper: download, analyze, report; MANIFEST= ROOT= DETECTOR= override
 	@# Code 3: some videos are missing, or no objects; the page says which, and why.
