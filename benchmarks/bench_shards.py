@@ -1,0 +1,199 @@
+"""What a clip costs, ours and others', and what `wtours shard` costs.
+
+    make bench-shards
+    python -m benchmarks.bench_shards --seconds 20 --peers /tmp/peers
+
+Processor time, not the clock, wherever programs are compared: other work on the machine then
+changes little. The peers are no dependencies:
+
+    pip install --no-deps --target /tmp/peers eva-decord pylance lance-namespace torchcodec
+"""
+
+import argparse
+import json
+import math
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks import shard_peers, shard_sources
+from benchmarks.report import Row, publish_rows
+from benchmarks.shard_index import write_made_up_set
+from benchmarks.shard_peers import GetClip
+
+NUM_CLIPS, ROUNDS = 40, 3
+AUTHORS_GOALS = {"walk_4k60": 300, "walk_720p60": 40}
+
+
+def main() -> int:
+    """Measure, print and write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=int, default=120, help="length of the videos")
+    parser.add_argument("--peers", type=Path, help="folder that the peers are installed in")
+    options = parser.parse_args()
+    if options.peers is not None:
+        sys.path.append(str(options.peers))
+    torch.set_num_threads(1)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="wtours-bench-") as name:
+        folder = Path(name)
+        for source in shard_sources.SOURCES:
+            video = shard_sources.source_video(source, options.seconds)
+            rows += _source_rows(source.video_id, video, options.seconds)
+            work = folder / source.video_id
+            shards, cost, idle = shard_sources.sharded(source, video, work)
+            rows += _shard_rows(source.video_id, video, cost, work)
+            rows.append(_shown(f"{source.video_id}: again, all done", idle.cpu_seconds, "CPU-s"))
+            rows += _clip_rows(source.video_id, video, shards, work)
+            shutil.rmtree(work)
+        rows += _index_rows(folder)
+    return publish_rows("shards", rows)
+
+
+def _source_rows(name: str, video: Path, seconds: int) -> list[Row]:
+    rate = video.stat().st_size * 8 / seconds / 1e6
+    return [_shown(f"{name}: {seconds} s of H.264", rate, "Mbit/s")]
+
+
+def _shard_rows(name: str, video: Path, cost: shard_sources.Cost, work: Path) -> list[Row]:
+    """Compare `wtours shard` with ffmpeg and tar, one thread each."""
+    peer = shard_sources.ffmpeg_then_tar(video, work / "ffmpeg")
+    shutil.rmtree(work / "ffmpeg")
+    return [
+        _at_most(f"{name}: wtours shard", cost.cpu_seconds / peer.cpu_seconds, 1, "x ffmpeg, tar"),
+        _shown(f"{name}: ffmpeg to JPEG, then tar", peer.cpu_seconds, "CPU-seconds"),
+        _at_most(f"{name}: wtours shard, peak memory", cost.peak_mib, 1024, "MiB"),
+    ]
+
+
+def _clip_rows(name: str, video: Path, shards: Path, work: Path) -> list[Row]:
+    """Compare a clip with others' ways, in one run; every other's way is a ratio to ours."""
+    tars_mb = sum(path.stat().st_size for path in shards.glob("*.tar")) / 1e6
+    ours, memory = _alternating(
+        shard_peers.ours(shards), shard_peers.from_memory(shards, NUM_CLIPS)
+    )
+    rows = [
+        _shown(f"{name}: a clip", ours * 1000, f"CPU-ms; {tars_mb:.0f} MB on disk"),
+        _at_most(f"{name}: a clip", ours / memory, 1.3, "x decoding and cropping in memory"),
+        _peer(
+            f"{name}: decord, the authors' way",
+            lambda: shard_peers.authors(video),
+            ours,
+            AUTHORS_GOALS[name],
+            f"{video.stat().st_size / 1e6:.0f} MB on disk",
+            num_clips=3,
+        ),
+    ]
+    if name != "walk_720p60":  # the shards are alike, so once is enough
+        return rows
+    lance = work / "lance"
+    reduced = shard_sources.reduced_video(video, work / "reduced.mp4")
+    rows += [
+        _peer(
+            f"{name}: plain webdataset with PIL",
+            lambda: shard_peers.plain_webdataset(shards),
+            ours,
+            1,
+            f"{tars_mb:.0f} MB on disk, in order",
+        ),
+        _peer(
+            f"{name}: Lance",
+            lambda: shard_peers.lance_table(shards, lance),
+            ours,
+            1,
+            "the same JPEGs",
+        ),
+        _peer(
+            f"{name}: torchcodec, 512 high, 1 s GOPs",
+            lambda: shard_peers.torchcodec_video(reduced),
+            ours,
+            1,
+            f"{reduced.stat().st_size / 1e6:.0f} MB on disk",
+        ),
+    ]
+    return rows
+
+
+def _index_rows(folder: Path) -> list[Row]:
+    """Open made-up sets of three million and of a few thousand frames, each in a fresh process."""
+    sizes = {"large": 300_600, "small": 1800}
+    measured = {}
+    for name, frames_per_video in sizes.items():
+        write_made_up_set(folder / name, num_videos=10, frames_per_video=frames_per_video)
+        runs = [
+            json.loads(
+                subprocess.run(
+                    [sys.executable, "-m", "benchmarks.shard_index", str(folder / name)],
+                    check=True,
+                    capture_output=True,
+                ).stdout
+            )
+            for _ in range(ROUNDS)
+        ]
+        measured[name] = {key: min(run[key] for run in runs) for key in runs[0]}
+    large, small = measured["large"], measured["small"]
+    what = f"{large['frames']:,} frames of 10 videos"
+    growth = large["find_seconds"] / small["find_seconds"]
+    return [
+        _at_most(f"{what}: open", large["open_seconds"] + large["list_seconds"], 2, "seconds"),
+        _at_most(f"{what}: peak memory of the process", large["peak_mib"], 300, "MiB"),
+        _at_most(f"{what}: first clip", large["first_clip_seconds"], 0.2, "seconds"),
+        _shown(f"{what}: to find a clip's frames", large["find_seconds"] * 1e6, "CPU-us"),
+        _at_most(f"{what}: to find a clip's frames", growth, 1.5, "x the same for 18,000 frames"),
+    ]
+
+
+def _alternating(*ways: GetClip) -> list[float]:
+    """Return the CPU-seconds of a clip each way: the best of some rounds taken in turn."""
+    best = [math.inf for _ in ways]
+    for _ in range(ROUNDS):
+        best = [
+            min(known, _cpu_seconds(way, NUM_CLIPS)) for known, way in zip(best, ways, strict=True)
+        ]
+    return best
+
+
+def _cpu_seconds(get_clip: GetClip, num_clips: int) -> float:
+    get_clip()
+    start = time.process_time()
+    for _ in range(num_clips):
+        get_clip()
+    return (time.process_time() - start) / num_clips
+
+
+def _peer(
+    name: str,
+    make: Callable[[], GetClip],
+    ours: float,
+    goal: float,
+    note: str,
+    num_clips: int = NUM_CLIPS,
+) -> Row:
+    """Return how many times the CPU-seconds of our clip another's takes; or why it is not known."""
+    try:
+        way = make()
+    except (ImportError, OSError, RuntimeError) as error:
+        reason = f"not measured: {' '.join(str(error).split())[:100]}"
+        return Row(name=name, value=math.nan, unit="x ours", goal=f">= {goal}", reason=reason)
+    value = min(_cpu_seconds(way, num_clips) for _ in range(1 if num_clips < 10 else ROUNDS))
+    ratio = value / ours
+    unit = f"x ours; {value * 1000:.0f} CPU-ms; {note}"
+    return Row(name=name, value=ratio, unit=unit, goal=f">= {goal}", holds=ratio >= goal)
+
+
+def _at_most(name: str, value: float, goal: float, unit: str) -> Row:
+    return Row(name=name, value=value, unit=unit, goal=f"<= {goal:g}", holds=value <= goal)
+
+
+def _shown(name: str, value: float, unit: str) -> Row:
+    return Row(name=name, value=value, unit=unit, reason="shown, no goal")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
