@@ -20,7 +20,7 @@ import typer
 from wtours import console
 from wtours.errors import MissingPackageError, WtoursError
 from wtours.executor import default_jobs
-from wtours.formats import Choice, Codec
+from wtours.formats import DEFAULT_MAX_HEIGHT, Choice, Codec
 from wtours.layout import Layout
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def download(
     ] = None,
     max_height: Annotated[
         int, typer.Option("--max-height", min=144, help="Lines of the picture; 2160 is full 4K.")
-    ] = 720,
+    ] = DEFAULT_MAX_HEIGHT,
     codec: Annotated[
         Codec | None, typer.Option("--codec", help="Insist on it.", show_default="any")
     ] = None,
@@ -226,6 +226,8 @@ def download(
             on_progress=on_progress,
         )
     console.say(f"{len(report.done)} downloaded, {len(report.skipped)} already there")
+    if max_height > DEFAULT_MAX_HEIGHT:
+        _say_smaller(report.skipped, max_height, Layout(root))
     _finish(report.failed, "not downloaded")
 
 
@@ -810,6 +812,18 @@ def main() -> NoReturn:
 
 def _say_choice(video_id: str, choice: Choice) -> None:
     console.warn(f"{video_id}: {choice.describe()}, {_size_text(choice)}, from {choice.source}")
+
+
+def _say_smaller(video_ids: Sequence[str], max_height: int, layout: Layout) -> None:
+    from wtours.videos import downloaded_videos
+
+    for video in downloaded_videos(layout, video_ids):
+        height = video.receipt.facts["height"]
+        if height < max_height:
+            console.warn(
+                f"{video.video_id}: there already with {height} lines; to fetch a larger one, "
+                f"remove {video.path.parent} first"
+            )
 
 
 def _show_plan(

@@ -128,3 +128,16 @@ def test_a_dry_run_says_what_would_be_fetched_and_fetches_nothing(tmp_path):
 def test_the_ten_walks_have_an_estimate(tmp_path):
     found = checks(list(load_manifest().videos), tmp_path)["disk"].found
     assert "about 25 GB still to fetch" in found
+
+
+def test_a_larger_picture_than_is_there_is_not_passed_over_in_silence(tmp_path):
+    write_clip(tmp_path / "x.mp4")
+    manifest = tmp_path / "walks.toml"
+    manifest.write_text(
+        'format = 1\nname = "m"\n[[video]]\nid = "a"\ntitle = "A"\nsources = ["file:x.mp4"]\n'
+    )
+    arguments = ["download", "--manifest", str(manifest), "--root", str(tmp_path / "root")]
+    assert CliRunner().invoke(cli.app, arguments).exit_code == 0
+    result = CliRunner().invoke(cli.app, [*arguments, "--max-height", "2160"])
+    assert result.exit_code == 0
+    assert "a: there already with 120 lines; to fetch a larger one" in result.stderr
