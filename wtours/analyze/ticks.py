@@ -59,13 +59,18 @@ class TickPicker(Generic[TimedFrame]):
 
     def push(self, frame: TimedFrame) -> list[TimedFrame]:
         """Return the picked frames that the next frame decides: none, one or two."""
-        picked = self._between(self._before, frame)
-        self._before = frame
-        return picked
+        before, self._before = self._before, frame
+        if before is not None and self._next_tick(before) == self._next_tick(frame):
+            return []
+        return self._between(before, frame)
 
     def finish(self) -> list[TimedFrame]:
         """Return the frame picked by a tick after the last frame, if any."""
         return self._between(self._before, None)
+
+    def _next_tick(self, frame: TimedFrame) -> int:
+        """Return the first tick at or after a frame, in whole numbers: most frames need no more."""
+        return -(-frame.pts_us * self._rate.numerator // (self._rate.denominator * _US))
 
     def _between(self, before: TimedFrame | None, after: TimedFrame | None) -> list[TimedFrame]:
         """Return the frames of the ticks in [before, after)."""
