@@ -1,5 +1,6 @@
 import io
 import itertools
+import multiprocessing
 import shutil
 import tarfile
 from pathlib import Path
@@ -151,6 +152,24 @@ def test_a_web_server_is_read_by_ranges_and_failures_are_tried_again(server, mon
         assert [content(clip) for clip in clips] == indexed(server.folder, **rule)
     assert ("two-00002.tar", "bytes=50000-99999") in server.asked
     assert all(asked is not None for _, asked in server.asked)
+
+
+def contents_of_part(url: str, part: int) -> list[tuple[str, tuple[int, ...], tuple[bytes, ...]]]:
+    order = StreamOrder(part=part, num_parts=2)
+    return [content(clip) for clip in stream_clips(url, clip_length=2, order=order, policy=QUICK)]
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"  # forking is what is tested
+)
+def test_worker_processes_stream_their_parts_also_after_the_parent_has(server, method):
+    here = [contents_of_part(server.url, part) for part in range(2)]
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        there = pool.starmap(contents_of_part, [(server.url, 0), (server.url, 1)])
+    assert there == here
+    assert all(here)
 
 
 @pytest.mark.medium
