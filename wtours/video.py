@@ -96,13 +96,18 @@ class Frame:
 class VideoReader:
     """An open video; use it as a context manager. Made by `open_video`.
 
+    Args:
+        path: The file.
+        threads: How many decode; 0: as many as there are cores. The frames do not depend on it.
+
     Attributes:
         metadata: What the container says.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, threads: int = 0) -> None:
         self._path = path
-        self._container = _open_container(path)
+        self._threads = threads
+        self._container = _open_container(path, threads)
         self._waiting: set[int] = set()  # pts of packets that no frame has come of yet
         try:
             _refuse_unsupported(path, self._container)
@@ -187,7 +192,7 @@ class VideoReader:
                 return
         # Opened anew, since some containers (AVI) cannot seek back to their first frame.
         self._container.close()
-        self._container = _open_container(self._path)
+        self._container = _open_container(self._path, self._threads)
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
         """Yield frames in increasing pts; undecodable packets are left out."""
@@ -203,7 +208,7 @@ class VideoReader:
         # decoder that is being drained gives nothing after an error. One thread holds none.
         seen_pts, undecoded = last_pts, {pts for pts in self._waiting if pts <= last_pts}
         self._container.close()
-        self._container = _open_container(self._path, threads=False)
+        self._container = _open_container(self._path, 1)
         with contextlib.suppress(av.error.FFmpegError):
             self._container.seek(last_pts, stream=self._stream, backward=True)
         for frame in self._decoded_once():
@@ -255,17 +260,17 @@ class VideoReader:
 
 
 @contextlib.contextmanager
-def open_video(path: Path) -> Iterator[VideoReader]:
-    """Open a video file for reading.
+def open_video(path: Path, *, threads: int = 0) -> Iterator[VideoReader]:
+    """Open a video file for reading; `threads` as in `VideoReader`.
 
     Raises:
         VideoError: it is missing, not a video, a playlist, HDR, or larger than MAX_PIXELS.
     """
-    with VideoReader(path) as reader:
+    with VideoReader(path, threads=threads) as reader:
         yield reader
 
 
-def _open_container(path: Path, *, threads: bool = True) -> InputContainer:
+def _open_container(path: Path, threads: int) -> InputContainer:
     if not path.is_file():
         raise VideoError(f"{path} is not a file; check the path")
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
@@ -277,7 +282,8 @@ def _open_container(path: Path, *, threads: bool = True) -> InputContainer:
             f"expected mp4, mov, mkv, webm, ts or avi"
         ) from error
     for stream in container.streams.video[:1]:
-        stream.thread_type = "AUTO" if threads else "NONE"
+        stream.thread_type = "AUTO" if threads != 1 else "NONE"
+        stream.codec_context.thread_count = threads
     return container
 
 
