@@ -28,9 +28,9 @@ class ViewDraws(NamedTuple):
     Boxes are (top, left, height, width) in pixels of the frame crop.
     """
 
-    global_box: Tensor  # (4,) int64
-    flip: Tensor  # () bool
-    global_colour: ColourDraws  # (T,)
+    global_boxes: Tensor  # (G, 4) int64
+    flips: Tensor  # (G,) bool
+    global_colour: ColourDraws  # (G, T)
     local_boxes: Tensor  # (L, T, 4) int64
     local_colour: ColourDraws  # (L, T)
 
@@ -40,18 +40,31 @@ def draw_views(
 ) -> ViewDraws:
     """Draw the views of one clip."""
     side = data.frame_crop_pixels
-    frames, crops = (data.clip_length,), (data.local_crops, data.clip_length)
+    crops = (data.local_crops, data.clip_length)
+    global_draws = [_draw_global(generator, data, augment)]
+    local_boxes = draw_boxes(generator, crops, height=side, width=side, scale=data.local_crop_scale)
+    local_colour = draw_colour(generator, crops, augment, augment.local_blur_probability)
+    # Last, so that a second view leaves the first one and the local crops as they are without it.
+    while len(global_draws) < data.global_crops:
+        global_draws.append(_draw_global(generator, data, augment))
+    boxes, flips, colours = zip(*global_draws, strict=True)
     return ViewDraws(
-        global_box=torch.from_numpy(
-            draw_boxes(generator, (), height=side, width=side, scale=data.global_crop_scale)
-        ),
-        flip=torch.tensor(bool(generator.random() < augment.flip_probability)),
-        global_colour=draw_colour(generator, frames, augment, augment.global_blur_probability),
-        local_boxes=torch.from_numpy(
-            draw_boxes(generator, crops, height=side, width=side, scale=data.local_crop_scale)
-        ),
-        local_colour=draw_colour(generator, crops, augment, augment.local_blur_probability),
+        global_boxes=torch.stack(boxes),
+        flips=torch.stack(flips),
+        global_colour=ColourDraws(*map(torch.stack, zip(*colours, strict=True))),
+        local_boxes=torch.from_numpy(local_boxes),
+        local_colour=local_colour,
     )
+
+
+def _draw_global(
+    generator: np.random.Generator, data: DataConfig, augment: AugmentConfig
+) -> tuple[Tensor, Tensor, ColourDraws]:
+    side, frames = data.frame_crop_pixels, (data.clip_length,)
+    box = draw_boxes(generator, (), height=side, width=side, scale=data.global_crop_scale)
+    flip = bool(generator.random() < augment.flip_probability)
+    colour = draw_colour(generator, frames, augment, augment.global_blur_probability)
+    return torch.from_numpy(box), torch.tensor(flip), colour
 
 
 def draw_boxes(
@@ -83,18 +96,20 @@ def draw_boxes(
 
 
 def make_global(frames: Tensor, draws: ViewDraws, *, pixels: int) -> Tensor:
-    """Return the global crop, (B, T, 3, pixels, pixels) float32, normalised.
+    """Return the global crops, (G, B, T, 3, pixels, pixels) float32, normalised.
 
     Args:
         frames: (B, T, 3, S, S) uint8, on any device.
         draws: Of B clips, on the CPU.
-        pixels: Side of the crop; bilinear without antialias, as in the released code.
+        pixels: Side of a crop; bilinear without antialias, as in the released code.
     """
     images = frames.float() / 255
-    rows, columns = _box_weights(draws.global_box, frames, pixels, kernel="bilinear")
-    columns = torch.where(draws.flip.to(frames.device)[:, None, None], columns.flip(1), columns)
-    crops = rows[:, None, None] @ images @ columns[:, None, None].transpose(-2, -1)
-    return _finish(crops, draws.global_colour)
+    crops = []
+    for boxes, flips in zip(draws.global_boxes.unbind(1), draws.flips.unbind(1), strict=True):
+        rows, columns = _box_weights(boxes, frames, pixels, kernel="bilinear")
+        columns = torch.where(flips.to(frames.device)[:, None, None], columns.flip(1), columns)
+        crops.append(rows[:, None, None] @ images @ columns[:, None, None].transpose(-2, -1))
+    return _finish(torch.stack(crops), _views_first(draws.global_colour))
 
 
 def make_local(frames: Tensor, draws: ViewDraws, *, pixels: int) -> Tensor:
@@ -112,8 +127,11 @@ def make_local(frames: Tensor, draws: ViewDraws, *, pixels: int) -> Tensor:
         crops.append(
             (rows[:, :, None] @ images @ columns[:, :, None].transpose(-2, -1)).clamp(0, 1)
         )
-    colour = ColourDraws(*(part.transpose(0, 1) for part in draws.local_colour))
-    return _finish(torch.stack(crops), colour)
+    return _finish(torch.stack(crops), _views_first(draws.local_colour))
+
+
+def _views_first(colour: ColourDraws) -> ColourDraws:
+    return ColourDraws(*(part.transpose(0, 1) for part in colour))
 
 
 def _box_weights(

@@ -2,7 +2,7 @@
 
 <run>/checkpoints/step-00000100/
     model.safetensors       student.*, teacher.*, center
-    optimizer.safetensors   <parameter>.exp_avg, .exp_avg_sq, .step
+    optimizer.safetensors   <parameter>.exp_avg, .exp_avg_sq, .step; of LARS .momentum_buffer
     state.json              step, config, and which data it was trained on
     receipt.json            bytes and sha256 of the three; written last
 
@@ -172,13 +172,11 @@ def load_state(checkpoint: Path, state: TrainState) -> None:
     state.teacher.load_state_dict(_with_prefix(tensors, "teacher."))
     state.center = tensors["center"]
     moments = load_file(checkpoint / OPTIMIZER, device=str(device))
-    for name, parameter in state.student.named_parameters():
-        if f"{name}.step" in moments:
-            state.optimizer.state[parameter] = {
-                "step": moments[f"{name}.step"].cpu(),  # where AdamW keeps it
-                "exp_avg": moments[f"{name}.exp_avg"],
-                "exp_avg_sq": moments[f"{name}.exp_avg_sq"],
-            }
+    parameters = dict(state.student.named_parameters())
+    for key, value in moments.items():
+        name, _, moment = key.rpartition(".")
+        # AdamW keeps its count on the CPU.
+        state.optimizer.state[parameters[name]][moment] = value.cpu() if moment == "step" else value
     state.step = read_state(checkpoint)[0]
 
 

@@ -55,6 +55,9 @@ class TrackingConfig(_Section):
 
     num_objects: Count = 3
     """Objects O per clip: attention heads drawn for each step."""
+    num_heads: Count | None = None
+    """Heads that the last block's queries and keys are split into to find objects (B.2: 16 or 32);
+    None: the backbone's own. The network itself is not changed."""
     sinkhorn: bool = True
     """Refine the object prototypes with Sinkhorn-Knopp (equations 4 and 5); false: equation 3."""
     epsilon: Positive = 0.05
@@ -65,9 +68,9 @@ class TrackingConfig(_Section):
     """L2-normalise the patch tokens Z before equations 4 and 5."""
     marginals: Literal["patch", "paper"] = "patch"
     """Assignment rows sum to 1 for each patch (released code) or to 1/n (paper)."""
-    mask: Literal["binary", "soft", "literal"] = "binary"
+    mask: Literal["binary", "soft", "literal", "random_blocks"] = "binary"
     """Object masks: where a map is above its mean (released code), the map divided by its maximum,
-    or equation 7 to the letter."""
+    or equation 7 to the letter; or blocks drawn at random for each object and frame."""
     attention_scale: Literal["head", "width"] = "head"
     """What the attention that finds objects is divided by: sqrt(D / heads) as in the network, or
     sqrt(D) as in equation 1."""
@@ -80,8 +83,9 @@ class LossConfig(_Section):
     """Local crops, from the first, that the loss leaves out (1 in the released code)."""
     object_weights: Literal["carry", "mean"] = "carry"
     """Weights of the objects: as the released code's carried sum, or equal."""
-    reduction: Literal["mean", "sum"] = "mean"
-    """Mean over objects and crops (released code) or the paper's sums."""
+    reduction: Literal["mean", "sum", "pairs"] = "mean"
+    """Half the mean over objects and half that over crops (released code), the paper's sums, or the
+    mean over all pairs of a teacher's and a student's view (DINO)."""
     teacher_centering: Literal["mean", "sinkhorn"] = "mean"
     """Teacher outputs centred by a moving mean, or by Sinkhorn-Knopp over the global batch."""
     sinkhorn_iterations: Count = 3
@@ -115,10 +119,12 @@ class DataConfig(_Section):
     """Side of the square that each frame of a clip is first reduced to."""
     frame_crop_scale: Scale = (0.2, 1.0)
     """Share of the frame's area in that first crop: one box per clip."""
+    global_crops: Literal[1, 2] = 1
+    """Global views of a clip; with 2, the teacher of one view teaches the student of the other."""
     global_crop_pixels: Count = 224
-    """Side of the global crop."""
+    """Side of a global crop."""
     global_crop_scale: Scale = (0.4, 1.0)
-    """Share of the first crop's area in the global crop: one box per clip."""
+    """Share of the first crop's area in a global crop: one box per clip."""
     local_crops: Count = 6
     """Local crops of each frame."""
     local_crop_pixels: Count = 112
@@ -139,7 +145,7 @@ class AugmentConfig(_Section):
     """Photometric changes, redrawn for each frame of each crop; and the flip."""
 
     flip_probability: Share = 0.5
-    """Horizontal flip of the global crop: one draw per clip."""
+    """Horizontal flip of a global crop: one draw per clip."""
     jitter_probability: Share = 0.8
     """Colour jitter at all."""
     brightness: NonNegative = 0.4
@@ -161,10 +167,13 @@ class AugmentConfig(_Section):
 class OptimConfig(_Section):
     """Length of the run, optimiser and schedules."""
 
-    name: Literal["adamw"] = "adamw"
-    """The optimiser."""
+    name: Literal["adamw", "lars"] = "adamw"
+    """The optimiser: AdamW (released code), or LARS (paper) with momentum .9 and trust .001."""
     global_batch_size: Count = 128
     """Clips in a step on all ranks together; a multiple of the number of ranks."""
+    accumulation_steps: Count = 1
+    """Parts in which the networks see a rank's clips of a step, to need less memory; at most one
+    for each clip."""
     epochs: Positive = 100
     """Length of the run; an epoch is clips_per_epoch // global_batch_size steps."""
     steps: Count | None = None
@@ -209,6 +218,8 @@ class TrainConfig(_Section):
 
     seed: WholeNumber = 0
     """Everything random follows from this, the purpose and the step or clip position."""
+    method: Literal["dora", "dino"] = "dora"
+    """DORA, or DINO: DORA without tracking and masks; the preset `dino` has what goes with it."""
     model: ModelConfig = ModelConfig()
     """Backbone and head."""
     tracking: TrackingConfig = TrackingConfig()
@@ -231,8 +242,12 @@ class TrainConfig(_Section):
                 f"loss.local_crops_skipped ({self.loss.local_crops_skipped}) must not be above "
                 f"data.local_crops ({self.data.local_crops})"
             )
-        if self.loss.reduction == "sum" and self.loss.object_weights == "carry":
-            raise ValueError("loss.reduction=sum goes only with loss.object_weights=mean")
+        if self.loss.reduction != "mean" and self.loss.object_weights == "carry":
+            raise ValueError(
+                f"loss.reduction={self.loss.reduction} goes only with loss.object_weights=mean"
+            )
+        if self.method == "dino" and self.data.global_crops != 2:
+            raise ValueError("method=dino needs data.global_crops=2: it teaches a view by another")
         if self.optim.warmup_epochs > self.optim.epochs:
             raise ValueError(
                 f"optim.warmup_epochs ({self.optim.warmup_epochs:g}) must not be above "
@@ -253,7 +268,8 @@ def parse_config(value: Any) -> TrainConfig:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
-        detail = f"{key}={first['input']!r}: {message}" if key.count(".") else message
+        is_field = bool(key) and not isinstance(first["input"], Mapping)
+        detail = f"{key}={first['input']!r}: {message}" if is_field else message
         raise UsageError(f"config: {detail}") from error
 
 

@@ -1,7 +1,8 @@
-"""One step of DORA: teacher, tracking, masks, student, loss."""
+"""One step of DORA or DINO: the teacher's lesson (tracking, masks, targets), the student's loss."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from training.loss import (
 from training.sinkhorn import sinkhorn_teacher, unchanged
 from training.teacher import Network
 from training.tracking import TrackingSettings, apply_masks, object_masks, track_objects
-from training.vit import encode_with_attention
+from training.vit import encode, encode_with_attention
 
 
 @dataclass(frozen=True)
@@ -26,20 +27,47 @@ class Views:
     """What the networks see of B clips, normalised.
 
     Attributes:
-        global_clip: (B, T, 3, H, W), one crop per clip.
+        global_clips: (G, B, T, 3, H, W), G = 1 or 2 crops of each clip.
         local_crops: (L, B, T, 3, s, s).
     """
 
-    global_clip: Tensor
+    global_clips: Tensor
     local_crops: Tensor
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the teacher has to say of B clips; without gradients.
+
+    Attributes:
+        targets: (G, B, T, K) float32, its probabilities for each global view.
+        masks: (G, B, O, T, N) what the student sees of each global view; None: all of it.
+        center: (K,) the centre to use in the next step.
+        entropy: Mean entropy of the probabilities, nats.
+        mean_entropy: Entropy of the mean probabilities, nats.
+        mask_coverage: Mean of the masks.
+    """
+
+    targets: Tensor
+    masks: Tensor | None
+    center: Tensor
+    entropy: Tensor
+    mean_entropy: Tensor
+    mask_coverage: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoraSettings:
     """The method's constants; the defaults are those of the released code."""
 
+    method: Literal["dora", "dino"] = "dora"
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     loss: LossSettings = field(default_factory=LossSettings)
+
+    @property
+    def finds_objects(self) -> bool:
+        """Whether the masks come from the teacher's attention."""
+        return self.method == "dora" and self.tracking.mask != "random_blocks"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,91 +82,137 @@ class Ranks:
 ONE_RANK = Ranks()
 
 
-def dora_step_loss(
-    student: nn.Module,
+@torch.no_grad()
+def teach(  # noqa: PLR0913 - networks, clips, and what the step has scheduled and drawn
     teacher: Network,
-    views: Views,
+    clips: Tensor,
     *,
     settings: DoraSettings,
     center: Tensor,
     teacher_temp: float,
-    heads: Tensor,
+    heads: Tensor | None = None,
+    masks: Tensor | None = None,
+    num_parts: int = 1,
     ranks: Ranks = ONE_RANK,
-) -> LossParts:
-    """Return the loss of this rank's clips; its mean over ranks is that of the global batch.
+) -> Lesson:
+    """Return the teacher's lesson on all of this rank's clips of a step.
+
+    Whatever looks at the batch (the threshold of the masks, the centre, the balanced teacher, a
+    batch norm in the head) looks at all of it, in however many parts the backbone sees it.
+
+    Args:
+        teacher: The student's moving average.
+        clips: (G, B, T, 3, H, W) global views.
+        settings: The method's constants.
+        center: (K,) float32, the centre before this step.
+        teacher_temp: Softmax temperature, > 0.
+        heads: (O,) int64 from `draw_heads`, the same on every rank; for `settings.finds_objects`.
+        masks: (G, B, O, T, N) drawn beforehand, for random blocks.
+        num_parts: Parts in which the clips go through the backbone.
+        ranks: Reductions over ranks.
+    """
+    every = clips.flatten(0, 1)
+    looks = [
+        _look(teacher, part, heads, settings)
+        for part in every.tensor_split(min(num_parts, len(every)))
+    ]
+    logits = teacher.head(torch.cat([tokens for tokens, _ in looks])).reshape(*clips.shape[:3], -1)
+    maps = [part for _, part in looks if part is not None]
+    if maps:
+        found = object_masks(torch.cat(maps), mask=settings.tracking.mask, all_mean=ranks.all_mean)
+        masks = found.reshape(*clips.shape[:2], *found.shape[1:])
+    # Temperatures of 0.04 leave a half-precision logit no digits: the targets are float32.
+    with torch.autocast(center.device.type, enabled=False):
+        targets = _targets(logits, center, teacher_temp, settings.loss, ranks)
+        momentum = settings.loss.center_momentum
+        return Lesson(
+            targets=targets,
+            masks=masks,
+            center=update_center(center, logits, momentum=momentum, all_mean=ranks.all_mean),
+            entropy=entropy(targets).mean(),
+            mean_entropy=entropy(targets.flatten(0, -2).mean(dim=0)),
+            mask_coverage=center.new_ones(()) if masks is None else masks.mean(),
+        )
+
+
+def learn(student: nn.Module, views: Views, lesson: Lesson, settings: DoraSettings) -> LossParts:
+    """Return the loss of these clips; its mean over ranks and parts is that of the global batch.
+
+    With two global views the teacher's answer to the one is what the student is to say of the
+    other (equation 8), and the local crops answer to both (equation 9).
 
     Args:
         student: A `Network`, or DDP around one; called once.
-        teacher: Its moving average.
-        views: The step's clips.
+        views: The clips.
+        lesson: Of the same clips.
         settings: The method's constants.
-        center: (K,) float32, the centre before this step.
-        teacher_temp: Softmax temperature of the teacher, > 0.
-        heads: (O,) int64 from `draw_heads`, the same on every rank.
-        ranks: Reductions over ranks.
     """
-    masked_clips, teacher_logits, coverage = discover_and_mask(
-        teacher, views.global_clip, heads, settings.tracking, ranks
-    )
+    clips = views.global_clips.flatten(0, 1)
+    seen = clips[None] if lesson.masks is None else apply_masks(clips, lesson.masks.flatten(0, 1))
     # The skipped crops would not enter the loss: the student need not see them.
     local_crops = views.local_crops[settings.loss.local_crops_skipped :]
-    student_masked, student_local = student(masked_clips, local_crops if len(local_crops) else None)
+    student_masked, student_local = student(seen, local_crops if len(local_crops) else None)
 
-    # Temperatures of 0.04 leave a half-precision logit no digits: the loss is float32.
-    with torch.autocast(center.device.type, enabled=False):
-        targets = _targets(teacher_logits, center, teacher_temp, settings.loss, ranks)
-        temp = settings.loss.student_temp
-        masked = distillation_loss(student_masked, targets, student_temp=temp)
+    temp = settings.loss.student_temp
+    with torch.autocast(clips.device.type, enabled=False):
+        of_the_other_view = lesson.targets.flip(0).flatten(0, 1)
+        masked = distillation_loss(student_masked, of_the_other_view, student_temp=temp)
         local = masked.new_zeros((0, masked.shape[1]))
         if student_local is not None:
-            local = distillation_loss(student_local, targets, student_temp=temp)
+            # Cross-entropy is linear in its target: against the mean it is the mean over views.
+            local = distillation_loss(student_local, lesson.targets.mean(dim=0), student_temp=temp)
         return LossParts(
-            total=combine(masked, local, settings.loss),
+            total=combine(masked, local, settings.loss, global_views=len(views.global_clips)),
             masked=masked.detach().mean(),
             local=local.detach().mean(),
-            teacher_entropy=entropy(targets).mean(),
-            teacher_mean_entropy=entropy(targets.flatten(0, -2).mean(dim=0)),
-            mask_coverage=coverage,
-            center=update_center(
-                center,
-                teacher_logits,
-                momentum=settings.loss.center_momentum,
-                all_mean=ranks.all_mean,
+            teacher_entropy=lesson.entropy,
+            teacher_mean_entropy=lesson.mean_entropy,
+            mask_coverage=lesson.mask_coverage,
+            center=lesson.center,
+        )
+
+
+def in_parts(views: Views, lesson: Lesson, num_parts: int) -> Iterator[tuple[Views, Lesson]]:
+    """Yield the clips and their lesson in parts of as equal a size as can be, none empty."""
+    num_clips = views.global_clips.shape[1]
+    for some in torch.arange(num_clips).tensor_split(min(num_parts, num_clips)):
+        part = slice(int(some[0]), int(some[-1]) + 1)
+        yield (
+            Views(views.global_clips[:, part], views.local_crops[:, part]),
+            replace(
+                lesson,
+                targets=lesson.targets[:, part],
+                masks=None if lesson.masks is None else lesson.masks[:, part],
             ),
         )
 
 
-@torch.no_grad()
-def discover_and_mask(
-    teacher: Network, clip: Tensor, heads: Tensor, settings: TrackingSettings, ranks: Ranks
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the masked clips (O, B, T, 3, H, W), the teacher's logits (B, T, K) and the coverage.
-
-    Args:
-        teacher: The network that finds and tracks.
-        clip: (B, T, 3, H, W).
-        heads: (O,) int64.
-        settings: How objects are found and masked.
-        ranks: Reductions over ranks.
-    """
+def _look(
+    teacher: Network, clips: Tensor, heads: Tensor | None, settings: DoraSettings
+) -> tuple[Tensor, Tensor | None]:
+    """Return CLS tokens (M * T, D) of M clips and, if they are looked for, maps (M, O, T, N)."""
+    frames = clips.flatten(0, 1)
+    if heads is None or not settings.finds_objects:
+        return encode(teacher.backbone, frames), None
+    tracking = settings.tracking
     features = encode_with_attention(
-        teacher.backbone, clip.flatten(0, 1), attention_scale=settings.attention_scale
+        teacher.backbone,
+        frames,
+        num_heads=tracking.num_heads,
+        attention_scale=tracking.attention_scale,
     )
-    logits = teacher.head(features.cls_token).reshape(*clip.shape[:2], -1)
-    maps = track_objects(features, heads, clip_length=clip.shape[1], settings=settings)
-    masks = object_masks(maps, mask=settings.mask, all_mean=ranks.all_mean)
-    return apply_masks(clip, masks), logits, masks.mean()
+    maps = track_objects(features, heads, clip_length=clips.shape[1], settings=tracking)
+    return features.cls_token, maps
 
 
-@torch.no_grad()
 def _targets(
     logits: Tensor, center: Tensor, temp: float, settings: LossSettings, ranks: Ranks
 ) -> Tensor:
-    """Return the teacher's probabilities, (B, T, K) float32."""
+    """Return the teacher's probabilities, (G, B, T, K) float32."""
     if settings.teacher_centering == "mean":
         return teacher_probabilities(logits, center, temp=temp)
     balanced = sinkhorn_teacher(
-        logits.flatten(0, 1),
+        logits.flatten(0, -2),
         temp=temp,
         iterations=settings.sinkhorn_iterations,
         all_sum=ranks.all_sum,

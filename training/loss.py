@@ -24,7 +24,8 @@ class LossSettings:
         object_weights: "carry": 1 + 1/T + 1/T^2 ... for the first object down to 1 for the last;
             "mean": all objects alike.
         reduction: "mean": half the mean over objects plus half the mean over local crops;
-            "sum": the sums over objects and over crops (equations 8 to 10).
+            "sum": the sums over objects, crops and views (equations 8 to 10); "pairs": the mean
+            over all pairs of a teacher's and a student's view, as in DINO.
     """
 
     student_temp: float = 0.1
@@ -33,11 +34,13 @@ class LossSettings:
     sinkhorn_iterations: int = 3
     local_crops_skipped: int = 1
     object_weights: Literal["carry", "mean"] = "carry"
-    reduction: Literal["mean", "sum"] = "mean"
+    reduction: Literal["mean", "sum", "pairs"] = "mean"
 
     def __post_init__(self) -> None:
-        if self.reduction == "sum" and self.object_weights == "carry":
-            raise ValueError('reduction "sum" takes all objects alike: set object_weights "mean"')
+        if self.reduction != "mean" and self.object_weights == "carry":
+            raise ValueError(
+                f'reduction "{self.reduction}" takes all objects alike: set object_weights "mean"'
+            )
 
 
 @dataclass(frozen=True)
@@ -138,17 +141,23 @@ def object_weights(num_objects: int, clip_length: int, kind: Literal["carry", "m
     return torch.tensor(carried) / num_objects
 
 
-def combine(masked: Tensor, local: Tensor, settings: LossSettings) -> Tensor:
+def combine(
+    masked: Tensor, local: Tensor, settings: LossSettings, *, global_views: int = 1
+) -> Tensor:
     """Return the loss, a scalar, of the cross-entropies of all views and frames.
 
     Args:
-        masked: (O, T).
-        local: (L, T) of the local crops that count; L may be 0, then the masked part stands alone.
+        masked: (O, T), mean over the global views.
+        local: (L, T) of the local crops that count, mean over the teacher's views; L may be 0, then
+            the masked part stands alone.
         settings: Weights and reduction.
+        global_views: Number of global views: the paper's sums have a term for each.
     """
     num_objects, clip_length = masked.shape
     if settings.reduction == "sum":
-        return (masked.sum(dim=0) + local.sum(dim=0)).mean()
+        return global_views * (masked.sum(dim=0) + local.sum(dim=0)).mean()
+    if settings.reduction == "pairs":
+        return torch.cat([masked, local]).mean()
     weights = object_weights(num_objects, clip_length, settings.object_weights).to(masked)
     by_object = masked.mean(dim=1)
     if len(local):

@@ -34,12 +34,7 @@ def build_network(config: TrainConfig) -> Network:
     ):
         if pixels % patch:
             raise UsageError(f"{name} ({pixels}) must be a multiple of the patch size ({patch})")
-    heads = num_heads(backbone)
-    if config.tracking.num_objects > heads:
-        raise UsageError(
-            f"tracking.num_objects ({config.tracking.num_objects}) must not be above the "
-            f"backbone's {heads} attention heads"
-        )
+    _check_heads(backbone, config)
     head = DinoHead(
         backbone.embed_dim,
         model.num_prototypes,
@@ -48,6 +43,24 @@ def build_network(config: TrainConfig) -> Network:
         norm_last_layer=model.norm_last_layer,
     )
     return Network(backbone, head)
+
+
+def object_heads(backbone: VisionTransformer, config: TrainConfig) -> int:
+    """Return the heads in which objects are looked for: the last block's, or as it is split."""
+    return config.tracking.num_heads or num_heads(backbone)
+
+
+def _check_heads(backbone: VisionTransformer, config: TrainConfig) -> None:
+    tracking, heads = config.tracking, object_heads(backbone, config)
+    if backbone.embed_dim % heads:
+        raise UsageError(
+            f"tracking.num_heads ({heads}) must divide the backbone's width ({backbone.embed_dim})"
+        )
+    if tracking.mask != "random_blocks" and tracking.num_objects > heads:
+        raise UsageError(
+            f"tracking.num_objects ({tracking.num_objects}) must not be above the backbone's "
+            f"{heads} attention heads; tracking.num_heads splits its last block into more"
+        )
 
 
 def num_heads(backbone: VisionTransformer) -> int:

@@ -1,19 +1,36 @@
 """The optimiser: parameter groups, gradient clipping, the last layer's freeze."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from timm.optim.lars import Lars
 from torch import Tensor, nn
 
 LAST_LAYER = "last_layer"
+LARS_MOMENTUM = 0.9
+"""Of the gradients; with LARS' trust coefficient of .001, as in DINO's option of the same name."""
 
 
-def build_adamw(model: nn.Module) -> torch.optim.AdamW:
-    """Return AdamW over the trainable parameters, in two groups: with and without weight decay.
+def build_optimizer(model: nn.Module, name: Literal["adamw", "lars"]) -> torch.optim.Optimizer:
+    """Return an optimiser over the trainable parameters in two groups, see `parameter_groups`.
 
-    As in the released code, biases and one-dimensional parameters have none. The learning rate and
+    LARS (You et al. 2017) is SGD with momentum whose step is, for each parameter that has weight
+    decay, in proportion to the parameter's norm; the others take SGD's step. The learning rate and
     the decay are set at each step by `set_lr_and_weight_decay`.
+    """
+    groups = parameter_groups(model)
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=0.0)
+    for group in groups:  # also at a weight decay of 0, where timm would leave it to SGD
+        group["always_adapt"] = group["decays"]
+    return Lars(groups, lr=0.0, momentum=LARS_MOMENTUM)
+
+
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Return the trainable parameters in two groups: with and without weight decay.
+
+    As in the released code, biases and one-dimensional parameters have none.
     """
     decayed: list[nn.Parameter] = []
     undecayed: list[nn.Parameter] = []
@@ -21,11 +38,10 @@ def build_adamw(model: nn.Module) -> torch.optim.AdamW:
         if parameter.requires_grad:
             is_vector = name.endswith(".bias") or parameter.ndim <= 1
             (undecayed if is_vector else decayed).append(parameter)
-    groups = [
+    return [
         {"params": decayed, "weight_decay": 0.0, "decays": True},
         {"params": undecayed, "weight_decay": 0.0, "decays": False},
     ]
-    return torch.optim.AdamW(groups, lr=0.0)
 
 
 def set_lr_and_weight_decay(

@@ -23,7 +23,7 @@ from training.data import ClipViews, batches, open_clips, steps_in_epoch
 from training.distributed import World, barrier, joined_world
 from training.metrics import StepClock
 from training.networks import build_network
-from training.optim import build_adamw
+from training.optim import build_optimizer
 from training.presets import PRESETS, resolve_config
 from training.randomness import derived_seed
 from training.run import Resume, opened_run
@@ -163,7 +163,7 @@ def build_state(config: TrainConfig, world: World) -> TrainState:
     return TrainState(
         student=student,
         teacher=make_teacher(student),
-        optimizer=build_adamw(student),
+        optimizer=build_optimizer(student, config.optim.name),
         center=torch.zeros(config.model.num_prototypes, device=world.device),
         step=0,
     )

@@ -1,18 +1,21 @@
 """One step of training: views, loss, gradients, optimiser, teacher."""
 
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from training.augment import make_global, make_local
+from training.blocks import block_masks
 from training.checkpoint import TrainState
 from training.config import TrainConfig
 from training.data import Batch
 from training.distributed import World, all_max, all_mean, all_sum
-from training.dora import DoraSettings, Ranks, Views, dora_step_loss
+from training.dora import DoraSettings, Lesson, Ranks, Views, in_parts, learn, teach
 from training.loss import LossParts, LossSettings
-from training.networks import num_heads
+from training.networks import object_heads
 from training.optim import (
     clip_gradients,
     drop_last_layer_gradients,
@@ -75,37 +78,84 @@ def compute_gradients(
     """
     frames = batch.frames.to(world.device, non_blocking=True)
     views = Views(
-        global_clip=make_global(frames, batch.draws, pixels=config.data.global_crop_pixels),
+        global_clips=make_global(frames, batch.draws, pixels=config.data.global_crop_pixels),
         local_crops=make_local(frames, batch.draws, pixels=config.data.local_crop_pixels),
-    )
-    heads = draw_heads(
-        num_heads(state.student.backbone),
-        config.tracking.num_objects,
-        torch_generator(config.seed, "heads", state.step),
     )
     # Stochastic depth draws from torch's global generators.
     torch.manual_seed(derived_seed(config.seed, "drop_path", state.step, world.rank))
     state.optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(
-        world.device.type, torch.bfloat16, enabled=config.optim.precision == "bfloat16"
-    ):
-        parts = dora_step_loss(
-            replica,
-            state.teacher,
-            views,
-            settings=method_settings(config),
-            center=state.center,
-            teacher_temp=now.teacher_temp,
-            heads=heads.to(world.device),
-            ranks=RANKS,
-        )
-    parts.total.backward()  # type: ignore[no-untyped-call]
+    with _autocast(config, world):
+        lesson = _teach(state, views, batch.positions, now, config)
+    parts = _backward(replica, views, lesson, config, world)
     norm = clip_gradients(
         state.student.parameters(), max_norm=config.optim.clip_grad, by=config.optim.clip_grad_by
     )
     if not now.train_last_layer:
         drop_last_layer_gradients(state.student)
     return Gradients(parts, norm)
+
+
+def _teach(
+    state: TrainState, views: Views, positions: Tensor, now: StepSettings, config: TrainConfig
+) -> Lesson:
+    """Return the teacher's lesson, with what is drawn for the step or for each clip's position."""
+    settings, clips = method_settings(config), views.global_clips
+    heads = masks = None
+    if settings.finds_objects:
+        generator = torch_generator(config.seed, "heads", state.step)
+        heads = draw_heads(
+            object_heads(state.student.backbone, config), settings.tracking.num_objects, generator
+        ).to(clips.device)
+    elif settings.method == "dora":
+        patch = state.student.backbone.patch_embed.patch_size[0]
+        masks = block_masks(
+            config.seed,
+            positions,
+            shape=(len(clips), settings.tracking.num_objects, clips.shape[2]),
+            grid=(clips.shape[-2] // patch, clips.shape[-1] // patch),
+        ).to(clips.device)
+    return teach(
+        state.teacher,
+        clips,
+        settings=settings,
+        center=state.center,
+        teacher_temp=now.teacher_temp,
+        heads=heads,
+        masks=masks,
+        num_parts=config.optim.accumulation_steps,
+        ranks=RANKS,
+    )
+
+
+def _backward(
+    replica: nn.Module, views: Views, lesson: Lesson, config: TrainConfig, world: World
+) -> LossParts:
+    """Add up the student's gradients over the parts of a step; return the loss of all its clips."""
+    num_clips = views.global_clips.shape[1]
+    parts = list(in_parts(views, lesson, config.optim.accumulation_steps))
+    values = []
+    for number, (some_views, some_lesson) in enumerate(parts, 1):
+        with _exchange(replica, now=number == len(parts)):
+            with _autocast(config, world):
+                part = learn(replica, some_views, some_lesson, method_settings(config))
+            share = some_views.global_clips.shape[1] / num_clips
+            (part.total * share).backward()  # type: ignore[no-untyped-call]
+        values.append(torch.stack([part.total.detach(), part.masked, part.local]) * share)
+    total, masked, local = torch.stack(values).sum(dim=0)
+    return replace(part, total=total, masked=masked, local=local)
+
+
+def _exchange(replica: nn.Module, *, now: bool) -> AbstractContextManager[object]:
+    """Return the context in which ranks exchange gradients `now`, or only add up their own."""
+    if now or not isinstance(replica, DistributedDataParallel):
+        return nullcontext()
+    return replica.no_sync()
+
+
+def _autocast(config: TrainConfig, world: World) -> torch.autocast:
+    return torch.autocast(
+        world.device.type, torch.bfloat16, enabled=config.optim.precision == "bfloat16"
+    )
 
 
 def apply_gradients(state: TrainState, gradients: Gradients, now: StepSettings) -> None:
@@ -121,6 +171,7 @@ def method_settings(config: TrainConfig) -> DoraSettings:
     """Return the method's constants of a config."""
     tracking, loss = config.tracking, config.loss
     return DoraSettings(
+        method=config.method,
         tracking=TrackingSettings(**tracking.model_dump()),
         loss=LossSettings(
             **loss.model_dump(

@@ -24,6 +24,7 @@ class TrackingSettings:
 
     Attributes:
         num_objects: Objects O, each from one attention head drawn at random.
+        num_heads: Heads that queries and keys are split into to find objects; None: the network's.
         attention_scale: What the attention that finds objects is divided by: "head", as in the
             network, or "width", the letter of equation 1.
         sinkhorn: Whether prototypes are refined (equation 6), or track as they are (equation 3).
@@ -32,17 +33,19 @@ class TrackingSettings:
         patch_norm: Whether patch tokens are L2-normalised before they are assigned.
         marginals: "patch": each patch sums to 1; "paper": to 1/N (then the maps are almost flat).
         mask: "binary": where the map is above its mean; "soft": the map divided by its maximum;
-            "literal": the map itself, equation 7 (then the masked frames are almost black).
+            "literal": the map itself, equation 7 (then the masked frames are almost black);
+            "random_blocks": not from the maps, see `training.blocks`.
     """
 
     num_objects: int = 3
+    num_heads: int | None = None
     attention_scale: Literal["head", "width"] = "head"
     sinkhorn: bool = True
     epsilon: float = 0.05
     iterations: int = 30
     patch_norm: bool = True
     marginals: Literal["patch", "paper"] = "patch"
-    mask: Literal["binary", "soft", "literal"] = "binary"
+    mask: Literal["binary", "soft", "literal", "random_blocks"] = "binary"
 
 
 def draw_heads(num_heads: int, num_objects: int, generator: torch.Generator) -> Tensor:
@@ -135,7 +138,7 @@ def mask_threshold(maps: Tensor, *, all_mean: Callable[[Tensor], Tensor] = uncha
 def object_masks(
     maps: Tensor,
     *,
-    mask: Literal["binary", "soft", "literal"],
+    mask: Literal["binary", "soft", "literal", "random_blocks"],
     all_mean: Callable[[Tensor], Tensor] = unchanged,
 ) -> Tensor:
     """Return what each patch is multiplied by, (B, O, T, N) float32 in [0, 1].
@@ -144,13 +147,18 @@ def object_masks(
         maps: (B, O, T, N) from `track`.
         mask: See `TrackingSettings.mask`.
         all_mean: Mean of a tensor over ranks; used by "binary" only.
+
+    Raises:
+        ValueError: "random_blocks".
     """
     if mask == "binary":
         threshold = mask_threshold(maps, all_mean=all_mean)
         return (F.normalize(maps, dim=-1) > threshold[None, :, :, None]).float()
     if mask == "soft":
         return maps / maps.amax(dim=-1, keepdim=True)
-    return maps
+    if mask == "literal":
+        return maps
+    raise ValueError(f"masks {mask!r} are not made from maps")
 
 
 def apply_masks(clip: Tensor, masks: Tensor) -> Tensor:

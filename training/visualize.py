@@ -23,7 +23,7 @@ from training.data import open_clips
 from training.decoding import crop_center
 from training.evaluate import run_dir_of
 from training.features import normalised, resize_for
-from training.networks import num_heads
+from training.networks import object_heads
 from training.overlay import Picture, Row, draw_grid, overlay, stretched
 from training.randomness import torch_generator
 from training.step import method_settings
@@ -88,8 +88,11 @@ def visualize_clips(
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backbone = network.backbone.to(device)
     settings = method_settings(config).tracking
+    available = object_heads(backbone, config)
     heads, _ = draw_heads(
-        num_heads(backbone), settings.num_objects, torch_generator(config.seed, "visualize")
+        available,
+        min(settings.num_objects, available),  # random blocks can be more
+        torch_generator(config.seed, "visualize"),
     ).sort()
     crop_pixels = config.data.global_crop_pixels
     facts = {
@@ -180,7 +183,9 @@ def attend(
         heads: (O,) int64, the heads that find the objects.
         settings: Of the run; whether it refined prototypes is left out of account.
     """
-    features = encode_with_attention(backbone, frames, attention_scale=settings.attention_scale)
+    features = encode_with_attention(
+        backbone, frames, num_heads=settings.num_heads, attention_scale=settings.attention_scale
+    )
     plain, refined = (
         track_objects(
             features,

@@ -104,6 +104,7 @@ def encode_with_attention(
     backbone: VisionTransformer,
     images: Tensor,
     *,
+    num_heads: int | None = None,
     attention_scale: Literal["head", "width"] = "head",
 ) -> TokenFeatures:
     """Return tokens, and queries, keys and CLS attention of the last block.
@@ -115,6 +116,8 @@ def encode_with_attention(
     Args:
         backbone: From `build_backbone`.
         images: (B, 3, H, W), H and W multiples of the patch size.
+        num_heads: Heads A that the queries and keys are split into for what is returned, whatever
+            the block itself does (paper, B.2); None: the block's own.
         attention_scale: What `cls_attention` divides q·k by: "head" is sqrt(d), as in the network
             itself; "width" is sqrt(D), the letter of the paper's equation 1.
     """
@@ -124,6 +127,8 @@ def encode_with_attention(
         tokens = block(tokens)
     query, key = _query_and_key(last, tokens)
     output = _as_tensor(backbone.norm(last(tokens)))
+    if num_heads is not None:
+        query, key = _split(query, num_heads), _split(key, num_heads)
 
     prefix = backbone.num_prefix_tokens
     scale = (query.shape[-1] if attention_scale == "head" else backbone.embed_dim) ** -0.5
@@ -183,6 +188,12 @@ def _query_and_key(block: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
     heads = projected.reshape(*tokens.shape[:2], 3, attention.num_heads, attention.head_dim)
     query, key, _ = heads.permute(2, 0, 3, 1, 4).unbind(0)
     return attention.q_norm(query), attention.k_norm(key)
+
+
+def _split(tokens: Tensor, num_heads: int) -> Tensor:
+    """Return (B, A, tokens, d) with another number of heads A of the same width in all."""
+    whole = tokens.transpose(1, 2).flatten(2)
+    return whole.reshape(*whole.shape[:2], num_heads, -1).transpose(1, 2)
 
 
 def _without_registers(tokens: Tensor, prefix: int) -> Tensor:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.dora import DoraSettings, Views, dora_step_loss
+from training.dora import DoraSettings, Views, learn, teach
 from training.head import DinoHead
 from training.loss import (
     LossParts,
@@ -20,7 +20,7 @@ from training.loss import (
     object_weights,
     teacher_probabilities,
 )
-from training.optim import build_adamw, clip_gradients, set_lr_and_weight_decay
+from training.optim import build_optimizer, clip_gradients, set_lr_and_weight_decay
 from training.sinkhorn import assignment
 from training.teacher import Network, ema_update, make_teacher
 from training.tracking import (
@@ -62,14 +62,14 @@ def build_pair(weights: dict[str, dict[str, Tensor]]) -> tuple[Network, Network]
 
 @pytest.fixture(scope="module")
 def views(recorded: dict[str, Any]) -> Views:
-    return Views(recorded["global_clip"].float(), recorded["local_crops"].float())
+    return Views(recorded["global_clip"].float()[None], recorded["local_crops"].float())
 
 
 @pytest.fixture(scope="module")
 def features(weights: dict[str, dict[str, Tensor]], views: Views) -> TokenFeatures:
     _, teacher = build_pair(weights)
     with torch.no_grad():
-        return encode_with_attention(teacher.backbone, views.global_clip.flatten(0, 1))
+        return encode_with_attention(teacher.backbone, views.global_clips[0].flatten(0, 1))
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +80,15 @@ def maps(features: TokenFeatures, recorded: dict[str, Any]) -> Tensor:
 
 
 def step(student: Network, teacher: Network, views: Views, center: Tensor, heads: Tensor) -> Any:
-    return dora_step_loss(
-        student,
+    lesson = teach(
         teacher,
-        views,
+        views.global_clips,
         settings=SETTINGS,
         center=center,
         teacher_temp=0.04,
         heads=heads,
     )
+    return learn(student, views, lesson, SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_student_logits_of_masked_clips_and_local_crops_are_the_recorded_ones(
     maps, recorded, weights, views
 ):
     student, _ = build_pair(weights)
-    masked_clips = apply_masks(views.global_clip, object_masks(maps, mask="binary"))
+    masked_clips = apply_masks(views.global_clips[0], object_masks(maps, mask="binary"))
     with torch.no_grad():
         masked, local = student(masked_clips, views.local_crops)
     assert_close(masked, recorded["student_masked"].transpose(1, 2), FORWARD)
@@ -207,8 +207,8 @@ def take_step(
     ema_update(teacher, student, cfg["ema_m"])
 
 
-def build_optimizer(student: Network, cfg: dict[str, Any]) -> torch.optim.Optimizer:
-    optimizer = build_adamw(student)
+def recorded_optimizer(student: Network, cfg: dict[str, Any]) -> torch.optim.Optimizer:
+    optimizer = build_optimizer(student, "adamw")
     set_lr_and_weight_decay(optimizer, lr=cfg["lr"], weight_decay=cfg["wd"])
     return optimizer
 
@@ -217,7 +217,7 @@ def build_optimizer(student: Network, cfg: dict[str, Any]) -> torch.optim.Optimi
 def test_four_steps_follow_the_recorded_losses_centres_and_teacher(weights, views, recorded):
     cfg = recorded["cfg"]
     student, teacher = build_pair(weights)
-    optimizer = build_optimizer(student, cfg)
+    optimizer = recorded_optimizer(student, cfg)
     center = recorded["center_before"][0]
     losses, center_norms = [], []
     for number in range(4):

@@ -149,29 +149,31 @@ def test_colour_draws_have_the_probabilities_and_ranges_of_the_config():
     assert counts.min() > 20000 / 24 * 0.8
 
 
-def test_the_global_crop_has_one_box_and_flip_a_clip_and_local_crops_a_box_a_frame():
+def test_a_global_crop_has_one_box_and_flip_a_clip_and_local_crops_a_box_a_frame():
     data = DataConfig(
         clip_length=2,
         frame_crop_pixels=40,
+        global_crops=2,
         global_crop_pixels=32,
         local_crops=3,
         local_crop_pixels=16,
     )
     views = [draw_views(numpy_generator(0, "views", i), data, PLAIN) for i in range(2)]
     draws = torch.utils.data.default_collate(views)
-    draws = draws._replace(flip=torch.tensor([False, True]))
+    draws = draws._replace(flips=torch.tensor([[False, True], [True, False]]))
     frames = torch.randint(0, 256, (2, 2, 3, 40, 40), generator=torch.Generator().manual_seed(0))
     frames = frames.to(torch.uint8)
     mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
 
     ours = make_global(frames, draws, pixels=32) * std + mean
-    for clip in range(2):
-        box = draws.global_box[clip].tolist()
+    assert ours.shape == (2, 2, 2, 3, 32, 32)
+    for view, clip in np.ndindex(2, 2):
+        box = draws.global_boxes[clip, view].tolist()
         expected = TF.resized_crop(
             frames[clip] / 255, *box, [32, 32], InterpolationMode.BILINEAR, False
         )
-        expected = expected.flip(-1) if clip == 1 else expected
-        torch.testing.assert_close(ours[clip], expected, atol=5e-6, rtol=0)
+        expected = expected.flip(-1) if draws.flips[clip, view] else expected
+        torch.testing.assert_close(ours[view, clip], expected, atol=5e-6, rtol=0)
 
     ours = make_local(frames, draws, pixels=16) * std + mean
     assert ours.shape == (3, 2, 2, 3, 16, 16)
@@ -181,6 +183,19 @@ def test_the_global_crop_has_one_box_and_flip_a_clip_and_local_crops_a_box_a_fra
             frames[clip, frame] / 255, *box, [16, 16], InterpolationMode.BICUBIC, True
         )
         torch.testing.assert_close(ours[crop, clip, frame], expected.clamp(0, 1), atol=5e-6, rtol=0)
+
+
+def test_a_second_global_view_is_its_own_and_leaves_all_other_draws_as_they_were():
+    one, two = (
+        draw_views(numpy_generator(0, "views"), DataConfig(global_crops=count), AugmentConfig())
+        for count in (1, 2)
+    )
+    assert torch.equal(two.global_boxes[:1], one.global_boxes)
+    assert torch.equal(two.local_boxes, one.local_boxes)
+    for ours, theirs in zip(two.local_colour, one.local_colour, strict=True):
+        assert torch.equal(ours, theirs)
+    assert not torch.equal(two.global_boxes[0], two.global_boxes[1])
+    assert not torch.equal(two.global_colour.hue[0], two.global_colour.hue[1])
 
 
 def test_colour_changes_go_to_the_crop_and_frame_they_were_drawn_for():
