@@ -49,7 +49,33 @@ DEMO: dict[str, Any] = {
 }
 """Small enough for a CPU."""
 
-PRESETS: dict[str, dict[str, Any]] = {"official": {}, "demo": DEMO}
+PAPER: dict[str, Any] = {
+    "tracking.mask": "soft",
+    "loss.local_crops_skipped": 0,
+    "loss.object_weights": "mean",
+    "loss.reduction": "sum",
+    "data.global_crops": 2,
+    "optim.name": "lars",
+    "optim.lr_clips": None,
+    "optim.min_lr": 1e-6,
+}
+"""The paper as it can be run; docs/parity.md has a row for each of these fields."""
+
+DINO: dict[str, Any] = {
+    "method": "dino",
+    "data.global_crops": 2,
+    "loss.local_crops_skipped": 0,
+    "loss.object_weights": "mean",
+    "loss.reduction": "pairs",
+}
+"""DINO on the same clips, crops and optimiser as `official`."""
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "official": {},
+    "paper": PAPER,
+    "dino": DINO,
+    "demo": DEMO,
+}
 """What each preset changes in the defaults, as {"section.key": value}."""
 
 
@@ -67,6 +93,16 @@ def resolve_config(preset: str, config_file: Path | None, overrides: Sequence[st
         flat |= _checked(flatten(_read_mapping(config_file)), known=flat)
     flat |= _checked(dict(_parse_override(text) for text in overrides), known=flat)
     return parse_config(_nest(flat))
+
+
+def differing_fields(one: str, other: str) -> dict[str, tuple[Any, Any]]:
+    """Return {"section.key": (value in `one`, value in `other`)} of the fields that differ.
+
+    Raises:
+        UsageError: an unknown preset.
+    """
+    ours, theirs = (flatten(resolve_config(name, None, []).model_dump()) for name in (one, other))
+    return {key: (ours[key], theirs[key]) for key in ours if ours[key] != theirs[key]}
 
 
 def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import pytest
 import yaml
 
 from training.config import TrainConfig, flatten, to_yaml
-from training.presets import PRESETS, resolve_config
+from training.presets import PRESETS, differing_fields, resolve_config
 from wtours.errors import UsageError
 
 
@@ -60,7 +62,9 @@ def test_what_is_not_allowed_is_refused_by_name_as_a_usage_error(given, message)
 
 
 def test_an_unknown_preset_names_those_there_are():
-    with pytest.raises(UsageError, match="unknown preset 'big'; there are: official, demo"):
+    with pytest.raises(
+        UsageError, match="unknown preset 'big'; there are: official, paper, dino, demo"
+    ):
         resolve_config("big", None, [])
 
 
@@ -77,9 +81,18 @@ def test_a_config_file_that_is_none_is_refused_with_its_path(tmp_path, text, mes
     assert str(path) in str(caught.value)
 
 
-def test_every_field_has_a_docstring():
-    from pathlib import Path
+def test_the_paper_differs_from_the_released_code_only_where_the_parity_table_says_so():
+    table = (Path(__file__).resolve().parents[2] / "docs" / "parity.md").read_text()
+    differences = differing_fields("paper", "official")
+    assert differences["loss.reduction"] == ("sum", "mean")
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    for key, (paper, official) in differences.items():
+        shown = {None: "null", 1e-5: "1e-5", 1e-6: "1e-6"}
+        pair = f"`{key}`: {shown.get(official, official)} / {shown.get(paper, paper)}"
+        assert any(pair in row for row in rows), pair
 
+
+def test_every_field_has_a_docstring():
     import training.config
 
     lines = Path(training.config.__file__).read_text().splitlines()

@@ -1,0 +1,105 @@
+"""The ablations of the paper's Table 2 and the two methods, each a short run by --set alone."""
+
+import pytest
+import torch
+
+from tests.training.shard_set import TINY, write_shard_set
+from training.checkpoint import checkpoint_dir
+from training.distributed import World
+from training.metrics import read_metrics
+from training.presets import resolve_config
+from training.pretrain import pretrain
+from wtours.errors import UsageError
+
+WORLD = World(0, 1, 0, torch.device("cpu"))
+pytestmark = pytest.mark.medium
+TWO_STEPS = ("optim.steps=2", "optim.warmup_epochs=0", "optim.freeze_last_layer_epochs=0")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return write_shard_set(tmp_path_factory.mktemp("method") / "shards")
+
+
+def train(shards, run_dir, *overrides, preset="official", **options):
+    config = resolve_config(preset, None, [*TINY, *TWO_STEPS, *overrides])
+    pretrain(config, shards_dir=shards, run_dir=run_dir, world=WORLD, **options)
+    return [
+        {name: value for name, value in line.items() if name != "time"}
+        for line in read_metrics(run_dir / "metrics.jsonl")
+    ]
+
+
+@pytest.fixture(scope="module")
+def plain(shards, tmp_path_factory):
+    return train(shards, tmp_path_factory.mktemp("runs") / "plain")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["tracking.num_objects=1"],
+        ["tracking.num_objects=2"],
+        ["tracking.num_objects=6", "model.num_heads=6"],
+        ["tracking.num_heads=16", "tracking.num_objects=16"],
+        ["tracking.sinkhorn=false"],
+        ["tracking.mask=random_blocks"],
+        ["tracking.mask=random_blocks", "data.global_crops=2", "tracking.num_objects=5"],
+        ["data.global_crops=2"],
+        ["optim.name=lars"],
+        ["method=dino", "data.global_crops=2"],
+    ],
+    ids=" ".join,
+)
+def test_a_setting_of_an_ablation_trains_and_is_not_the_default(shards, plain, tmp_path, overrides):
+    lines = train(shards, tmp_path / "run", *overrides)
+    assert [line["step"] for line in lines] == [1, 2]
+    assert lines[1]["loss"] != plain[1]["loss"]
+    assert lines[0]["gradient_norm"] > 0
+
+
+def test_the_preset_dino_sees_all_of_its_views(shards, tmp_path):
+    lines = train(shards, tmp_path / "run", preset="dino")
+    assert [line["mask_coverage"] for line in lines] == [1, 1]
+
+
+def test_accumulated_steps_are_those_of_the_whole_batch(shards, plain, tmp_path):
+    lines = train(shards, tmp_path / "run", "optim.accumulation_steps=4")
+    for ours, theirs in zip(lines, plain, strict=True):
+        assert ours["mask_coverage"] == theirs["mask_coverage"]
+        for name in ("loss", "loss_masked", "loss_local", "teacher_entropy", "gradient_norm"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4), name
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt(item, done, total):
+    if done == 1:
+        raise Interrupted
+
+
+def test_lars_goes_on_after_a_stop_as_if_there_had_been_none(shards, tmp_path):
+    overrides = ["optim.name=lars", "optim.lr=10", "checkpoint.every_steps=1"]
+    whole = train(shards, tmp_path / "whole", *overrides)
+    with pytest.raises(Interrupted):
+        train(shards, tmp_path / "stopped", *overrides, on_progress=interrupt)
+    assert train(shards, tmp_path / "stopped", *overrides) == whole
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        ours, theirs = (checkpoint_dir(tmp_path / r, 2) / name for r in ("stopped", "whole"))
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["tracking.num_heads=5"], r"num_heads \(5\) must divide the backbone's width \(48\)"),
+        (["tracking.num_objects=4"], r"3 attention heads; tracking.num_heads splits"),
+        (["method=dino"], "method=dino needs data.global_crops=2"),
+        (["method=moco"], "method='moco': Input should be 'dora' or 'dino'"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_by_name(shards, tmp_path, overrides, message):
+    with pytest.raises(UsageError, match=message):
+        train(shards, tmp_path / "run", *overrides)
