@@ -64,7 +64,7 @@ class Foreteller(nn.Module):
 
 
 def train(
-    source: str, *, steps: int = 30, num_workers: int = 2, frame_interval_seconds: float = 0.1
+    source: str, *, steps: int = 15, num_workers: int = 2, frame_interval_seconds: float = 0.1
 ) -> list[float]:
     """Return the loss of each step."""
     torch.manual_seed(0)
