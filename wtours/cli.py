@@ -50,6 +50,8 @@ eval_app = typer.Typer(no_args_is_help=True, help="Measure a trained encoder.")
 app.add_typer(eval_app, name="eval")
 shards_app = typer.Typer(no_args_is_help=True, help="Look into a shard set.")
 app.add_typer(shards_app, name="shards")
+presets_app = typer.Typer(no_args_is_help=True, help="Compare the presets of training.")
+app.add_typer(presets_app, name="presets")
 
 Root = Annotated[
     Path,
@@ -94,6 +96,14 @@ class Resume(StrEnum):
     AUTO = "auto"
     NEVER = "never"
     FORCE = "force"
+
+
+class ExportTarget(StrEnum):
+    """What `wtours export` writes for."""
+
+    TIMM = "timm"
+    HF = "hf"
+    OFFICIAL = "official"
 
 
 @app.callback()
@@ -631,7 +641,12 @@ def pretrain(
         str | None, typer.Option("--run", help="Name of the run.", show_default="the shard set's")
     ] = None,
     preset: Annotated[
-        str, typer.Option("--preset", "-p", help="official (the released code) or demo (a CPU).")
+        str,
+        typer.Option(
+            "--preset",
+            "-p",
+            help="official (the released code), paper, dino or demo (a CPU); see `wtours presets`.",
+        ),
     ] = "official",
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="A YAML file over the preset.")
@@ -681,6 +696,32 @@ def pretrain(
             on_progress=on_progress,
         )
     console.say(f"{run_dir}: {result.describe()}")
+
+
+@presets_app.command("diff")
+def diff_presets(
+    one: Annotated[str, typer.Argument(help="A preset.")],
+    other: Annotated[str, typer.Argument(help="The preset it is compared with.")] = "official",
+    as_json: AsJson = False,
+) -> None:
+    """Print the fields in which two presets differ, with both values.
+
+    Example: wtours presets diff paper official
+    """
+    from training.presets import differing_fields
+
+    fields = differing_fields(one, other)
+    if as_json:
+        console.print_json({key: {one: ours, other: its} for key, (ours, its) in fields.items()})
+        return
+    console.print_table(
+        f"{len(fields)} fields differ",
+        ("field", one, other),
+        [
+            (key, *("null" if value is None else str(value) for value in pair))
+            for key, pair in fields.items()
+        ],
+    )
 
 
 @eval_app.command("knn")
@@ -750,6 +791,48 @@ def visualize(
         num_clips=clips,
     ):
         console.say(str(path))
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="A run's name, its folder, or a checkpoint's.")],
+    to: Annotated[
+        ExportTarget,
+        typer.Option(
+            help="timm: a folder for timm.create_model; hf: for transformers; official: a .pth as "
+            "the released code reads it."
+        ),
+    ] = ExportTarget.TIMM,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", show_default="in the run's folder exports")
+    ] = None,
+    root: Root = ROOT,
+) -> None:
+    """Write a run's teacher as a file that other programs load, and print how.
+
+    Example: wtours export default --to timm
+    """
+    _require_torch("exporting")
+    from training.export import export_run
+
+    exported = export_run(_named_or_folder(run, Layout(root).run_dir), to=to.value, out=out)
+    console.say(f"{exported.path}\n{exported.how_to_load}")
+
+
+@app.command("import")
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="A .pth of DINO's or DORA's authors.")],
+    run: Annotated[str, typer.Option("--run", help="Name of the run to make of it.")],
+    root: Root = ROOT,
+) -> None:
+    """Make a run of released weights, for eval, visualize and export; runs no code of the file.
+
+    Example: wtours import dino_deitsmall16_pretrain.pth --run dino
+    """
+    _require_torch("importing")
+    from training.released import import_released
+
+    console.say(str(import_released(file, Layout(root).run_dir(run))))
 
 
 @app.command()

@@ -1,10 +1,13 @@
+import json
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from training.config import TrainConfig, flatten, to_yaml
 from training.presets import PRESETS, differing_fields, resolve_config
+from wtours.cli import app
 from wtours.errors import UsageError
 
 
@@ -102,3 +105,14 @@ def test_every_field_has_a_docstring():
     documented = [i for i in declared if lines[i + 1].strip().startswith('"""')]
     assert len(documented) == len(keys) + 7  # the sections are fields too
     assert yaml.safe_load(to_yaml(TrainConfig()))["optim"]["name"] == "adamw"
+
+
+def test_the_command_line_prints_where_two_presets_differ():
+    result = CliRunner().invoke(app, ["presets", "diff", "paper", "official", "--json"])
+    assert result.exit_code == 0, result.output
+    fields = json.loads(result.output)
+    assert fields["optim.name"] == {"paper": "lars", "official": "adamw"}
+    assert fields["optim.lr_clips"] == {"paper": None, "official": 256}
+    shown = CliRunner().invoke(app, ["presets", "diff", "paper"]).output
+    assert f"{len(fields)} fields differ" in shown
+    assert "null" in shown
