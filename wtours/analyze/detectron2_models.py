@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from wtours.analyze.detectors import STORE_THRESHOLD
 from wtours.analyze.tables import DetectorFacts
-from wtours.analyze.torch_detector import Found, TorchDetector, require_torch
+from wtours.analyze.torch_detector import Found, TorchDetector, best_device, require_torch
 from wtours.errors import AnalysisError
 from wtours.fsio import sha256_file
 
+_DETIC_VOCABULARY = "lvis_v1_val"
+"""In place of the config's own test sets, as with `demo.py --vocabulary lvis`."""
 _DETIC_CLASSIFIER = "datasets/metadata/lvis_v1_clip_a+cname.npy"
 """In Detic's checkout: CLIP embeddings of LVIS's class names."""
 
@@ -99,7 +101,8 @@ def _settings(config: Path) -> Any:
         import_module("centernet.config").add_centernet_config(settings)
         import_module("detic.config").add_detic_config(settings)
     settings.merge_from_file(str(config))
-    settings.MODEL.DEVICE = "cpu"  # TorchDetector moves it
+    # From the start: Detic's classifier is a tensor that does not move with the model.
+    settings.MODEL.DEVICE = best_device()
     settings.MODEL.RETINANET.SCORE_THRESH_TEST = STORE_THRESHOLD
     settings.MODEL.ROI_HEADS.SCORE_THRESH_TEST = STORE_THRESHOLD
     if _has_detic():
@@ -111,12 +114,10 @@ def _settings(config: Path) -> Any:
 def _build(settings: Any, weights: Path) -> tuple[Any, tuple[str, ...]]:
     model = import_module("detectron2.modeling").build_model(settings)
     import_module("detectron2.checkpoint").DetectionCheckpointer(model).load(str(weights))
-    names = (
-        import_module("detectron2.data")
-        .MetadataCatalog.get(settings.DATASETS.TEST[0])
-        .thing_classes
-    )
-    if _has_detic() and settings.MODEL.META_ARCHITECTURE == "CustomRCNN":
+    is_detic = _has_detic() and settings.MODEL.META_ARCHITECTURE == "CustomRCNN"
+    vocabulary = _DETIC_VOCABULARY if is_detic else settings.DATASETS.TEST[0]
+    names = import_module("detectron2.data").MetadataCatalog.get(vocabulary).thing_classes
+    if is_detic:
         classifier = Path(str(import_module("detic").__file__)).parents[1] / _DETIC_CLASSIFIER
         import_module("detic.modeling.utils").reset_cls_test(model, str(classifier), len(names))
     return model, tuple(names)

@@ -111,7 +111,7 @@ def _load_model(path: Path) -> Any:
 
 def _from_hub() -> Path:
     """Return the folder of the model in the hub's cache, downloaded if it is not there yet."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
@@ -121,6 +121,7 @@ def _from_hub() -> Path:
     except LocalEntryNotFoundError:
         pass
     try:
+        get_hf_file_metadata(hf_hub_url(HUB_NAME, _WEIGHTS))  # fails at once; a download tries long
         return Path([hf_hub_download(HUB_NAME, name) for name in _FILES][-1]).parent
     except Exception as error:  # the hub's and its transport's exceptions have no common base
         raise AnalysisError(

@@ -57,7 +57,7 @@ class TorchDetector:
 
         self.facts = facts
         self.versions = {"torch": torch.__version__, **versions}
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = best_device()
         self.batch_size = GPU_BATCH if self._device == "cuda" else 1
         self._model = model.eval()
         self._infer = infer
@@ -90,6 +90,13 @@ class TorchDetector:
             for i in best_first
             if found.scores[i] >= np.float32(STORE_THRESHOLD)
         ]
+
+
+def best_device() -> str:
+    """Return "cuda" where torch sees a GPU, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def require_torch(purpose: str) -> None:
