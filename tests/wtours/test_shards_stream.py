@@ -372,6 +372,9 @@ def test_urls_that_are_not_shards_are_refused(built):
         list(stream_clips([]))
     with pytest.raises(ShardError, match="does not belong there"):
         list(stream_clips([copy_as(built, "one-00001.tar", "four-00001.tar")], clip_length=1))
+    twice = [f"{built}/one-00001.tar", copy_as(built, "one-00001.tar", "one-00002.tar")]
+    with pytest.raises(ShardError, match=r"one-00002\.tar: frame 30 of one at 1000000 us does not"):
+        list(stream_clips(twice, clip_length=1))
 
 
 def copy_as(built: Path, name: str, other: str) -> str:

@@ -5,6 +5,7 @@ stream reads each byte of each shard once, in long ranges, and needs no index.
 """
 
 import itertools
+import operator
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -195,7 +196,7 @@ def _require_small(window: list[StreamedFrame], shard: RemoteShard) -> None:
 
 def _run_frames(run: list[RemoteShard], policy: FetchPolicy) -> Iterator[StreamedFrame]:
     """Yield the frames of consecutive shards; the next shard is asked for while one is read."""
-    previous_us = -1
+    previous = (-1, -1)
     following = _open(run[0], policy)
     for number, shard in enumerate(run):
         reader = following
@@ -203,12 +204,13 @@ def _run_frames(run: list[RemoteShard], policy: FetchPolicy) -> Iterator[Streame
             following = _open(run[number + 1], policy)
         num_frames = 0
         for frame in read_samples(reader):
-            if frame.video_id != shard.video_id or frame.pts_us <= previous_us:
+            place = (frame.frame_index, frame.pts_us)
+            if frame.video_id != shard.video_id or min(map(operator.sub, place, previous)) <= 0:
                 raise ShardError(
-                    f"{reader.name}: a frame of {frame.video_id} at {frame.pts_us} us does not "
-                    f"belong there"
+                    f"{reader.name}: frame {frame.frame_index} of {frame.video_id} at "
+                    f"{frame.pts_us} us does not belong there"
                 )
-            previous_us = frame.pts_us
+            previous = place
             num_frames += 1
             yield frame
         _require_as_recorded(reader, shard, num_frames)
@@ -250,8 +252,8 @@ def _shuffled(clips: Iterator[Clip], size: int, generator: random.Random) -> Ite
         if len(buffer) < size:
             buffer.append(clip)
             continue
-        place = generator.randrange(size) if size else 0
         if size:
+            place = generator.randrange(size)
             clip, buffer[place] = buffer[place], clip
         yield clip
     generator.shuffle(buffer)
