@@ -40,6 +40,9 @@ class ModelConfig(_Section):
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Stochastic depth of the student's last block (0 in the first, linear between); its masks are
     drawn per step and rank, so 0 is needed to compare runs on different numbers of ranks."""
+    activation_checkpointing: bool = False
+    """Compute the student's blocks a second time in the backward pass instead of keeping what is in
+    them: less memory, more time, the same numbers."""
     num_prototypes: Annotated[int, Field(gt=1)] = 65536
     """Outputs K of the head."""
     head_hidden_dim: Count = 2048

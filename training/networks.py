@@ -35,6 +35,7 @@ def build_network(config: TrainConfig) -> Network:
         if pixels % patch:
             raise UsageError(f"{name} ({pixels}) must be a multiple of the patch size ({patch})")
     _check_heads(backbone, config)
+    backbone.set_grad_checkpointing(model.activation_checkpointing)
     head = DinoHead(
         backbone.embed_dim,
         model.num_prototypes,

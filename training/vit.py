@@ -11,6 +11,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from timm.layers.attention import Attention
+from timm.models import checkpoint_seq
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -96,8 +97,12 @@ def build_backbone(
 
 def encode(backbone: VisionTransformer, images: Tensor) -> Tensor:
     """Return the CLS token after the final norm, (B, D), of images (B, 3, H, W)."""
-    tokens = backbone.norm(backbone.blocks(_embed(backbone, images)))
-    return _as_tensor(tokens)[:, 0]
+    tokens = _embed(backbone, images)
+    if backbone.grad_checkpointing and torch.is_grad_enabled():
+        tokens = checkpoint_seq(backbone.blocks, tokens)
+    else:
+        tokens = backbone.blocks(tokens)
+    return _as_tensor(backbone.norm(tokens))[:, 0]
 
 
 def encode_with_attention(

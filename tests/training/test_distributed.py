@@ -96,10 +96,12 @@ def assert_close(ours, theirs):
 
 
 @pytest.mark.medium
-def test_two_torchrun_processes_train_as_one_with_the_same_global_batch(tmp_path):
+def test_two_torchrun_processes_in_two_parts_train_as_one_with_the_same_global_batch(tmp_path):
     shards = write_shard_set(tmp_path / "shards")
-    one = pretrain_alone(shards, tmp_path / "one", ["optim.steps=6"])
-    assert_close(pretrain_on_two(shards, tmp_path / "two", ["optim.steps=6"]), one)
+    overrides = ["optim.steps=6", "data.global_crops=2"]
+    one = pretrain_alone(shards, tmp_path / "one", overrides)
+    overrides += ["optim.accumulation_steps=2"]
+    assert_close(pretrain_on_two(shards, tmp_path / "two", overrides), one)
 
 
 @pytest.mark.medium

@@ -63,6 +63,19 @@ def test_the_preset_dino_sees_all_of_its_views(shards, tmp_path):
     assert [line["mask_coverage"] for line in lines] == [1, 1]
 
 
+def test_the_preset_paper_sums_over_two_views_three_objects_and_all_crops(shards, tmp_path):
+    for line in train(shards, tmp_path / "run", preset="paper"):
+        by_sums = 2 * (3 * line["loss_masked"] + 3 * line["loss_local"])
+        assert line["loss"] == pytest.approx(by_sums, rel=1e-5)
+
+
+def test_activations_computed_twice_change_no_number(shards, tmp_path):
+    overrides = ["model.drop_path_rate=0.3"]
+    kept = train(shards, tmp_path / "kept", *overrides)
+    again = train(shards, tmp_path / "again", *overrides, "model.activation_checkpointing=true")
+    assert again == kept
+
+
 def test_accumulated_steps_are_those_of_the_whole_batch(shards, plain, tmp_path):
     lines = train(shards, tmp_path / "run", "optim.accumulation_steps=4")
     for ours, theirs in zip(lines, plain, strict=True):

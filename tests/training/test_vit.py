@@ -94,3 +94,28 @@ def test_position_embedding_of_a_wide_picture_has_its_rows_and_columns():
 def test_a_model_that_is_no_plain_vit_is_refused_by_name(name):
     with pytest.raises(UsageError, match=name):
         build_backbone(name)
+
+
+def kept_for_the_backward_pass(backbone, images):
+    """The numbers that autograd keeps, and the gradients that it makes of them."""
+    kept = 0
+
+    def keep(value):
+        nonlocal kept
+        kept += value.numel()
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        output = encode(backbone, images)
+    gradients = torch.autograd.grad(output.square().sum(), list(backbone.parameters()))
+    return kept, gradients
+
+
+def test_activation_checkpointing_keeps_less_and_gives_the_same_gradients():
+    backbone = build_backbone("vit_tiny_patch16_224", img_size=32, depth=4)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    all_kept, expected = kept_for_the_backward_pass(backbone, images)
+    backbone.set_grad_checkpointing()
+    kept, gradients = kept_for_the_backward_pass(backbone, images)
+    assert kept < all_kept / 4
+    torch.testing.assert_close(gradients, expected, rtol=0, atol=0)
