@@ -72,7 +72,8 @@ def walked(tmp_path_factory) -> Path:
 @pytest.fixture
 def workspace(walked, tmp_path) -> Path:
     """A copy of `walked` that a test may spoil."""
-    return Path(shutil.copytree(walked, tmp_path / "road"))
+    shutil.copytree(walked, tmp_path / "road")
+    return tmp_path / "road"
 
 
 def test_the_road_ends_at_a_checkpoint_and_a_report_with_the_drawn_cuts(workspace):
