@@ -85,7 +85,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} is refused: it holds more than weights and could run code when loaded"
+            f"{path} is refused: it is not a file of weights alone; nothing in it was run"
         ) from error
     except (RuntimeError, EOFError) as error:
         raise CheckpointError(f"{path} is not a file that torch.save wrote") from error

@@ -119,3 +119,19 @@ def test_activation_checkpointing_keeps_less_and_gives_the_same_gradients():
     kept, gradients = kept_for_the_backward_pass(backbone, images)
     assert kept < all_kept / 4
     torch.testing.assert_close(gradients, expected, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_splitting_the_last_block_gives_more_and_narrower_heads_of_the_same_embeddings():
+    backbone = small()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    own = encode_with_attention(backbone, images)
+    split = encode_with_attention(backbone, images, num_heads=16)
+    assert split.query.shape == (2, 16, 17, 12)
+    for ours, theirs in ((split.query, own.query), (split.key, own.key)):
+        assert torch.equal(ours.transpose(1, 2).flatten(2), theirs.transpose(1, 2).flatten(2))
+    row = (split.query[:, :, :1] @ split.key.mT * 12**-0.5).softmax(-1)[:, :, 0, 1:]
+    torch.testing.assert_close(split.cls_attention, row)
+    assert torch.equal(split.patch_tokens, own.patch_tokens)  # the network is as it was
+    same = encode_with_attention(backbone, images, num_heads=3)
+    assert torch.equal(same.cls_attention, own.cls_attention)
