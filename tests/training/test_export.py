@@ -121,7 +121,7 @@ def test_a_hostile_pickle_is_refused_and_does_nothing(tmp_path, as_zip):
         torch.save(content, path)
     else:
         path.write_bytes(pickle.dumps(content, protocol=2))
-    with pytest.raises(CheckpointError, match="evil.pth is refused: .*; nothing in it was run"):
+    with pytest.raises(CheckpointError, match=r"evil.pth is refused: .*; nothing in it was run"):
         load_released(path)
     assert not victim.exists()
 
