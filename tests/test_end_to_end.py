@@ -56,7 +56,7 @@ def ok(*args: str | Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory) -> Path:
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with manifest.toml and the workspace `data`, taken as far as shards."""
     folder = tmp_path_factory.mktemp("road")
     (folder / "manifest.toml").write_text(MANIFEST)
@@ -70,7 +70,7 @@ def walked(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def workspace(walked, tmp_path) -> Path:
+def workspace(walked: Path, tmp_path: Path) -> Path:
     """A copy of `walked` that a test may spoil."""
     shutil.copytree(walked, tmp_path / "road")
     return tmp_path / "road"
