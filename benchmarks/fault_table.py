@@ -5,6 +5,7 @@ python -m benchmarks.fault_table [WORD ...]   (only the faults whose name has on
 
 import importlib.metadata
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,8 @@ BEGIN, END = "<!-- fault table: begin -->", "<!-- fault table: end -->"
 
 def main(words: list[str]) -> int:
     """Run every fault on every system; return 1 if one of ours fails, else 0."""
+    # In the background a shell ignores Ctrl-C, and the systems would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     faults = [f for f in FAULTS if not words or any(word in f.injected for word in words)]
     tried = systems()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(len(tried)) as pool:
