@@ -12,7 +12,11 @@ MODULES = sorted(p for d in ("wtours", "training") for p in (ROOT / d).rglob("*.
 HEAVY = {"torch", "cv2", "av", "pyarrow", "yt_dlp", "scenedetect", "onnxruntime", "matplotlib"}
 TRAINING_MAY_USE = {"wtours.shards", "wtours.errors", "wtours.fsio", "wtours.progress"}
 WITHOUT_VIDEO = {
-    f"wtours/shards/{name}.py" for name in ("schema", "index", "clips", "reader", "sampler")
+    f"wtours/shards/{name}.py"
+    for name in (
+        *("schema", "index", "clips", "reader", "sampler"),
+        *("remote", "members", "catalog", "stream", "info"),
+    )
 }
 
 
