@@ -179,7 +179,7 @@ def _peer(
         way = make()
     except (ImportError, OSError, RuntimeError) as error:
         reason = f"not measured: {' '.join(str(error).split())[:100]}"
-        return Row(name=name, value=math.nan, unit="x ours", goal=f">= {goal}", reason=reason)
+        return Row(name=name, value=None, unit="x ours", goal=f">= {goal}", reason=reason)
     if num_clips == NUM_CLIPS:  # near enough to be taken in turn with ours, load being what it is
         our_seconds, value = _alternating(ours, way)
     else:

@@ -17,7 +17,8 @@ class Row:
     """One measured value; `holds` is None only with a reason."""
 
     name: str
-    value: float
+    value: float | None
+    """None: not measured, and `reason` says why."""
     unit: str
     """What the value is a ratio of, or its unit."""
     goal: str = ""
@@ -36,7 +37,9 @@ def publish_rows(name: str, rows: list[Row]) -> int:
         table.add_column(column)
     for row in rows:
         verdict = row.reason if row.holds is None else ("yes" if row.holds else "NO")
-        table.add_row(row.name, f"{row.value:.4g}", row.unit, row.goal, verdict)
+        table.add_row(
+            row.name, "-" if row.value is None else f"{row.value:.4g}", row.unit, row.goal, verdict
+        )
     Console().print(table)
     OUT.mkdir(exist_ok=True)
     document = {"machine": _machine(), "rows": [asdict(row) for row in rows]}
