@@ -26,15 +26,6 @@ def default_jobs() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def threads_per_job(jobs: int) -> int:
-    """Return how many threads each of `jobs` processes may run, so that there is one a core.
-
-    A decoder holds several pictures for each of its threads: 64 processes of 64 threads on 4K video
-    would need tens of gigabytes.
-    """
-    return max(1, default_jobs() // jobs)
-
-
 def run_tasks(
     function: Callable[[Task], Result], tasks: Sequence[Task], *, jobs: int
 ) -> Iterator[tuple[Task, Result]]:

@@ -98,7 +98,8 @@ class VideoReader:
 
     Args:
         path: The file.
-        threads: How many decode; 0: as many as there are cores. The frames do not depend on it.
+        threads: How many decode; 0: as many as there are cores. Of a damaged video, what FFmpeg
+            conceals then differs from run to run: stages that publish pixels decode on one.
 
     Attributes:
         metadata: What the container says.

@@ -360,7 +360,7 @@ def test_corrupt_frames_are_counted_and_not_given_to_the_detector(tmp_path, trut
     for start in range(len(data) // 3, len(data) // 2, 9000):  # packets of 188 bytes
         data[start : start + 40] = b"\x55" * 40
     clip.write_bytes(data)
-    with open_video(clip) as video:
+    with open_video(clip, threads=1) as video:
         corrupt = [frame.pts_us for frame in video.frames() if frame.is_corrupt]
     assert corrupt
     layouts = []

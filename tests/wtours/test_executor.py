@@ -4,7 +4,7 @@ import os
 import pytest
 
 from wtours.errors import WtoursError
-from wtours.executor import default_jobs, run_tasks, threads_per_job
+from wtours.executor import run_tasks
 
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(3, marks=pytest.mark.medium)])
@@ -32,8 +32,3 @@ def test_a_process_that_dies_is_one_line_and_not_a_hang():
 def test_no_jobs_is_the_callers_mistake():
     with pytest.raises(ValueError, match="jobs must be >= 1"):
         list(run_tasks(abs, [1], jobs=0))
-
-
-def test_threads_and_processes_together_are_as_many_as_cores():
-    assert threads_per_job(1) == default_jobs()
-    assert threads_per_job(default_jobs()) == threads_per_job(1000) == 1

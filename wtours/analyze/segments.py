@@ -83,7 +83,7 @@ def analyze_segment(task: SegmentTask) -> None:
         VideoError: the video cannot be read.
     """
     measured = _Measured(task)
-    with open_video(task.video_path) as video:
+    with open_video(task.video_path, threads=1) as video:
         measured.read(video)
     tables = {
         FRAMES_FILE: pa.Table.from_pylist(measured.frames, SEGMENT_FRAMES_SCHEMA),

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from wtours.errors import ShardError, VideoError
-from wtours.executor import run_tasks, threads_per_job
+from wtours.executor import run_tasks
 from wtours.layout import Layout
 from wtours.progress import Progress, no_progress
 from wtours.shards.estimate import Estimate, estimate, require_space
@@ -107,7 +107,7 @@ def build_shards(
         on_estimate(expected)
         require_space(directory, expected)
         tasks = _tasks(works, params, report, progress)
-        work = partial(shard_segment, directory=directory, threads=threads_per_job(jobs))
+        work = partial(shard_segment, directory=directory)
         for task, result in run_tasks(work, tasks, jobs=jobs):
             if result.error is None:
                 report.num_segments_written += 1

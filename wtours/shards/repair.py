@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from wtours.errors import VideoError
-from wtours.executor import run_tasks, threads_per_job
+from wtours.executor import run_tasks
 from wtours.fsio import sha256_file
 from wtours.layout import Layout
 from wtours.progress import Progress, no_progress
@@ -114,7 +114,7 @@ def _make_again(
             ShardProblem(f"{shard.shard}.tar", f"cannot be made again: {error}") for shard in shards
         ]
         return
-    work = partial(shard_segment, directory=directory, threads=threads_per_job(jobs))
+    work = partial(shard_segment, directory=directory)
     results = run_tasks(work, tasks, jobs=jobs)
     done_bytes = 0
     for task, result in results:

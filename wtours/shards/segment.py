@@ -80,8 +80,8 @@ class _CorruptCount:
             yield frame
 
 
-def shard_segment(task: SegmentTask, *, directory: Path, threads: int = 0) -> SegmentResult:
-    """Publish one segment in the shard set `directory`; `threads` decode it (0: one a core).
+def shard_segment(task: SegmentTask, *, directory: Path) -> SegmentResult:
+    """Publish one segment in the shard set `directory`.
 
     A video that cannot be read is a result with an error, so that the others go on.
 
@@ -91,7 +91,7 @@ def shard_segment(task: SegmentTask, *, directory: Path, threads: int = 0) -> Se
     corrupt = _CorruptCount(*task.interval_us)
     tar_path = directory / f"{task.shard}.tar"
     try:
-        with open_video(Path(task.video_path), threads=threads) as reader:
+        with open_video(Path(task.video_path), threads=1) as reader:
             source = _source_facts(reader, task)
             frames = _sampled_frames(reader, task, corrupt)
             blur = _blur(task, directory, reader)
