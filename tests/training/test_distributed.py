@@ -96,11 +96,12 @@ def assert_close(ours, theirs):
 
 
 @pytest.mark.medium
-def test_two_torchrun_processes_in_two_parts_train_as_one_with_the_same_global_batch(tmp_path):
+@pytest.mark.parametrize(("views", "parts"), [(1, 1), (2, 2)])
+def test_two_torchrun_processes_train_as_one_with_the_same_global_batch(tmp_path, views, parts):
     shards = write_shard_set(tmp_path / "shards")
-    overrides = ["optim.steps=6", "data.global_crops=2"]
+    overrides = ["optim.steps=6", f"data.global_crops={views}"]
     one = pretrain_alone(shards, tmp_path / "one", overrides)
-    overrides += ["optim.accumulation_steps=2"]
+    overrides += [f"optim.accumulation_steps={parts}"]
     assert_close(pretrain_on_two(shards, tmp_path / "two", overrides), one)
 
 
