@@ -21,6 +21,8 @@ from wtours.manifest import VideoEntry
 from wtours.videos import downloaded_video
 from wtours.ytdlp import YtDlpFetcher
 
+pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
+
 OPTIONS = FetchOptions(
     allow_unknown_license=True,
     jobs=2,

@@ -15,6 +15,8 @@ from training.pretrain import build_state
 from wtours.errors import CheckpointError, UsageError
 from wtours.fsio import sha256_file
 
+pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
+
 
 @pytest.fixture(scope="module")
 def trained_run(tmp_path_factory):

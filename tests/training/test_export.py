@@ -16,6 +16,8 @@ from training.vit import encode
 from wtours.cli import app
 from wtours.errors import CheckpointError
 
+pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
+
 NATIVE = 32
 CONFIG = tiny_config("model.embed_dim=192", "model.head_hidden_dim=32")
 

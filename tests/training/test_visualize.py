@@ -17,6 +17,8 @@ from training.visualize import attend, choose_clips, crop_clip, mask_overlap, vi
 from training.vit import encode_with_attention
 from wtours.errors import CheckpointError, ShardError, UsageError
 
+pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
+
 SIDE = 224  # 7 times the 32 pixels that the network sees
 CLIP_LENGTH = 4
 

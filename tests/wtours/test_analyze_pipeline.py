@@ -23,6 +23,8 @@ from wtours.layout import Layout
 from wtours.receipts import read_receipt
 from wtours.video import open_video
 
+pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
+
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory) -> Path:

@@ -10,6 +10,8 @@ import pytest
 
 from wtours.cli import app
 
+pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
+
 COMMANDS = [
     command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands
 ]

@@ -17,6 +17,8 @@ from wtours.layout import Layout
 from wtours.manifest import VideoEntry, load_manifest
 from wtours.programs import find_js_runtime
 
+pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
+
 
 @pytest.mark.parametrize("codec", Codec)
 def test_every_codec_of_youtube_is_decoded(codec):

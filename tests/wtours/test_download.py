@@ -18,6 +18,8 @@ from wtours.manifest import VideoEntry
 from wtours.receipts import read_receipt
 from wtours.videos import downloaded_video
 
+pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
+
 WEB_PAGE = b"<!DOCTYPE html><html><body>503 busy, please come back later</body></html>"
 
 

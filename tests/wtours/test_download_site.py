@@ -19,6 +19,8 @@ from wtours.receipts import read_receipt
 from wtours.videos import downloaded_video
 from wtours.ytdlp import YtDlpFetcher
 
+pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
+
 
 @pytest.fixture(autouse=True)
 def _site_is_known():

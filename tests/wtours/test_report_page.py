@@ -16,6 +16,8 @@ from wtours.report.figure2 import save_figure
 from wtours.report.measured import load_videos
 from wtours.report.text import clock, plain
 
+pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
+
 VOID = {"meta", "link", "img", "source", "br", "hr"}
 HOSTILE = '</title><script>alert(1)</script><img src=x onerror="alert(2)">'
 

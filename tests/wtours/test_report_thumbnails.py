@@ -7,6 +7,8 @@ from wtours.report.measured import load_videos
 from wtours.report.series import average_over_time
 from wtours.report.thumbnails import choose_moments, draw_detections
 
+pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
+
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):

@@ -30,6 +30,8 @@ from wtours.shards.schema import ShardParams
 from wtours.shards.verify import verify_shards
 from wtours.videos import downloaded_video
 
+pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
+
 PLAIN = ShardParams(frames_per_second="10", shard_seconds=1, short_side=60, quality=100)
 NOTHING: dict[str, Any] = dict.fromkeys(("x0", "y0", "x1", "y1"))
 BOX: dict[str, Any] = {"x0": 40.0, "y0": 20.0, "x1": 100.0, "y1": 80.0}

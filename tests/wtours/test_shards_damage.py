@@ -25,6 +25,8 @@ from wtours.shards.build import ShardReport, build_shards
 from wtours.shards.schema import ShardParams
 from wtours.video import open_video
 
+pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
+
 NATIVE = ShardParams(frames_per_second="native", shard_seconds=1, short_side=48)
 TICKS = ShardParams(frames_per_second="30", shard_seconds=1, short_side=48)
 

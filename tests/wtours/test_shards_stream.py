@@ -28,6 +28,8 @@ from wtours.shards.build import build_shards
 from wtours.shards.members import read_samples
 from wtours.shards.schema import ShardParams
 
+pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
+
 RATES = {"one": 30, "two": 60, "three": 25}
 QUICK = FetchPolicy(attempts=2, timeout_seconds=5)
 

@@ -14,6 +14,8 @@ from wtours.layout import Layout
 from wtours.manifest import VideoEntry
 from wtours.videos import downloaded_video, downloaded_videos, probe_video
 
+pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
+
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
