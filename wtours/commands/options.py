@@ -1,12 +1,14 @@
 """Options and exit codes that several commands share."""
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from wtours import console
+from wtours.errors import MissingPackageError
 
 FINISHED_WITH_FAILURES = 3
 
@@ -56,3 +58,10 @@ def named_or_folder(text: str, folder_of: Callable[[str], Path]) -> Path:
     """Return the folder that `text` names under the root, or is."""
     path = Path(text)
     return path if path.is_dir() or len(path.parts) > 1 else folder_of(text)
+
+
+def require_torch(purpose: str) -> None:
+    """Refuse, in one line that says what to install, if the extra `train` is not there."""
+    for package in ("torch", "timm", "safetensors"):
+        if find_spec(package) is None:
+            raise MissingPackageError(package, "train", purpose)

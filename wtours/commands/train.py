@@ -1,0 +1,179 @@
+"""The commands around training: pretrain, presets, visualize, export, import."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wtours import console
+from wtours.commands.options import ROOT, AsJson, Root, named_or_folder, require_torch
+from wtours.layout import Layout
+
+
+class Resume(StrEnum):
+    """What `wtours pretrain` does with a run that has begun."""
+
+    AUTO = "auto"
+    NEVER = "never"
+    FORCE = "force"
+
+
+class ExportTarget(StrEnum):
+    """What `wtours export` writes for."""
+
+    TIMM = "timm"
+    HF = "hf"
+    OFFICIAL = "official"
+
+
+def pretrain(
+    shards: Annotated[str, typer.Argument(help="A shard set's name, or its folder.")] = "default",
+    run: Annotated[
+        str | None, typer.Option("--run", help="Name of the run.", show_default="the shard set's")
+    ] = None,
+    preset: Annotated[
+        str,
+        typer.Option(
+            "--preset",
+            "-p",
+            help="official (the released code), paper, dino or demo (a CPU); see `wtours presets`.",
+        ),
+    ] = "official",
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="A YAML file over the preset.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", help="key=value over both, e.g. optim.steps=500; repeatable."),
+    ] = None,
+    resume: Annotated[
+        Resume,
+        typer.Option(
+            help="auto: go on if the config is the same; never: refuse a run that has begun; "
+            "force: go on with another config or other data."
+        ),
+    ] = Resume.AUTO,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the whole config as YAML and stop.")
+    ] = False,
+    root: Root = ROOT,
+) -> None:
+    """Pretrain a ViT with DORA on shards; run it again to go on from the last checkpoint.
+
+    On several GPUs: torchrun --nproc-per-node 8 -m training.pretrain … (docs/training.md).
+    Examples:
+
+    wtours pretrain --preset demo
+
+    wtours pretrain venice_30 --set optim.global_batch_size=32 --set optim.epochs=50
+    """
+    require_torch("pretraining")
+    from training.config import to_yaml
+    from training.presets import resolve_config
+    from training.pretrain import run_pretraining
+
+    resolved = resolve_config(preset, config, overrides or [])
+    if print_config:
+        console.say(to_yaml(resolved))
+        return
+    layout = Layout(root)
+    run_dir = layout.run_dir(run or Path(shards).name)
+    with console.progress_bars("pretrain", "steps") as on_progress:
+        result = run_pretraining(
+            resolved,
+            shards_dir=named_or_folder(shards, layout.shards_dir),
+            run_dir=run_dir,
+            resume=resume.value,
+            on_progress=on_progress,
+        )
+    console.say(f"{run_dir}: {result.describe()}")
+
+
+def diff_presets(
+    one: Annotated[str, typer.Argument(help="A preset.")],
+    other: Annotated[str, typer.Argument(help="The preset it is compared with.")] = "official",
+    as_json: AsJson = False,
+) -> None:
+    """Print the fields in which two presets differ, with both values.
+
+    Example: wtours presets diff paper official
+    """
+    from training.presets import differing_fields
+
+    fields = differing_fields(one, other)
+    if as_json:
+        console.print_json({key: {one: ours, other: its} for key, (ours, its) in fields.items()})
+        return
+    console.print_table(
+        f"{len(fields)} fields differ",
+        ("field", one, other),
+        [
+            (key, *("null" if value is None else str(value) for value in pair))
+            for key, pair in fields.items()
+        ],
+    )
+
+
+def visualize(
+    run: Annotated[str, typer.Argument(help="A run's name, its folder, or a checkpoint's.")],
+    video: Annotated[str, typer.Option("--video", "-v", help="The video to show.")],
+    shards: Annotated[str, typer.Option("--shards", help="The shard set it is in.")] = "default",
+    clips: Annotated[int, typer.Option("--clips", min=1, help="How many clips.")] = 4,
+    root: Root = ROOT,
+) -> None:
+    """Draw the tracked objects' attention over a clip's frames (the paper's Figures 4 to 6).
+
+    Example: wtours visualize default --video venice
+    """
+    require_torch("visualizing")
+    from training.visualize import visualize_clips
+
+    layout = Layout(root)
+    for path in visualize_clips(
+        named_or_folder(run, layout.run_dir),
+        named_or_folder(shards, layout.shards_dir),
+        video,
+        num_clips=clips,
+    ):
+        console.say(str(path))
+
+
+def export(
+    run: Annotated[str, typer.Argument(help="A run's name, its folder, or a checkpoint's.")],
+    to: Annotated[
+        ExportTarget,
+        typer.Option(
+            help="timm: a folder for timm.create_model; hf: for transformers; official: a .pth as "
+            "the released code reads it."
+        ),
+    ] = ExportTarget.TIMM,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", show_default="in the run's folder exports")
+    ] = None,
+    root: Root = ROOT,
+) -> None:
+    """Write a run's teacher as a file that other programs load, and print how.
+
+    Example: wtours export default --to timm
+    """
+    require_torch("exporting")
+    from training.export import export_run
+
+    exported = export_run(named_or_folder(run, Layout(root).run_dir), to=to.value, out=out)
+    console.say(f"{exported.path}\n{exported.how_to_load}")
+
+
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="A .pth of DINO's or DORA's authors.")],
+    run: Annotated[str, typer.Option("--run", help="Name of the run to make of it.")],
+    root: Root = ROOT,
+) -> None:
+    """Make a run of released weights, for eval, visualize and export; runs no code of the file.
+
+    Example: wtours import dino_deitsmall16_pretrain.pth --run dino
+    """
+    require_torch("importing")
+    from training.released import import_released
+
+    console.say(str(import_released(file, Layout(root).run_dir(run))))
