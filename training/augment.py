@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.config import AugmentConfig, DataConfig
 from training.photometric import ColourDraws, apply_colour, draw_colour
 from training.resample import Kernel, resample_weights
+from training.sections import AugmentConfig, DataConfig
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as every ViT of timm
 _RATIO = (3 / 4, 4 / 3)

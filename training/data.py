@@ -22,9 +22,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from training.augment import ViewDraws, draw_boxes, draw_views
-from training.config import AugmentConfig, DataConfig, TrainConfig
+from training.config import TrainConfig
 from training.distributed import World
 from training.randomness import numpy_generator
+from training.sections import AugmentConfig, DataConfig
 from wtours.errors import TrainingError, UsageError, WtoursError
 from wtours.shards import ClipDataset, ClipSampler, ShardIndex
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.config import AugmentConfig
+from training.sections import AugmentConfig
 
 _BLUR_SIGMA = (0.1, 2.0)
 _BLUR_RADIUS = math.ceil(3 * _BLUR_SIGMA[1])

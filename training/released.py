@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from training.checkpoint import DataIdentity, TrainState, newest_checkpoint, save_checkpoint
-from training.config import DataConfig, ModelConfig, TrainConfig
+from training.config import TrainConfig
 from training.networks import build_network
 from training.optim import build_optimizer
+from training.sections import DataConfig, ModelConfig
 from training.teacher import Network
 from wtours.errors import CheckpointError
 

@@ -8,10 +8,10 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from training import photometric
 from training.augment import MEAN, STD, draw_boxes, draw_views, make_global, make_local
-from training.config import AugmentConfig, DataConfig
 from training.photometric import ColourDraws, apply_colour, draw_colour
 from training.randomness import derived_seed, numpy_generator
 from training.resample import resample_weights
+from training.sections import AugmentConfig, DataConfig
 
 PLAIN = AugmentConfig(
     flip_probability=0,

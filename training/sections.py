@@ -1,0 +1,213 @@
+"""The sections of a training run's settings, documented field by field.
+
+The defaults are the preset `official`, the authors' released code.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Count = Annotated[int, Field(gt=0)]
+WholeNumber = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Scale = tuple[float, float]
+
+
+class Section(BaseModel):
+    """Frozen settings that refuse unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelConfig(Section):
+    """The backbone (a timm ViT) and the projection head."""
+
+    backbone: str = "vit_small_patch16_224"
+    """Name of a timm ViT."""
+    patch_size: Count | None = None
+    """Patch side in pixels; None: the backbone's own."""
+    depth: Count | None = None
+    """Number of blocks; None: the backbone's own."""
+    embed_dim: Count | None = None
+    """Width D; None: the backbone's own."""
+    num_heads: Count | None = None
+    """Attention heads per block; None: the backbone's own."""
+    drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Stochastic depth of the student's last block (0 in the first, linear between); its masks are
+    drawn per step and rank, so 0 is needed to compare runs on different numbers of ranks."""
+    activation_checkpointing: bool = False
+    """Compute the student's blocks a second time in the backward pass instead of keeping what is in
+    them: less memory, more time, the same numbers."""
+    num_prototypes: Annotated[int, Field(gt=1)] = 65536
+    """Outputs K of the head."""
+    head_hidden_dim: Count = 2048
+    """Width of the head's two hidden layers."""
+    head_batch_norm: bool = False
+    """Batch norm after the head's hidden layers, with the statistics of all ranks."""
+    norm_last_layer: bool = False
+    """Keep the last layer's weight norms at 1 instead of training them."""
+
+
+class TrackingConfig(Section):
+    """Object discovery and tracking (paper, equations 2 to 7)."""
+
+    num_objects: Count = 3
+    """Objects O per clip: attention heads drawn for each step."""
+    num_heads: Count | None = None
+    """Heads that the last block's queries and keys are split into to find objects (B.2: 16 or 32);
+    None: the backbone's own. The network itself is not changed."""
+    sinkhorn: bool = True
+    """Refine the object prototypes with Sinkhorn-Knopp (equations 4 and 5); false: equation 3."""
+    epsilon: Positive = 0.05
+    """Entropy weight of Sinkhorn-Knopp."""
+    iterations: Count = 30
+    """Sinkhorn-Knopp iterations."""
+    patch_norm: bool = True
+    """L2-normalise the patch tokens Z before equations 4 and 5."""
+    marginals: Literal["patch", "paper"] = "patch"
+    """Assignment rows sum to 1 for each patch (released code) or to 1/n (paper)."""
+    mask: Literal["binary", "soft", "literal", "random_blocks"] = "binary"
+    """Object masks: where a map is above its mean (released code), the map divided by its maximum,
+    or equation 7 to the letter; or blocks drawn at random for each object and frame."""
+    attention_scale: Literal["head", "width"] = "head"
+    """What the attention that finds objects is divided by: sqrt(D / heads) as in the network, or
+    sqrt(D) as in equation 1."""
+
+
+class LossConfig(Section):
+    """Distillation between teacher and student (paper, equations 8 to 10)."""
+
+    local_crops_skipped: WholeNumber = 1
+    """Local crops, from the first, that the loss leaves out (1 in the released code)."""
+    object_weights: Literal["carry", "mean"] = "carry"
+    """Weights of the objects: as the released code's carried sum, or equal."""
+    reduction: Literal["mean", "sum", "pairs"] = "mean"
+    """Half the mean over objects and half that over crops (released code), the paper's sums, or the
+    mean over all pairs of a teacher's and a student's view (DINO)."""
+    teacher_centering: Literal["mean", "sinkhorn"] = "mean"
+    """Teacher outputs centred by a moving mean, or by Sinkhorn-Knopp over the global batch."""
+    sinkhorn_iterations: Count = 3
+    """Iterations of the teacher's Sinkhorn-Knopp, where it is used."""
+    student_temp: Positive = 0.1
+    """Student softmax temperature."""
+    teacher_temp: Positive = 0.04
+    """Teacher softmax temperature after its warm-up."""
+    warmup_teacher_temp: Positive = 0.04
+    """Teacher softmax temperature at step 0."""
+    warmup_teacher_temp_epochs: NonNegative = 30
+    """Epochs over which the teacher temperature goes linearly from the one to the other."""
+    center_momentum: Share = 0.9
+    """Momentum of the moving mean that centres the teacher."""
+
+
+class DataConfig(Section):
+    """Clips, and the crops taken from them."""
+
+    clip_length: Count = 8
+    """Frames T of a clip."""
+    frame_interval_seconds: Positive = 1.0
+    """Time between two frames of a clip, in seconds."""
+    across_cuts: bool = False
+    """Allow clips that hold a cut."""
+    clips_per_epoch: Count | None = None
+    """Clips in one epoch; None: each valid clip once."""
+    num_workers: WholeNumber = 2
+    """Decoding processes per rank; 0 decodes in the training process."""
+    frame_crop_pixels: Count = 300
+    """Side of the square that each frame of a clip is first reduced to."""
+    frame_crop_scale: Scale = (0.2, 1.0)
+    """Share of the frame's area in that first crop: one box per clip."""
+    global_crops: Literal[1, 2] = 1
+    """Global views of a clip; with 2, the teacher of one view teaches the student of the other."""
+    global_crop_pixels: Count = 224
+    """Side of a global crop."""
+    global_crop_scale: Scale = (0.4, 1.0)
+    """Share of the first crop's area in a global crop: one box per clip."""
+    local_crops: Count = 6
+    """Local crops of each frame."""
+    local_crop_pixels: Count = 112
+    """Side of a local crop."""
+    local_crop_scale: Scale = (0.05, 0.4)
+    """Share of the first crop's area in a local crop: a box per crop and frame."""
+
+    @model_validator(mode="after")
+    def _check_scales(self) -> Self:
+        for name in ("frame_crop_scale", "global_crop_scale", "local_crop_scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                raise ValueError(f"{name} ({low}, {high}) must be 0 < low <= high <= 1")
+        return self
+
+
+class AugmentConfig(Section):
+    """Photometric changes, redrawn for each frame of each crop; and the flip."""
+
+    flip_probability: Share = 0.5
+    """Horizontal flip of a global crop: one draw per clip."""
+    jitter_probability: Share = 0.8
+    """Colour jitter at all."""
+    brightness: NonNegative = 0.4
+    """Factor from 1 - this to 1 + this."""
+    contrast: NonNegative = 0.4
+    """Factor from 1 - this to 1 + this."""
+    saturation: NonNegative = 0.2
+    """Factor from 1 - this to 1 + this."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Shift from -this to this, in turns of the colour circle."""
+    grey_probability: Share = 0.2
+    """Grey instead of colour."""
+    global_blur_probability: Share = 0.1
+    """Gaussian blur of a global crop's frame, sigma 0.1 to 2 pixels."""
+    local_blur_probability: Share = 0.5
+    """Gaussian blur of a local crop's frame, sigma 0.1 to 2 pixels."""
+
+
+class OptimConfig(Section):
+    """Length of the run, optimiser and schedules."""
+
+    name: Literal["adamw", "lars"] = "adamw"
+    """The optimiser: AdamW (released code), or LARS (paper) with momentum .9 and trust .001."""
+    global_batch_size: Count = 128
+    """Clips in a step on all ranks together; a multiple of the number of ranks."""
+    accumulation_steps: Count = 1
+    """Parts in which the networks see a rank's clips of a step, to need less memory; at most one
+    for each clip."""
+    epochs: Positive = 100
+    """Length of the run; an epoch is clips_per_epoch // global_batch_size steps."""
+    steps: Count | None = None
+    """Length of the run in steps; an epoch is then steps / epochs steps, for every field here."""
+    lr: Positive = 5e-4
+    """Peak learning rate, for `lr_clips` clips in a step."""
+    lr_clips: Count | None = 256
+    """The peak is lr x global_batch_size / lr_clips; None: lr as it is."""
+    min_lr: NonNegative = 1e-5
+    """Learning rate at the end of its cosine."""
+    warmup_epochs: NonNegative = 10
+    """Linear warm-up of the learning rate from 0."""
+    weight_decay: NonNegative = 0.04
+    """Weight decay at step 0; biases and one-dimensional parameters have none."""
+    weight_decay_end: NonNegative = 0.4
+    """Weight decay at the end of its cosine."""
+    momentum: Share = 0.996
+    """Momentum of the teacher at step 0: teacher = m * teacher + (1 - m) * student."""
+    momentum_end: Share = 1.0
+    """Momentum of the teacher at the end of its cosine."""
+    clip_grad: Positive | None = 3.0
+    """Largest gradient norm; None: not clipped."""
+    clip_grad_by: Literal["parameter", "global"] = "parameter"
+    """Each parameter by its own norm (released code), or all by their common norm."""
+    freeze_last_layer_epochs: NonNegative = 1
+    """Epochs during which the head's last layer is not trained."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Autocast of both networks; weights, loss and optimiser stay float32."""
+
+
+class CheckpointConfig(Section):
+    """When a run can be resumed from."""
+
+    every_steps: Count = 500
+    """Steps between checkpoints; the last step always has one."""
+    keep_last: Count = 2
+    """Checkpoints kept; older ones are removed."""
