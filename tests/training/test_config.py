@@ -97,8 +97,10 @@ def test_the_paper_differs_from_the_released_code_only_where_the_parity_table_sa
 
 def test_every_field_has_a_docstring():
     import training.config
+    import training.sections
 
-    lines = Path(training.config.__file__).read_text().splitlines()
+    modules = (training.config, training.sections)
+    lines = [line for m in modules for line in Path(m.__file__).read_text().splitlines()]
     fields = [i for i, line in enumerate(lines) if line.startswith("    ") and " = " in line]
     declared = [i for i in fields if ":" in lines[i].split("=")[0] and lines[i][4].isalpha()]
     keys = flatten(TrainConfig().model_dump())
