@@ -1,3 +1,4 @@
+import inspect
 import json
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def test_every_field_has_a_docstring():
     import training.sections
 
     modules = (training.config, training.sections)
-    lines = [line for m in modules for line in Path(m.__file__).read_text().splitlines()]
+    lines = [line for m in modules for line in inspect.getsource(m).splitlines()]
     fields = [i for i, line in enumerate(lines) if line.startswith("    ") and " = " in line]
     declared = [i for i in fields if ":" in lines[i].split("=")[0] and lines[i][4].isalpha()]
     keys = flatten(TrainConfig().model_dump())
