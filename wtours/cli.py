@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from wtours import console
-from wtours.commands import acquire, evaluate, measure, sharding, train
+from wtours.commands import acquire, evaluate, measure, sharding, status, train
 from wtours.commands.options import Root
 from wtours.errors import WtoursError
 from wtours.layout import Layout
@@ -41,12 +41,12 @@ presets_app = typer.Typer(no_args_is_help=True, help="Compare the presets of tra
 app.add_typer(presets_app, name="presets")
 
 for name, command in (
-    ("list", acquire.list_videos),
+    ("list", status.list_videos),
     ("render", acquire.render),
     ("download", acquire.download),
     ("add", acquire.add),
     ("pin", acquire.pin),
-    ("doctor", acquire.doctor),
+    ("doctor", status.doctor),
     ("analyze", measure.analyze),
     ("report", measure.report),
     ("shard", sharding.shard),

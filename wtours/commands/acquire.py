@@ -1,4 +1,4 @@
-"""The commands that bring videos: list, render, download, add, pin, doctor."""
+"""The commands that bring videos: render, download, add, pin."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wtours import console
-from wtours.commands.options import ROOT, AsJson, ManifestOption, Root, Videos, finish
+from wtours.commands.options import ROOT, ManifestOption, Root, Videos, finish
 from wtours.formats import DEFAULT_MAX_HEIGHT, Choice, Codec
 from wtours.layout import Layout
 
 if TYPE_CHECKING:
     from wtours.fetch_options import FetchOptions
-    from wtours.listing import VideoState
     from wtours.manifest import VideoEntry
     from wtours.preview import Planned
     from wtours.sources import LocalFiles
@@ -27,27 +26,6 @@ AllowUnknownLicense = Annotated[
     bool,
     typer.Option("--allow-unknown-license", help="Also fetch where the source states no licence."),
 ]
-
-
-def list_videos(
-    manifest: ManifestOption = None, root: Root = ROOT, as_json: AsJson = False
-) -> None:
-    """Show every video of the manifest and what is done of it.
-
-    Example: wtours list --json
-    """
-    from wtours.listing import video_states
-    from wtours.manifest import load_manifest
-
-    states = video_states(load_manifest(manifest).videos, Layout(root))
-    if as_json:
-        console.print_json([state.to_json() for state in states])
-        return
-    console.print_table(
-        f"{len(states)} videos under {root}",
-        ("video", "title", "downloaded", "analyzed", "shard sets"),
-        [_state_row(state) for state in states],
-    )
 
 
 def render(
@@ -212,34 +190,6 @@ def pin(
     console.say(f"{len(changed)} of {len(pinned)} pinned anew in {manifest}")
 
 
-def doctor(
-    manifest: ManifestOption = None,
-    videos: Videos = None,
-    max_height: Annotated[
-        int, typer.Option("--max-height", min=144, help="What the disk has to hold.")
-    ] = 720,
-    as_json: AsJson = False,
-    root: Root = ROOT,
-) -> None:
-    """Check that this machine can do the work: exit 1 if something required is missing.
-
-    Example: wtours doctor --video venice
-    """
-    from wtours.doctor import diagnose
-    from wtours.manifest import load_manifest
-
-    entries = load_manifest(manifest).select(videos or ())
-    checks = list(diagnose(entries, Layout(root), max_height=max_height))
-    if as_json:
-        console.print_json([check.to_json() for check in checks])
-    else:
-        for check in checks:
-            mend = f"; {check.remedy}" if check.remedy else ""
-            console.say(f"{check.status:8} {check.name}: {check.found}{mend}")
-    if any(check.status == "problem" for check in checks):
-        raise typer.Exit(1)
-
-
 def _say_choice(video_id: str, choice: Choice) -> None:
     console.warn(f"{video_id}: {choice.describe()}, {_size_text(choice)}, from {choice.source}")
 
@@ -294,14 +244,3 @@ def _size_text(sized: "Choice | Planned") -> str:
     if sized.bytes is None:
         return "size not stated"
     return ("about " if sized.is_estimate else "") + console.bytes_text(sized.bytes)
-
-
-def _state_row(state: "VideoState") -> tuple[str, ...]:
-    downloaded = {"missing": "no", "done": "yes"}.get(state.download, f"failed: {state.error}")
-    if state.duration_seconds is not None and state.bytes is not None:
-        downloaded = (
-            f"{console.seconds_text(state.duration_seconds)}, {state.width}x{state.height} "
-            f"{state.codec}, {console.bytes_text(state.bytes)}"
-        )
-    analyzed = "yes" if state.analysed else "no"
-    return state.id, state.title, downloaded, analyzed, ", ".join(state.shard_sets) or "none"
