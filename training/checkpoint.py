@@ -130,6 +130,12 @@ def find_checkpoint(path: Path) -> Path:
     return newest
 
 
+def run_dir_of(checkpoint: Path) -> Path:
+    """Return the run that a checkpoint is of, or the checkpoint where it lies outside a run."""
+    parent = checkpoint.absolute().parent
+    return parent.parent if parent.name == "checkpoints" else checkpoint
+
+
 def find_damage(checkpoint: Path) -> str | None:
     """Return what is wrong with a checkpoint's files, or None: sizes and sha256 are compared."""
     try:

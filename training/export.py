@@ -10,9 +10,8 @@ import torch
 from safetensors.torch import save
 
 from training.augment import MEAN, STD
-from training.checkpoint import find_checkpoint, load_network
+from training.checkpoint import find_checkpoint, load_network, run_dir_of
 from training.config import TrainConfig
-from training.evaluate import run_dir_of
 from training.teacher import Network
 from wtours.fsio import atomic_path, canonical_json, write_bytes
 

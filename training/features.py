@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from training.augment import MEAN, STD
+from training.backbones import Normalisation
 from training.decoding import decode_center
 from training.images import ImageEntry, LabelledImages
 from training.vit import encode
@@ -57,6 +57,7 @@ def extract_features(
     crop_pixels: int,
     batch_size: int,
     device: torch.device,
+    normalisation: Normalisation | None = None,
     on_progress: Progress = no_progress,
 ) -> FeatureSet:
     """Return the CLS token after the final norm, L2-normalised, of each image and backbone.
@@ -71,6 +72,7 @@ def extract_features(
         crop_pixels: Side of the central square that the backbones see.
         batch_size: Images in one pass.
         device: Where the backbones are.
+        normalisation: Of the pixels; None: ImageNet's.
         on_progress: Counts images.
 
     Raises:
@@ -83,7 +85,7 @@ def extract_features(
     with ThreadPoolExecutor(min(_MAX_DECODERS, os.cpu_count() or 1)) as decoders:
         for batch in _batches(images.read(), batch_size):
             pixels = np.stack(list(decoders.map(decode, batch)))
-            batch_images = normalised(torch.from_numpy(pixels).to(device))
+            batch_images = normalised(torch.from_numpy(pixels).to(device), normalisation)
             for name, backbone in backbones.items():
                 parts[name].append(_features(backbone, batch_images))
             names += [entry.name for entry, _ in batch]
@@ -101,10 +103,11 @@ def extract_features(
     )
 
 
-def normalised(images: Tensor) -> Tensor:
+def normalised(images: Tensor, normalisation: Normalisation | None = None) -> Tensor:
     """Return uint8 RGB (B, H, W, 3) as the networks take it, (B, 3, H, W) float32."""
+    constants = normalisation or Normalisation()
     pixels = images.permute(0, 3, 1, 2).float() / 255
-    mean, std = (pixels.new_tensor(values)[:, None, None] for values in (MEAN, STD))
+    mean, std = (pixels.new_tensor(values)[:, None, None] for values in constants)
     return (pixels - mean) / std
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from training.checkpoint import DataIdentity, TrainState, newest_checkpoint, save_checkpoint
@@ -24,6 +26,7 @@ from wtours.errors import CheckpointError
 
 _HEAD_WIDTH = 64
 """Width of an attention head in every ViT of DINO and DORA; the weights do not tell it."""
+_WEIGHTS_UNDER = ("teacher", "state_dict", "model")
 _ANY_VIT = "vit_tiny_patch16_224"
 
 
@@ -40,7 +43,7 @@ def load_released(path: Path) -> tuple[TrainConfig, Network]:
     Raises:
         CheckpointError: not such a file, a file that would run code, or weights of another network.
     """
-    weights = _without_prefixes(_read(path))
+    weights = read_weights(path)
     head = {k: v for k, v in weights.items() if k.startswith("head.")}
     backbone = {k.removeprefix("backbone."): v for k, v in weights.items() if k not in head}
     try:
@@ -78,7 +81,16 @@ def import_released(path: Path, run_dir: Path) -> Path:
     return save_checkpoint(run_dir, state, config=config, data=DataIdentity("", 0), keep_last=1)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a .pth or .safetensors by name, without "module.", and run no code.
+
+    Of a training checkpoint these are the teacher's, or what is under "state_dict" or "model".
+
+    Raises:
+        CheckpointError: see `load_released`.
+    """
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -91,14 +103,17 @@ def _read(path: Path) -> dict[str, Tensor]:
     except (RuntimeError, EOFError) as error:
         raise CheckpointError(f"{path} is not a file that torch.save wrote") from error
     if isinstance(content, dict):
-        content = content.get("teacher", content.get("state_dict", content))
+        content = next((content[k] for k in _WEIGHTS_UNDER if k in content), content)
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise CheckpointError(f"{path} holds no weights by name, alone or under 'teacher'")
-    return content
+    return {name.removeprefix("module."): value for name, value in content.items()}
 
 
-def _without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix("module."): value for name, value in weights.items()}
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors ({error})") from error
 
 
 def _config_of(backbone: dict[str, Tensor], head: dict[str, Tensor]) -> TrainConfig:

@@ -18,10 +18,9 @@ from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from training.checkpoint import MODEL, find_checkpoint, load_network, read_state
+from training.checkpoint import MODEL, find_checkpoint, load_network, read_state, run_dir_of
 from training.data import open_clips
 from training.decoding import crop_center
-from training.evaluate import run_dir_of
 from training.features import normalised, resize_for
 from training.networks import object_heads
 from training.overlay import Picture, Row, draw_grid, overlay, stretched

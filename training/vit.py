@@ -4,6 +4,7 @@ The modules and the names of the weights are timm's; what differs is the positio
 another image size, which is interpolated as DINO does it (`position_embedding`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -38,6 +39,19 @@ class TokenFeatures:
     cls_attention: Tensor
 
 
+@dataclass(frozen=True)
+class BlockTokens:
+    """What one block gives; register tokens are left out.
+
+    Attributes:
+        cls_token: (B, D).
+        patch_tokens: (B, N, D), patches in row-major order.
+    """
+
+    cls_token: Tensor
+    patch_tokens: Tensor
+
+
 def build_backbone(
     name: str,
     *,
@@ -64,8 +78,6 @@ def build_backbone(
     Raises:
         UsageError: timm has no such model, or it is not a plain ViT with a CLS token.
     """
-    if not timm.is_model(name):
-        raise UsageError(f"timm has no model {name!r}; one it has is vit_small_patch16_224")
     sizes: dict[str, Any] = {
         "img_size": img_size,
         "patch_size": patch_size,
@@ -73,15 +85,32 @@ def build_backbone(
         "embed_dim": embed_dim,
         "num_heads": num_heads,
     }
+    backbone = create_vit(
+        name,
+        drop_path_rate=drop_path_rate,
+        **{key: value for key, value in sizes.items() if value is not None},
+    )
+    # DINO starts the CLS token like the position embedding; timm starts it at almost 0.
+    nn.init.trunc_normal_(_as_tensor(backbone.cls_token), std=0.02)
+    return backbone
+
+
+def create_vit(name: str, **arguments: Any) -> VisionTransformer:
+    """Return a ViT as timm makes it, without a classifier, that takes images of any size.
+
+    Args:
+        name: timm's name of a plain ViT with a CLS token.
+        arguments: For `timm.create_model`: sizes, or pretrained=True.
+
+    Raises:
+        UsageError: timm has no such model, or it is not a plain ViT with a CLS token.
+    """
+    if not timm.is_model(name):
+        raise UsageError(f"timm has no model {name!r}; one it has is vit_small_patch16_224")
     refusal = f"model {name!r} is not a plain ViT with a CLS token, such as vit_small_patch16_224"
     try:
         backbone = timm.create_model(
-            name,
-            num_classes=0,
-            global_pool="token",
-            dynamic_img_size=True,
-            drop_path_rate=drop_path_rate,
-            **{key: value for key, value in sizes.items() if value is not None},
+            name, num_classes=0, global_pool="token", dynamic_img_size=True, **arguments
         )
     except (TypeError, AssertionError) as error:
         raise UsageError(f"{refusal} ({error})") from error
@@ -90,8 +119,8 @@ def build_backbone(
     last = backbone.blocks[-1]
     if not isinstance(last, Block) or not isinstance(last.attn, Attention):
         raise UsageError(refusal)
-    # DINO starts the CLS token like the position embedding; timm starts it at almost 0.
-    nn.init.trunc_normal_(_as_tensor(backbone.cls_token), std=0.02)
+    if backbone.cls_token is None:
+        raise UsageError(refusal)
     return backbone
 
 
@@ -103,6 +132,30 @@ def encode(backbone: VisionTransformer, images: Tensor) -> Tensor:
     else:
         tokens = backbone.blocks(tokens)
     return _as_tensor(backbone.norm(tokens))[:, 0]
+
+
+def encode_blocks(
+    backbone: VisionTransformer, images: Tensor, blocks: Sequence[int], *, norm: bool = True
+) -> list[BlockTokens]:
+    """Return the tokens after each of some blocks, in the order of `blocks`.
+
+    Args:
+        backbone: From `build_backbone`; gradients flow where it has any.
+        images: (B, 3, H, W), H and W multiples of the patch size.
+        blocks: Numbers of blocks, counted from 1 as the paper does: 12 is the last of a ViT-S.
+        norm: Whether the tokens of every block go through the network's final norm, as DINO's
+            linear evaluation takes them, or stay as the block left them.
+    """
+    tokens = _embed(backbone, images)
+    found: dict[int, BlockTokens] = {}
+    for number, block in enumerate(backbone.blocks, start=1):
+        tokens = block(tokens)
+        if number in blocks:
+            output = _as_tensor(backbone.norm(tokens)) if norm else tokens
+            found[number] = BlockTokens(output[:, 0], output[:, backbone.num_prefix_tokens :])
+        if number >= max(blocks):
+            break
+    return [found[number] for number in blocks]
 
 
 def encode_with_attention(

@@ -1,16 +1,28 @@
 """The commands that measure a trained encoder."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wtours import console
-from wtours.commands.options import ROOT, AsJson, Root, named_or_folder, require_torch
+from wtours.commands.options import ROOT, AsJson, Root, require_torch
 from wtours.layout import Layout
+
+if TYPE_CHECKING:
+    from training.results import Published
+
+Named = Annotated[
+    str,
+    typer.Argument(
+        metavar="BACKBONE",
+        help="A run's name or folder, a checkpoint's, RUN,random; a .pth of DINO's or DORA's "
+        "authors; timm:NAME, timm:NAME,FILE, timm:NAME,random; or hf:NAME (docs/evaluation.md).",
+    ),
+]
 
 
 def eval_knn(
-    run: Annotated[str, typer.Argument(help="A run's name, its folder, or a checkpoint's.")],
+    run: Named,
     train: Annotated[
         str, typer.Option("--train", help="Class folders: DIR, TAR or TAR:prefix/inside.")
     ],
@@ -27,26 +39,30 @@ def eval_knn(
     Example: wtours eval knn default --train images.tar:train --val images.tar:val
     """
     require_torch("evaluation")
+    from training.backbones import open_backbone
     from training.evaluate import evaluate_knn
 
-    run_path = named_or_folder(run, Layout(root).run_dir)
+    backbone = open_backbone(run, Layout(root).run_dir)
     with console.progress_bars("eval", "steps") as on_progress:
         result = evaluate_knn(
-            run_path, train, val, random_baseline=random_baseline, on_progress=on_progress
+            backbone, train, val, random_baseline=random_baseline, on_progress=on_progress
         )
     if as_json:
         console.print_json(result.content)
         return
-    networks = {"teacher": result.scores, "random weights": result.random_scores or ()}
+    measured = result.content["results"]
     console.print_table(
-        f"k-NN top-1 accuracy, %, of {run_path}",
-        ("network", *(f"k = {score.k}" for score in result.scores)),
+        f"k-NN top-1 accuracy, %, of {run}",
+        ("network", *(f"k = {score['k']}" for score in measured["teacher"])),
         [
-            (name, *(f"{score.top1_percent:.1f}" for score in scores))
-            for name, scores in networks.items()
-            if scores
+            (network.replace("_", " "), *(f"{score['top1_percent']:.1f}" for score in scores))
+            for network, scores in measured.items()
         ],
     )
+    _say_where(result)
+
+
+def _say_where(result: "Published") -> None:
     for note in result.notes:
         console.say(note)
     console.say(str(result.path))
