@@ -61,36 +61,44 @@ class Frame:
     """One decoded picture; the pixels are converted only when asked for.
 
     Attributes:
+        picture: As it was decoded, before its rotation.
+        rotation: Degrees, counterclockwise, that make it upright: 0, 90, 180 or 270.
         pts_us: Microseconds from the video's first frame.
         is_corrupt: The decoder concealed errors in it.
     """
 
-    __slots__ = ("_frame", "_rotation", "is_corrupt", "pts_us")
+    __slots__ = ("is_corrupt", "picture", "pts_us", "rotation")
 
     def __init__(self, frame: av.VideoFrame, *, pts_us: int, rotation: int) -> None:
-        self._frame = frame
-        self._rotation = rotation
+        self.picture = frame
+        self.rotation = rotation
         self.pts_us = pts_us
         self.is_corrupt = bool(frame.is_corrupt)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return width and height, upright."""
+        width, height = self.picture.width, self.picture.height
+        return (height, width) if self.rotation in (90, 270) else (width, height)
+
     def to_bgr(self) -> NDArray[np.uint8]:
         """Return (H, W, 3) uint8, BGR, full size: the pixels PySceneDetect's PyAV backend gives."""
-        return self._upright(self._frame.to_ndarray(format="bgr24"))
+        return self._upright(self.picture.to_ndarray(format="bgr24", threads=1))
 
     def to_rgb(self, short_side: int | None = None) -> NDArray[np.uint8]:
         """Return (H, W, 3) uint8, RGB, reduced so that min(H, W) <= short_side; never enlarged."""
-        width, height = self._frame.width, self._frame.height
+        width, height = self.picture.width, self.picture.height
         if short_side is not None and min(width, height) > short_side:
             scale = Fraction(short_side, min(width, height))
             width, height = round(width * scale), round(height * scale)
-        rgb = self._frame.to_ndarray(
+        rgb = self.picture.to_ndarray(
             format="rgb24", width=width, height=height, interpolation=Interpolation.BICUBIC
         )
         return self._upright(rgb)
 
     def _upright(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
         # np.rot90 turns counterclockwise, as the display matrix's rotation is counted.
-        return np.ascontiguousarray(np.rot90(pixels, self._rotation // 90))
+        return np.ascontiguousarray(np.rot90(pixels, self.rotation // 90))
 
 
 class VideoReader:

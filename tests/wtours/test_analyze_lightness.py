@@ -3,7 +3,7 @@ import pytest
 from skimage.color import rgb2lab
 
 from wtours.analyze.lightness import frame_lightness
-from wtours.analyze.shots import reduce_frame
+from wtours.analyze.reduction import reduce_frame
 from wtours.video import open_video
 
 

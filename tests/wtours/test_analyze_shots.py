@@ -13,13 +13,13 @@ from scenedetect import open_video as open_in_scenedetect
 from scenedetect.common import FrameTimecode
 
 from tests.wtours.analyze_cases import write_scenes
+from wtours.analyze.reduction import FrameReducer
 from wtours.analyze.shots import (
     CUT_DETECTORS,
     ContentScorer,
     CutFinder,
     Shot,
     cut_frame_rate,
-    reduce_frame,
     shots_between,
 )
 from wtours.video import open_video
@@ -43,11 +43,11 @@ REAL_VIDEOS = (
 @functools.cache
 def our_cuts(path: Path) -> tuple[dict[str, list[int]], list[int]]:
     """Return the cuts in microseconds by detector, and the times of all frames."""
-    pts_us, scores, scorer = [], [], ContentScorer()
+    pts_us, scores, reducer, scorer = [], [], FrameReducer(), ContentScorer()
     with open_video(path) as video:
         for frame in video.frames():
             pts_us.append(frame.pts_us)
-            scores.append(scorer.score(reduce_frame(frame.to_bgr())))
+            scores.append(scorer.score(reducer.reduce(frame)))
     rate = cut_frame_rate(path)
     assert rate is not None
     finder = CutFinder(rate)
@@ -159,6 +159,15 @@ def test_variable_rate_gives_the_librarys_cuts_at_the_real_times(tmp_path):
     assert set(cuts["content27"]) <= set(pts_us)
 
 
+@pytest.mark.medium
+def test_cuts_of_a_full_hd_film_are_pyscenedetects_own(tmp_path):
+    path = write_scenes(tmp_path / "a.mp4", seconds=(1, 0.8, 1), rate=10, size="1920x1080")
+    cuts, pts_us = our_cuts(path)
+    assert len(pts_us) == 28
+    assert cuts == library_cuts(path)
+    assert cuts["adaptive"] == [1_000_000, 1_800_000]
+
+
 @pytest.mark.parametrize("rate", [1, 5, 60])
 def test_cuts_at_one_and_at_sixty_frames_a_second_have_the_same_time(tmp_path, rate):
     path = write_scenes(tmp_path / "a.mp4", seconds=(2, 3, 2), rate=rate, size="96x64")
@@ -192,10 +201,3 @@ def test_scores_may_come_in_pieces():
 def test_shots_are_half_open_and_cover_the_video():
     assert shots_between([], end_us=10) == [Shot(0, 10)]
     assert shots_between([3, 7], end_us=10) == [Shot(0, 3), Shot(3, 7), Shot(7, 10)]
-
-
-def test_small_pictures_are_not_enlarged():
-    bgr = np.zeros((100, 200, 3), np.uint8)
-    assert reduce_frame(bgr) is bgr
-    assert reduce_frame(np.zeros((720, 1280, 3), np.uint8)).shape == (144, 256, 3)
-    assert reduce_frame(np.zeros((1280, 720, 3), np.uint8)).shape == (256, 144, 3)

@@ -35,7 +35,7 @@ def frame_lightness(bgr: NDArray[np.uint8]) -> Lightness:
     luminance = cv2.transform(cv2.LUT(bgr, _LUMINANCE), _SUM_OF_CHANNELS)
     levels = _LEVELS.take(np.asarray(luminance, dtype=np.int32).ravel())
     p5, p95 = _percentiles(levels, (0.05, 0.95))
-    mean = float(levels.sum(dtype=np.int64)) / levels.size
+    mean = cv2.sumElems(levels)[0] / levels.size  # summed in float64: exact
     return Lightness(mean=mean / _LEVEL, p5=p5 / _LEVEL, p95=p95 / _LEVEL)
 
 
@@ -43,7 +43,7 @@ def _percentiles(levels: NDArray[np.uint16], fractions: tuple[float, ...]) -> li
     positions = [fraction * (levels.size - 1) for fraction in fractions]
     lows = [int(position) for position in positions]
     highs = [min(low + 1, levels.size - 1) for low in lows]
-    ordered = np.partition(levels, sorted({*lows, *highs}))
+    ordered = np.sort(levels)  # of 16-bit integers: faster than a partition
     return [
         int(ordered[low]) + (int(ordered[high]) - int(ordered[low])) * (position - low)
         for position, low, high in zip(positions, lows, highs, strict=True)

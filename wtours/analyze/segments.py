@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from wtours.analyze.detectors import Detection, Detector, DetectorSpec
 from wtours.analyze.lightness import frame_lightness
-from wtours.analyze.shots import ContentScorer, reduce_frame
+from wtours.analyze.reduction import FrameReducer
+from wtours.analyze.shots import ContentScorer
 from wtours.analyze.tables import DETECTIONS_FILE, DETECTIONS_SCHEMA, FRAMES_FILE, FRAMES_SCHEMA
 from wtours.analyze.ticks import TickPicker
 from wtours.errors import AnalysisError, VideoError
@@ -111,7 +112,7 @@ class _Measured:
         self.detections: list[dict[str, Any]] = []
 
     def read(self, video: VideoReader) -> None:
-        task, scorer = self._task, ContentScorer()
+        task, reducer, scorer = self._task, FrameReducer(), ContentScorer()
         picker = TickPicker[Frame](task.rate, start_us=task.start_us, end_us=task.end_us)
         half_tick_us = int(Fraction(500_000) / task.rate) + 1
         for frame in _frames_with_lead_in(video, task.start_us, reach_us=half_tick_us):
@@ -121,7 +122,8 @@ class _Measured:
                 if not frame.is_corrupt or frame.pts_us > task.end_us + half_tick_us:
                     break
                 continue
-            reduced = reduce_frame(_full_size(frame, video))
+            _check_size(frame, video)
+            reduced = reducer.reduce(frame)
             score = scorer.score(reduced)
             if frame.pts_us >= task.start_us:
                 lightness = frame_lightness(reduced)
@@ -159,16 +161,14 @@ def _row(pts_us: int, detection: Detection) -> dict[str, Any]:
     return {"pts_us": pts_us, **{name: getattr(detection, name) for name in names}}
 
 
-def _full_size(frame: Frame, video: VideoReader) -> Any:
-    bgr = frame.to_bgr()
-    expected = (video.metadata.height, video.metadata.width)
-    if bgr.shape[:2] != expected:
+def _check_size(frame: Frame, video: VideoReader) -> None:
+    expected = (video.metadata.width, video.metadata.height)
+    if frame.size != expected:
         raise VideoError(
-            f"{video.metadata.path}: the picture changes from {expected[1]}x{expected[0]} to "
-            f"{bgr.shape[1]}x{bgr.shape[0]} at {frame.pts_us / 1e6:.2f} s; "
+            f"{video.metadata.path}: the picture changes from {expected[0]}x{expected[1]} to "
+            f"{frame.size[0]}x{frame.size[1]} at {frame.pts_us / 1e6:.2f} s; "
             f"re-encode it to one size"
         )
-    return bgr
 
 
 def _frames_with_lead_in(video: VideoReader, start_us: int, *, reach_us: int) -> Iterator[Frame]:

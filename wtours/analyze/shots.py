@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from scenedetect.backends.pyav import VideoStreamAv
 from scenedetect.common import FrameTimecode, Timecode
 from scenedetect.detectors import AdaptiveDetector, ContentDetector
-from scenedetect.scene_manager import compute_downscale_factor
 from scenedetect.video_stream import FrameRateUnavailable
 
 DEFAULT_CUT_DETECTOR = "adaptive"
@@ -35,19 +34,6 @@ class Shot:
 
     start_us: int
     end_us: int
-
-
-def reduce_frame(bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the (H, W, 3) uint8 picture with its longer side at 256 pixels, never enlarged.
-
-    As PySceneDetect's SceneManager does it: OpenCV's linear interpolation of the full frame.
-    """
-    height, width = bgr.shape[:2]
-    factor = compute_downscale_factor(max(height, width))
-    if factor <= 1:
-        return bgr
-    size = (max(1, round(width / factor)), max(1, round(height / factor)))
-    return np.asarray(cv2.resize(bgr, size, interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
 
 
 def cut_frame_rate(path: Path) -> Fraction | None:
