@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
+from training.build import build_state
 from training.checkpoint import DataIdentity, save_checkpoint
 from training.config import TrainConfig
 from training.distributed import World
 from training.presets import resolve_config
-from training.pretrain import build_state
 
 CPU = torch.device("cpu")
 ONE_PROCESS = World(rank=0, world_size=1, local_rank=0, device=CPU)

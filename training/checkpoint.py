@@ -61,38 +61,66 @@ def checkpoint_dir(run_dir: Path, step: int) -> Path:
     return run_dir / "checkpoints" / f"step-{step:08d}"
 
 
-def save_checkpoint(
-    run_dir: Path, state: TrainState, *, config: TrainConfig, data: DataIdentity, keep_last: int
-) -> Path:
-    """Publish the checkpoint of `state.step`, then remove all but the `keep_last` newest ones."""
-    target = checkpoint_dir(run_dir, state.step)
+@dataclass(frozen=True)
+class Snapshot:
+    """What the checkpoint of a step will hold, apart from the state that trains on."""
+
+    step: int
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    facts: dict[str, Any]
+    """The content of state.json."""
+
+
+def take_snapshot(state: TrainState, *, config: TrainConfig, data: DataIdentity) -> Snapshot:
+    """Return a copy of the state in the memory of the CPU."""
+    return Snapshot(
+        step=state.step,
+        model=_model_tensors(state),
+        optimizer=_moments(state),
+        facts={
+            "format": FORMAT,
+            "step": state.step,
+            "next_position": state.step * config.optim.global_batch_size,
+            "config": config.model_dump(mode="json"),
+            "data": {"index_sha256": data.index_sha256, "num_clips": data.num_clips},
+            "versions": {"torch": torch.__version__},
+        },
+    )
+
+
+def publish_snapshot(snapshot: Snapshot, target: Path) -> None:
+    """Write a checkpoint as the folder `target`, whole or not at all."""
     remove(target)  # only a damaged one can be there: a whole one would have been resumed from
     with atomic_path(target) as temp:
         temp.mkdir()
-        for name, tensors in ((MODEL, _model_tensors(state)), (OPTIMIZER, _moments(state))):
+        for name, tensors in ((MODEL, snapshot.model), (OPTIMIZER, snapshot.optimizer)):
             (temp / name).write_bytes(save(tensors))  # save_file hides why a disk refuses
-        (temp / STATE).write_bytes(
-            canonical_json(
-                {
-                    "format": FORMAT,
-                    "step": state.step,
-                    "next_position": state.step * config.optim.global_batch_size,
-                    "config": config.model_dump(mode="json"),
-                    "data": {"index_sha256": data.index_sha256, "num_clips": data.num_clips},
-                    "versions": {"torch": torch.__version__},
-                }
-            )
-        )
+        (temp / STATE).write_bytes(canonical_json(snapshot.facts))
         files = [
             {"path": name, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
             for name in (MODEL, OPTIMIZER, STATE)
             for path in [temp / name]
         ]
         (temp / RECEIPT).write_bytes(canonical_json({"format": FORMAT, "files": files}))
+
+
+def remove_old_checkpoints(run_dir: Path, *, keep_last: int, keep_every: int | None = None) -> None:
+    """Remove a run's checkpoints but the newest ones and those of multiples of `keep_every`."""
     for old in _step_dirs(run_dir)[keep_last:]:
-        hidden = old.with_name(f"{TEMP_PREFIX}{old.name}")
-        old.replace(hidden)  # never half a checkpoint under a checkpoint's name
-        remove(hidden)
+        if keep_every is None or _step_of(old) % keep_every:
+            hidden = old.with_name(f"{TEMP_PREFIX}{old.name}")
+            old.replace(hidden)  # never half a checkpoint under a checkpoint's name
+            remove(hidden)
+
+
+def save_checkpoint(
+    run_dir: Path, state: TrainState, *, config: TrainConfig, data: DataIdentity, keep_last: int
+) -> Path:
+    """Publish the checkpoint of `state.step`, then remove all but the `keep_last` newest ones."""
+    target = checkpoint_dir(run_dir, state.step)
+    publish_snapshot(take_snapshot(state, config=config, data=data), target)
+    remove_old_checkpoints(run_dir, keep_last=keep_last)
     return target
 
 
@@ -219,7 +247,10 @@ def _moments(state: TrainState) -> dict[str, Tensor]:
 
 
 def _for_disk(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """Return copies: the tensors themselves may change while these are written."""
+    return {
+        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()
+    }
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -238,4 +269,8 @@ def _step_dirs(run_dir: Path) -> list[Path]:
             if path.name.removeprefix("step-").isdecimal():
                 yield path
 
-    return sorted(found(), key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+    return sorted(found(), key=_step_of, reverse=True)
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))

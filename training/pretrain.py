@@ -13,27 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-
-from training.checkpoint import DataIdentity, TrainState, checkpoint_dir
+from training.build import build_schedules, build_state, build_views, identity_of, replicate
+from training.checkpoint import checkpoint_dir
 from training.config import TrainConfig
-from training.data import ClipViews, batches, open_clips, steps_in_epoch
+from training.data import batches, open_clips
 from training.distributed import World, barrier, joined_world
 from training.metrics import StepClock
-from training.networks import build_network
-from training.optim import build_optimizer
 from training.presets import PRESETS, resolve_config
-from training.randomness import derived_seed
 from training.run import Resume, opened_run
-from training.schedules import Schedules
 from training.step import apply_gradients, compute_gradients
 from training.stopping import StopSignals, agreed
-from training.teacher import make_teacher
 from wtours.errors import WtoursError
 from wtours.progress import Progress, no_progress
-from wtours.shards import ClipDataset, ClipSampler
 
 LOG = logging.getLogger(__name__)
 _LOG_EVERY_SECONDS = 10.0
@@ -101,86 +92,16 @@ def pretrain(
                 raise run.non_finite(state.step + 1, gradients.metrics(), views)
             apply_gradients(state, gradients, now)
             run.log(state.step, gradients.metrics(), now, clock.lap())
-            if stopped_by or is_due(state.step, schedules.steps, config.checkpoint.every_steps):
+            if stopped_by or run.save_is_due(state.step, schedules.steps):
                 run.save(state)
             on_progress(run_dir.name, state.step, schedules.steps)
             if stopped_by:
                 break
+        run.finish_saving()
         barrier()  # no rank leaves while rank 0 still writes
     if stopped_by:
         signal.raise_signal(stopped_by)
     return PretrainReport(checkpoint_dir(run_dir, state.step), started_at, state.step)
-
-
-def build_views(clips: ClipDataset, config: TrainConfig) -> ClipViews:
-    """Return the stream of clips in the order of the config's seed."""
-    if not config.data.across_cuts and not clips.index.shots_known:
-        LOG.warning("some videos are not analysed: their clips may go over cuts")
-    sampler = ClipSampler(len(clips), seed=config.seed, clips_per_epoch=config.data.clips_per_epoch)
-    return ClipViews(clips, sampler, data=config.data, augment=config.augment, seed=config.seed)
-
-
-def identity_of(clips: ClipDataset) -> DataIdentity:
-    """Return what a checkpoint records of the data."""
-    return DataIdentity(clips.index.dataset.index.sha256, len(clips))
-
-
-def build_schedules(config: TrainConfig, *, num_clips: int) -> Schedules:
-    """Return the schedules of a run on `num_clips` clips.
-
-    Raises:
-        TrainingError: too few clips for a batch.
-    """
-    optim, loss = config.optim, config.loss
-    steps_per_epoch: float = steps_in_epoch(
-        num_clips, config.data, global_batch_size=optim.global_batch_size
-    )
-    steps = optim.steps or round(optim.epochs * steps_per_epoch)
-    if optim.steps:
-        steps_per_epoch = optim.steps / optim.epochs
-    scale = optim.global_batch_size / optim.lr_clips if optim.lr_clips else 1.0
-    return Schedules(
-        steps=steps,
-        steps_per_epoch=steps_per_epoch,
-        lr=optim.lr * scale,
-        min_lr=optim.min_lr,
-        warmup_epochs=optim.warmup_epochs,
-        weight_decay=optim.weight_decay,
-        weight_decay_end=optim.weight_decay_end,
-        momentum=optim.momentum,
-        momentum_end=optim.momentum_end,
-        teacher_temp=loss.teacher_temp,
-        warmup_teacher_temp=loss.warmup_teacher_temp,
-        warmup_teacher_temp_epochs=loss.warmup_teacher_temp_epochs,
-        freeze_last_layer_epochs=optim.freeze_last_layer_epochs,
-    )
-
-
-def build_state(config: TrainConfig, world: World) -> TrainState:
-    """Return untrained networks, the same on every rank, and their optimiser."""
-    torch.manual_seed(derived_seed(config.seed, "weights"))
-    student = build_network(config).to(world.device)
-    return TrainState(
-        student=student,
-        teacher=make_teacher(student),
-        optimizer=build_optimizer(student, config.optim.name),
-        center=torch.zeros(config.model.num_prototypes, device=world.device),
-        step=0,
-    )
-
-
-def replicate(student: nn.Module, world: World) -> nn.Module:
-    """Return what averages the student's gradients over ranks: DDP, or the student itself."""
-    if world.world_size == 1:
-        return student
-    device_ids = [world.device] if world.device.type == "cuda" else None
-    # The buffers are batch norm's statistics, which are those of all ranks already.
-    return DistributedDataParallel(student, device_ids=device_ids, broadcast_buffers=False)
-
-
-def is_due(step: int, last_step: int, every_steps: int) -> bool:
-    """Return whether a checkpoint is to be written after step `step`."""
-    return step == last_step or step % every_steps == 0
 
 
 def run_pretraining(

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,16 +11,20 @@ from typing import Literal
 from training.checkpoint import (
     DataIdentity,
     TrainState,
+    checkpoint_dir,
     load_state,
     newest_checkpoint,
+    publish_snapshot,
     read_state,
-    save_checkpoint,
+    remove_old_checkpoints,
+    take_snapshot,
 )
 from training.config import TrainConfig, flatten, to_yaml
 from training.data import ClipViews
 from training.distributed import World, broadcast
 from training.metrics import MetricsLog
 from training.schedules import StepSettings
+from training.writer import BackgroundWriter
 from wtours.errors import CheckpointError, TrainingError
 from wtours.fsio import lock, sweep, write_bytes, write_json
 
@@ -41,7 +46,9 @@ class Run:
         self.data = data
         self.world = world
         self._metrics: MetricsLog | None = None  # of rank 0, from `restore` on
+        self._saved_at = time.monotonic()
         self._stack = ExitStack()
+        self._writer = self._stack.enter_context(BackgroundWriter())
 
     def restore(self, state: TrainState, resume: Resume) -> None:
         """Set `state` to the newest whole checkpoint, if there is one, and open the metrics.
@@ -74,17 +81,40 @@ class Run:
             }
             self._metrics.write(step, values | scheduled, time=time)
 
+    def save_is_due(self, step: int, last_step: int) -> bool:
+        """Return whether this rank is to save after step `step`; raise why the last save failed.
+
+        Only rank 0 saves, so that its clock alone decides, and nobody need be asked.
+        """
+        self._writer.check()
+        due, elapsed = self.config.checkpoint, time.monotonic() - self._saved_at
+        return self.world.is_main and (
+            step == last_step
+            or step % due.every_steps == 0
+            or (due.keep_every is not None and step % due.keep_every == 0)
+            or (due.every_minutes is not None and elapsed >= 60 * due.every_minutes)
+        )
+
     def save(self, state: TrainState) -> None:
-        """Write a checkpoint."""
-        if self._metrics is not None:
-            self._metrics.sync()
-            save_checkpoint(
-                self.dir,
-                state,
-                config=self.config,
-                data=self.data,
-                keep_last=self.config.checkpoint.keep_last,
-            )
+        """Copy the state, and write the checkpoint in the background, after the one before."""
+        if self._metrics is None:
+            return
+        self._metrics.sync()  # the steps of a checkpoint have their lines
+        self._saved_at = time.monotonic()
+        due, snapshot = (
+            self.config.checkpoint,
+            take_snapshot(state, config=self.config, data=self.data),
+        )
+
+        def write() -> None:
+            publish_snapshot(snapshot, checkpoint_dir(self.dir, snapshot.step))
+            remove_old_checkpoints(self.dir, keep_last=due.keep_last, keep_every=due.keep_every)
+
+        self._writer.start(write)
+
+    def finish_saving(self) -> None:
+        """Wait until the last checkpoint is written."""
+        self._writer.finish()
 
     def non_finite(self, step: int, values: dict[str, float], views: ClipViews) -> TrainingError:
         """Return the error of a step whose loss or gradients are not finite; lists its clips.
@@ -111,7 +141,7 @@ class Run:
         )
 
     def close(self) -> None:
-        """Close the metrics."""
+        """Wait for the last checkpoint, close the metrics."""
         self._stack.close()
 
     def _refuse_another(self, checkpoint: Path, resume: Resume) -> None:

@@ -209,5 +209,9 @@ class CheckpointConfig(Section):
 
     every_steps: Count = 500
     """Steps between checkpoints; the last step always has one."""
+    every_minutes: Positive | None = 30
+    """Minutes after which there is one in any case, by rank 0's clock; None: by steps alone."""
     keep_last: Count = 2
-    """Checkpoints kept; older ones are removed."""
+    """Newest checkpoints kept; older ones are removed."""
+    keep_every: Count | None = None
+    """The checkpoints of multiples of this step are made, and never removed."""

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from tests.training.shard_set import TINY, write_shard_set
+from training.checkpoint import find_damage
 from training.metrics import read_metrics
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = 60
 
 
-def start(shards, run_dir):
-    changes = (*TINY, f"optim.steps={STEPS}", "data.num_workers=1")
+def start(shards, run_dir, *overrides):
+    changes = (*TINY, f"optim.steps={STEPS}", "data.num_workers=1", *overrides)
     pairs = [part for pair in changes for part in ("--set", pair)]
     return subprocess.Popen(
         [sys.executable, "-m", "training.pretrain", str(shards), "--run-dir", str(run_dir), *pairs],
@@ -88,3 +89,18 @@ def test_a_pretrain_that_is_told_to_stop_and_then_killed_ends_in_the_same_bytes(
         )
         assert ours.read_bytes() == theirs.read_bytes(), name
     assert not list(run_dir.glob("**/.tmp-*"))
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("lines", [3, 8, 14])
+def test_sigkill_while_a_checkpoint_is_written_leaves_whole_ones_only(tmp_path, lines):
+    shards = write_shard_set(tmp_path / "shards", num_frames=8)
+    run_dir = tmp_path / "run"
+    process = start(shards, run_dir, "checkpoint.every_steps=1", "checkpoint.keep_last=3")
+    wait_for_lines(run_dir, lines, process)
+    process.kill()  # each step starts a checkpoint: one is in flight at almost any time
+    process.communicate()
+    whole = [path for path in (run_dir / "checkpoints").iterdir() if path.name[0] != "."]
+    assert 1 <= len(whole) <= 4
+    assert [find_damage(path) for path in whole] == [None] * len(whole)
+    wait_until_gone(process.pid)

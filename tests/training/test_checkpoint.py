@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.training.shard_set import TINY
+from training.build import build_state
 from training.checkpoint import (
     DataIdentity,
     find_checkpoint,
@@ -14,12 +15,13 @@ from training.checkpoint import (
     load_network,
     load_state,
     newest_checkpoint,
+    publish_snapshot,
     read_state,
     save_checkpoint,
+    take_snapshot,
 )
 from training.distributed import World
 from training.presets import resolve_config
-from training.pretrain import build_state
 from training.teacher import Network
 from wtours.errors import CheckpointError
 
@@ -142,6 +144,19 @@ def test_only_the_newest_are_kept_and_temporary_ones_are_not_counted(tmp_path):
         save(tmp_path, step, keep_last=2)
     names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert names == {".tmp-1-step-00000099", "step-00000008", "step-00000012"}
+
+
+def test_a_snapshot_does_not_change_with_the_state_it_is_of(tmp_path):
+    state = trained_state()
+    snapshot = take_snapshot(state, config=CONFIG, data=DATA)
+    with torch.no_grad():
+        for parameter in state.student.parameters():
+            parameter.zero_()
+    state.optimizer.state[next(state.student.parameters())]["exp_avg"].zero_()
+    publish_snapshot(snapshot, tmp_path / "step-00000004")
+    expected = save(tmp_path / "same", 4)
+    for path in expected.iterdir():
+        assert (tmp_path / "step-00000004" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_a_folder_without_a_checkpoint_says_what_makes_one(tmp_path):

@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 
 from tests.training.shard_set import TINY, write_shard_set
+from training.build import build_views
 from training.data import RankPositions, batches, crop_frames, open_clips, steps_in_epoch
 from training.distributed import World
 from training.presets import resolve_config
-from training.pretrain import build_views
 from wtours.errors import ShardError, TrainingError, UsageError
 
 CPU = torch.device("cpu")

@@ -9,11 +9,11 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from tests.tiny_run import CPU, ONE_PROCESS, make_run, tiny_config
 from training.backbones import initial_backbone, open_backbone
+from training.build import build_state
 from training.checkpoint import find_checkpoint, load_network
 from training.evaluate import evaluate_knn
 from training.features import extract_features
 from training.images import ImageDataError, open_images
-from training.pretrain import build_state
 from wtours.errors import CheckpointError, UsageError
 from wtours.fsio import sha256_file
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from tests.training.shard_set import TINY, write_shard_set
+from training.build import build_schedules
 from training.checkpoint import checkpoint_dir, read_state
 from training.distributed import World
 from training.metrics import MetricsLog, read_metrics
 from training.presets import resolve_config
-from training.pretrain import build_schedules, main, pretrain
+from training.pretrain import main, pretrain
 from wtours.errors import CheckpointError, TrainingError, UsageError, WtoursError
 from wtours.fsio import lock
 
@@ -111,6 +112,20 @@ def test_a_signal_ends_the_step_saves_and_is_passed_on(shards, undisturbed, tmp_
     assert report.checkpoint.is_dir()
     train(shards, run_dir)
     assert computed(run_dir) == computed(undisturbed)
+
+
+def checkpoints_of(run_dir):
+    return [int(path.name.removeprefix("step-")) for path in (run_dir / "checkpoints").iterdir()]
+
+
+def test_checkpoints_also_come_by_the_clock_and_some_are_kept_for_good(shards, tmp_path):
+    by_steps = ("optim.steps=8", "checkpoint.every_steps=1000", "checkpoint.keep_last=2")
+    train(shards, tmp_path / "clock", *by_steps, "checkpoint.every_minutes=1e-9")
+    assert sorted(checkpoints_of(tmp_path / "clock")) == [7, 8]
+    train(shards, tmp_path / "kept", *by_steps, "checkpoint.keep_every=3")
+    assert sorted(checkpoints_of(tmp_path / "kept")) == [3, 6, 8]
+    train(shards, tmp_path / "steps", *by_steps, "checkpoint.every_minutes=null")
+    assert checkpoints_of(tmp_path / "steps") == [8]
 
 
 def test_running_a_finished_run_again_does_nothing_and_says_so(shards, undisturbed):

@@ -1,0 +1,46 @@
+"""Writing in the background, so that training need not wait for the disk."""
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+LOG = logging.getLogger(__name__)
+
+
+class BackgroundWriter:
+    """Does one piece of writing at a time in a thread; a context manager that waits at its end.
+
+    What a piece raised is raised by the next call, whichever that is: nothing is lost.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self.in_flight: Future[None] | None = None
+
+    def __enter__(self) -> "BackgroundWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._thread.shutdown(wait=True)
+        try:
+            self.finish()
+        except Exception as error:
+            if kind is None:
+                raise
+            LOG.warning("and in the background: %s", error)  # beside the error under way
+
+    def start(self, write: Callable[[], None]) -> None:
+        """Begin the piece `write`, after the one before has ended."""
+        self.finish()
+        self.in_flight = self._thread.submit(write)
+
+    def check(self) -> None:
+        """Raise what the last piece raised, if it has ended; do not wait for it."""
+        if self.in_flight is not None and self.in_flight.done():
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait for the last piece, and raise what it raised."""
+        if self.in_flight is not None:
+            in_flight, self.in_flight = self.in_flight, None
+            in_flight.result()
