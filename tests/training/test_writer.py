@@ -38,6 +38,7 @@ def test_one_piece_is_in_flight_at_a_time():
 def test_what_went_wrong_is_raised_by_the_next_call_once(call):
     with BackgroundWriter() as writer:
         writer.start(broken)
+        assert writer.in_flight is not None
         concurrent.futures.wait([writer.in_flight])
         arguments = [lambda: None] if call == "start" else []
         with pytest.raises(OSError, match="No space left"):
