@@ -115,7 +115,7 @@ def _analyze(clip: Path, *, jobs: int, segment_seconds: int) -> None:
     files = {i: path for i, path in folder_videos(clip.parent).items() if path == clip.resolve()}
     with tempfile.TemporaryDirectory() as root:
         report = analyze_videos(
-            Layout(Path(root)), list(files), files=files, jobs=jobs, segment_seconds=segment_seconds
+            Layout(Path(root)), files, jobs=jobs, segment_seconds=segment_seconds
         )
     if not report.done:
         raise RuntimeError(f"{clip}: {report.failed}")

@@ -32,7 +32,7 @@ def layout(tmp_path_factory, movies):
         root / "truth.parquet", [*rows, (3_000_000, "z", 0.9, 0.0, 0.0, 9.0, 9.0)]
     )
     files = folder_videos(movies)
-    report = analyze_videos(layout, list(files), files=files, detector=f"file:{truth}")
+    report = analyze_videos(layout, files, detector=f"file:{truth}")
     assert len(report.done) == 2
     return layout
 
@@ -49,7 +49,7 @@ def test_ids_come_from_names_and_differ(movies):
 def test_the_videos_stay_where_they_are(layout, movies):
     assert not (layout.root / "videos").exists()
     files = folder_videos(movies)
-    assert analyze_videos(layout, list(files), files=files).skipped == list(files)
+    assert analyze_videos(layout, files).skipped == list(files)
 
 
 def test_a_folder_is_joined_and_where_videos_meet_is_no_cut(layout, movies):

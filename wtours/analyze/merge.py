@@ -24,6 +24,7 @@ from wtours.analyze.tables import (
     SCORE_THRESHOLDS,
     SHOTS_FILE,
     SHOTS_SCHEMA,
+    TRANSNET_FIELD,
     DetectorFacts,
     LightnessSummary,
     ObjectCounts,
@@ -33,6 +34,7 @@ from wtours.analyze.tables import (
     with_metadata,
 )
 from wtours.analyze.ticks import EVERY_FRAME
+from wtours.analyze.transnet import TRANSNET, first_frames
 from wtours.errors import VideoError
 
 _US = 1_000_000
@@ -57,7 +59,12 @@ class MergedFrames:
 
 
 def merge_frames(
-    segments: Sequence[Path], folder: Path, *, frame_rate: Fraction, cut_rate: Fraction
+    segments: Sequence[Path],
+    folder: Path,
+    *,
+    frame_rate: Fraction,
+    cut_rate: Fraction,
+    transitions: NDArray[np.float32] | None = None,
 ) -> MergedFrames:
     """Publish frames.parquet and return what its rows amount to.
 
@@ -66,6 +73,7 @@ def merge_frames(
         folder: Where the table goes.
         frame_rate: Its period is how long the last frame lasts.
         cut_rate: As `wtours.analyze.shots.cut_frame_rate` gives it.
+        transitions: (number of frames,) TransNet V2's probabilities, if it was asked for.
 
     Raises:
         VideoError: no frame could be decoded.
@@ -77,7 +85,8 @@ def merge_frames(
     count = corrupt = 0
     last_pts_us = -1
     ordinals: list[NDArray[np.int64]] = []
-    with open_table(folder / FRAMES_FILE, FRAMES_SCHEMA) as table:
+    network = _NetworkCuts(transitions)
+    with open_table(folder / FRAMES_FILE, network.schema) as table:
         for segment in segments:
             rows = pq.read_table(segment / FRAMES_FILE)
             if rows.num_rows == 0:
@@ -87,9 +96,10 @@ def merge_frames(
             looked_at = np.isin(pts_us, measured)
             table.write(
                 table_of(
-                    FRAMES_SCHEMA,
+                    network.schema,
                     {
                         **{name: rows[name] for name in rows.column_names},
+                        **network.column(frames, pts_us),
                         "frame": pa.array(frames),
                         "objects_measured": pa.array(looked_at),
                     },
@@ -109,7 +119,7 @@ def merge_frames(
         last_pts_us=last_pts_us,
         end_us=last_pts_us + round(_US / frame_rate),
         lightness=lightness.summary(count),
-        cuts_us=cut_finder.cuts_us(),
+        cuts_us=cut_finder.cuts_us() | network.cuts_us,
         measured_pts_us=measured,
         measured_frames=np.concatenate(ordinals),
     )
@@ -176,6 +186,26 @@ def detection_metadata(detector: DetectorFacts, rate: Fraction) -> dict[str, str
         "max_per_frame": "none" if cap is None else str(cap),
         "detect_fps": "native" if rate == EVERY_FRAME else str(rate),
     }
+
+
+class _NetworkCuts:
+    """TransNet V2's column of frames.parquet and its cuts; neither, if it was not asked for."""
+
+    def __init__(self, transitions: NDArray[np.float32] | None) -> None:
+        self._transitions = transitions
+        self.schema = FRAMES_SCHEMA
+        self.cuts_us: dict[str, list[int]] = {}
+        if transitions is not None:
+            self.schema = FRAMES_SCHEMA.append(TRANSNET_FIELD)
+            self.cuts_us[TRANSNET] = []
+            self._first_frames = first_frames(transitions)
+
+    def column(self, frames: NDArray[np.int64], pts_us: NDArray[np.int64]) -> dict[str, pa.Array]:
+        """Return the column's next values; the frames' cuts are noted."""
+        if self._transitions is None:
+            return {}
+        self.cuts_us[TRANSNET] += pts_us[np.isin(frames, self._first_frames)].tolist()
+        return {TRANSNET: pa.array(self._transitions[frames])}
 
 
 class _LightnessSum:

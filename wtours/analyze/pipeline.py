@@ -6,46 +6,37 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 try:
-    import cv2
-    import scenedetect
+    import cv2  # noqa: F401
+    import scenedetect  # noqa: F401
 except ImportError as error:
     from wtours.errors import MissingPackageError
 
     raise MissingPackageError("scenedetect-headless", "analyze", "`wtours analyze`") from error
 
-from wtours.analyze.detectors import Detector, DetectorSpec, parse_detector
+from wtours.analyze.detectors import DetectorSpec, parse_detector
 from wtours.analyze.folders import video_in_place
-from wtours.analyze.merge import MergedFrames, merge_detections, merge_frames, write_shots
+from wtours.analyze.publish import Plan, publish
 from wtours.analyze.segments import SegmentTask, analyze_segment
-from wtours.analyze.shots import CUT_DETECTORS, cut_frame_rate
-from wtours.analyze.tables import (
-    DETECTIONS_FILE,
-    FRAMES_FILE,
-    SHOTS_FILE,
-    SUMMARY_FILE,
-    ObjectsSummary,
-    VideoSummary,
-)
 from wtours.analyze.ticks import parse_rate
+from wtours.analyze.transnet import (
+    TRANSNET,
+    predict_windows,
+    read_predictions,
+    transnet_facts,
+    windows_tasks,
+)
 from wtours.errors import AnalysisError, MissingPackageError, VideoError
 from wtours.executor import run_tasks
-from wtours.fsio import lock, remove, sweep, write_json
+from wtours.fsio import lock, remove, sweep
 from wtours.layout import Layout
 from wtours.progress import Progress, no_progress
-from wtours.receipts import (
-    Receipt,
-    files_present,
-    read_receipt,
-    record_file,
-    versions_of,
-    write_receipt,
-)
-from wtours.video import VideoMetadata, open_video
+from wtours.video import open_video
 from wtours.videos import DownloadedVideo, downloaded_video
 
-FORMAT = 1
-"""Raised when the same parameters would give other bytes; earlier analyses are then made anew."""
 SEGMENT_SECONDS = 60
 _US = 1_000_000
 
@@ -63,70 +54,48 @@ class AnalyzeReport:
     """Asked for, but the detector could not be loaded; lightness and cuts are there nonetheless."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """One video and what to measure."""
-
-    video: DownloadedVideo
-    folder: Path
-    detector: Detector | None
-    spec: DetectorSpec
-    rate: Fraction
-    not_measured: str | None
-    """Why there is no detector."""
-
-    @property
-    def params(self) -> dict[str, Any]:
-        objects = None
-        if self.detector is not None:
-            facts = self.detector.facts.model_dump(mode="json")
-            objects = {"detector": facts, "detect_fps": str(self.rate)}
-        return {"format": FORMAT, "cut_detectors": list(CUT_DETECTORS), "objects": objects}
-
-    @property
-    def segments_dir(self) -> Path:
-        return self.folder / "segments"
-
-
 def analyze_videos(
     layout: Layout,
-    video_ids: Sequence[str],
+    videos: Sequence[str] | Mapping[str, Path],
     *,
     detector: str = "none",
     detect_fps: str = "1",
     jobs: int = 1,
     segment_seconds: int = SEGMENT_SECONDS,
-    files: Mapping[str, Path] | None = None,
+    transnet: bool = False,
     on_progress: Progress = no_progress,
 ) -> AnalyzeReport:
     """Publish the analysis of each video; what is there already is not made again.
 
     Args:
         layout: The workspace.
-        video_ids: Downloaded videos, or those of `files`.
+        videos: Ids of downloaded videos; or the paths of videos that lie elsewhere, by id
+            (`wtours.analyze.folders`).
         detector: as `wtours.analyze.detectors` parses it. With `none`, and
             where the detector cannot be loaded, objects measured earlier are kept.
         detect_fps: Frames a second that the detector looks at, or "native": every frame.
         jobs: Processes; the result does not depend on it.
         segment_seconds: What one process does at a time; the result does not depend on it.
-        files: Videos that lie elsewhere, by id (`wtours.analyze.folders`); None: downloaded ones.
+        transnet: Find cuts by TransNet V2 too. Without it, those found earlier are kept.
         on_progress: Called with (video id, seconds of video done, seconds in all).
 
     Raises:
         UsageError: there is no such detector, or the rate makes no sense.
+        MissingPackageError: TransNet V2 is not installed.
         WtoursError: the disk is full, a process died, or another `analyze` runs on the workspace.
     """
     spec, rate = parse_detector(detector), parse_rate(detect_fps)
+    cuts = transnet_facts() if transnet else None
     report = AnalyzeReport()
     with lock(layout.lock("analyze"), what=f"the analysis in {layout.root}"):
-        for video_id in video_ids:
+        for video_id in videos:
             try:
-                if files is None:
-                    video = downloaded_video(layout, video_id)
+                if isinstance(videos, Mapping):
+                    video = video_in_place(video_id, videos[video_id])
                 else:
-                    video = video_in_place(video_id, files[video_id])
-                plan = _plan(layout, video, spec, rate)
-                if _is_done(plan):
+                    video = downloaded_video(layout, video_id)
+                plan = _plan(layout, video, spec, rate, cuts)
+                if plan.is_done():
                     report.skipped.append(video_id)
                 else:
                     _analyze(plan, jobs, segment_seconds, on_progress)
@@ -140,7 +109,13 @@ def analyze_videos(
     return report
 
 
-def _plan(layout: Layout, video: DownloadedVideo, spec: DetectorSpec, rate: Fraction) -> _Plan:
+def _plan(
+    layout: Layout,
+    video: DownloadedVideo,
+    spec: DetectorSpec,
+    rate: Fraction,
+    transnet: dict[str, Any] | None,
+) -> Plan:
     detector, not_measured = None, None
     if spec.kind == "none":
         not_measured = "no detector was asked for (--detector none)"
@@ -149,37 +124,40 @@ def _plan(layout: Layout, video: DownloadedVideo, spec: DetectorSpec, rate: Frac
             detector = spec.load(video.video_id, rate=rate)
         except (AnalysisError, MissingPackageError) as error:
             not_measured = str(error)
-    return _Plan(video, layout.analysis_dir(video.video_id), detector, spec, rate, not_measured)
+    folder = layout.analysis_dir(video.video_id)
+    return Plan(video, folder, detector, spec, rate, not_measured, transnet)
 
 
-def _is_done(plan: _Plan) -> bool:
-    """Return whether the analysis is there; without a detector, whatever its objects are."""
-    receipt = read_receipt(plan.folder / "receipt.json")
-    if receipt is None or receipt.status != "done" or not files_present(receipt, plan.folder):
-        return False
-    wanted, found = plan.params, dict(receipt.params)
-    if wanted["objects"] is None:
-        wanted["objects"] = found.get("objects")
-    return found == wanted and receipt.inputs == {"video": plan.video.sha256}
-
-
-def _analyze(plan: _Plan, jobs: int, segment_seconds: int, on_progress: Progress) -> None:
+def _analyze(plan: Plan, jobs: int, segment_seconds: int, on_progress: Progress) -> None:
     """Measure the segments that are missing, then publish the tables, the receipt last."""
     sweep(plan.folder)
     sweep(plan.segments_dir)
     with open_video(plan.video.path) as reader:
         metadata, last_pts_us = reader.metadata, reader.last_pts_us()
     tasks = _tasks(plan, last_pts_us, segment_us=segment_seconds * _US)
-    missing = [task for task in tasks if not task.is_done()]
     total = last_pts_us / _US
-    num_done = len(tasks) - len(missing)
-    for _ in run_tasks(analyze_segment, missing, jobs=jobs):
-        num_done += 1
-        on_progress(plan.video.video_id, total * num_done / len(tasks), total)
-    _publish(plan, metadata, [task.folder for task in tasks])
+    missing = [task for task in tasks if not task.is_done()]
+    for done, _ in enumerate(run_tasks(analyze_segment, missing, jobs=jobs), start=1):
+        share = (len(tasks) - len(missing) + done) / len(tasks)
+        on_progress(plan.video.video_id, total * share, total)
+    segments = [task.folder for task in tasks]
+    transitions = None if plan.transnet is None else _transitions(plan, segments, jobs, on_progress)
+    publish(plan, metadata, segments, transitions)
 
 
-def _tasks(plan: _Plan, last_pts_us: int, *, segment_us: int) -> list[SegmentTask]:
+def _transitions(
+    plan: Plan, segments: list[Path], jobs: int, on_progress: Progress
+) -> NDArray[np.float32]:
+    """Return TransNet V2's answer for every frame; what it gave before is not asked for again."""
+    tasks = windows_tasks(segments, plan.segments_dir, [plan.video.sha256, plan.transnet])
+    missing = [task for task in tasks if not task.path.exists()]
+    for done, _ in enumerate(run_tasks(predict_windows, missing, jobs=jobs), start=1):
+        seen = len(tasks) - len(missing) + done
+        on_progress(f"{plan.video.video_id}: {TRANSNET}", seen, len(tasks))
+    return read_predictions(tasks)
+
+
+def _tasks(plan: Plan, last_pts_us: int, *, segment_us: int) -> list[SegmentTask]:
     starts = range(0, last_pts_us + 1, segment_us)
     facts = None if plan.detector is None else plan.detector.facts
     return [
@@ -194,72 +172,8 @@ def _tasks(plan: _Plan, last_pts_us: int, *, segment_us: int) -> list[SegmentTas
             detector=None if facts is None else plan.spec,
             weights_sha256=None if facts is None else facts.weights_sha256,
             rate=plan.rate,
+            keep_pictures=plan.transnet is not None,
             params=plan.params,
         )
         for number, start_us in enumerate(starts)
     ]
-
-
-def _publish(plan: _Plan, metadata: VideoMetadata, segments: list[Path]) -> None:
-    folder, names = plan.folder, [FRAMES_FILE, SHOTS_FILE, SUMMARY_FILE]
-    frames = merge_frames(
-        segments,
-        folder,
-        frame_rate=metadata.frame_rate,
-        cut_rate=cut_frame_rate(plan.video.path) or metadata.frame_rate,
-    )
-    write_shots(folder, frames)
-    objects, not_measured = None, plan.not_measured
-    if len(frames.measured_pts_us) == 0 and not_measured is None:
-        not_measured = "every frame is corrupt"
-    elif plan.detector is not None:
-        names.append(DETECTIONS_FILE)
-        objects = merge_detections(
-            segments,
-            folder,
-            frames=frames,
-            detector=plan.detector.facts,
-            rate=plan.rate,
-            frame_rate=metadata.frame_rate,
-        )
-    summary = _summary(plan, metadata, frames, objects or not_measured)
-    write_json(folder / SUMMARY_FILE, summary.model_dump(mode="json"))
-    receipt = Receipt(
-        stage="analyze",
-        key=plan.video.video_id,
-        inputs={"video": plan.video.sha256},
-        params=plan.params,
-        versions={
-            **versions_of("av", "numpy", "pyarrow"),
-            "opencv": cv2.__version__,
-            "scenedetect": scenedetect.__version__,
-            **({} if plan.detector is None else plan.detector.versions),
-        },
-        files=tuple(record_file(folder / name, relative_to=folder) for name in sorted(names)),
-    )
-    write_receipt(folder / "receipt.json", receipt)
-    if objects is None:
-        remove(folder / DETECTIONS_FILE)  # of an earlier video or format: the receipt lacks it
-
-
-def _summary(
-    plan: _Plan,
-    metadata: VideoMetadata,
-    frames: MergedFrames,
-    objects: ObjectsSummary | str | None,
-) -> VideoSummary:
-    return VideoSummary(
-        video_id=plan.video.video_id,
-        video_sha256=plan.video.sha256,
-        width=metadata.width,
-        height=metadata.height,
-        frame_rate=str(metadata.frame_rate),
-        frames=frames.count,
-        corrupt_frames=frames.corrupt,
-        seconds=frames.end_us / _US,
-        last_pts_us=frames.last_pts_us,
-        cuts={name: len(cuts) for name, cuts in frames.cuts_us.items()},
-        lightness=frames.lightness,
-        objects=None if isinstance(objects, str) else objects,
-        objects_not_measured=objects if isinstance(objects, str) else None,
-    )

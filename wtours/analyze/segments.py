@@ -12,8 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from wtours.analyze.detectors import Detection, Detector, DetectorSpec
 from wtours.analyze.lightness import frame_lightness
@@ -21,6 +23,7 @@ from wtours.analyze.reduction import FrameReducer
 from wtours.analyze.shots import ContentScorer
 from wtours.analyze.tables import DETECTIONS_FILE, DETECTIONS_SCHEMA, FRAMES_FILE, FRAMES_SCHEMA
 from wtours.analyze.ticks import TickPicker
+from wtours.analyze.transnet import HEIGHT, PICTURES_FILE, WIDTH, SmallPictures
 from wtours.errors import AnalysisError, VideoError
 from wtours.fsio import atomic_path, remove
 from wtours.receipts import Receipt, is_current, record_file, write_receipt
@@ -53,6 +56,8 @@ class SegmentTask:
     """What the detector's weights must be."""
     rate: Fraction
     """Frames a second that the detector looks at."""
+    keep_pictures: bool
+    """Publish the small pictures that TransNet V2 sees, too."""
     params: dict[str, Any]
     """What the result depends on, beside the video and the interval."""
 
@@ -96,7 +101,9 @@ def analyze_segment(task: SegmentTask) -> None:
         folder.mkdir()
         for name, table in tables.items():
             pq.write_table(table, folder / name, compression="zstd")
-        files = [folder / name for name in tables]
+        if task.keep_pictures:
+            np.save(folder / PICTURES_FILE, measured.pictures())
+        files = sorted(folder.iterdir())
         write_receipt(folder / "receipt.json", task.receipt(files))
 
 
@@ -110,9 +117,14 @@ class _Measured:
         self.frames: list[dict[str, Any]] = []
         self.looked_at: list[int] = []
         self.detections: list[dict[str, Any]] = []
+        self._pictures: list[NDArray[np.uint8]] = []
+
+    def pictures(self) -> NDArray[np.uint8]:
+        """Return (n, 27, 48, 3) uint8 RGB, one for each of `frames`."""
+        return np.array(self._pictures, np.uint8).reshape(-1, HEIGHT, WIDTH, 3)
 
     def read(self, video: VideoReader) -> None:
-        task, reducer, scorer = self._task, FrameReducer(), ContentScorer()
+        task, reducer, scorer, small = self._task, FrameReducer(), ContentScorer(), SmallPictures()
         picker = TickPicker[Frame](task.rate, start_us=task.start_us, end_us=task.end_us)
         half_tick_us = int(Fraction(500_000) / task.rate) + 1
         for frame in _frames_with_lead_in(video, task.start_us, reach_us=half_tick_us):
@@ -127,6 +139,8 @@ class _Measured:
             score = scorer.score(reduced)
             if frame.pts_us >= task.start_us:
                 lightness = frame_lightness(reduced)
+                if task.keep_pictures:
+                    self._pictures.append(small.reduce(frame))
                 self.frames.append(
                     {
                         "pts_us": frame.pts_us,

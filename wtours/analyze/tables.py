@@ -42,8 +42,10 @@ FRAMES_SCHEMA = _schema(
     ("is_corrupt", pa.bool_()),  # the decoder concealed errors in it
     ("objects_measured", pa.bool_()),  # the detector looked at this frame
 )
+# Only with --transnet: the probability that the frame is in a transition, 0..1.
+TRANSNET_FIELD = pa.field("transnetv2", pa.float32(), nullable=False)
 SHOTS_SCHEMA = _schema(
-    ("detector", pa.string()),  # "adaptive" (the default), "content27", "content30"
+    ("detector", pa.string()),  # "adaptive" (the default), "content27", "content30", "transnetv2"
     ("shot", pa.int32()),  # ordinal, 0-based; a video without a cut has one shot
     ("start_us", pa.int64()),  # the shot is [start_us, end_us)
     ("end_us", pa.int64()),

@@ -69,7 +69,7 @@ class TorchDetector:
         for start in range(0, len(pictures), self.batch_size):
             batch = pictures[start : start + self.batch_size]
             filled = batch + batch[-1:] * (self.batch_size - len(batch))
-            with _inference():
+            with inference():
                 found = self._infer(self._model.to(self._device), filled)
             detections += [
                 self._kept(one, picture) for one, picture in zip(found, batch, strict=False)
@@ -108,7 +108,8 @@ def require_torch(purpose: str) -> None:
 
 
 @contextmanager
-def _inference() -> Iterator[None]:
+def inference() -> Iterator[None]:
+    """Run a network without gradients and, on a CPU, on one thread."""
     import torch
 
     threads = torch.get_num_threads()

@@ -36,6 +36,14 @@ def analyze(
             file_okay=False,
         ),
     ] = None,
+    transnet: Annotated[
+        bool,
+        typer.Option(
+            "--transnet",
+            help="Find cuts by the network TransNet V2 too, beside PySceneDetect's detectors; "
+            "needs wtours[cuts]. See docs/tables.md.",
+        ),
+    ] = False,
     jobs: Jobs = default_jobs(),
     root: Root = ROOT,
 ) -> None:
@@ -53,16 +61,19 @@ def analyze(
     from wtours.analyze.pipeline import analyze_videos
     from wtours.manifest import load_manifest
 
-    files = None if from_dir is None else folder_videos(from_dir)
-    ids = list(files or (entry.id for entry in load_manifest(manifest).select(videos or ())))
+    chosen = (
+        [entry.id for entry in load_manifest(manifest).select(videos or ())]
+        if from_dir is None
+        else folder_videos(from_dir)
+    )
     with console.progress_bars("analyze", "percent") as on_progress:
         report = analyze_videos(
             Layout(root),
-            ids,
+            chosen,
             detector=detector,
             detect_fps=detect_fps,
             jobs=jobs,
-            files=files,
+            transnet=transnet,
             on_progress=on_progress,
         )
     console.say(f"{len(report.done)} analyzed, {len(report.skipped)} already there")

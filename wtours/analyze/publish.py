@@ -1,0 +1,162 @@
+"""What is to be measured of a video, and publishing it when its segments are there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import scenedetect
+from numpy.typing import NDArray
+
+from wtours.analyze.detectors import Detector, DetectorSpec
+from wtours.analyze.merge import MergedFrames, merge_detections, merge_frames, write_shots
+from wtours.analyze.shots import CUT_DETECTORS, cut_frame_rate
+from wtours.analyze.tables import (
+    DETECTIONS_FILE,
+    FRAMES_FILE,
+    SHOTS_FILE,
+    SUMMARY_FILE,
+    ObjectsSummary,
+    VideoSummary,
+)
+from wtours.analyze.transnet import TRANSNET, transnet_versions
+from wtours.fsio import remove, write_json
+from wtours.receipts import (
+    Receipt,
+    files_present,
+    read_receipt,
+    record_file,
+    versions_of,
+    write_receipt,
+)
+from wtours.video import VideoMetadata
+from wtours.videos import DownloadedVideo
+
+FORMAT = 1
+"""Raised when the same parameters would give other bytes; earlier analyses are then made anew."""
+_US = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One video and what to measure."""
+
+    video: DownloadedVideo
+    folder: Path
+    detector: Detector | None
+    spec: DetectorSpec
+    rate: Fraction
+    not_measured: str | None
+    """Why there is no detector."""
+    transnet: dict[str, Any] | None
+    """The network that finds cuts too; None: PySceneDetect alone does."""
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Return what the result depends on, beside the video."""
+        objects = None
+        if self.detector is not None:
+            facts = self.detector.facts.model_dump(mode="json")
+            objects = {"detector": facts, "detect_fps": str(self.rate)}
+        params = {"format": FORMAT, "cut_detectors": list(CUT_DETECTORS), "objects": objects}
+        return params if self.transnet is None else {**params, TRANSNET: self.transnet}
+
+    @property
+    def segments_dir(self) -> Path:
+        """Return where the segments are until the tables are published."""
+        return self.folder / "segments"
+
+    def is_done(self) -> bool:
+        """Return whether it is published; what was not asked for may be there or not."""
+        receipt = read_receipt(self.folder / "receipt.json")
+        if receipt is None or receipt.status != "done" or not files_present(receipt, self.folder):
+            return False
+        wanted, found = self.params, dict(receipt.params)
+        if wanted["objects"] is None:
+            wanted["objects"] = found.get("objects")
+        if self.transnet is None:
+            found.pop(TRANSNET, None)
+        return found == wanted and receipt.inputs == {"video": self.video.sha256}
+
+
+def publish(
+    plan: Plan,
+    metadata: VideoMetadata,
+    segments: Sequence[Path],
+    transitions: NDArray[np.float32] | None,
+) -> None:
+    """Publish the tables of a video, the receipt last.
+
+    Args:
+        plan: What was measured.
+        metadata: Of the video.
+        segments: The folders of its segments, in time order.
+        transitions: As `wtours.analyze.transnet.read_predictions` gives it, if that was asked for.
+    """
+    folder, names = plan.folder, [FRAMES_FILE, SHOTS_FILE, SUMMARY_FILE]
+    frames = merge_frames(
+        segments,
+        folder,
+        frame_rate=metadata.frame_rate,
+        cut_rate=cut_frame_rate(plan.video.path) or metadata.frame_rate,
+        transitions=transitions,
+    )
+    write_shots(folder, frames)
+    objects, not_measured = None, plan.not_measured
+    if len(frames.measured_pts_us) == 0 and not_measured is None:
+        not_measured = "every frame is corrupt"
+    elif plan.detector is not None:
+        names.append(DETECTIONS_FILE)
+        objects = merge_detections(
+            segments,
+            folder,
+            frames=frames,
+            detector=plan.detector.facts,
+            rate=plan.rate,
+            frame_rate=metadata.frame_rate,
+        )
+    summary = _summary(plan, metadata, frames, objects or not_measured)
+    write_json(folder / SUMMARY_FILE, summary.model_dump(mode="json"))
+    receipt = Receipt(
+        stage="analyze",
+        key=plan.video.video_id,
+        inputs={"video": plan.video.sha256},
+        params=plan.params,
+        versions={
+            **versions_of("av", "numpy", "pyarrow"),
+            "opencv": cv2.__version__,
+            "scenedetect": scenedetect.__version__,
+            **({} if plan.detector is None else plan.detector.versions),
+            **({} if plan.transnet is None else transnet_versions()),
+        },
+        files=tuple(record_file(folder / name, relative_to=folder) for name in sorted(names)),
+    )
+    write_receipt(folder / "receipt.json", receipt)
+    if objects is None:
+        remove(folder / DETECTIONS_FILE)  # of an earlier video or format: the receipt lacks it
+
+
+def _summary(
+    plan: Plan,
+    metadata: VideoMetadata,
+    frames: MergedFrames,
+    objects: ObjectsSummary | str | None,
+) -> VideoSummary:
+    return VideoSummary(
+        video_id=plan.video.video_id,
+        video_sha256=plan.video.sha256,
+        width=metadata.width,
+        height=metadata.height,
+        frame_rate=str(metadata.frame_rate),
+        frames=frames.count,
+        corrupt_frames=frames.corrupt,
+        seconds=frames.end_us / _US,
+        last_pts_us=frames.last_pts_us,
+        cuts={name: len(cuts) for name, cuts in frames.cuts_us.items()},
+        lightness=frames.lightness,
+        objects=None if isinstance(objects, str) else objects,
+        objects_not_measured=objects if isinstance(objects, str) else None,
+    )
