@@ -14,17 +14,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import av
 import av.error
 import numpy as np
 from av.container import InputContainer
-from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from wtours.errors import VideoError
+from wtours.frame import Frame, PixelConverter
 
 logger = logging.getLogger(__name__)
 
@@ -57,50 +57,6 @@ class VideoMetadata:
     num_frames_from_header: int | None
 
 
-class Frame:
-    """One decoded picture; the pixels are converted only when asked for.
-
-    Attributes:
-        picture: As it was decoded, before its rotation.
-        rotation: Degrees, counterclockwise, that make it upright: 0, 90, 180 or 270.
-        pts_us: Microseconds from the video's first frame.
-        is_corrupt: The decoder concealed errors in it.
-    """
-
-    __slots__ = ("is_corrupt", "picture", "pts_us", "rotation")
-
-    def __init__(self, frame: av.VideoFrame, *, pts_us: int, rotation: int) -> None:
-        self.picture = frame
-        self.rotation = rotation
-        self.pts_us = pts_us
-        self.is_corrupt = bool(frame.is_corrupt)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Return width and height, upright."""
-        width, height = self.picture.width, self.picture.height
-        return (height, width) if self.rotation in (90, 270) else (width, height)
-
-    def to_bgr(self) -> NDArray[np.uint8]:
-        """Return (H, W, 3) uint8, BGR, full size: the pixels PySceneDetect's PyAV backend gives."""
-        return self._upright(self.picture.to_ndarray(format="bgr24", threads=1))
-
-    def to_rgb(self, short_side: int | None = None) -> NDArray[np.uint8]:
-        """Return (H, W, 3) uint8, RGB, reduced so that min(H, W) <= short_side; never enlarged."""
-        width, height = self.picture.width, self.picture.height
-        if short_side is not None and min(width, height) > short_side:
-            scale = Fraction(short_side, min(width, height))
-            width, height = round(width * scale), round(height * scale)
-        rgb = self.picture.to_ndarray(
-            format="rgb24", width=width, height=height, interpolation=Interpolation.BICUBIC
-        )
-        return self._upright(rgb)
-
-    def _upright(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
-        # np.rot90 turns counterclockwise, as the display matrix's rotation is counted.
-        return np.ascontiguousarray(np.rot90(pixels, self.rotation // 90))
-
-
 class VideoReader:
     """An open video; use it as a context manager. Made by `open_video`.
 
@@ -117,6 +73,7 @@ class VideoReader:
         self._path = path
         self._threads = threads
         self._container = _open_container(path, threads)
+        self._converter = PixelConverter()
         self._waiting: set[int] = set()  # pts of packets that no frame has come of yet
         try:
             _refuse_unsupported(path, self._container)
@@ -146,7 +103,8 @@ class VideoReader:
             if end_us is not None and pts_us >= end_us:
                 return
             if pts_us >= start_us:
-                yield Frame(frame, pts_us=pts_us, rotation=self.metadata.rotation)
+                rotation = self.metadata.rotation
+                yield Frame(frame, pts_us=pts_us, rotation=rotation, converter=self._converter)
 
     def undecoded_pts_us(self, start_us: int, end_us: int) -> list[int]:
         """Return when the frames of [start_us, end_us) are that the file has but cannot show.

@@ -5,7 +5,8 @@ import pytest
 
 from tests.wtours.clips import write_clip
 from wtours.analyze.reduction import FrameReducer, reduce_frame
-from wtours.video import Frame, open_video
+from wtours.frame import Frame
+from wtours.video import open_video
 
 # As AVCOL_SPC_* and AVCOL_RANGE_*: BT.601, BT.709, BT.2020; limited and full.
 COLOURS = [(5, 1), (1, 1), (1, 2), (9, 1), (2, 0)]

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tests.wtours.clips import write_clip
 from tests.wtours.shard_videos import files_of, listed_pts_us, publish_video, rotate
 from wtours.errors import ShardError, UsageError
+from wtours.frame import YuvPlanes
 from wtours.layout import Layout
 from wtours.shards.blur import blurred
 from wtours.shards.blur_request import with_blur
@@ -83,23 +84,46 @@ def pixels_of(report: ShardReport, row: int) -> np.ndarray:
 # Blurring itself.
 
 
-def test_a_blurred_box_is_smooth_and_the_rest_is_untouched():
+def noise(height: int, width: int) -> YuvPlanes:
     rng = np.random.default_rng(0)
-    rgb = rng.integers(0, 256, (60, 80, 3), np.uint8)
-    out, coverage = blurred(rgb, np.array([[10.0, 20.0, 50.0, 44.0]]))
-    inside = np.zeros((60, 80), bool)
-    inside[20:44, 10:50] = True
-    assert (out[~inside] == rgb[~inside]).all()
-    assert np.abs(np.diff(out[20:44, 10:50].astype(int), axis=1)).max() <= 8
-    assert out[20:44, 10:50].mean() == pytest.approx(rgb[20:44, 10:50].mean(), abs=6)
+    half = ((height + 1) // 2, (width + 1) // 2)
+    luma, cb, cr = (
+        rng.integers(0, 256, shape, np.uint8) for shape in ((height, width), half, half)
+    )
+    return luma, cb, cr
+
+
+def test_a_blurred_box_is_smooth_and_the_rest_is_untouched():
+    planes = noise(60, 80)
+    out, coverage = blurred(planes, np.array([[10.0, 20.0, 50.0, 44.0]]))
+    for before, after, size in zip(planes, out, (1, 2, 2), strict=True):
+        place = (slice(20 // size, 44 // size), slice(10 // size, 50 // size))
+        inside = np.zeros(before.shape, bool)
+        inside[place] = True
+        assert (after[~inside] == before[~inside]).all()
+        assert np.abs(np.diff(after[place].astype(int), axis=1)).max() <= 16
+        assert after[place].mean() == pytest.approx(before[place].mean(), abs=6)
     assert (coverage.boxes, coverage.share) == (1, 40 * 24 / (60 * 80))
 
 
+def test_a_box_is_rounded_outwards_to_whole_pixels_of_colour():
+    planes = noise(61, 81)
+    out, coverage = blurred(planes, np.array([[10.9, 21.0, 12.1, 60.5]]))
+    changed = out[0] != planes[0]
+    assert np.flatnonzero(changed.any(axis=0)).tolist() == [10, 11, 12, 13]
+    assert np.flatnonzero(changed.any(axis=1)).tolist() == list(range(20, 61))
+    assert np.flatnonzero((out[1] != planes[1]).any(axis=0)).tolist() == [5, 6]
+    assert coverage.share == 4 * 41 / (61 * 81)
+
+
 def test_a_stroke_in_a_blurred_box_cannot_be_read():
-    rgb = np.full((64, 64, 3), 255, np.uint8)
-    rgb[30:34, 10:54] = 0  # a bar of a letter
-    out, _ = blurred(rgb, np.array([[8.0, 8.0, 56.0, 56.0]]))
+    luma = np.full((64, 64), 255, np.uint8)
+    luma[30:34, 10:54] = 0  # a bar of a letter
+    grey = np.full((32, 32), 128, np.uint8)
+    (out, cb, cr), _ = blurred((luma, grey, grey), np.array([[8.0, 8.0, 56.0, 56.0]]))
     assert np.ptp(out[8:56, 8:56].astype(int)) < 60
+    assert (cb == 128).all()
+    assert (cr == 128).all()
 
 
 sides = st.floats(-50, 150, allow_nan=False)
@@ -108,9 +132,9 @@ sides = st.floats(-50, 150, allow_nan=False)
 @settings(deadline=None)
 @given(st.lists(st.tuples(sides, sides, sides, sides), max_size=4))
 def test_any_boxes_are_clipped_and_the_coverage_is_that_of_the_changed_pixels(boxes):
-    rgb = np.random.default_rng(1).integers(0, 256, (40, 60, 3), np.uint8)
-    out, coverage = blurred(rgb, np.array(boxes, float).reshape(-1, 4))
-    changed = (out != rgb).any(axis=2).mean()
+    planes = noise(40, 60)
+    out, coverage = blurred(planes, np.array(boxes, float).reshape(-1, 4))
+    changed = (out[0] != planes[0]).mean()
     assert changed <= coverage.share <= 1
     assert coverage.share <= changed + 0.2  # a pixel may be its own mean
     assert 0 <= coverage.boxes <= len(boxes)

@@ -170,3 +170,19 @@ def test_the_progress_of_verify_is_one_bar(layout):
     total = sum(path.stat().st_size for path in directory.glob("*.tar"))
     assert {item for item, _, _ in told} == {"default"}
     assert told[-1] == ("default", total, total)
+
+
+def test_a_set_of_a_version_that_made_other_pixels_is_read_but_not_mixed_with_ours(layout):
+    directory = layout.shards_dir("default")
+    for path in (directory / "receipts").glob("*.json"):
+        receipt = json.loads(path.read_text())
+        del receipt["params"]["pixels"]  # as they were before planes went into the JPEGs
+        path.write_text(json.dumps(receipt))
+    assert verify_shards(directory).ok
+    (directory / SHARD).unlink()
+    before = files_of(directory)
+    with pytest.raises(ShardError, match=r"made other pixels .* choose another --name"):
+        build_shards(layout, ["walk"], params=PARAMS)
+    with pytest.raises(ShardError, match="made other pixels"):
+        repair_shards(layout, "default")
+    assert files_of(directory) == before

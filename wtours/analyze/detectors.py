@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 from wtours.analyze.tables import DetectorFacts
 from wtours.errors import UsageError
-from wtours.video import Frame
+from wtours.frame import Frame
 
 STORE_THRESHOLD = 0.05
 """Detections are stored from this score up; the report counts from higher ones."""

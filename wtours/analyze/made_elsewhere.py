@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from wtours.analyze.detectors import STORE_THRESHOLD, Detection
 from wtours.analyze.tables import DetectorFacts
 from wtours.errors import AnalysisError
+from wtours.frame import Frame
 from wtours.fsio import sha256_file
 from wtours.ticks import tick_of
-from wtours.video import Frame
 
 COLUMNS = pa.schema(
     [

@@ -17,7 +17,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from scenedetect.scene_manager import compute_downscale_factor
 
-from wtours.video import Frame
+from wtours.frame import Frame
 
 _LEAST_KEPT = 3
 """Of the rows for one row of the result: two that are read, and the chroma block of each."""

@@ -25,9 +25,10 @@ from wtours.analyze.tables import DETECTIONS_FILE, DETECTIONS_SCHEMA, FRAMES_FIL
 from wtours.analyze.ticks import TickPicker
 from wtours.analyze.transnet import HEIGHT, PICTURES_FILE, WIDTH, SmallPictures
 from wtours.errors import AnalysisError, VideoError
+from wtours.frame import Frame
 from wtours.fsio import atomic_path, remove
 from wtours.receipts import Receipt, is_current, record_file, write_receipt
-from wtours.video import Frame, VideoReader, open_video
+from wtours.video import VideoReader, open_video
 
 MEASURED_FILE = "measured.parquet"
 MEASURED_SCHEMA = pa.schema([pa.field("pts_us", pa.int64(), nullable=False)])

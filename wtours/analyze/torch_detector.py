@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wtours.analyze.detectors import STORE_THRESHOLD, Detection
 from wtours.analyze.tables import DetectorFacts
 from wtours.errors import MissingPackageError
-from wtours.video import Frame
+from wtours.frame import Frame
 
 GPU_BATCH = 8
 """Frames at a time on a GPU. On a CPU it is one, which is as fast there."""

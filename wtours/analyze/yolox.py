@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from wtours.analyze.detectors import STORE_THRESHOLD, Detection
 from wtours.analyze.tables import DetectorFacts
 from wtours.errors import AnalysisError, MissingPackageError
+from wtours.frame import Frame
 from wtours.fsio import sha256_file
-from wtours.video import Frame
 
 NMS_IOU = 0.45
 """Of two boxes of one class that overlap by more, the one with the lower score is dropped."""

@@ -1,7 +1,8 @@
 """Blurring parts of a frame before it is encoded: boxes from a file, and faces.
 
 Boxes are in pixels of the full upright picture, as `analyze` writes detections; blurring is done on
-the reduced frame. Everything in it is whole numbers, so that the same pixels come out anywhere.
+the planes of the reduced frame that a JPEG holds, so that whatever is not blurred is as in a set
+without blurring. Everything in it is whole numbers, so that the same pixels come out anywhere.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from wtours.errors import ShardError
+from wtours.frame import Frame, YuvPlanes
 from wtours.fsio import sha256_file
 from wtours.shards.faces import FaceFinder, enlarged, find_weights
 from wtours.shards.schema import BLUR_BOXES_FILE, BlurParams
@@ -69,54 +71,59 @@ class Blur:
                 path, video_id, start_us - self._tolerance_us, end_us + self._tolerance_us
             )
 
-    def apply(self, rgb: NDArray[np.uint8], pts_us: int) -> tuple[NDArray[np.uint8], Coverage]:
-        """Return the blurred frame and what was blurred in it; `rgb` is (H, W, 3) uint8."""
-        height, width = rgb.shape[:2]
+    def apply(self, frame: Frame, short_side: int) -> tuple[YuvPlanes, Coverage]:
+        """Return the planes of the reduced frame, blurred, and what was blurred in it."""
+        planes = frame.to_jpeg_planes(short_side)
+        height, width = planes[0].shape
         first, end = np.searchsorted(
-            self._pts_us, [pts_us - self._tolerance_us, pts_us + self._tolerance_us + 1]
+            self._pts_us, [frame.pts_us - self._tolerance_us, frame.pts_us + self._tolerance_us + 1]
         )
         scale = np.array([width, height] * 2) / np.array(self._source_size * 2)
         boxes = self._boxes[first:end] * scale
         if self._params.faces_sha256 is not None:
             assert self._params.faces_scale is not None  # both are set or none
-            faces = _face_finder(self._params.faces_sha256).find(rgb)
+            faces = _face_finder(self._params.faces_sha256).find(frame.to_rgb(short_side))
             boxes = np.concatenate([boxes, enlarged(faces, self._params.faces_scale)])
-        return blurred(rgb, boxes)
+        return blurred(planes, boxes)
 
 
-def blurred(
-    rgb: NDArray[np.uint8], boxes: NDArray[np.float64]
-) -> tuple[NDArray[np.uint8], Coverage]:
-    """Return a frame with boxes blurred, one after another, and what they cover.
+def blurred(planes: YuvPlanes, boxes: NDArray[np.float64]) -> tuple[YuvPlanes, Coverage]:
+    """Return the planes of a frame with boxes blurred, one after another, and what they cover.
 
     Each is averaged over windows of half its width and height, twice, from its own pixels only.
 
     Args:
-        rgb: (H, W, 3) uint8.
-        boxes: (N, 4) float64, x0, y0, x1, y1 in pixels of `rgb`; rounded outwards. Those outside of
-            the frame, and those without an area, are passed over.
+        planes: As `Frame.to_jpeg_planes` gives them: Y is (H, W).
+        boxes: (N, 4) float64, x0, y0, x1, y1 in pixels of Y; rounded outwards to even pixels, since
+            a pixel of Cb and Cr stands for two by two. Those outside of the frame, and those
+            without an area, are passed over.
     """
-    height, width = rgb.shape[:2]
+    height, width = planes[0].shape
     low = np.floor(boxes[:, :2]).clip(0, [width, height]).astype(int)
     high = np.ceil(boxes[:, 2:]).clip(0, [width, height]).astype(int)
-    out, covered, count = rgb.copy(), np.zeros((height, width), bool), 0
+    with_area = (low < high).all(axis=1)
+    low, high = low[with_area] // 2, -(-high[with_area] // 2)
+    luma, cb, cr = (plane.copy() for plane in planes)
+    covered = np.zeros((height, width), bool)
     for (x0, y0), (x1, y1) in zip(low.tolist(), high.tolist(), strict=True):
-        if x0 >= x1 or y0 >= y1:
-            continue
-        region = out[y0:y1, x0:x1].astype(np.int64)
-        for _ in range(_PASSES):
-            region = _mean(_mean(region).swapaxes(0, 1)).swapaxes(0, 1)
-        out[y0:y1, x0:x1] = region
-        covered[y0:y1, x0:x1] = True
-        count += 1
-    return out, Coverage(boxes=count, share=float(covered.mean()))
+        for plane, size in ((luma, 2), (cb, 1), (cr, 1)):
+            _smooth(plane[size * y0 : size * y1, size * x0 : size * x1])
+        covered[2 * y0 : 2 * y1, 2 * x0 : 2 * x1] = True
+    return (luma, cb, cr), Coverage(boxes=len(low), share=float(covered.mean()))
+
+
+def _smooth(region: NDArray[np.uint8]) -> None:
+    """Average a region in place."""
+    mean = region.astype(np.int64)
+    for _ in range(_PASSES):
+        mean = _mean(_mean(mean).T).T
+    region[:] = mean
 
 
 def _mean(region: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the mean over windows of about half the rows; the first and last row are repeated."""
     radius = max(1, len(region) // 4)
-    padding = [(radius + 1, radius), *[(0, 0)] * (region.ndim - 1)]
-    sums = np.cumsum(np.pad(region, padding, mode="edge"), axis=0)
+    sums = np.cumsum(np.pad(region, [(radius + 1, radius), (0, 0)], mode="edge"), axis=0)
     window = 2 * radius + 1
     return (sums[window:] - sums[:-window]) // window
 

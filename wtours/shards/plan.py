@@ -151,6 +151,12 @@ def require_same_params(directory: Path, params: ShardParams) -> None:
         recorded = params.recorded()
         for name in {**recorded, **receipt.params}:
             present, wanted = receipt.params.get(name), recorded.get(name)
+            if name == "pixels" and present != wanted:
+                raise ShardError(
+                    f"shard set {directory.name!r} was begun by a version of wtours that made "
+                    f"other pixels of the same frames; choose another --name (this one stays "
+                    f"readable)"
+                )
             if present != wanted:
                 raise ShardError(
                     f"shard set {directory.name!r} has {name} {present}, not {wanted}; "

@@ -12,7 +12,12 @@ from wtours.layout import Layout
 from wtours.progress import Progress, no_progress
 from wtours.receipts import is_current, read_receipt
 from wtours.shards.locks import whole_set
-from wtours.shards.plan import missing_segments, published_plans, segment_tasks
+from wtours.shards.plan import (
+    missing_segments,
+    published_plans,
+    require_same_params,
+    segment_tasks,
+)
 from wtours.shards.schema import Dataset, ShardRecord, VideoRecord, read_dataset
 from wtours.shards.seal import seal
 from wtours.shards.segment import (
@@ -58,7 +63,8 @@ def repair_shards(
         on_progress: As in `verify_shards`; then for each video with the bytes made again.
 
     Raises:
-        ShardError: there is no readable `dataset.json`.
+        ShardError: there is no readable `dataset.json`, or a version of wtours that made other
+            pixels began the set.
         WtoursError: another process works on the set, or the disk is full.
     """
     directory = layout.shards_dir(name)
@@ -67,6 +73,7 @@ def repair_shards(
         if report.before.ok:
             return report
         dataset = read_dataset(directory)
+        require_same_params(directory, dataset.params)
         named = {problem.file for problem in report.before.problems}
         broken = [shard for shard in dataset.shards if _is_broken(directory, dataset, shard, named)]
         for video, shards in itertools.groupby(broken, key=lambda shard: shard.video_id):

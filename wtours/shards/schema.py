@@ -23,6 +23,8 @@ MAX_MEMBER_BYTES = 64 * 2**20
 MAX_DATASET_BYTES = 64 * 2**20
 """`dataset.json` is not read above this size."""
 JPEG_SUBSAMPLING = "420"
+PIXELS = "reduced and recoloured as YUV"
+"""How a frame becomes the planes of a JPEG; other words, other bytes."""
 DATASET_FILE = "dataset.json"
 INDEX_FILE = "index.parquet"
 ATTRIBUTION_FILE = "ATTRIBUTION.md"
@@ -70,7 +72,7 @@ class BlurParams:
     faces_threshold: float | None = None
     faces_scale: float | None = None
     """Each side of a face's box is moved outwards by this minus 1, in widths or heights of it."""
-    method: str = "box mean over half the region, twice"
+    method: str = "box mean over half the region, twice, of Y, Cb and Cr"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +114,8 @@ class ShardParams:
 
     def recorded(self) -> dict[str, Any]:
         """Return what receipts record: every value that changes the bytes."""
-        values = {"format": FORMAT, "subsampling": JPEG_SUBSAMPLING, **dataclasses.asdict(self)}
+        how = {"format": FORMAT, "subsampling": JPEG_SUBSAMPLING, "pixels": PIXELS}
+        values = {**how, **dataclasses.asdict(self)}
         if self.blur is None:
             del values["blur"]  # as in receipts that are older than it
         return values

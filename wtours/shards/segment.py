@@ -12,16 +12,17 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import simplejpeg
 
 from wtours.errors import VideoError
+from wtours.frame import Frame
 from wtours.fsio import atomic_path
 from wtours.receipts import FileRecord, Receipt, record_file, versions_of, write_receipt
-from wtours.shards.blur import Blur
-from wtours.shards.schema import INDEX_SCHEMA, JPEG_SUBSAMPLING, ShardParams, shard_name
+from wtours.shards.blur import Blur, Coverage
+from wtours.shards.jpeg import encode_planes
+from wtours.shards.schema import INDEX_SCHEMA, ShardParams, shard_name
 from wtours.shards.writer import FrameSample, MemberPlace, write_shard
 from wtours.ticks import nearest_per_tick, tick_period_us
-from wtours.video import Frame, VideoReader, open_video
+from wtours.video import VideoReader, open_video
 
 RECEIPTS_FOLDER = "receipts"
 STAGE = "shard"
@@ -134,16 +135,7 @@ def _sampled_frames(
 def _sample(
     task: SegmentTask, frame_index: int, frame: Frame, source: dict[str, Any], blur: Blur | None
 ) -> FrameSample:
-    rgb = frame.to_rgb(task.params.short_side)
-    coverage = None
-    if blur is not None:
-        rgb, coverage = blur.apply(rgb, frame.pts_us)
-    jpeg = simplejpeg.encode_jpeg(
-        rgb,
-        quality=task.params.quality,
-        colorspace="RGB",
-        colorsubsampling=JPEG_SUBSAMPLING,
-    )
+    jpeg, coverage = _encoded(frame, task.params, blur)
     return FrameSample(
         task.video_id,
         frame_index,
@@ -153,6 +145,16 @@ def _sample(
         blur_boxes=None if coverage is None else coverage.boxes,
         blurred_share=None if coverage is None else coverage.share,
     )
+
+
+def _encoded(frame: Frame, params: ShardParams, blur: Blur | None) -> tuple[bytes, Coverage | None]:
+    """Return the frame's JPEG, and what was blurred in it (None: nobody asked for it)."""
+    coverage = None
+    if blur is None:
+        planes = frame.to_jpeg_planes(params.short_side)
+    else:
+        planes, coverage = blur.apply(frame, params.short_side)
+    return encode_planes(planes, quality=params.quality), coverage
 
 
 def _blur(task: SegmentTask, directory: Path, reader: VideoReader) -> Blur | None:
