@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from wtours.analyze.torch_detector import best_device, inference, require_torch
 from wtours.errors import MissingPackageError
+from wtours.frame import Frame
 from wtours.fsio import atomic_path, digest, sha256_file
-from wtours.video import Frame
 
 TRANSNET = "transnetv2"
 """Its name among the cut detectors, and of its column in frames.parquet."""
