@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from training.images import ImageDataError
+from wtours.errors import ImageDataError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 2**26
@@ -29,21 +29,35 @@ def decode_center(
     Raises:
         ImageDataError: it does not decode, or has more than `MAX_PIXELS`.
     """
+    rgb = decode_rgb(data, what=what, short_side=resize_pixels)
+    return crop_center(rgb, resize_pixels=resize_pixels, crop_pixels=crop_pixels)
+
+
+def decode_rgb(data: bytes, *, what: str, short_side: int = 1) -> Image.Image:
+    """Return an encoded image as RGB; orientation tags are ignored.
+
+    Args:
+        data: A JPEG, PNG or WebP.
+        what: Its name, for messages.
+        short_side: What it will be resized to; no picture of more than `MAX_PIXELS` comes of it.
+
+    Raises:
+        ImageDataError: it does not decode, or has more than `MAX_PIXELS`.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
-            if max(width * height, math.prod(_resized(image.size, resize_pixels))) > MAX_PIXELS:
+            if max(width * height, math.prod(_resized(image.size, short_side))) > MAX_PIXELS:
                 raise ImageDataError(
                     f"image {what} is {width}x{height}: too many pixels, or too long and thin"
                 )
-            rgb = image.convert("RGB")
+            return image.convert("RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageDataError(f"image {what} has more than {MAX_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
         raise ImageDataError(f"image {what} is not a JPEG, PNG or WebP") from error
     except (OSError, SyntaxError, ValueError, EOFError, zlib.error) as error:  # PIL's, by format
         raise ImageDataError(f"image {what} cannot be decoded ({error})") from error
-    return crop_center(rgb, resize_pixels=resize_pixels, crop_pixels=crop_pixels)
 
 
 def crop_center(image: Image.Image, *, resize_pixels: int, crop_pixels: int) -> NDArray[np.uint8]:

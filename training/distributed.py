@@ -7,12 +7,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from wtours.errors import TrainingError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,15 @@ def broadcast(text: str, world: World) -> str:
         buffer.copy_(data)
     dist.broadcast(buffer, src=0)
     return bytes(buffer.tolist()).decode()
+
+
+def gathered(value: T) -> list[T]:
+    """Return every rank's value, by rank; a small picklable one."""
+    if not _is_joined():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def barrier() -> None:

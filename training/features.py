@@ -20,6 +20,7 @@ from torch import Tensor
 
 from training.backbones import Normalisation
 from training.decoding import decode_center
+from training.fingerprint import fingerprint
 from training.images import ImageEntry, LabelledImages
 from training.vit import encode
 from wtours.progress import Progress, no_progress
@@ -99,7 +100,7 @@ def extract_features(
     return FeatureSet(
         features={name: torch.cat(rows)[order] for name, rows in parts.items()},
         labels=torch.tensor([label_of[entry.class_name] for entry in entries]),
-        fingerprint=_fingerprint(entries, [digests[row] for row in order]),
+        fingerprint=fingerprint(entries, [digests[row] for row in order]),
     )
 
 
@@ -126,13 +127,6 @@ def _decode(
         resize_pixels=resize_for(crop_pixels),
         crop_pixels=crop_pixels,
     )
-
-
-def _fingerprint(entries: list[ImageEntry], digests: list[str]) -> str:
-    whole = hashlib.sha256()
-    for entry, image_digest in zip(entries, digests, strict=True):
-        whole.update(f"{entry.name}\0{entry.num_bytes}\0{image_digest}\n".encode())
-    return whole.hexdigest()
 
 
 def _batches(

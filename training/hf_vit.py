@@ -58,9 +58,7 @@ def load_hf(name: str) -> HfViT:
     try:
         import transformers
     except ImportError as error:
-        raise MissingPackageError(
-            "transformers", "objects", "a backbone of transformers"
-        ) from error
+        raise MissingPackageError("transformers", "eval", "a backbone of transformers") from error
     from transformers.image_processing_base import ImageProcessingMixin
 
     try:

@@ -1,8 +1,9 @@
-"""Labelled images for evaluation: a folder of class folders, or the same packed in a tar.
+"""Labelled images for evaluation: class folders, the same packed in a tar, or a saved dataset.
 
     DIR               DIR/<class>/<file>.jpg
     photos.tar        <class>/<file>.jpg, or <one folder>/<class>/<file>.jpg
     photos.tar:val    val/<class>/<file>.jpg, or <one folder>/val/<class>/<file>.jpg
+    DIR               one split as `datasets.Dataset.save_to_disk` writes it
 
 A tar is read from front to back and never unpacked, so its names touch no file here.
 """
@@ -14,19 +15,17 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from wtours.errors import WtoursError
+from training.hf_images import SavedImages, is_saved_dataset
+from wtours.errors import ImageDataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 MAX_IMAGE_BYTES = 64 * 2**20
 """No encoded image is larger; a size above it is refused before anything is read."""
 
 Parts = tuple[str, ...]
-
-
-class ImageDataError(WtoursError):
-    """Labelled images that are missing, unreadable, or not in class folders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class LabelledImages:
 
     Attributes:
         spec: As the user wrote it.
-        path: The folder or the tar.
+        path: The folder, the tar or the saved dataset.
         prefix: Folders inside the tar above the class folders.
         entries: In the order in which `read` gives them.
     """
@@ -71,9 +70,41 @@ class LabelledImages:
         """
         if self.path.is_dir():
             for entry in self.entries:
-                yield entry, _read_file(self.path / entry.name)
+                yield entry, self.read_one(entry)
         else:
             yield from self._read_tar()
+
+    def read_one(self, entry: ImageEntry) -> bytes:
+        """Return the encoded bytes of one image, in any order; a tar must not be compressed.
+
+        Raises:
+            ImageDataError: as of `read`, or the tar is compressed.
+        """
+        if self._saved is not None:
+            return self._saved.read_row(int(entry.name.rpartition("/")[2]))
+        if self.path.is_dir():
+            return _read_file(self.path / entry.name)
+        with self.path.open("rb") as file:
+            file.seek(self._offsets[entry.name])
+            return file.read(entry.num_bytes)
+
+    @cached_property
+    def _saved(self) -> SavedImages | None:
+        is_saved = self.path.is_dir() and is_saved_dataset(self.path)
+        return SavedImages(self.path, self.spec) if is_saved else None
+
+    @cached_property
+    def _offsets(self) -> dict[str, int]:
+        """Return where each image begins in the tar."""
+        depth = len(self.prefix)
+        try:
+            with tarfile.open(self.path, "r:") as tar:
+                return {"/".join(p[depth:]): m.offset_data for p, m in _members(tar)}
+        except tarfile.ReadError as error:
+            raise ImageDataError(
+                f"{self.path} is compressed, and training reads images in any order; unpack it, "
+                f"or store it as a plain .tar"
+            ) from error
 
     def _read_tar(self) -> Iterator[tuple[ImageEntry, bytes]]:
         wanted = {self.prefix + tuple(entry.name.split("/")): entry for entry in self.entries}
@@ -101,7 +132,10 @@ def open_images(spec: str) -> LabelledImages:
             class folder or deeper than one, there is one class only, or an image is too large.
     """
     path, prefix = _split_spec(spec)
-    if path.is_dir():
+    if path.is_dir() and is_saved_dataset(path):
+        rows = SavedImages(path, spec).names_and_sizes()
+        files: list[tuple[Parts, int]] = [((label, name), size) for label, name, size in rows]
+    elif path.is_dir():
         files = list(_folder_files(path))
     else:
         files, prefix = _below(prefix, list(_tar_files(path)), spec)

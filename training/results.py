@@ -61,11 +61,20 @@ def publish(
         "notes": list(notes),
         "versions": _versions(packages),
     }
-    digits = digest([*(facts["fingerprint"] for facts in data.values()), *identity])[:8]
-    name = f"{evaluation}-{backbone.description['name']}-{digits}.json"
-    path = backbone.folder / "eval" / name
+    path = result_path(backbone, evaluation, data, identity)
     write_json(path, content)
     return Published(path, content)
+
+
+def result_path(
+    backbone: Backbone,
+    evaluation: str,
+    data: Mapping[str, Mapping[str, Any]],
+    identity: Sequence[Any] = (),
+) -> Path:
+    """Return where `publish` writes; other images or another identity give another file."""
+    digits = digest([*(facts["fingerprint"] for facts in data.values()), *identity])[:8]
+    return backbone.folder / "eval" / f"{evaluation}-{backbone.description['name']}-{digits}.json"
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:

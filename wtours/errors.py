@@ -8,7 +8,7 @@
     │   └── PermanentDownloadError   ... and asking again will not help
     ├── AnalysisError           one video cannot be analysed; the others go on
     ├── ShardError              a shard or an index that is missing, damaged or not ours
-    ├── ImageDataError          labelled images that are missing, unreadable or not in class folders
+    ├── ImageDataError          images to evaluate on: missing, unreadable or laid out otherwise
     ├── CheckpointError         a run or a checkpoint that is missing, damaged or not ours
     ├── TrainingError           training cannot go on (a non-finite loss, too few clips)
     └── MissingPackageError     an optional package is not installed: names the extra
@@ -53,6 +53,10 @@ class AnalysisError(WtoursError):
 
 class ShardError(WtoursError):
     """A shard or an index is missing, damaged or not ours."""
+
+
+class ImageDataError(WtoursError):
+    """Images or annotations to evaluate on are missing, unreadable or not laid out as asked."""
 
 
 class CheckpointError(WtoursError):

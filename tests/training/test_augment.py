@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-import torchvision.transforms.functional as TF  # type: ignore[import-untyped]
+import torchvision.transforms.functional as TF
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from training import photometric

@@ -13,8 +13,8 @@ from training.build import build_state
 from training.checkpoint import find_checkpoint, load_network
 from training.evaluate import evaluate_knn
 from training.features import extract_features
-from training.images import ImageDataError, open_images
-from wtours.errors import CheckpointError, UsageError
+from training.images import open_images
+from wtours.errors import CheckpointError, ImageDataError, UsageError
 from wtours.fsio import sha256_file
 
 pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop

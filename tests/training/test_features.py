@@ -8,8 +8,9 @@ from PIL import Image
 
 from training.decoding import decode_center
 from training.features import extract_features, normalised, resize_for
-from training.images import ImageDataError, open_images
+from training.images import open_images
 from training.vit import build_backbone, encode
+from wtours.errors import ImageDataError
 
 CPU = torch.device("cpu")
 

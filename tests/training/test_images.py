@@ -11,10 +11,10 @@ from PIL import Image
 from training.decoding import decode_center
 from training.images import (
     MAX_IMAGE_BYTES,
-    ImageDataError,
     open_images,
     require_known_classes,
 )
+from wtours.errors import ImageDataError
 
 transforms = pytest.importorskip("torchvision.transforms")
 
@@ -36,7 +36,7 @@ def make_folder(root, names):
 
 def make_tar(path, files, mode="w"):
     with tarfile.open(path, mode) as tar:
-        for name, data in files:
+        for name, data in files.items() if isinstance(files, dict) else files:
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
@@ -234,3 +234,61 @@ def test_a_picture_of_too_many_pixels_is_refused_unread(side):
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     with pytest.raises(ImageDataError, match="pixels"):
         decode_center(bytes(data), what="bomb.png", resize_pixels=256, crop_pixels=224)
+
+
+def saved_dataset(path, labels=(1, 0, 1), names=("cat", "dog/wolf")):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        picture=datasets.Image(),
+        label=datasets.ClassLabel(names=list(names)),
+        n=datasets.Value("int8"),
+    )
+    rows = {
+        "picture": [{"bytes": encoded(seed=i), "path": None} for i in range(len(labels))],
+        "label": list(labels),
+        "n": [0] * len(labels),
+    }
+    datasets.disable_progress_bars()
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+def test_a_dataset_saved_on_disk_is_read_by_its_own_columns(tmp_path):
+    saved_dataset(tmp_path).save_to_disk(tmp_path / "photos")
+    images = open_images(str(tmp_path / "photos"))
+    assert [entry.name for entry in images.entries] == [
+        "dog_wolf/00000000",
+        "cat/00000001",
+        "dog_wolf/00000002",
+    ]
+    assert [data for _, data in images.read()] == [encoded(seed=i) for i in range(3)]
+    assert [entry.num_bytes for entry in images.entries] == [len(encoded(seed=i)) for i in range(3)]
+    assert images.read_one(images.entries[1]) == encoded(seed=1)
+
+
+def test_a_label_out_of_range_is_named(tmp_path):
+    saved_dataset(tmp_path, labels=(0, -1, 1)).save_to_disk(tmp_path / "photos")
+    assert "row 1 has label -1, which is none of the 2 classes" in refused(tmp_path / "photos")
+
+
+def test_a_dataset_of_several_splits_or_without_labels_says_what_it_has(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = saved_dataset(tmp_path)
+    datasets.DatasetDict(train=rows, val=rows).save_to_disk(tmp_path / "both")
+    assert refused(tmp_path / "both").endswith(
+        "several splits; name one: " + f"{tmp_path}/both/{{train,val}}"
+    )
+    rows.remove_columns("label").save_to_disk(tmp_path / "plain")
+    assert "it has 1 and 0 (columns: picture, n)" in refused(tmp_path / "plain")
+
+
+def test_images_are_read_in_any_order(tmp_path):
+    names = ["a/1.jpg", "b/2.jpg", "a/3.jpg"]
+    folder = make_folder(tmp_path / "photos", names)
+    files = {f"all/val/{name}": (folder / name).read_bytes() for name in names}
+    plain = make_tar(tmp_path / "photos.tar", files)
+    for images in (open_images(str(folder)), open_images(f"{plain}:all/val")):
+        for entry in reversed(images.entries):
+            assert images.read_one(entry) == (folder / entry.name).read_bytes()
+    packed = open_images(f"{make_tar(tmp_path / 'photos.tgz', files, mode='w:gz')}:all/val")
+    with pytest.raises(ImageDataError, match=r"photos\.tgz is compressed, and training"):
+        packed.read_one(packed.entries[0])

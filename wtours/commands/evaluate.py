@@ -1,5 +1,7 @@
 """The commands that measure a trained encoder."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -7,6 +9,7 @@ import typer
 from wtours import console
 from wtours.commands.options import ROOT, AsJson, Root, require_torch
 from wtours.layout import Layout
+from wtours.progress import no_progress
 
 if TYPE_CHECKING:
     from training.results import Published
@@ -20,13 +23,19 @@ Named = Annotated[
     ),
 ]
 
+Train = Annotated[
+    str,
+    typer.Option(
+        "--train", help="Class folders: DIR, TAR or TAR:prefix/inside; or a dataset saved on disk."
+    ),
+]
+Val = Annotated[str, typer.Option("--val", help="The same, for the test images.")]
+
 
 def eval_knn(
     run: Named,
-    train: Annotated[
-        str, typer.Option("--train", help="Class folders: DIR, TAR or TAR:prefix/inside.")
-    ],
-    val: Annotated[str, typer.Option("--val", help="The same, for the test images.")],
+    train: Train,
+    val: Val,
     random_baseline: Annotated[
         bool,
         typer.Option("--random-baseline", help="Also measure the same network untrained."),
@@ -60,6 +69,75 @@ def eval_knn(
         ],
     )
     _say_where(result)
+
+
+def eval_linear(
+    run: Named,
+    train: Train,
+    val: Val,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 100,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Images of a step, over all processes.")
+    ] = 1024,
+    rates: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--lr",
+            help="Learning rate for 256 images; repeatable, all are trained at once. Default: "
+            "0.001 (DINO's, the paper's), 0.003, 0.01 (the released DoRA's), 0.03, 0.1.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Decoders for each process.")] = 4,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Train linear classifiers on the frozen features, as DINO does; goes on where it stopped.
+
+    On several GPUs: torchrun --nproc-per-node 8 -m wtours eval linear …
+
+    Example: wtours eval linear default --train imagenet/train --val imagenet/val
+    """
+    require_torch("evaluation")
+    from training.backbones import open_backbone
+    from training.distributed import joined_world
+    from training.linear import SWEEP, LinearSettings, evaluate_linear
+
+    settings = LinearSettings(
+        epochs=epochs,
+        batch_size=batch_size,
+        rates=tuple(rates) if rates else SWEEP,
+        num_workers=workers,
+    )
+    backbone = open_backbone(run, Layout(root).run_dir)
+    with joined_world() as world, _bars(world.is_main) as on_progress:
+        result = evaluate_linear(
+            backbone, train, val, settings=settings, world=world, on_progress=on_progress
+        )
+    if result is None:
+        return
+    if as_json:
+        console.print_json(result.content)
+        return
+    console.print_table(
+        f"Linear classification, top-1 accuracy, %, of {run}",
+        ("learning rate x batch / 256", "best epoch", "best", "last"),
+        [
+            (
+                f"{head['learning_rate_for_256']:g}",
+                str(head["best_epoch"]),
+                f"{head['best_top1_percent']:.1f}",
+                f"{head['last_top1_percent']:.1f}",
+            )
+            for head in result.content["results"]["heads"]
+        ],
+    )
+    _say_where(result)
+
+
+def _bars(shown: bool) -> AbstractContextManager[Callable[[str, float, float | None], None]]:
+    """Return the bars of an evaluation; of several processes one shows them."""
+    return console.progress_bars("eval", "steps") if shown else nullcontext(no_progress)
 
 
 def _say_where(result: "Published") -> None:

@@ -1,0 +1,335 @@
+"""A linear classifier on frozen features, as DINO trains it: the spine of `wtours eval linear`."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from training.backbones import Backbone
+from training.distributed import World, barrier
+from training.evaluate import describe_images
+from training.features import normalised, resize_for
+from training.fingerprint import fingerprint_images
+from training.image_batches import Epoch, ImageCrops, crop_batches
+from training.images import LabelledImages, open_images, require_known_classes
+from training.linear_heads import INITIAL_STD, MOMENTUM, LinearHeads
+from training.randomness import torch_generator
+from training.results import Published, publish, result_path
+from training.vit import encode_blocks
+from wtours.errors import CheckpointError, UsageError
+from wtours.fsio import write_bytes
+from wtours.progress import Progress, no_progress
+
+DINO_RATE, DORA_RATE = 0.001, 0.01
+SWEEP = (DINO_RATE, 0.003, DORA_RATE, 0.03, 0.1)
+"""Learning rates for 256 images: DINO's (which the paper follows), released DoRA's, and more."""
+_IMAGES_AT_ONCE = 128
+_WIDE = 768
+
+
+@dataclass(frozen=True)
+class LinearSettings:
+    """How the classifiers are trained; the defaults are the paper's.
+
+    Attributes:
+        epochs: Passes over the training images.
+        batch_size: Images of a step, over all processes.
+        rates: Learning rates for 256 images, one classifier each; a step uses rate x batch / 256.
+        seed: Of the first weights, the order and the crops.
+        num_workers: Processes that decode, for each process that trains.
+    """
+
+    epochs: int = 100
+    batch_size: int = 1024
+    rates: tuple[float, ...] = SWEEP
+    seed: int = 0
+    num_workers: int = 4
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1 or self.num_workers < 0:
+            raise UsageError(
+                f"epochs ({self.epochs}) and batch size ({self.batch_size}) must be >= 1"
+            )
+        if not self.rates or min(self.rates) <= 0 or len(set(self.rates)) < len(self.rates):
+            raise UsageError(
+                f"learning rates ({', '.join(map(str, self.rates))}) must be different, each > 0"
+            )
+
+
+@dataclass
+class History:
+    """Accuracy after each epoch, for each head: top-1 and top-5 in percent."""
+
+    top1: list[list[float]] = field(default_factory=list)
+    top5: list[list[float]] = field(default_factory=list)
+    loss: list[list[float]] = field(default_factory=list)
+
+    @property
+    def epochs_done(self) -> int:
+        """Return how many epochs were trained and measured."""
+        return len(self.top1)
+
+
+def evaluate_linear(
+    backbone: Backbone,
+    train: str,
+    val: str,
+    *,
+    settings: LinearSettings,
+    world: World,
+    on_progress: Progress = no_progress,
+) -> Published | None:
+    """Train linear classifiers on frozen features, measure them after each epoch, and publish.
+
+    Every epoch ends with a checkpoint beside the result (`.safetensors`); the same call goes on
+    from it and gives the same result as one that was never stopped. Every rank of torchrun calls
+    this; the result does not depend on how many there are (but for rounding).
+
+    Args:
+        backbone: From `training.backbones.open_backbone`; moved to the world's device.
+        train: Labelled images to train on: see `training.images`; no compressed tar.
+        val: Labelled images that are measured after each epoch.
+        settings: How it is trained.
+        world: This process among those of torchrun.
+        on_progress: Counts images.
+
+    Returns:
+        The published result on rank 0, None on the others.
+
+    Raises:
+        ImageDataError: images that are missing, unreadable or not in class folders.
+    """
+    train_images, val_images = open_images(train), open_images(val)
+    require_known_classes(train_images, val_images)
+    data = {
+        name: describe_images(images, fingerprint_images(images, world, on_progress))
+        for name, images in (("train", train_images), ("val", val_images))
+    }
+    protocol = _protocol(backbone, settings)
+    task = _Task(backbone.to(world.device), train_images.classes, settings, world, on_progress)
+    state_path = result_path(backbone, "linear", data, [protocol]).with_suffix(".safetensors")
+
+    val_features, val_labels = task.center_features(val_images)
+    heads = task.new_heads(num_features=val_features.shape[1])
+    history = _resume(state_path, heads)
+    for epoch in range(history.epochs_done, settings.epochs):
+        loss = task.train_epoch(heads, train_images, epoch)
+        hits = heads.hits(val_features, val_labels)
+        percent = 100 * hits.counts.double() / hits.num_images
+        history.loss.append(loss.tolist())
+        history.top1.append(percent[:, 0].tolist())
+        history.top5.append(percent[:, 1].tolist())
+        if world.is_main:
+            header = {"history": json.dumps(vars(history))}
+            write_bytes(state_path, save(heads.state(), header))
+    barrier()
+    if not world.is_main:
+        return None
+    return publish(
+        backbone,
+        "linear",
+        protocol=protocol,
+        data=data,
+        results=_results(settings, history),
+        notes=_notes(data),
+        identity=[protocol],
+        packages=("torchvision",),
+    )
+
+
+def linear_features(
+    backbone: Backbone, images: Tensor, blocks: Sequence[int], *, patch_average: bool
+) -> Tensor:
+    """Return what the classifiers see of images (B, crop, crop, 3) uint8: (B, F) float32.
+
+    The CLS tokens after `blocks`, each through the final norm, concatenated; then, where asked
+    for, the mean of the last block's patch tokens.
+    """
+    width = backbone.network.embed_dim * (len(blocks) + patch_average)
+    device = next(backbone.network.parameters()).device
+    parts = [torch.empty(0, width, device=device)]
+    with torch.inference_mode():
+        for piece in torch.split(images, _IMAGES_AT_ONCE) if len(images) else ():
+            pixels = normalised(piece.to(device, non_blocking=True), backbone.normalisation)
+            tokens = encode_blocks(backbone.network, pixels, blocks)
+            columns = [each.cls_token for each in tokens]
+            if patch_average:
+                columns.append(tokens[-1].patch_tokens.mean(dim=1))
+            parts.append(torch.cat(columns, dim=1).float())
+    return torch.cat(parts)  # outside of inference mode: the heads differentiate through it
+
+
+class _Task:
+    """What stays the same over the epochs."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        classes: tuple[str, ...],
+        settings: LinearSettings,
+        world: World,
+        on_progress: Progress,
+    ) -> None:
+        self.backbone = backbone
+        self.classes = classes
+        self.settings = settings
+        self.world = world
+        self.on_progress = on_progress
+        self.blocks, self.patch_average = read_out(backbone)
+
+    def new_heads(self, num_features: int) -> LinearHeads:
+        settings = self.settings
+        return LinearHeads(
+            num_features,
+            len(self.classes),
+            [rate * settings.batch_size / 256 for rate in settings.rates],
+            device=self.world.device,
+            generator=torch_generator(settings.seed, "linear weights"),
+        )
+
+    def center_features(self, images: LabelledImages) -> tuple[Tensor, Tensor]:
+        """Return the features and labels of this rank's share of a split, on the device."""
+        numbers = range(self.world.rank, len(images.entries), self.world.world_size)
+        batches = [
+            list(numbers[i : i + _IMAGES_AT_ONCE]) for i in range(0, len(numbers), _IMAGES_AT_ONCE)
+        ]
+        found = list(self._features(images, batches, epoch=None, item=images.spec))
+        empty = linear_features(
+            self.backbone, torch.empty(0, 0, 0, 3), self.blocks, patch_average=self.patch_average
+        )
+        features = torch.cat([empty, *(features for features, _ in found)])
+        labels = torch.cat(
+            [torch.empty(0, dtype=torch.int64), *(labels.cpu() for _, labels in found)]
+        )
+        return features, labels.to(self.world.device)
+
+    def train_epoch(self, heads: LinearHeads, images: LabelledImages, epoch: int) -> Tensor:
+        """Train on every image once; return each head's mean loss, (heads,)."""
+        settings, world = self.settings, self.world
+        generator = torch_generator(settings.seed, "linear order", epoch)
+        order = torch.randperm(len(images.entries), generator=generator).tolist()
+        batches = [
+            order[start : start + settings.batch_size]
+            for start in range(0, len(order), settings.batch_size)
+        ]
+        shares = [batch[world.rank :: world.world_size] for batch in batches]
+        heads.set_epoch(epoch, settings.epochs)
+        total = torch.zeros(len(settings.rates), device=world.device)
+        item = f"epoch {epoch + 1} of {settings.epochs}"
+        for batch, (features, labels) in zip(
+            batches, self._features(images, shares, epoch=epoch, item=item), strict=True
+        ):
+            total += heads.step(features, labels, batch_size=len(batch)) * len(batch)
+        return total / len(order)
+
+    def _features(
+        self, images: LabelledImages, batches: list[list[int]], *, epoch: int | None, item: str
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        crops = ImageCrops(
+            images,
+            classes=self.classes,
+            crop_pixels=self.backbone.crop_pixels,
+            epoch=None if epoch is None else Epoch(self.settings.seed, epoch),
+        )
+        device = self.world.device
+        done, total = 0, sum(map(len, batches))
+        for squares, labels in crop_batches(
+            crops,
+            batches,
+            num_workers=self.settings.num_workers,
+            pin_memory=device.type == "cuda",
+        ):
+            features = linear_features(
+                self.backbone, squares, self.blocks, patch_average=self.patch_average
+            )
+            done += len(labels)
+            self.on_progress(item, done, total)
+            yield features, labels.to(device)
+
+
+def read_out(backbone: Backbone) -> tuple[tuple[int, ...], bool]:
+    """Return the blocks whose CLS tokens are read, counted from 1, and whether patches are too.
+
+    DINO's choice by the network's size: four blocks up to ViT-S; from ViT-B on the last block and
+    the mean of its patch tokens.
+    """
+    depth = len(backbone.network.blocks)
+    wide = backbone.network.embed_dim >= _WIDE
+    num_blocks = 1 if wide else min(4, depth)
+    return tuple(range(depth - num_blocks + 1, depth + 1)), wide
+
+
+def _resume(path: Path, heads: LinearHeads) -> History:
+    if not path.is_file():
+        return History()
+    try:
+        with safe_open(path, "pt") as file:
+            history = History(**json.loads(file.metadata()["history"]))
+        heads.load_state(load_file(path))
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} cannot be gone on from ({type(error).__name__}); remove it to start anew"
+        ) from error
+    return history
+
+
+def _protocol(backbone: Backbone, settings: LinearSettings) -> dict[str, Any]:
+    blocks, patch_average = read_out(backbone)
+    return {
+        "features": "CLS tokens after blocks, each through the final norm, concatenated"
+        + ("; the mean of the last block's patch tokens" if patch_average else ""),
+        "blocks": list(blocks),
+        "crop_pixels": backbone.crop_pixels,
+        "train_crop": "RandomResizedCrop, area 0.08 to 1, bilinear; horizontal flip",
+        "val_crop": "short side resized, bicubic with antialias; centre",
+        "val_resize_pixels": resize_for(backbone.crop_pixels),
+        "mean": backbone.normalisation.mean,
+        "std": backbone.normalisation.std,
+        "precision": "float32",
+        "optimizer": "SGD",
+        "momentum": MOMENTUM,
+        "weight_decay": 0,
+        "initial_weights": f"N(0, {INITIAL_STD})",
+        "schedule": "cosine to 0, a step an epoch",
+        "epochs": settings.epochs,
+        "batch_size": settings.batch_size,
+        "learning_rates_for_256": list(settings.rates),
+        "seed": settings.seed,
+    }
+
+
+def _results(settings: LinearSettings, history: History) -> dict[str, Any]:
+    heads = []
+    for column, rate in enumerate(settings.rates):
+        top1 = [row[column] for row in history.top1]
+        best = max(range(len(top1)), key=top1.__getitem__)
+        heads.append(
+            {
+                "learning_rate_for_256": rate,
+                "learning_rate": rate * settings.batch_size / 256,
+                "best_epoch": best + 1,
+                "best_top1_percent": top1[best],
+                "best_top5_percent": history.top5[best][column],
+                "last_top1_percent": top1[-1],
+                "last_top5_percent": history.top5[-1][column],
+                "last_loss": history.loss[-1][column],
+                "top1_percent_by_epoch": top1,
+            }
+        )
+    return {"heads": heads}
+
+
+def _notes(data: dict[str, dict[str, Any]]) -> list[str]:
+    notes = [
+        "the best epoch (DINO reports it) and the best learning rate are chosen on the validation "
+        "images; the last epoch is not"
+    ]
+    if data["train"]["fingerprint"] == data["val"]["fingerprint"]:
+        notes.append("the training and validation images are the same")
+    return notes
