@@ -6,6 +6,7 @@ another image size, which is interpolated as DINO does it (`position_embedding`)
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import timm
@@ -16,6 +17,7 @@ from timm.models import checkpoint_seq
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
+from training.transformer import run_block, run_block_for_cls, run_last_block, use_fast_linears
 from wtours.errors import UsageError
 
 
@@ -116,21 +118,24 @@ def create_vit(name: str, **arguments: Any) -> VisionTransformer:
         raise UsageError(f"{refusal} ({error})") from error
     if not isinstance(backbone, VisionTransformer) or backbone.pos_embed is None:
         raise UsageError(refusal)
-    last = backbone.blocks[-1]
-    if not isinstance(last, Block) or not isinstance(last.attn, Attention):
+    if not all(_is_plain(block) for block in backbone.blocks):
         raise UsageError(refusal)
     if backbone.cls_token is None:
         raise UsageError(refusal)
+    use_fast_linears(backbone)
     return backbone
 
 
 def encode(backbone: VisionTransformer, images: Tensor) -> Tensor:
     """Return the CLS token after the final norm, (B, D), of images (B, 3, H, W)."""
+    *blocks, last = backbone.blocks
     tokens = _embed(backbone, images)
+    runs = [partial(run_block, block) for block in blocks] + [partial(run_block_for_cls, last)]
     if backbone.grad_checkpointing and torch.is_grad_enabled():
-        tokens = checkpoint_seq(backbone.blocks, tokens)
+        tokens = checkpoint_seq(runs, tokens)
     else:
-        tokens = backbone.blocks(tokens)
+        for run in runs:
+            tokens = run(tokens)
     return _as_tensor(backbone.norm(tokens))[:, 0]
 
 
@@ -149,7 +154,7 @@ def encode_blocks(
     tokens = _embed(backbone, images)
     found: dict[int, BlockTokens] = {}
     for number, block in enumerate(backbone.blocks, start=1):
-        tokens = block(tokens)
+        tokens = run_block(block, tokens)
         if number in blocks:
             output = _as_tensor(backbone.norm(tokens)) if norm else tokens
             found[number] = BlockTokens(output[:, 0], output[:, backbone.num_prefix_tokens :])
@@ -167,9 +172,7 @@ def encode_with_attention(
 ) -> TokenFeatures:
     """Return tokens, and queries, keys and CLS attention of the last block.
 
-    Every block runs as timm wrote it, with fused attention. The last block's queries and keys are
-    projected a second time, for that is cheaper than its whole attention map: of that only the
-    CLS row is computed.
+    Of the last block's attention map only the CLS row is computed beside the block's output.
 
     Args:
         backbone: From `build_backbone`.
@@ -182,9 +185,10 @@ def encode_with_attention(
     *blocks, last = backbone.blocks
     tokens = _embed(backbone, images)
     for block in blocks:
-        tokens = block(tokens)
-    query, key = _query_and_key(last, tokens)
-    output = _as_tensor(backbone.norm(last(tokens)))
+        tokens = run_block(block, tokens)
+    tokens, heads = run_last_block(last, tokens)
+    output = _as_tensor(backbone.norm(tokens))
+    query, key = heads.query, heads.key
     if num_heads is not None:
         query, key = _split(query, num_heads), _split(key, num_heads)
 
@@ -237,15 +241,13 @@ def _embed(backbone: VisionTransformer, images: Tensor) -> Tensor:
     return _as_tensor(backbone.norm_pre(backbone.pos_drop(tokens)))
 
 
-def _query_and_key(block: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the block's queries and keys of its input tokens, each (B, A, tokens, d)."""
-    if not isinstance(block, Block) or not isinstance(block.attn, Attention):
-        raise TypeError(f"expected timm's Block with its Attention, not {type(block).__name__}")
-    attention = block.attn
-    projected = attention.qkv(block.norm1(tokens))
-    heads = projected.reshape(*tokens.shape[:2], 3, attention.num_heads, attention.head_dim)
-    query, key, _ = heads.permute(2, 0, 3, 1, 4).unbind(0)
-    return attention.q_norm(query), attention.k_norm(key)
+def _is_plain(block: nn.Module) -> bool:
+    """Return whether `training.transformer` computes what the block would."""
+    return (
+        type(block) is Block
+        and type(block.attn) is Attention
+        and getattr(block.attn, "gate", None) is None
+    )
 
 
 def _split(tokens: Tensor, num_heads: int) -> Tensor:

@@ -45,8 +45,10 @@ def test_cls_attention_is_the_row_of_the_map_that_timm_computes(name):
     maps: list[Tensor] = []
     attention.fused_attn = False
     attention.attn_drop.register_forward_hook(lambda module, inputs, output: maps.append(output))
+    images = torch.randn(2, 3, side, side)
     with torch.no_grad():
-        features = encode_with_attention(backbone, torch.randn(2, 3, side, side))
+        backbone.forward_features(images)
+        features = encode_with_attention(backbone, images)
     torch.testing.assert_close(features.cls_attention, maps[0][:, :, 0, -16:])
     row_sums = features.cls_attention.sum(-1)
     assert (row_sums < 1).all()  # CLS to CLS is left out
