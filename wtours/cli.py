@@ -62,6 +62,7 @@ shards_app.command("sample")(sharding.sample_of_shards)
 presets_app.command("diff")(train.diff_presets)
 eval_app.command("knn")(evaluate.eval_knn)
 eval_app.command("linear")(evaluate.eval_linear)
+eval_app.command("discover")(evaluate.eval_discover)
 
 
 @app.callback()

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +15,14 @@ from wtours.progress import no_progress
 
 if TYPE_CHECKING:
     from training.results import Published
+
+
+class Discovery(StrEnum):
+    """How `wtours eval discover` finds objects."""
+
+    ATTENTION = "attention"
+    LOST = "lost"
+
 
 Named = Annotated[
     str,
@@ -133,6 +143,62 @@ def eval_linear(
         ],
     )
     _say_where(result)
+
+
+def eval_discover(
+    run: Named,
+    voc: Annotated[Path, typer.Option("--voc", help="The folder of VOC 2012, with JPEGImages.")],
+    split: Annotated[
+        str,
+        typer.Option(help="A list below ImageSets; Segmentation/val are the paper's 1449 images."),
+    ] = "Segmentation/val",
+    method: Annotated[
+        Discovery, typer.Option(help="attention: the paper's; lost: LOST's seed expansion.")
+    ] = Discovery.ATTENTION,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(help="A folder to draw masks and boxes in.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Objects found by the frozen attention: CorLoc and Jaccard on Pascal VOC 2012.
+
+    Example: wtours eval discover default --voc VOCdevkit/VOC2012 --pictures found
+    """
+    require_torch("evaluation")
+    from training.backbones import open_backbone
+    from training.discover import evaluate_discover
+
+    backbone = open_backbone(run, Layout(root).run_dir)
+    with console.progress_bars("eval", "steps") as on_progress:
+        result = evaluate_discover(
+            backbone,
+            voc,
+            split=split,
+            method=method.value,
+            pictures=pictures,
+            on_progress=on_progress,
+        )
+    if as_json:
+        console.print_json(result.content)
+        return
+    measured = result.content["results"]
+    console.print_table(
+        f"Object discovery on {split}, %, of {run}",
+        ("method", "CorLoc", "Jaccard"),
+        [
+            (
+                method.value,
+                *(_percent(measured[key]) for key in ("corloc_percent", "jaccard_percent")),
+            )
+        ],
+    )
+    _say_where(result)
+
+
+def _percent(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.1f}"
 
 
 def _bars(shown: bool) -> AbstractContextManager[Callable[[str, float, float | None], None]]:

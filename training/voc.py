@@ -1,0 +1,159 @@
+"""Images, boxes and masks in the layout of Pascal VOC.
+
+JPEGImages/<name>.jpg   Annotations/<name>.xml   ImageSets/<folder>/<split>.txt
+SegmentationObject/<name>.png or SegmentationClass/<name>.png (where there are any)
+"""
+
+import hashlib
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.decoding import decode_rgb
+from training.fingerprint import fingerprint
+from training.images import ImageEntry
+from wtours.errors import ImageDataError
+
+VOID = 255
+"""Value of the pixels along the outlines, which belong to nothing."""
+_MASKS = ("SegmentationObject", "SegmentationClass")
+
+
+@dataclass(frozen=True)
+class VocImage:
+    """One annotated image.
+
+    Attributes:
+        name: Without the suffix.
+        image: RGB.
+        boxes: (G, 4) float64, left, top, right, bottom of each object; the file's numbers minus 1,
+            because they count from 1. Difficult and truncated objects are kept.
+        objects: (H, W) bool, pixels of any object; None: the image has no mask.
+        void: (H, W) bool, pixels that count neither way; None: the image has no mask.
+        files: Name and content of every file that was read.
+    """
+
+    name: str
+    image: Image.Image
+    boxes: NDArray[np.float64]
+    objects: NDArray[np.bool_] | None
+    void: NDArray[np.bool_] | None
+    files: dict[str, bytes]
+
+
+class VocFolder:
+    """The images of one split, listed but not read.
+
+    Args:
+        root: The folder with JPEGImages; one that holds VOCdevkit/VOC2012 or VOC2012 will do.
+        split: A list below ImageSets, for example Segmentation/val.
+
+    Raises:
+        ImageDataError: no such layout or list, or an empty list.
+    """
+
+    def __init__(self, root: Path, split: str) -> None:
+        inside = (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012")
+        self.root = next((path for path in inside if (path / "JPEGImages").is_dir()), root)
+        self.split = split
+        for needed in ("JPEGImages", "Annotations", "ImageSets"):
+            if not (self.root / needed).is_dir():
+                raise ImageDataError(f"{root} is not laid out as VOC: it has no folder {needed}")
+        path = self.root / "ImageSets" / f"{split}.txt"
+        if not path.is_file():
+            lists = sorted(
+                str(file.relative_to(self.root / "ImageSets").with_suffix(""))
+                for file in (self.root / "ImageSets").glob("*/*.txt")
+                if "_" not in file.stem
+            )
+            raise ImageDataError(f"{root} has no split {split!r}; it has {', '.join(lists[:12])}")
+        # A list of one class has -1, 0 or 1 behind each name.
+        self.names = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+        if not self.names:
+            raise ImageDataError(f"split {split} of {root} is empty ({path})")
+
+    def read(self, name: str) -> VocImage:
+        """Return one image with its annotations.
+
+        Raises:
+            ImageDataError: a file is missing or unreadable, or a mask has another size.
+        """
+        files = {
+            f"JPEGImages/{name}.jpg": self._bytes(f"JPEGImages/{name}.jpg"),
+            f"Annotations/{name}.xml": self._bytes(f"Annotations/{name}.xml"),
+        }
+        image = decode_rgb(files[f"JPEGImages/{name}.jpg"], what=f"{name} of {self.root}")
+        boxes = _boxes(files[f"Annotations/{name}.xml"], f"annotation {name} of {self.root}")
+        objects = void = None
+        mask = next((m for m in _MASKS if (self.root / m / f"{name}.png").is_file()), None)
+        if mask is not None:
+            file = f"{mask}/{name}.png"
+            files[file] = self._bytes(file)
+            values = read_indices(self.root / file)
+            if values.shape != (image.height, image.width):
+                raise ImageDataError(
+                    f"mask {file} of {self.root} is {values.shape[1]}x{values.shape[0]}, its image "
+                    f"{image.width}x{image.height}"
+                )
+            void = values == VOID
+            objects = (values > 0) & ~void
+        return VocImage(name, image, boxes, objects, void, files)
+
+    def _bytes(self, name: str) -> bytes:
+        try:
+            return (self.root / name).read_bytes()
+        except OSError as error:
+            raise ImageDataError(f"{self.root / name} cannot be read ({error.strerror})") from error
+
+
+class FilesSeen:
+    """Adds up the files that were read to the fingerprint of them all."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, str]] = {}
+
+    def add(self, files: dict[str, bytes]) -> None:
+        """Count these files in."""
+        for name, data in files.items():
+            self._seen[name] = len(data), hashlib.sha256(data).hexdigest()
+
+    def fingerprint(self) -> str:
+        """Return the sha256 over a line for each file, sorted: name, bytes, sha256."""
+        rows = sorted(self._seen.items())
+        entries = [ImageEntry(name, size) for name, (size, _) in rows]
+        return fingerprint(entries, [digest for _, (_, digest) in rows])
+
+
+def read_indices(path: Path) -> NDArray[np.uint8]:
+    """Return the indices of a PNG with a palette (or of a grey one), (H, W).
+
+    Raises:
+        ImageDataError: it is missing, damaged, or a picture in colours.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("P", "L", "1"):
+                raise ImageDataError(
+                    f"mask {path} is a picture of mode {image.mode}; masks are indices, with a "
+                    f"palette or grey"
+                )
+            return np.asarray(image, dtype=np.uint8)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageDataError(f"mask {path} cannot be read ({error})") from error
+
+
+def _boxes(xml: bytes, what: str) -> NDArray[np.float64]:
+    try:
+        found = [
+            [float(box.findtext(side, "")) - 1 for side in ("xmin", "ymin", "xmax", "ymax")]
+            for box in ET.fromstring(xml).iterfind("object/bndbox")
+        ]
+    except (ET.ParseError, ValueError) as error:
+        raise ImageDataError(f"{what} cannot be read ({error})") from error
+    if not found:
+        raise ImageDataError(f"{what} has no object with a box")
+    return np.array(found)
