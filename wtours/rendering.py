@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import simplejpeg
 from numpy.typing import NDArray
 
-from wtours.analyze.tables import load_summary
+from wtours.analyze.tables import MADE_ELSEWHERE_COLUMNS, load_summary
 from wtours.errors import UsageError
 from wtours.fsio import atomic_path, lock, remove, sweep
 from wtours.layout import Layout
@@ -28,7 +28,6 @@ from wtours.video import open_video
 
 _CROPS_PER_LABEL = 40
 _MIN_CROP_PIXELS = 24
-_DETECTION_COLUMNS = ["pts_us", "label", "score", "x0", "y0", "x1", "y1"]
 
 Crops = dict[str, list[NDArray[np.uint8]]]
 """Pictures (H, W, 3) uint8 RGB by label."""
@@ -82,7 +81,7 @@ def _render(folder: Path, video_id: str, walk: RenderedWalk, on_progress: Progre
     spec, video = _spec(walk), folder / f"{video_id}.mp4"
     truth_dir = _truth_dir(folder, video_id)
     render_walk(spec, video, truth_path=truth_dir, on_progress=on_progress)
-    table = load_truth(truth_dir).detections.select(_DETECTION_COLUMNS)
+    table = load_truth(truth_dir).detections.select([name for name, _ in MADE_ELSEWHERE_COLUMNS])
     detections = folder / "detections" / f"{video_id}.parquet"
     with atomic_path(detections) as temp:
         pq.write_table(table.replace_schema_metadata({"detector": "rendered truth"}), temp)

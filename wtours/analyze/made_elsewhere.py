@@ -13,23 +13,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wtours.analyze.detectors import STORE_THRESHOLD, Detection
-from wtours.analyze.tables import DetectorFacts
+from wtours.analyze.tables import MADE_ELSEWHERE_COLUMNS, DetectorFacts
 from wtours.errors import AnalysisError
 from wtours.frame import Frame
 from wtours.fsio import sha256_file
 from wtours.ticks import tick_of
 
-COLUMNS = pa.schema(
-    [
-        ("pts_us", pa.int64()),
-        ("label", pa.string()),
-        ("score", pa.float32()),
-        ("x0", pa.float32()),
-        ("y0", pa.float32()),
-        ("x1", pa.float32()),
-        ("y1", pa.float32()),
-    ]
-)
+COLUMNS = pa.schema(MADE_ELSEWHERE_COLUMNS)
 """What the file must have; other columns are ignored. Units as in detections.parquet."""
 _BLOCK_SECONDS = 20
 _US = 1_000_000

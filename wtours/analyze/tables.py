@@ -61,6 +61,12 @@ DETECTIONS_SCHEMA = _schema(
     ("x1", pa.float32()),
     ("y1", pa.float32()),
 )
+MADE_ELSEWHERE_COLUMNS = tuple(
+    (field.name, field.type)
+    for field in DETECTIONS_SCHEMA
+    if field.name not in ("frame", "label_id")  # known only where the video and vocabulary are
+)
+"""Name and type of the columns of detections that come from outside, or that were drawn."""
 
 
 class _Strict(BaseModel):

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from wtours.analyze.tables import MADE_ELSEWHERE_COLUMNS
 from wtours.errors import WtoursError
 from wtours.fsio import read_json, write_json
 from wtours.synthetic.frame import RenderedFrame, SeenObject
@@ -26,13 +27,7 @@ _ROWS_PER_GROUP = 20_000
 DETECTIONS_SCHEMA = pa.schema(
     [
         ("frame_index", pa.int64()),
-        ("pts_us", pa.int64()),
-        ("label", pa.string()),
-        ("score", pa.float32()),
-        ("x0", pa.float32()),
-        ("y0", pa.float32()),
-        ("x1", pa.float32()),
-        ("y1", pa.float32()),
+        *MADE_ELSEWHERE_COLUMNS,
         ("track_id", pa.int32()),
         ("mask", pa.binary()),
     ]
