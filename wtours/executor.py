@@ -7,10 +7,12 @@ running one twice does no harm, and what is finished stays finished when another
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from typing import TypeVar
 
 from wtours.errors import WtoursError
@@ -45,7 +47,7 @@ def run_tasks(
             yield task, function(task)
         return
     pool = ProcessPoolExecutor(
-        min(jobs, len(tasks)), mp_context=get_context("spawn"), initializer=_ignore_interrupt
+        min(jobs, len(tasks)), mp_context=get_context("spawn"), initializer=_follow_parent
     )
     try:
         futures: dict[Future[Result], Task] = {pool.submit(function, task): task for task in tasks}
@@ -60,6 +62,15 @@ def run_tasks(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ignore_interrupt() -> None:
-    """Leave Ctrl-C to the parent, which stops the pool after the tasks in hand."""
+def _follow_parent() -> None:
+    """Leave Ctrl-C to the parent, which stops the pool after the tasks in hand; die with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+    threading.Thread(target=_leave_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _leave_after(sentinel: int) -> None:
+    """End this process when its parent was killed; it would wait for tasks for ever."""
+    wait([sentinel])
+    os._exit(1)

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import subprocess
@@ -98,7 +99,7 @@ def test_killed_while_the_tables_are_published_gives_the_same_bytes(
 ):
     layout = Layout(tmp_path / "root")
     add_video(layout, "walk", video)
-    die = f"import os; from wtours.analyze import pipeline; pipeline.{step} = lambda *_, **__: "
+    die = f"import os; from wtours.analyze import publish; publish.{step} = lambda *_, **__: "
     die += "os.kill(os.getpid(), 9)\n"
     process = start(tmp_path / "die.py", layout.root, 1, detector, before=die)
     assert process.wait() == -signal.SIGKILL
@@ -107,6 +108,53 @@ def test_killed_while_the_tables_are_published_gives_the_same_bytes(
         load_summary(layout, "walk")
     assert start(tmp_path / "run.py", layout.root, 1, detector).wait() == 0
     assert published_bytes(layout, "walk") == undisturbed
+
+
+def descendants(pid: int) -> set[int]:
+    """Return the processes that `pid` started, and those that they started."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            fields = stat.read_text().rpartition(")")[2].split()
+            if fields[0] != "Z":
+                parents[int(stat.parent.name)] = int(fields[1])
+    found: set[int] = set()
+    while more := {p for p, parent in parents.items() if parent in {pid, *found}} - found:
+        found |= more
+    return found
+
+
+def alive(pids: set[int]) -> set[int]:
+    states = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            states[pid] = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return {pid for pid, state in states.items() if state != "Z"}
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
+def test_when_the_command_is_killed_none_of_its_processes_stays(tmp_path, video, data_dir, by):
+    # Two that decode, two that detect, and what multiprocessing itself starts.
+    command = [sys.executable, "-m", "wtours", "analyze", "--root", str(tmp_path), "--jobs", "2"]
+    command += ["--from-dir", str(video.parent), "--detect-fps", "3"]
+    command += ["--detector", f"onnx:{data_dir / 'models' / 'yolox_nano.onnx'}"]
+    # One segment is decoded in the command's own process: a longer film has more.
+    write_scenes(video.parent / "long.mp4", seconds=(40, 40), size="160x96", rate=10)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    started: set[int] = set()
+    while len(started) < 4:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+        started |= descendants(process.pid)
+    process.send_signal(by)
+    assert process.wait(60) == (-signal.SIGKILL if by == signal.SIGKILL else 143)
+    deadline = time.monotonic() + 30
+    while alive(started):
+        assert time.monotonic() < deadline, alive(started)
+        time.sleep(0.05)
 
 
 @pytest.mark.medium

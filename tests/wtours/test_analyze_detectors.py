@@ -181,9 +181,9 @@ def test_rows_go_to_the_nearest_tick_and_frame(tmp_path, frames):
 def test_a_folder_has_a_file_for_each_video(tmp_path):
     write_detections(tmp_path / "venice.parquet", [(0, "cat", 1.0, 0.0, 0.0, 1.0, 1.0)])
     spec = parse_detector(f"file:{tmp_path}")
-    assert spec.load("venice", rate=Fraction(1)).facts.vocabulary == ("cat",)
+    assert FileDetector(spec.file("venice"), rate=Fraction(1)).facts.vocabulary == ("cat",)
     with pytest.raises(AnalysisError, match=r"zurich\.parquet: there is no such file"):
-        spec.load("zurich", rate=Fraction(1))
+        FileDetector(spec.file("zurich"), rate=Fraction(1))
 
 
 @pytest.mark.parametrize(

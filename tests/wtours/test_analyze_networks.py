@@ -2,7 +2,6 @@
 
 import importlib.util
 import sys
-from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,7 @@ def test_detic_equals_transformers_own_postprocessing_with_one_class_a_query(det
     import torch
     from transformers import AutoImageProcessor, DeformableDetrForObjectDetection
 
-    detector = parse_detector(f"detic:{detic_folder}").load("walk", rate=Fraction(1))
+    detector = parse_detector(f"detic:{detic_folder}").load_network()
     assert len(detector.facts.vocabulary) == LVIS_CLASSES
     assert detector.facts.vocabulary[7] == "thing 7"
     assert detector.facts.weights_sha256 == sha256_file(detic_folder / "model.safetensors")
@@ -154,7 +153,7 @@ def test_detic_without_hub_and_cache_is_one_clear_line(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(AnalysisError, match="cannot be downloaded") as caught:
-        parse_detector("detic").load("walk", rate=Fraction(1))
+        parse_detector("detic").load_network()
     assert "\n" not in str(caught.value)
     assert "detic:FOLDER" in str(caught.value)
 
@@ -163,12 +162,12 @@ def test_detic_without_hub_and_cache_is_one_clear_line(tmp_path, monkeypatch):
 @needs_transformers
 def test_a_folder_that_is_not_detic_is_refused_in_one_line(detic_folder, tmp_path):
     with pytest.raises(AnalysisError, match=r"there is no config\.json"):
-        parse_detector(f"detic:{tmp_path}").load("walk", rate=Fraction(1))
+        parse_detector(f"detic:{tmp_path}").load_network()
     for name in ("config.json", "preprocessor_config.json"):
         (tmp_path / name).write_bytes((detic_folder / name).read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(AnalysisError, match="cannot be loaded") as caught:
-        parse_detector(f"detic:{tmp_path}").load("walk", rate=Fraction(1))
+        parse_detector(f"detic:{tmp_path}").load_network()
     assert "\n" not in str(caught.value)
     from safetensors.torch import load_file, save_file
 
@@ -176,7 +175,7 @@ def test_a_folder_that_is_not_detic_is_refused_in_one_line(detic_folder, tmp_pat
     weights.pop(next(name for name in weights if "input_proj" in name))
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(AnalysisError, match="lacks 1 of the model's weights"):
-        parse_detector(f"detic:{tmp_path}").load("walk", rate=Fraction(1))
+        parse_detector(f"detic:{tmp_path}").load_network()
 
 
 @pytest.mark.medium
@@ -193,8 +192,7 @@ def test_torchvision_gives_the_models_own_detections(tmp_path, frames):
     weights = tmp_path / "random.pth"
     torch.save(model.state_dict(), weights)
     spec = parse_detector(f"torchvision:ssdlite320_mobilenet_v3_large,{weights}")
-    detector = spec.load("walk", rate=Fraction(1))
-    assert detector is spec.load("zurich", rate=Fraction(1))  # loaded once in a process
+    detector = spec.load_network()
     assert detector.facts.weights_sha256 == sha256_file(weights)
     assert detector.facts.vocabulary[1] == "person"
     total = 0
@@ -210,13 +208,13 @@ def test_torchvision_gives_the_models_own_detections(tmp_path, frames):
 @needs_torchvision
 def test_an_unknown_torchvision_model_or_wrong_weights_are_refused(tmp_path):
     with pytest.raises(AnalysisError, match=r"choose one of .*fasterrcnn_resnet50_fpn_v2"):
-        parse_detector("torchvision:resnet18").load("walk", rate=Fraction(1))
+        parse_detector("torchvision:resnet18").load_network()
     name = "ssdlite320_mobilenet_v3_large"
     with pytest.raises(AnalysisError, match="there is no file"):
-        parse_detector(f"torchvision:{name},{tmp_path}/x.pth").load("walk", rate=Fraction(1))
+        parse_detector(f"torchvision:{name},{tmp_path}/x.pth").load_network()
     (tmp_path / "x.pth").write_bytes(b"no weights")
     with pytest.raises(AnalysisError, match="does not fit the model") as caught:
-        parse_detector(f"torchvision:{name},{tmp_path}/x.pth").load("walk", rate=Fraction(1))
+        parse_detector(f"torchvision:{name},{tmp_path}/x.pth").load_network()
     assert "\n" not in str(caught.value)
 
 
@@ -224,13 +222,13 @@ def test_an_unknown_torchvision_model_or_wrong_weights_are_refused(tmp_path):
 def test_without_torch_the_extra_is_named(text, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingPackageError, match=r"wtours\[objects\]"):
-        parse_detector(text).load("walk", rate=Fraction(1))
+        parse_detector(text).load_network()
 
 
 @pytest.mark.skipif(has("detectron2"), reason="detectron2 is installed")
 def test_without_detectron2_the_steps_are_named():
     with pytest.raises(AnalysisError, match=r"not installed.*docs/detectors\.md"):
-        parse_detector("detectron2:a.yaml,b.pkl").load("walk", rate=Fraction(1))
+        parse_detector("detectron2:a.yaml,b.pkl").load_network()
 
 
 @pytest.mark.filterwarnings("ignore")  # detectron2 uses what its own libraries deprecate
@@ -255,7 +253,7 @@ def test_a_detectron2_model_gives_what_its_own_predictor_gives(tmp_path, frames)
     )
     settings.MODEL.WEIGHTS = str(weights)
     config.write_text(settings.dump())
-    detector = parse_detector(f"detectron2:{config},{weights}").load("walk", rate=Fraction(1))
+    detector = parse_detector(f"detectron2:{config},{weights}").load_network()
     predictor = import_module("detectron2.engine").DefaultPredictor(settings)
     total = 0
     for frame, found in zip(frames, detector.detect(frames), strict=True):

@@ -6,17 +6,19 @@ video's lightness and cuts are published all the same, with its objects "not mea
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from wtours.analyze.tables import DetectorFacts
 from wtours.errors import UsageError
-from wtours.frame import Frame
 
 STORE_THRESHOLD = 0.05
 """Detections are stored from this score up; the report counts from higher ones."""
+
+Colours: TypeAlias = Literal["bgr", "rgb"]
 
 _CHOICES = (
     "choose onnx:PATH (a YOLOX model), detic (LVIS's 1203 classes), torchvision:NAME, "
@@ -38,21 +40,39 @@ class Detection:
     y1: float
 
 
-class Detector(Protocol):
-    """Finds objects in frames.
-
-    It is given `wtours.video.Frame`s, not arrays, because detections made elsewhere are looked up
-    by time and need no pixels; a network calls `frame.to_bgr()`.
-    """
+@dataclass(frozen=True, slots=True)
+class DetectorIdentity:
+    """What made the detections."""
 
     facts: DetectorFacts
     versions: dict[str, str]
     """Of the packages it runs on, for the receipt."""
-    batch_size: int
-    """How many frames `detect` takes at a time; its result must not depend on it."""
 
-    def detect(self, frames: Sequence[Frame]) -> list[list[Detection]]:
-        """Return each frame's detections, from `facts.threshold` up, highest score first."""
+
+class Picture(Protocol):
+    """What a network looks at: a `wtours.video.Frame`, or the pixels of one."""
+
+    def to_bgr(self) -> NDArray[np.uint8]:
+        """Return (H, W, 3) uint8, BGR, full size."""
+        ...
+
+    def to_rgb(self) -> NDArray[np.uint8]:
+        """Return (H, W, 3) uint8, RGB, full size."""
+        ...
+
+
+class Network(Protocol):
+    """Finds objects in pictures."""
+
+    facts: DetectorFacts
+    versions: dict[str, str]
+    batch_size: int
+    """How many pictures `detect` takes at a time; its result must not depend on it."""
+    colours: Colours
+    """Which of `Picture`'s methods it calls."""
+
+    def detect(self, frames: Sequence[Picture]) -> list[list[Detection]]:
+        """Return each picture's detections, from `facts.threshold` up, highest score first."""
         ...
 
 
@@ -67,21 +87,45 @@ class DetectorSpec:
     def __str__(self) -> str:
         return f"{self.kind}:{self.argument}" if self.argument else self.kind
 
-    def load(self, video_id: str, *, rate: Fraction) -> Detector:
-        """Return the detector for one video, looked at `rate` times a second.
+    @property
+    def is_network(self) -> bool:
+        """Return whether it looks at pixels, in a process of its own."""
+        return self.kind not in ("none", "file")
 
-        A network is loaded once in a process, whatever the number of videos.
+    def file(self, video_id: str) -> Path:
+        """Return the file that has the detections of one video."""
+        path = Path(self.argument)
+        return path / f"{video_id}.parquet" if path.is_dir() else path
+
+    def load_network(self) -> Network:
+        """Return the network.
 
         Raises:
             AnalysisError: its file is missing or not what it should be.
             MissingPackageError: a package that it needs is not installed.
         """
-        if self.kind == "file":
-            from wtours.analyze.made_elsewhere import FileDetector
+        # Imported here: each detector has its own dependencies.
+        match self.kind:
+            case "onnx":
+                from wtours.analyze.yolox import YoloxDetector
 
-            path = Path(self.argument)
-            return FileDetector(path / f"{video_id}.parquet" if path.is_dir() else path, rate=rate)
-        return _load_network(self, _stamps(self.argument))
+                return YoloxDetector(Path(self.argument))
+            case "detic":
+                from wtours.analyze.detic import load_detic
+
+                return load_detic(Path(self.argument) if self.argument else None)
+            case "torchvision":
+                from wtours.analyze.torchvision_models import load_torchvision
+
+                name, _, weights = self.argument.partition(",")
+                return load_torchvision(name, Path(weights) if weights else None)
+            case "detectron2":
+                from wtours.analyze.detectron2_models import load_detectron2
+
+                config, _, weights = self.argument.rpartition(",")
+                return load_detectron2(Path(config), Path(weights))
+            case "file" | "none":
+                raise ValueError(f"the detector {self.kind!r} is no network")
 
 
 def parse_detector(text: str) -> DetectorSpec:
@@ -100,35 +144,3 @@ def parse_detector(text: str) -> DetectorSpec:
             return DetectorSpec(kind, argument)
         case _:
             raise UsageError(f"no detector {text!r}; {_CHOICES}")
-
-
-@lru_cache(maxsize=1)
-def _load_network(spec: DetectorSpec, stamps: tuple[tuple[int, int], ...]) -> Detector:
-    # Imported here: each detector has its own dependencies.
-    match spec.kind:
-        case "onnx":
-            from wtours.analyze.yolox import YoloxDetector
-
-            return YoloxDetector(Path(spec.argument))
-        case "detic":
-            from wtours.analyze.detic import load_detic
-
-            return load_detic(Path(spec.argument) if spec.argument else None)
-        case "torchvision":
-            from wtours.analyze.torchvision_models import load_torchvision
-
-            name, _, weights = spec.argument.partition(",")
-            return load_torchvision(name, Path(weights) if weights else None)
-        case "detectron2":
-            from wtours.analyze.detectron2_models import load_detectron2
-
-            config, _, weights = spec.argument.rpartition(",")
-            return load_detectron2(Path(config), Path(weights))
-        case "file" | "none":
-            raise ValueError(f"the detector {spec.kind!r} is no network")
-
-
-def _stamps(argument: str) -> tuple[tuple[int, int], ...]:
-    """Return time and size of the files that a spec names, so that a changed one is loaded anew."""
-    found = [Path(part).stat() for part in argument.split(",") if part and Path(part).exists()]
-    return tuple((stat.st_mtime_ns, stat.st_size) for stat in found)

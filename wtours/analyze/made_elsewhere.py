@@ -41,13 +41,10 @@ class FileDetector:
         AnalysisError: the file is missing, lacks a column, or holds a value that cannot be.
     """
 
-    batch_size = 1
-
     def __init__(self, path: Path, *, rate: Fraction) -> None:
         self._path = path
         self._rate = rate
         self._ticks_per_block = math.ceil(_BLOCK_SECONDS * rate)
-        self.versions: dict[str, str] = {}
         metadata = _checked_metadata(path)
         vocabulary = sorted(_checked_labels(path))
         self._label_ids = {label: i for i, label in enumerate(vocabulary)}

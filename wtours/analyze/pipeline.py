@@ -17,8 +17,10 @@ except ImportError as error:
 
     raise MissingPackageError("scenedetect-headless", "analyze", "`wtours analyze`") from error
 
-from wtours.analyze.detectors import DetectorSpec, parse_detector
+from wtours.analyze.detector_service import DetectorService
+from wtours.analyze.detectors import DetectorIdentity, DetectorSpec, parse_detector
 from wtours.analyze.folders import video_in_place
+from wtours.analyze.made_elsewhere import FileDetector
 from wtours.analyze.publish import Plan, publish
 from wtours.analyze.segments import SegmentTask, analyze_segment
 from wtours.analyze.ticks import parse_rate
@@ -87,14 +89,17 @@ def analyze_videos(
     spec, rate = parse_detector(detector), parse_rate(detect_fps)
     cuts = transnet_facts() if transnet else None
     report = AnalyzeReport()
-    with lock(layout.lock("analyze"), what=f"the analysis in {layout.root}"):
+    with (
+        lock(layout.lock("analyze"), what=f"the analysis in {layout.root}"),
+        DetectorService(spec, jobs) as service,
+    ):
         for video_id in videos:
             try:
                 if isinstance(videos, Mapping):
                     video = video_in_place(video_id, videos[video_id])
                 else:
                     video = downloaded_video(layout, video_id)
-                plan = _plan(layout, video, spec, rate, cuts)
+                plan = _plan(layout, video, spec, rate, service, cuts)
                 if plan.is_done():
                     report.skipped.append(video_id)
                 else:
@@ -114,18 +119,23 @@ def _plan(
     video: DownloadedVideo,
     spec: DetectorSpec,
     rate: Fraction,
+    service: DetectorService,
     transnet: dict[str, Any] | None,
 ) -> Plan:
-    detector, not_measured = None, None
+    detector, endpoint, not_measured = None, None, None
     if spec.kind == "none":
         not_measured = "no detector was asked for (--detector none)"
     else:
         try:
-            detector = spec.load(video.video_id, rate=rate)
+            if spec.is_network:
+                detector, endpoint = service.identity(), service.endpoint()
+            else:
+                made_elsewhere = FileDetector(spec.file(video.video_id), rate=rate)
+                detector = DetectorIdentity(made_elsewhere.facts, versions={})
         except (AnalysisError, MissingPackageError) as error:
             not_measured = str(error)
     folder = layout.analysis_dir(video.video_id)
-    return Plan(video, folder, detector, spec, rate, not_measured, transnet)
+    return Plan(video, folder, detector, spec, endpoint, rate, not_measured, transnet)
 
 
 def _analyze(plan: Plan, jobs: int, segment_seconds: int, on_progress: Progress) -> None:
@@ -171,6 +181,7 @@ def _tasks(plan: Plan, last_pts_us: int, *, segment_us: int) -> list[SegmentTask
             end_us=None if start_us == starts[-1] else start_us + segment_us,
             detector=None if facts is None else plan.spec,
             weights_sha256=None if facts is None else facts.weights_sha256,
+            endpoint=plan.endpoint,
             rate=plan.rate,
             keep_pictures=plan.transnet is not None,
             params=plan.params,

@@ -11,7 +11,8 @@ import numpy as np
 import scenedetect
 from numpy.typing import NDArray
 
-from wtours.analyze.detectors import Detector, DetectorSpec
+from wtours.analyze.detector_service import Endpoint
+from wtours.analyze.detectors import DetectorIdentity, DetectorSpec
 from wtours.analyze.merge import MergedFrames, merge_detections, merge_frames, write_shots
 from wtours.analyze.shots import CUT_DETECTORS, cut_frame_rate
 from wtours.analyze.tables import (
@@ -46,8 +47,11 @@ class Plan:
 
     video: DownloadedVideo
     folder: Path
-    detector: Detector | None
+    detector: DetectorIdentity | None
+    """What looks for objects."""
     spec: DetectorSpec
+    endpoint: Endpoint | None
+    """Where its process is, if it is a network."""
     rate: Fraction
     not_measured: str | None
     """Why there is no detector."""

@@ -5,20 +5,24 @@ frame to a tick may be on either side of a boundary) to the first frame after it
 segments of a video give together exactly what one segment would.
 """
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from wtours.analyze.detectors import Detection, Detector, DetectorSpec
+from wtours.analyze.detector_service import Endpoint, RemoteNetwork
+from wtours.analyze.detectors import Detection, DetectorSpec
 from wtours.analyze.lightness import frame_lightness
+from wtours.analyze.made_elsewhere import FileDetector
 from wtours.analyze.reduction import FrameReducer
 from wtours.analyze.shots import ContentScorer
 from wtours.analyze.tables import DETECTIONS_FILE, DETECTIONS_SCHEMA, FRAMES_FILE, FRAMES_SCHEMA
@@ -55,6 +59,8 @@ class SegmentTask:
     """None: objects are not looked for."""
     weights_sha256: str | None
     """What the detector's weights must be."""
+    endpoint: Endpoint | None
+    """Where the detector's process is, if it is a network."""
     rate: Fraction
     """Frames a second that the detector looks at."""
     keep_pictures: bool
@@ -89,8 +95,8 @@ def analyze_segment(task: SegmentTask) -> None:
     Raises:
         VideoError: the video cannot be read.
     """
-    measured = _Measured(task)
-    with open_video(task.video_path, threads=1) as video:
+    with _detector_of(task) as detector, open_video(task.video_path, threads=1) as video:
+        measured = _Measured(task, detector)
         measured.read(video)
     tables = {
         FRAMES_FILE: pa.Table.from_pylist(measured.frames, SEGMENT_FRAMES_SCHEMA),
@@ -111,10 +117,11 @@ def analyze_segment(task: SegmentTask) -> None:
 class _Measured:
     """The rows of one segment, filled by `read`."""
 
-    def __init__(self, task: SegmentTask) -> None:
+    def __init__(self, task: SegmentTask, detector: "_Asked | None") -> None:
         self._task = task
-        self._detector = _detector_of(task)
+        self._detector = detector
         self._waiting: list[Frame] = []
+        self._under_way: deque[list[int]] = deque()
         self.frames: list[dict[str, Any]] = []
         self.looked_at: list[int] = []
         self.detections: list[dict[str, Any]] = []
@@ -153,22 +160,33 @@ class _Measured:
                     }
                 )
         self._look_at(picker.finish())
-        self._detect()
+        self._look_at_the_rest()
 
     def _look_at(self, frames: list[Frame]) -> None:
-        if self._detector is None:
-            return
-        self._waiting += frames
-        if len(self._waiting) >= self._detector.batch_size:
-            self._detect()
+        if self._detector is not None:
+            self._waiting += frames
+            while len(self._waiting) >= self._detector.batch_size:
+                self._send(self._detector)
 
-    def _detect(self) -> None:
-        if self._detector is None or not self._waiting:
-            return
-        frames, self._waiting = self._waiting, []
-        for frame, found in zip(frames, self._detector.detect(frames), strict=True):
-            self.looked_at.append(frame.pts_us)
-            self.detections += [_row(frame.pts_us, detection) for detection in found]
+    def _look_at_the_rest(self) -> None:
+        if self._detector is not None:
+            if self._waiting:
+                self._send(self._detector)
+            while self._under_way:
+                self._receive(self._detector)
+
+    def _send(self, detector: "_Asked") -> None:
+        if len(self._under_way) == detector.max_waiting:
+            self._receive(detector)
+        batch = self._waiting[: detector.batch_size]
+        self._waiting = self._waiting[detector.batch_size :]
+        detector.send(batch)
+        self._under_way.append([frame.pts_us for frame in batch])
+
+    def _receive(self, detector: "_Asked") -> None:
+        for pts_us, found in zip(self._under_way.popleft(), detector.receive(), strict=True):
+            self.looked_at.append(pts_us)
+            self.detections += [_row(pts_us, detection) for detection in found]
 
 
 def _row(pts_us: int, detection: Detection) -> dict[str, Any]:
@@ -222,19 +240,53 @@ def _split_lead_in(frames: Iterator[Frame], start_us: int) -> tuple[list[Frame],
     return lead_in[:1] if last is last_sound else lead_in, first
 
 
-def _detector_of(task: SegmentTask) -> Detector | None:
+class _Asked(Protocol):
+    """What looks at frames: batches are sent, and answered in the same order."""
+
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def max_waiting(self) -> int: ...
+    def send(self, frames: Sequence[Frame]) -> None: ...
+    def receive(self) -> list[list[Detection]]: ...
+
+
+class _FromFile:
+    """Detections made elsewhere."""
+
+    batch_size = max_waiting = 1
+
+    def __init__(self, detector: FileDetector) -> None:
+        self._detector = detector
+        self._found: list[list[Detection]] = []
+
+    def send(self, frames: Sequence[Frame]) -> None:
+        self._found = self._detector.detect(frames)
+
+    def receive(self) -> list[list[Detection]]:
+        return self._found
+
+
+@contextmanager
+def _detector_of(task: SegmentTask) -> Iterator[_Asked | None]:
     if task.detector is None or task.weights_sha256 is None:
-        return None
-    detector = _load(task.detector, task.video_id, task.rate, task.weights_sha256)
-    if detector.facts.weights_sha256 != task.weights_sha256:
-        raise AnalysisError(
-            f"{task.detector} changed while {task.video_id} was analysed; "
-            f"run the same command again"
-        )
-    return detector
+        yield None
+    elif task.endpoint is not None:
+        with RemoteNetwork(task.detector, task.endpoint) as network:
+            yield network
+    else:
+        detector = _load_file(task.detector, task.video_id, task.rate, task.weights_sha256)
+        if detector.facts.weights_sha256 != task.weights_sha256:
+            raise AnalysisError(
+                f"{task.detector} changed while {task.video_id} was analysed; "
+                f"run the same command again"
+            )
+        yield _FromFile(detector)
 
 
 @lru_cache(maxsize=1)
-def _load(spec: DetectorSpec, video_id: str, rate: Fraction, weights_sha256: str) -> Detector:
-    """Return the detector; a process loads it once, not for each of its segments."""
-    return spec.load(video_id, rate=rate)
+def _load_file(
+    spec: DetectorSpec, video_id: str, rate: Fraction, weights_sha256: str
+) -> FileDetector:
+    """Return the detections; a process checks their file once, not for each of its segments."""
+    return FileDetector(spec.file(video_id), rate=rate)

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wtours.analyze.detectors import STORE_THRESHOLD, Detection
+from wtours.analyze.detectors import STORE_THRESHOLD, Colours, Detection, Picture
 from wtours.analyze.tables import DetectorFacts
 from wtours.errors import MissingPackageError
-from wtours.frame import Frame
 
 GPU_BATCH = 8
 """Frames at a time on a GPU. On a CPU it is one, which is as fast there."""
@@ -50,6 +49,8 @@ class TorchDetector:
         infer: Runs it.
     """
 
+    colours: Colours = "rgb"
+
     def __init__(
         self, *, facts: DetectorFacts, versions: dict[str, str], model: Any, infer: Infer
     ) -> None:
@@ -62,7 +63,7 @@ class TorchDetector:
         self._model = model.eval()
         self._infer = infer
 
-    def detect(self, frames: Sequence[Frame]) -> list[list[Detection]]:
+    def detect(self, frames: Sequence[Picture]) -> list[list[Detection]]:
         """Return each frame's detections, highest score first."""
         pictures = [frame.to_rgb() for frame in frames]
         detections: list[list[Detection]] = []

@@ -15,10 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wtours.analyze.detectors import STORE_THRESHOLD, Detection
+from wtours.analyze.detectors import STORE_THRESHOLD, Colours, Detection, Picture
 from wtours.analyze.tables import DetectorFacts
 from wtours.errors import AnalysisError, MissingPackageError
-from wtours.frame import Frame
 from wtours.fsio import sha256_file
 
 NMS_IOU = 0.45
@@ -53,6 +52,7 @@ class YoloxDetector:
     """
 
     batch_size = 1
+    colours: Colours = "bgr"
 
     def __init__(self, path: Path) -> None:
         self._session, self.versions = _open_session(path)
@@ -74,7 +74,7 @@ class YoloxDetector:
             threshold=STORE_THRESHOLD,
         )
 
-    def detect(self, frames: Sequence[Frame]) -> list[list[Detection]]:
+    def detect(self, frames: Sequence[Picture]) -> list[list[Detection]]:
         """Return each frame's detections, highest score first."""
         return [self._detect(frame.to_bgr()) for frame in frames]
 
