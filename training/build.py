@@ -12,6 +12,7 @@ from training.data import ClipViews, steps_in_epoch
 from training.distributed import World
 from training.networks import build_network
 from training.optim import build_optimizer
+from training.precision import build_scaler, compile_blocks
 from training.randomness import derived_seed
 from training.schedules import Schedules
 from training.teacher import make_teacher
@@ -68,12 +69,17 @@ def build_state(config: TrainConfig, world: World) -> TrainState:
     """Return untrained networks, the same on every rank, and their optimiser."""
     torch.manual_seed(derived_seed(config.seed, "weights"))
     student = build_network(config).to(world.device)
+    teacher = make_teacher(student)
+    if config.model.compile:
+        compile_blocks(student)
+        compile_blocks(teacher)
     return TrainState(
         student=student,
-        teacher=make_teacher(student),
+        teacher=teacher,
         optimizer=build_optimizer(student, config.optim.name),
         center=torch.zeros(config.model.num_prototypes, device=world.device),
         step=0,
+        scaler=build_scaler(config, world.device),
     )
 
 

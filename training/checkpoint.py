@@ -11,13 +11,14 @@ docs/checkpoints.md lists every field.
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 
 from training.config import TrainConfig, parse_config
 from training.networks import build_network
@@ -46,6 +47,8 @@ class TrainState:
     """(K,) float32: the moving mean of the teacher's logits."""
     step: int
     """Steps done."""
+    scaler: GradScaler = field(default_factory=lambda: GradScaler(enabled=False))
+    """Of the gradients, with float16."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ def take_snapshot(state: TrainState, *, config: TrainConfig, data: DataIdentity)
             "config": config.model_dump(mode="json"),
             "data": {"index_sha256": data.index_sha256, "num_clips": data.num_clips},
             "versions": {"torch": torch.__version__},
+            **({"scaler": scaler} if (scaler := state.scaler.state_dict()) else {}),
         },
     )
 
@@ -212,6 +216,8 @@ def load_state(checkpoint: Path, state: TrainState) -> None:
         # AdamW keeps its count on the CPU.
         state.optimizer.state[parameters[name]][moment] = value.cpu() if moment == "step" else value
     state.step = read_state(checkpoint)[0]
+    if scaler := read_json(checkpoint / STATE).get("scaler"):
+        state.scaler.load_state_dict(scaler)
 
 
 def load_network(

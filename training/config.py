@@ -14,6 +14,7 @@ from training.sections import (
     AugmentConfig,
     CheckpointConfig,
     DataConfig,
+    FaultsConfig,
     LossConfig,
     ModelConfig,
     OptimConfig,
@@ -45,6 +46,8 @@ class TrainConfig(Section):
     """Length, optimiser and schedules."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """Checkpoints."""
+    faults: FaultsConfig = FaultsConfig()
+    """Lost and hanging processes."""
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

@@ -4,15 +4,18 @@ With one process nothing is communicated and every helper returns what it was gi
 """
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from training.board import Board, connected_board
 from wtours.errors import TrainingError
 
 T = TypeVar("T")
@@ -26,6 +29,8 @@ class World:
     world_size: int
     local_rank: int
     device: torch.device
+    board: Board | None = None
+    """For notes to the others beside the tensors; None: there are no others."""
 
     @property
     def is_main(self) -> bool:
@@ -34,11 +39,14 @@ class World:
 
 
 @contextmanager
-def joined_world() -> Iterator[World]:
+def joined_world(timeout_seconds: float = 1800.0) -> Iterator[World]:
     """Join the processes that torchrun started (its environment says which), then leave them.
 
     Without torchrun there is one process. The device is CUDA where there is one for each process
     of this node, else the CPU; they talk through nccl or gloo.
+
+    Args:
+        timeout_seconds: After which a process that waits for the others gives up.
 
     Raises:
         TrainingError: torchrun started more processes here than there are CUDA devices.
@@ -53,14 +61,21 @@ def joined_world() -> Iterator[World]:
     if world_size == 1:
         yield world
         return
+    timeout = timedelta(seconds=timeout_seconds)
     if world.device.type == "cuda":
-        dist.init_process_group("nccl", device_id=world.device)
+        dist.init_process_group("nccl", device_id=world.device, timeout=timeout)
     else:
-        dist.init_process_group("gloo")
-    try:
-        yield world
-    finally:
-        dist.destroy_process_group()
+        dist.init_process_group("gloo", timeout=timeout)
+    board = connected_board(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        attempt=broadcast(secrets.token_hex(8), world),
+        rank=rank,
+        world_size=world_size,
+    )
+    yield replace(world, board=board)
+    # Not after an error: leaving waits for processes that may be gone.
+    dist.destroy_process_group()
 
 
 def all_sum(value: Tensor) -> Tensor:

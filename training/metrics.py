@@ -5,6 +5,7 @@ and under "time" what the clock gave, which is not.
 """
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -44,7 +45,9 @@ class MetricsLog:
     def write(self, step: int, values: dict[str, float], *, time: dict[str, float]) -> None:
         """Append the line of one step; `step` counts the steps done, from 1."""
         with explain_full_disk(self._path):
-            self._file.write(_json_line({"step": step, **values, "time": time}))
+            # A float16 gradient may overflow, and the scaler then leaves out the step.
+            known = {name: x if math.isfinite(x) else None for name, x in values.items()}
+            self._file.write(_json_line({"step": step, **known, "time": time}))
             self._file.flush()
             for name, value in (*values.items(), *time.items()):
                 self._board.add_scalar(name, value, step)

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from training.checkpoint import checkpoint_dir
 from training.config import TrainConfig
 from training.data import batches, open_clips
 from training.distributed import World, barrier, joined_world
+from training.failures import watched
 from training.metrics import StepClock
+from training.precision import deterministic
 from training.presets import PRESETS, resolve_config
 from training.run import Resume, opened_run
 from training.step import apply_gradients, compute_gradients
@@ -77,10 +80,16 @@ def pretrain(
         CheckpointError: the run was made with another config or other data.
         TrainingError: too few clips for a batch, or a loss that is not finite.
     """
-    views = build_views(open_clips(shards_dir, config.data), config)
-    schedules = build_schedules(config, num_clips=len(views.clips))
-    state, clock = build_state(config, world), StepClock(config.optim.global_batch_size)
-    with opened_run(run_dir, config, identity_of(views.clips), world) as run, StopSignals() as stop:
+    with ExitStack() as stack:
+        stack.enter_context(deterministic(config.optim.deterministic))
+        heartbeat = stack.enter_context(watched(world, config.faults))
+        views = build_views(open_clips(shards_dir, config.data), config)
+        schedules = build_schedules(config, num_clips=len(views.clips))
+        state, clock = build_state(config, world), StepClock(config.optim.global_batch_size)
+        identity = identity_of(views.clips)
+        run = stack.enter_context(opened_run(run_dir, config, identity, world, heartbeat))
+        stop = stack.enter_context(StopSignals())
+
         run.restore(state, resume)
         started_at, stopped_by = state.step, None
         replica = replicate(state.student, world)
@@ -91,6 +100,7 @@ def pretrain(
             if not finite:  # all ranks leave together, before the optimizer moves
                 raise run.non_finite(state.step + 1, gradients.metrics(), views)
             apply_gradients(state, gradients, now)
+            heartbeat.beat()
             run.log(state.step, gradients.metrics(), now, clock.lap())
             if stopped_by or run.save_is_due(state.step, schedules.steps):
                 run.save(state)
@@ -113,7 +123,7 @@ def run_pretraining(
     on_progress: Progress = no_progress,
 ) -> PretrainReport:
     """Join torchrun's processes, if it started this one, and `pretrain`."""
-    with joined_world() as world:
+    with joined_world(config.faults.first_step_seconds) as world:
         return pretrain(
             config,
             shards_dir=shards_dir,

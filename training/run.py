@@ -22,6 +22,7 @@ from training.checkpoint import (
 from training.config import TrainConfig, flatten, to_yaml
 from training.data import ClipViews
 from training.distributed import World, broadcast
+from training.heartbeat import Heartbeat
 from training.metrics import MetricsLog
 from training.schedules import StepSettings
 from training.writer import BackgroundWriter
@@ -32,14 +33,19 @@ LOG = logging.getLogger(__name__)
 Resume = Literal["auto", "never", "force"]
 CONFIG_FILE = "config.yaml"
 # What may differ between two parts of a run, since it changes nothing that is computed.
-_FREE = ("data.num_workers", "checkpoint.")
+_FREE = ("data.num_workers", "checkpoint.", "faults.")
 
 
 class Run:
     """A run's folder while it is trained in; see `opened_run`."""
 
     def __init__(
-        self, run_dir: Path, config: TrainConfig, data: DataIdentity, world: World
+        self,
+        run_dir: Path,
+        config: TrainConfig,
+        data: DataIdentity,
+        world: World,
+        heartbeat: Heartbeat,
     ) -> None:
         self.dir = run_dir
         self.config = config
@@ -48,7 +54,8 @@ class Run:
         self._metrics: MetricsLog | None = None  # of rank 0, from `restore` on
         self._saved_at = time.monotonic()
         self._stack = ExitStack()
-        self._writer = self._stack.enter_context(BackgroundWriter())
+        self._writer = self._stack.enter_context(BackgroundWriter(heartbeat.beat))
+        heartbeat.before_exit = self.finish_saving
 
     def restore(self, state: TrainState, resume: Resume) -> None:
         """Set `state` to the newest whole checkpoint, if there is one, and open the metrics.
@@ -113,7 +120,7 @@ class Run:
         self._writer.start(write)
 
     def finish_saving(self) -> None:
-        """Wait until the last checkpoint is written."""
+        """Wait until the last checkpoint is written; raise why it is not."""
         self._writer.finish()
 
     def non_finite(self, step: int, values: dict[str, float], views: ClipViews) -> TrainingError:
@@ -172,7 +179,11 @@ class Run:
 
 @contextmanager
 def opened_run(
-    run_dir: Path, config: TrainConfig, data: DataIdentity, world: World
+    run_dir: Path,
+    config: TrainConfig,
+    data: DataIdentity,
+    world: World,
+    heartbeat: Heartbeat,
 ) -> Iterator[Run]:
     """Hold a run's folder for training; rank 0 locks it and removes what a killed process left.
 
@@ -184,6 +195,6 @@ def opened_run(
             stack.enter_context(lock(run_dir / ".lock", what=f"the run {run_dir}"))
             sweep(run_dir)
             sweep(run_dir / "checkpoints")
-        run = Run(run_dir, config, data, world)
+        run = Run(run_dir, config, data, world, heartbeat)
         stack.callback(run.close)
         yield run

@@ -40,6 +40,9 @@ class ModelConfig(Section):
     activation_checkpointing: bool = False
     """Compute the student's blocks a second time in the backward pass instead of keeping what is in
     them: less memory, more time, the same numbers."""
+    compile: bool = False
+    """Compile the backbones' blocks (torch.compile): faster steps after a slower start; the numbers
+    differ in the last digits."""
     num_prototypes: Annotated[int, Field(gt=1)] = 65536
     """Outputs K of the head."""
     head_hidden_dim: Count = 2048
@@ -200,8 +203,11 @@ class OptimConfig(Section):
     """Each parameter by its own norm (released code), or all by their common norm."""
     freeze_last_layer_epochs: NonNegative = 1
     """Epochs during which the head's last layer is not trained."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Autocast of both networks; weights, loss and optimiser stay float32."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Autocast of both networks; weights, loss and optimiser stay float32. With float16 the loss is
+    scaled, and a step whose gradients overflow is left out."""
+    deterministic: bool = False
+    """Take the operators that give the same bits each time; slower on a GPU."""
 
 
 class CheckpointConfig(Section):
@@ -215,3 +221,15 @@ class CheckpointConfig(Section):
     """Newest checkpoints kept; older ones are removed."""
     keep_every: Count | None = None
     """The checkpoints of multiples of this step are made, and never removed."""
+
+
+class FaultsConfig(Section):
+    """When a run takes one of its processes for lost, and ends."""
+
+    silence_seconds: Positive = 15
+    """A process that gives no sign of life for so long was killed, stopped or cut off."""
+    stall_seconds: Positive | None = None
+    """Training hangs that does not move for so long on any process; None: ten times the slowest
+    step so far, at least 40 s."""
+    first_step_seconds: Positive = 1800
+    """The same up to the end of the second step, which may load and compile."""

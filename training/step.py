@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from training.augment import make_global, make_local
@@ -21,6 +22,7 @@ from training.optim import (
     drop_last_layer_gradients,
     set_lr_and_weight_decay,
 )
+from training.precision import autocast
 from training.randomness import derived_seed, torch_generator
 from training.schedules import StepSettings
 from training.teacher import ema_update
@@ -36,10 +38,19 @@ class Gradients:
     parts: LossParts
     norm: Tensor
     """Scalar: norm of all gradients together, before clipping."""
+    scale: float | None = None
+    """What a float16 loss was multiplied by; None: nothing."""
 
     def is_finite(self) -> bool:
-        """Return whether loss and gradients are finite on this rank; waits for the device."""
-        return bool((self.parts.total.isfinite() & self.norm.isfinite()).item())
+        """Return whether loss and gradients are finite on this rank; waits for the device.
+
+        Gradients that overflow float16 count as finite while their scale can still be lowered: the
+        scaler leaves the step out.
+        """
+        finite = self.parts.total.isfinite()
+        if self.scale is None or self.scale <= 1:
+            finite = finite & self.norm.isfinite()
+        return bool(finite.item())
 
     def metrics(self) -> dict[str, float]:
         """Return the means over ranks of what is worth logging."""
@@ -54,7 +65,8 @@ class Gradients:
             "gradient_norm": self.norm,
         }
         values = all_mean(torch.stack([value.float() for value in named.values()]))
-        return dict(zip(named, values.tolist(), strict=True))
+        scale = {} if self.scale is None else {"loss_scale": self.scale}
+        return dict(zip(named, values.tolist(), strict=True)) | scale
 
 
 def compute_gradients(
@@ -84,15 +96,16 @@ def compute_gradients(
     # Stochastic depth draws from torch's global generators.
     torch.manual_seed(derived_seed(config.seed, "drop_path", state.step, world.rank))
     state.optimizer.zero_grad(set_to_none=True)
-    with _autocast(config, world):
+    with autocast(config, world.device):
         lesson = _teach(state, views, batch.positions, now, config)
-    parts = _backward(replica, views, lesson, config, world)
+    parts = _backward(replica, views, lesson, config, state.scaler)
+    state.scaler.unscale_(state.optimizer)
     norm = clip_gradients(
         state.student.parameters(), max_norm=config.optim.clip_grad, by=config.optim.clip_grad_by
     )
     if not now.train_last_layer:
         drop_last_layer_gradients(state.student)
-    return Gradients(parts, norm)
+    return Gradients(parts, norm, state.scaler.get_scale() if state.scaler.is_enabled() else None)
 
 
 def _teach(
@@ -128,7 +141,7 @@ def _teach(
 
 
 def _backward(
-    replica: nn.Module, views: Views, lesson: Lesson, config: TrainConfig, world: World
+    replica: nn.Module, views: Views, lesson: Lesson, config: TrainConfig, scaler: GradScaler
 ) -> LossParts:
     """Add up the student's gradients over the parts of a step; return the loss of all its clips."""
     num_clips = views.global_clips.shape[1]
@@ -136,10 +149,10 @@ def _backward(
     values = []
     for number, (some_views, some_lesson) in enumerate(parts, 1):
         with _exchange(replica, now=number == len(parts)):
-            with _autocast(config, world):
+            with autocast(config, lesson.center.device):
                 part = learn(replica, some_views, some_lesson, method_settings(config))
             share = some_views.global_clips.shape[1] / num_clips
-            (part.total * share).backward()  # type: ignore[no-untyped-call]
+            scaler.scale(part.total * share).backward()  # type: ignore[no-untyped-call]
         values.append(torch.stack([part.total.detach(), part.masked, part.local]) * share)
     total, masked, local = torch.stack(values).sum(dim=0)
     return replace(part, total=total, masked=masked, local=local)
@@ -152,16 +165,11 @@ def _exchange(replica: nn.Module, *, now: bool) -> AbstractContextManager[object
     return replica.no_sync()
 
 
-def _autocast(config: TrainConfig, world: World) -> torch.autocast:
-    return torch.autocast(
-        world.device.type, torch.bfloat16, enabled=config.optim.precision == "bfloat16"
-    )
-
-
 def apply_gradients(state: TrainState, gradients: Gradients, now: StepSettings) -> None:
     """Move the student along its gradients, the teacher after it, and the centre."""
     set_lr_and_weight_decay(state.optimizer, lr=now.lr, weight_decay=now.weight_decay)
-    state.optimizer.step()
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
     ema_update(state.teacher, state.student, now.momentum)
     state.center = gradients.parts.center
     state.step += 1

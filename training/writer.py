@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 LOG = logging.getLogger(__name__)
 
@@ -11,9 +11,13 @@ class BackgroundWriter:
     """Does one piece of writing at a time in a thread; a context manager that waits at its end.
 
     What a piece raised is raised by the next call, whichever that is: nothing is lost.
+
+    Args:
+        while_waiting: Called once a second while this waits for a piece to end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, while_waiting: Callable[[], None] = lambda: None) -> None:
+        self._while_waiting = while_waiting
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.in_flight: Future[None] | None = None
 
@@ -21,13 +25,14 @@ class BackgroundWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._thread.shutdown(wait=True)
         try:
             self.finish()
         except Exception as error:
             if kind is None:
                 raise
             LOG.warning("and in the background: %s", error)  # beside the error under way
+        finally:
+            self._thread.shutdown()
 
     def start(self, write: Callable[[], None]) -> None:
         """Begin the piece `write`, after the one before has ended."""
@@ -43,4 +48,6 @@ class BackgroundWriter:
         """Wait for the last piece, and raise what it raised."""
         if self.in_flight is not None:
             in_flight, self.in_flight = self.in_flight, None
+            while not wait([in_flight], timeout=1).done:
+                self._while_waiting()
             in_flight.result()

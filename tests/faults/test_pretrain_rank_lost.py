@@ -1,0 +1,180 @@
+"""One process of two is killed, stopped, hangs or has no memory: all end, and say which and why."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.training.shard_set import TINY, write_shard_set
+from training.checkpoint import find_damage
+from training.metrics import read_metrics
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MODULE = ("-m", "training.pretrain")
+pytestmark = pytest.mark.medium
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return write_shard_set(tmp_path_factory.mktemp("lost") / "shards")
+
+
+def start(shards, run_dir, *overrides, program=MODULE, launcher=()):
+    changes = (*TINY, "checkpoint.every_steps=2", "faults.silence_seconds=4", *overrides)
+    pairs = [part for pair in changes for part in ("--set", pair)]
+    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", *launcher)
+    return subprocess.Popen(
+        [sys.executable, "-m", *torchrun, *program, str(shards), "--run-dir", str(run_dir), *pairs],
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)},
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def process_of_rank(rank, torchrun):
+    """Return the process id of one rank, by its environment."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            environment = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if parent == torchrun.pid and f"RANK={rank}".encode() in environment:
+            return int(folder.name)
+    raise AssertionError(f"no process of rank {rank}")
+
+
+def wait_for_lines(run_dir, count, process):
+    while process.poll() is None and len(read_metrics(run_dir / "metrics.jsonl")) < count:
+        time.sleep(0.005)
+
+
+def is_running(number):
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def end_of(process, timeout=60):
+    """Return what the run wrote until its end, which must come within a minute."""
+    try:
+        return process.communicate(timeout=timeout)[1]
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def whole_checkpoints(run_dir):
+    found = list((run_dir / "checkpoints").glob("step-*"))
+    assert [find_damage(path) for path in found] == [None] * len(found)
+    return sorted(path.name for path in found)
+
+
+def test_a_killed_rank_is_named_and_all_end(shards, tmp_path):
+    run_dir = tmp_path / "run"
+    process = start(shards, run_dir, "optim.steps=4000")
+    wait_for_lines(run_dir, 4, process)
+    os.kill(process_of_rank(1, process), signal.SIGKILL)
+    errors = end_of(process)
+    assert process.returncode == 1
+    assert "error: rank 0 ends: rank 1 was lost: killed, or cut off" in errors
+    assert "Signal 9 (SIGKILL)" in errors  # torchrun's own report
+    assert whole_checkpoints(run_dir)
+
+
+def test_after_a_kill_torchrun_starts_them_again_and_they_go_on_to_the_end(shards, tmp_path):
+    run_dir = tmp_path / "run"
+    process = start(shards, run_dir, "optim.steps=40", launcher=("--max-restarts", "1"))
+    wait_for_lines(run_dir, 4, process)
+    os.kill(process_of_rank(1, process), signal.SIGKILL)
+    errors = end_of(process, timeout=120)
+    assert process.returncode == 0, errors
+    assert "resumed from" in errors
+    assert [line["step"] for line in read_metrics(run_dir / "metrics.jsonl")] == [*range(1, 41)]
+    assert whole_checkpoints(run_dir) == ["step-00000038", "step-00000040"]
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_stopped_rank_is_named_by_the_other(shards, tmp_path, stopped):
+    run_dir = tmp_path / "run"
+    process = start(shards, run_dir, "optim.steps=4000")
+    wait_for_lines(run_dir, 4, process)
+    numbers = [process_of_rank(rank, process) for rank in (0, 1)]
+    os.kill(numbers[stopped], signal.SIGSTOP)
+    while is_running(numbers[1 - stopped]):
+        time.sleep(0.05)
+    os.kill(numbers[stopped], signal.SIGCONT)  # torchrun would wait for 30 s before it kills it
+    errors = end_of(process)
+    assert process.returncode == 1
+    told = f"rank {1 - stopped} ends: rank {stopped} has given no sign of life for 4 s"
+    assert f"error: {told}: it was killed, stopped or cut off" in errors, errors
+    assert whole_checkpoints(run_dir)
+
+
+HANGS = """
+import os, sys, time
+import training.pretrain
+from training.data import batches
+
+def hanging(*arguments):
+    for number, batch in enumerate(batches(*arguments)):
+        if number == 3 and os.environ["RANK"] == "1":
+            wait_for_a_disk_that_is_gone()
+        yield batch
+
+def wait_for_a_disk_that_is_gone():
+    time.sleep(1000)
+
+training.pretrain.batches = hanging
+sys.exit(training.pretrain.main())
+"""
+
+
+def test_a_hanging_rank_is_named_with_the_place_where_it_hangs(shards, tmp_path):
+    program = tmp_path / "hangs.py"
+    program.write_text(HANGS)
+    process = start(
+        shards, tmp_path / "run", "optim.steps=4000", "faults.stall_seconds=3",
+        program=(str(program),),
+    )  # fmt: skip
+    errors = end_of(process)
+    assert process.returncode == 1
+    assert "error: rank 0 ends: no step has ended for 3 s; rank 0: " in errors
+    assert (
+        f"rank 1: hanging ({program}:9) > wait_for_a_disk_that_is_gone ({program}:13)" in errors
+    ), errors
+    assert "Current thread" in errors or "most recent call first" in errors
+
+
+LIMITED = """
+import os, resource, sys
+from pathlib import Path
+import training.pretrain
+
+if os.environ["RANK"] == "1":
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + 400 * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+sys.exit(training.pretrain.main())
+"""
+
+
+def test_a_rank_without_memory_is_named_by_both(shards, tmp_path):
+    program = tmp_path / "limited.py"
+    program.write_text(LIMITED)
+    process = start(
+        shards, tmp_path / "run", "model.num_prototypes=400000", program=(str(program),)
+    )
+    errors = end_of(process)
+    assert process.returncode == 1
+    assert "error: rank 1 is out of memory (" in errors
+    assert "raise optim.accumulation_steps" in errors
+    assert "error: rank 0 ends: rank 1 is out of memory (" in errors
