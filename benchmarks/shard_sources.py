@@ -6,6 +6,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ffmpeg
 import imageio_ffmpeg
@@ -14,6 +15,7 @@ from wtours.synthetic import WalkSpec, render_walk
 
 CACHE = Path(tempfile.gettempdir()) / "wtours-bench"
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
+ROUND_SECONDS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,37 +66,45 @@ def run_measured(*command: str | Path) -> Cost:
 def source_video(source: Source, seconds: int) -> Path:
     """Return a walk of so many seconds, upscaled, with grain; kept in the temporary folder.
 
-    x264's own distance of keyframes (250 frames at most), about as YouTube's.
+    x264's own distance of keyframes (250 frames at most), about as YouTube's. What is longer than
+    ROUND_SECONDS goes round: to a decoder each round is as new as the first.
     """
     path = CACHE / f"{source.video_id}-{seconds}s.mp4"
-    if not path.exists():
-        print(f"making {path}, once; {seconds} s of 4K take minutes …", file=sys.stderr)
-        CACHE.mkdir(exist_ok=True)
-        walk = CACHE / f"walk-{seconds}s.mp4"
-        if not walk.exists():
-            render_walk(WalkSpec(seconds=seconds, width=640, height=360, frame_rate=60), walk)
-        part = path.with_suffix(".part.mp4")
-        stream = ffmpeg.input(str(walk)).filter("scale", source.width, source.height)
-        stream = stream.filter("noise", alls=10, allf="t").output(
-            str(part),
-            vcodec="libx264",
-            preset="veryfast",
-            video_bitrate=source.bit_rate,
-            maxrate=source.bit_rate,
-            bufsize="50M",
-            pix_fmt="yuv420p",
-        )
-        ffmpeg.run(stream, cmd=FFMPEG, quiet=True, overwrite_output=True)
-        part.rename(path)
+    if path.exists():
+        return path
+    if seconds > ROUND_SECONDS:
+        once = source_video(source, ROUND_SECONDS)
+        stream = ffmpeg.input(str(once), stream_loop=-1)
+        return _written(stream, path, t=seconds, c="copy")
+    print(f"making {path}, once; a second of 4K takes ten …", file=sys.stderr)
+    CACHE.mkdir(exist_ok=True)
+    walk = CACHE / f"walk-{seconds}s.mp4"
+    if not walk.exists():
+        render_walk(WalkSpec(seconds=seconds, width=640, height=360, frame_rate=60), walk)
+    stream = ffmpeg.input(str(walk)).filter("scale", source.width, source.height)
+    return _written(
+        stream.filter("noise", alls=10, allf="t"),
+        path,
+        vcodec="libx264",
+        preset="veryfast",
+        video_bitrate=source.bit_rate,
+        maxrate=source.bit_rate,
+        bufsize="50M",
+        pix_fmt="yuv420p",
+    )
+
+
+def _written(stream: Any, path: Path, **options: Any) -> Path:
+    part = path.with_suffix(".part.mp4")
+    ffmpeg.run(stream.output(str(part), **options), cmd=FFMPEG, quiet=True, overwrite_output=True)
+    part.rename(path)
     return path
 
 
 def reduced_video(path: Path, out: Path) -> Path:
     """Write the copy that a video loader would want: 512 high, 30 fps, a keyframe each second."""
     stream = ffmpeg.input(str(path)).filter("fps", 30).filter("scale", -2, 512)
-    stream = stream.output(str(out), vcodec="libx264", crf=20, g=30, pix_fmt="yuv420p")
-    ffmpeg.run(stream, cmd=FFMPEG, quiet=True, overwrite_output=True)
-    return out
+    return _written(stream, out, vcodec="libx264", crf=20, g=30, pix_fmt="yuv420p")
 
 
 def sharded(source: Source, video: Path, folder: Path) -> tuple[Path, Cost, Cost]:

@@ -9,6 +9,7 @@ would make FFmpeg read other files.
 """
 
 import contextlib
+import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -92,17 +93,33 @@ class VideoReader:
     def __exit__(self, *_: object) -> None:
         self._container.close()
 
-    def frames(self, start_us: int = 0, end_us: int | None = None) -> Iterator[Frame]:
-        """Yield the frames of [start_us, end_us) in time order; end_us None: to the end.
+    def frames(
+        self, start_us: int = 0, end_us: int | None = None, *, lead_us: int = 0
+    ) -> Iterator[Frame]:
+        """Yield the frames of [start_us, end_us) in time order.
+
+        Args:
+            start_us: Where to begin.
+            end_us: None: to the end.
+            lead_us: Also yield the frames of so many microseconds before start_us, unless a whole
+                keyframe is at start_us exactly: decoding begins there, which may save seconds.
 
         Raises:
             VideoError: the file ends in the middle, or its frames carry no timestamps.
         """
-        for frame in self._decoded_from(start_us):
+        decoded = self._decoded_from(start_us)
+        first = next(decoded, None)
+        lead_start_us = max(0, start_us - lead_us)
+        if first is not None and self._to_us(_pts(first)) == start_us and not first.is_corrupt:
+            lead_start_us = start_us
+        elif first is None or self._to_us(_pts(first)) > lead_start_us:
+            decoded = self._decoded_from(lead_start_us)
+            first = next(decoded, None)
+        for frame in itertools.chain([] if first is None else [first], decoded):
             pts_us = self._to_us(_pts(frame))
             if end_us is not None and pts_us >= end_us:
                 return
-            if pts_us >= start_us:
+            if pts_us >= lead_start_us:
                 rotation = self.metadata.rotation
                 yield Frame(frame, pts_us=pts_us, rotation=rotation, converter=self._converter)
 

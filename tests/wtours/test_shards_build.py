@@ -142,6 +142,25 @@ def test_frames_do_not_depend_on_where_segments_begin(tmp_path, layout):
     assert tables[0] == tables[1]
 
 
+@pytest.mark.parametrize("bf", [0, 2])
+def test_a_segment_that_begins_with_a_keyframe_keeps_the_same_frames(tmp_path, layout, bf):
+    source = "testsrc2=size=64x48:rate=60:duration=3"
+    path = write_clip(tmp_path / "a.mp4", source=source, g=60, bf=bf)
+    with open_video(path) as video:
+        assert [f.pts_us for f in video.frames() if f.picture.key_frame] == [0, 10**6, 2 * 10**6]
+        begun = [f.pts_us for f in video.frames(10**6, 1_040_000, lead_us=20_000)]
+        led = [f.pts_us for f in video.frames(10**6 - 10, 1_040_000, lead_us=20_000)]
+    assert begun == [1_000_000, 1_016_667, 1_033_333]
+    assert led == [983_333, *begun]
+    publish_video(layout, "walk", path)
+    indices = [
+        index_of(build_shards(layout, ["walk"], name=f"s{seconds}", params=params))
+        for seconds, params in ((1, SECOND), (60, ShardParams(short_side=48)))
+    ]
+    for column in ("frame_index", "pts_us", "size"):
+        assert indices[0][column] == indices[1][column]
+
+
 @pytest.mark.medium
 def test_the_bytes_do_not_depend_on_the_number_of_jobs(clip, tmp_path):
     published = []

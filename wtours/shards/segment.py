@@ -26,6 +26,7 @@ from wtours.video import VideoReader, open_video
 
 RECEIPTS_FOLDER = "receipts"
 STAGE = "shard"
+_US = 1_000_000
 ROWS_SCHEMA = pa.schema(
     [
         INDEX_SCHEMA.field(name)
@@ -124,9 +125,12 @@ def _sampled_frames(
                 yield indices[frame.pts_us], frame
         return
     # A tick at the border has frames on both sides of it: look one tick further, so that it keeps
-    # the same frame whichever segment is made.
+    # the same frame whichever segment is made. None is nearer than one at the very moment.
     margin_us = tick_period_us(rate)
-    frames = reader.frames(max(0, start_us - margin_us), end_us + margin_us)
+    if start_us * rate % _US == 0:
+        frames = reader.frames(start_us, end_us + margin_us, lead_us=margin_us)
+    else:
+        frames = reader.frames(max(0, start_us - margin_us), end_us + margin_us)
     for tick, frame in nearest_per_tick(corrupt.watch(frames), rate):
         if start_us <= frame.pts_us < end_us:
             yield tick, frame
