@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from wtours import console
-from wtours.commands import acquire, evaluate, measure, sharding, status, train
+from wtours.commands import acquire, evaluate, measure, segment, sharding, status, train
 from wtours.commands.options import Root
 from wtours.errors import WtoursError
 from wtours.layout import Layout
@@ -63,6 +63,7 @@ presets_app.command("diff")(train.diff_presets)
 eval_app.command("knn")(evaluate.eval_knn)
 eval_app.command("linear")(evaluate.eval_linear)
 eval_app.command("discover")(evaluate.eval_discover)
+eval_app.command("segment")(segment.eval_segment)
 
 
 @app.callback()

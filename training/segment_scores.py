@@ -1,0 +1,55 @@
+"""How well predicted labels agree with the true ones: IoU and accuracy from a confusion matrix."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class SegmentationScore:
+    """Scores of one split, 0 to 100.
+
+    Attributes:
+        mean_iou_percent: Mean over the classes that are in the truth or in the prediction.
+        mean_accuracy_percent: Mean over the classes in the truth of the share that is found.
+        pixel_accuracy_percent: Share of the scored pixels that are right.
+        iou_percent: By class; None: neither in the truth nor predicted.
+    """
+
+    mean_iou_percent: float
+    mean_accuracy_percent: float
+    pixel_accuracy_percent: float
+    iou_percent: tuple[float | None, ...]
+
+
+def confusion_matrix(
+    truth: NDArray[np.int64], predicted: NDArray[np.int64], *, num_classes: int
+) -> NDArray[np.int64]:
+    """Return how many pixels of class i (row) were called j (column), (C, C).
+
+    Args:
+        truth: Any shape; a negative label is not scored.
+        predicted: The same shape, 0 to C - 1.
+        num_classes: C.
+    """
+    scored = truth >= 0
+    pairs = truth[scored] * num_classes + predicted[scored]
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def segmentation_score(confusion: NDArray[np.int64]) -> SegmentationScore:
+    """Return the scores of a confusion matrix with at least one pixel."""
+    right, in_truth = np.diag(confusion), confusion.sum(axis=1)
+    union = in_truth + confusion.sum(axis=0) - right
+    iou = [
+        100 * float(hits) / float(total) if total else None
+        for hits, total in zip(right, union, strict=True)
+    ]
+    known = in_truth > 0
+    return SegmentationScore(
+        mean_iou_percent=float(np.mean([value for value in iou if value is not None])),
+        mean_accuracy_percent=100 * float(np.mean(right[known] / in_truth[known])),
+        pixel_accuracy_percent=100 * float(right.sum() / confusion.sum()),
+        iou_percent=tuple(iou),
+    )
