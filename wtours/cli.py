@@ -64,6 +64,7 @@ eval_app.command("knn")(evaluate.eval_knn)
 eval_app.command("linear")(evaluate.eval_linear)
 eval_app.command("discover")(evaluate.eval_discover)
 eval_app.command("segment")(segment.eval_segment)
+eval_app.command("vos")(evaluate.eval_vos)
 
 
 @app.callback()

@@ -16,6 +16,8 @@ from wtours.progress import no_progress
 if TYPE_CHECKING:
     from training.results import Published
 
+_STATISTICS = ("mean", "recall", "decay")
+
 
 class Discovery(StrEnum):
     """How `wtours eval discover` finds objects."""
@@ -192,6 +194,45 @@ def eval_discover(
                 method.value,
                 *(_percent(measured[key]) for key in ("corloc_percent", "jaccard_percent")),
             )
+        ],
+    )
+    _say_where(result)
+
+
+def eval_vos(
+    run: Named,
+    davis: Annotated[Path, typer.Option("--davis", help="The folder of DAVIS 2017.")],
+    split: Annotated[str, typer.Option(help="A list in ImageSets/2017.")] = "val",
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Where the masks go.", show_default="in the run's eval folder"),
+    ] = None,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Masks carried through videos by frozen features: J and F on DAVIS 2017, as DINO does it.
+
+    Example: wtours eval vos default --davis DAVIS
+    """
+    require_torch("evaluation")
+    from training.backbones import open_backbone
+    from training.vos import evaluate_vos
+
+    backbone = open_backbone(run, Layout(root).run_dir)
+    with console.progress_bars("eval", "steps") as on_progress:
+        result = evaluate_vos(
+            backbone, davis, split=split, masks_dir=masks, on_progress=on_progress
+        )
+    if as_json:
+        console.print_json(result.content)
+        return
+    measured = result.content["results"]
+    console.print_table(
+        f"Video object segmentation, %, of {run}; J&F {measured['jf_mean_percent']:.1f}",
+        ("measure", "mean", "recall", "decay"),
+        [
+            (name, *(f"{measured[f'{key}_{part}_percent']:.1f}" for part in _STATISTICS))
+            for name, key in (("J, regions", "j"), ("F, boundaries", "f"))
         ],
     )
     _say_where(result)

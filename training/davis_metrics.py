@@ -1,0 +1,72 @@
+"""J, F and their statistics, as davis2017-evaluation measures them."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+BOUNDARY_TOLERANCE = 0.008
+"""Of the frame's diagonal: boundaries at most so far apart, in pixels rounded up, match."""
+_BINS = 4
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of one measure of one object over the frames of a sequence, each from 0 to 1.
+
+    Attributes:
+        mean: Over the frames.
+        recall: Share of the frames above 0.5.
+        decay: Mean of the first quarter minus that of the last.
+    """
+
+    mean: float
+    recall: float
+    decay: float
+
+
+def region_similarity(found: Mask, truth: Mask) -> float:
+    """Return J: intersection over union; 1 if both are empty."""
+    union = (found | truth).sum()
+    return float((found & truth).sum() / union) if union else 1.0
+
+
+def boundary_accuracy(found: Mask, truth: Mask) -> float:
+    """Return F: how well the boundaries match, the harmonic mean of precision and recall.
+
+    Without a boundary in one of the masks it is 0, without one in both 1.
+    """
+    ours, theirs = boundary(found), boundary(truth)
+    if not ours.any() or not theirs.any():
+        return float(not ours.any() and not theirs.any())
+    tolerance = math.ceil(BOUNDARY_TOLERANCE * math.hypot(*found.shape))
+    precision = (ours & _near(theirs, tolerance)).sum() / ours.sum()
+    recall = (theirs & _near(ours, tolerance)).sum() / theirs.sum()
+    if precision + recall == 0:
+        return 0.0
+    return float(2 * precision * recall / (precision + recall))
+
+
+def boundary(mask: Mask) -> Mask:
+    """Return the pixels that differ from their right, lower or lower right neighbour."""
+    around = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
+    right, below, across = around[:-1, 1:], around[1:, :-1], around[1:, 1:]
+    return np.asarray((mask != right) | (mask != below) | (mask != across))
+
+
+def statistics(values: NDArray[np.float64]) -> Statistics:
+    """Return mean, recall and decay of a measure over frames (one or more)."""
+    edges = np.round(np.linspace(1, len(values), _BINS + 1) + 1e-10).astype(int) - 1
+    bins = [values[edges[i] : edges[i + 1] + 1] for i in range(_BINS)]
+    return Statistics(
+        float(values.mean()), float((values > 0.5).mean()), float(bins[0].mean() - bins[-1].mean())
+    )
+
+
+def _near(pixels: Mask, distance: int) -> Mask:
+    """Return what lies within a distance of some pixel: dilation with a disk."""
+    return np.asarray(ndimage.distance_transform_edt(~pixels) <= distance)
