@@ -78,6 +78,7 @@ class SmallPictures:
 
 def _scaling(frame: Frame) -> Graph:
     graph, picture = Graph(), frame.picture
+    graph.threads = 1
     node = graph.add_buffer(
         width=picture.width,
         height=picture.height,
