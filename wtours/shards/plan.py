@@ -68,8 +68,10 @@ class Part:
         return (zlib.crc32(video_id.encode()) + segment) % self.count == self.number - 1
 
 
-def plan_video(directory: Path, video: DownloadedVideo, params: ShardParams) -> VideoPlan:
-    """Publish and return the plan of a video.
+def plan_video(
+    directory: Path, video: DownloadedVideo, params: ShardParams, taken_us: int | None = None
+) -> VideoPlan:
+    """Publish and return the plan of a video, of which the frames before `taken_us` are taken.
 
     If the set holds shards of another file of this video, they are removed first.
     """
@@ -78,7 +80,8 @@ def plan_video(directory: Path, video: DownloadedVideo, params: ShardParams) -> 
     facts = {
         **{name: measured.get(name) for name in _FACTS},
         **{name: measured[name] for name in ("frame_rate", "width", "height", "last_pts_us")},
-        "segments": measured["last_pts_us"] // params.segment_us + 1,
+        "taken_us": taken_us,
+        "segments": _last_taken_us(measured["last_pts_us"], taken_us) // params.segment_us + 1,
     }
     receipt = Receipt(
         stage=STAGE,
@@ -121,7 +124,10 @@ def missing_segments(directory: Path, plan: VideoPlan, params: ShardParams) -> l
 
 
 def segment_tasks(
-    video: DownloadedVideo, segments: list[int], params: ShardParams
+    video: DownloadedVideo,
+    segments: list[int],
+    params: ShardParams,
+    taken_us: int | None = None,
 ) -> list[SegmentTask]:
     """Return the tasks of a video's segments.
 
@@ -135,6 +141,7 @@ def segment_tasks(
             source_sha256=video.sha256,
             segment=segment,
             params=params,
+            taken_us=taken_us,
         )
         for segment in segments
     ]
@@ -190,11 +197,16 @@ def _with_ordinals(video: DownloadedVideo, tasks: list[SegmentTask]) -> list[Seg
                 source_sha256=task.source_sha256,
                 segment=task.segment,
                 params=task.params,
+                taken_us=task.taken_us,
                 native_first_index=first,
                 native_pts_us=tuple(pts_us[first:end]),
             )
         )
     return numbered
+
+
+def _last_taken_us(last_pts_us: int, taken_us: int | None) -> int:
+    return last_pts_us if taken_us is None else min(last_pts_us, taken_us - 1)
 
 
 def _receipts(directory: Path) -> Iterator[Receipt]:
@@ -210,5 +222,5 @@ def _plan(receipt: Receipt) -> VideoPlan:
         video_id=receipt.key,
         source_sha256=receipt.inputs["video"],
         num_segments=receipt.facts["segments"],
-        facts=receipt.facts,
+        facts={"taken_us": None, **receipt.facts},  # None in receipts that are older than it
     )

@@ -114,8 +114,9 @@ def _make_again(
     """Make shards of one video again; each ends in the report, one way or the other."""
     by_segment = {shard.segment: shard for shard in shards}
     try:
-        video = _source(layout, _video(dataset, video_id))
-        tasks = segment_tasks(video, list(by_segment), dataset.params)
+        record = _video(dataset, video_id)
+        video = _source(layout, record)
+        tasks = segment_tasks(video, list(by_segment), dataset.params, record.taken_us)
     except VideoError as error:
         report.problems += [
             ShardProblem(f"{shard.shard}.tar", f"cannot be made again: {error}") for shard in shards

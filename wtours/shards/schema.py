@@ -76,6 +76,14 @@ class BlurParams:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MatchParams:
+    """The walk that the videos of a set are as long as, together."""
+
+    video_id: str
+    duration_us: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ShardParams:
     """Everything that decides the bytes of a shard set, apart from the videos.
 
@@ -93,6 +101,8 @@ class ShardParams:
     """Shard k holds the sampled frames with pts in [k * shard_seconds, (k + 1) * shard_seconds)."""
     blur: BlurParams | None = None
     """None: nothing."""
+    match: MatchParams | None = None
+    """None: every video is taken whole."""
 
     def __post_init__(self) -> None:
         if self.frames_per_second != "native":
@@ -116,17 +126,21 @@ class ShardParams:
         """Return what receipts record: every value that changes the bytes."""
         how = {"format": FORMAT, "subsampling": JPEG_SUBSAMPLING, "pixels": PIXELS}
         values = {**how, **dataclasses.asdict(self)}
-        if self.blur is None:
-            del values["blur"]  # as in receipts that are older than it
-        return values
+        # Absent, as in receipts that are older than these.
+        absent = [name for name in ("blur", "match") if values[name] is None]
+        return {name: value for name, value in values.items() if name not in absent}
 
     @classmethod
     def from_recorded(cls, values: Mapping[str, Any]) -> Self:
         """Return the parameters that a receipt records."""
-        blur = values.get("blur")
+        blur, match = values.get("blur"), values.get("match")
         names = {field.name for field in dataclasses.fields(cls)}
         own = {name: value for name, value in values.items() if name in names}
-        return cls(**{**own, "blur": None if blur is None else BlurParams(**blur)})
+        nested = {
+            "blur": None if blur is None else BlurParams(**blur),
+            "match": None if match is None else MatchParams(**match),
+        }
+        return cls(**{**own, **nested})
 
 
 def _rate(text: str) -> Fraction:
@@ -184,6 +198,8 @@ class VideoRecord(_Record):
     """Source frames that the decoder marked as damaged; none of them was kept."""
     undecodable_frames: int = 0
     """Source frames that the file has and the decoder could not make anything of."""
+    taken_us: int | None = None
+    """Only frames before this were taken (`params.match`); None: all."""
 
     @property
     def rate(self) -> Fraction:

@@ -148,6 +148,7 @@ def attribution(dataset: Dataset) -> str:
         "The frames in these shards come from the videos below. Changes made to each: "
         f"sampled ({rate}), reduced to a short side of at most {params.short_side} pixels, "
         f"{_blur_text(params)}encoded as JPEG of quality {params.quality}. The sound was left out."
+        f"{_cut_text(dataset)}"
     )
     heading = f"Attribution of the shard set {plain_markdown(dataset.name)}"
     return attribution_text(heading, changes, (_work(video) for video in dataset.videos))
@@ -161,6 +162,13 @@ def _blur_text(params: ShardParams) -> str:
         "the areas of a list": params.blur.boxes_sha256,
     }
     return f"blurred ({', '.join(what for what, sha256 in found.items() if sha256)}), "
+
+
+def _cut_text(dataset: Dataset) -> str:
+    cut = [(v.video_id, v.taken_us / 1e6) for v in dataset.videos if v.taken_us is not None]
+    return "".join(
+        f" Only the first {seconds:.1f} s of {name} were taken." for name, seconds in cut
+    )
 
 
 def _work(video: VideoRecord) -> Work:

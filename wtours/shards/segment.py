@@ -44,6 +44,8 @@ class SegmentTask:
     source_sha256: str
     segment: int
     params: ShardParams
+    taken_us: int | None = None
+    """Of the video, only frames before this are taken; None: all."""
     native_first_index: int = 0
     """With "native": the ordinal of the segment's first frame."""
     native_pts_us: tuple[int, ...] = ()
@@ -58,7 +60,8 @@ class SegmentTask:
     def interval_us(self) -> tuple[int, int]:
         """Return the segment [start, end) in microseconds."""
         length = self.params.segment_us
-        return self.segment * length, (self.segment + 1) * length
+        end_us = (self.segment + 1) * length
+        return self.segment * length, min(end_us, self.taken_us or end_us)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
