@@ -65,6 +65,7 @@ eval_app.command("linear")(evaluate.eval_linear)
 eval_app.command("discover")(evaluate.eval_discover)
 eval_app.command("segment")(segment.eval_segment)
 eval_app.command("vos")(evaluate.eval_vos)
+eval_app.command("table")(evaluate.eval_table)
 
 
 @app.callback()

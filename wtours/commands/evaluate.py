@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wtours import console
-from wtours.commands.options import ROOT, AsJson, Root, require_torch
+from wtours.commands.options import ROOT, AsJson, Root, named_or_folder, require_torch
 from wtours.layout import Layout
 from wtours.progress import no_progress
 
@@ -236,6 +236,36 @@ def eval_vos(
         ],
     )
     _say_where(result)
+
+
+def eval_table(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Runs, or their folders.")],
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """The paper's Tables 2, 3, 4, 5, 7 and 8, with what was measured of runs beside its figures.
+
+    Example: wtours eval table default walk30 --markdown > tables.md
+    """
+    from training import tables
+    from training.published import TABLES
+
+    measured = tables.collect(named_or_folder(run, Layout(root).run_dir) for run in runs)
+    if as_json:
+        console.print_json(tables.as_json(measured))
+        return
+    if markdown:
+        console.say(tables.as_markdown(measured))
+        return
+    for table in TABLES:
+        console.print_table(
+            f"Table {table.number}: {table.title}",
+            (*table.labels, *table.measures),
+            tables.table_rows(table, measured),
+        )
+    for note in tables.footnotes(measured):
+        console.say(note)
 
 
 def _percent(value: float | None) -> str:
