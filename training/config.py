@@ -20,6 +20,7 @@ from training.sections import (
     OptimConfig,
     Section,
     TrackingConfig,
+    WatchConfig,
     WholeNumber,
 )
 from wtours.errors import UsageError
@@ -48,6 +49,8 @@ class TrainConfig(Section):
     """Checkpoints."""
     faults: FaultsConfig = FaultsConfig()
     """Lost and hanging processes."""
+    watch: WatchConfig = WatchConfig()
+    """What is looked at on the way."""
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

@@ -46,6 +46,7 @@ class Lesson:
         entropy: Mean entropy of the probabilities, nats.
         mean_entropy: Entropy of the mean probabilities, nats.
         mask_coverage: Mean of the masks.
+        tokens: (G * B * T, D) the CLS tokens that the answers were read from.
     """
 
     targets: Tensor
@@ -54,6 +55,7 @@ class Lesson:
     entropy: Tensor
     mean_entropy: Tensor
     mask_coverage: Tensor
+    tokens: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +118,8 @@ def teach(  # noqa: PLR0913 - networks, clips, and what the step has scheduled a
         _look(teacher, part, heads, settings)
         for part in every.tensor_split(min(num_parts, len(every)))
     ]
-    logits = teacher.head(torch.cat([tokens for tokens, _ in looks])).reshape(*clips.shape[:3], -1)
+    tokens = torch.cat([part for part, _ in looks])
+    logits = teacher.head(tokens).reshape(*clips.shape[:3], -1)
     maps = [part for _, part in looks if part is not None]
     if maps:
         found = object_masks(torch.cat(maps), mask=settings.tracking.mask, all_mean=ranks.all_mean)
@@ -132,6 +135,7 @@ def teach(  # noqa: PLR0913 - networks, clips, and what the step has scheduled a
             entropy=entropy(targets).mean(),
             mean_entropy=entropy(targets.flatten(0, -2).mean(dim=0)),
             mask_coverage=center.new_ones(()) if masks is None else masks.mean(),
+            tokens=tokens,
         )
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from wtours.fsio import explain_full_disk, write_bytes
@@ -51,6 +53,10 @@ class MetricsLog:
             self._file.flush()
             for name, value in (*values.items(), *time.items()):
                 self._board.add_scalar(name, value, step)
+
+    def show(self, name: str, picture: Image.Image, step: int) -> None:
+        """Add a picture to TensorBoard."""
+        self._board.add_image(name, np.asarray(picture), step, dataformats="HWC")
 
     def sync(self) -> None:
         """Flush to the disk; call it before a checkpoint, so that its steps have their lines."""

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from training.config import TrainConfig
 from training.teacher import Network
+from training.transformer import compile_block
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _FIRST_SCALE = 2.0**16
@@ -34,11 +34,10 @@ def build_scaler(config: TrainConfig, device: torch.device) -> GradScaler:
 
 
 def compile_blocks(network: Network) -> None:
-    """Compile each block of the backbone by itself: all are alike, so that one compilation does."""
+    """Have the blocks of the backbone compiled when they are first run."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VARIANTS)
     for block in network.backbone.blocks:
-        if isinstance(block, nn.Module):
-            block.compile(dynamic=False)
+        compile_block(block)
 
 
 @contextmanager

@@ -90,7 +90,7 @@ def pretrain(
         run = stack.enter_context(opened_run(run_dir, config, identity, world, heartbeat))
         stop = stack.enter_context(StopSignals())
 
-        run.restore(state, resume)
+        run.restore(state, resume, views.clips)
         started_at, stopped_by = state.step, None
         replica = replicate(state.student, world)
         for batch in clock.waiting(batches(views, world, config, state.step, schedules.steps)):
@@ -98,10 +98,10 @@ def pretrain(
             gradients = compute_gradients(state, replica, batch, now, config=config, world=world)
             finite, stopped_by = agreed(gradients.is_finite(), stop.noted, world)
             if not finite:  # all ranks leave together, before the optimizer moves
-                raise run.non_finite(state.step + 1, gradients.metrics(), views)
+                raise run.non_finite(state, gradients.metrics(), views)
             apply_gradients(state, gradients, now)
             heartbeat.beat()
-            run.log(state.step, gradients.metrics(), now, clock.lap())
+            run.log(state, gradients.metrics(), now, clock.lap())
             if stopped_by or run.save_is_due(state.step, schedules.steps):
                 run.save(state)
             on_progress(run_dir.name, state.step, schedules.steps)

@@ -19,21 +19,24 @@ from training.checkpoint import (
     remove_old_checkpoints,
     take_snapshot,
 )
+from training.collapse import CollapseWatch
 from training.config import TrainConfig, flatten, to_yaml
 from training.data import ClipViews
 from training.distributed import World, broadcast
 from training.heartbeat import Heartbeat
 from training.metrics import MetricsLog
 from training.schedules import StepSettings
+from training.watching import Watcher
 from training.writer import BackgroundWriter
 from wtours.errors import CheckpointError, TrainingError
 from wtours.fsio import lock, sweep, write_bytes, write_json
+from wtours.shards import ClipDataset
 
 LOG = logging.getLogger(__name__)
 Resume = Literal["auto", "never", "force"]
 CONFIG_FILE = "config.yaml"
 # What may differ between two parts of a run, since it changes nothing that is computed.
-_FREE = ("data.num_workers", "checkpoint.", "faults.")
+_FREE = ("data.num_workers", "checkpoint.", "faults.", "watch.")
 
 
 class Run:
@@ -51,14 +54,23 @@ class Run:
         self.config = config
         self.data = data
         self.world = world
-        self._metrics: MetricsLog | None = None  # of rank 0, from `restore` on
+        self._heartbeat = heartbeat
+        # Of rank 0, from `restore` on.
+        self._metrics: MetricsLog | None = None
+        self._watcher: Watcher | None = None
+        self._collapse = CollapseWatch(config.model.num_prototypes)
         self._saved_at = time.monotonic()
         self._stack = ExitStack()
         self._writer = self._stack.enter_context(BackgroundWriter(heartbeat.beat))
         heartbeat.before_exit = self.finish_saving
 
-    def restore(self, state: TrainState, resume: Resume) -> None:
+    def restore(self, state: TrainState, resume: Resume, clips: ClipDataset) -> None:
         """Set `state` to the newest whole checkpoint, if there is one, and open the metrics.
+
+        Args:
+            state: Changed in place.
+            resume: See `training.pretrain.pretrain`.
+            clips: Of the run, to draw some.
 
         Raises:
             CheckpointError: the checkpoint is of another config or other data, or `resume` is
@@ -73,20 +85,27 @@ class Run:
             LOG.info("resumed from %s", text)
         if self.world.is_main:
             write_bytes(self.dir / CONFIG_FILE, to_yaml(self.config).encode())
+            self._watcher = Watcher(self.config, self.dir, clips, self._heartbeat)
             self._metrics = self._stack.enter_context(MetricsLog(self.dir, steps_done=state.step))
 
     def log(
-        self, step: int, values: dict[str, float], now: StepSettings, time: dict[str, float]
+        self,
+        state: TrainState,
+        values: dict[str, float],
+        now: StepSettings,
+        time: dict[str, float],
     ) -> None:
-        """Write the metrics of a step; `step` counts the steps done."""
-        if self._metrics is not None:
+        """Look at the teacher where it is time to, and write the metrics of the step just done."""
+        if self._metrics is not None and self._watcher is not None:
             scheduled = {
                 "lr": now.lr,
                 "weight_decay": now.weight_decay,
                 "momentum": now.momentum,
                 "teacher_temp": now.teacher_temp,
             }
-            self._metrics.write(step, values | scheduled, time=time)
+            seen = self._watcher.look(state, self._metrics)
+            self._metrics.write(state.step, values | scheduled | seen, time=time)
+            self._collapse.see(state.step, values)
 
     def save_is_due(self, step: int, last_step: int) -> bool:
         """Return whether this rank is to save after step `step`; raise why the last save failed.
@@ -123,28 +142,36 @@ class Run:
         """Wait until the last checkpoint is written; raise why it is not."""
         self._writer.finish()
 
-    def non_finite(self, step: int, values: dict[str, float], views: ClipViews) -> TrainingError:
-        """Return the error of a step whose loss or gradients are not finite; lists its clips.
+    def non_finite(
+        self, state: TrainState, values: dict[str, float], views: ClipViews
+    ) -> TrainingError:
+        """Return the error of a step whose loss or gradients are not finite.
+
+        Its clips are listed, and the state that it began with is kept, for `training.replay`.
 
         Args:
-            step: The step that was to be done, counted from 1.
-            values: Its metrics.
+            state: Before the step.
+            values: Metrics of the step.
             views: Says which clips it had.
         """
+        step = state.step + 1
         path = self.dir / f"nonfinite-step-{step}.json"
         if self.world.is_main:
+            snapshot = take_snapshot(state, config=self.config, data=self.data)
+            publish_snapshot(snapshot, path.with_suffix(""))
             size = self.config.optim.global_batch_size
             clips = [views.describe(position) for position in range((step - 1) * size, step * size)]
             shown = {
                 name: value if math.isfinite(value) else str(value)
                 for name, value in values.items()
             }
-            write_json(path, {"step": step, "metrics": shown, "clips": clips})
+            facts = {"step": step, "seed": self.config.seed, "world_size": self.world.world_size}
+            write_json(path, facts | {"metrics": shown, "clips": clips})
         what = "loss" if not math.isfinite(values["loss"]) else "gradient"
         return TrainingError(
             f"the {what} is not finite at step {step} (loss {values['loss']:g}); no weight was "
-            f"changed by it, and {path} lists its clips: lower optim.lr, or use "
-            f"optim.precision=float32"
+            f"changed by it, and `wtours pretrain SHARDS --replay {path}` computes it again: lower "
+            f"optim.lr, or use optim.precision=float32"
         )
 
     def close(self) -> None:

@@ -233,3 +233,26 @@ class FaultsConfig(Section):
     step so far, at least 40 s."""
     first_step_seconds: Positive = 1800
     """The same up to the end of the second step, which may load and compile."""
+
+
+class WatchConfig(Section):
+    """What is looked at while a run trains; it changes nothing that is computed."""
+
+    overlay_every_steps: Count | None = None
+    """Steps between two drawings of the teacher's attention over clips; None: never."""
+    overlay_clips: Count = 2
+    """Clips drawn, spread over the shard set."""
+    knn_train: str | None = None
+    """Labelled images that vote, as `wtours eval knn --train` takes them; None: no k-NN."""
+    knn_val: str | None = None
+    """Labelled images that are classified."""
+    knn_every_steps: Count = 1000
+    """Steps between two k-NN evaluations of the teacher; all ranks wait for them."""
+    knn_k: Count = 20
+    """Neighbours."""
+
+    @model_validator(mode="after")
+    def _check_both(self) -> Self:
+        if (self.knn_train is None) != (self.knn_val is None):
+            raise ValueError("knn_train and knn_val go together")
+        return self

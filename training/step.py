@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from training.augment import make_global, make_local
 from training.blocks import block_masks
 from training.checkpoint import TrainState
+from training.collapse import effective_rank, embedding_spread, mask_overlap
 from training.config import TrainConfig
 from training.data import Batch
 from training.distributed import World, all_max, all_mean, all_sum
@@ -38,6 +39,8 @@ class Gradients:
     parts: LossParts
     norm: Tensor
     """Scalar: norm of all gradients together, before clipping."""
+    signs: dict[str, Tensor]
+    """Scalars that tell a collapse, see `training.collapse`."""
     scale: float | None = None
     """What a float16 loss was multiplied by; None: nothing."""
 
@@ -63,6 +66,7 @@ class Gradients:
             "teacher_mean_entropy": parts.teacher_mean_entropy,
             "mask_coverage": parts.mask_coverage,
             "gradient_norm": self.norm,
+            **self.signs,
         }
         values = all_mean(torch.stack([value.float() for value in named.values()]))
         scale = {} if self.scale is None else {"loss_scale": self.scale}
@@ -105,7 +109,12 @@ def compute_gradients(
     )
     if not now.train_last_layer:
         drop_last_layer_gradients(state.student)
-    return Gradients(parts, norm, state.scaler.get_scale() if state.scaler.is_enabled() else None)
+    return Gradients(
+        parts,
+        norm,
+        signs_of_collapse(lesson),
+        state.scaler.get_scale() if state.scaler.is_enabled() else None,
+    )
 
 
 def _teach(
@@ -173,6 +182,16 @@ def apply_gradients(state: TrainState, gradients: Gradients, now: StepSettings) 
     ema_update(state.teacher, state.student, now.momentum)
     state.center = gradients.parts.center
     state.step += 1
+
+
+def signs_of_collapse(lesson: Lesson) -> dict[str, Tensor]:
+    """Return scalars of this rank's clips: how alike their embeddings and their masks are."""
+    signs = {
+        "embedding_spread": embedding_spread(lesson.tokens),
+        "effective_rank": effective_rank(lesson.tokens),
+    }
+    overlap = mask_overlap(lesson.masks)
+    return signs if overlap is None else signs | {"mask_overlap": overlap}
 
 
 def method_settings(config: TrainConfig) -> DoraSettings:

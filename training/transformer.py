@@ -5,6 +5,8 @@ of torch's ways. Modules and names of weights stay timm's; a `block` here is tim
 `Attention`, without dropout and gate (`training.vit.build_backbone` refuses others).
 """
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,12 +67,32 @@ class Heads:
 
 def run_block(block: Any, tokens: Tensor) -> Tensor:
     """Return a block's output for all of its tokens, (B, N, D)."""
-    normed = block.norm1(tokens)
-    return _after_attention(block, tokens, project_heads(block.attn, normed))
+    return run_last_block(block, tokens)[0]
 
 
 def run_last_block(block: Any, tokens: Tensor) -> tuple[Tensor, Heads]:
     """Return a block's output for all of its tokens, and what it attended with."""
+    return _whole_block(block)(block, tokens)
+
+
+def compile_block(block: nn.Module) -> None:
+    """From now on run the block, where all of its tokens are asked for, as torch.compile makes it.
+
+    The function is compiled, not the block: all blocks are alike, and share what is compiled.
+    """
+    block.is_compiled = True  # type: ignore[assignment]
+
+
+def _whole_block(block: Any) -> Callable[[Any, Tensor], tuple[Tensor, Heads]]:
+    return _compiled(_run_whole) if hasattr(block, "is_compiled") else _run_whole
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any]) -> Any:
+    return torch.compile(function, dynamic=False)
+
+
+def _run_whole(block: Any, tokens: Tensor) -> tuple[Tensor, Heads]:
     heads = project_heads(block.attn, block.norm1(tokens))
     return _after_attention(block, tokens, heads), heads
 

@@ -43,11 +43,15 @@ def test_bfloat16_stays_within_the_documented_bounds_of_float32(shards, float32,
     assert worst_ratio(lines, float32, "gradient_norm") < 0.1
 
 
-def test_compiled_blocks_stay_within_the_documented_bounds_of_float32(shards, float32, tmp_path):
-    lines = train(shards, tmp_path / "run", "model.compile=true")
-    assert worst_ratio(lines, float32, "loss") < 1e-5
-    assert worst_ratio(lines, float32, "gradient_norm") < 1e-4
-    norms = [[line["gradient_norm"] for line in some] for some in (lines, float32)]
+# torch's tracing looks at the gradient of every input, and warns of itself.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_compiled_blocks_stay_within_the_documented_bounds_of_float32(shards, tmp_path):
+    fewer = ("data.local_crops=1", "loss.local_crops_skipped=1")  # one size: half the compilations
+    plain = train(shards, tmp_path / "plain", *fewer)
+    lines = train(shards, tmp_path / "compiled", "model.compile=true", *fewer)
+    assert worst_ratio(lines, plain, "loss") < 1e-5
+    assert worst_ratio(lines, plain, "gradient_norm") < 1e-4
+    norms = [[line["gradient_norm"] for line in some] for some in (lines, plain)]
     assert norms[0] != norms[1]  # it is other code
 
 

@@ -14,6 +14,8 @@ from training.distributed import World
 from training.metrics import MetricsLog, read_metrics
 from training.presets import resolve_config
 from training.pretrain import main, pretrain
+from training.replay import main as replay_main
+from training.replay import replay
 from wtours.errors import CheckpointError, TrainingError, UsageError, WtoursError
 from wtours.fsio import lock
 
@@ -49,6 +51,10 @@ def undisturbed(shards, tmp_path_factory):
 def test_a_run_leaves_its_config_a_line_a_step_and_the_newest_checkpoints(undisturbed):
     lines = computed(undisturbed)
     assert [line["step"] for line in lines] == list(range(1, 13))
+    for line in lines:  # 4 clips of 3 frames, width 48
+        assert 0 < line["embedding_spread"] < 1
+        assert 1 <= line["effective_rank"] <= 12
+        assert 0 <= line["mask_overlap"] <= 1
     names = {path.name for path in (undisturbed / "checkpoints").iterdir()}
     assert names == {"step-00000008", "step-00000012"}
     config = resolve_config("official", undisturbed / "config.yaml", [])
@@ -159,16 +165,45 @@ def test_a_run_in_use_is_refused(shards, undisturbed):
         train(shards, undisturbed)
 
 
-def test_a_loss_that_is_not_finite_stops_before_a_weight_moves(shards, tmp_path):
+def test_a_loss_that_is_not_finite_stops_before_a_weight_moves_and_is_replayed(
+    shards, tmp_path, capsys
+):
     run_dir = tmp_path / "run"
+    overflow = ("optim.lr=1e30", "optim.warmup_epochs=0", "checkpoint.every_steps=1")
     with pytest.raises(TrainingError, match=r"not finite at step 2 .*no weight was changed"):
-        train(shards, run_dir, "optim.lr=1e30", "optim.warmup_epochs=0", "checkpoint.every_steps=1")
-    listed = json.loads((run_dir / "nonfinite-step-2.json").read_text())
+        train(shards, run_dir, *overflow)
+    listing = run_dir / "nonfinite-step-2.json"
+    listed = json.loads(listing.read_text())
     assert [clip["position"] for clip in listed["clips"]] == [4, 5, 6, 7]
     assert listed["clips"][0]["video_id"] == "street"
+    assert (listed["seed"], listed["world_size"]) == (0, 1)
     assert [line["step"] for line in computed(run_dir)] == [1]
     assert read_state(checkpoint_dir(run_dir, 1))[0] == 1
     assert not checkpoint_dir(run_dir, 2).exists()
+
+    again = replay(listing, shards, WORLD)
+    assert again.step == 2
+    for name, value in listed["metrics"].items():
+        assert str(again.metrics[name]) == str(value), name
+    # Weights of some 1e30 overflow in the first product.
+    assert again.first == "the output of teacher.backbone.blocks.0.norm1"
+    assert replay_main([str(shards), str(listing)]) == 0
+    said = capsys.readouterr().out
+    assert "step 2 again: loss nan (it was nan)" in said
+    assert replay_main([str(shards), str(run_dir / "nonfinite-step-9.json")]) == 1
+
+
+def test_a_replay_wants_the_shards_and_the_state_of_the_run(shards, tmp_path):
+    run_dir = tmp_path / "run"
+    with pytest.raises(TrainingError, match="--replay"):
+        train(shards, run_dir, "optim.lr=1e30", "optim.warmup_epochs=0")
+    listing = run_dir / "nonfinite-step-2.json"
+    other = write_shard_set(tmp_path / "other", num_frames=20)
+    with pytest.raises(CheckpointError, match="is not the shard set"):
+        replay(listing, other, WORLD)
+    (run_dir / "nonfinite-step-2" / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
+        replay(listing, shards, WORLD)
 
 
 def test_drop_path_and_bfloat16_are_resumed_to_the_bit_too(shards, tmp_path):

@@ -57,6 +57,12 @@ def pretrain(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the whole config as YAML and stop.")
     ] = False,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            "--replay", help="Compute the step of a run's nonfinite-step-N.json again, and stop."
+        ),
+    ] = None,
     root: Root = ROOT,
 ) -> None:
     """Pretrain a ViT with DORA on shards; run it again to go on from the last checkpoint.
@@ -78,16 +84,28 @@ def pretrain(
         console.say(to_yaml(resolved))
         return
     layout = Layout(root)
+    shards_dir = named_or_folder(shards, layout.shards_dir)
+    if replay is not None:
+        _replay(replay, shards_dir)
+        return
     run_dir = layout.run_dir(run or Path(shards).name)
     with console.progress_bars("pretrain", "steps") as on_progress:
         result = run_pretraining(
             resolved,
-            shards_dir=named_or_folder(shards, layout.shards_dir),
+            shards_dir=shards_dir,
             run_dir=run_dir,
             resume=resume.value,
             on_progress=on_progress,
         )
     console.say(f"{run_dir}: {result.describe()}")
+
+
+def _replay(listing: Path, shards_dir: Path) -> None:
+    from training.distributed import joined_world
+    from training.replay import replay
+
+    with joined_world() as world:
+        console.say(replay(listing, shards_dir, world).describe())
 
 
 def diff_presets(

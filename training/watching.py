@@ -1,0 +1,119 @@
+"""Looking at a run while it trains: attention drawn over clips, k-NN on labelled images."""
+
+import functools
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from training.checkpoint import TrainState
+from training.config import TrainConfig
+from training.features import extract_features
+from training.heartbeat import Heartbeat
+from training.images import open_images, require_known_classes
+from training.knn import knn_scores
+from training.metrics import MetricsLog
+from training.networks import object_heads
+from training.randomness import torch_generator
+from training.step import method_settings
+from training.tracking import draw_heads
+from training.visualize import attend, crop_clip, describe_clip, draw_clip
+from wtours.fsio import write_bytes
+from wtours.shards import ClipDataset
+
+_TEMPERATURE = 0.07
+_BATCH = 64
+
+
+class Watcher:
+    """Looks at the teacher at the steps that `watch` names; of rank 0, the others wait for it.
+
+    What it computes changes nothing in the training.
+
+    Args:
+        config: Of the run.
+        run_dir: Where figures are written.
+        clips: The run's own.
+        heartbeat: Told that this moves.
+
+    Raises:
+        ImageDataError: labelled images that are not there.
+    """
+
+    def __init__(
+        self, config: TrainConfig, run_dir: Path, clips: ClipDataset, heartbeat: Heartbeat
+    ) -> None:
+        self._config = config
+        self._run_dir = run_dir
+        self._clips = clips
+        self._heartbeat = heartbeat
+        watch = config.watch
+        if watch.knn_train is not None and watch.knn_val is not None:
+            self._train, self._val = open_images(watch.knn_train), open_images(watch.knn_val)
+            require_known_classes(self._train, self._val)
+
+    def look(self, state: TrainState, metrics: MetricsLog) -> dict[str, float]:
+        """Return what was measured after `state.step` steps; draw what is to be drawn."""
+        watch = self._config.watch
+        if watch.overlay_every_steps and state.step % watch.overlay_every_steps == 0:
+            self._draw(state, metrics)
+        if watch.knn_train and state.step % watch.knn_every_steps == 0:
+            return {"knn_top1_percent": self._knn(state)}
+        return {}
+
+    def _draw(self, state: TrainState, metrics: MetricsLog) -> None:
+        config, backbone = self._config, state.teacher.backbone
+        settings, available = method_settings(config).tracking, object_heads(backbone, config)
+        heads, _ = draw_heads(
+            available,
+            min(settings.num_objects, available),  # random blocks can be more
+            torch_generator(config.seed, "visualize"),
+        ).sort()
+        spread = np.linspace(0, len(self._clips) - 1, config.watch.overlay_clips + 2)[1:-1]
+        for number in spread.round().astype(int).tolist():
+            clip = self._clips[number]
+            pictures, inputs = crop_clip(clip, config.data.global_crop_pixels)
+            attention = attend(backbone, inputs.to(state.center.device), heads, settings)
+            facts = {
+                "run": self._run_dir.name,
+                "step": state.step,
+                "heads": heads.tolist(),
+                **describe_clip(clip, attention),
+            }
+            figure = draw_clip(pictures, attention, facts)
+            name = f"{clip.video_id}-{clip.pts_us[0] // 1000:08d}ms"
+            write_bytes(
+                self._run_dir / "figures" / f"step-{state.step:08d}-{name}.png", _png(figure)
+            )
+            metrics.show(f"attention/{name}", figure, state.step)
+            self._heartbeat.beat()
+
+    def _knn(self, state: TrainState) -> float:
+        backbone, device = state.teacher.backbone, state.center.device
+        extract = functools.partial(
+            extract_features,
+            {"teacher": backbone},
+            classes=self._train.classes,
+            crop_pixels=self._config.data.global_crop_pixels,
+            batch_size=_BATCH,
+            device=device,
+            on_progress=lambda *_: self._heartbeat.beat(),
+        )
+        train, val = extract(self._train), extract(self._val)
+        backbone.train()  # as it was: `extract_features` puts it into evaluation mode
+        (score,) = knn_scores(
+            train.features["teacher"].to(device),
+            train.labels,
+            val.features["teacher"],
+            val.labels,
+            ks=[self._config.watch.knn_k],
+            temperature=_TEMPERATURE,
+        )
+        return score.top1_percent
+
+
+def _png(figure: Image.Image) -> bytes:
+    data = io.BytesIO()
+    figure.save(data, "PNG")
+    return data.getvalue()
