@@ -186,6 +186,11 @@ class VideoReader:
                 last_pts = _pts(frame)
                 self._waiting.discard(last_pts)
                 yield frame
+            elif self._container.format.name == "avi":
+                raise VideoError(
+                    f"{self._path}: AVI holds no times for frames that are stored out of order "
+                    f"(B-frames); re-encode it: ffmpeg -i IN -c:v libx264 -crf 14 OUT.mp4"
+                )
         if last_pts is None or not any(pts > last_pts for pts in self._waiting):
             return
         # An undecodable packet near the end takes with it the frames that other threads held: a

@@ -36,8 +36,8 @@ def train(shards: Path, *, steps: int = 60, num_workers: int = 2) -> list[float]
     torch.manual_seed(0)
     dataset = ClipDataset(ShardIndex.open(shards), clip_length=2, frame_interval_seconds=0.5)
     sampler = ClipSampler(len(dataset), seed=0)
-    loader = DataLoader(
-        dataset,
+    loader: DataLoader[Clip] = DataLoader(
+        dataset,  # type: ignore[arg-type]  # map-style, and free of torch
         batch_sampler=ClipBatches(sampler, global_batch_size=16, num_steps=steps),
         num_workers=num_workers,
         collate_fn=collate,

@@ -60,7 +60,8 @@ class Foreteller(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Return (B, T, size), the foretold next frame of each of (B, T, size)."""
-        return self.change(self.memory(frames)[0])
+        foretold: Tensor = self.change(self.memory(frames)[0])
+        return foretold
 
 
 def train(

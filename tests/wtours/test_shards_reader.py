@@ -219,7 +219,9 @@ def test_a_set_with_a_missing_or_cut_shard_is_refused_by_name(directory):
     with pytest.raises(ShardError, match=rf"two-00001\.tar has \d+ bytes instead of {len(data)}"):
         ShardIndex.open(directory)
     path.unlink()
-    with pytest.raises(ShardError, match=r"two-00001\.tar is missing; run `wtours shard` again"):
+    with pytest.raises(
+        ShardError, match=r"two-00001\.tar is missing; run `wtours verify \w+ --repair`"
+    ):
         ShardIndex.open(directory)
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests.wtours.clips import remux, write_clip
 from wtours.errors import VideoError
 from wtours.video import open_video
+from wtours.videos import probe_video
 
 
 def pts_listed_by_the_demuxer(path: Path) -> list[int]:
@@ -56,6 +57,27 @@ def test_an_interval_gives_the_same_frames_as_the_whole_video(tmp_path, suffix, 
             expected = [(p, rgb) for p, rgb in whole if start_us <= p < end_us]
             assert [p for p, _ in part] == [p for p, _ in expected]
             assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(part, expected, strict=True))
+
+
+def test_b_frames_in_avi_are_refused_where_it_holds_no_times_of_them(tmp_path):
+    source = "testsrc2=size=64x48:rate=25:duration=2"
+    h264 = write_clip(tmp_path / "h264.mp4", source=source, bf=2)
+    timeless = remux(h264, tmp_path / "h264.avi")
+    mpeg4 = write_clip(tmp_path / "mpeg4.avi", source=source, vcodec="mpeg4", bf=2)
+    with open_video(mpeg4) as video:
+        assert [f.pts_us for f in video.frames()] == [40_000 * number for number in range(50)]
+    for look in (probe_video, read_whole):
+        with pytest.raises(VideoError, match=r"h264\.avi: AVI holds no times .* -c:v libx264"):
+            look(timeless)
+    cured = tmp_path / "cured.mp4"  # as the message says
+    stream = ffmpeg.input(str(timeless)).output(str(cured), vcodec="libx264", crf=14)
+    ffmpeg.run(stream, cmd=imageio_ffmpeg.get_ffmpeg_exe(), quiet=True)
+    assert len(read_whole(cured)) == 50
+
+
+def read_whole(path: Path) -> list[int]:
+    with open_video(path) as video:
+        return [frame.pts_us for frame in video.frames()]
 
 
 def test_variable_frame_rate_keeps_the_real_times(tmp_path):

@@ -206,12 +206,14 @@ def size_problem(path: Path, expected_bytes: int) -> str | None:
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        return "is missing; run `wtours shard` again"
+        return f"is missing; run {_repair(path)}"
     if size != expected_bytes:
-        return (
-            f"has {size} bytes instead of {expected_bytes}; remove it and run `wtours shard` again"
-        )
+        return f"has {size} bytes instead of {expected_bytes}; run {_repair(path)}"
     return None
+
+
+def _repair(shard: Path) -> str:
+    return f"`wtours verify {shard.parent.name} --repair`"
 
 
 def _read_group(path: Path, refs: Iterator[FrameRef]) -> Iterator[bytes]:
@@ -219,7 +221,7 @@ def _read_group(path: Path, refs: Iterator[FrameRef]) -> Iterator[bytes]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise ShardError(f"{path} is missing; run `wtours shard` again") from error
+        raise ShardError(f"{path} is missing; run {_repair(path)}") from error
     try:
         for ref in refs:
             block = os.pread(descriptor, _BLOCK + ref.size, ref.offset - _BLOCK)
