@@ -7,12 +7,16 @@ and under "time" what the clock gave, which is not.
 import json
 import math
 import os
+import resource
 import time
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
@@ -20,6 +24,7 @@ from wtours.fsio import explain_full_disk, write_bytes
 
 T = TypeVar("T")
 METRICS_FILE = "metrics.jsonl"
+_RECENT_STEPS = 20
 
 
 class MetricsLog:
@@ -64,13 +69,39 @@ class MetricsLog:
         self._board.flush()
 
 
+@dataclass(frozen=True)
+class StepStatus:
+    """How a run stands after a step, for whoever looks on."""
+
+    run: str
+    step: int
+    steps: int
+    """Steps done, and of the whole run."""
+    loss: float
+    clips_per_second: float
+    """Of all ranks, as the next three over the last steps."""
+    data_wait_fraction: float
+    seconds_left: float
+    memory_bytes: int
+    """Most that rank 0 has had: of the GPU, or in all on a CPU."""
+
+    def describe(self) -> str:
+        """Return one line without the run's name and the steps."""
+        return (
+            f"loss {self.loss:.3f} · {self.clips_per_second:.3g} clips/s · "
+            f"{self.data_wait_fraction:.0%} waiting · {self.memory_bytes / 1e9:.1f} GB"
+        )
+
+
 class StepClock:
     """Where the time of each step goes: waiting for data, or computing."""
 
-    def __init__(self, clips_per_step: int) -> None:
+    def __init__(self, clips_per_step: int, device: torch.device) -> None:
         self._clips = clips_per_step
+        self._device = device
         self._waited = 0.0
         self._last_lap = time.perf_counter()
+        self._recent: deque[tuple[float, float]] = deque(maxlen=_RECENT_STEPS)
 
     def waiting(self, batches: Iterator[T]) -> Iterator[T]:
         """Yield the batches, measuring the wait for each."""
@@ -87,11 +118,34 @@ class StepClock:
         """Return seconds, clips a second and share of waiting since the last lap, for the log."""
         now = time.perf_counter()
         seconds, self._last_lap = now - self._last_lap, now
+        self._recent.append((seconds, self._waited))
         return {
             "seconds": seconds,
             "clips_per_second": self._clips / seconds,
             "data_wait_fraction": self._waited / seconds,
+            "peak_memory_bytes": peak_memory_bytes(self._device),
         }
+
+    def status(self, run: str, step: int, steps: int, loss: float) -> StepStatus:
+        """Return how the run stands after the last lap."""
+        seconds, waited = (sum(part) for part in zip(*self._recent, strict=True))
+        return StepStatus(
+            run=run,
+            step=step,
+            steps=steps,
+            loss=loss,
+            clips_per_second=self._clips * len(self._recent) / seconds,
+            data_wait_fraction=waited / seconds,
+            seconds_left=(steps - step) * seconds / len(self._recent),
+            memory_bytes=peak_memory_bytes(self._device),
+        )
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the most memory that this process has had: tensors on a GPU, or all on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -9,9 +9,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from training.build import build_schedules, build_state, build_views, identity_of, replicate
@@ -20,17 +21,21 @@ from training.config import TrainConfig
 from training.data import batches, open_clips
 from training.distributed import World, barrier, joined_world
 from training.failures import watched
-from training.metrics import StepClock
+from training.metrics import StepClock, StepStatus
 from training.precision import deterministic
 from training.presets import PRESETS, resolve_config
 from training.run import Resume, opened_run
 from training.step import apply_gradients, compute_gradients
 from training.stopping import StopSignals, agreed
 from wtours.errors import WtoursError
-from wtours.progress import Progress, no_progress
 
 LOG = logging.getLogger(__name__)
 _LOG_EVERY_SECONDS = 10.0
+OnStep = Callable[[StepStatus], None]
+
+
+def _ignore(status: StepStatus) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def pretrain(
     run_dir: Path,
     world: World,
     resume: Resume = "auto",
-    on_progress: Progress = no_progress,
+    on_step: OnStep = _ignore,
 ) -> PretrainReport:
     """Train to the end of the config's schedule, going on from the run's newest checkpoint.
 
@@ -72,7 +77,7 @@ def pretrain(
         world: This process.
         resume: "auto": go on where the run stopped, if the config is the same; "never": refuse a
             run that has a checkpoint; "force": go on with another config or other data.
-        on_progress: Called after each step, in steps.
+        on_step: Called after each step.
 
     Raises:
         ShardError: a shard set that is missing or damaged.
@@ -85,7 +90,10 @@ def pretrain(
         heartbeat = stack.enter_context(watched(world, config.faults))
         views = build_views(open_clips(shards_dir, config.data), config)
         schedules = build_schedules(config, num_clips=len(views.clips))
-        state, clock = build_state(config, world), StepClock(config.optim.global_batch_size)
+        state, clock = (
+            build_state(config, world),
+            StepClock(config.optim.global_batch_size, world.device),
+        )
         identity = identity_of(views.clips)
         run = stack.enter_context(opened_run(run_dir, config, identity, world, heartbeat))
         stop = stack.enter_context(StopSignals())
@@ -101,10 +109,11 @@ def pretrain(
                 raise run.non_finite(state, gradients.metrics(), views)
             apply_gradients(state, gradients, now)
             heartbeat.beat()
-            run.log(state, gradients.metrics(), now, clock.lap())
+            metrics = gradients.metrics()
+            run.log(state, metrics, now, clock.lap())
             if stopped_by or run.save_is_due(state.step, schedules.steps):
                 run.save(state)
-            on_progress(run_dir.name, state.step, schedules.steps)
+            on_step(clock.status(run_dir.name, state.step, schedules.steps, metrics["loss"]))
             if stopped_by:
                 break
         run.finish_saving()
@@ -120,7 +129,7 @@ def run_pretraining(
     shards_dir: Path,
     run_dir: Path,
     resume: Resume = "auto",
-    on_progress: Progress = no_progress,
+    on_step: OnStep = _ignore,
 ) -> PretrainReport:
     """Join torchrun's processes, if it started this one, and `pretrain`."""
     with joined_world(config.faults.first_step_seconds) as world:
@@ -130,7 +139,7 @@ def run_pretraining(
             run_dir=run_dir,
             world=world,
             resume=resume,
-            on_progress=on_progress if world.is_main else no_progress,
+            on_step=on_step if world.is_main else _ignore,
         )
 
 
@@ -152,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             shards_dir=options.shards_dir,
             run_dir=options.run_dir,
             resume=options.resume,
-            on_progress=_progress_to_log(),
+            on_step=_log_now_and_then(),
         )
     except WtoursError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -163,14 +172,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _progress_to_log() -> Progress:
+def _log_now_and_then() -> OnStep:
     last = -_LOG_EVERY_SECONDS
 
-    def log(run: str, done: float, total: float | None) -> None:
+    def log(now: StepStatus) -> None:
         nonlocal last
         if time.monotonic() - last >= _LOG_EVERY_SECONDS:
             last = time.monotonic()
-            LOG.info("%s: step %d of %d", run, done, total)
+            left = timedelta(seconds=round(now.seconds_left))
+            LOG.info(
+                "%s: step %d of %d · %s · %s left",
+                *(now.run, now.step, now.steps, now.describe(), left),
+            )
 
     return log
 

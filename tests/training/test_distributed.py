@@ -73,13 +73,13 @@ def pretrain_on_two(shards, run_dir, overrides):
 
 
 def pretrain_alone(shards, run_dir, overrides, *, stop_after=None):
-    def progress(item, done, total):
-        if done == stop_after:
+    def interrupt(status):
+        if status.step == stop_after:
             raise KeyboardInterrupt
 
     config = resolve_config("official", None, [*TINY, *overrides])
     with contextlib.suppress(KeyboardInterrupt):
-        pretrain(config, shards_dir=shards, run_dir=run_dir, world=ALONE, on_progress=progress)
+        pretrain(config, shards_dir=shards, run_dir=run_dir, world=ALONE, on_step=interrupt)
     return read_metrics(run_dir / "metrics.jsonl")
 
 

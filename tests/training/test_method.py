@@ -88,8 +88,8 @@ class Interrupted(Exception):
     pass
 
 
-def interrupt(item, done, total):
-    if done == 1:
+def interrupt(status):
+    if status.step == 1:
         raise Interrupted
 
 
@@ -97,7 +97,7 @@ def test_lars_goes_on_after_a_stop_as_if_there_had_been_none(shards, tmp_path):
     overrides = ["optim.name=lars", "optim.lr=10", "checkpoint.every_steps=1"]
     whole = train(shards, tmp_path / "whole", *overrides)
     with pytest.raises(Interrupted):
-        train(shards, tmp_path / "stopped", *overrides, on_progress=interrupt)
+        train(shards, tmp_path / "stopped", *overrides, on_step=interrupt)
     assert train(shards, tmp_path / "stopped", *overrides) == whole
     for name in ("model.safetensors", "optimizer.safetensors"):
         ours, theirs = (checkpoint_dir(tmp_path / r, 2) / name for r in ("stopped", "whole"))

@@ -59,7 +59,7 @@ def test_deterministic_operators_give_the_same_numbers_on_a_cpu(shards, float32,
     seen = []
     lines = train(
         shards, tmp_path / "run", "optim.deterministic=true",
-        on_progress=lambda *_: seen.append(torch.are_deterministic_algorithms_enabled()),
+        on_step=lambda _: seen.append(torch.are_deterministic_algorithms_enabled()),
     )  # fmt: skip
     assert seen == [True] * 6
     assert not torch.are_deterministic_algorithms_enabled()
@@ -88,12 +88,12 @@ def test_float16_halves_its_scale_until_the_gradients_fit_and_is_resumed(shards,
     assert weights(run, 1) == weights(run, 2)  # no moments: no step of the optimiser yet
     assert scale(run, 3) == scales[3]
 
-    def stop(item, done, total):
-        if done == 4:
+    def stop(status):
+        if status.step == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(shards, tmp_path / "again", "optim.precision=float16", on_progress=stop)
+        train(shards, tmp_path / "again", "optim.precision=float16", on_step=stop)
     again = train(shards, tmp_path / "again", "optim.precision=float16")
     assert [line | {"time": 0} for line in again] == [line | {"time": 0} for line in lines]
     assert weights(tmp_path / "again", 6) == weights(run, 6)

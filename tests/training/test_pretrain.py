@@ -68,17 +68,17 @@ class Interrupted(Exception):
 
 
 def stop_at(step):
-    def progress(item, done, total):
-        if done == step:
+    def interrupt(status):
+        if status.step == step:
             raise Interrupted
 
-    return progress
+    return interrupt
 
 
 def test_a_run_that_dies_between_checkpoints_ends_as_if_it_had_not(shards, undisturbed, tmp_path):
     run_dir = tmp_path / "run"
     with pytest.raises(Interrupted):
-        train(shards, run_dir, on_progress=stop_at(6))
+        train(shards, run_dir, on_step=stop_at(6))
     assert [line["step"] for line in computed(run_dir)] == [1, 2, 3, 4, 5, 6]
     report = train(shards, run_dir)
     assert (report.started_at_step, report.steps) == (4, 12)
@@ -93,7 +93,7 @@ def test_resuming_passes_over_a_damaged_checkpoint_and_still_ends_the_same(
 ):
     run_dir = tmp_path / "run"
     with pytest.raises(Interrupted):
-        train(shards, run_dir, on_progress=stop_at(9))
+        train(shards, run_dir, on_step=stop_at(9))
     model = checkpoint_dir(run_dir, 8) / "model.safetensors"
     model.write_bytes(model.read_bytes()[:-100])
     report = train(shards, run_dir)
@@ -109,7 +109,7 @@ def test_a_signal_ends_the_step_saves_and_is_passed_on(shards, undisturbed, tmp_
     try:
         report = train(
             shards, run_dir,
-            on_progress=lambda _, done, __: signal.raise_signal(number) if done == 5 else None,
+            on_step=lambda now: signal.raise_signal(number) if now.step == 5 else None,
         )  # fmt: skip
     finally:
         signal.signal(number, before)
@@ -213,7 +213,7 @@ def test_drop_path_and_bfloat16_are_resumed_to_the_bit_too(shards, tmp_path):
     )  # fmt: skip
     train(shards, tmp_path / "a", *changes)
     with pytest.raises(Interrupted):
-        train(shards, tmp_path / "b", *changes, on_progress=stop_at(5))
+        train(shards, tmp_path / "b", *changes, on_step=stop_at(5))
     train(shards, tmp_path / "b", *changes)
     assert computed(tmp_path / "a") == computed(tmp_path / "b")
 

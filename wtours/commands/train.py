@@ -1,14 +1,19 @@
 """The commands around training: pretrain, presets, visualize, export, import."""
 
+import dataclasses
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wtours import console
 from wtours.commands.options import ROOT, AsJson, Root, named_or_folder, require_torch
+from wtours.commands.training_view import training_bar
 from wtours.layout import Layout
+
+if TYPE_CHECKING:
+    from training.config import TrainConfig
 
 
 class Resume(StrEnum):
@@ -63,6 +68,16 @@ def pretrain(
             "--replay", help="Compute the step of a run's nonfinite-step-N.json again, and stop."
         ),
     ] = None,
+    estimate: Annotated[
+        bool,
+        typer.Option(
+            "--estimate", help="Measure a few steps and say what the run will take; writes nothing."
+        ),
+    ] = False,
+    processes: Annotated[
+        int, typer.Option(min=1, help="For --estimate: the processes that share the batch.")
+    ] = 1,
+    as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
     """Pretrain a ViT with DORA on shards; run it again to go on from the last checkpoint.
@@ -73,6 +88,8 @@ def pretrain(
     wtours pretrain --preset demo
 
     wtours pretrain venice_30 --set optim.global_batch_size=32 --set optim.epochs=50
+
+    wtours pretrain venice_30 --estimate --processes 8
     """
     require_torch("pretraining")
     from training.config import to_yaml
@@ -88,16 +105,49 @@ def pretrain(
     if replay is not None:
         _replay(replay, shards_dir)
         return
+    if estimate:
+        _estimate(resolved, shards_dir, processes, as_json=as_json)
+        return
     run_dir = layout.run_dir(run or Path(shards).name)
-    with console.progress_bars("pretrain", "steps") as on_progress:
+    with training_bar() as on_step:
         result = run_pretraining(
             resolved,
             shards_dir=shards_dir,
             run_dir=run_dir,
             resume=resume.value,
-            on_progress=on_progress,
+            on_step=on_step,
         )
     console.say(f"{run_dir}: {result.describe()}")
+
+
+def _estimate(config: "TrainConfig", shards_dir: Path, processes: int, *, as_json: bool) -> None:
+    from training.distributed import joined_world
+    from training.estimate import estimate
+
+    with joined_world() as world:
+        found = estimate(config, shards_dir=shards_dir, world=world, processes=processes)
+    if as_json:
+        console.print_json(dataclasses.asdict(found) | {"notes": found.notes})
+        return
+    rows = (
+        ("parameters of the student", f"{found.parameters / 1e6:.1f} M"),
+        ("weights, gradients, moments", console.bytes_text(found.state_bytes)),
+        (
+            f"activations of {found.clips_per_process} clips",
+            console.bytes_text(found.activation_bytes),
+        ),
+        ("peak memory as measured", console.bytes_text(found.measured_peak_bytes)),
+        ("time of a step", f"{found.step_seconds:.2f} s"),
+        ("decoding a clip, one worker", f"{found.decode_seconds_per_clip * 1000:.0f} ms"),
+        ("workers that keep up", str(found.workers_needed)),
+        ("read from the shards", f"{console.bytes_text(found.read_bytes_per_second)}/s"),
+        ("clips", f"{found.clips_per_second:.3g}/s"),
+        ("steps", f"{found.steps:,}"),
+        ("whole schedule", f"{found.hours:,.1f} hours"),
+    )
+    console.print_table(f"Estimate for {found.processes} process(es)", ("", "each"), rows)
+    for note in found.notes:
+        console.say(note)
 
 
 def _replay(listing: Path, shards_dir: Path) -> None:

@@ -1,0 +1,197 @@
+"""What a run will take, from a few measured steps that are thrown away: `--estimate`."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from training.build import build_schedules, build_state, build_views
+from training.checkpoint import TrainState
+from training.config import TrainConfig
+from training.data import Batch, ClipViews, open_clips
+from training.distributed import World
+from training.metrics import peak_memory_bytes
+from training.precision import deterministic
+from training.step import apply_gradients, compute_gradients
+from wtours.errors import UsageError, WtoursError
+
+_STEPS = 2
+"""Timed at each batch, after one that is not."""
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run takes; of a process unless said. Sizes in bytes, times in seconds."""
+
+    device: str
+    """Where it was measured."""
+    threads: int
+    """Of the CPU."""
+    precision: str
+    processes: int
+    clips_per_process: int
+    """In a step."""
+    measured_clips: tuple[int, ...]
+    """Clips in the steps that were measured; of more, a straight line through these is said."""
+    measured_seconds: tuple[float, ...]
+    """Of a step, without the wait for data."""
+    measured_peak_bytes: int
+    """With the most clips: of the GPU, or all of the process on a CPU."""
+    parameters: int
+    """Of the student; the teacher has as many."""
+    state_bytes: int
+    """Weights of both, gradients and moments, counted."""
+    activation_bytes: int
+    """Kept for the backward pass of a part of a step, counted; operators need more in passing."""
+    step_seconds: float
+    decode_seconds_per_clip: float
+    """Of one worker."""
+    workers_needed: int
+    """Decoding processes with which a step need not wait."""
+    read_bytes_per_second: float
+    """From the shards, of all processes."""
+    clips_per_second: float
+    """Of all processes."""
+    steps: int
+    hours: float
+    """Of the whole schedule, on processes like the one measured that lose nothing to each other."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the numbers do not say."""
+        notes = [
+            f"measured with {' and '.join(map(str, self.measured_clips))} clips in a step on "
+            f"{self.device}, {self.threads} threads, {self.precision}; nothing was written"
+        ]
+        if self.device == "cpu":
+            notes.append(
+                "hours are for this CPU: for a GPU run the same command there; parameters, state "
+                "and activations are counted from the tensors and are the same there"
+            )
+        return tuple(notes)
+
+
+def estimate(config: TrainConfig, *, shards_dir: Path, world: World, processes: int) -> Estimate:
+    """Measure a few steps of one process with one and two clips, and say what the run will take.
+
+    Args:
+        config: Of the run.
+        shards_dir: A finished shard set.
+        world: This process alone.
+        processes: How many the run will have.
+
+    Raises:
+        UsageError: the batch cannot be divided by the number of processes.
+        ShardError: a shard set that is missing or damaged.
+        TrainingError: too few clips for a batch.
+    """
+    total = config.optim.global_batch_size
+    if processes < 1 or total % processes:
+        raise UsageError(
+            f"optim.global_batch_size ({total}) must be a multiple of the number of processes "
+            f"({processes})"
+        )
+    views = build_views(open_clips(shards_dir, config.data), config)
+    schedules = build_schedules(config, num_clips=len(views.clips))
+    share = total // processes
+    sizes = (1, 2) if share > 1 else (1,)
+    with deterministic(config.optim.deterministic):
+        state = build_state(config, world)
+        decoding, batches = _decoded(views, sizes)
+        kept, seconds = [], []
+        for batch in batches:
+            kept.append(_kept_bytes(state, batch, config, world))
+            seconds.append(_step_seconds(state, batch, config, world))
+    part = -(-share // min(config.optim.accumulation_steps, share))
+    step_seconds = _line(sizes, seconds, share)
+    decode = decoding / sum(sizes)
+    waiting = decode * share / max(config.data.num_workers, 1)
+    per_step = max(step_seconds, waiting) if config.data.num_workers else step_seconds + waiting
+    return Estimate(
+        device=world.device.type if world.device.type == "cpu" else torch.cuda.get_device_name(),
+        threads=torch.get_num_threads(),
+        precision=config.optim.precision,
+        processes=processes,
+        clips_per_process=share,
+        measured_clips=sizes,
+        measured_seconds=tuple(seconds),
+        measured_peak_bytes=peak_memory_bytes(world.device),
+        parameters=sum(parameter.numel() for parameter in state.student.parameters()),
+        state_bytes=_state_bytes(state),
+        activation_bytes=round(_line(sizes, kept, part)),
+        step_seconds=step_seconds,
+        decode_seconds_per_clip=decode,
+        workers_needed=max(1, -int(-decode * share // step_seconds)),
+        read_bytes_per_second=_clip_bytes(views) * total / per_step,
+        clips_per_second=total / per_step,
+        steps=schedules.steps,
+        hours=schedules.steps * per_step / 3600,
+    )
+
+
+def _decoded(views: ClipViews, sizes: Sequence[int]) -> tuple[float, list[Batch]]:
+    """Return the seconds that the batches took, and the batches."""
+    views.__getitems__([0])  # opens the shards
+    begun, found = time.perf_counter(), [views.__getitems__(range(size)) for size in sizes]
+    seconds = time.perf_counter() - begun
+    for batch in found:
+        if isinstance(batch, WtoursError):
+            raise batch
+    return seconds, [batch for batch in found if isinstance(batch, Batch)]
+
+
+def _step_seconds(state: TrainState, batch: Batch, config: TrainConfig, world: World) -> float:
+    """Return how long a step takes that has been done before."""
+    now = build_schedules(config, num_clips=config.optim.global_batch_size).at(0)
+    taken = []
+    for _ in range(_STEPS + 1):
+        begun = time.perf_counter()
+        gradients = compute_gradients(state, state.student, batch, now, config=config, world=world)
+        gradients.is_finite()  # waits for the device
+        apply_gradients(state, gradients, now)
+        taken.append(time.perf_counter() - begun)
+    return min(taken[1:])
+
+
+def _kept_bytes(state: TrainState, batch: Batch, config: TrainConfig, world: World) -> int:
+    """Return the bytes of all tensors that are kept for the backward pass of a whole batch."""
+    whole = config.model_copy(
+        update={"optim": config.optim.model_copy(update={"accumulation_steps": 1})}
+    )
+    weights = {weight.untyped_storage().data_ptr() for weight in state.student.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    now = build_schedules(config, num_clips=config.optim.global_batch_size).at(0)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        compute_gradients(state, state.student, batch, now, config=whole, world=world)
+    return sum(kept.values())
+
+
+def _state_bytes(state: TrainState) -> int:
+    trained = [p.numel() for p in state.student.parameters() if p.requires_grad]
+    weights = [p.numel() for p in (*state.student.parameters(), *state.teacher.parameters())]
+    moments = 2 if isinstance(state.optimizer, torch.optim.AdamW) else 1
+    return _FLOAT_BYTES * (sum(weights) + (1 + moments) * sum(trained))
+
+
+def _clip_bytes(views: ClipViews) -> float:
+    """Return the mean bytes of a clip's pictures."""
+    return float(views.clips.index.size.mean()) * views.data.clip_length
+
+
+def _line(sizes: Sequence[int], values: Sequence[float], size: int) -> float:
+    """Return the value at a size, on the line through the values at two sizes, or at one."""
+    if len(sizes) == 1:
+        return values[0]
+    slope = max(values[1] - values[0], 0) / (sizes[1] - sizes[0])
+    return values[0] + slope * (size - sizes[0])
