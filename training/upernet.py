@@ -1,0 +1,91 @@
+"""UperNet on a plain ViT: tokens of four blocks become a pyramid; its heads are transformers'.
+
+Blocks 4, 6, 8 and 12 of a ViT of 12 blocks, as in the paper (B.3): two deconvolutions for the first
+of them, one for the second, the third as it is, max-pooling for the last, so that with patches of
+16 the strides are 4, 8, 16 and 32. Training adds a head of convolutions on the third, weight 0.4.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from training.segment_images import VOID
+from training.vit import encode_blocks
+
+AUXILIARY_WEIGHT = 0.4
+
+
+class UperNet(nn.Module):
+    """A ViT with UperNet's heads.
+
+    Args:
+        backbone: Is trained with the rest.
+        num_classes: C.
+        hidden_dim: Width of the head; half of it in the auxiliary head.
+    """
+
+    def __init__(
+        self, backbone: VisionTransformer, num_classes: int, *, hidden_dim: int = 512
+    ) -> None:
+        from transformers import UperNetConfig
+        from transformers.models.upernet.modeling_upernet import UperNetFCNHead, UperNetHead
+
+        super().__init__()
+        width = backbone.embed_dim
+        self.backbone = backbone
+        self.blocks = pyramid_blocks(len(backbone.blocks))
+        self.pyramid = nn.ModuleList(
+            [
+                nn.Sequential(
+                    nn.ConvTranspose2d(width, width, 2, stride=2),
+                    nn.BatchNorm2d(width),
+                    nn.GELU(),
+                    nn.ConvTranspose2d(width, width, 2, stride=2),
+                ),
+                nn.ConvTranspose2d(width, width, 2, stride=2),
+                nn.Identity(),
+                nn.MaxPool2d(2),
+            ]
+        )
+        config = UperNetConfig(hidden_size=hidden_dim, auxiliary_channels=hidden_dim // 2)
+        config.num_labels = num_classes
+        self.head: nn.Module = UperNetHead(config, [width] * 4)  # type: ignore[no-untyped-call]
+        self.auxiliary_head = UperNetFCNHead(config, [width] * 4)
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Return the pyramid of images (B, 3, H, W): four maps (B, D, h, w), the finest first."""
+        patch = int(self.backbone.patch_embed.patch_size[0])
+        rows, columns = images.shape[-2] // patch, images.shape[-1] // patch
+        outputs = encode_blocks(self.backbone, images, self.blocks, norm=False)
+        return [
+            level(output.patch_tokens.transpose(1, 2).reshape(len(images), -1, rows, columns))
+            for level, output in zip(self.pyramid, outputs, strict=True)
+        ]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return scores (B, C, h, w) on the finest map of the pyramid."""
+        scores: Tensor = self.head(self.maps(images))
+        return scores
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy of both heads, enlarged to the labels (B, H, W); a scalar."""
+        maps = self.maps(images)
+        loss = _cross_entropy(self.head(maps), labels)
+        return loss + AUXILIARY_WEIGHT * _cross_entropy(self.auxiliary_head(maps), labels)
+
+
+def pyramid_blocks(depth: int) -> Sequence[int]:
+    """Return the numbers of the four blocks, from 1: 4, 6, 8 and 12 of 12."""
+    return [max(1, round(depth * share)) for share in (1 / 3, 1 / 2, 2 / 3, 1)]
+
+
+def _cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean over scored pixels; 0 if a batch has none."""
+    enlarged = F.interpolate(
+        scores.float(), labels.shape[-2:], mode="bilinear", align_corners=False
+    )
+    total = F.cross_entropy(enlarged, labels, ignore_index=VOID, reduction="sum")
+    return total / torch.count_nonzero(labels != VOID).clamp(min=1)
