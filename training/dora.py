@@ -11,7 +11,6 @@ from training.loss import (
     LossParts,
     LossSettings,
     combine,
-    distillation_loss,
     entropy,
     teacher_probabilities,
     update_center,
@@ -124,7 +123,6 @@ def teach(  # noqa: PLR0913 - networks, clips, and what the step has scheduled a
     if maps:
         found = object_masks(torch.cat(maps), mask=settings.tracking.mask, all_mean=ranks.all_mean)
         masks = found.reshape(*clips.shape[:2], *found.shape[1:])
-    # Temperatures of 0.04 leave a half-precision logit no digits: the targets are float32.
     with torch.autocast(center.device.type, enabled=False):
         targets = _targets(logits, center, teacher_temp, settings.loss, ranks)
         momentum = settings.loss.center_momentum
@@ -153,18 +151,16 @@ def learn(student: nn.Module, views: Views, lesson: Lesson, settings: DoraSettin
     """
     clips = views.global_clips.flatten(0, 1)
     seen = clips[None] if lesson.masks is None else apply_masks(clips, lesson.masks.flatten(0, 1))
+    kinds, targets = [seen], [lesson.targets.flip(0).flatten(0, 1)]  # of the other view
     # The skipped crops would not enter the loss: the student need not see them.
     local_crops = views.local_crops[settings.loss.local_crops_skipped :]
-    student_masked, student_local = student(seen, local_crops if len(local_crops) else None)
-
-    temp = settings.loss.student_temp
+    if len(local_crops):
+        kinds.append(local_crops)
+        # Cross-entropy is linear in its target: against the mean it is the mean over views.
+        targets.append(lesson.targets.mean(dim=0))
+    masked, *rest = student(kinds, targets, settings.loss.student_temp)
+    local = rest[0] if rest else masked.new_zeros((0, masked.shape[1]))
     with torch.autocast(clips.device.type, enabled=False):
-        of_the_other_view = lesson.targets.flip(0).flatten(0, 1)
-        masked = distillation_loss(student_masked, of_the_other_view, student_temp=temp)
-        local = masked.new_zeros((0, masked.shape[1]))
-        if student_local is not None:
-            # Cross-entropy is linear in its target: against the mean it is the mean over views.
-            local = distillation_loss(student_local, lesson.targets.mean(dim=0), student_temp=temp)
         return LossParts(
             total=combine(masked, local, settings.loss, global_views=len(views.global_clips)),
             masked=masked.detach().mean(),

@@ -7,6 +7,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.prototypes import prototype_logits
+from training.transformer import Linear
+
 
 class DinoHead(nn.Module):
     """DINO's head: MLP of three layers, L2 normalisation, and a weight-normalised last layer.
@@ -36,11 +39,11 @@ class DinoHead(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for width_in, width_out in ((in_dim, hidden_dim), (hidden_dim, hidden_dim)):
-            layers.append(nn.Linear(width_in, width_out))
+            layers.append(Linear(width_in, width_out))
             if batch_norm:
                 layers.append(GlobalBatchNorm(width_out))
             layers.append(nn.GELU())
-        layers.append(nn.Linear(hidden_dim, bottleneck_dim))
+        layers.append(Linear(hidden_dim, bottleneck_dim))
         self.mlp = nn.Sequential(*layers)
         for layer in layers:
             if isinstance(layer, nn.Linear):
@@ -50,15 +53,20 @@ class DinoHead(nn.Module):
         self.last_layer.weight_g.requires_grad_(not norm_last_layer)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return logits (M, K) of tokens (M, D)."""
-        return self.last_layer(F.normalize(self.mlp(tokens), dim=-1))  # type: ignore[no-any-return]
+        """Return logits (M, K) float32 of tokens (M, D)."""
+        return self.last_layer(self.project(tokens))  # type: ignore[no-any-return]
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Return what the last layer gets of tokens (M, D): (M, bottleneck_dim) of unit length."""
+        return F.normalize(self.mlp(tokens), dim=-1)
 
 
 class WeightNormLinear(nn.Module):
     """A linear layer without bias whose row k is `weight_g[k] * weight_v[k] / |weight_v[k]|`.
 
     The same numbers as `torch.nn.utils.weight_norm` gives, which is deprecated and computes the
-    weight anew at each call; its successor renames the parameters.
+    weight anew at each call; its successor renames the parameters. Here there is no such weight: it
+    is the logits that are scaled.
     """
 
     def __init__(self, in_features: int, out_features: int) -> None:
@@ -69,8 +77,11 @@ class WeightNormLinear(nn.Module):
         nn.init.uniform_(self.weight_v, -bound, bound)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return (M, out_features) of features (M, in_features)."""
-        return F.linear(features, self.weight_g * F.normalize(self.weight_v, dim=1))
+        """Return (M, out_features) float32 of features (M, in_features), whatever autocast says.
+
+        Temperatures of 0.04 leave a half-precision logit no digits.
+        """
+        return prototype_logits(features, self.weight_v, self.weight_g)
 
 
 class GlobalBatchNorm(nn.BatchNorm1d):

@@ -108,24 +108,6 @@ def update_center(
     return center * momentum + batch_mean * (1 - momentum)
 
 
-def distillation_loss(
-    student_logits: Tensor, teacher_probs: Tensor, *, student_temp: float
-) -> Tensor:
-    """Return the cross-entropy H(teacher, student) averaged over clips, (V, T), nats.
-
-    Written as logsumexp minus the mean logit: no tensor of the size of the logits is kept beside
-    them for the backward pass.
-
-    Args:
-        student_logits: (V, B, T, K) V views of B clips, raw.
-        teacher_probs: (B, T, K); rows sum to 1; detached.
-        student_temp: > 0.
-    """
-    logits = student_logits.float() / student_temp
-    expected = torch.einsum("vbtk,btk->vbt", logits, teacher_probs)
-    return (logits.logsumexp(dim=-1) - expected).mean(dim=1)
-
-
 def object_weights(num_objects: int, clip_length: int, kind: Literal["carry", "mean"]) -> Tensor:
     """Return the weight of each object's loss, (O,) float32.
 

@@ -1,6 +1,7 @@
 """The student's and teacher's network, and how the teacher follows the student."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from timm.layers.drop import DropPath
@@ -8,6 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from training.head import DinoHead
+from training.prototypes import distillation_loss
 from training.vit import encode
 
 
@@ -20,29 +22,33 @@ class Network(nn.Module):
         self.head = head
 
     def forward(
-        self, masked: Tensor | None, local_crops: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Return the logits of both kinds of views from one call, as DDP needs it.
+        self, views: Sequence[Tensor], targets: Sequence[Tensor], student_temp: float
+    ) -> list[Tensor]:
+        """Return the cross-entropy of each kind of view with its target, from one call for DDP.
 
         The head, and so a batch norm in it, sees the CLS tokens of all views as one batch.
 
         Args:
-            masked: (..., 3, H, W) masked clips, e.g. (O, B, T, 3, 224, 224), or None.
-            local_crops: (..., 3, s, s), e.g. (L, B, T, 3, 96, 96), or None.
+            views: Of each kind (V, B, T, 3, H, W), e.g. masked clips and local crops.
+            targets: For each kind (B, T, K) float32, the teacher's probabilities.
+            student_temp: Softmax temperature, > 0.
 
         Returns:
-            For each argument its logits (..., K), or None where it was None.
+            For each kind (V, T), the mean over clips, nats.
         """
-        views = [view for view in (masked, local_crops) if view is not None]
         tokens = [encode(self.backbone, view.flatten(0, -4)) for view in views]
-        parts = self.head(torch.cat(tokens)).split([len(part) for part in tokens])
-        logits = iter(
-            part.reshape(*view.shape[:-3], -1) for part, view in zip(parts, views, strict=True)
-        )
-        return (
-            None if masked is None else next(logits),
-            None if local_crops is None else next(logits),
-        )
+        features = torch.split(self.head.project(torch.cat(tokens)), [len(part) for part in tokens])
+        last = self.head.last_layer
+        return [
+            distillation_loss(
+                part.reshape(*view.shape[:3], -1),
+                last.weight_v,
+                last.weight_g,
+                target,
+                student_temp=student_temp,
+            )
+            for part, view, target in zip(features, views, targets, strict=True)
+        ]
 
 
 def make_teacher(student: Network) -> Network:

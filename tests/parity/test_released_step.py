@@ -16,11 +16,11 @@ from training.head import DinoHead
 from training.loss import (
     LossParts,
     combine,
-    distillation_loss,
     object_weights,
     teacher_probabilities,
 )
 from training.optim import build_optimizer, clip_gradients, set_lr_and_weight_decay
+from training.prototypes import distillation_loss
 from training.sinkhorn import assignment
 from training.teacher import Network, ema_update, make_teacher
 from training.tracking import (
@@ -32,7 +32,7 @@ from training.tracking import (
     track,
     track_objects,
 )
-from training.vit import TokenFeatures, build_backbone, encode_with_attention
+from training.vit import TokenFeatures, build_backbone, encode, encode_with_attention
 
 FORWARD, GRADIENT = 1e-5, 1e-4
 SETTINGS = DoraSettings()
@@ -153,7 +153,12 @@ def test_student_logits_of_masked_clips_and_local_crops_are_the_recorded_ones(
     student, _ = build_pair(weights)
     masked_clips = apply_masks(views.global_clips[0], object_masks(maps, mask="binary"))
     with torch.no_grad():
-        masked, local = student(masked_clips, views.local_crops)
+        masked, local = (
+            student.head(encode(student.backbone, clips.flatten(0, 2))).reshape(
+                *clips.shape[:3], -1
+            )
+            for clips in (masked_clips, views.local_crops)
+        )
     assert_close(masked, recorded["student_masked"].transpose(1, 2), FORWARD)
     by_crop = recorded["student_local"].reshape(CLIP_LENGTH, 6, NUM_CLIPS, -1)
     assert_close(local, by_crop.permute(1, 2, 0, 3), FORWARD)
@@ -168,16 +173,20 @@ def test_loss_and_its_parts_are_the_recorded_ones(stepped, recorded):
     assert_close(parts.center, recorded["center_after"][0], FORWARD)
 
 
+def of_logits(logits: Tensor, targets: Tensor) -> Tensor:
+    """The loss of given logits: of features that each prototype takes one number of."""
+    identity, lengths = torch.eye(1024), torch.ones(1024, 1)
+    return distillation_loss(logits, identity, lengths, targets, student_temp=0.1)
+
+
 def test_cross_entropies_by_object_and_frame_combine_to_the_recorded_loss(recorded):
     targets = teacher_probabilities(
         by_frame(recorded["teacher_cls"]), recorded["center_before"][0], temp=0.04
     )
-    masked = distillation_loss(
-        recorded["student_masked"].transpose(1, 2), targets, student_temp=0.1
-    )
+    masked = of_logits(recorded["student_masked"].transpose(1, 2), targets)
     assert_close(masked, recorded["L_obj"], FORWARD)
     crops = recorded["student_local"].reshape(CLIP_LENGTH, 6, NUM_CLIPS, -1).permute(1, 2, 0, 3)
-    local = distillation_loss(crops[1:], targets, student_temp=0.1)
+    local = of_logits(crops[1:], targets)
     assert_close(local.mean(dim=0), recorded["L_local"], FORWARD)
     assert combine(masked, local, SETTINGS.loss).item() == pytest.approx(
         recorded["loss"], rel=FORWARD

@@ -9,7 +9,7 @@ from training.head import DinoHead
 from training.loss import LossSettings
 from training.teacher import Network, make_teacher
 from training.tracking import TrackingSettings, apply_masks
-from training.vit import build_backbone
+from training.vit import build_backbone, encode
 
 NUM_PROTOTYPES = 16
 
@@ -119,6 +119,11 @@ def cross_entropies(student_logits, targets):
     return -(targets * log_probabilities).sum(-1).mean(0)
 
 
+def logits_of(student, clip):
+    """The student's logits of (B, T, 3, H, W), (B, T, K)."""
+    return student.head(encode(student.backbone, clip.flatten(0, 1))).unflatten(0, clip.shape[:2])
+
+
 def paper_sums(student, views, lesson):
     """Equations 8 to 10 as they stand: loops over views u and v, objects and local crops."""
     total = torch.zeros(())
@@ -127,12 +132,11 @@ def paper_sums(student, views, lesson):
             if u != v:
                 masked_clips = apply_masks(views.global_clips[v], lesson.masks[v])
                 for masked_clip in masked_clips:
-                    logits, _ = student(masked_clip, None)
+                    logits = logits_of(student, masked_clip)
                     total = total + cross_entropies(logits, lesson.targets[u])
     for v in (0, 1):
         for crop in views.local_crops:
-            _, logits = student(None, crop)
-            total = total + cross_entropies(logits, lesson.targets[v])
+            total = total + cross_entropies(logits_of(student, crop), lesson.targets[v])
     return total.mean()
 
 
@@ -160,8 +164,7 @@ def test_dino_pairs_every_student_view_with_every_other_teacher_view():
     views = some_views(2)
     lesson = lesson_of(teacher, views, DINO)
     assert lesson.masks is None
-    seen = [student(clip, None)[0] for clip in views.global_clips]
-    seen += [student(None, crop)[1] for crop in views.local_crops]
+    seen = [logits_of(student, clip) for clip in (*views.global_clips, *views.local_crops)]
     pairs = [
         cross_entropies(seen[v], lesson.targets[u]).mean()
         for u in range(2)

@@ -22,13 +22,15 @@ def student():
 
 def test_views_of_two_sizes_come_out_in_their_own_shape(student):
     student.eval()
-    masked, local = torch.randn(3, 2, 4, 3, 32, 32), torch.randn(5, 2, 4, 3, 16, 16)
-    masked_logits, local_logits = student(masked, local)
-    assert masked_logits.shape == (3, 2, 4, 16)
-    expected = student.head(encode(student.backbone, local[1, 0])).detach()
-    torch.testing.assert_close(local_logits[1, 0].detach(), expected)
-    assert student(masked, None)[1] is None
-    torch.testing.assert_close(student(None, local)[1], local_logits)
+    views = torch.randn(3, 2, 4, 3, 32, 32), torch.randn(5, 2, 4, 3, 16, 16)
+    targets = torch.randn(2, 2, 4, 16).softmax(-1)
+    masked, local = student(views, targets.unbind(), 0.1)
+    assert masked.shape == (3, 4)
+    logits = student.head(encode(student.backbone, views[1][1].flatten(0, 1)))
+    expected = -(targets[1].flatten(0, 1) * (logits / 0.1).log_softmax(-1)).sum(-1)
+    torch.testing.assert_close(local[1], expected.reshape(2, 4).mean(0))
+    (alone,) = student(views[:1], targets[:1], 0.1)
+    torch.testing.assert_close(alone, masked)
 
 
 def test_teacher_has_no_gradient_and_no_stochastic_depth(student):
