@@ -91,7 +91,8 @@ def prototype_logits(features: Tensor, weight_v: Tensor, weight_g: Tensor) -> Te
 
 def _norms(weight_v: Tensor) -> Tensor:
     """Return the lengths of rows, (k, 1)."""
-    return torch.linalg.vector_norm(weight_v, dim=1, keepdim=True).clamp_min(SMALLEST_NORM)
+    norms: Tensor = torch.linalg.vector_norm(weight_v, dim=1, keepdim=True)
+    return norms.clamp_min(SMALLEST_NORM)
 
 
 def _pieces(num_prototypes: int) -> list[slice]:
