@@ -8,29 +8,36 @@ from torch.nn.parallel import DistributedDataParallel
 
 from training.checkpoint import DataIdentity, TrainState
 from training.config import TrainConfig
-from training.data import ClipViews, steps_in_epoch
+from training.data import Clips, ClipViews, steps_in_epoch
 from training.distributed import World
 from training.networks import build_network
 from training.optim import build_optimizer
 from training.precision import build_scaler, compile_blocks
 from training.randomness import derived_seed
 from training.schedules import Schedules
+from training.stills import StillImages
 from training.teacher import make_teacher
 from wtours.shards import ClipDataset, ClipSampler
 
 LOG = logging.getLogger(__name__)
 
 
-def build_views(clips: ClipDataset, config: TrainConfig) -> ClipViews:
+def build_views(clips: Clips, config: TrainConfig) -> ClipViews:
     """Return the stream of clips in the order of the config's seed."""
-    if not config.data.across_cuts and not clips.index.shots_known:
+    if (
+        not config.data.across_cuts
+        and isinstance(clips, ClipDataset)
+        and not clips.index.shots_known
+    ):
         LOG.warning("some videos are not analysed: their clips may go over cuts")
     sampler = ClipSampler(len(clips), seed=config.seed, clips_per_epoch=config.data.clips_per_epoch)
     return ClipViews(clips, sampler, data=config.data, augment=config.augment, seed=config.seed)
 
 
-def identity_of(clips: ClipDataset) -> DataIdentity:
+def identity_of(clips: Clips) -> DataIdentity:
     """Return what a checkpoint records of the data."""
+    if isinstance(clips, StillImages):
+        return clips.identity
     return DataIdentity(clips.index.dataset.index.sha256, len(clips))
 
 

@@ -31,8 +31,9 @@ class TrainConfig(Section):
 
     seed: WholeNumber = 0
     """Everything random follows from this, the purpose and the step or clip position."""
-    method: Literal["dora", "dino"] = "dora"
-    """DORA, or DINO: DORA without tracking and masks; the preset `dino` has what goes with it."""
+    method: Literal["dora", "dino", "dora_images"] = "dora"
+    """DORA; DINO: DORA without tracking and masks; or DORA*, on still images: objects are found and
+    not tracked. The presets `dino` and `images` have what goes with them."""
     model: ModelConfig = ModelConfig()
     """Backbone and head."""
     tracking: TrackingConfig = TrackingConfig()
@@ -65,6 +66,8 @@ class TrainConfig(Section):
             )
         if self.method == "dino" and self.data.global_crops != 2:
             raise ValueError("method=dino needs data.global_crops=2: it teaches a view by another")
+        if self.method == "dora_images" and self.data.clip_length != 1:
+            raise ValueError("method=dora_images needs data.clip_length=1: an image is no clip")
         if self.optim.warmup_epochs > self.optim.epochs:
             raise ValueError(
                 f"optim.warmup_epochs ({self.optim.warmup_epochs:g}) must not be above "

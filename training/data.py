@@ -26,6 +26,7 @@ from training.config import TrainConfig
 from training.distributed import World
 from training.randomness import numpy_generator
 from training.sections import AugmentConfig, DataConfig
+from training.stills import StillImages
 from wtours.errors import TrainingError, UsageError, WtoursError
 from wtours.shards import ClipDataset, ClipSampler, ShardIndex
 
@@ -38,11 +39,15 @@ class Batch(NamedTuple):
     positions: Tensor  # (b,) int64, in the endless stream of clips
 
 
+Clips = ClipDataset | StillImages
+"""What is trained on, by number."""
+
+
 class ClipViews(Dataset[Batch | WtoursError]):
     """Decoded clips by their position in the stream, with what is drawn for their views.
 
     Args:
-        clips: The shard set's clips.
+        clips: The shard set's clips, or still images.
         sampler: Says which clip stands at a position.
         data: Crops.
         augment: Photometric changes.
@@ -51,7 +56,7 @@ class ClipViews(Dataset[Batch | WtoursError]):
 
     def __init__(
         self,
-        clips: ClipDataset,
+        clips: Clips,
         sampler: ClipSampler,
         *,
         data: DataConfig,
@@ -73,7 +78,10 @@ class ClipViews(Dataset[Batch | WtoursError]):
 
     def describe(self, position: int) -> dict[str, Any]:
         """Return which clip stands at a position, to be found again: video, frames and times."""
-        rows = self.clips.clip_rows(self.sampler.clip_at(position))
+        number = self.sampler.clip_at(position)
+        if isinstance(self.clips, StillImages):
+            return {"position": position, **self.clips.describe(number)}
+        rows = self.clips.clip_rows(number)
         frames = [self.clips.index.frame(row) for row in rows]
         return {
             "position": position,
@@ -116,6 +124,18 @@ def crop_frames(
         stacked.permute(0, 3, 1, 2), (pixels, pixels), mode="bilinear", align_corners=False
     )
     return resized.contiguous()
+
+
+def open_data(path: Path, config: TrainConfig) -> Clips:
+    """Return what the config's method is trained on: a shard set's clips, or images.
+
+    Raises:
+        ShardError: the shard set is missing, damaged, or has no such clip.
+        ImageDataError: no image there.
+    """
+    if config.method == "dora_images":
+        return StillImages(path)
+    return open_clips(path, config.data)
 
 
 def open_clips(shards_dir: Path, data: DataConfig) -> ClipDataset:

@@ -61,14 +61,14 @@ class Lesson:
 class DoraSettings:
     """The method's constants; the defaults are those of the released code."""
 
-    method: Literal["dora", "dino"] = "dora"
+    method: Literal["dora", "dino", "dora_images"] = "dora"
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     loss: LossSettings = field(default_factory=LossSettings)
 
     @property
     def finds_objects(self) -> bool:
         """Whether the masks come from the teacher's attention."""
-        return self.method == "dora" and self.tracking.mask != "random_blocks"
+        return self.method != "dino" and self.tracking.mask != "random_blocks"
 
 
 @dataclass(frozen=True, kw_only=True)

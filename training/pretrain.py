@@ -18,7 +18,7 @@ from pathlib import Path
 from training.build import build_schedules, build_state, build_views, identity_of, replicate
 from training.checkpoint import checkpoint_dir
 from training.config import TrainConfig
-from training.data import batches, open_clips
+from training.data import batches, open_data
 from training.distributed import World, barrier, joined_world
 from training.failures import watched
 from training.metrics import StepClock, StepStatus
@@ -72,7 +72,7 @@ def pretrain(
 
     Args:
         config: Of the run.
-        shards_dir: A finished shard set.
+        shards_dir: A finished shard set; for method "dora_images" a folder or tar of images.
         run_dir: The run's folder, made if absent; every rank sees the same one.
         world: This process.
         resume: "auto": go on where the run stopped, if the config is the same; "never": refuse a
@@ -88,7 +88,7 @@ def pretrain(
     with ExitStack() as stack:
         stack.enter_context(deterministic(config.optim.deterministic))
         heartbeat = stack.enter_context(watched(world, config.faults))
-        views = build_views(open_clips(shards_dir, config.data), config)
+        views = build_views(open_data(shards_dir, config), config)
         schedules = build_schedules(config, num_clips=len(views.clips))
         state, clock = (
             build_state(config, world),

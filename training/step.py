@@ -128,7 +128,7 @@ def _teach(
         heads = draw_heads(
             object_heads(state.student.backbone, config), settings.tracking.num_objects, generator
         ).to(clips.device)
-    elif settings.method == "dora":
+    elif settings.method != "dino":
         patch = state.student.backbone.patch_embed.patch_size[0]
         masks = block_masks(
             config.seed,

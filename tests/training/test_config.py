@@ -67,7 +67,7 @@ def test_what_is_not_allowed_is_refused_by_name_as_a_usage_error(given, message)
 
 def test_an_unknown_preset_names_those_there_are():
     with pytest.raises(
-        UsageError, match="unknown preset 'big'; there are: official, paper, dino, demo"
+        UsageError, match="unknown preset 'big'; there are: official, paper, dino, images, demo"
     ):
         resolve_config("big", None, [])
 

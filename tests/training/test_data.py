@@ -68,9 +68,10 @@ def test_a_frame_crop_is_bilinear_without_antialias_to_half_a_level():
 
 def test_a_position_is_described_so_that_its_clip_can_be_found_again(shards):
     config = resolve_config("official", None, list(TINY))
-    views = build_views(open_clips(shards, config.data), config)
+    clips = open_clips(shards, config.data)
+    views = build_views(clips, config)
     described = views.describe(5)
-    clip = views.clips[views.sampler.clip_at(5)]
+    clip = clips[views.sampler.clip_at(5)]
     assert described["video_id"] == clip.video_id == "street"
     assert described["pts_us"] == list(clip.pts_us)
     assert described["frame_index"] == [pts // 1_000_000 for pts in clip.pts_us]

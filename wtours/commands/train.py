@@ -33,7 +33,12 @@ class ExportTarget(StrEnum):
 
 
 def pretrain(
-    shards: Annotated[str, typer.Argument(help="A shard set's name, or its folder.")] = "default",
+    shards: Annotated[
+        str,
+        typer.Argument(
+            help="A shard set's name or folder; for the preset images a folder or tar of them."
+        ),
+    ] = "default",
     run: Annotated[
         str | None, typer.Option("--run", help="Name of the run.", show_default="the shard set's")
     ] = None,
@@ -42,7 +47,8 @@ def pretrain(
         typer.Option(
             "--preset",
             "-p",
-            help="official (the released code), paper, dino or demo (a CPU); see `wtours presets`.",
+            help="official (the released code), paper, dino, images or demo (a CPU); "
+            "see `wtours presets`.",
         ),
     ] = "official",
     config: Annotated[
@@ -101,14 +107,15 @@ def pretrain(
         console.say(to_yaml(resolved))
         return
     layout = Layout(root)
-    shards_dir = named_or_folder(shards, layout.shards_dir)
+    images = resolved.method == "dora_images"
+    shards_dir = Path(shards) if images else named_or_folder(shards, layout.shards_dir)
     if replay is not None:
         _replay(replay, shards_dir)
         return
     if estimate:
         _estimate(resolved, shards_dir, processes, as_json=as_json)
         return
-    run_dir = layout.run_dir(run or Path(shards).name)
+    run_dir = layout.run_dir(run or Path(shards).stem)
     with training_bar() as on_step:
         result = run_pretraining(
             resolved,
