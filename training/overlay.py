@@ -3,6 +3,7 @@
 import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,12 @@ HEADER = 52
 MARGIN = 150
 """Pixels between the pictures, above them and to their left."""
 _FONT_SIZE = 15
+Palette = Literal["rgb", "colourblind"]
+_OKABE_ITO = (
+    *((213, 94, 0), (86, 180, 233), (240, 228, 66), (0, 158, 115)),
+    *((204, 121, 167), (0, 114, 178), (230, 159, 0)),
+)
+"""Okabe and Ito's colours but black, those first that differ most, in lightness too."""
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 
@@ -29,8 +36,15 @@ class Row:
     pictures: Sequence[Picture]
 
 
-def object_colours(num_objects: int) -> NDArray[np.float64]:
-    """Return a colour for each object, (O, 3) in [0, 1]: red, green and blue, then more hues."""
+def object_colours(num_objects: int, palette: Palette = "rgb") -> NDArray[np.float64]:
+    """Return a colour for each object, (O, 3) in [0, 1].
+
+    "rgb": red, green and blue, then more hues. "colourblind": Okabe and Ito's, which people of all
+    kinds of colour vision tell apart; there are seven, then they come again.
+    """
+    if palette == "colourblind":
+        cycle = [_OKABE_ITO[number % len(_OKABE_ITO)] for number in range(num_objects)]
+        return np.array(cycle) / 255
     hues = max(num_objects, 3)
     return np.array([colorsys.hsv_to_rgb(number / hues, 1, 1) for number in range(num_objects)])
 
@@ -47,16 +61,17 @@ def stretched(maps: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def overlay(frame: Picture, maps: NDArray[np.float64]) -> Picture:
+def overlay(frame: Picture, maps: NDArray[np.float64], palette: Palette = "rgb") -> Picture:
     """Return a frame under its objects' maps, each in its colour; where they overlap, colours add.
 
     Args:
         frame: (S, S, 3).
         maps: (O, N) in [0, 1], square grids of patches in row-major order whose side divides S;
             enlarged to the frame without smoothing, as the masks are in training.
+        palette: Of the objects.
     """
     side = round(maps.shape[1] ** 0.5)
-    light = np.minimum(maps.T @ object_colours(len(maps)), 1).reshape(side, side, 3)
+    light = np.minimum(maps.T @ object_colours(len(maps), palette), 1).reshape(side, side, 3)
     pixels = len(frame) // side
     light = light.repeat(pixels, axis=0).repeat(pixels, axis=1)
     return np.rint((1 - STRENGTH) * frame + STRENGTH * 255 * light).astype(np.uint8)

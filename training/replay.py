@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from training.build import build_schedules, build_state, build_views, identity_of, replicate
 from training.checkpoint import RECEIPT, TrainState, find_damage, load_state, read_state
-from training.data import batches, open_clips
+from training.data import batches, open_data
 from training.distributed import World, joined_world
 from training.precision import deterministic
 from training.step import compute_gradients
@@ -64,7 +64,7 @@ def replay(listing: Path, shards_dir: Path, world: World) -> Replay:
     if problem is not None:
         raise CheckpointError(f"the state beside {listing} cannot be used ({RECEIPT}: {problem})")
     _, config, data = read_state(checkpoint)
-    views = build_views(open_clips(shards_dir, config.data), config)
+    views = build_views(open_data(shards_dir, config), config)
     if identity_of(views.clips) != data:
         raise CheckpointError(f"{shards_dir} is not the shard set that {listing} is of")
     state = build_state(config, world)

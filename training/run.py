@@ -21,7 +21,7 @@ from training.checkpoint import (
 )
 from training.collapse import CollapseWatch
 from training.config import TrainConfig, flatten, to_yaml
-from training.data import ClipViews
+from training.data import Clips, ClipViews
 from training.distributed import World, broadcast
 from training.heartbeat import Heartbeat
 from training.metrics import MetricsLog
@@ -30,7 +30,6 @@ from training.watching import Watcher
 from training.writer import BackgroundWriter
 from wtours.errors import CheckpointError, TrainingError
 from wtours.fsio import lock, sweep, write_bytes, write_json
-from wtours.shards import ClipDataset
 
 LOG = logging.getLogger(__name__)
 Resume = Literal["auto", "never", "force"]
@@ -64,7 +63,7 @@ class Run:
         self._writer = self._stack.enter_context(BackgroundWriter(heartbeat.beat))
         heartbeat.before_exit = self.finish_saving
 
-    def restore(self, state: TrainState, resume: Resume, clips: ClipDataset) -> None:
+    def restore(self, state: TrainState, resume: Resume, clips: Clips) -> None:
         """Set `state` to the newest whole checkpoint, if there is one, and open the metrics.
 
         Args:

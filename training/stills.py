@@ -25,7 +25,9 @@ from wtours.errors import ImageDataError
 class Still:
     """One encoded image: a clip of a single frame."""
 
-    what: str
+    name: str
+    """Its path below the folder or in the tar."""
+    source: Path
     data: bytes
 
     def decode(self) -> list[NDArray[np.uint8]]:
@@ -34,7 +36,17 @@ class Still:
         Raises:
             ImageDataError: it does not decode.
         """
-        return [np.asarray(decode_rgb(self.data, what=self.what))]
+        return [np.asarray(decode_rgb(self.data, what=f"{self.name} of {self.source}"))]
+
+    @property
+    def video_id(self) -> str:
+        """Return the name as a part of a file's name, where that of a clip has its video."""
+        return self.name.replace("/", "_")
+
+    @property
+    def pts_us(self) -> tuple[int, ...]:
+        """Return the time of the frame, as of a clip."""
+        return (0,)
 
 
 class StillImages:
@@ -78,7 +90,7 @@ class StillImages:
                 data = opened.read(int(size))
         except OSError as error:
             raise ImageDataError(f"image {file} cannot be read ({error.strerror})") from error
-        return Still(f"{name} of {self.path}", data)
+        return Still(name, self.path, data)
 
     def describe(self, number: int) -> dict[str, Any]:
         """Return which image has a number, to be found again."""

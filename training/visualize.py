@@ -22,10 +22,12 @@ from training.checkpoint import MODEL, find_checkpoint, load_network, read_state
 from training.data import open_clips
 from training.decoding import crop_center
 from training.features import normalised, resize_for
+from training.movie import write_movie
 from training.networks import object_heads
-from training.overlay import Picture, Row, draw_grid, overlay, stretched
+from training.overlay import Palette, Picture, Row, draw_grid, overlay, stretched
 from training.randomness import torch_generator
 from training.step import method_settings
+from training.stills import Still
 from training.tracking import TrackingSettings, draw_heads, object_masks, track_objects
 from training.vit import encode_with_attention
 from wtours.errors import ShardError, UsageError
@@ -56,10 +58,13 @@ def visualize_clips(
     *,
     clip: int | None = None,
     num_clips: int = 4,
+    palette: Palette = "rgb",
     out_dir: Path | None = None,
     device: torch.device | None = None,
 ) -> list[Path]:
-    """Draw the tracked objects of some clips; return the pictures, each with a JSON beside it.
+    """Draw the tracked objects of some clips; return the pictures: a PNG and an MP4 for each clip.
+
+    A JSON beside them has the facts.
 
     The frames go through the crop of the evaluation (no augmentation) at the size of the run's
     global crop. Attention heads are drawn once from the run's seed, for all clips.
@@ -71,6 +76,7 @@ def visualize_clips(
         clip: Number of the clip among the video's, in time order, from 0; None: `num_clips` of
             them, from the first to the last.
         num_clips: How many, if there are as many.
+        palette: Of the objects.
         out_dir: Where to write; None: <run>/figures.
         device: Where the network runs; None: CUDA where there is one.
 
@@ -103,6 +109,7 @@ def visualize_clips(
         "heads": heads.tolist(),
         "crop_pixels": crop_pixels,
         "stretched": "each object and frame, smallest to largest value",
+        "palette": palette,
     }
     directory = out_dir or run_dir_of(checkpoint) / "figures"
     paths = []
@@ -112,9 +119,13 @@ def visualize_clips(
         first_row = int(clips.starts[number])
         name = f"{video_id}-clip-{int(clips.index.frame_index[first_row]):08d}"
         clip_facts = facts | describe_clip(clips[number], attention)
-        figure = draw_clip(pictures, attention, clip_facts)
-        paths.append(directory / f"{name}.png")
-        _publish(paths[-1], figure, clip_facts)
+        rows = picture_rows(pictures, attention, clip_facts)
+        still, movie = directory / f"{name}.png", directory / f"{name}.mp4"
+        write_movie(
+            movie, draw_movie(rows, clip_facts), seconds_each=config.data.frame_interval_seconds
+        )
+        _publish(still, draw_still(rows, clip_facts), clip_facts)
+        paths += [still, movie]
     return paths
 
 
@@ -147,7 +158,7 @@ def choose_clips(
     return [int(number) for number in own[spread]]
 
 
-def crop_clip(clip: Clip, crop_pixels: int) -> tuple[list[Picture], Tensor]:
+def crop_clip(clip: Clip | Still, crop_pixels: int) -> tuple[list[Picture], Tensor]:
     """Return the centre of each frame to look at, and as the network sees it.
 
     Returns:
@@ -213,7 +224,7 @@ def mask_overlap(maps: Tensor) -> float | None:
     return float(torch.stack(overlaps).mean()) if overlaps else None
 
 
-def describe_clip(clip: Clip, attention: ClipAttention) -> dict[str, Any]:
+def describe_clip(clip: Clip | Still, attention: ClipAttention) -> dict[str, Any]:
     """Return what a figure's JSON says of its clip."""
     return {
         "video_id": clip.video_id,
@@ -225,10 +236,10 @@ def describe_clip(clip: Clip, attention: ClipAttention) -> dict[str, Any]:
     }
 
 
-def draw_clip(
+def picture_rows(
     pictures: list[Picture], attention: ClipAttention, facts: dict[str, Any]
-) -> Image.Image:
-    """Return the figure of one clip: frames, equation 3 and equation 6 from top to bottom.
+) -> list[Row]:
+    """Return the frames of one clip, and under the maps of equation 3 and of equation 6.
 
     Args:
         pictures: T frames (S, S, 3).
@@ -244,13 +255,37 @@ def draw_clip(
         if overlap is not None:
             label = [*label, f"mask overlap {overlap:.2f}"]
         by_frame = stretched(maps.double().numpy()).transpose(1, 0, 2)  # (T, O, N)
-        rows.append(Row(label, [overlay(*pair) for pair in zip(pictures, by_frame, strict=True)]))
+        drawn = [
+            overlay(frame, of_frame, facts["palette"])
+            for frame, of_frame in zip(pictures, by_frame, strict=True)
+        ]
+        rows.append(Row(label, drawn))
+    return rows
+
+
+def draw_still(rows: list[Row], facts: dict[str, Any]) -> Image.Image:
+    """Return the figure of one clip, a column for each frame."""
+    return draw_grid(_title(facts), _times(facts), rows)
+
+
+def draw_movie(rows: list[Row], facts: dict[str, Any]) -> list[Picture]:
+    """Return a picture for each frame, with the rows' pictures side by side."""
+    labels = [" ".join(row.label[:-1] if len(row.label) > 2 else row.label) for row in rows]
+    return [
+        np.asarray(
+            draw_grid(_title(facts), labels, [Row([time], [row.pictures[i] for row in rows])])
+        )
+        for i, time in enumerate(_times(facts))
+    ]
+
+
+def _title(facts: dict[str, Any]) -> str:
     heads = ", ".join(map(str, facts["heads"]))
-    return draw_grid(
-        f"{facts['video_id']} · run {facts['run']}, step {facts['step']} · heads {heads}",
-        [f"{pts_us / 1e6:.1f} s" for pts_us in facts["pts_us"]],
-        rows,
-    )
+    return f"{facts['video_id']} · run {facts['run']}, step {facts['step']} · heads {heads}"
+
+
+def _times(facts: dict[str, Any]) -> list[str]:
+    return [f"{pts_us / 1e6:.1f} s" for pts_us in facts["pts_us"]]
 
 
 def _publish(path: Path, figure: Image.Image, facts: dict[str, Any]) -> None:

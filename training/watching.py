@@ -9,6 +9,7 @@ from PIL import Image
 
 from training.checkpoint import TrainState
 from training.config import TrainConfig
+from training.data import Clips
 from training.features import extract_features
 from training.heartbeat import Heartbeat
 from training.images import open_images, require_known_classes
@@ -18,9 +19,8 @@ from training.networks import object_heads
 from training.randomness import torch_generator
 from training.step import method_settings
 from training.tracking import draw_heads
-from training.visualize import attend, crop_clip, describe_clip, draw_clip
+from training.visualize import attend, crop_clip, describe_clip, draw_still, picture_rows
 from wtours.fsio import write_bytes
-from wtours.shards import ClipDataset
 
 _TEMPERATURE = 0.07
 _BATCH = 64
@@ -42,7 +42,7 @@ class Watcher:
     """
 
     def __init__(
-        self, config: TrainConfig, run_dir: Path, clips: ClipDataset, heartbeat: Heartbeat
+        self, config: TrainConfig, run_dir: Path, clips: Clips, heartbeat: Heartbeat
     ) -> None:
         self._config = config
         self._run_dir = run_dir
@@ -79,9 +79,10 @@ class Watcher:
                 "run": self._run_dir.name,
                 "step": state.step,
                 "heads": heads.tolist(),
+                "palette": "rgb",
                 **describe_clip(clip, attention),
             }
-            figure = draw_clip(pictures, attention, facts)
+            figure = draw_still(picture_rows(pictures, attention, facts), facts)
             name = f"{clip.video_id}-{clip.pts_us[0] // 1000:08d}ms"
             write_bytes(
                 self._run_dir / "figures" / f"step-{state.step:08d}-{name}.png", _png(figure)

@@ -19,6 +19,15 @@ def test_three_objects_are_red_green_and_blue():
     assert len(np.unique(object_colours(6).round(3), axis=0)) == 6
 
 
+def test_the_colours_for_the_colour_blind_are_okabe_and_itos():
+    colours = object_colours(9, "colourblind") * 255
+    assert colours[:3].tolist() == [[213, 94, 0], [86, 180, 233], [240, 228, 66]]
+    assert len(np.unique(colours, axis=0)) == 7
+    # Without hue they still differ: in lightness, by Rec. 709's weights.
+    lightness = np.sort(colours[:3] @ [0.2126, 0.7152, 0.0722])
+    assert (np.diff(lightness) > 40).all()
+
+
 def test_a_map_is_stretched_to_run_from_0_to_1():
     maps = np.array([[2.0, 4.0, 3.0], [5.0, 5.0, 5.0]])
     assert stretched(maps).tolist() == [[0, 1, 0.5], [0, 0, 0]]

@@ -74,7 +74,10 @@ def test_objects_are_found_in_each_image_and_a_tar_trains_as_its_folder(folder, 
     assert all(0 < line["mask_coverage"] < 1 for line in lines)
     mean = [(line["loss_masked"] + line["loss_local"]) / 2 for line in lines]
     assert [line["loss"] for line in lines] == pytest.approx(mean)
-    assert train(tar, tmp_path / "tar") == lines
+    watched = ["watch.overlay_every_steps=2", "watch.overlay_clips=1"]
+    assert train(tar, tmp_path / "tar", *watched) == lines
+    (figure,) = (tmp_path / "tar/figures").iterdir()
+    assert figure.name.startswith("step-00000002-a_")
     weights = (
         checkpoint_dir(tmp_path / name, 2) / "model.safetensors" for name in ("folder", "tar")
     )

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,9 @@ from tests.tiny_run import CPU, STEP, make_run, tiny_config
 from tests.training.shard_set import write_shard_set
 from training.checkpoint import find_checkpoint, load_network
 from training.data import open_clips
+from training.export import export_run
 from training.overlay import GAP, HEADER, MARGIN
+from training.released import import_released
 from training.step import method_settings
 from training.tracking import object_masks, track_objects
 from training.visualize import attend, choose_clips, crop_clip, mask_overlap, visualize_clips
@@ -46,7 +49,7 @@ def picture_at(png, row, column):
 
 
 def test_the_figure_shows_the_frames_and_the_maps_of_both_equations(run, shards, tmp_path):
-    (png,) = visualize_clips(run, shards, "walk", clip=2, out_dir=tmp_path, device=CPU)
+    png, _ = visualize_clips(run, shards, "walk", clip=2, out_dir=tmp_path, device=CPU)
 
     assert png == tmp_path / "walk-clip-00000002.png"
     height, width = HEADER + 3 * (SIDE + GAP), MARGIN + CLIP_LENGTH * (SIDE + GAP)
@@ -78,25 +81,67 @@ def test_the_figure_shows_the_frames_and_the_maps_of_both_equations(run, shards,
 
 
 def test_the_rows_of_the_two_equations_differ(run, shards, tmp_path):
-    (png,) = visualize_clips(run, shards, "walk", clip=0, out_dir=tmp_path, device=CPU)
+    png, _ = visualize_clips(run, shards, "walk", clip=0, out_dir=tmp_path, device=CPU)
     assert not np.array_equal(picture_at(png, 1, 0), picture_at(png, 2, 0))
 
 
 def test_clips_are_spread_over_the_video_and_land_in_the_runs_figures(run, shards):
     paths = visualize_clips(run, shards, "street", num_clips=3, device=CPU)
     assert [path.relative_to(run).as_posix() for path in paths] == [
-        f"figures/street-clip-{start:08d}.png" for start in (0, 4, 8)
+        f"figures/street-clip-{start:08d}.{kind}" for start in (0, 4, 8) for kind in ("png", "mp4")
     ]
-    assert len(list((run / "figures").iterdir())) == 6
+    assert len(list((run / "figures").iterdir())) == 9  # a JSON beside each pair
 
 
 def test_the_same_again_gives_the_same_bytes(run, shards, tmp_path):
-    first, again = (
-        visualize_clips(run, shards, "walk", clip=1, out_dir=tmp_path / name, device=CPU)[0]
-        for name in ("a", "b")
-    )
-    assert first.read_bytes() == again.read_bytes()
-    assert first.with_suffix(".json").read_bytes() == again.with_suffix(".json").read_bytes()
+    for name in ("a", "b"):
+        visualize_clips(run, shards, "walk", clip=1, out_dir=tmp_path / name, device=CPU)
+    for kind in ("png", "mp4", "json"):
+        first, again = (tmp_path / name / f"walk-clip-00000001.{kind}" for name in ("a", "b"))
+        assert first.read_bytes() == again.read_bytes()
+
+
+def test_the_film_shows_each_frame_for_its_second_beside_its_maps(run, shards, tmp_path):
+    png, mp4 = visualize_clips(run, shards, "walk", clip=0, out_dir=tmp_path, device=CPU)
+    with av.open(mp4) as film:
+        stream = film.streams.video[0]
+        assert (stream.codec.name, stream.pix_fmt) == ("h264", "yuv420p")
+        assert film.duration == CLIP_LENGTH * 1_000_000  # frames are a second apart
+        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert len(frames) == 30 * CLIP_LENGTH
+    assert frames[0].shape == (HEADER + SIDE + GAP, MARGIN + 3 * (SIDE + GAP), 3)
+    for column in range(CLIP_LENGTH):
+        for row in range(3):
+            left = MARGIN + row * (SIDE + GAP)
+            shown = frames[30 * column + 15][HEADER : HEADER + SIDE, left : left + SIDE]
+            expected = picture_at(png, row, column).astype(int)
+            assert np.abs(shown - expected).mean() < 6  # of 255: half the colour samples, and H.264
+            other = picture_at(png, row, (column + 1) % CLIP_LENGTH).astype(int)
+            assert np.abs(shown - other).mean() > 2 * np.abs(shown - expected).mean()
+
+
+def test_a_palette_for_the_colour_blind_changes_the_maps_and_not_the_frames(run, shards, tmp_path):
+    pngs = [
+        visualize_clips(
+            run, shards, "walk", clip=0, palette=palette, out_dir=tmp_path / palette, device=CPU
+        )[0]
+        for palette in ("rgb", "colourblind")
+    ]
+    frames, maps = ([picture_at(png, row, 0) for png in pngs] for row in (0, 1))
+    assert np.array_equal(*frames)
+    assert not np.array_equal(*maps)
+    assert json.loads(pngs[1].with_suffix(".json").read_text())["palette"] == "colourblind"
+
+
+def test_released_weights_are_drawn_like_a_run(shards, tmp_path):
+    run = make_run(tmp_path / "run", tiny_config("model.embed_dim=192"))  # heads as DINO has them
+    exported = export_run(run, to="official", out=tmp_path / "teacher.pth")
+    imported = import_released(exported.path, tmp_path / "imported")
+    png, mp4 = visualize_clips(imported, shards, "walk", clip=0, device=CPU)
+    assert png.exists()
+    assert mp4.exists()
+    overlap = json.loads(png.with_suffix(".json").read_text())["mask_overlap"]
+    assert 0 <= overlap["refined"] < 1
 
 
 def test_more_clips_than_there_are_gives_each_once(run, shards):

@@ -24,6 +24,13 @@ class Resume(StrEnum):
     FORCE = "force"
 
 
+class Palette(StrEnum):
+    """The colours of `wtours visualize`."""
+
+    RGB = "rgb"
+    COLOURBLIND = "colourblind"
+
+
 class ExportTarget(StrEnum):
     """What `wtours export` writes for."""
 
@@ -195,11 +202,16 @@ def visualize(
     video: Annotated[str, typer.Option("--video", "-v", help="The video to show.")],
     shards: Annotated[str, typer.Option("--shards", help="The shard set it is in.")] = "default",
     clips: Annotated[int, typer.Option("--clips", min=1, help="How many clips.")] = 4,
+    palette: Annotated[
+        Palette,
+        typer.Option(help="Colours of the objects: red, green and blue; or for all eyes."),
+    ] = Palette.RGB,
     root: Root = ROOT,
 ) -> None:
     """Draw the tracked objects' attention over a clip's frames (the paper's Figures 4 to 6).
 
-    Example: wtours visualize default --video venice
+    A picture and a film (MP4) for each clip.
+    Example: wtours visualize default --video venice --palette colourblind
     """
     require_torch("visualizing")
     from training.visualize import visualize_clips
@@ -210,6 +222,7 @@ def visualize(
         named_or_folder(shards, layout.shards_dir),
         video,
         num_clips=clips,
+        palette=palette.value,
     ):
         console.say(str(path))
 
