@@ -11,11 +11,12 @@ from torch import Tensor
 from training.build import build_schedules, build_state, build_views
 from training.checkpoint import TrainState
 from training.config import TrainConfig
-from training.data import Batch, ClipViews, open_clips
+from training.data import Batch, ClipViews, open_data
 from training.distributed import World
 from training.metrics import peak_memory_bytes
 from training.precision import deterministic
 from training.step import apply_gradients, compute_gradients
+from training.stills import StillImages
 from wtours.errors import UsageError, WtoursError
 
 _STEPS = 2
@@ -95,7 +96,7 @@ def estimate(config: TrainConfig, *, shards_dir: Path, world: World, processes: 
             f"optim.global_batch_size ({total}) must be a multiple of the number of processes "
             f"({processes})"
         )
-    views = build_views(open_clips(shards_dir, config.data), config)
+    views = build_views(open_data(shards_dir, config), config)
     schedules = build_schedules(config, num_clips=len(views.clips))
     share = total // processes
     sizes = (1, 2) if share > 1 else (1,)
@@ -186,6 +187,8 @@ def _state_bytes(state: TrainState) -> int:
 
 def _clip_bytes(views: ClipViews) -> float:
     """Return the mean bytes of a clip's pictures."""
+    if isinstance(views.clips, StillImages):
+        return views.clips.mean_bytes
     return float(views.clips.index.size.mean()) * views.data.clip_length
 
 

@@ -97,6 +97,11 @@ class StillImages:
         return {"image": self._names[number]}
 
     @property
+    def mean_bytes(self) -> float:
+        """Return the mean size of an encoded image."""
+        return float(self._sizes.mean())
+
+    @property
     def identity(self) -> DataIdentity:
         """Return what a checkpoint records: the names and sizes in order, and their number."""
         digest = hashlib.sha256()
