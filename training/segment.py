@@ -82,7 +82,7 @@ def evaluate_segmentation(
         backbone,
         "segment",
         protocol=_protocol(train_images, short_side, linear, neighbours),
-        data={"train": _describe(train_images), "test": _describe(test_images)},
+        data={"train": train_images.describe(), "test": test_images.describe()},
         results=scores,
         identity=[short_side, asdict(linear), asdict(neighbours)],
     )
@@ -107,12 +107,4 @@ def _protocol(
         "dense_knn": asdict(neighbours),
         "mean_iou": "over classes in the truth or in the prediction",
         "mean_accuracy": "over classes in the truth",
-    }
-
-
-def _describe(images: LabelledPixels) -> dict[str, Any]:
-    return {
-        "source": f"{images.source.path}:{images.folder}",
-        "num_images": len(images),
-        "fingerprint": images.fingerprint(),
     }

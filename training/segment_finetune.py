@@ -87,14 +87,14 @@ def finetune_segmentation(
     """
     train_images, test_images = open_labelled_pixels(data)
     device = device or best_device()
-    described = {"train": _describe(train_images), "test": _describe(test_images)}
+    described = {"train": train_images.describe(), "test": test_images.describe()}
     facts = [backbone.description["sha256"], described["train"]["fingerprint"], asdict(settings)]
     state = backbone.folder / "eval" / f"upernet-{digest(facts)}.pt"
     model = _train(backbone, train_images, settings, state, device, on_progress)
     score = score_upernet(model, backbone, test_images, settings, device, on_progress)
     result = publish(
         backbone,
-        "segment-upernet",
+        "upernet",
         protocol=asdict(settings)
         | {
             "layout": asdict(train_images.layout),
@@ -105,7 +105,7 @@ def finetune_segmentation(
             "test": "whole image, one scale",
         },
         data=described,
-        results={"upernet": asdict(score)},
+        results=asdict(score),
         identity=[asdict(settings)],
         packages=("transformers",),
     )
@@ -244,11 +244,3 @@ def score_upernet(
 
 def _pairs(images: LabelledPixels) -> Iterator[tuple[Image.Image, NDArray[np.int64]]]:
     return (images.pair(number) for number in range(len(images)))
-
-
-def _describe(images: LabelledPixels) -> dict[str, Any]:
-    return {
-        "source": f"{images.source.path}:{images.folder}",
-        "num_images": len(images),
-        "fingerprint": images.fingerprint(),
-    }

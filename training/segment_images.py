@@ -14,6 +14,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,6 +125,14 @@ class LabelledPixels:
                 f"{labels.shape[1]}x{labels.shape[0]}"
             )
         return image, labels
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a result's JSON says of the split."""
+        return {
+            "source": f"{self.source.path}:{self.folder}",
+            "num_images": len(self),
+            "fingerprint": self.fingerprint(),
+        }
 
     def fingerprint(self) -> str:
         """Return the sha256 over the names, sizes and sha256 of images and labels."""

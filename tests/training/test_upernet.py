@@ -92,9 +92,9 @@ def test_a_few_steps_learn_the_stripes_and_are_published(tmp_path, data):
 
     result = finetune_segmentation(backbone, data, QUICK, device=CPU)
 
-    score = result.content["results"]["upernet"]
+    score = result.content["results"]
     assert score["pixel_accuracy_percent"] > 60  # chance is a third
-    assert result.path.name.startswith("segment-upernet-step-00000120-")
+    assert result.path.name.startswith("upernet-step-00000120-")
     assert result.content["protocol"]["lr"] == 2e-3
     assert not torch.equal(before, backbone.network.blocks[0].attn.qkv.weight)
     assert not list(result.path.parent.glob("*.pt"))
@@ -152,6 +152,6 @@ def test_the_command_fine_tunes_a_few_steps(tmp_path, data):
 
     assert result.exit_code == 0
     published = json.loads(result.stdout)
-    assert published["evaluation"] == "segment-upernet"
+    assert published["evaluation"] == "upernet"
     assert (published["protocol"]["steps"], published["protocol"]["warmup_steps"]) == (1, 0)
     assert published["protocol"]["hidden_dim"] == 512

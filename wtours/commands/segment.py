@@ -79,6 +79,7 @@ def eval_segment(
     if as_json:
         console.print_json(result.content)
         return
+    measured = result.content["results"]
     console.print_table(
         f"Segmentation of {data}, %, by {run}",
         ("read-out", "mean IoU", "mean accuracy", "pixel accuracy"),
@@ -87,7 +88,7 @@ def eval_segment(
                 read_out.replace("_", " "),
                 *(f"{score[f'{what}_percent']:.1f}" for what in _SCORES),
             )
-            for read_out, score in result.content["results"].items()
+            for read_out, score in ({"UperNet": measured} if finetune else measured).items()
         ],
     )
     for note in result.notes:
