@@ -1,0 +1,140 @@
+"""Does a short pretraining teach anything? `make bench-learning`, at most an hour on 2 idle cores.
+
+Pretrains one small ViT with DINO and with DORA on CamVid's drives (without them: on rendered
+walks), three seeds each, two processes of one thread at a time, and measures each beside the random
+weights that it started from. Every run, every checkpoint of it and every measurement is published,
+and a second call does only what is missing. Writes the table in docs/learning.md and its figure.
+
+The recipe is for short runs and not the paper's: see `benchmarks.learning_runs`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.learning_data import BenchData, prepare
+from benchmarks.learning_measures import means_of_last
+from benchmarks.learning_page import write_figure, write_table
+from benchmarks.learning_runs import (
+    CLIPS,
+    DINO,
+    DORA,
+    ENVIRONMENT,
+    RANDOM,
+    VARIANTS,
+    Method,
+    runs_of,
+    train_all,
+)
+from benchmarks.report import Row, publish_rows
+
+FOLDER = Path(tempfile.gettempdir()) / "wtours-bench" / "learning"
+_LOSSES = ("loss_local", "teacher_mean_entropy", "teacher_entropy")
+
+Measured = dict[str, list[dict[str, Any]]]
+"""By method: what `learning_measures` found, a seed each; trained ones also have `training`."""
+
+
+def main() -> int:
+    """Train, measure, print and write the rows, the table and the figure."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--full", action="store_true", help="the questions of Table 2 as well")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where everything is kept")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
+    options = parser.parse_args()
+    methods = [DORA, DINO, *(VARIANTS if options.full else ())]
+    start = time.monotonic()
+    data = prepare(options.folder)
+    runs_dir = options.folder / "runs"
+    for run in train_all(runs_of(methods, runs_dir), data.shards, jobs=options.jobs):
+        print(f"{(time.monotonic() - start) / 60:5.1f} min  trained {run.run_dir.name}", flush=True)
+    measured = measure_all([RANDOM, DINO, DORA, *methods[2:]], data, options.folder, options.jobs)
+    print(f"{(time.monotonic() - start) / 60:5.1f} min  all measured", flush=True)
+    write_table(measured, what=data.what, num_clips=CLIPS)
+    write_figure(measured, {name: _metrics(runs_dir / f"{name}-0") for name in ("dino", "dora")})
+    return publish_rows("learning", learning_rows(measured))
+
+
+def measure_all(methods: Sequence[Method], data: BenchData, folder: Path, jobs: int) -> Measured:
+    """Return what is measured of every method and seed; what is published is not measured again."""
+    wanted = [(method, seed) for method in methods for seed in method.seeds]
+    with ThreadPoolExecutor(jobs) as pool:
+        found = list(pool.map(lambda item: _measure(item[0], item[1], folder), wanted))
+    measured: Measured = {}
+    for (method, _), content in zip(wanted, found, strict=True):
+        measured.setdefault(method.label, []).append(content)
+    return measured
+
+
+def _measure(method: Method, seed: int, folder: Path) -> dict[str, Any]:
+    """Return one backbone's measures, from a process of its own."""
+    trained = folder / "runs" / f"{method.name}-{seed}"
+    name = str(trained)
+    if method.overrides is None:  # the weights that the run of this seed started from
+        name = f"{folder / 'runs' / f'{DORA.name}-{seed}'},random"
+    out = folder / "measures" / f"{method.name}-{seed}.json"
+    if not out.exists():
+        words = [sys.executable, "-m", "benchmarks.learning_measures", name, str(folder), str(out)]
+        subprocess.run(words, check=True, env=os.environ | ENVIRONMENT, stdout=subprocess.DEVNULL)
+    content: dict[str, Any] = json.loads(out.read_text())
+    if method.overrides is not None:
+        content["training"] = means_of_last(_metrics(trained), _LOSSES)
+    return content
+
+
+def _metrics(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def learning_rows(measured: Measured) -> list[Row]:
+    """Return the rows with a goal, on means of seeds, and for each method what it reached."""
+    dora, dino, random = measured[DORA.label], measured[DINO.label], measured[RANDOM.label]
+    iou, accuracy = "mean_iou_percent", "pixel_accuracy_percent"
+    learned = float(
+        np.mean(
+            [of["training"]["teacher_mean_entropy"] - of["training"]["loss_local"] for of in dora]
+        )
+    )
+    rows = [
+        _at_least(
+            "DORA over random weights, linear", linear(dora, iou) - linear(random, iou), 2, "mIoU"
+        ),
+        _at_least(
+            "DORA over random weights, linear",
+            linear(dora, accuracy) - linear(random, accuracy),
+            3,
+            "points of pixel accuracy",
+        ),
+        _at_least("DORA: teacher's mean entropy over the local loss", learned, 0.1, "nat"),
+        _at_least("DORA over DINO, linear", linear(dora, iou) - linear(dino, iou), -1, "mIoU"),
+    ]
+    for label, seeds in measured.items():
+        for key, unit in ((iou, "mIoU"), (accuracy, "% of pixels")):
+            reason = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed"
+            rows.append(
+                Row(name=f"{label}, linear", value=linear(seeds, key), unit=unit, reason=reason)
+            )
+    return rows
+
+
+def linear(seeds: Sequence[dict[str, Any]], key: str) -> float:
+    """Return the mean over seeds of a score of the linear head."""
+    return float(np.mean([of["segment"]["linear"][key] for of in seeds]))
+
+
+def _at_least(name: str, value: float, goal: float, unit: str) -> Row:
+    return Row(name=name, value=value, unit=unit, goal=f">= {goal:g}", holds=value >= goal)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""The pretraining runs of bench_learning: what is trained, on what, two at a time."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+SEEDS = (0, 1, 2)
+CLIPS, CLIPS_PER_STEP = 2240, 4
+
+RECIPE = (
+    f"optim.steps={CLIPS // CLIPS_PER_STEP}",
+    "optim.precision=bfloat16",
+    "loss.teacher_temp=0.04",
+    "loss.warmup_teacher_temp=0.04",
+    f"checkpoint.every_steps={CLIPS // CLIPS_PER_STEP // 4}",
+    "checkpoint.keep_last=1",
+)
+"""Over the preset `demo`: a recipe for short runs, not the paper's."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is compared.
+
+    Attributes:
+        name: Of its runs, followed by the seed.
+        label: In tables.
+        overrides: Over the recipe; None: random weights, nothing is trained.
+        seeds: Of its runs.
+    """
+
+    name: str
+    label: str
+    overrides: tuple[str, ...] | None
+    seeds: tuple[int, ...] = SEEDS
+
+
+RANDOM = Method("random", "random weights", None)
+DINO = Method(
+    "dino",
+    "DINO",
+    (
+        "method=dino",
+        "data.global_crops=2",
+        "loss.object_weights=mean",
+        "loss.reduction=pairs",
+    ),
+)
+DORA = Method("dora", "DORA, k = 3", ())
+VARIANTS = (
+    Method("dora_plain", "DORA without Sinkhorn-Knopp", ("tracking.sinkhorn=false",), (0,)),
+    Method("dora_blocks", "DORA, random block masks", ("tracking.mask=random_blocks",), (0,)),
+    Method("dora_k1", "DORA, k = 1", ("tracking.num_objects=1",), (0,)),
+    Method("dora_k2", "DORA, k = 2", ("tracking.num_objects=2",), (0,)),
+    Method(
+        "dora_k6",
+        "DORA, k = 6 of 6 heads",
+        ("tracking.num_objects=6", "tracking.num_heads=6"),
+        (0,),
+    ),
+)
+"""The questions of the paper's Table 2, with one seed each."""
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """One run of a method."""
+
+    method: Method
+    seed: int
+    run_dir: Path
+
+
+def runs_of(methods: Sequence[Method], folder: Path) -> list[TrainingRun]:
+    """Return the runs of the methods that are trained, a seed of all of them after another."""
+    return [
+        TrainingRun(method, seed, folder / f"{method.name}-{seed}")
+        for seed in SEEDS
+        for method in methods
+        if method.overrides is not None and seed in method.seeds
+    ]
+
+
+def train_all(runs: Sequence[TrainingRun], shards: Path, *, jobs: int) -> Iterator[TrainingRun]:
+    """Train what is not trained yet, `jobs` processes of one thread at a time; yield as they end.
+
+    A run that was interrupted goes on from its last checkpoint.
+
+    Raises:
+        RuntimeError: a run failed; the message has its last lines.
+    """
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(_train, run, shards) for run in runs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def command(run: TrainingRun, shards: Path) -> list[str]:
+    """Return the command that trains a run."""
+    words = [sys.executable, "-m", "training.pretrain", str(shards)]
+    words += ["--run-dir", str(run.run_dir), "--preset", "demo"]
+    for override in (*RECIPE, f"seed={run.seed}", *(run.method.overrides or ())):
+        words += ["--set", override]
+    return words
+
+
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    # timm's plain attention: with it a step in bfloat16 takes a third less on a CPU.
+    "TIMM_FUSED_ATTN": "0",
+}
+
+
+def _train(run: TrainingRun, shards: Path) -> TrainingRun:
+    done = subprocess.run(
+        command(run, shards),
+        env=os.environ | ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{run.run_dir.name}: {done.stderr.strip()[-500:]}")
+    return run
