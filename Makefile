@@ -52,8 +52,8 @@ bench-%: $(INSTALLED) ## One benchmark, for example make bench-render
 fault-table: $(INSTALLED) ## The table of docs/reliability.md: each download fault, by wtours and by its peers
 	$(BIN)/python -m benchmarks.fault_table
 
-reproduce-table6: $(INSTALLED) ## Table 6 of the paper: download, analyze, report; MANIFEST= ROOT= DETECTOR= override
+reproduce-table6: $(INSTALLED) ## Table 6 of the paper: download, analyze, report; MANIFEST= ROOT= DETECTOR= FROM_DIR= override
 	@# Code 3: some videos are missing, or no objects; the page says which, and why.
-	$(BIN)/wtours download --manifest $(MANIFEST) --root $(ROOT) || [ $$? -eq 3 ]
+	$(BIN)/wtours download --manifest $(MANIFEST) --root $(ROOT) $(if $(FROM_DIR),--from-dir $(FROM_DIR)) || [ $$? -eq 3 ]
 	$(BIN)/wtours analyze --manifest $(MANIFEST) --root $(ROOT) --detector $(DETECTOR) || [ $$? -eq 3 ]
 	$(BIN)/wtours report --manifest $(MANIFEST) --root $(ROOT)

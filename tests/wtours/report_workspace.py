@@ -4,7 +4,9 @@
 0, 10, 20 and 30; `beta` was analysed without a detector; `gamma` is not downloaded.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.wtours.clips import write_clip
@@ -51,7 +53,7 @@ def make_workspace(root: Path) -> tuple[Layout, list[VideoEntry]]:
     layout = Layout(root)
     for video_id in ("alpha", "beta"):
         add_video(layout, video_id)
-    add_analysis(layout, "alpha", detections=DETECTIONS)
+    add_analysis(layout, "alpha", detections=DETECTIONS, more_cuts={"transnetv2": 7})
     add_analysis(layout, "beta", detections=None)
     alpha = entry("alpha", domain="Urban", published=PUBLISHED)
     return layout, [alpha, entry("beta"), entry("gamma", published={**PUBLISHED, "shots": 3})]
@@ -71,7 +73,11 @@ def add_video(layout: Layout, video_id: str, **facts: Any) -> None:
 
 
 def add_analysis(
-    layout: Layout, video_id: str, *, detections: list[tuple[int, str, float]] | None
+    layout: Layout,
+    video_id: str,
+    *,
+    detections: list[tuple[int, str, float]] | None,
+    more_cuts: Mapping[str, int] = MappingProxyType({}),
 ) -> None:
     """Publish an analysis; `detections` are (frame, label, score), None: objects not measured."""
     folder = layout.analysis_dir(video_id)
@@ -105,7 +111,7 @@ def add_analysis(
         corrupt_frames=0,
         seconds=4.0,
         last_pts_us=3_900_000,
-        cuts={"adaptive": 1, "content27": 2, "content30": 0},
+        cuts={"adaptive": 1, "content27": 2, "content30": 0, **more_cuts},
         lightness=LightnessSummary(mean=45, min=20, max=70),
         objects=objects,
         objects_not_measured=None if objects else "no detector was asked for",

@@ -120,6 +120,21 @@ def test_cuts_are_those_of_the_scenedetect_command(data_dir, tmp_path, name, com
     assert [cut / 1e6 for cut in cuts[detector]] == pytest.approx(expected, abs=0.0006)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL_VIDEOS)
+def test_cuts_of_every_video_are_those_of_the_scenedetect_command(data_dir, tmp_path, name):
+    path = data_dir / "videos" / name
+    cuts, _ = our_cuts(path)
+    commands = {
+        "adaptive": ["detect-adaptive"],
+        "content27": ["detect-content"],
+        "content30": ["detect-content", "-t", "30"],
+    }
+    for detector, command in commands.items():
+        expected = command_line_cuts(path, tmp_path, *command)
+        assert [cut / 1e6 for cut in cuts[detector]] == pytest.approx(expected, abs=0.0006)
+
+
 @pytest.mark.medium
 def test_hard_cuts_checked_by_eye_are_found_to_the_frame(data_dir):
     reference = json.loads((data_dir / "videos/shots_reference.json").read_text())

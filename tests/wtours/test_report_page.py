@@ -140,6 +140,15 @@ def test_what_was_not_measured_says_so_on_the_page(page):
     assert page.text["span"].count("not measured") >= 5 + 2
 
 
+def test_a_cut_detector_that_only_some_videos_had_is_not_measured_for_the_others(report):
+    html = report[2].page.read_text()
+    settings = html[html.index('<section id="settings">') :]
+    assert settings.index(">adaptive<") < settings.index(">transnetv2<")
+    alpha, beta = (settings[settings.index(name) :].split("</tr>")[0] for name in ("Alpha", "Beta"))
+    assert '<td class="number">7</td>' in alpha
+    assert '<td class="number"><span class="missing">not measured</span></td>' in beta
+
+
 @pytest.mark.medium
 def test_text_from_strangers_stays_text(tmp_path):
     layout = Layout(tmp_path)

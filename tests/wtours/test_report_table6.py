@@ -121,7 +121,8 @@ def test_json_says_how_each_figure_was_measured(workspace):
     assert made["cut_detector"] == "adaptive"
     assert made["threshold"] == 0.3
     how = made["videos"][0]["how"]
-    assert how["cuts_by_detector"] == {"adaptive": 1, "content27": 2, "content30": 0}
+    by_detector = {"adaptive": 1, "content27": 2, "content30": 0, "transnetv2": 7}
+    assert how["cuts_by_detector"] == by_detector
     assert how["objects"] == {
         "detector": "file:truth.parquet",
         "weights_sha256": "0" * 64,
