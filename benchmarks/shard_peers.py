@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from wtours.shards import ClipDataset, ClipSampler, ShardIndex
 
-GetClip = Callable[[], torch.Tensor]
+GetClip = Callable[[], object]
 CLIP_LENGTH = 8
 CROP_PIXELS = 300
 
@@ -90,24 +90,37 @@ def plain_webdataset(shards: Path) -> GetClip:
     return lambda: crop([s["jpg"] for s in itertools.islice(samples, CLIP_LENGTH)], generator)
 
 
-def lance_table(shards: Path, folder: Path) -> GetClip:
-    """Return clips out of a Lance table that holds the same JPEG bytes."""
+def our_jpegs(shards: Path) -> GetClip:
+    """Return clips by `ClipDataset`, not decoded."""
+    dataset = ClipDataset(ShardIndex.open(shards), clip_length=CLIP_LENGTH)
+    sampler, positions = ClipSampler(len(dataset), seed=0), itertools.count()
+    return lambda: dataset[sampler.clip_at(next(positions))].jpegs
+
+
+def lance_jpegs(shards: Path, folder: Path) -> Callable[[], list[bytes]]:
+    """Return clips, not decoded, out of a Lance table that holds the same JPEG bytes."""
     lance = importlib.import_module("lance")
     pa = importlib.import_module("pyarrow")
     clips = ClipDataset(ShardIndex.open(shards), clip_length=CLIP_LENGTH)
-    jpegs = clips.index.read_jpegs(range(len(clips.index)))
-    columns = {"pts_us": clips.index.pts_us, "jpeg": pa.array(jpegs, pa.large_binary())}
-    lance.write_dataset(pa.table(columns), str(folder))
+    if not folder.exists():
+        jpegs = clips.index.read_jpegs(range(len(clips.index)))
+        columns = {"pts_us": clips.index.pts_us, "jpeg": pa.array(jpegs, pa.large_binary())}
+        lance.write_dataset(pa.table(columns), str(folder))
     table = lance.dataset(str(folder))
     sampler, positions = ClipSampler(len(clips), seed=0), itertools.count()
-    generator = random.Random(0)
 
-    def get() -> torch.Tensor:
+    def get() -> list[bytes]:
         rows = clips.clip_rows(sampler.clip_at(next(positions)))
-        taken = table.take(rows, columns=["jpeg"])["jpeg"].to_pylist()
-        return crop([simplejpeg.decode_jpeg(jpeg) for jpeg in taken], generator)
+        taken: list[bytes] = table.take(rows, columns=["jpeg"])["jpeg"].to_pylist()
+        return taken
 
     return get
+
+
+def lance_clips(shards: Path, folder: Path) -> GetClip:
+    """Return clips out of the Lance table."""
+    get_jpegs, generator = lance_jpegs(shards, folder), random.Random(0)
+    return lambda: crop([simplejpeg.decode_jpeg(jpeg) for jpeg in get_jpegs()], generator)
 
 
 def torchcodec_video(video: Path) -> GetClip:
