@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import torch
 from safetensors.torch import save
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
 
 from training.augment import MEAN, STD
 from training.checkpoint import find_checkpoint, load_network, run_dir_of
@@ -15,7 +17,7 @@ from training.config import TrainConfig
 from training.teacher import Network
 from wtours.fsio import atomic_path, canonical_json, write_bytes
 
-Target = Literal["timm", "hf", "official"]
+Target = Literal["timm", "hf", "official", "detectron2", "seqtrack"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ def export_run(run: Path, *, to: Target, out: Path | None = None) -> Exported:
         to: "timm": a folder with `model.safetensors` (the backbone under timm's names) and
             `config.json`, for `timm.create_model`. "hf": the same, for `transformers`.
             "official": a .pth as the released code reads it, {"teacher": {"backbone.*", "head.*"}}.
-        out: The folder or file to write; None: in <run>/exports: timm, hf or official.pth.
+            "detectron2": a .pth for detectron2's own ViT, {"model": {"backbone.net.*"}}.
+            "seqtrack": a .pth as SeqTrack reads weights of MAE, {"model": {"cls_token", …}}.
+        out: The folder or file to write; None: in <run>/exports: timm, hf, official.pth, ….
 
     Raises:
         CheckpointError: no usable checkpoint.
@@ -109,6 +113,40 @@ def _describe_official(file: Path, _: TrainConfig) -> str:
     return f'torch.load({json.dumps(str(file))}, weights_only=True)["teacher"]'
 
 
+def _write_detectron2(file: Path, _: TrainConfig, network: Network) -> None:
+    with atomic_path(file) as temp:
+        torch.save({"model": detectron2_weights(network.backbone)}, temp)
+
+
+def _describe_detectron2(file: Path, config: TrainConfig) -> str:
+    return (
+        f"train.init_checkpoint={str(file)!r}, "
+        f"model.backbone.net.pretrain_img_size={config.data.global_crop_pixels}"
+    )
+
+
+def detectron2_weights(backbone: VisionTransformer) -> dict[str, Tensor]:
+    """Return a backbone's weights under the names of a detector around detectron2's ViT.
+
+    That one has no CLS token (of the position embedding it skips the CLS token's row) and no final
+    norm, so these two are left out.
+    """
+    return {
+        f"backbone.net.{name}": value
+        for name, value in backbone.state_dict().items()
+        if name != "cls_token" and not name.startswith("norm.")
+    }
+
+
+def _write_seqtrack(file: Path, _: TrainConfig, network: Network) -> None:
+    with atomic_path(file) as temp:
+        torch.save({"model": dict(network.backbone.state_dict())}, temp)
+
+
+def _describe_seqtrack(file: Path, _: TrainConfig) -> str:
+    return f"MODEL.ENCODER.PRETRAIN_TYPE: mae, its url file://{file.absolute()}"
+
+
 _TARGETS: dict[
     Target,
     tuple[Callable[[Path, TrainConfig, Network], None], Callable[[Path, TrainConfig], str], str],
@@ -116,4 +154,6 @@ _TARGETS: dict[
     "timm": (_write_timm, _describe_timm, "timm"),
     "hf": (_write_timm, _describe_hf, "hf"),
     "official": (_write_official, _describe_official, "official.pth"),
+    "detectron2": (_write_detectron2, _describe_detectron2, "detectron2.pth"),
+    "seqtrack": (_write_seqtrack, _describe_seqtrack, "seqtrack.pth"),
 }

@@ -37,6 +37,8 @@ class ExportTarget(StrEnum):
     TIMM = "timm"
     HF = "hf"
     OFFICIAL = "official"
+    DETECTRON2 = "detectron2"
+    SEQTRACK = "seqtrack"
 
 
 def pretrain(
@@ -233,7 +235,7 @@ def export(
         ExportTarget,
         typer.Option(
             help="timm: a folder for timm.create_model; hf: for transformers; official: a .pth as "
-            "the released code reads it."
+            "the released code reads it; detectron2, seqtrack: a .pth for these."
         ),
     ] = ExportTarget.TIMM,
     out: Annotated[

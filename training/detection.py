@@ -1,0 +1,149 @@
+"""A backbone for detectors, as the paper fine-tunes it on COCO: four maps from four blocks.
+
+The network is the evaluation's own, with its CLS token, so a detector sees the features that were
+pretrained. `FeaturePyramid` is plain torch; a detectron2 config calls `detectron2_backbone`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from training.backbones import open_backbone
+from training.vit import encode_blocks
+from wtours.errors import MissingPackageError, UsageError
+
+BLOCKS = (4, 6, 8, 12)
+"""Counted from 1; paper, B.3."""
+_BELOW_THE_BLOCKS = (".cls_token", ".reg_token", ".pos_embed", ".patch_embed.")
+_SCALES = (4.0, 2.0, 1.0, 0.5)
+
+
+class FeaturePyramid(nn.Module):
+    """Maps after four blocks: two deconvolutions, one, the map itself, and its maximum over 2x2.
+
+    Args:
+        network: From `training.vit` or `training.backbones`; it is trained along.
+        blocks: Four numbers of blocks, counted from 1.
+    """
+
+    def __init__(self, network: VisionTransformer, blocks: Sequence[int] = BLOCKS) -> None:
+        super().__init__()
+        if len(set(blocks)) != len(_SCALES) or not 1 <= min(blocks) <= max(blocks) <= len(
+            network.blocks
+        ):
+            raise UsageError(
+                f"blocks ({', '.join(map(str, blocks))}) must be four different ones of "
+                f"1 to {len(network.blocks)}"
+            )
+        width = network.embed_dim
+        self.network = network.requires_grad_(True)
+        self.blocks = tuple(blocks)
+        # Not "p2" and so on: detectron2's FPN would take our maps for its own.
+        self.names = tuple(f"block{number}" for number in blocks)
+        self.stages = nn.ModuleList(
+            [
+                nn.Sequential(_twice(width), nn.BatchNorm2d(width), nn.GELU(), _twice(width)),
+                _twice(width),
+                nn.Identity(),
+                nn.MaxPool2d(kernel_size=2, stride=2),
+            ]
+        )
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """Return the pixels between two places of each map; 4, 8, 16, 32 for patches of 16."""
+        patch = int(self.network.patch_embed.patch_size[0])
+        return {name: int(patch / scale) for name, scale in zip(self.names, _SCALES, strict=True)}
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the maps "block4" to "block12", each (B, D, H / stride, W / stride).
+
+        Args:
+            images: (B, 3, H, W), normalised; H and W multiples of twice the patch size.
+        """
+        patch = int(self.network.patch_embed.patch_size[0])
+        rows, columns = images.shape[-2] // patch, images.shape[-1] // patch
+        tokens = encode_blocks(self.network, images, self.blocks, norm=False)
+        maps = [
+            each.patch_tokens.transpose(1, 2).reshape(len(images), -1, rows, columns)
+            for each in tokens
+        ]
+        return {
+            name: stage(each)
+            for name, stage, each in zip(self.names, self.stages, maps, strict=True)
+        }
+
+
+def detectron2_backbone(backbone: str, *, blocks: Sequence[int] = BLOCKS) -> Any:
+    """Return a detectron2 Backbone around the pyramid of a pretrained backbone.
+
+    Args:
+        backbone: As every `wtours eval` takes it, for example the folder of a run.
+        blocks: See `FeaturePyramid`.
+
+    Raises:
+        MissingPackageError: detectron2 is not installed (docs/detectors.md says how).
+    """
+    try:
+        from detectron2.layers import ShapeSpec
+        from detectron2.modeling.backbone import Backbone
+    except ImportError as error:
+        raise MissingPackageError("detectron2", "objects", "a detectron2 backbone") from error
+
+    class Detectron2Backbone(Backbone):  # type: ignore[misc]
+        """Our pyramid under detectron2's interface."""
+
+        def __init__(self, pyramid: FeaturePyramid) -> None:
+            super().__init__()
+            self.net = pyramid
+
+        def forward(self, images: Tensor) -> Any:
+            return self.net(images)
+
+        @property
+        def size_divisibility(self) -> int:
+            return max(self.net.strides.values())
+
+        def output_shape(self) -> dict[str, Any]:
+            width = self.net.network.embed_dim
+            strides = self.net.strides
+            return {
+                name: ShapeSpec(channels=width, stride=stride) for name, stride in strides.items()
+            }
+
+    opened = open_backbone(backbone, Path)
+    return Detectron2Backbone(FeaturePyramid(opened.network, blocks))
+
+
+@dataclass(frozen=True)
+class LayerDecay:
+    """The factor of a parameter's learning rate: rate ** (blocks above it + 1).
+
+    Tokens, positions and patch embedding count as below the first block; what is above the last
+    block (pyramid and heads) keeps the whole rate.
+
+    Attributes:
+        rate: Of each layer, at most 1.
+        depth: Blocks of the network.
+    """
+
+    rate: float
+    depth: int
+
+    def __call__(self, name: str) -> float:
+        """Return the factor of the parameter that a detector calls `name`."""
+        if any(part in name for part in _BELOW_THE_BLOCKS):
+            layer = 0
+        elif ".network.blocks." in name:
+            layer = int(name.split(".network.blocks.")[1].split(".")[0]) + 1
+        else:
+            layer = self.depth + 1
+        return float(self.rate ** (self.depth + 1 - layer))
+
+
+def _twice(width: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(width, width, kernel_size=2, stride=2)
