@@ -325,7 +325,8 @@ def test_faces_of_a_video_are_blurred_and_counted(portrait, tmp_path):
     report = build_shards(layout, ["walk"], name="faces", params=params, jobs=2)
     index = index_of(report)
     assert index["blur_boxes"] == [1, 0, 1, 0]
-    assert index["blurred_share"][0] == pytest.approx(1.6 * 1.6 * 88 * 120 / 512**2, rel=0.1)
+    # 70 x 96 pixels, and up to two more on each side to the next even one.
+    assert 70 * 96 <= index["blurred_share"][0] * 256**2 <= 76 * 102
     stored, original = pixels_of(report, 0), portrait[::2, ::2].astype(int)
     difference = np.abs(stored - original).mean(axis=2)
     assert difference[30:88, 91:134].mean() > 4 * difference[140:, :].mean()
