@@ -87,6 +87,8 @@ def pretrain(
     """
     with ExitStack() as stack:
         stack.enter_context(deterministic(config.optim.deterministic))
+        # Outermost: when another rank is lost, torchrun says SIGTERM before this one has said why.
+        stop = stack.enter_context(StopSignals())
         heartbeat = stack.enter_context(watched(world, config.faults))
         views = build_views(open_data(shards_dir, config), config)
         schedules = build_schedules(config, num_clips=len(views.clips))
@@ -96,7 +98,6 @@ def pretrain(
         )
         identity = identity_of(views.clips)
         run = stack.enter_context(opened_run(run_dir, config, identity, world, heartbeat))
-        stop = stack.enter_context(StopSignals())
 
         run.restore(state, resume, views.clips)
         started_at, stopped_by = state.step, None
