@@ -3,6 +3,7 @@
 It is a key-value store, not a collective: it answers when another process does not.
 """
 
+import os
 import threading
 import time
 from datetime import timedelta
@@ -14,6 +15,7 @@ else:
     from torch.distributed import HashStore, PrefixStore, Store, TCPStore
 
 _FAILURE, _MOVES = "failure", "moves"
+_CONNECT_SECONDS = 300
 
 
 class Board:
@@ -78,16 +80,31 @@ class Board:
             return self._store.get(key).decode() if self._store.check([key]) else ""
 
 
-def connected_board(address: str, port: int, *, attempt: str, rank: int, world_size: int) -> Board:
+def torchrun_store() -> Store | None:
+    """Return the store in which the processes of one attempt find each other, apart from others'.
+
+    torchrun's own store outlives an attempt that failed, with the addresses of dead processes in
+    it: a process of the next attempt that is quick could try those. None: nothing need be kept
+    apart, or there are several nodes, which count their attempts each for itself.
+    """
+    is_one_node = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or not is_one_node:
+        return None
+    return PrefixStore(f"attempt/{os.environ['TORCHELASTIC_RESTART_COUNT']}", _connect())
+
+
+def connected_board(*, attempt: str, rank: int, world_size: int) -> Board:
     """Return the board of the processes that torchrun started.
 
     Args:
-        address: Of torchrun's store.
-        port: Likewise.
-        attempt: A name that no earlier attempt has used: the store outlives a failed one.
+        attempt: A name that no earlier attempt has used.
         rank: Of this process.
         world_size: Number of processes.
     """
     # A connection of its own: the process group's may be waiting.
-    store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=10))
-    return Board(PrefixStore(f"wtours/{attempt}", store), rank, world_size)
+    return Board(PrefixStore(f"wtours/{attempt}", _connect()), rank, world_size)
+
+
+def _connect() -> Store:
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return TCPStore(address, port, is_master=False, timeout=timedelta(seconds=_CONNECT_SECONDS))

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from training.board import Board, connected_board
+from training.board import Board, connected_board, torchrun_store
 from wtours.errors import TrainingError
 
 T = TypeVar("T")
@@ -61,18 +61,18 @@ def joined_world(timeout_seconds: float = 1800.0) -> Iterator[World]:
     if world_size == 1:
         yield world
         return
-    timeout = timedelta(seconds=timeout_seconds)
-    if world.device.type == "cuda":
-        dist.init_process_group("nccl", device_id=world.device, timeout=timeout)
-    else:
-        dist.init_process_group("gloo", timeout=timeout)
-    board = connected_board(
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        attempt=broadcast(secrets.token_hex(8), world),
+    is_cuda = world.device.type == "cuda"
+    dist.init_process_group(
+        "nccl" if is_cuda else "gloo",
+        device_id=world.device if is_cuda else None,
+        timeout=timedelta(seconds=timeout_seconds),
+        store=torchrun_store(),
         rank=rank,
         world_size=world_size,
     )
+    # A name that tells this attempt from one before it.
+    attempt = broadcast(secrets.token_hex(8), world)
+    board = connected_board(attempt=attempt, rank=rank, world_size=world_size)
     yield replace(world, board=board)
     # Not after an error: leaving waits for processes that may be gone.
     dist.destroy_process_group()
