@@ -15,7 +15,8 @@ else:
     from torch.distributed import HashStore, PrefixStore, Store, TCPStore
 
 _FAILURE, _MOVES = "failure", "moves"
-_CONNECT_SECONDS = 300
+_JOIN_SECONDS, _NOTE_SECONDS = 300, 10
+"""How long the store may take: for the processes to find each other, and for a note."""
 
 
 class Board:
@@ -90,7 +91,9 @@ def torchrun_store() -> Store | None:
     is_one_node = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or not is_one_node:
         return None
-    return PrefixStore(f"attempt/{os.environ['TORCHELASTIC_RESTART_COUNT']}", _connect())
+    return PrefixStore(
+        f"attempt/{os.environ['TORCHELASTIC_RESTART_COUNT']}", _connect(_JOIN_SECONDS)
+    )
 
 
 def connected_board(*, attempt: str, rank: int, world_size: int) -> Board:
@@ -102,9 +105,9 @@ def connected_board(*, attempt: str, rank: int, world_size: int) -> Board:
         world_size: Number of processes.
     """
     # A connection of its own: the process group's may be waiting.
-    return Board(PrefixStore(f"wtours/{attempt}", _connect()), rank, world_size)
+    return Board(PrefixStore(f"wtours/{attempt}", _connect(_NOTE_SECONDS)), rank, world_size)
 
 
-def _connect() -> Store:
+def _connect(seconds: float) -> Store:
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return TCPStore(address, port, is_master=False, timeout=timedelta(seconds=_CONNECT_SECONDS))
+    return TCPStore(address, port, is_master=False, timeout=timedelta(seconds=seconds))
