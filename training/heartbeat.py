@@ -43,6 +43,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
 
     def __enter__(self) -> "Heartbeat":
+        self._board.write(moved=0)  # before any wait for the others: who is stopped now is missed
         self._thread.start()
         return self
 
