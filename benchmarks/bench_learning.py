@@ -49,6 +49,9 @@ def main() -> int:
     """Train, measure, print and write the rows, the table and the figure."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--full", action="store_true", help="the questions of Table 2 as well")
+    parser.add_argument(
+        "--clips", type=int, default=CLIPS, help="of a run; another, another folder"
+    )
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where everything is kept")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     options = parser.parse_args()
@@ -56,11 +59,13 @@ def main() -> int:
     start = time.monotonic()
     data = prepare(options.folder)
     runs_dir = options.folder / "runs"
-    for run in train_all(runs_of(methods, runs_dir), data.shards, jobs=options.jobs):
+    for run in train_all(
+        runs_of(methods, runs_dir, num_clips=options.clips), data.shards, jobs=options.jobs
+    ):
         print(f"{(time.monotonic() - start) / 60:5.1f} min  trained {run.run_dir.name}", flush=True)
     measured = measure_all([RANDOM, DINO, DORA, *methods[2:]], data, options.folder, options.jobs)
     print(f"{(time.monotonic() - start) / 60:5.1f} min  all measured", flush=True)
-    write_table(measured, what=data.what, num_clips=CLIPS)
+    write_table(measured, what=data.what, num_clips=options.clips)
     write_figure(measured, {name: _metrics(runs_dir / f"{name}-0") for name in ("dino", "dora")})
     return publish_rows("learning", learning_rows(measured))
 

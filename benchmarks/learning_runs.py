@@ -12,11 +12,10 @@ SEEDS = (0, 1, 2)
 CLIPS, CLIPS_PER_STEP = 2240, 4
 
 RECIPE = (
-    f"optim.steps={CLIPS // CLIPS_PER_STEP}",
     "optim.precision=bfloat16",
     "loss.teacher_temp=0.04",
     "loss.warmup_teacher_temp=0.04",
-    f"checkpoint.every_steps={CLIPS // CLIPS_PER_STEP // 4}",
+    "checkpoint.every_steps=140",
     "checkpoint.keep_last=1",
 )
 """Over the preset `demo`: a recipe for short runs, not the paper's."""
@@ -73,12 +72,15 @@ class TrainingRun:
     method: Method
     seed: int
     run_dir: Path
+    num_clips: int = CLIPS
 
 
-def runs_of(methods: Sequence[Method], folder: Path) -> list[TrainingRun]:
+def runs_of(
+    methods: Sequence[Method], folder: Path, *, num_clips: int = CLIPS
+) -> list[TrainingRun]:
     """Return the runs of the methods that are trained, a seed of all of them after another."""
     return [
-        TrainingRun(method, seed, folder / f"{method.name}-{seed}")
+        TrainingRun(method, seed, folder / f"{method.name}-{seed}", num_clips)
         for seed in SEEDS
         for method in methods
         if method.overrides is not None and seed in method.seeds
@@ -106,7 +108,8 @@ def command(run: TrainingRun, shards: Path) -> list[str]:
     """Return the command that trains a run."""
     words = [sys.executable, "-m", "training.pretrain", str(shards)]
     words += ["--run-dir", str(run.run_dir), "--preset", "demo"]
-    for override in (*RECIPE, f"seed={run.seed}", *(run.method.overrides or ())):
+    steps = f"optim.steps={run.num_clips // CLIPS_PER_STEP}"
+    for override in (*RECIPE, steps, f"seed={run.seed}", *(run.method.overrides or ())):
         words += ["--set", override]
     return words
 
