@@ -1,15 +1,20 @@
 """The ablations of the paper's Table 2 and the two methods, each a short run by --set alone."""
 
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from tests.training.shard_set import TINY, write_shard_set
-from training.checkpoint import checkpoint_dir
+from training.checkpoint import checkpoint_dir, load_network
 from training.distributed import World
 from training.metrics import read_metrics
 from training.presets import resolve_config
 from training.pretrain import pretrain
 from wtours.errors import UsageError
+from wtours.fsio import sha256_file
 
 WORLD = World(0, 1, 0, torch.device("cpu"))
 pytestmark = pytest.mark.medium
@@ -40,8 +45,9 @@ def plain(shards, tmp_path_factory):
     [
         ["tracking.num_objects=1"],
         ["tracking.num_objects=2"],
-        ["tracking.num_objects=6", "model.num_heads=6"],
+        *([f"tracking.num_objects={k}", "model.num_heads=6"] for k in (3, 4, 5, 6)),
         ["tracking.num_heads=16", "tracking.num_objects=16"],
+        ["model.embed_dim=96", "tracking.num_heads=32", "tracking.num_objects=32"],
         ["tracking.sinkhorn=false"],
         ["tracking.mask=random_blocks"],
         ["tracking.mask=random_blocks", "data.global_crops=2", "tracking.num_objects=5"],
@@ -56,6 +62,52 @@ def test_a_setting_of_an_ablation_trains_and_is_not_the_default(shards, plain, t
     assert [line["step"] for line in lines] == [1, 2]
     assert lines[1]["loss"] != plain[1]["loss"]
     assert lines[0]["gradient_norm"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "patch", "registers"),
+    [
+        ("vit_small_patch8_224", 8, 0),
+        ("vit_tiny_patch16_224", 16, 0),
+        ("vit_base_patch16_224", 16, 0),
+        ("vit_large_patch16_224", 16, 0),
+        ("vit_small_patch14_dinov2", 14, 0),  # layer scale
+        ("vit_large_patch14_reg4_dinov2", 14, 4),
+        ("vit_giant_patch14_reg4_dinov2", 14, 4),  # a gated MLP
+        ("vit_base_patch32_clip_224", 32, 0),  # a norm before the first block
+    ],
+)
+def test_a_vit_of_timm_takes_a_step_with_its_own_patches(shards, tmp_path, name, patch, registers):
+    overrides = [
+        *("optim.steps=1", f"model.backbone={name}", "model.patch_size=null"),
+        *("data.frame_crop_pixels=96", f"data.global_crop_pixels={2 * patch}"),
+        f"data.local_crop_pixels={patch}",
+    ]
+    (line,) = train(shards, tmp_path / "run", *overrides)
+    assert 0 < line["mask_coverage"] < 1  # objects are found in 4 patches
+    assert line["gradient_norm"] > 0
+    _, network = load_network(checkpoint_dir(tmp_path / "run", 1))
+    assert network.backbone.patch_embed.patch_size == (patch, patch)
+    assert network.backbone.num_prefix_tokens == 1 + registers
+
+
+def test_clips_over_cuts_are_trained_on_only_where_they_are_wanted(tmp_path):
+    """Table 7b: a cut after the twelfth of 24 frames, 3 frames a clip."""
+    shards = write_shard_set(tmp_path / "shards")
+    table = pq.read_table(shards / "index.parquet")
+    cut = pa.array([0] * 12 + [1] * 12, table.schema.field("shot").type)
+    column = table.schema.get_field_index("shot")
+    pq.write_table(table.set_column(column, "shot", cut), shards / "index.parquet")
+    facts = json.loads((shards / "dataset.json").read_text())
+    facts["index"]["bytes"] = (shards / "index.parquet").stat().st_size
+    facts["index"]["sha256"] = sha256_file(shards / "index.parquet")
+    (shards / "dataset.json").write_text(json.dumps(facts))
+    epochs = {}
+    for wanted in ("false", "true"):
+        overrides = [f"data.across_cuts={wanted}", "optim.steps=null", "optim.epochs=1"]
+        run = tmp_path / wanted
+        epochs[wanted] = len(train(shards, run, *overrides, "optim.global_batch_size=2"))
+    assert epochs == {"false": 10, "true": 11}  # of 2 x 10 and of 22 clips, 2 a step
 
 
 def test_the_preset_dino_sees_all_of_its_views(shards, tmp_path):

@@ -42,6 +42,21 @@ def test_marginals_of_the_paper_are_those_of_a_joint_probability():
     torch.testing.assert_close(plan.sum(1), torch.full((1, 3), 1 / 3), rtol=1e-5, atol=0)
 
 
+@pytest.mark.medium
+@pytest.mark.parametrize("epsilon", [0.05, 0.5])
+def test_assignment_converges_to_the_plan_of_python_optimal_transport(epsilon):
+    logits = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    plan = assignment(logits[None], epsilon=epsilon, iterations=2000, marginals="paper")[0]
+    cost = -logits.double().numpy()  # what is similar is near
+    ot = pytest.importorskip("ot")
+    expected = ot.bregman.sinkhorn_log(
+        np.full(60, 1 / 60), np.full(3, 1 / 3), cost, epsilon, numItermax=20_000, stopThr=1e-12
+    )
+    np.testing.assert_allclose(plan.numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(plan.sum(0), 1 / 3, rtol=1e-5)
+    np.testing.assert_allclose(plan.sum(1), 1 / 60, rtol=1e-5)
+
+
 def test_symmetric_two_by_two_is_worked_by_hand():
     # exp of [[a, 0], [0, a]] / eps has equal column sums: one pair of steps gives the logistic.
     plan = assignment(torch.tensor([[[0.1, 0.0], [0.0, 0.1]]]), epsilon=0.05, iterations=1)
