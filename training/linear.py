@@ -2,9 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -14,66 +12,27 @@ from torch import Tensor
 from training.backbones import Backbone
 from training.distributed import World, barrier
 from training.evaluate import describe_images
-from training.features import normalised, resize_for
+from training.features import normalised
 from training.fingerprint import fingerprint_images
 from training.image_batches import Epoch, ImageCrops, crop_batches
 from training.images import LabelledImages, open_images, require_known_classes
-from training.linear_heads import INITIAL_STD, MOMENTUM, LinearHeads
+from training.linear_heads import LinearHeads
+from training.linear_protocol import (
+    History,
+    LinearSettings,
+    describe_protocol,
+    notes_on,
+    read_out,
+    summarise,
+)
 from training.randomness import torch_generator
 from training.results import Published, publish, result_path
 from training.vit import encode_blocks
-from wtours.errors import CheckpointError, UsageError
+from wtours.errors import CheckpointError
 from wtours.fsio import write_bytes
 from wtours.progress import Progress, no_progress
 
-DINO_RATE, DORA_RATE = 0.001, 0.01
-SWEEP = (DINO_RATE, 0.003, DORA_RATE, 0.03, 0.1)
-"""Learning rates for 256 images: DINO's (which the paper follows), released DoRA's, and more."""
 _IMAGES_AT_ONCE = 128
-_WIDE = 768
-
-
-@dataclass(frozen=True)
-class LinearSettings:
-    """How the classifiers are trained; the defaults are the paper's.
-
-    Attributes:
-        epochs: Passes over the training images.
-        batch_size: Images of a step, over all processes.
-        rates: Learning rates for 256 images, one classifier each; a step uses rate x batch / 256.
-        seed: Of the first weights, the order and the crops.
-        num_workers: Processes that decode, for each process that trains.
-    """
-
-    epochs: int = 100
-    batch_size: int = 1024
-    rates: tuple[float, ...] = SWEEP
-    seed: int = 0
-    num_workers: int = 4
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or self.num_workers < 0:
-            raise UsageError(
-                f"epochs ({self.epochs}) and batch size ({self.batch_size}) must be >= 1"
-            )
-        if not self.rates or min(self.rates) <= 0 or len(set(self.rates)) < len(self.rates):
-            raise UsageError(
-                f"learning rates ({', '.join(map(str, self.rates))}) must be different, each > 0"
-            )
-
-
-@dataclass
-class History:
-    """Accuracy after each epoch, for each head: top-1 and top-5 in percent."""
-
-    top1: list[list[float]] = field(default_factory=list)
-    top5: list[list[float]] = field(default_factory=list)
-    loss: list[list[float]] = field(default_factory=list)
-
-    @property
-    def epochs_done(self) -> int:
-        """Return how many epochs were trained and measured."""
-        return len(self.top1)
 
 
 def evaluate_linear(
@@ -111,7 +70,7 @@ def evaluate_linear(
         name: describe_images(images, fingerprint_images(images, world, on_progress))
         for name, images in (("train", train_images), ("val", val_images))
     }
-    protocol = _protocol(backbone, settings)
+    protocol = describe_protocol(backbone, settings)
     task = _Task(backbone.to(world.device), train_images.classes, settings, world, on_progress)
     state_path = result_path(backbone, "linear", data, [protocol]).with_suffix(".safetensors")
 
@@ -136,8 +95,8 @@ def evaluate_linear(
         "linear",
         protocol=protocol,
         data=data,
-        results=_results(settings, history),
-        notes=_notes(data),
+        results=summarise(settings, history),
+        notes=notes_on(data),
         identity=[protocol],
         packages=("torchvision",),
     )
@@ -253,18 +212,6 @@ class _Task:
             yield features, labels.to(device)
 
 
-def read_out(backbone: Backbone) -> tuple[tuple[int, ...], bool]:
-    """Return the blocks whose CLS tokens are read, counted from 1, and whether patches are too.
-
-    DINO's choice by the network's size: four blocks up to ViT-S; from ViT-B on the last block and
-    the mean of its patch tokens.
-    """
-    depth = len(backbone.network.blocks)
-    wide = backbone.network.embed_dim >= _WIDE
-    num_blocks = 1 if wide else min(4, depth)
-    return tuple(range(depth - num_blocks + 1, depth + 1)), wide
-
-
 def _resume(path: Path, heads: LinearHeads) -> History:
     if not path.is_file():
         return History()
@@ -277,59 +224,3 @@ def _resume(path: Path, heads: LinearHeads) -> History:
             f"{path} cannot be gone on from ({type(error).__name__}); remove it to start anew"
         ) from error
     return history
-
-
-def _protocol(backbone: Backbone, settings: LinearSettings) -> dict[str, Any]:
-    blocks, patch_average = read_out(backbone)
-    return {
-        "features": "CLS tokens after blocks, each through the final norm, concatenated"
-        + ("; the mean of the last block's patch tokens" if patch_average else ""),
-        "blocks": list(blocks),
-        "crop_pixels": backbone.crop_pixels,
-        "train_crop": "RandomResizedCrop, area 0.08 to 1, bilinear; horizontal flip",
-        "val_crop": "short side resized, bicubic with antialias; centre",
-        "val_resize_pixels": resize_for(backbone.crop_pixels),
-        "mean": backbone.normalisation.mean,
-        "std": backbone.normalisation.std,
-        "precision": "float32",
-        "optimizer": "SGD",
-        "momentum": MOMENTUM,
-        "weight_decay": 0,
-        "initial_weights": f"N(0, {INITIAL_STD})",
-        "schedule": "cosine to 0, a step an epoch",
-        "epochs": settings.epochs,
-        "batch_size": settings.batch_size,
-        "learning_rates_for_256": list(settings.rates),
-        "seed": settings.seed,
-    }
-
-
-def _results(settings: LinearSettings, history: History) -> dict[str, Any]:
-    heads = []
-    for column, rate in enumerate(settings.rates):
-        top1 = [row[column] for row in history.top1]
-        best = max(range(len(top1)), key=top1.__getitem__)
-        heads.append(
-            {
-                "learning_rate_for_256": rate,
-                "learning_rate": rate * settings.batch_size / 256,
-                "best_epoch": best + 1,
-                "best_top1_percent": top1[best],
-                "best_top5_percent": history.top5[best][column],
-                "last_top1_percent": top1[-1],
-                "last_top5_percent": history.top5[-1][column],
-                "last_loss": history.loss[-1][column],
-                "top1_percent_by_epoch": top1,
-            }
-        )
-    return {"heads": heads}
-
-
-def _notes(data: dict[str, dict[str, Any]]) -> list[str]:
-    notes = [
-        "the best epoch (DINO reports it) and the best learning rate are chosen on the validation "
-        "images; the last epoch is not"
-    ]
-    if data["train"]["fingerprint"] == data["val"]["fingerprint"]:
-        notes.append("the training and validation images are the same")
-    return notes

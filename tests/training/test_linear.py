@@ -19,7 +19,8 @@ from training.backbones import Backbone, Normalisation, open_backbone
 from training.fingerprint import fingerprint_images
 from training.image_batches import Epoch, ImageCrops
 from training.images import open_images
-from training.linear import LinearSettings, evaluate_linear, linear_features, read_out
+from training.linear import evaluate_linear, linear_features
+from training.linear_protocol import LinearSettings, read_out
 from training.randomness import derived_seed
 from training.vit import create_vit
 from wtours.errors import ImageDataError, UsageError

@@ -113,7 +113,8 @@ def eval_linear(
     require_torch("evaluation")
     from training.backbones import open_backbone
     from training.distributed import joined_world
-    from training.linear import SWEEP, LinearSettings, evaluate_linear
+    from training.linear import evaluate_linear
+    from training.linear_protocol import SWEEP, LinearSettings
 
     settings = LinearSettings(
         epochs=epochs,
