@@ -43,7 +43,7 @@ format: $(INSTALLED) ## Rewrite: ruff's format and its safe fixes
 	$(BIN)/python -m ruff format .
 	$(BIN)/python -m ruff check --fix .
 
-bench: $(INSTALLED) ## All benchmarks; each prints a table and writes benchmarks/out/NAME.json
+bench: $(INSTALLED) ## All benchmarks (bench-learning alone takes up to an hour); each prints a table and writes benchmarks/out/NAME.json
 	@for file in benchmarks/bench_*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 bench-%: $(INSTALLED) ## One benchmark, for example make bench-render
