@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wtours import console
-from wtours.commands.options import ROOT, AsJson, Root, named_or_folder, require_torch
+from wtours.commands.options import (
+    ROOT,
+    AsJson,
+    Root,
+    named_or_folder,
+    require_scipy,
+    require_torch,
+)
 from wtours.layout import Layout
 from wtours.progress import no_progress
 
@@ -170,6 +177,7 @@ def eval_discover(
     Example: wtours eval discover default --voc VOCdevkit/VOC2012 --pictures found
     """
     require_torch("evaluation")
+    require_scipy("discovery")
     from training.backbones import open_backbone
     from training.discover import evaluate_discover
 
@@ -216,6 +224,7 @@ def eval_vos(
     Example: wtours eval vos default --davis DAVIS
     """
     require_torch("evaluation")
+    require_scipy("video object segmentation")
     from training.backbones import open_backbone
     from training.vos import evaluate_vos
 

@@ -65,3 +65,9 @@ def require_torch(purpose: str) -> None:
     for package in ("torch", "timm", "safetensors"):
         if find_spec(package) is None:
             raise MissingPackageError(package, "train", purpose)
+
+
+def require_scipy(purpose: str) -> None:
+    """Refuse in the same way if scipy, of the extra `eval`, is not there."""
+    if find_spec("scipy") is None:
+        raise MissingPackageError("scipy", "eval", purpose)
