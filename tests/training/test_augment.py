@@ -3,7 +3,12 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision.transforms.functional as TF
+from PIL import Image
+from scipy.stats import ks_2samp
+from torch.utils.data import default_collate
+from torchvision import transforms
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from training import photometric
@@ -224,3 +229,50 @@ def test_draws_are_named_tuples_of_the_same_leading_shape():
     draws = draw_colour(numpy_generator(0, "x"), (2, 3), AugmentConfig(), 0.1)
     assert isinstance(draws, ColourDraws)
     assert {tuple(part.shape[:2]) for part in draws} == {(2, 3)}
+
+
+def summaries(images):
+    """What a crop looks like: brightness, colourfulness, contrast and sharpness, (n, 4)."""
+    grey = images.mean(1)
+    colour = (images.amax(1) - images.amin(1)).mean((1, 2))
+    sharp = grey.diff(dim=1).abs().mean((1, 2)) + grey.diff(dim=2).abs().mean((1, 2))
+    found = torch.stack([grey.mean((1, 2)), colour, grey.std((1, 2)), sharp], dim=1)
+    return found.numpy().round(3)  # a grey image has no colour, but for rounding
+
+
+@pytest.mark.medium
+def test_local_crops_look_as_those_of_the_pil_pipeline():
+    """600 crops of one picture by torchvision on PIL images, as the released code; 600 of ours."""
+    coarse = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(5))
+    picture = (F.interpolate(coarse, (120, 120), mode="bicubic").clamp(0, 1) * 255).byte()
+    data = DataConfig(clip_length=10, local_crops=6, frame_crop_pixels=120, local_crop_pixels=32)
+    generator = np.random.default_rng(0)
+    draws = default_collate([draw_views(generator, data, AugmentConfig()) for _ in range(10)])
+    frames = picture[:, None].expand(10, 10, -1, -1, -1)
+    ours = make_local(frames, draws, pixels=32).flatten(0, 2)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    jitter = transforms.ColorJitter(0.4, 0.4, 0.2, 0.1)
+    pipeline = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(
+                32, scale=(0.05, 0.4), interpolation=transforms.InterpolationMode.BICUBIC
+            ),
+            transforms.RandomApply([jitter], p=0.8),
+            transforms.RandomGrayscale(0.2),
+            transforms.RandomApply([transforms.GaussianBlur(13, (0.1, 2.0))], p=0.5),
+            transforms.ToTensor(),
+        ]
+    )
+    torch.manual_seed(1)
+    pil = Image.fromarray(picture[0].permute(1, 2, 0).numpy())
+    theirs = torch.stack([pipeline(pil) for _ in range(600)])
+    found, expected = summaries(ours * std + mean), summaries(theirs)
+    for number in range(4):
+        assert ks_2samp(found[:, number], expected[:, number]).pvalue > 1e-3
+    unblurred = draws._replace(
+        local_colour=draws.local_colour._replace(
+            blur_sigma=torch.zeros_like(draws.local_colour.blur_sigma)
+        )
+    )
+    other = summaries(make_local(frames, unblurred, pixels=32).flatten(0, 2) * std + mean)
+    assert ks_2samp(other[:, 3], expected[:, 3]).pvalue < 1e-3  # the test can fail
