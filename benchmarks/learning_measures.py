@@ -49,10 +49,16 @@ def main() -> int:
 def measure(name: str, data: BenchData) -> dict[str, Any]:
     """Return everything that is measured of a backbone, percentages but for the masks' IoU."""
     backbone = open_backbone(name, Path)
-    segment = evaluate_segmentation(
+    # As `wtours eval segment` does it, and on frames as small as the crops of the training.
+    segment = evaluate_segmentation(backbone, data.segmentation).content
+    small = evaluate_segmentation(
         backbone, data.segmentation, short_side=backbone.crop_pixels
     ).content
-    results = {"segment": segment["results"], "checkpoint": segment["checkpoint"]}
+    results = {
+        "segment": segment["results"],
+        "segment_small": small["results"],
+        "checkpoint": segment["checkpoint"],
+    }
     if data.cifar is not None:
         knn = evaluate_knn(backbone, f"{data.cifar}:train", f"{data.cifar}:val").content
         results["cifar_knn"] = {

@@ -17,6 +17,11 @@ _COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], float | None]], ...] = (
     ("pixel accuracy", lambda of: of["segment"]["linear"]["pixel_accuracy_percent"]),
     ("mIoU with position", lambda of: of["segment"]["linear_with_position"]["mean_iou_percent"]),
     ("mIoU, dense k-NN", lambda of: of["segment"]["dense_knn"]["mean_iou_percent"]),
+    ("mIoU, short side 96", lambda of: of["segment_small"]["linear"]["mean_iou_percent"]),
+    (
+        "pixel accuracy, short side 96",
+        lambda of: of["segment_small"]["linear"]["pixel_accuracy_percent"],
+    ),
     ("CIFAR k-NN, k = 20", lambda of: of.get("cifar_knn", {}).get("20")),
     ("mask to instance, IoU", lambda of: of["masks"]["instance_iou"]),
     ("mask overlap, IoU", lambda of: of["masks"]["overlap"]),

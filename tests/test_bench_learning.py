@@ -28,6 +28,7 @@ def of_seed(iou, accuracy, local=6.8, mean=6.93, overlap=0.9):
     readouts = ("linear", "linear_with_position", "position_alone", "dense_knn")
     return {
         "segment": dict.fromkeys(readouts, score),
+        "segment_small": {"linear": score},
         "masks": {"instance_iou": 0.04, "whole_frame_iou": 0.06, "overlap": overlap},
         "training": {"loss_local": local, "teacher_mean_entropy": mean},
     }
