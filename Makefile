@@ -28,7 +28,7 @@ demo: $(INSTALLED)  ## The whole road on two rendered walks, offline, in minutes
 test: $(INSTALLED)  ## All tests but the soak: no GPU, no internet, at most 15 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
 
-test-fast: $(INSTALLED) ## The inner loop: a minute and a half on 2 cores
+test-fast: $(INSTALLED) ## The inner loop: under a minute on 2 cores
 	$(BIN)/python -m pytest -m "not medium and not slow and not gpu" $(PYTEST_ARGS)
 
 test-slow: $(INSTALLED) ## Soak, random kills, long video

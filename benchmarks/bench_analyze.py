@@ -1,7 +1,8 @@
 """How fast lightness and cuts are, against decoding alone and against the tools used today.
 
 Every row is a ratio of two runs made one after the other. CPU seconds say what the code costs,
-whatever else the machine does; wall-clock rows are judged on an idle machine only.
+whatever else the machine does; wall-clock rows are judged on an idle machine only. Today's tools
+decode on every core, so their wall clock is held against `--jobs` of as many.
 """
 
 import os
@@ -32,6 +33,8 @@ _SECONDS = 4
 """Of a clip: what is encoded once is repeated."""
 _LONG_SECONDS = 120
 """Of the clip that two processes share: starting them must not count."""
+_ROUNDS = 2
+"""Of a short clip, in turn with its peers: the best of each counts."""
 _IDLE_SHARE = 0.9
 
 
@@ -52,7 +55,7 @@ def main() -> int:
     for size in SIZES:
         for codec in ENCODERS:
             rows += _clip_rows(f"{size} {codec}", _clip(size, codec, _SECONDS))
-            print(*(f"{row.name}: {row.value:.2f}" for row in rows[-6:]), sep="\n", flush=True)
+            print(*(f"{row.name}: {row.value:.2f}" for row in rows[-4:]), sep="\n", flush=True)
     rows += _jobs_rows(_clip("1080p60", "H.264", _LONG_SECONDS))
     return publish_rows("analyze", rows)
 
@@ -83,24 +86,41 @@ def _share_of_cores() -> float:
 def _clip_rows(name: str, clip: Path) -> list[Row]:
     """Compare one clip's analysis in one process, on one decoding thread, with its peers."""
     share = _share_of_cores()
-    ours = _here(lambda: _analyze(clip, jobs=1, segment_seconds=60))
-    decode = _run([FFMPEG, "-v", "error", "-threads", "1", "-i", str(clip), "-f", "null", "-"])
+    rounds = [
+        (
+            _here(lambda: _analyze(clip, jobs=1, segment_seconds=60)),
+            _run([FFMPEG, "-v", "error", "-threads", "1", "-i", str(clip), "-f", "null", "-"]),
+            *_todays_tools(clip),
+        )
+        for _ in range(_ROUNDS)
+    ]
+    ours, decode, cuts, light = (_best(costs) for costs in zip(*rounds, strict=True))
+    what = "rate, of ffmpeg -threads 1 -f null"
+    return [
+        _row(f"{name}: {what}, CPU", decode.cpu / ours.cpu, 0.45, share=1.0),
+        _row(f"{name}: {what}, wall", decode.wall / ours.wall, 0.45, share=share),
+        _row(
+            f"{name}: rate, of scenedetect then signalstats, CPU",
+            (cuts.cpu + light.cpu) / ours.cpu,
+            3.0,
+            share=1.0,
+        ),
+        _row(f"{name}: rate, of scenedetect alone, CPU", cuts.cpu / ours.cpu, 1.0, share=1.0),
+    ]
+
+
+def _todays_tools(clip: Path) -> tuple[Cost, Cost]:
+    """Return what scenedetect and ffmpeg's signalstats take, each on as many cores as it likes."""
     scenedetect = [sys.executable, "-m", "scenedetect", "-q", "-b", "pyav"]
     cuts = _less(
         _run([*scenedetect, "-i", str(clip), "detect-adaptive"]), _run([*scenedetect, "version"])
     )
     light = _run([FFMPEG, "-v", "error", "-i", str(clip), "-vf", "signalstats", "-f", "null", "-"])
-    both = Cost(cuts.wall + light.wall, cuts.cpu + light.cpu)
-    rows = []
-    for what, peer, goal in (
-        ("rate, of ffmpeg -threads 1 -f null", decode, 0.45),
-        ("rate, of scenedetect then signalstats", both, 3.0),
-        ("rate, of scenedetect alone", cuts, 1.0),
-    ):
-        ratio = peer.cpu / ours.cpu
-        rows.append(_row(f"{name}: {what}, CPU", ratio, goal, share=1.0))
-        rows.append(_row(f"{name}: {what}, wall", peer.wall / ours.wall, goal, share=share))
-    return rows
+    return cuts, light
+
+
+def _best(costs: Sequence[Cost]) -> Cost:
+    return Cost(min(cost.wall for cost in costs), min(cost.cpu for cost in costs))
 
 
 def _less(cost: Cost, start: Cost) -> Cost:
@@ -112,11 +132,24 @@ def _jobs_rows(clip: Path) -> list[Row]:
     share = _share_of_cores()
     one = _here(lambda: _analyze(clip, jobs=1, segment_seconds=10))
     two = _here(lambda: _analyze(clip, jobs=2, segment_seconds=10))
-    name = "1080p60 H.264: --jobs 2, of --jobs 1"
+    cuts, light = _todays_tools(clip)
+    name = "1080p60 H.264: --jobs 2, of"
     share = min(share, _share_of_cores())
     return [
-        _row(f"{name}, twice by CPU: two free cores", 2 * one.cpu / two.cpu, 1.6, share=1.0),
-        _row(f"{name}, wall", one.wall / two.wall, 1.6, share=share),
+        _row(
+            f"{name} --jobs 1, twice by CPU: two free cores",
+            2 * one.cpu / two.cpu,
+            1.6,
+            share=1.0,
+        ),
+        _row(f"{name} --jobs 1, wall", one.wall / two.wall, 1.6, share=share),
+        _row(
+            f"{name} scenedetect then signalstats, wall",
+            (cuts.wall + light.wall) / two.wall,
+            3.0,
+            share=share,
+        ),
+        _row(f"{name} scenedetect alone, wall", cuts.wall / two.wall, 1.0, share=share),
     ]
 
 
