@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -21,8 +23,8 @@ from training.segment_features import network_size
 from training.segment_images import VOID, LabelledPixels, open_labelled_pixels
 from training.segment_scores import SegmentationScore, confusion_matrix, segmentation_score
 from training.upernet import AUXILIARY_WEIGHT, UperNet
-from wtours.errors import TrainingError
-from wtours.fsio import atomic_path, digest
+from wtours.errors import CheckpointError, TrainingError
+from wtours.fsio import digest, write_bytes
 from wtours.progress import Progress, no_progress
 
 
@@ -84,12 +86,13 @@ def finetune_segmentation(
     Raises:
         ImageDataError: images or labels that are missing, unreadable or out of range.
         TrainingError: the loss is not finite.
+        CheckpointError: the state that a stopped run left cannot be read.
     """
     train_images, test_images = open_labelled_pixels(data)
     device = device or best_device()
     described = {"train": train_images.describe(), "test": test_images.describe()}
     facts = [backbone.description["sha256"], described["train"]["fingerprint"], asdict(settings)]
-    state = backbone.folder / "eval" / f"upernet-{digest(facts)}.pt"
+    state = backbone.folder / "eval" / f"upernet-{digest(facts)}.safetensors"
     model = _train(backbone, train_images, settings, state, device, on_progress)
     score = score_upernet(model, backbone, test_images, settings, device, on_progress)
     result = publish(
@@ -144,22 +147,48 @@ def _train(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if (step + 1) % settings.save_every_steps == 0:
-            content = {"step": step + 1, "model": model.state_dict()}
-            with atomic_path(state) as temp:
-                torch.save(content | {"optimizer": optimizer.state_dict()}, temp)
+            _keep(state, step + 1, model, optimizer)
         on_progress("UperNet, steps", step + 1, settings.steps)
     backbone.network.requires_grad_(False)
     return model.eval()
+
+
+def _keep(state: Path, step: int, model: UperNet, optimizer: torch.optim.Optimizer) -> None:
+    """Publish what a stopped run goes on from: model.*, optimizer.<parameter>.<moment>, a step."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for moment, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{name}.{moment}"] = value
+    on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_bytes(state, save(on_cpu, metadata={"step": str(step)}))
 
 
 def _restore(state: Path, model: UperNet, optimizer: torch.optim.Optimizer) -> int:
     """Set the model and the optimiser to a state that was kept; return the steps done."""
     if not state.exists():
         return 0
-    content = torch.load(state, map_location="cpu", weights_only=True)
-    model.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
-    return int(content["step"])
+    try:
+        with safe_open(state, "pt") as file:
+            step = int(file.metadata()["step"])
+        tensors = load_file(state)
+        model.load_state_dict(
+            {
+                name.removeprefix("model."): value
+                for name, value in tensors.items()
+                if name.startswith("model.")
+            }
+        )
+        for name, parameter in model.named_parameters():
+            for moment in ("exp_avg", "exp_avg_sq", "step"):
+                value = tensors.get(f"optimizer.{name}.{moment}")
+                if value is not None:  # AdamW keeps its count on the CPU
+                    device = "cpu" if moment == "step" else parameter.device
+                    optimizer.state[parameter][moment] = value.to(device)
+    except Exception as error:
+        raise CheckpointError(
+            f"{state} cannot be gone on from ({type(error).__name__}); remove it to start anew"
+        ) from error
+    return step
 
 
 def draw_batch(

@@ -15,6 +15,7 @@ from training.segment_images import VOID, open_labelled_pixels
 from training.upernet import UperNet, pyramid_blocks
 from training.vit import build_backbone, encode_blocks
 from wtours.cli import app
+from wtours.errors import CheckpointError
 
 pytestmark = pytest.mark.medium  # imports transformers and trains: left out of the inner loop
 
@@ -97,7 +98,7 @@ def test_a_few_steps_learn_the_stripes_and_are_published(tmp_path, data):
     assert result.path.name.startswith("upernet-step-00000120-")
     assert result.content["protocol"]["lr"] == 2e-3
     assert not torch.equal(before, backbone.network.blocks[0].attn.qkv.weight)
-    assert not list(result.path.parent.glob("*.pt"))
+    assert not list(result.path.parent.glob("*.safetensors"))
 
 
 def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path, data):
@@ -115,7 +116,12 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path, data):
         finetune_segmentation(
             opened(tmp_path / "run"), data, settings, device=CPU, on_progress=stop
         )
-    assert list((tmp_path / "run/eval").glob("upernet-*.pt"))
+    (kept,) = (tmp_path / "run/eval").glob("upernet-*.safetensors")
+    whole_state = kept.read_bytes()
+    kept.write_bytes(whole_state[:100])
+    with pytest.raises(CheckpointError, match=r"cannot be gone on from .*; remove it"):
+        finetune_segmentation(opened(tmp_path / "run"), data, settings, device=CPU)
+    kept.write_bytes(whole_state)
     steps = []
     resumed = finetune_segmentation(
         opened(tmp_path / "run"),
