@@ -15,7 +15,7 @@ from wtours.synthetic import WalkSpec, render_walk
 
 CACHE = Path(tempfile.gettempdir()) / "wtours-bench"
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
-ROUND_SECONDS = 20
+ROUND_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def source_video(source: Source, seconds: int) -> Path:
         once = source_video(source, ROUND_SECONDS)
         stream = ffmpeg.input(str(once), stream_loop=-1)
         return _written(stream, path, t=seconds, c="copy")
-    print(f"making {path}, once; a second of 4K takes ten …", file=sys.stderr)
+    print(f"making {path}, once; a second of 4K takes eight …", file=sys.stderr)
     CACHE.mkdir(exist_ok=True)
     walk = CACHE / f"walk-{seconds}s.mp4"
     if not walk.exists():
