@@ -176,7 +176,7 @@ def _protocol(backbone: Backbone, method: Method) -> dict[str, Any]:
         "mean": backbone.normalisation.mean,
         "std": backbone.normalisation.std,
         "precision": "float32",
-        "ground_truth_boxes": "minus 1; difficult and truncated ones are kept",
+        "ground_truth_boxes": "left and top minus 1; difficult and truncated ones are kept",
         "hit": f"IoU >= {HIT_IOU} with any box of the image",
         "jaccard": "of the mask with all objects together, without void pixels; mean over images",
     }

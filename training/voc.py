@@ -21,6 +21,7 @@ from wtours.errors import ImageDataError
 VOID = 255
 """Value of the pixels along the outlines, which belong to nothing."""
 _MASKS = ("SegmentationObject", "SegmentationClass")
+_SIDES = {"xmin": 1, "ymin": 1, "xmax": 0, "ymax": 0}
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,9 @@ class VocImage:
     Attributes:
         name: Without the suffix.
         image: RGB.
-        boxes: (G, 4) float64, left, top, right, bottom of each object; the file's numbers minus 1,
-            because they count from 1. Difficult and truncated objects are kept.
+        boxes: (G, 4) float64, left, top, right, bottom of each object, ends exclusive. The file's
+            count from 1 and name the last pixel, so 1 is taken from left and top alone (as in LOST
+            and detectron2). Difficult and truncated objects are kept.
         objects: (H, W) bool, pixels of any object; None: the image has no mask.
         void: (H, W) bool, pixels that count neither way; None: the image has no mask.
         files: Name and content of every file that was read.
@@ -149,7 +151,7 @@ def read_indices(path: Path) -> NDArray[np.uint8]:
 def _boxes(xml: bytes, what: str) -> NDArray[np.float64]:
     try:
         found = [
-            [float(box.findtext(side, "")) - 1 for side in ("xmin", "ymin", "xmax", "ymax")]
+            [float(box.findtext(side, "")) - shift for side, shift in _SIDES.items()]
             for box in ET.fromstring(xml).iterfind("object/bndbox")
         ]
     except (ET.ParseError, ValueError) as error:

@@ -25,11 +25,14 @@ def picture(red_boxes, width=48, height=32):
 
 
 def annotation(boxes):
-    """The boxes end-exclusive and counted from 0; the file counts from 1."""
+    """The boxes end-exclusive and counted from 0; the file counts from 1 to the last pixel."""
     tag = "<object><name>thing</name><difficult>1</difficult><bndbox>{}</bndbox></object>"
     sides = ("xmin", "ymin", "xmax", "ymax")
     inner = [
-        "".join(f"<{side}>{value + 1}</{side}>" for side, value in zip(sides, box, strict=True))
+        "".join(
+            f"<{side}>{value + side.endswith('min')}</{side}>"
+            for side, value in zip(sides, box, strict=True)
+        )
         for box in boxes
     ]
     return f"<annotation>{''.join(tag.format(text) for text in inner)}</annotation>"
