@@ -1,6 +1,7 @@
 """A linear classifier on frozen features, as DINO trains it: the spine of `wtours eval linear`."""
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from wtours.errors import CheckpointError
 from wtours.fsio import write_bytes
 from wtours.progress import Progress, no_progress
 
+LOG = logging.getLogger(__name__)
 _IMAGES_AT_ONCE = 128
 
 
@@ -76,7 +78,8 @@ def evaluate_linear(
 
     val_features, val_labels = task.center_features(val_images)
     heads = task.new_heads(num_features=val_features.shape[1])
-    history = _resume(state_path, heads)
+    weights: str = backbone.description["sha256"]
+    history = _resume(state_path, heads, weights)
     for epoch in range(history.epochs_done, settings.epochs):
         loss = task.train_epoch(heads, train_images, epoch)
         hits = heads.hits(val_features, val_labels)
@@ -85,7 +88,7 @@ def evaluate_linear(
         history.top1.append(percent[:, 0].tolist())
         history.top5.append(percent[:, 1].tolist())
         if world.is_main:
-            header = {"history": json.dumps(vars(history))}
+            header = {"history": json.dumps(vars(history)), "weights": weights}
             write_bytes(state_path, save(heads.state(), header))
     barrier()
     if not world.is_main:
@@ -212,12 +215,20 @@ class _Task:
             yield features, labels.to(device)
 
 
-def _resume(path: Path, heads: LinearHeads) -> History:
+def _resume(path: Path, heads: LinearHeads, weights: str) -> History:
+    """Set the heads to what was kept of the same backbone weights (sha256); return their history.
+
+    A name can come to mean other weights: a run trained anew, another file of the same name.
+    """
     if not path.is_file():
         return History()
     try:
         with safe_open(path, "pt") as file:
-            history = History(**json.loads(file.metadata()["history"]))
+            header = file.metadata()
+        if header.get("weights") != weights:
+            LOG.warning("%s is of other weights of the backbone: starting anew", path)
+            return History()
+        history = History(**json.loads(header["history"]))
         heads.load_state(load_file(path))
     except Exception as error:
         raise CheckpointError(

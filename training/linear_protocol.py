@@ -1,5 +1,6 @@
 """What linear evaluation fixes and what it reports; `training.linear` does it."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,6 +102,7 @@ def summarise(settings: LinearSettings, history: History) -> dict[str, Any]:
     for column, rate in enumerate(settings.rates):
         top1 = [row[column] for row in history.top1]
         best = max(range(len(top1)), key=top1.__getitem__)
+        loss = history.loss[-1][column]
         heads.append(
             {
                 "learning_rate_for_256": rate,
@@ -110,7 +112,7 @@ def summarise(settings: LinearSettings, history: History) -> dict[str, Any]:
                 "best_top5_percent": history.top5[best][column],
                 "last_top1_percent": top1[-1],
                 "last_top5_percent": history.top5[-1][column],
-                "last_loss": history.loss[-1][column],
+                "last_loss": loss if math.isfinite(loss) else None,
                 "top1_percent_by_epoch": top1,
             }
         )

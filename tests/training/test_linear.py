@@ -200,6 +200,21 @@ def test_killed_after_an_epoch_it_goes_on_to_the_same_bytes(run, splits):
     assert (whole.read_bytes(), heads.read_bytes()) == expected
 
 
+def test_heads_of_other_weights_under_the_same_name_are_not_gone_on_from(run, splits, tmp_path):
+    evaluate(run, splits)
+    changed = tiny_config("model.depth=5", "seed=1")
+    alone = evaluate(make_run(tmp_path / "alone", changed), splits)
+    again = evaluate(make_run(run, changed), splits)
+    assert again.path.name == alone.path.name
+    assert again.content["results"] == alone.content["results"]
+
+
+def test_a_rate_that_diverges_is_published_beside_one_that_does_not(run, splits):
+    heads = evaluate(run, splits, rates=(1.0, 1e38)).content["results"]["heads"]
+    assert heads[0]["last_loss"] > 0
+    assert heads[1]["last_loss"] is None
+
+
 def test_a_damaged_checkpoint_is_refused_by_name(run, splits):
     heads = evaluate(run, splits).path.with_suffix(".safetensors")
     heads.write_bytes(heads.read_bytes()[:-100])
