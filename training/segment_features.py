@@ -58,8 +58,7 @@ class SplitTokens:
         self.short_side = short_side
         self.device = device
         self.view: View = "tokens"
-        self._cache: dict[int, PatchGrid] = {}
-        self._cached_bytes = 0
+        self._cache = _GridCache()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -72,7 +71,7 @@ class SplitTokens:
 
     def grid(self, number: int) -> PatchGrid:
         """Return the grid of an image."""
-        grid = self._cache.get(number) or self._compute(number)
+        grid = self._cache.grids.get(number) or self._compute(number)
         if self.view == "tokens":
             return grid
         parts = [position_features(*grid.tokens.shape[:2]).half()]
@@ -92,11 +91,22 @@ class SplitTokens:
         rows, columns, _ = tokens.shape
         shares = class_shares(labels, (rows, columns), num_classes=self.images.layout.num_classes)
         grid = PatchGrid(tokens, shares)
-        size = tokens.nbytes + shares.nbytes
-        if self._cached_bytes + size <= CACHE_BYTES:
-            self._cache[number] = grid
-            self._cached_bytes += size
+        self._cache.keep(number, grid)
         return grid
+
+
+class _GridCache:
+    """The grids of the first images that fit into `CACHE_BYTES`; all views of a split share it."""
+
+    def __init__(self) -> None:
+        self.grids: dict[int, PatchGrid] = {}
+        self._bytes = 0
+
+    def keep(self, number: int, grid: PatchGrid) -> None:
+        size = grid.tokens.nbytes + grid.shares.nbytes
+        if self._bytes + size <= CACHE_BYTES:
+            self.grids[number] = grid
+            self._bytes += size
 
 
 def network_size(width: int, height: int, *, short_side: int, patch: int) -> tuple[int, int]:

@@ -168,3 +168,17 @@ def test_what_does_not_fit_the_cache_is_computed_anew(splits, monkeypatch):
     assert all(torch.equal(a, b.tokens) for a, b in zip(kept, fresh.grids(), strict=True))
     assert fresh.grid(0) is not fresh.grid(0)
     assert train.grid(0) is train.grid(0)
+
+
+def test_all_views_of_a_split_keep_what_fits_the_cache_together(splits, monkeypatch):
+    train, _ = splits
+    grid = train.grid(0)
+    monkeypatch.setattr(
+        "training.segment_features.CACHE_BYTES", 2 * (grid.tokens.nbytes + grid.shares.nbytes)
+    )
+    fresh = SplitTokens(train.backbone, train.images, train.short_side, CPU)
+    for view in (fresh.seen_as("tokens_and_position"), fresh.seen_as("position"), fresh):
+        list(view.grids())
+
+    is_kept = [fresh.grid(number) is fresh.grid(number) for number in range(len(fresh))]
+    assert is_kept == [True, True, False]
