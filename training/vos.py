@@ -19,7 +19,7 @@ from training.davis_metrics import (
 from training.propagation import NORMALISATION, PropagationSettings, propagate
 from training.results import Published, publish
 from training.voc import FilesSeen
-from wtours.errors import ImageDataError
+from wtours.errors import ImageDataError, UsageError
 from wtours.fsio import atomic_path, remove
 from wtours.progress import Progress, no_progress
 
@@ -48,11 +48,14 @@ def evaluate_vos(
 
     Raises:
         ImageDataError: files that are missing, unreadable or not laid out as DAVIS's.
+        UsageError: `masks_dir` is where the true masks are.
     """
     settings = settings or PropagationSettings()
     sequences = list_sequences(davis, split)
     backbone.to(device or best_device())
     masks_dir = masks_dir or backbone.folder / "eval" / "vos-masks" / backbone.description["name"]
+    if masks_dir.resolve() == sequences[0].masks[0].parents[1].resolve():
+        raise UsageError(f"{masks_dir} holds the true masks of {davis}; choose another folder")
     objects: list[dict[str, Any]] = []
     seen = FilesSeen()
     for sequence in sequences:
@@ -90,7 +93,6 @@ def _measure(
     if num_objects == 0:
         raise ImageDataError(f"sequence {sequence.name} has no object in {sequence.masks[0]}")
     scores = np.zeros((2, num_objects, num_frames))
-    remove(masks_dir / sequence.name)
     with atomic_path(masks_dir / sequence.name) as temp:
         temp.mkdir()
         for number, found in enumerate(propagate(backbone, sequence, settings)):
@@ -103,6 +105,7 @@ def _measure(
                     )
                 scores[:, :, number] = _compare(found, truth, num_objects)
             on_progress(sequence.name, number + 1, num_frames)
+        remove(masks_dir / sequence.name)  # of an earlier evaluation; now there is a whole one
     measured = scores[:, :, 1:-1]  # as in the official evaluation
     return [
         {

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.training.red_seer import red_seer
 from training.propagation import PropagationSettings, carry, resized, working_size
 from training.vos import evaluate_vos
-from wtours.errors import ImageDataError
+from wtours.errors import ImageDataError, UsageError
 
 CPU = torch.device("cpu")
 SMALL = PropagationSettings(short_side=64)
@@ -145,6 +145,28 @@ def test_objects_of_all_sequences_count_alike(backbone, tmp_path):
     found = evaluate(backbone, davis).content["results"]
     assert found["j_mean_percent"] == pytest.approx(100 * (1 + 1 / 2) / 2)
     assert len(found["objects"]) == 2
+
+
+def test_masks_are_not_written_over_the_true_ones(backbone, tmp_path):
+    davis = write_video(tmp_path / "davis", "walk", MOVING)
+    with pytest.raises(UsageError, match="holds the true masks"):
+        evaluate(backbone, davis, masks_dir=davis / "JPEGImages/../Annotations/480p")
+    assert len(list((davis / "Annotations/480p/walk").iterdir())) == len(MOVING)
+
+
+def test_masks_of_an_earlier_evaluation_are_replaced_by_whole_ones_alone(backbone, tmp_path):
+    davis, masks = write_video(tmp_path / "davis", "walk", MOVING), tmp_path / "masks"
+    evaluate(backbone, davis, masks_dir=masks)
+    (masks / "walk" / "old.png").touch()
+    last_frame = davis / "JPEGImages/480p/walk/00004.jpg"
+    whole = last_frame.read_bytes()
+    last_frame.write_bytes(b"no picture")
+    with pytest.raises(ImageDataError):
+        evaluate(backbone, davis, masks_dir=masks)
+    assert len(list((masks / "walk").iterdir())) == len(MOVING) + 1
+    last_frame.write_bytes(whole)
+    evaluate(backbone, davis, masks_dir=masks)
+    assert len(list((masks / "walk").iterdir())) == len(MOVING)
 
 
 def test_what_is_missing_or_broken_is_one_line(backbone, tmp_path):
