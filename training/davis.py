@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.decoding import decode_rgb
-from training.voc import VOID, read_indices
+from training.decoding import decode_indices, decode_rgb
+from training.image_files import read_file
+from training.voc import VOID
 from wtours.errors import ImageDataError
 
 _RESOLUTION = "480p"
@@ -33,7 +34,7 @@ class Sequence:
             ImageDataError: it cannot be read.
         """
         path = self.frames[number]
-        return np.asarray(decode_rgb(path.read_bytes(), what=str(path)))
+        return np.asarray(decode_rgb(read_file(path), what=str(path)))
 
     def read_mask(self, number: int) -> NDArray[np.uint8]:
         """Return a frame's mask, (H, W): 0 is background, 1 and more are objects.
@@ -41,13 +42,14 @@ class Sequence:
         Raises:
             ImageDataError: it cannot be read.
         """
-        values = read_indices(self.masks[number])
+        path = self.masks[number]
+        values = decode_indices(read_file(path), what=str(path))
         return np.where(values == VOID, 0, values).astype(np.uint8)
 
     def files(self, root: Path) -> dict[str, bytes]:
         """Return name (below the root) and content of every file."""
         paths = (*self.frames, *self.masks)
-        return {str(path.relative_to(root)): path.read_bytes() for path in paths}
+        return {str(path.relative_to(root)): read_file(path) for path in paths}
 
 
 def list_sequences(root: Path, split: str) -> list[Sequence]:

@@ -44,20 +44,42 @@ def decode_rgb(data: bytes, *, what: str, short_side: int = 1) -> Image.Image:
     Raises:
         ImageDataError: it does not decode, or has more than `MAX_PIXELS`.
     """
+    return decode_image(data, what=f"image {what}", mode="RGB", short_side=short_side)
+
+
+def decode_image(
+    data: bytes, *, what: str, mode: str | None = None, short_side: int = 1
+) -> Image.Image:
+    """Return an encoded picture in one of PIL's modes, or as it is; see `decode_rgb`."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             if max(width * height, math.prod(_resized(image.size, short_side))) > MAX_PIXELS:
                 raise ImageDataError(
-                    f"image {what} is {width}x{height}: too many pixels, or too long and thin"
+                    f"{what} is {width}x{height}: too many pixels, or too long and thin"
                 )
-            return image.convert("RGB")
+            return image.convert(mode) if mode else image.copy()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageDataError(f"image {what} has more than {MAX_PIXELS} pixels") from error
+        raise ImageDataError(f"{what} has more than {MAX_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
-        raise ImageDataError(f"image {what} is not a JPEG, PNG or WebP") from error
+        raise ImageDataError(f"{what} is not a JPEG, PNG or WebP") from error
     except (OSError, SyntaxError, ValueError, EOFError, zlib.error) as error:  # PIL's, by format
-        raise ImageDataError(f"image {what} cannot be decoded ({error})") from error
+        raise ImageDataError(f"{what} cannot be decoded ({error})") from error
+
+
+def decode_indices(data: bytes, *, what: str) -> NDArray[np.uint8]:
+    """Return the numbers of an encoded mask, a PNG with a palette or a grey one, (H, W).
+
+    Raises:
+        ImageDataError: it does not decode, or is a picture in colours.
+    """
+    picture = decode_image(data, what=f"mask {what}")
+    if picture.mode not in ("P", "L", "1"):
+        raise ImageDataError(
+            f"mask {what} is a picture of mode {picture.mode}; masks are indices, with a palette "
+            f"or grey"
+        )
+    return np.asarray(picture, dtype=np.uint8)
 
 
 def crop_center(image: Image.Image, *, resize_pixels: int, crop_pixels: int) -> NDArray[np.uint8]:

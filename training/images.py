@@ -19,11 +19,14 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from training.hf_images import SavedImages, is_saved_dataset
+from training.image_files import (
+    MAX_IMAGE_BYTES,
+    is_image,
+    plain_members,
+    read_file,
+    regular_members,
+)
 from wtours.errors import ImageDataError
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-MAX_IMAGE_BYTES = 64 * 2**20
-"""No encoded image is larger; a size above it is refused before anything is read."""
 
 Parts = tuple[str, ...]
 
@@ -83,7 +86,7 @@ class LabelledImages:
         if self._saved is not None:
             return self._saved.read_row(int(entry.name.rpartition("/")[2]))
         if self.path.is_dir():
-            return _read_file(self.path / entry.name)
+            return read_file(self.path / entry.name)
         with self.path.open("rb") as file:
             file.seek(self._offsets[entry.name])
             return file.read(entry.num_bytes)
@@ -97,14 +100,11 @@ class LabelledImages:
     def _offsets(self) -> dict[str, int]:
         """Return where each image begins in the tar."""
         depth = len(self.prefix)
-        try:
-            with tarfile.open(self.path, "r:") as tar:
-                return {"/".join(p[depth:]): m.offset_data for p, m in _members(tar)}
-        except tarfile.ReadError as error:
-            raise ImageDataError(
-                f"{self.path} is compressed, and training reads images in any order; unpack it, "
-                f"or store it as a plain .tar"
-            ) from error
+        return {
+            "/".join(PurePosixPath(name).parts[depth:]): offset
+            for name, offset, _ in plain_members(self.path)
+            if is_image(name)
+        }
 
     def _read_tar(self) -> Iterator[tuple[ImageEntry, bytes]]:
         wanted = {self.prefix + tuple(entry.name.split("/")): entry for entry in self.entries}
@@ -170,21 +170,21 @@ def _split_spec(spec: str) -> tuple[Path, Parts]:
 
 def _folder_files(root: Path) -> Iterator[tuple[Parts, int]]:
     for folder in sorted(root.iterdir()):
-        if folder.is_file() and _is_image(folder.name):
+        if folder.is_file() and is_image(folder.name):
             yield (folder.name,), folder.stat().st_size
         if not folder.is_dir() or folder.name.startswith("."):
             continue
         for file in sorted(folder.iterdir()):
             if file.is_dir() and not file.name.startswith("."):
                 yield from _first_image_below(file, root)
-            elif file.is_file() and _is_image(file.name):
+            elif file.is_file() and is_image(file.name):
                 yield (folder.name, file.name), file.stat().st_size
 
 
 def _first_image_below(folder: Path, root: Path) -> Iterator[tuple[Parts, int]]:
     """Yield one image that lies too deep, if there is one: enough to refuse the folder."""
     for file in folder.rglob("*"):
-        if file.is_file() and _is_image(file.name):
+        if file.is_file() and is_image(file.name):
             yield file.relative_to(root).parts, file.stat().st_size
             return
 
@@ -196,12 +196,9 @@ def _tar_files(path: Path) -> Iterator[tuple[Parts, int]]:
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tuple[Parts, tarfile.TarInfo]]:
-    for member in tar:
-        # Else it keeps every header: a gigabyte for ImageNet.
-        tar.members.clear()  # type: ignore[attr-defined]
-        parts = PurePosixPath(member.name).parts
-        if member.isreg() and not member.issparse() and parts and _is_image(parts[-1]):
-            yield parts, member
+    for member in regular_members(tar):
+        if is_image(member.name):
+            yield PurePosixPath(member.name).parts, member
 
 
 @contextmanager
@@ -266,18 +263,6 @@ def _check(images: LabelledImages) -> None:
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
         raise ImageDataError(f"{spec} has image {name!r} {count} times")
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_IMAGE_BYTES)
-    except OSError as error:
-        raise ImageDataError(f"image {path} cannot be read ({error.strerror})") from error
-
-
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
 def _some(names: list[str]) -> str:

@@ -9,19 +9,16 @@ name but for the suffix.
 """
 
 import hashlib
-import io
-import tarfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from training.decoding import FORMATS, MAX_PIXELS
-from training.images import MAX_IMAGE_BYTES, SUFFIXES
+from training.decoding import decode_image, decode_rgb
+from training.image_files import MAX_IMAGE_BYTES, is_image, plain_members
 from wtours.errors import ImageDataError
 
 VOID = -1
@@ -84,7 +81,7 @@ class LabelledPixels:
     def image(self, number: int) -> Image.Image:
         """Return an image, RGB."""
         name = self.files[number][0]
-        return _decode(self.source.read(name), what=self.source.what(name), mode="RGB")
+        return decode_rgb(self.source.read(name), what=self.source.what(name))
 
     def labels(self, number: int) -> NDArray[np.int64]:
         """Return the labels of an image, (H, W), 0 to num_classes - 1 or `VOID`.
@@ -93,11 +90,11 @@ class LabelledPixels:
             ImageDataError: they do not decode, or one is out of range.
         """
         name = self.files[number][1]
-        what = self.source.what(name)
-        picture = _decode(self.source.read(name), what=what, mode=None)
+        what = f"labels {self.source.what(name)}"
+        picture = decode_image(self.source.read(name), what=what)
         if picture.mode not in ("L", "P", "I;16", "I"):
             raise ImageDataError(
-                f"labels {what} are a picture of mode {picture.mode}, not one number for each pixel"
+                f"{what} are a picture of mode {picture.mode}, not one number for each pixel"
             )
         raw = np.asarray(picture).astype(np.int64)
         labels = raw - self.layout.first
@@ -106,7 +103,7 @@ class LabelledPixels:
         if wrong.any():
             last = self.layout.first + self.layout.num_classes - 1
             raise ImageDataError(
-                f"labels {what} hold {int(raw[wrong][0])}; {self.layout.name} has "
+                f"{what} hold {int(raw[wrong][0])}; {self.layout.name} has "
                 f"{self.layout.first} to {last}, and {self.layout.void} for what is not scored"
             )
         return labels
@@ -158,7 +155,10 @@ class Files:
         self.path = path
         self._members: dict[str, tuple[int, int]] | None = None  # offset and size in the tar
         if path.is_file():
-            self._members = dict(_list_tar(path))
+            self._members = {
+                str(PurePosixPath(name)): (offset, size)
+                for name, offset, size in plain_members(path)
+            }
         elif not path.is_dir():
             raise ImageDataError(f"{path}: no such file or folder")
         self.root = self._root()
@@ -225,7 +225,7 @@ def open_labelled_pixels(path: Path) -> tuple[LabelledPixels, LabelledPixels]:
 
 
 def _split(files: Files, layout: Layout, folders: tuple[str, str]) -> LabelledPixels:
-    images = {_stem(name): name for name in files.names(folders[0]) if _is_image(name)}
+    images = {_stem(name): name for name in files.names(folders[0]) if is_image(name)}
     labels = {_stem(name): name for name in files.names(folders[1]) if name.endswith(".png")}
     if not images:
         raise ImageDataError(f"{files.path} has no image in {folders[0]}")
@@ -238,35 +238,5 @@ def _split(files: Files, layout: Layout, folders: tuple[str, str]) -> LabelledPi
     return LabelledPixels(files, layout, folders[0], pairs)
 
 
-def _list_tar(path: Path) -> Iterator[tuple[str, tuple[int, int]]]:
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if member.isreg() and not member.issparse():
-                    yield str(PurePosixPath(member.name)), (member.offset_data, member.size)
-    except (tarfile.TarError, OSError) as error:
-        raise ImageDataError(
-            f"{path} cannot be read as an uncompressed tar ({str(error).partition(':')[0]}); "
-            f"unpack it"
-        ) from error
-
-
-def _decode(data: bytes, *, what: str, mode: str | None) -> Image.Image:
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageDataError(f"{what} has more than {MAX_PIXELS} pixels")
-            return image.convert(mode) if mode else image.copy()
-    except UnidentifiedImageError as error:
-        raise ImageDataError(f"{what} is not a JPEG, PNG or WebP") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ImageDataError(f"{what} cannot be decoded ({error})") from error
-
-
 def _stem(name: str) -> str:
     return PurePosixPath(name).stem
-
-
-def _is_image(name: str) -> bool:
-    file = PurePosixPath(name)
-    return not file.name.startswith(".") and file.suffix.lower() in SUFFIXES

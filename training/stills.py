@@ -6,10 +6,9 @@ place; its names touch no file here.
 
 import hashlib
 import os
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from training.checkpoint import DataIdentity
 from training.decoding import decode_rgb
-from training.images import MAX_IMAGE_BYTES, SUFFIXES
+from training.image_files import MAX_IMAGE_BYTES, is_image, plain_members
 from wtours.errors import ImageDataError
 
 
@@ -115,25 +114,10 @@ def _folder(root: Path) -> Iterator[tuple[str, int, int]]:
     for folder, below, files in os.walk(root):
         below[:] = [name for name in below if not name.startswith(".")]
         for name in files:
-            if _is_image(name):
+            if is_image(name):
                 path = Path(folder, name)
                 yield path.relative_to(root).as_posix(), 0, path.stat().st_size
 
 
 def _tar(path: Path) -> Iterator[tuple[str, int, int]]:
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                # Else it keeps every header: a gigabyte for ImageNet.
-                tar.members.clear()  # type: ignore[attr-defined]
-                if member.isreg() and not member.issparse() and _is_image(member.name):
-                    yield member.name, member.offset_data, member.size
-    except (tarfile.TarError, OSError) as error:
-        raise ImageDataError(
-            f"{path} is neither a folder nor an uncompressed tar of images ({error})"
-        ) from error
-
-
-def _is_image(name: str) -> bool:
-    last = PurePosixPath(name)
-    return not last.name.startswith(".") and last.suffix.lower() in SUFFIXES
+    return (found for found in plain_members(path) if is_image(found[0]))

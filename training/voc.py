@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.decoding import decode_rgb
+from training.decoding import decode_indices, decode_rgb
 from training.fingerprint import fingerprint
+from training.image_files import read_file
 from training.images import ImageEntry
 from wtours.errors import ImageDataError
 
@@ -84,18 +85,16 @@ class VocFolder:
         Raises:
             ImageDataError: a file is missing or unreadable, or a mask has another size.
         """
-        files = {
-            f"JPEGImages/{name}.jpg": self._bytes(f"JPEGImages/{name}.jpg"),
-            f"Annotations/{name}.xml": self._bytes(f"Annotations/{name}.xml"),
-        }
-        image = decode_rgb(files[f"JPEGImages/{name}.jpg"], what=f"{name} of {self.root}")
-        boxes = _boxes(files[f"Annotations/{name}.xml"], f"annotation {name} of {self.root}")
+        picture, annotation = f"JPEGImages/{name}.jpg", f"Annotations/{name}.xml"
+        files = {file: read_file(self.root / file) for file in (picture, annotation)}
+        image = decode_rgb(files[picture], what=f"{name} of {self.root}")
+        boxes = _boxes(files[annotation], f"annotation {name} of {self.root}")
         objects = void = None
         mask = next((m for m in _MASKS if (self.root / m / f"{name}.png").is_file()), None)
         if mask is not None:
             file = f"{mask}/{name}.png"
-            files[file] = self._bytes(file)
-            values = read_indices(self.root / file)
+            files[file] = read_file(self.root / file)
+            values = decode_indices(files[file], what=str(self.root / file))
             if values.shape != (image.height, image.width):
                 raise ImageDataError(
                     f"mask {file} of {self.root} is {values.shape[1]}x{values.shape[0]}, its image "
@@ -104,12 +103,6 @@ class VocFolder:
             void = values == VOID
             objects = (values > 0) & ~void
         return VocImage(name, image, boxes, objects, void, files)
-
-    def _bytes(self, name: str) -> bytes:
-        try:
-            return (self.root / name).read_bytes()
-        except OSError as error:
-            raise ImageDataError(f"{self.root / name} cannot be read ({error.strerror})") from error
 
 
 class FilesSeen:
@@ -128,24 +121,6 @@ class FilesSeen:
         rows = sorted(self._seen.items())
         entries = [ImageEntry(name, size) for name, (size, _) in rows]
         return fingerprint(entries, [digest for _, (_, digest) in rows])
-
-
-def read_indices(path: Path) -> NDArray[np.uint8]:
-    """Return the indices of a PNG with a palette (or of a grey one), (H, W).
-
-    Raises:
-        ImageDataError: it is missing, damaged, or a picture in colours.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("P", "L", "1"):
-                raise ImageDataError(
-                    f"mask {path} is a picture of mode {image.mode}; masks are indices, with a "
-                    f"palette or grey"
-                )
-            return np.asarray(image, dtype=np.uint8)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageDataError(f"mask {path} cannot be read ({error})") from error
 
 
 def _boxes(xml: bytes, what: str) -> NDArray[np.float64]:

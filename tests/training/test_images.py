@@ -9,11 +9,8 @@ import pytest
 from PIL import Image
 
 from training.decoding import decode_center
-from training.images import (
-    MAX_IMAGE_BYTES,
-    open_images,
-    require_known_classes,
-)
+from training.image_files import MAX_IMAGE_BYTES
+from training.images import open_images, require_known_classes
 from wtours.errors import ImageDataError
 
 transforms = pytest.importorskip("torchvision.transforms")
@@ -290,5 +287,7 @@ def test_images_are_read_in_any_order(tmp_path):
         for entry in reversed(images.entries):
             assert images.read_one(entry) == (folder / entry.name).read_bytes()
     packed = open_images(f"{make_tar(tmp_path / 'photos.tgz', files, mode='w:gz')}:all/val")
-    with pytest.raises(ImageDataError, match=r"photos\.tgz is compressed, and training"):
+    with pytest.raises(
+        ImageDataError, match=r"photos\.tgz is neither a folder nor an uncompressed tar"
+    ):
         packed.read_one(packed.entries[0])

@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -104,6 +107,18 @@ def test_an_unreadable_image_is_named(tmp_path):
 
     with pytest.raises(ImageDataError, match=r"train/001\.png .* cannot be decoded"):
         open_labelled_pixels(tmp_path)[0].image(1)
+
+
+def test_labels_that_say_they_are_huge_are_refused_in_one_line(tmp_path):
+    write_data(tmp_path, CAMVID, MAPS)
+    path = tmp_path / "trainannot/001.png"
+    content = path.read_bytes()
+    header = b"IHDR" + struct.pack(">II", 40_000, 40_000) + content[24:29]
+    checksum = struct.pack(">I", zlib.crc32(header))
+    path.write_bytes(content[:12] + header + checksum + content[33:])
+
+    with pytest.raises(ImageDataError, match=r"^labels trainannot/001\.png .* pixels$"):
+        open_labelled_pixels(tmp_path)[0].labels(1)
 
 
 def test_neither_layout_a_compressed_tar_and_nothing_there_are_one_line_each(tmp_path):
