@@ -3,16 +3,11 @@
 Time is `pts_us`: whole microseconds from the video's first frame; intervals are half-open. The
 frames of [a, b) are the same whether one reads the whole video or seeks to a: `frames` starts at a
 keyframe at or before a and drops what lies before.
-
-Only the containers in `FORMATS` are opened: a playlist (HLS, DASH, ffconcat) that calls itself .mp4
-would make FFmpeg read other files.
 """
 
 import contextlib
 import itertools
-import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Self
@@ -20,42 +15,23 @@ from typing import Self
 import av
 import av.error
 import numpy as np
-from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from wtours.container import (
+    FORMATS,
+    MAX_PIXELS,
+    VideoMetadata,
+    metadata_of,
+    open_container,
+    refuse_unsupported,
+)
 from wtours.errors import VideoError
 from wtours.frame import Frame, PixelConverter
 
-logger = logging.getLogger(__name__)
+__all__ = ["FORMATS", "MAX_PIXELS", "Frame", "VideoMetadata", "VideoReader", "open_video"]
 
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,avi"
-"""FFmpeg demuxers that may open a file: containers, no playlists."""
-MAX_PIXELS = 8192 * 8192
-"""Refused above this width x height, before anything is allocated."""
-_HDR_TRANSFERS = {16: "PQ (HDR10)", 18: "HLG"}
 _US = 1_000_000
-
-av.logging.set_level(None)  # what matters is raised, or counted as corrupt
-
-
-@dataclass(frozen=True, slots=True)
-class VideoMetadata:
-    """What the container says of its video stream, after rotation."""
-
-    path: Path
-    codec: str
-    """FFmpeg's name: "h264", "vp9", "av1", …"""
-    container: str
-    width: int
-    height: int
-    frame_rate: Fraction
-    """Average frames per second, as the header claims."""
-    rotation: int
-    """Degrees, counterclockwise, that `Frame` applies: 0, 90, 180 or 270."""
-    pixel_format: str
-    duration_us_from_header: int | None
-    num_frames_from_header: int | None
 
 
 class VideoReader:
@@ -73,16 +49,16 @@ class VideoReader:
     def __init__(self, path: Path, *, threads: int = 0) -> None:
         self._path = path
         self._threads = threads
-        self._container = _open_container(path, threads)
+        self._container = open_container(path, threads=threads)
         self._converter = PixelConverter()
         self._waiting: set[int] = set()  # pts of packets that no frame has come of yet
         try:
-            _refuse_unsupported(path, self._container)
+            refuse_unsupported(path, self._container)
             first = next(self._decoded(), None)
             if first is None:
                 raise VideoError(f"{path} has no frame that can be decoded; download it again")
             self._origin = _pts(first)
-            self.metadata = _metadata(path, self._container, self._stream, first)
+            self.metadata = metadata_of(path, self._container, first)
         except BaseException:
             self._container.close()
             raise
@@ -176,7 +152,7 @@ class VideoReader:
                 return
         # Opened anew, since some containers (AVI) cannot seek back to their first frame.
         self._container.close()
-        self._container = _open_container(self._path, self._threads)
+        self._container = open_container(self._path, threads=self._threads)
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
         """Yield frames in increasing pts; undecodable packets are left out."""
@@ -197,7 +173,7 @@ class VideoReader:
         # decoder that is being drained gives nothing after an error. One thread holds none.
         seen_pts, undecoded = last_pts, {pts for pts in self._waiting if pts <= last_pts}
         self._container.close()
-        self._container = _open_container(self._path, 1)
+        self._container = open_container(self._path, threads=1)
         with contextlib.suppress(av.error.FFmpegError):
             self._container.seek(last_pts, stream=self._stream, backward=True)
         for frame in self._decoded_once():
@@ -248,83 +224,15 @@ class VideoReader:
         return time_base
 
 
-@contextlib.contextmanager
-def open_video(path: Path, *, threads: int = 0) -> Iterator[VideoReader]:
-    """Open a video file for reading; `threads` as in `VideoReader`.
+def open_video(path: Path, *, threads: int = 0) -> VideoReader:
+    """Open a video file for reading, `with open_video(path) as video`; `threads` as there.
 
     Raises:
         VideoError: it is missing, not a video, a playlist, HDR, or larger than MAX_PIXELS.
     """
-    with VideoReader(path, threads=threads) as reader:
-        yield reader
-
-
-def _open_container(path: Path, threads: int) -> InputContainer:
-    if not path.is_file():
-        raise VideoError(f"{path} is not a file; check the path")
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-    try:
-        container = av.open(f"file:{path.absolute()}", container_options=options)
-    except av.error.FFmpegError as error:
-        raise VideoError(
-            f"{path} cannot be opened as video ({error.strerror}); "
-            f"expected mp4, mov, mkv, webm, ts or avi"
-        ) from error
-    for stream in container.streams.video[:1]:
-        stream.thread_type = "AUTO" if threads != 1 else "NONE"
-        stream.codec_context.thread_count = threads
-    return container
+    return VideoReader(path, threads=threads)
 
 
 def _pts(frame: av.VideoFrame) -> int:
     assert frame.pts is not None  # `_decoded` yields no other
     return frame.pts
-
-
-def _refuse_unsupported(path: Path, container: InputContainer) -> None:
-    if not container.streams.video:
-        raise VideoError(f"{path} has no video stream")
-    context = container.streams.video[0].codec_context
-    if context.width * context.height > MAX_PIXELS:
-        raise VideoError(
-            f"{path} is {context.width}x{context.height}: more than {MAX_PIXELS} pixels a frame; "
-            f"reduce it first: ffmpeg -i IN -vf scale=-2:2160 OUT.mp4"
-        )
-    transfer = _HDR_TRANSFERS.get(int(context.color_trc))
-    if transfer is not None:
-        raise VideoError(
-            f"{path} is HDR ({transfer}); convert it to 8-bit BT.709 first: ffmpeg -i IN -vf "
-            f"zscale=t=linear:npl=100,tonemap=hable,zscale=t=bt709:m=bt709:p=bt709,"
-            f"format=yuv420p OUT.mp4"
-        )
-
-
-def _metadata(
-    path: Path, container: InputContainer, stream: VideoStream, first: av.VideoFrame
-) -> VideoMetadata:
-    rotation = round(first.rotation) % 360
-    if rotation % 90:
-        raise VideoError(
-            f"{path} is rotated by {rotation} degrees; only multiples of 90 are supported"
-        )
-    width, height = first.width, first.height
-    if rotation in (90, 270):
-        width, height = height, width
-    rate = stream.average_rate or stream.guessed_rate
-    if not rate:
-        raise VideoError(f"{path} states no frame rate; remux it: ffmpeg -i IN -c copy OUT.mkv")
-    duration_us = container.duration  # FFmpeg counts it in microseconds
-    if stream.duration is not None and stream.time_base is not None:
-        duration_us = round(stream.duration * stream.time_base * _US)
-    return VideoMetadata(
-        path=path,
-        codec=stream.codec_context.codec.canonical_name,
-        container=container.format.name,
-        width=width,
-        height=height,
-        frame_rate=Fraction(rate.numerator, rate.denominator),
-        rotation=rotation,
-        pixel_format=first.format.name,
-        duration_us_from_header=duration_us,
-        num_frames_from_header=stream.frames or None,
-    )

@@ -9,12 +9,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
-
+from wtours.container import VideoMetadata, open_container
 from wtours.errors import VideoError
 from wtours.layout import Layout
 from wtours.receipts import FileRecord, Receipt, files_present, read_receipt
-from wtours.video import FORMATS, VideoMetadata, VideoReader, open_video
+from wtours.video import VideoReader, open_video
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts"
@@ -145,8 +144,7 @@ def is_close_us(measured_us: float, expected_us: float, within_us: float, share:
 def _check_index(path: Path) -> None:
     """Raise VideoError if the container's own list of frames (mp4, avi) goes on after the file."""
     size = path.stat().st_size
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-    with av.open(f"file:{path.absolute()}", container_options=options) as container:
+    with open_container(path) as container:
         entries = container.streams.video[0].index_entries
         num_missing = sum(entry.pos + entry.size > size for entry in entries)
         if num_missing:
