@@ -1,4 +1,4 @@
-"""Object detectors behind one Protocol, chosen by a spec such as `onnx:yolox_nano.onnx`.
+"""Object detectors, chosen by a spec such as `onnx:yolox_nano.onnx`; networks share a Protocol.
 
 Parsing a spec needs nothing installed; loading may fail (a missing file or package), and then the
 video's lightness and cuts are published all the same, with its objects "not measured".
@@ -50,7 +50,7 @@ class DetectorIdentity:
 
 
 class Picture(Protocol):
-    """What a network looks at: a `wtours.video.Frame`, or the pixels of one."""
+    """What a network looks at: a `wtours.frame.Frame`, or the pixels of one."""
 
     def to_bgr(self) -> NDArray[np.uint8]:
         """Return (H, W, 3) uint8, BGR, full size."""

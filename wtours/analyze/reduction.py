@@ -37,20 +37,16 @@ class FrameReducer:
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
-        self._key: _Kind | None = None
-        self._rows: _Rows | None = None
 
     def reduce(self, frame: Frame) -> NDArray[np.uint8]:
         """Return (h, w, 3) uint8 BGR, the longer side at most 256 pixels, upright."""
         picture = frame.picture
         if frame.rotation or picture.interlaced_frame or picture.format.name != "yuv420p":
             return reduce_frame(frame.to_bgr())
-        kind = _kind(picture)
-        if kind != self._key:
-            self._key, self._rows = kind, _rows_that_do(kind)
-        if self._rows is None:
+        rows = _rows_that_do(_kind(picture))
+        if rows is None:
             return reduce_frame(frame.to_bgr())
-        return _reduce_rows(picture, self._rows, self._reformatter)
+        return _reduce_rows(picture, rows, self._reformatter)
 
 
 @dataclass(frozen=True, slots=True)

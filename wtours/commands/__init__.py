@@ -1,1 +1,1 @@
-"""The commands that need no torch; `wtours.cli` gathers them."""
+"""The commands; `wtours.cli` gathers them."""

@@ -8,7 +8,7 @@ import bisect
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -190,18 +190,8 @@ def _with_ordinals(video: DownloadedVideo, tasks: list[SegmentTask]) -> list[Seg
     numbered = []
     for task in tasks:
         first, end = (bisect.bisect_left(pts_us, moment) for moment in task.interval_us)
-        numbered.append(
-            SegmentTask(
-                video_id=task.video_id,
-                video_path=task.video_path,
-                source_sha256=task.source_sha256,
-                segment=task.segment,
-                params=task.params,
-                taken_us=task.taken_us,
-                native_first_index=first,
-                native_pts_us=tuple(pts_us[first:end]),
-            )
-        )
+        of_task = tuple(pts_us[first:end])
+        numbered.append(replace(task, native_first_index=first, native_pts_us=of_task))
     return numbered
 
 
