@@ -31,7 +31,6 @@ from wtours.analyze.tables import (
     ObjectsSummary,
     open_table,
     table_of,
-    with_metadata,
 )
 from wtours.analyze.ticks import EVERY_FRAME
 from wtours.analyze.transnet import TRANSNET, first_frames
@@ -58,12 +57,19 @@ class MergedFrames:
     """Their ordinals."""
 
 
+def measured_in(segments: Sequence[Path]) -> NDArray[np.int64]:
+    """Return the (n,) pts of the frames that the detector looked at, ascending."""
+    tables = [pq.read_table(segment / MEASURED_FILE) for segment in segments]
+    return np.concatenate([table["pts_us"].to_numpy() for table in tables])
+
+
 def merge_frames(
     segments: Sequence[Path],
     folder: Path,
     *,
     frame_rate: Fraction,
     cut_rate: Fraction,
+    measured_pts_us: NDArray[np.int64],
     transitions: NDArray[np.float32] | None = None,
 ) -> MergedFrames:
     """Publish frames.parquet and return what its rows amount to.
@@ -73,14 +79,12 @@ def merge_frames(
         folder: Where the table goes.
         frame_rate: Its period is how long the last frame lasts.
         cut_rate: As `wtours.analyze.shots.cut_frame_rate` gives it.
+        measured_pts_us: (n,) of the frames that the detector looked at, ascending.
         transitions: (number of frames,) TransNet V2's probabilities, if it was asked for.
 
     Raises:
         VideoError: no frame could be decoded.
     """
-    measured = np.concatenate(
-        [pq.read_table(s / MEASURED_FILE)["pts_us"].to_numpy() for s in segments]
-    )
     cut_finder, lightness = CutFinder(cut_rate), _LightnessSum()
     count = corrupt = 0
     last_pts_us = -1
@@ -93,7 +97,7 @@ def merge_frames(
                 continue
             pts_us = rows["pts_us"].to_numpy()
             frames = np.arange(count, count + len(pts_us))
-            looked_at = np.isin(pts_us, measured)
+            looked_at = np.isin(pts_us, measured_pts_us)
             table.write(
                 table_of(
                     network.schema,
@@ -111,8 +115,8 @@ def merge_frames(
             corrupt += int(rows["is_corrupt"].to_numpy(zero_copy_only=False).sum())
             count += len(pts_us)
             last_pts_us = int(pts_us[-1])
-    if count == 0:
-        raise VideoError(f"{folder.name} has no frame that can be decoded; download it again")
+        if count == 0:
+            raise VideoError(f"{folder.name} has no frame that can be decoded; download it again")
     return MergedFrames(
         count=count,
         corrupt=corrupt,
@@ -120,7 +124,7 @@ def merge_frames(
         end_us=last_pts_us + round(_US / frame_rate),
         lightness=lightness.summary(count),
         cuts_us=cut_finder.cuts_us() | network.cuts_us,
-        measured_pts_us=measured,
+        measured_pts_us=measured_pts_us,
         measured_frames=np.concatenate(ordinals),
     )
 
@@ -154,7 +158,7 @@ def merge_detections(
 ) -> ObjectsSummary:
     """Publish detections.parquet and return what its rows amount to."""
     counts = _ObjectCounter(detector.max_per_frame)
-    schema = with_metadata(DETECTIONS_SCHEMA, detection_metadata(detector, rate))
+    schema = DETECTIONS_SCHEMA.with_metadata(detection_metadata(detector, rate))
     with open_table(folder / DETECTIONS_FILE, schema) as table:
         for segment in segments:
             rows = pq.read_table(segment / DETECTIONS_FILE)

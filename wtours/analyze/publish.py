@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from wtours.analyze.detector_service import Endpoint
 from wtours.analyze.detectors import DetectorIdentity, DetectorSpec
-from wtours.analyze.merge import MergedFrames, merge_detections, merge_frames, write_shots
+from wtours.analyze.kept import Earlier, find_earlier
+from wtours.analyze.merge import (
+    MergedFrames,
+    measured_in,
+    merge_detections,
+    merge_frames,
+    write_shots,
+)
 from wtours.analyze.shots import CUT_DETECTORS, cut_frame_rate
 from wtours.analyze.tables import (
     DETECTIONS_FILE,
@@ -24,16 +31,9 @@ from wtours.analyze.tables import (
     VideoSummary,
 )
 from wtours.analyze.transnet import TRANSNET, transnet_versions
+from wtours.container import VideoMetadata
 from wtours.fsio import remove, write_json
-from wtours.receipts import (
-    Receipt,
-    files_present,
-    read_receipt,
-    record_file,
-    versions_of,
-    write_receipt,
-)
-from wtours.video import VideoMetadata
+from wtours.receipts import Receipt, record_file, versions_of, write_receipt
 from wtours.videos import DownloadedVideo
 
 FORMAT = 1
@@ -59,8 +59,13 @@ class Plan:
     """The network that finds cuts too; None: PySceneDetect alone does."""
 
     @property
+    def inputs(self) -> dict[str, str]:
+        """Return what the receipt names as the video."""
+        return {"video": self.video.sha256}
+
+    @property
     def params(self) -> dict[str, Any]:
-        """Return what the result depends on, beside the video."""
+        """Return what that which is measured now depends on, beside the video."""
         objects = None
         if self.detector is not None:
             facts = self.detector.facts.model_dump(mode="json")
@@ -75,15 +80,17 @@ class Plan:
 
     def is_done(self) -> bool:
         """Return whether it is published; what was not asked for may be there or not."""
-        receipt = read_receipt(self.folder / "receipt.json")
-        if receipt is None or receipt.status != "done" or not files_present(receipt, self.folder):
-            return False
-        wanted, found = self.params, dict(receipt.params)
-        if wanted["objects"] is None:
-            wanted["objects"] = found.get("objects")
-        if self.transnet is None:
-            found.pop(TRANSNET, None)
-        return found == wanted and receipt.inputs == {"video": self.video.sha256}
+        there = find_earlier(self.folder, inputs=self.inputs, format_number=FORMAT)
+        return there is not None and there.receipt.params == self.params | there.kept(self.params)
+
+    def set_aside(self) -> Earlier | None:
+        """Return a copy of an earlier analysis of which parts are kept, if there is one."""
+        aside = self.segments_dir / "earlier"
+        for folder in (self.folder, aside):  # the second, where a run was killed while it published
+            earlier = find_earlier(folder, inputs=self.inputs, format_number=FORMAT)
+            if earlier is not None and earlier.kept(self.params):
+                return earlier.set_aside(aside)
+        return None
 
 
 def publish(
@@ -92,55 +99,86 @@ def publish(
     segments: Sequence[Path],
     transitions: NDArray[np.float32] | None,
 ) -> None:
-    """Publish the tables of a video, the receipt last.
+    """Publish the tables of a video, the receipt last; what is not asked for anew is kept.
 
     Args:
         plan: What was measured.
         metadata: Of the video.
         segments: The folders of its segments, in time order.
         transitions: As `wtours.analyze.transnet.read_predictions` gives it, if that was asked for.
+
+    Raises:
+        VideoError: no frame could be decoded.
+        AnalysisError: other frames are decoded than when what is to be kept was measured.
     """
     folder, names = plan.folder, [FRAMES_FILE, SHOTS_FILE, SUMMARY_FILE]
+    measured_pts_us = measured_in(segments)
+    earlier = plan.set_aside()
+    kept = {} if earlier is None else earlier.kept(plan.params)
+    if earlier is not None:
+        earlier.require_same_frames(segments)
+        if "objects" in kept:
+            measured_pts_us = earlier.measured_pts_us()
+        if TRANSNET in kept:
+            transitions = earlier.transitions()
+    remove(folder / "receipt.json")  # it must never stand beside tables of two analyses
     frames = merge_frames(
         segments,
         folder,
         frame_rate=metadata.frame_rate,
         cut_rate=cut_frame_rate(plan.video.path) or metadata.frame_rate,
+        measured_pts_us=measured_pts_us,
         transitions=transitions,
     )
     write_shots(folder, frames)
-    objects, not_measured = None, plan.not_measured
-    if len(frames.measured_pts_us) == 0 and not_measured is None:
-        not_measured = "every frame is corrupt"
-    elif plan.detector is not None:
+    if earlier is not None and "objects" in kept:
+        objects, not_measured = earlier.publish_objects(folder)
+    else:
+        objects, not_measured = _publish_objects(plan, metadata, segments, frames)
+    if objects is not None:
         names.append(DETECTIONS_FILE)
-        objects = merge_detections(
-            segments,
-            folder,
-            frames=frames,
-            detector=plan.detector.facts,
-            rate=plan.rate,
-            frame_rate=metadata.frame_rate,
-        )
     summary = _summary(plan, metadata, frames, objects or not_measured)
     write_json(folder / SUMMARY_FILE, summary.model_dump(mode="json"))
     receipt = Receipt(
         stage="analyze",
         key=plan.video.video_id,
-        inputs={"video": plan.video.sha256},
-        params=plan.params,
-        versions={
-            **versions_of("av", "numpy", "pyarrow"),
-            "opencv": cv2.__version__,
-            "scenedetect": scenedetect.__version__,
-            **({} if plan.detector is None else plan.detector.versions),
-            **({} if plan.transnet is None else transnet_versions()),
-        },
+        inputs=plan.inputs,
+        params=plan.params | kept,
+        versions=({} if earlier is None else earlier.receipt.versions) | _versions(plan),
         files=tuple(record_file(folder / name, relative_to=folder) for name in sorted(names)),
     )
     write_receipt(folder / "receipt.json", receipt)
     if objects is None:
         remove(folder / DETECTIONS_FILE)  # of an earlier video or format: the receipt lacks it
+
+
+def _publish_objects(
+    plan: Plan, metadata: VideoMetadata, segments: Sequence[Path], frames: MergedFrames
+) -> tuple[ObjectsSummary | None, str | None]:
+    """Publish the detections; return what they amount to, or why there are none."""
+    if plan.detector is None:
+        return None, plan.not_measured
+    if len(frames.measured_pts_us) == 0:
+        return None, "every frame is corrupt"
+    objects = merge_detections(
+        segments,
+        plan.folder,
+        frames=frames,
+        detector=plan.detector.facts,
+        rate=plan.rate,
+        frame_rate=metadata.frame_rate,
+    )
+    return objects, None
+
+
+def _versions(plan: Plan) -> dict[str, str]:
+    return {
+        **versions_of("av", "numpy", "pyarrow"),
+        "opencv": cv2.__version__,
+        "scenedetect": scenedetect.__version__,
+        **({} if plan.detector is None else plan.detector.versions),
+        **({} if plan.transnet is None else transnet_versions()),
+    }
 
 
 def _summary(

@@ -166,11 +166,6 @@ def load_summary(layout: Layout, video_id: str) -> VideoSummary:
         ) from error
 
 
-def with_metadata(schema: pa.Schema, metadata: Mapping[str, str]) -> pa.Schema:
-    """Return the schema carrying key-value file metadata."""
-    return schema.with_metadata(dict(metadata))
-
-
 class TableWriter:
     """Writes rows as they come, in row groups of `ROW_GROUP_ROWS` rows. Made by `open_table`."""
 
