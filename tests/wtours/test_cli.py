@@ -1,13 +1,17 @@
 """The command line as a user meets it: exit codes, one-line errors, help."""
 
+import html
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.wtours.analyze_cases import write_scenes
 from wtours.cli import app
 
 pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
@@ -70,3 +74,21 @@ def test_an_error_is_one_line_with_the_right_exit_code(tmp_path, arguments, exit
     assert message in result.stderr.replace("\n", " ")
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.rglob("*.tar"))
+
+
+def test_what_the_report_says_to_run_works_when_it_is_pasted(tmp_path):
+    write_scenes(tmp_path / "walk.mp4", seconds=(1, 1), size="96x64")
+    manifest, root = tmp_path / "my walks.toml", tmp_path / "my root"
+    manifest.write_text(
+        'format = 1\nname = "m"\n'
+        'video = [{id = "walk", title = "W", sources = ["file:walk.mp4"]}]\n'
+    )
+    for command in ("download", "analyze"):
+        assert wtours("report", "-m", manifest, "--root", root).returncode == 0
+        page = html.unescape((root / "reports" / "report.html").read_text())
+        (remedy,) = re.findall(r"walk is not measured: run `wtours (.+?)`", page)
+        assert remedy.startswith(f"{command} --manifest '{manifest}' ")
+        result = wtours(*shlex.split(remedy))
+        assert result.returncode == 0, result.stderr
+    assert wtours("report", "-m", manifest, "--root", root).returncode == 0
+    assert "walk is not measured" not in (root / "reports" / "report.html").read_text()

@@ -1,5 +1,7 @@
 """Folders of other videos: analysed where they lie, and joined for Figure 2."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.wtours.analyze_cases import add_video, write_detections, write_scenes
@@ -10,6 +12,7 @@ from wtours.errors import UsageError
 from wtours.layout import Layout
 from wtours.report import build_report
 from wtours.report.compared import load_compared
+from wtours.report.remedy import Remedy
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +68,9 @@ def test_a_folder_is_joined_and_where_videos_meet_is_no_cut(layout, movies):
     # Ticks 0 to 3 of the first film (its last frame is nearest to 3 s) and 0 to 4 of the second.
     assert dict(measured.objects.class_counts) == {"x": 8, "y": 8, "z": 2}
     assert len(measured.objects.per_frame) == 9
-    assert "3 cuts" in compared.note()
-    assert "2.0 objects/frame, 3 classes" in compared.note()
+    note = compared.note(Remedy())
+    assert "3 cuts" in note
+    assert "2.0 objects/frame, 3 classes" in note
 
 
 def test_a_folder_is_cropped_to_a_length(layout, movies):
@@ -84,7 +88,8 @@ def test_a_folder_is_cropped_to_a_length(layout, movies):
 def test_a_folder_not_analyzed_says_what_to_run(tmp_path, movies):
     compared = load_compared(Layout(tmp_path), movies, threshold=0.3, until_us=None)
     assert compared.video.measured is None
-    assert f"run `wtours analyze --from-dir {movies}`" in compared.note()
+    note = compared.note(Remedy(root=Path("r")))
+    assert f"run `wtours analyze --from-dir '{movies}' --root r`" in note
 
 
 def test_a_folder_without_videos_is_refused(tmp_path):

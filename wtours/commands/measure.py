@@ -103,6 +103,7 @@ def report(
     """
     from wtours.manifest import load_manifest
     from wtours.report import build_report
+    from wtours.report.remedy import Remedy
 
     entries = load_manifest(manifest).select(videos or ())
     with console.progress_bars("report", "percent") as on_progress:
@@ -111,6 +112,7 @@ def report(
             entries,
             threshold=threshold,
             compare=compare or (),
+            remedy=Remedy(manifest, None if root == ROOT else root),
             on_progress=on_progress,
         )
     console.say(result.table6_markdown.read_text(encoding="utf-8"))

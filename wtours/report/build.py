@@ -22,6 +22,7 @@ from wtours.report.compared import load_compared
 from wtours.report.figure2 import save_figure
 from wtours.report.measured import ReportVideo, load_videos
 from wtours.report.page import PageVideo, render_page
+from wtours.report.remedy import AS_BY_DEFAULT, Remedy
 from wtours.report.table6 import make_table
 from wtours.report.table6_files import to_csv, to_json, to_markdown
 from wtours.report.theme import DARK
@@ -63,6 +64,7 @@ def build_report(
     *,
     threshold: float = DEFAULT_THRESHOLD,
     compare: Sequence[Path] = (),
+    remedy: Remedy = AS_BY_DEFAULT,
     on_progress: Progress = no_progress,
 ) -> ReportResult:
     """Publish Table 6, Figure 2 and the page of these videos under `layout.reports_dir`.
@@ -76,6 +78,7 @@ def build_report(
         threshold: Objects are counted, and detections drawn, from this score up.
         compare: Folders analysed with --from-dir, to be drawn beside the videos in Figure 2, each
             as one video of at most the length of the longest.
+        remedy: Words the commands that bring what is missing.
         on_progress: Called with the video id and its thumbnails done and in all.
 
     Raises:
@@ -88,7 +91,7 @@ def build_report(
         raise UsageError(f"--threshold must be above 0 and at most 1, got {threshold}")
     with lock(layout.lock("report"), what="the report"):
         sweep(layout.reports_dir)
-        return _build(layout, entries, threshold, compare, on_progress)
+        return _build(layout, entries, threshold, compare, remedy, on_progress)
 
 
 def _build(
@@ -96,6 +99,7 @@ def _build(
     entries: Sequence[VideoEntry],
     threshold: float,
     compare: Sequence[Path],
+    remedy: Remedy,
     on_progress: Progress,
 ) -> ReportResult:
     folder = layout.reports_dir
@@ -104,7 +108,7 @@ def _build(
     compared = [
         load_compared(layout, path, threshold=threshold, until_us=longest_us) for path in compare
     ]
-    table = make_table(videos, threshold=threshold, compared=compared)
+    table = make_table(videos, threshold=threshold, compared=compared, remedy=remedy)
     write_bytes(folder / "table6.md", to_markdown(table).encode())
     write_bytes(folder / "table6.csv", to_csv(table).encode())
     write_json(folder / "table6.json", to_json(table))

@@ -23,6 +23,7 @@ from wtours.report.measured import (
     ReportVideo,
     load_measured,
 )
+from wtours.report.remedy import Remedy
 from wtours.report.text import clock, plain
 
 _US = 1_000_000
@@ -36,14 +37,14 @@ class Compared:
     num_joined: int
     num_not_analyzed: int
     """Files that come before the end of what is drawn, but are not analysed."""
-    command: str
-    """What analyses the folder."""
+    folder: Path
 
-    def note(self) -> str:
+    def note(self, remedy: Remedy) -> str:
         """Return what it is and what it amounts to, in a few sentences."""
         name, measured = plain(self.video.entry.title), self.video.measured
+        run = f"run `{remedy.for_folder(self.folder)}`"
         if measured is None:
-            return f"{name}, beside the videos in Figure 2, is not measured: run `{self.command}`."
+            return f"{name}, beside the videos in Figure 2, is not measured: {run}."
         text = (
             f"{name}, beside the videos in Figure 2: {self.num_joined} of its videos joined in the "
             f"order of their names, {clock(round(measured.summary.seconds * _US))} in all, not "
@@ -56,7 +57,7 @@ class Compared:
             (count,) = measured.objects.counts
             text += f"; {count.objects_per_frame:.1f} objects/frame, {count.classes} classes"
         if self.num_not_analyzed:
-            text += f"; {self.num_not_analyzed} videos are not analysed (run `{self.command}`)"
+            text += f"; {self.num_not_analyzed} videos are not analysed ({run})"
         return f"{text}."
 
 
@@ -97,7 +98,7 @@ def load_compared(
         ),
         num_joined=len(parts),
         num_not_analyzed=num_not_analyzed,
-        command=f"wtours analyze --from-dir {folder}",
+        folder=folder,
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from wtours.analyze.shots import DEFAULT_CUT_DETECTOR
 from wtours.report.compared import Compared
 from wtours.report.measured import ReportVideo
+from wtours.report.remedy import AS_BY_DEFAULT, Remedy
 from wtours.report.text import plain
 
 _TEXT_MINUTES = {"bangkok": ("2 h 55 min", 175)}
@@ -12,15 +13,19 @@ _TEXT_MINUTES = {"bangkok": ("2 h 55 min", 175)}
 
 
 def footnotes(
-    videos: Sequence[ReportVideo], *, threshold: float, compared: Sequence[Compared] = ()
+    videos: Sequence[ReportVideo],
+    *,
+    threshold: float,
+    compared: Sequence[Compared] = (),
+    remedy: Remedy = AS_BY_DEFAULT,
 ) -> list[str]:
     """Return the notes of Table 6, plain text, each a few sentences."""
     return [
         *_paper_notes(videos),
         *_cut_notes(),
         *_object_notes(videos, threshold),
-        *(folder.note() for folder in compared),
-        *_missing_notes(videos),
+        *(folder.note(remedy) for folder in compared),
+        *_missing_notes(videos, remedy),
     ]
 
 
@@ -91,13 +96,14 @@ def _object_notes(videos: Sequence[ReportVideo], threshold: float) -> list[str]:
     return notes
 
 
-def _missing_notes(videos: Sequence[ReportVideo]) -> list[str]:
+def _missing_notes(videos: Sequence[ReportVideo], remedy: Remedy) -> list[str]:
     notes = []
     for video in videos:
         video_id = video.entry.id
         if video.measured is None:
             command = "analyze" if video.download is not None else "download"
-            notes.append(f"{video_id} is not measured: run `wtours {command} --video {video_id}`.")
+            run = remedy.for_video(command, video_id)
+            notes.append(f"{video_id} is not measured: run `{run}`.")
             continue
         if video.measured.objects is None:
             reason = plain(
@@ -107,7 +113,7 @@ def _missing_notes(videos: Sequence[ReportVideo]) -> list[str]:
         if video.download is not None and not video.is_same_file:
             notes.append(
                 f"{video_id} was analysed from another file than the one at hand (sha256 "
-                f"differs): run `wtours analyze --video {video_id}`."
+                f"differs): run `{remedy.for_video('analyze', video_id)}`."
             )
     if notes and any(video.entry.published for video in videos):
         notes.append(

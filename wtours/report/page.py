@@ -18,7 +18,6 @@ from markupsafe import Markup
 import wtours
 from wtours.analyze.shots import DEFAULT_CUT_DETECTOR
 from wtours.report.facts import headline, measuring_facts, source_facts
-from wtours.report.footnotes import footnotes
 from wtours.report.measured import MeasuredVideo, ReportVideo
 from wtours.report.table6 import (
     NOT_MEASURED,
@@ -77,7 +76,7 @@ def render_page(
         average=_cells(table.average, is_average=True),
         sweep=[_sweep(video.video, table.thresholds) for video in videos],
         cut_detectors=_cut_detectors(videos),
-        notes=footnotes(table.videos, threshold=table.threshold, compared=table.compared),
+        notes=table.notes,
         figure_light=_data_url(figure_light, "image/png"),
         figure_dark=_data_url(figure_dark, "image/png"),
         videos=[_section(video, row) for video, row in zip(videos, table.rows, strict=True)],

@@ -9,7 +9,9 @@ from statistics import fmean
 
 from wtours.manifest import PublishedFigures
 from wtours.report.compared import Compared
+from wtours.report.footnotes import footnotes
 from wtours.report.measured import THRESHOLDS, MeasuredVideo, ReportVideo
+from wtours.report.remedy import AS_BY_DEFAULT, Remedy
 from wtours.report.text import plain
 
 NOT_MEASURED = "not measured"
@@ -67,8 +69,7 @@ class Table6:
     rows: tuple[Row, ...]
     average: Row
     threshold: float
-    compared: Sequence[Compared] = ()
-    """Folders that stand beside the videos in Figure 2, and in the notes."""
+    notes: Sequence[str]
 
     @property
     def thresholds(self) -> tuple[float, ...]:
@@ -82,13 +83,25 @@ class Table6:
 
 
 def make_table(
-    videos: Sequence[ReportVideo], *, threshold: float, compared: Sequence[Compared] = ()
+    videos: Sequence[ReportVideo],
+    *,
+    threshold: float,
+    compared: Sequence[Compared] = (),
+    remedy: Remedy = AS_BY_DEFAULT,
 ) -> Table6:
-    """Return Table 6 of these videos, counting objects from `threshold` up."""
+    """Return Table 6 of these videos, counting objects from `threshold` up.
+
+    Args:
+        videos: Its rows.
+        threshold: Score.
+        compared: Folders that stand beside the videos in Figure 2; here they have notes only.
+        remedy: Words the commands in the notes.
+    """
     rows = tuple(_row(video, threshold) for video in videos)
     columns = zip(QUANTITIES, zip(*(row.cells for row in rows), strict=True), strict=True)
     average = Row("average", "Average", "", tuple(_average(*column) for column in columns))
-    return Table6(videos=videos, rows=rows, average=average, threshold=threshold, compared=compared)
+    notes = footnotes(videos, threshold=threshold, compared=compared, remedy=remedy)
+    return Table6(videos=videos, rows=rows, average=average, threshold=threshold, notes=notes)
 
 
 def format_figure(value: float | None, quantity: Quantity, *, is_average: bool = False) -> str:

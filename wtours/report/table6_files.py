@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 from wtours.analyze.shots import DEFAULT_CUT_DETECTOR
-from wtours.report.footnotes import footnotes
 from wtours.report.measured import MeasuredVideo
 from wtours.report.table6 import (
     NOT_MEASURED,
@@ -34,8 +33,7 @@ def to_markdown(table: Table6) -> str:
     lines += ["", "## Counted from other scores", ""]
     lines += _markdown_table(*_threshold_columns(table))
     lines += ["", "## Notes", ""]
-    notes = footnotes(table.videos, threshold=table.threshold, compared=table.compared)
-    lines += [f"{number}. {_markdown(note)}" for number, note in enumerate(notes, start=1)]
+    lines += [f"{number}. {_markdown(note)}" for number, note in enumerate(table.notes, start=1)]
     return "\n".join(lines) + "\n"
 
 
@@ -82,7 +80,7 @@ def to_json(table: Table6) -> dict[str, Any]:
             for row, video in zip(table.rows, table.videos, strict=True)
         ],
         "average": _json_cells(table.average),
-        "notes": footnotes(table.videos, threshold=table.threshold, compared=table.compared),
+        "notes": table.notes,
     }
 
 

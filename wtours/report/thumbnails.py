@@ -108,8 +108,8 @@ def make_thumbnails(
             for frame, time_us in zip(moment.frames, times, strict=True):
                 if int(time_us) not in decoded:
                     raise VideoError(
-                        f"{video.entry.id} has no frame at {clock(int(time_us))} any more; run "
-                        f"`wtours download --video {video.entry.id}`"
+                        f"{video.entry.id} has no frame at {clock(int(time_us))} any more; "
+                        f"download it again"
                     )
                 rgb, alt = decoded[int(time_us)], f"frame at {clock(int(time_us))}"
                 if frame in detections:
