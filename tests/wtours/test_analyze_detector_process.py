@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import tempfile
 import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -108,6 +109,16 @@ def test_what_cannot_be_loaded_is_said_and_no_process_stays(tmp_path):
             with pytest.raises(AnalysisError, match="no such file"):
                 service.identity()
         assert detector_processes() == []
+
+
+def test_a_temporary_folder_too_deep_for_a_socket_is_one_line(tmp_path, model, monkeypatch):
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with DetectorService(parse_detector(f"onnx:{model}"), jobs=1) as service:
+        with pytest.raises(AnalysisError, match="set TMPDIR to a short path"):
+            service.identity()
+        assert list(deep.iterdir()) == []
 
 
 def test_any_exception_of_a_network_is_one_line_that_names_it():

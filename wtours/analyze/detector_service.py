@@ -92,7 +92,13 @@ class DetectorService:
     def _start(self) -> Greeting:
         self._folder = Path(tempfile.mkdtemp(prefix="wtours-"))  # the user's alone
         with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(self._address))
+            try:
+                listener.bind(str(self._address))
+            except OSError as error:  # a path of more than 107 bytes
+                raise AnalysisError(
+                    f"detector {self._spec}: no socket can be made in {tempfile.gettempdir()} "
+                    f"({error}); set TMPDIR to a short path of a local disk"
+                ) from error
             listener.listen(self._jobs)
             self._add_process(listener)
             greeting = self._greeting_of(self._processes[0][1])

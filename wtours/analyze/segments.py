@@ -269,12 +269,13 @@ class _FromFile:
 
 @contextmanager
 def _detector_of(task: SegmentTask) -> Iterator[_Asked | None]:
-    if task.detector is None or task.weights_sha256 is None:
+    if task.detector is None:
         yield None
     elif task.endpoint is not None:
         with RemoteNetwork(task.detector, task.endpoint) as network:
             yield network
     else:
+        assert task.weights_sha256 is not None  # it goes with the detector
         detector = _load_file(task.detector, task.video_id, task.rate, task.weights_sha256)
         if detector.facts.weights_sha256 != task.weights_sha256:
             raise AnalysisError(
