@@ -11,7 +11,7 @@ from tests.wtours.shard_videos import files_of, publish_video
 from tests.wtours.test_shards_verify import DAMAGES, SHARD, vouch_for
 from wtours.errors import ShardError
 from wtours.layout import Layout
-from wtours.shards.build import build_shards
+from wtours.shards.build import build_shards, seal_shards
 from wtours.shards.repair import repair_shards
 from wtours.shards.schema import ShardParams
 from wtours.shards.verify import verify_shards
@@ -185,4 +185,6 @@ def test_a_set_of_a_version_that_made_other_pixels_is_read_but_not_mixed_with_ou
         build_shards(layout, ["walk"], params=PARAMS)
     with pytest.raises(ShardError, match="made other pixels"):
         repair_shards(layout, "default")
+    with pytest.raises(ShardError, match="made other pixels"):
+        seal_shards(layout, "default")
     assert files_of(directory) == before

@@ -132,13 +132,15 @@ def seal_shards(layout: Layout, name: str) -> ShardReport:
     """Seal the shard set `name` over the videos that are finished, after parts of it have run.
 
     Raises:
-        ShardError: nothing was begun, or no video is finished.
+        ShardError: nothing was begun, no video is finished, or a version of wtours that made other
+            pixels began the set.
         WtoursError: another process works on it.
     """
     directory = layout.shards_dir(name)
     report = ShardReport(directory)
     with whole_set(layout, name), briefly(layout, name):
         params = recorded_params(directory)
+        require_same_params(directory, params)
         report.failed = _unfinished(directory, published_plans(directory), params)
         report.dataset = seal(layout, name, params)
     if report.dataset is None:
