@@ -63,6 +63,7 @@ def test_every_command_has_help_with_an_example(name):
         (["verify", "absent"], 1, "absent"),
         (["pretrain", "absent"], 1, "absent"),
         (["analyze", "--detector", "magic:1"], 2, "magic"),
+        (["analyze", "--from-dir", ".", "--video", "venice"], 2, "no --manifest, no --video"),
         (["analyze", "--video", "venice"], 3, "wtours download --video venice"),
         (["eval", "knn", "absent", "--train", "a", "--val", "b"], 1, "absent"),
     ],

@@ -7,6 +7,7 @@ import typer
 
 from wtours import console
 from wtours.commands.options import ROOT, Jobs, ManifestOption, Root, Videos, finish
+from wtours.errors import UsageError
 from wtours.executor import default_jobs
 from wtours.layout import Layout
 
@@ -61,6 +62,8 @@ def analyze(
     from wtours.analyze.pipeline import analyze_videos
     from wtours.manifest import load_manifest
 
+    if from_dir is not None and (manifest or videos):
+        raise UsageError("--from-dir takes every video of its folder: no --manifest, no --video")
     chosen = (
         [entry.id for entry in load_manifest(manifest).select(videos or ())]
         if from_dir is None
