@@ -1,6 +1,6 @@
 """The commands that measure a trained encoder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from pathlib import Path
@@ -75,19 +75,17 @@ def eval_knn(
         result = evaluate_knn(
             backbone, train, val, random_baseline=random_baseline, on_progress=on_progress
         )
-    if as_json:
-        console.print_json(result.content)
-        return
     measured = result.content["results"]
-    console.print_table(
+    say_result(
+        result,
         f"k-NN top-1 accuracy, %, of {run}",
         ("network", *(f"k = {score['k']}" for score in measured["teacher"])),
         [
             (network.replace("_", " "), *(f"{score['top1_percent']:.1f}" for score in scores))
             for network, scores in measured.items()
         ],
+        as_json=as_json,
     )
-    _say_where(result)
 
 
 def eval_linear(
@@ -136,10 +134,8 @@ def eval_linear(
         )
     if result is None:
         return
-    if as_json:
-        console.print_json(result.content)
-        return
-    console.print_table(
+    say_result(
+        result,
         f"Linear classification, top-1 accuracy, %, of {run}",
         ("learning rate x batch / 256", "best epoch", "best", "last"),
         [
@@ -151,8 +147,8 @@ def eval_linear(
             )
             for head in result.content["results"]["heads"]
         ],
+        as_json=as_json,
     )
-    _say_where(result)
 
 
 def eval_discover(
@@ -191,11 +187,9 @@ def eval_discover(
             pictures=pictures,
             on_progress=on_progress,
         )
-    if as_json:
-        console.print_json(result.content)
-        return
     measured = result.content["results"]
-    console.print_table(
+    say_result(
+        result,
         f"Object discovery on {split}, %, of {run}",
         ("method", "CorLoc", "Jaccard"),
         [
@@ -204,8 +198,8 @@ def eval_discover(
                 *(_percent(measured[key]) for key in ("corloc_percent", "jaccard_percent")),
             )
         ],
+        as_json=as_json,
     )
-    _say_where(result)
 
 
 def eval_vos(
@@ -233,19 +227,17 @@ def eval_vos(
         result = evaluate_vos(
             backbone, davis, split=split, masks_dir=masks, on_progress=on_progress
         )
-    if as_json:
-        console.print_json(result.content)
-        return
     measured = result.content["results"]
-    console.print_table(
+    say_result(
+        result,
         f"Video object segmentation, %, of {run}; J&F {measured['jf_mean_percent']:.1f}",
         ("measure", "mean", "recall", "decay"),
         [
             (name, *(f"{measured[f'{key}_{part}_percent']:.1f}" for part in _STATISTICS))
             for name, key in (("J, regions", "j"), ("F, boundaries", "f"))
         ],
+        as_json=as_json,
     )
-    _say_where(result)
 
 
 def eval_table(
@@ -287,7 +279,19 @@ def _bars(shown: bool) -> AbstractContextManager[Callable[[str, float, float | N
     return console.progress_bars("eval", "steps") if shown else nullcontext(no_progress)
 
 
-def _say_where(result: "Published") -> None:
+def say_result(
+    result: "Published",
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    as_json: bool,
+) -> None:
+    """Print a result as JSON, or as a table, its notes and where it lies."""
+    if as_json:
+        console.print_json(result.content)
+        return
+    console.print_table(title, columns, rows)
     for note in result.notes:
         console.say(note)
     console.say(str(result.path))

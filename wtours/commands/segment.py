@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from wtours import console
-from wtours.commands.evaluate import Named
+from wtours.commands.evaluate import Named, say_result
 from wtours.commands.options import ROOT, AsJson, Root, require_torch
 from wtours.errors import MissingPackageError
 from wtours.layout import Layout
@@ -76,11 +76,9 @@ def eval_segment(
             result = evaluate_segmentation(
                 backbone, data, short_side=short_side, on_progress=on_progress
             )
-    if as_json:
-        console.print_json(result.content)
-        return
     measured = result.content["results"]
-    console.print_table(
+    say_result(
+        result,
         f"Segmentation of {data}, %, by {run}",
         ("read-out", "mean IoU", "mean accuracy", "pixel accuracy"),
         [
@@ -90,7 +88,5 @@ def eval_segment(
             )
             for read_out, score in ({"UperNet": measured} if finetune else measured).items()
         ],
+        as_json=as_json,
     )
-    for note in result.notes:
-        console.say(note)
-    console.say(str(result.path))
