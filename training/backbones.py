@@ -122,7 +122,7 @@ def initial_of_run(checkpoint: Path) -> Backbone:
 def initial_backbone(config: TrainConfig) -> VisionTransformer:
     """Return the backbone that a run of this config starts from: its random weights at step 0."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(config.seed, "weights"))  # as pretrain.build_state
+        torch.manual_seed(derived_seed(config.seed, "weights"))  # as build.build_state
         return _frozen(build_network(config).backbone)
 
 
@@ -181,12 +181,11 @@ def _open_timm(name: str, run_dir: RunDir) -> Backbone:
     else:
         network, sha256 = _with_weights(model, Path(weights)), sha256_file(Path(weights))
     _frozen(network)
-    facts = _pixels_of_hub(model)
     slug = _slug("timm", model, Path(weights).stem)
     return Backbone(
         network,
         crop_pixels=int(network.patch_embed.img_size[0]),
-        normalisation=facts if facts and not comma else Normalisation(),
+        normalisation=Normalisation() if comma else _pixels_of_hub(model),
         folder=run_dir(slug),
         description=_description("timm", slug, sha256, network) | {"model": model},
     )
@@ -209,10 +208,10 @@ def _from_hub(model: str) -> VisionTransformer:
         ) from error
 
 
-def _pixels_of_hub(model: str) -> Normalisation | None:
+def _pixels_of_hub(model: str) -> Normalisation:
     """Return what the hub's weights expect; those of a file are taken for ImageNet's usual."""
     facts: Any = timm.get_pretrained_cfg(model)
-    return Normalisation(facts.mean, facts.std) if facts else None
+    return Normalisation(facts.mean, facts.std) if facts else Normalisation()
 
 
 def _with_weights(model: str, path: Path) -> VisionTransformer:

@@ -13,17 +13,16 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from training.backbones import open_backbone
-from training.vit import encode_blocks
+from training.pyramid import SCALES, pyramid_maps, pyramid_stages
 from wtours.errors import MissingPackageError, UsageError
 
 BLOCKS = (4, 6, 8, 12)
 """Counted from 1; paper, B.3."""
 _BELOW_THE_BLOCKS = (".cls_token", ".reg_token", ".pos_embed", ".patch_embed.")
-_SCALES = (4.0, 2.0, 1.0, 0.5)
 
 
 class FeaturePyramid(nn.Module):
-    """Maps after four blocks: two deconvolutions, one, the map itself, and its maximum over 2x2.
+    """Maps after four blocks, see `training.pyramid`.
 
     Args:
         network: From `training.vit` or `training.backbones`; it is trained along.
@@ -32,32 +31,24 @@ class FeaturePyramid(nn.Module):
 
     def __init__(self, network: VisionTransformer, blocks: Sequence[int] = BLOCKS) -> None:
         super().__init__()
-        if len(set(blocks)) != len(_SCALES) or not 1 <= min(blocks) <= max(blocks) <= len(
+        if len(set(blocks)) != len(SCALES) or not 1 <= min(blocks) <= max(blocks) <= len(
             network.blocks
         ):
             raise UsageError(
                 f"blocks ({', '.join(map(str, blocks))}) must be four different ones of "
                 f"1 to {len(network.blocks)}"
             )
-        width = network.embed_dim
         self.network = network.requires_grad_(True)
         self.blocks = tuple(blocks)
         # Not "p2" and so on: detectron2's FPN would take our maps for its own.
         self.names = tuple(f"block{number}" for number in blocks)
-        self.stages = nn.ModuleList(
-            [
-                nn.Sequential(_twice(width), nn.BatchNorm2d(width), nn.GELU(), _twice(width)),
-                _twice(width),
-                nn.Identity(),
-                nn.MaxPool2d(kernel_size=2, stride=2),
-            ]
-        )
+        self.stages = pyramid_stages(network.embed_dim)
 
     @property
     def strides(self) -> dict[str, int]:
         """Return the pixels between two places of each map; 4, 8, 16, 32 for patches of 16."""
         patch = int(self.network.patch_embed.patch_size[0])
-        return {name: int(patch / scale) for name, scale in zip(self.names, _SCALES, strict=True)}
+        return {name: int(patch / scale) for name, scale in zip(self.names, SCALES, strict=True)}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the maps "block4" to "block12", each (B, D, H / stride, W / stride).
@@ -65,17 +56,8 @@ class FeaturePyramid(nn.Module):
         Args:
             images: (B, 3, H, W), normalised; H and W multiples of twice the patch size.
         """
-        patch = int(self.network.patch_embed.patch_size[0])
-        rows, columns = images.shape[-2] // patch, images.shape[-1] // patch
-        tokens = encode_blocks(self.network, images, self.blocks, norm=False)
-        maps = [
-            each.patch_tokens.transpose(1, 2).reshape(len(images), -1, rows, columns)
-            for each in tokens
-        ]
-        return {
-            name: stage(each)
-            for name, stage, each in zip(self.names, self.stages, maps, strict=True)
-        }
+        maps = pyramid_maps(self.network, self.stages, self.blocks, images)
+        return dict(zip(self.names, maps, strict=True))
 
 
 def detectron2_backbone(backbone: str, *, blocks: Sequence[int] = BLOCKS) -> Any:
@@ -143,7 +125,3 @@ class LayerDecay:
         else:
             layer = self.depth + 1
         return float(self.rate ** (self.depth + 1 - layer))
-
-
-def _twice(width: int) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(width, width, kernel_size=2, stride=2)

@@ -15,6 +15,7 @@ from training.data import Batch, ClipViews, open_data
 from training.distributed import World
 from training.metrics import peak_memory_bytes
 from training.precision import deterministic
+from training.schedules import StepSettings
 from training.step import apply_gradients, compute_gradients
 from training.stills import StillImages
 from wtours.errors import UsageError, WtoursError
@@ -98,15 +99,15 @@ def estimate(config: TrainConfig, *, shards_dir: Path, world: World, processes: 
         )
     views = build_views(open_data(shards_dir, config), config)
     schedules = build_schedules(config, num_clips=len(views.clips))
-    share = total // processes
+    first_step, share = schedules.at(0), total // processes
     sizes = (1, 2) if share > 1 else (1,)
     with deterministic(config.optim.deterministic):
         state = build_state(config, world)
         decoding, batches = _decoded(views, sizes)
         kept, seconds = [], []
         for batch in batches:
-            kept.append(_kept_bytes(state, batch, config, world))
-            seconds.append(_step_seconds(state, batch, config, world))
+            kept.append(_kept_bytes(state, batch, first_step, config, world))
+            seconds.append(_step_seconds(state, batch, first_step, config, world))
     part = -(-share // min(config.optim.accumulation_steps, share))
     step_seconds = _line(sizes, seconds, share)
     decode = decoding / sum(sizes)
@@ -145,9 +146,10 @@ def _decoded(views: ClipViews, sizes: Sequence[int]) -> tuple[float, list[Batch]
     return seconds, [batch for batch in found if isinstance(batch, Batch)]
 
 
-def _step_seconds(state: TrainState, batch: Batch, config: TrainConfig, world: World) -> float:
+def _step_seconds(
+    state: TrainState, batch: Batch, now: StepSettings, config: TrainConfig, world: World
+) -> float:
     """Return how long a step takes that has been done before."""
-    now = build_schedules(config, num_clips=config.optim.global_batch_size).at(0)
     taken = []
     for _ in range(_STEPS + 1):
         begun = time.perf_counter()
@@ -158,7 +160,9 @@ def _step_seconds(state: TrainState, batch: Batch, config: TrainConfig, world: W
     return min(taken[1:])
 
 
-def _kept_bytes(state: TrainState, batch: Batch, config: TrainConfig, world: World) -> int:
+def _kept_bytes(
+    state: TrainState, batch: Batch, now: StepSettings, config: TrainConfig, world: World
+) -> int:
     """Return the bytes of all tensors that are kept for the backward pass of a whole batch."""
     whole = config.model_copy(
         update={"optim": config.optim.model_copy(update={"accumulation_steps": 1})}
@@ -172,7 +176,6 @@ def _kept_bytes(state: TrainState, batch: Batch, config: TrainConfig, world: Wor
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    now = build_schedules(config, num_clips=config.optim.global_batch_size).at(0)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         compute_gradients(state, state.student, batch, now, config=whole, world=world)
     return sum(kept.values())

@@ -10,14 +10,13 @@ import torch
 from training.backbones import Backbone, best_device, initial_backbone
 from training.features import FeatureSet, extract_features, resize_for
 from training.images import LabelledImages, open_images, require_known_classes
-from training.knn import knn_scores
+from training.knn import TEMPERATURE, knn_scores
 from training.results import Published, publish
 from wtours.errors import UsageError
 from wtours.progress import Progress, no_progress
 
 KS = (10, 20, 100, 200)
 """Numbers of neighbours that DINO reports; the paper's tables use 20."""
-TEMPERATURE = 0.07
 TEACHER, RANDOM = "teacher", "random_weights"
 
 

@@ -5,7 +5,6 @@ and a folder that `wtours export --to hf` wrote (timm's own format).
 """
 
 import functools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from training.augment import MEAN, STD
 from training.vit import create_vit
 from wtours.errors import CheckpointError, MissingPackageError, UsageError
+from wtours.fsio import read_json
 
 _ANY_VIT = "vit_tiny_patch16_224"
 _KNOWN = ("vit", "dinov2", "dinov2_with_registers")
@@ -53,7 +53,7 @@ def load_hf(name: str) -> HfViT:
         UsageError: another kind of model.
     """
     config_file = Path(name) / "config.json"
-    if config_file.is_file() and "architecture" in (content := json.loads(config_file.read_text())):
+    if config_file.is_file() and "architecture" in (content := read_json(config_file)):
         return _load_timm_folder(Path(name), content)
     try:
         import transformers

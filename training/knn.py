@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+TEMPERATURE = 0.07
+"""Of the votes' weights; DINO's."""
 _SIMILARITIES_AT_ONCE = 2**26
 """Similarities in memory at a time: 256 MiB as float32."""
 

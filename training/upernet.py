@@ -1,8 +1,7 @@
 """UperNet on a plain ViT: tokens of four blocks become a pyramid; its heads are transformers'.
 
-Blocks 4, 6, 8 and 12 of a ViT of 12 blocks, as in the paper (B.3): two deconvolutions for the first
-of them, one for the second, the third as it is, max-pooling for the last, so that with patches of
-16 the strides are 4, 8, 16 and 32. Training adds a head of convolutions on the third, weight 0.4.
+Blocks 4, 6, 8 and 12 of a ViT of 12 blocks, as in the paper (B.3). Training adds a head of
+convolutions on the third map, weight 0.4.
 """
 
 from collections.abc import Sequence
@@ -12,8 +11,8 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from training.pyramid import pyramid_maps, pyramid_stages
 from training.segment_images import VOID
-from training.vit import encode_blocks
 
 AUXILIARY_WEIGHT = 0.4
 
@@ -37,19 +36,7 @@ class UperNet(nn.Module):
         width = backbone.embed_dim
         self.backbone = backbone
         self.blocks = pyramid_blocks(len(backbone.blocks))
-        self.pyramid = nn.ModuleList(
-            [
-                nn.Sequential(
-                    nn.ConvTranspose2d(width, width, 2, stride=2),
-                    nn.BatchNorm2d(width),
-                    nn.GELU(),
-                    nn.ConvTranspose2d(width, width, 2, stride=2),
-                ),
-                nn.ConvTranspose2d(width, width, 2, stride=2),
-                nn.Identity(),
-                nn.MaxPool2d(2),
-            ]
-        )
+        self.pyramid = pyramid_stages(width)
         config = UperNetConfig(hidden_size=hidden_dim, auxiliary_channels=hidden_dim // 2)
         config.num_labels = num_classes
         self.head: nn.Module = UperNetHead(config, [width] * 4)  # type: ignore[no-untyped-call]
@@ -57,13 +44,7 @@ class UperNet(nn.Module):
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Return the pyramid of images (B, 3, H, W): four maps (B, D, h, w), the finest first."""
-        patch = int(self.backbone.patch_embed.patch_size[0])
-        rows, columns = images.shape[-2] // patch, images.shape[-1] // patch
-        outputs = encode_blocks(self.backbone, images, self.blocks, norm=False)
-        return [
-            level(output.patch_tokens.transpose(1, 2).reshape(len(images), -1, rows, columns))
-            for level, output in zip(self.pyramid, outputs, strict=True)
-        ]
+        return pyramid_maps(self.backbone, self.pyramid, self.blocks, images)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return scores (B, C, h, w) on the finest map of the pyramid."""

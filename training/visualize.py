@@ -6,8 +6,6 @@ and a frame is stretched to run from 0 to 1, so the colours compare places in a 
 """
 
 import dataclasses
-import io
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +16,17 @@ from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from training import collapse
+from training.attention_figure import draw_movie, draw_still, picture_rows, png_bytes
+from training.backbones import best_device
 from training.checkpoint import MODEL, find_checkpoint, load_network, read_state, run_dir_of
+from training.config import TrainConfig
 from training.data import open_clips
 from training.decoding import crop_center
 from training.features import normalised, resize_for
 from training.movie import write_movie
 from training.networks import object_heads
-from training.overlay import Palette, Picture, Row, draw_grid, overlay, stretched
+from training.overlay import Palette, Picture
 from training.randomness import torch_generator
 from training.step import method_settings
 from training.stills import Still
@@ -90,15 +92,9 @@ def visualize_clips(
     clips = open_clips(shards_dir, config.data)
     chosen = choose_clips(clips, video_id, clip=clip, num_clips=num_clips)
 
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or best_device()
     backbone = network.backbone.to(device)
-    settings = method_settings(config).tracking
-    available = object_heads(backbone, config)
-    heads, _ = draw_heads(
-        available,
-        min(settings.num_objects, available),  # random blocks can be more
-        torch_generator(config.seed, "visualize"),
-    ).sort()
+    settings, heads = method_settings(config).tracking, shown_heads(backbone, config)
     crop_pixels = config.data.global_crop_pixels
     facts = {
         "format": FORMAT,
@@ -119,12 +115,13 @@ def visualize_clips(
         first_row = int(clips.starts[number])
         name = f"{video_id}-clip-{int(clips.index.frame_index[first_row]):08d}"
         clip_facts = facts | describe_clip(clips[number], attention)
-        rows = picture_rows(pictures, attention, clip_facts)
+        rows = picture_rows(pictures, attention.plain, attention.refined, clip_facts)
         still, movie = directory / f"{name}.png", directory / f"{name}.mp4"
         write_movie(
             movie, draw_movie(rows, clip_facts), seconds_each=config.data.frame_interval_seconds
         )
-        _publish(still, draw_still(rows, clip_facts), clip_facts)
+        write_json(still.with_suffix(".json"), clip_facts)
+        write_bytes(still, png_bytes(draw_still(rows, clip_facts)))
         paths += [still, movie]
     return paths
 
@@ -156,6 +153,14 @@ def choose_clips(
         raise UsageError(f"number of clips ({num_clips}) must be >= 1")
     spread = np.linspace(0, len(own) - 1, min(num_clips, len(own))).round().astype(np.int64)
     return [int(number) for number in own[spread]]
+
+
+def shown_heads(backbone: VisionTransformer, config: TrainConfig) -> Tensor:
+    """Return the heads whose objects are drawn, (O,) int64, the same for all figures of a run."""
+    available = object_heads(backbone, config)
+    num_shown = min(config.tracking.num_objects, available)  # random blocks can be more
+    generator = torch_generator(config.seed, "visualize")
+    return draw_heads(available, num_shown, generator).sort().values
 
 
 def crop_clip(clip: Clip | Still, crop_pixels: int) -> tuple[list[Picture], Tensor]:
@@ -216,12 +221,8 @@ def mask_overlap(maps: Tensor) -> float | None:
     Args:
         maps: (O, T, N).
     """
-    masks = object_masks(maps[None], mask="binary")[0].bool()
-    overlaps = [
-        (one & other).sum(dim=-1) / (one | other).sum(dim=-1).clamp(min=1)
-        for one, other in itertools.combinations(masks, 2)
-    ]
-    return float(torch.stack(overlaps).mean()) if overlaps else None
+    overlap = collapse.mask_overlap(object_masks(maps[None], mask="binary")[0])
+    return None if overlap is None else float(overlap)
 
 
 def describe_clip(clip: Clip | Still, attention: ClipAttention) -> dict[str, Any]:
@@ -234,62 +235,3 @@ def describe_clip(clip: Clip | Still, attention: ClipAttention) -> dict[str, Any
             "refined": mask_overlap(attention.refined),
         },
     }
-
-
-def picture_rows(
-    pictures: list[Picture], attention: ClipAttention, facts: dict[str, Any]
-) -> list[Row]:
-    """Return the frames of one clip, and under the maps of equation 3 and of equation 6.
-
-    Args:
-        pictures: T frames (S, S, 3).
-        attention: Of the same frames.
-        facts: The figure's JSON.
-    """
-    rows = [Row(["frames"], pictures)]
-    for label, key, maps in (
-        (["cross-attention", "T, eq. 3"], "plain", attention.plain),
-        (["refined", "cross-attention", "T', eq. 6"], "refined", attention.refined),
-    ):
-        overlap = facts["mask_overlap"][key]
-        if overlap is not None:
-            label = [*label, f"mask overlap {overlap:.2f}"]
-        by_frame = stretched(maps.double().numpy()).transpose(1, 0, 2)  # (T, O, N)
-        drawn = [
-            overlay(frame, of_frame, facts["palette"])
-            for frame, of_frame in zip(pictures, by_frame, strict=True)
-        ]
-        rows.append(Row(label, drawn))
-    return rows
-
-
-def draw_still(rows: list[Row], facts: dict[str, Any]) -> Image.Image:
-    """Return the figure of one clip, a column for each frame."""
-    return draw_grid(_title(facts), _times(facts), rows)
-
-
-def draw_movie(rows: list[Row], facts: dict[str, Any]) -> list[Picture]:
-    """Return a picture for each frame, with the rows' pictures side by side."""
-    labels = [" ".join(row.label[:-1] if len(row.label) > 2 else row.label) for row in rows]
-    return [
-        np.asarray(
-            draw_grid(_title(facts), labels, [Row([time], [row.pictures[i] for row in rows])])
-        )
-        for i, time in enumerate(_times(facts))
-    ]
-
-
-def _title(facts: dict[str, Any]) -> str:
-    heads = ", ".join(map(str, facts["heads"]))
-    return f"{facts['video_id']} · run {facts['run']}, step {facts['step']} · heads {heads}"
-
-
-def _times(facts: dict[str, Any]) -> list[str]:
-    return [f"{pts_us / 1e6:.1f} s" for pts_us in facts["pts_us"]]
-
-
-def _publish(path: Path, figure: Image.Image, facts: dict[str, Any]) -> None:
-    png = io.BytesIO()
-    figure.save(png, "PNG")
-    write_json(path.with_suffix(".json"), facts)
-    write_bytes(path, png.getvalue())

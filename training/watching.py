@@ -1,28 +1,23 @@
 """Looking at a run while it trains: attention drawn over clips, k-NN on labelled images."""
 
 import functools
-import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from training.attention_figure import draw_still, picture_rows, png_bytes
 from training.checkpoint import TrainState
 from training.config import TrainConfig
 from training.data import Clips
 from training.features import extract_features
 from training.heartbeat import Heartbeat
 from training.images import open_images, require_known_classes
-from training.knn import knn_scores
+from training.knn import TEMPERATURE, knn_scores
 from training.metrics import MetricsLog
-from training.networks import object_heads
-from training.randomness import torch_generator
 from training.step import method_settings
-from training.tracking import draw_heads
-from training.visualize import attend, crop_clip, describe_clip, draw_still, picture_rows
+from training.visualize import attend, crop_clip, describe_clip, shown_heads
 from wtours.fsio import write_bytes
 
-_TEMPERATURE = 0.07
 _BATCH = 64
 
 
@@ -64,12 +59,7 @@ class Watcher:
 
     def _draw(self, state: TrainState, metrics: MetricsLog) -> None:
         config, backbone = self._config, state.teacher.backbone
-        settings, available = method_settings(config).tracking, object_heads(backbone, config)
-        heads, _ = draw_heads(
-            available,
-            min(settings.num_objects, available),  # random blocks can be more
-            torch_generator(config.seed, "visualize"),
-        ).sort()
+        settings, heads = method_settings(config).tracking, shown_heads(backbone, config)
         spread = np.linspace(0, len(self._clips) - 1, config.watch.overlay_clips + 2)[1:-1]
         for number in spread.round().astype(int).tolist():
             clip = self._clips[number]
@@ -82,11 +72,11 @@ class Watcher:
                 "palette": "rgb",
                 **describe_clip(clip, attention),
             }
-            figure = draw_still(picture_rows(pictures, attention, facts), facts)
+            rows = picture_rows(pictures, attention.plain, attention.refined, facts)
+            figure = draw_still(rows, facts)
             name = f"{clip.video_id}-{clip.pts_us[0] // 1000:08d}ms"
-            write_bytes(
-                self._run_dir / "figures" / f"step-{state.step:08d}-{name}.png", _png(figure)
-            )
+            path = self._run_dir / "figures" / f"step-{state.step:08d}-{name}.png"
+            write_bytes(path, png_bytes(figure))
             metrics.show(f"attention/{name}", figure, state.step)
             self._heartbeat.beat()
 
@@ -109,12 +99,6 @@ class Watcher:
             val.features["teacher"],
             val.labels,
             ks=[self._config.watch.knn_k],
-            temperature=_TEMPERATURE,
+            temperature=TEMPERATURE,
         )
         return score.top1_percent
-
-
-def _png(figure: Image.Image) -> bytes:
-    data = io.BytesIO()
-    figure.save(data, "PNG")
-    return data.getvalue()
