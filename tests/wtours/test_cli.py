@@ -13,6 +13,8 @@ import pytest
 
 from tests.wtours.analyze_cases import write_scenes
 from wtours.cli import app
+from wtours.commands.train import default_run_name
+from wtours.layout import checked_name
 
 pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
 
@@ -93,3 +95,18 @@ def test_what_the_report_says_to_run_works_when_it_is_pasted(tmp_path):
         assert result.returncode == 0, result.stderr
     assert wtours("report", "-m", manifest, "--root", root).returncode == 0
     assert "walk is not measured" not in (root / "reports" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("shards", "expected"),
+    [
+        ("venice_30", "venice_30"),
+        ("sets/venice.v2.1", "venice-v2-1"),
+        ("photos.tar", "photos"),
+        ("/data/photos.2024.tar", "photos-2024"),
+        ("my walks/", "my-walks"),
+    ],
+)
+def test_a_run_is_named_as_all_of_its_shard_set(shards, expected):
+    assert default_run_name(shards) == expected
+    assert checked_name(expected, "run") == expected

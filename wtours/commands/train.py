@@ -1,6 +1,7 @@
 """The commands around training: pretrain, presets, visualize, export, import."""
 
 import dataclasses
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -124,7 +125,7 @@ def pretrain(
     if estimate:
         _estimate(resolved, shards_dir, processes, as_json=as_json)
         return
-    run_dir = layout.run_dir(run or Path(shards).stem)
+    run_dir = layout.run_dir(run or default_run_name(shards))
     with training_bar() as on_step:
         result = run_pretraining(
             resolved,
@@ -134,6 +135,12 @@ def pretrain(
             on_step=on_step,
         )
     console.say(f"{run_dir}: {result.describe()}")
+
+
+def default_run_name(shards: str) -> str:
+    """Return the name of the shard set or tar, as far as a run's can have its characters."""
+    name = Path(shards).absolute().name.removesuffix(".tar")
+    return re.sub("[^A-Za-z0-9_-]+", "-", name).strip("-_")[:64]
 
 
 def _estimate(config: "TrainConfig", shards_dir: Path, processes: int, *, as_json: bool) -> None:
