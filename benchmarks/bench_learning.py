@@ -1,9 +1,10 @@
 """Does a short pretraining teach anything? `make bench-learning`, at most an hour on 2 idle cores.
 
-Pretrains one small ViT with DINO and with DORA on CamVid's drives (without them: on rendered
-walks), three seeds each, two processes of one thread at a time, and measures each beside the random
-weights that it started from. Every run, every checkpoint of it and every measurement is published,
-and a second call does only what is missing. Writes the table in docs/learning.md and its figure.
+Pretrains one small ViT with DINO, with DORA and with DORA on centred patches, on CamVid's drives
+(without them: on rendered walks), three seeds each, two processes of one thread at a time, and
+measures each beside the random weights that it started from. Every run, every
+checkpoint of it and every measurement is published, and a second call does only what is missing.
+Writes the table in docs/learning.md and its figure.
 
 The recipe is for short runs and not the paper's: see `benchmarks.learning_runs`.
 """
@@ -26,6 +27,7 @@ from benchmarks.learning_data import BenchData, prepare
 from benchmarks.learning_measures import means_of_last
 from benchmarks.learning_page import write_figure, write_table
 from benchmarks.learning_runs import (
+    CENTERED,
     CLIPS,
     DINO,
     DORA,
@@ -55,7 +57,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where everything is kept")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     options = parser.parse_args()
-    methods = [DORA, DINO, *(VARIANTS if options.full else ())]
+    methods = [DORA, DINO, CENTERED, *(VARIANTS if options.full else ())]
     start = time.monotonic()
     data = prepare(options.folder)
     runs_dir = options.folder / "runs"

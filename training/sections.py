@@ -67,6 +67,9 @@ class TrackingConfig(Section):
     """Entropy weight of Sinkhorn-Knopp."""
     iterations: Count = 30
     """Sinkhorn-Knopp iterations."""
+    patch_center: bool = False
+    """Subtract the frame's mean patch token from Z before equations 4 and 5 (neither in the paper
+    nor in the released code): the masks of the objects then lie apart."""
     patch_norm: bool = True
     """L2-normalise the patch tokens Z before equations 4 and 5."""
     marginals: Literal["patch", "paper"] = "patch"

@@ -30,6 +30,8 @@ class TrackingSettings:
         sinkhorn: Whether prototypes are refined (equation 6), or track as they are (equation 3).
         epsilon: Sinkhorn-Knopp's entropy term, > 0.
         iterations: Sinkhorn-Knopp's iterations, >= 1.
+        patch_center: Whether the frame's mean patch token is subtracted first: what all patches
+            share draws every prototype the same way, and the objects' masks lie on each other.
         patch_norm: Whether patch tokens are L2-normalised before they are assigned.
         marginals: "patch": each patch sums to 1; "paper": to 1/N (then the maps are almost flat).
         mask: "binary": where the map is above its mean; "soft": the map divided by its maximum;
@@ -43,6 +45,7 @@ class TrackingSettings:
     sinkhorn: bool = True
     epsilon: float = 0.05
     iterations: int = 30
+    patch_center: bool = False
     patch_norm: bool = True
     marginals: Literal["patch", "paper"] = "patch"
     mask: Literal["binary", "soft", "literal", "random_blocks"] = "binary"
@@ -102,6 +105,8 @@ def refined_prototypes(prototypes: Tensor, patches: Tensor, settings: TrackingSe
         patches: (B, N, D) patch tokens of the first frame.
         settings: Sinkhorn-Knopp's constants.
     """
+    if settings.patch_center:
+        patches = patches - patches.mean(dim=1, keepdim=True)
     if settings.patch_norm:
         patches = F.normalize(patches, dim=-1)
     plan = assignment(

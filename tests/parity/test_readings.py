@@ -55,6 +55,7 @@ def test_thirty_iterations_leave_an_object_one_percent_off_its_share(recorded):
         ({"patch_norm": False}, 0.335, 0.013),
         ({"patch_norm": False, "marginals": "paper"}, 5.272, 0.474),
         ({"sinkhorn": False}, 5.126, 0.404),
+        ({"patch_center": True}, 4.246, 0.246),
     ],
 )
 def test_readings_of_equations_4_and_5(maps_of, settings, map_entropy, visible):
@@ -64,12 +65,13 @@ def test_readings_of_equations_4_and_5(maps_of, settings, map_entropy, visible):
 
 
 def test_refined_prototypes_give_masks_that_overlap_less(maps_of):
-    refined, unrefined = (
-        mean_overlap(object_masks(maps_of(sinkhorn=sinkhorn), mask="binary"))
-        for sinkhorn in (True, False)
+    refined, unrefined, centred = (
+        mean_overlap(object_masks(maps_of(**settings), mask="binary"))
+        for settings in ({}, {"sinkhorn": False}, {"patch_center": True})
     )
     assert refined == pytest.approx(0.066, abs=1e-3)
     assert unrefined == pytest.approx(0.367, abs=1e-3)
+    assert centred == pytest.approx(0.040, abs=1e-3)
 
 
 def test_raw_patch_tokens_need_the_log_domain(recorded):

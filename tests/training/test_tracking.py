@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from training.sinkhorn import assignment
 from training.tracking import (
@@ -87,6 +88,20 @@ def test_refined_prototypes_are_sums_of_the_assigned_patches():
         for number in range(3):
             expected = sum(plan[clip, n, number] * patches[clip, n] for n in range(16))
             torch.testing.assert_close(refined[clip, number], expected)
+
+
+def test_centred_patches_are_assigned_by_what_they_do_not_share():
+    prototypes, patches = torch.randn(2, 3, 12), torch.randn(2, 16, 12)
+    shared = 20 * torch.randn(2, 1, 12)
+    settings = TrackingSettings(patch_center=True)
+    refined = refined_prototypes(prototypes, patches, settings)
+    torch.testing.assert_close(
+        refined_prototypes(prototypes, patches + shared, settings), refined, rtol=1e-3, atol=1e-3
+    )
+    centred = F.normalize(patches - patches.mean(1, keepdim=True), dim=-1)
+    torch.testing.assert_close(
+        refined, refined_prototypes(prototypes, centred, TrackingSettings(patch_norm=False))
+    )
 
 
 def test_half_precision_features_are_tracked_in_float32():
