@@ -116,8 +116,8 @@ class CollapseWatch:
             ),
             _Sign(
                 "mask_overlap", -never, 0.95,
-                "the objects are almost the same: raise tracking.num_heads, or lower "
-                "tracking.num_objects",
+                "the objects are almost the same: set tracking.patch_center=true, raise "
+                "tracking.num_heads, or lower tracking.num_objects",
             ),
         ]  # fmt: skip
         self._recent: dict[str, deque[float]] = {
