@@ -50,7 +50,7 @@ bench-%: $(INSTALLED) ## One benchmark, for example make bench-render
 	$(BIN)/python -m benchmarks.bench_$*
 
 fault-table: $(INSTALLED) ## The table of docs/reliability.md: each download fault, by wtours and by its peers
-	$(BIN)/python -m benchmarks.fault_table
+	$(BIN)/python -m benchmarks.faults.table
 
 reproduce-table6: $(INSTALLED) ## Table 6 of the paper: download, analyze, report; MANIFEST= ROOT= DETECTOR= FROM_DIR= override
 	@# Code 3: some videos are missing, or no objects; the page says which, and why.

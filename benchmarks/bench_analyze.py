@@ -16,10 +16,10 @@ from time import perf_counter
 
 import imageio_ffmpeg
 
-from benchmarks.report import OUT, Row, publish_rows
-from wtours.analyze.folders import folder_videos
+from benchmarks.rows import OUT, Row, publish_rows
 from wtours.analyze.pipeline import analyze_videos
-from wtours.layout import Layout
+from wtours.analyze.video_folder import folder_videos
+from wtours.workspace.layout import Layout
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 # Pixels, megabits a second (about the rates of the copies that YouTube serves), seconds encoded,

@@ -6,7 +6,7 @@ measures each beside the random weights that it started from. Every run, every c
 every measurement is published, and a second call does only what is missing. Writes the table in
 docs/learning.md and its figure.
 
-The recipe is for short runs and not the paper's: see `benchmarks.learning_runs`.
+The recipe is for short runs and not the paper's: see `benchmarks.learning.runs`.
 """
 
 import argparse
@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.learning_data import BenchData, prepare
-from benchmarks.learning_measures import means_of_last
-from benchmarks.learning_page import write_figure, write_table
-from benchmarks.learning_runs import (
+from benchmarks.learning.data import BenchData, prepare
+from benchmarks.learning.measures import means_of_last
+from benchmarks.learning.page import write_figure, write_table
+from benchmarks.learning.runs import (
     CENTERED,
     CLIPS,
     DINO,
@@ -38,7 +38,7 @@ from benchmarks.learning_runs import (
     runs_of,
     train_all,
 )
-from benchmarks.report import Row, publish_rows
+from benchmarks.rows import Row, publish_rows
 
 FOLDER = Path(tempfile.gettempdir()) / "wtours-bench" / "learning"
 _LOSSES = ("loss_local", "teacher_mean_entropy", "teacher_entropy")
@@ -91,7 +91,7 @@ def _measure(method: Method, seed: int, folder: Path) -> dict[str, Any]:
         name = f"{folder / 'runs' / f'{DORA.name}-{seed}'},random"
     out = folder / "measures" / f"{method.name}-{seed}.json"
     if not out.exists():
-        words = [sys.executable, "-m", "benchmarks.learning_measures", name, str(folder), str(out)]
+        words = [sys.executable, "-m", "benchmarks.learning.measures", name, str(folder), str(out)]
         subprocess.run(words, check=True, env=os.environ | ENVIRONMENT, stdout=subprocess.DEVNULL)
     content: dict[str, Any] = json.loads(out.read_text())
     if method.overrides is not None:

@@ -5,7 +5,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.report import Row, publish_rows
+from benchmarks.rows import Row, publish_rows
 from wtours.synthetic import WalkSpec, render_walk
 
 SECONDS, ROUNDS = 10, 3

@@ -22,10 +22,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import shard_peers, shard_sources
-from benchmarks.report import Row, publish_rows
-from benchmarks.shard_index import write_made_up_set
-from benchmarks.shard_peers import GetClip
+from benchmarks.rows import Row, publish_rows
+from benchmarks.shards import peers as shard_peers
+from benchmarks.shards import sources as shard_sources
+from benchmarks.shards.index import write_made_up_set
+from benchmarks.shards.peers import GetClip
 
 NUM_CLIPS, ROUNDS = 40, 5
 AUTHORS_GOALS = {"walk_4k60": 300, "walk_720p60": 40}
@@ -135,7 +136,7 @@ def _index_rows(folder: Path) -> list[Row]:
         runs = [
             json.loads(
                 subprocess.run(
-                    [sys.executable, "-m", "benchmarks.shard_index", str(folder / name)],
+                    [sys.executable, "-m", "benchmarks.shards.index", str(folder / name)],
                     check=True,
                     capture_output=True,
                 ).stdout

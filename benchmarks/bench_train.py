@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.report import Row, publish_rows
-from benchmarks.train_step import StepCost, measure
-from tests.training.shard_set import write_shard_set
-from training.metrics import read_metrics
-from training.transformer import linear
+from benchmarks.rows import Row, publish_rows
+from benchmarks.train.step import StepCost, measure
+from tests.support.shard_set import write_shard_set
+from training.engine.metrics import read_metrics
+from training.models.linear import linear
 
 WAYS = {
     "plain": ("plain", "float32"),

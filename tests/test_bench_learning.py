@@ -7,13 +7,12 @@ import pytest
 from PIL import Image
 
 from benchmarks.bench_learning import learning_rows
-from benchmarks.learning_data import frames_of
-from benchmarks.learning_measures import best_fits, instance_map, means_of_last
-from benchmarks.learning_page import table
-from benchmarks.learning_runs import DINO, DORA, RANDOM, VARIANTS, command, runs_of
-from training.decoding import crop_center
-from training.features import resize_for
-from training.presets import resolve_config
+from benchmarks.learning.data import frames_of
+from benchmarks.learning.measures import best_fits, instance_map, means_of_last
+from benchmarks.learning.page import table
+from benchmarks.learning.runs import DINO, DORA, RANDOM, VARIANTS, command, runs_of
+from training.config.presets import resolve_config
+from training.data.image_decoding import crop_center, resize_for
 from wtours.synthetic import WalkSpec, load_truth, render_walk
 
 pytestmark = pytest.mark.medium  # imports torch, renders a walk: left out of the inner loop

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from wtours.fsio import sha256_file
+from wtours.storage.hashing import sha256_file
 
 pytestmark = pytest.mark.medium
 

@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from training.build import build_schedules, build_state, build_views
-from training.checkpoint import TrainState
-from training.config import TrainConfig
-from training.data import Batch, ClipViews, open_data
-from training.distributed import World
-from training.metrics import peak_memory_bytes
-from training.precision import deterministic
-from training.schedules import StepSettings
-from training.step import apply_gradients, compute_gradients
-from training.stills import StillImages
+from training.config.train import TrainConfig
+from training.data.clips import Batch, ClipViews, open_data
+from training.data.image_clips import StillImages
+from training.distributed.world import World
+from training.engine.metrics import peak_memory_bytes
+from training.engine.precision import deterministic
+from training.engine.schedules import StepSettings
+from training.engine.setup import build_schedules, build_state, build_views
+from training.engine.state import TrainState
+from training.engine.step import apply_gradients, compute_gradients
 from wtours.errors import UsageError, WtoursError
 
 _STEPS = 2

@@ -15,18 +15,21 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from training.build import build_schedules, build_state, build_views, identity_of, replicate
-from training.checkpoint import checkpoint_dir
-from training.config import TrainConfig
-from training.data import batches, open_data
-from training.distributed import World, barrier, joined_world
-from training.failures import watched
-from training.metrics import StepClock, StepStatus
-from training.precision import deterministic
-from training.presets import PRESETS, resolve_config
-from training.run import Resume, opened_run
-from training.step import apply_gradients, compute_gradients
-from training.stopping import StopSignals, agreed
+from training.config.presets import PRESETS, resolve_config
+from training.config.train import TrainConfig
+from training.data.clips import open_data
+from training.data.loader import batches
+from training.distributed.collectives import barrier
+from training.distributed.failures import watched
+from training.distributed.launch import joined_world
+from training.distributed.signals import StopSignals, agreed
+from training.distributed.world import World
+from training.engine.checkpoint import checkpoint_dir
+from training.engine.metrics import StepClock, StepStatus
+from training.engine.precision import deterministic
+from training.engine.run_dir import Resume, opened_run
+from training.engine.setup import build_schedules, build_state, build_views, identity_of, replicate
+from training.engine.step import apply_gradients, compute_gradients
 from wtours.errors import WtoursError
 
 LOG = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from detectron2.data import transforms
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 
-from training.detection import LayerDecay, detectron2_backbone
+from training.weights.detectron2 import LayerDecay, detectron2_backbone
 
 IMAGES_PER_STEP = 16
 STEPS_PER_EPOCH = 117_266 // IMAGES_PER_STEP  # images of train2017 with annotations

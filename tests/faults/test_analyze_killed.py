@@ -8,22 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.wtours.analyze_cases import (
-    add_video,
-    published_bytes,
-    write_detections,
-    write_scenes,
-)
+from tests.support.analyze_cases import add_video, published_bytes, write_detections, write_scenes
 from wtours.analyze.pipeline import analyze_videos
-from wtours.analyze.tables import load_summary
+from wtours.analyze.schema import load_summary
 from wtours.errors import AnalysisError
-from wtours.layout import Layout
+from wtours.workspace.layout import Layout
 
 ANALYZE = """
 import sys
 from pathlib import Path
 from wtours.analyze.pipeline import analyze_videos
-from wtours.layout import Layout
+from wtours.workspace.layout import Layout
 
 if __name__ == "__main__":
     root, jobs, detector = sys.argv[1:]

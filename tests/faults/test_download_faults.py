@@ -1,7 +1,7 @@
 """Servers that misbehave, and what lies on the disk after; with yt-dlp itself.
 
-Drops, 503, web pages and cut bodies are in tests/wtours/test_download.py; kills, changed content,
-two processes and full disks in test_download_killed.py.
+Drops, 503, web pages and cut bodies are in tests/wtours/acquire/test_download.py; kills, changed
+content, two processes and full disks in test_download_killed.py.
 """
 
 import dataclasses
@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.loopback import Resource, serve
-from tests.wtours.clips import write_clip
-from wtours import hosts
-from wtours.download import download_videos
-from wtours.fetch_options import FetchOptions, Patience
-from wtours.layout import Layout
-from wtours.manifest import VideoEntry
-from wtours.videos import downloaded_video
-from wtours.ytdlp import YtDlpFetcher
+from tests.support.http_server import Resource, serve
+from tests.support.video_clips import write_clip
+from wtours.acquire import rate_limit as hosts
+from wtours.acquire.download import download_videos
+from wtours.acquire.options import FetchOptions, Patience
+from wtours.acquire.ytdlp.fetcher import YtDlpFetcher
+from wtours.workspace.layout import Layout
+from wtours.workspace.manifest import VideoEntry
+from wtours.workspace.videos import downloaded_video
 
 pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
 

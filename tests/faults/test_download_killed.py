@@ -13,23 +13,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.loopback import Resource, serve
-from tests.wtours.clips import write_clip
-from wtours import download
-from wtours.download import DownloadReport
+from tests.support.http_server import Resource, serve
+from tests.support.video_clips import write_clip
+from wtours.acquire import download
+from wtours.acquire.download import DownloadReport
+from wtours.acquire.options import FetchOptions
 from wtours.errors import WtoursError
-from wtours.fetch_options import FetchOptions
-from wtours.layout import Layout
-from wtours.manifest import VideoEntry
-from wtours.videos import downloaded_video
+from wtours.workspace.layout import Layout
+from wtours.workspace.manifest import VideoEntry
+from wtours.workspace.videos import downloaded_video
 
 DOWNLOAD = """
 import json, sys
 from pathlib import Path
-from wtours.download import download_videos
-from wtours.fetch_options import FetchOptions
-from wtours.layout import Layout
-from wtours.manifest import VideoEntry
+from wtours.acquire.download import download_videos
+from wtours.acquire.options import FetchOptions
+from wtours.workspace.layout import Layout
+from wtours.workspace.manifest import VideoEntry
 source, root = sys.argv[1:]
 entry = VideoEntry(id="walk", title="A walk", sources=(source,))
 options = FetchOptions(allow_unknown_license=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.shard_set import TINY, write_shard_set
-from training.checkpoint import newest_checkpoint
-from training.distributed import World
-from training.metrics import read_metrics
-from training.presets import resolve_config
+from tests.support.shard_set import TINY, write_shard_set
+from training.config.presets import resolve_config
+from training.distributed.world import World
+from training.engine.checkpoint import newest_checkpoint
+from training.engine.metrics import read_metrics
 from training.pretrain import pretrain
 from wtours.errors import WtoursError
 

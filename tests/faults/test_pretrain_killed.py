@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.shard_set import TINY, write_shard_set
-from training.checkpoint import find_damage
-from training.metrics import read_metrics
+from tests.support.shard_set import TINY, write_shard_set
+from training.engine.checkpoint import find_damage
+from training.engine.metrics import read_metrics
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = 60

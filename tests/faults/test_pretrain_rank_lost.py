@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.shard_set import TINY, write_shard_set
-from training.checkpoint import find_damage
-from training.metrics import read_metrics
+from tests.support.shard_set import TINY, write_shard_set
+from training.engine.checkpoint import find_damage
+from training.engine.metrics import read_metrics
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODULE = ("-m", "training.pretrain")
@@ -122,7 +122,7 @@ def test_a_stopped_rank_is_named_by_the_other(shards, tmp_path, stopped):
 HANGS = """
 import os, sys, time
 import training.pretrain
-from training.data import batches
+from training.data.clips import batches
 
 def hanging(*arguments):
     for number, batch in enumerate(batches(*arguments)):

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.wtours.clips import write_clip
-from tests.wtours.shard_videos import files_of, publish_video
-from wtours.layout import Layout
-from wtours.shards.build import build_shards
-from wtours.shards.repair import repair_shards
+from tests.support.sharded_videos import files_of, publish_video
+from tests.support.video_clips import write_clip
+from wtours.sharding.build import build_shards
+from wtours.sharding.repair import repair_shards
 from wtours.shards.schema import ShardParams
 from wtours.shards.verify import verify_shards
+from wtours.workspace.layout import Layout
 
 pytestmark = pytest.mark.medium
 PARAMS = ShardParams(shard_seconds=1, short_side=32)
@@ -24,10 +24,10 @@ VIDEOS = ["one", "two"]
 KILLED = """
 import os, signal, sys, tarfile
 from pathlib import Path
-from wtours import fsio
-from wtours.layout import Layout
-from wtours.shards.build import build_shards
-from wtours.shards.repair import repair_shards
+from wtours.storage import atomic
+from wtours.workspace.layout import Layout
+from wtours.sharding.build import build_shards
+from wtours.sharding.repair import repair_shards
 from wtours.shards.schema import ShardParams
 
 root, work, point = sys.argv[1:]
@@ -36,7 +36,7 @@ def reached(event, name):
     if f"{event} {name}" == point:
         os.kill(os.getpid(), signal.SIGKILL)
 
-replace, fsync_tree, addfile = Path.replace, fsio.fsync_tree, tarfile.TarFile.addfile
+replace, fsync_tree, addfile = Path.replace, atomic.fsync_tree, tarfile.TarFile.addfile
 
 def dying_replace(self, target):
     reached("before renaming", target.name)
@@ -52,7 +52,7 @@ def dying_addfile(self, member, file=None):
     addfile(self, member, file)
     reached("after adding", member.name)
 
-Path.replace, fsio.fsync_tree = dying_replace, dying_fsync_tree
+Path.replace, atomic.fsync_tree = dying_replace, dying_fsync_tree
 tarfile.TarFile.addfile = dying_addfile
 layout = Layout(Path(root))
 if work == "shard":

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.wtours.clips import write_clip
-from tests.wtours.shard_videos import files_of, publish_video
+from tests.support.sharded_videos import files_of, publish_video
+from tests.support.video_clips import write_clip
 from wtours.errors import WtoursError
-from wtours.layout import Layout
+from wtours.sharding.build import build_shards
 from wtours.shards import ShardIndex
-from wtours.shards.build import build_shards
 from wtours.shards.schema import ShardParams
+from wtours.workspace.layout import Layout
 
 PARAMS = ShardParams(shard_seconds=1, short_side=128)
 

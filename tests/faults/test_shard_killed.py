@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.wtours.clips import write_clip
-from tests.wtours.shard_videos import files_of, publish_video
+from tests.support.sharded_videos import files_of, publish_video
+from tests.support.video_clips import write_clip
 from wtours.errors import WtoursError
-from wtours.layout import Layout
+from wtours.sharding.build import ShardReport, build_shards
 from wtours.shards import ShardIndex
-from wtours.shards.build import ShardReport, build_shards
 from wtours.shards.schema import ShardParams
 from wtours.shards.verify import verify_shards
+from wtours.workspace.layout import Layout
 
 SHARD = """
 import sys
 from pathlib import Path
-from wtours.layout import Layout
-from wtours.shards.build import build_shards
+from wtours.workspace.layout import Layout
+from wtours.sharding.build import build_shards
 from wtours.shards.schema import ShardParams
 if __name__ == "__main__":
     root, jobs = sys.argv[1:]

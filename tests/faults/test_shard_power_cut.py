@@ -1,8 +1,8 @@
 """A power cut while shards are written: what was reported is whole after the journal's replay.
 
 The file system lies in a file, which is copied while it is mounted and written to: the copy is what
-a disk holds when the power goes. With fsync taken out of `wtours.fsio` the same check fails, which
-shows that it can.
+a disk holds when the power goes. With fsync taken out of `wtours.storage.atomic` the same check
+fails, which shows that it can.
 """
 
 import os
@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.wtours.clips import write_clip
-from tests.wtours.shard_videos import files_of, publish_video
-from wtours.fsio import sha256_file
-from wtours.layout import Layout
-from wtours.receipts import read_receipt
-from wtours.shards.build import build_shards
+from tests.support.sharded_videos import files_of, publish_video
+from tests.support.video_clips import write_clip
+from wtours.sharding.build import build_shards
 from wtours.shards.schema import ShardParams
 from wtours.shards.verify import verify_shards
+from wtours.storage.hashing import sha256_file
+from wtours.storage.receipts import read_receipt
+from wtours.workspace.layout import Layout
 
 pytestmark = pytest.mark.slow
 PARAMS = ShardParams(shard_seconds=1, short_side=64)
@@ -33,14 +33,14 @@ SEGMENTS = 6
 SHARD = """
 import sys
 from pathlib import Path
-from wtours import fsio
-from wtours.layout import Layout
-from wtours.shards.build import build_shards
+from wtours.storage import atomic
+from wtours.workspace.layout import Layout
+from wtours.sharding.build import build_shards
 from wtours.shards.schema import ShardParams
 
 root, synced = sys.argv[1:]
 if synced == "no":
-    fsio._fsync = lambda path: None
+    atomic._fsync = lambda path: None
 
 def tell(video_id, done, total):
     print(done, flush=True)

@@ -3,10 +3,15 @@
 import pytest
 import torch
 
-from training.loss import LossSettings, combine, entropy
-from training.sinkhorn import assignment
-from training.tracking import TrackingSettings, object_masks, refined_prototypes, track
-from training.vit import build_backbone, encode
+from training.losses.dino import LossSettings, combine, entropy
+from training.losses.sinkhorn import assignment
+from training.methods.object_tracking import (
+    TrackingSettings,
+    object_masks,
+    refined_prototypes,
+    track,
+)
+from training.models.vit import build_backbone, encode
 
 UNIFORM = 5.2781  # log 196, the entropy of a flat map
 

@@ -11,19 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.dora import DoraSettings, Views, learn, teach
-from training.head import DinoHead
-from training.loss import (
-    LossParts,
-    combine,
-    object_weights,
-    teacher_probabilities,
-)
-from training.optim import build_optimizer, clip_gradients, set_lr_and_weight_decay
-from training.prototypes import distillation_loss
-from training.sinkhorn import assignment
-from training.teacher import Network, ema_update, make_teacher
-from training.tracking import (
+from training.engine.optim import build_optimizer, clip_gradients, set_lr_and_weight_decay
+from training.losses.cross_entropy import distillation_loss
+from training.losses.dino import LossParts, combine, object_weights, teacher_probabilities
+from training.losses.sinkhorn import assignment
+from training.methods.base import Views
+from training.methods.dora import DoraSettings, learn, teach
+from training.methods.object_tracking import (
     apply_masks,
     mask_threshold,
     object_masks,
@@ -32,7 +26,9 @@ from training.tracking import (
     track,
     track_objects,
 )
-from training.vit import TokenFeatures, build_backbone, encode, encode_with_attention
+from training.methods.student_teacher import Network, ema_update, make_teacher
+from training.models.projection_heads import DinoHead
+from training.models.vit import TokenFeatures, build_backbone, encode, encode_with_attention
 
 FORWARD, GRADIENT = 1e-5, 1e-4
 SETTINGS = DoraSettings()

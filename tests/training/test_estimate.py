@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from tests.training.shard_set import TINY, write_shard_set
-from training.build import build_state
-from training.distributed import World
+from tests.support.shard_set import TINY, write_shard_set
+from training.config.presets import resolve_config
+from training.distributed.world import World
+from training.engine.setup import build_state
 from training.estimate import estimate
-from training.presets import resolve_config
 from wtours.errors import UsageError
 
 WORLD = World(0, 1, 0, torch.device("cpu"))

@@ -14,9 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from wtours.analyze.segments import MEASURED_FILE
-from wtours.analyze.shots import CutFinder, shots_between
-from wtours.analyze.tables import (
+from wtours.analyze.schema import (
     DETECTIONS_FILE,
     DETECTIONS_SCHEMA,
     FRAMES_FILE,
@@ -32,9 +30,11 @@ from wtours.analyze.tables import (
     open_table,
     table_of,
 )
-from wtours.analyze.ticks import EVERY_FRAME
+from wtours.analyze.segment import MEASURED_FILE
+from wtours.analyze.shots import CutFinder, shots_between
 from wtours.analyze.transnet import TRANSNET, first_frames
 from wtours.errors import VideoError
+from wtours.media.tick_picker import EVERY_FRAME
 
 _US = 1_000_000
 _LIGHTNESS_UNIT = 2.0**-17

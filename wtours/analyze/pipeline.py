@@ -17,13 +17,12 @@ except ImportError as error:
 
     raise MissingPackageError("scenedetect-headless", "analyze", "`wtours analyze`") from error
 
-from wtours.analyze.detector_service import DetectorService
-from wtours.analyze.detectors import DetectorIdentity, DetectorSpec, parse_detector
-from wtours.analyze.folders import video_in_place
-from wtours.analyze.made_elsewhere import FileDetector
+from wtours.analyze.detectors.base import DetectorIdentity
+from wtours.analyze.detectors.precomputed import FileDetector
+from wtours.analyze.detectors.server import DetectorService
+from wtours.analyze.detectors.spec import DetectorSpec, parse_detector
 from wtours.analyze.publish import Plan, publish
-from wtours.analyze.segments import SegmentTask, analyze_segment
-from wtours.analyze.ticks import parse_rate
+from wtours.analyze.segment import SegmentTask, analyze_segment
 from wtours.analyze.transnet import (
     TRANSNET,
     predict_windows,
@@ -31,13 +30,16 @@ from wtours.analyze.transnet import (
     transnet_facts,
     windows_tasks,
 )
+from wtours.analyze.video_folder import video_in_place
 from wtours.errors import AnalysisError, MissingPackageError, VideoError
-from wtours.executor import run_tasks
-from wtours.fsio import lock, remove, sweep
-from wtours.layout import Layout
+from wtours.execution.executor import run_tasks
+from wtours.media.reader import open_video
+from wtours.media.tick_picker import parse_rate
 from wtours.progress import Progress, no_progress
-from wtours.video import open_video
-from wtours.videos import DownloadedVideo, downloaded_video
+from wtours.storage.atomic import remove, sweep
+from wtours.storage.locks import lock
+from wtours.workspace.layout import Layout
+from wtours.workspace.videos import DownloadedVideo, downloaded_video
 
 SEGMENT_SECONDS = 60
 _US = 1_000_000
@@ -72,8 +74,8 @@ def analyze_videos(
     Args:
         layout: The workspace.
         videos: Ids of downloaded videos; or the paths of videos that lie elsewhere, by id
-            (`wtours.analyze.folders`).
-        detector: as `wtours.analyze.detectors` parses it. With `none`, and
+            (`wtours.analyze.video_folder`).
+        detector: as `wtours.analyze.detectors.base` parses it. With `none`, and
             where the detector cannot be loaded, objects measured earlier are kept.
         detect_fps: Frames a second that the detector looks at, or "native": every frame.
         jobs: Processes; the result does not depend on it.

@@ -11,9 +11,9 @@ import numpy as np
 import scenedetect
 from numpy.typing import NDArray
 
-from wtours.analyze.detector_service import Endpoint
-from wtours.analyze.detectors import DetectorIdentity, DetectorSpec
-from wtours.analyze.kept import Earlier, find_earlier
+from wtours.analyze.detectors.base import DetectorIdentity
+from wtours.analyze.detectors.server import Endpoint
+from wtours.analyze.detectors.spec import DetectorSpec
 from wtours.analyze.merge import (
     MergedFrames,
     measured_in,
@@ -21,8 +21,8 @@ from wtours.analyze.merge import (
     merge_frames,
     write_shots,
 )
-from wtours.analyze.shots import CUT_DETECTORS, cut_frame_rate
-from wtours.analyze.tables import (
+from wtours.analyze.previous import Earlier, find_earlier
+from wtours.analyze.schema import (
     DETECTIONS_FILE,
     FRAMES_FILE,
     SHOTS_FILE,
@@ -30,11 +30,12 @@ from wtours.analyze.tables import (
     ObjectsSummary,
     VideoSummary,
 )
+from wtours.analyze.shots import CUT_DETECTORS, cut_frame_rate
 from wtours.analyze.transnet import TRANSNET, transnet_versions
-from wtours.container import VideoMetadata
-from wtours.fsio import remove, write_json
-from wtours.receipts import Receipt, record_file, versions_of, write_receipt
-from wtours.videos import DownloadedVideo
+from wtours.media.container import VideoMetadata
+from wtours.storage.atomic import remove, write_json
+from wtours.storage.receipts import Receipt, record_file, versions_of, write_receipt
+from wtours.workspace.videos import DownloadedVideo
 
 FORMAT = 1
 """Raised when the same parameters would give other bytes; earlier analyses are then made anew."""

@@ -22,10 +22,11 @@ import numpy as np
 from av.filter import Graph
 from numpy.typing import NDArray
 
-from wtours.analyze.torch_detector import best_device, inference, require_torch
+from wtours.analyze.detectors.torch_base import best_device, inference, require_torch
 from wtours.errors import MissingPackageError
-from wtours.frame import Frame
-from wtours.fsio import atomic_path, digest, sha256_file
+from wtours.media.frame import Frame
+from wtours.storage.atomic import atomic_path
+from wtours.storage.hashing import digest, sha256_file
 
 TRANSNET = "transnetv2"
 """Its name among the cut detectors, and of its column in frames.parquet."""

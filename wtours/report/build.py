@@ -14,19 +14,20 @@ except ImportError as error:
     raise MissingPackageError("matplotlib and jinja2", "analyze", "`wtours report`") from error
 
 from wtours.errors import UsageError, VideoError
-from wtours.fsio import lock, sweep, write_bytes, write_json
-from wtours.layout import Layout
-from wtours.manifest import VideoEntry
 from wtours.progress import Progress, no_progress
-from wtours.report.compared import load_compared
+from wtours.report.comparison import load_compared
+from wtours.report.data import ReportVideo, load_videos
 from wtours.report.figure2 import save_figure
-from wtours.report.measured import ReportVideo, load_videos
+from wtours.report.hints import AS_BY_DEFAULT, Remedy
 from wtours.report.page import PageVideo, render_page
-from wtours.report.remedy import AS_BY_DEFAULT, Remedy
+from wtours.report.style import DARK
 from wtours.report.table6 import make_table
-from wtours.report.table6_files import to_csv, to_json, to_markdown
-from wtours.report.theme import DARK
+from wtours.report.table6_export import to_csv, to_json, to_markdown
 from wtours.report.thumbnails import make_thumbnails
+from wtours.storage.atomic import sweep, write_bytes, write_json
+from wtours.storage.locks import lock
+from wtours.workspace.layout import Layout
+from wtours.workspace.manifest import VideoEntry
 
 DEFAULT_THRESHOLD = 0.3
 """Objects are counted from this score up; the paper names none, Detic's examples 0.5 and 0.3."""

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from wtours.analyze.shots import DEFAULT_CUT_DETECTOR
-from wtours.report.compared import Compared
-from wtours.report.measured import ReportVideo
-from wtours.report.remedy import AS_BY_DEFAULT, Remedy
-from wtours.report.text import plain
+from wtours.report.comparison import Compared
+from wtours.report.data import ReportVideo
+from wtours.report.hints import AS_BY_DEFAULT, Remedy
+from wtours.text import plain
 
 _TEXT_MINUTES = {"bangkok": ("2 h 55 min", 175)}
 """Durations that the paper's section 3.1 gives in words."""

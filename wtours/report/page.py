@@ -17,8 +17,8 @@ from markupsafe import Markup
 
 import wtours
 from wtours.analyze.shots import DEFAULT_CUT_DETECTOR
-from wtours.report.facts import headline, measuring_facts, source_facts
-from wtours.report.measured import MeasuredVideo, ReportVideo
+from wtours.report.data import MeasuredVideo, ReportVideo
+from wtours.report.page_facts import headline, measuring_facts, source_facts
 from wtours.report.table6 import (
     NOT_MEASURED,
     QUANTITIES,
@@ -28,8 +28,8 @@ from wtours.report.table6 import (
     format_deviation,
     format_figure,
 )
-from wtours.report.text import clock, plain
 from wtours.report.thumbnails import Figure, class_colours
+from wtours.text import clock, plain
 
 _TOP_CLASSES = 12
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from wtours.manifest import PublishedFigures
-from wtours.report.compared import Compared
+from wtours.report.comparison import Compared
+from wtours.report.data import THRESHOLDS, MeasuredVideo, ReportVideo
 from wtours.report.footnotes import footnotes
-from wtours.report.measured import THRESHOLDS, MeasuredVideo, ReportVideo
-from wtours.report.remedy import AS_BY_DEFAULT, Remedy
-from wtours.report.text import plain
+from wtours.report.hints import AS_BY_DEFAULT, Remedy
+from wtours.text import plain
+from wtours.workspace.manifest import PublishedFigures
 
 NOT_MEASURED = "not measured"
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from wtours.errors import VideoError
-from wtours.layout import Layout
-from wtours.report.measured import MeasuredVideo, ReportVideo, detections_on
-from wtours.report.text import clock, plain
-from wtours.video import open_video
+from wtours.media.reader import open_video
+from wtours.report.data import MeasuredVideo, ReportVideo, detections_on
+from wtours.text import clock, plain
+from wtours.workspace.layout import Layout
 
 LONG_SIDE = 400
 """Pixels, at most: a little more than the page shows, for dense screens."""

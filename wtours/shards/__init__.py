@@ -5,13 +5,13 @@
     sampler = ClipSampler(len(dataset), seed=0)
     frames = dataset[sampler.clip_at(0)].decode()  # 8 arrays (H, W, 3) uint8
 
-Everything else in this package makes or checks shards: `wtours.shards.build`, `.verify`.
+Everything else in this package makes or checks shards: `wtours.sharding.build`, `.verify`.
 `docs/shards.md` describes the files.
 """
 
+from wtours.shards.dataset import Clip, ClipDataset
 from wtours.shards.index import FrameRef, ShardIndex
-from wtours.shards.reader import Clip, ClipDataset
-from wtours.shards.remote import FetchPolicy
+from wtours.shards.remote_file import FetchPolicy
 from wtours.shards.sampler import ClipBatches, ClipSampler, ClipShare
 from wtours.shards.stream import StreamOrder, stream_clips
 

@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from wtours.errors import ShardError
-from wtours.fsio import sha256_file
-from wtours.shards.clips import tolerance_us
+from wtours.shards.clip_starts import tolerance_us
 from wtours.shards.schema import (
     INDEX_FILE,
     INDEX_SCHEMA,
@@ -28,6 +27,7 @@ from wtours.shards.schema import (
     read_dataset,
     sample_key,
 )
+from wtours.storage.hashing import sha256_file
 
 _BLOCK = 512  # a tar header
 _MAX_NAME = 100  # of a member, in its header

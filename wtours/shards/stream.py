@@ -14,12 +14,12 @@ from fractions import Fraction
 import numpy as np
 
 from wtours.errors import ShardError
-from wtours.shards.catalog import RemoteShard, list_shards
-from wtours.shards.clips import clip_offsets_us, clip_starts, nearest_rows, tolerance_us
-from wtours.shards.members import StreamedFrame, read_samples
-from wtours.shards.reader import Clip
-from wtours.shards.remote import FetchPolicy, RangeReader
+from wtours.shards.clip_starts import clip_offsets_us, clip_starts, nearest_rows, tolerance_us
+from wtours.shards.dataset import Clip
+from wtours.shards.remote_file import FetchPolicy, RangeReader
+from wtours.shards.remote_index import RemoteShard, list_shards
 from wtours.shards.schema import Dataset
+from wtours.shards.tar_reader import StreamedFrame, read_samples
 
 _BATCH_FRAMES = 64
 _MAX_WINDOW_BYTES = 2**30
@@ -68,7 +68,7 @@ class StreamOrder:
 
 @dataclass(frozen=True, slots=True)
 class _ClipRule:
-    """What makes a clip; the same as `wtours.shards.clips`, but for cuts."""
+    """What makes a clip; the same as `wtours.shards.clip_starts`, but for cuts."""
 
     offsets_us: tuple[int, ...]
     dataset: Dataset | None

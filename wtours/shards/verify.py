@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wtours.errors import ShardError
-from wtours.fsio import sha256_file
 from wtours.progress import Progress, no_progress
 from wtours.shards.index import size_problem
 from wtours.shards.schema import (
@@ -25,6 +24,7 @@ from wtours.shards.schema import (
     read_dataset,
     sample_key,
 )
+from wtours.storage.hashing import sha256_file
 
 _END_BLOCKS = bytes(2 * tarfile.BLOCKSIZE)
 _COMPARED = ["video_id", "frame_index", "pts_us", "offset", "size"]

@@ -35,8 +35,8 @@ The truth directory:
 An object is labelled when at least 1/5000 of the picture's pixels show it (46 at 640x360).
 """
 
+from wtours.synthetic.ground_truth import WalkTruth, load_truth
+from wtours.synthetic.render import render_walk
 from wtours.synthetic.spec import WalkSpec
-from wtours.synthetic.truth import WalkTruth, load_truth
-from wtours.synthetic.walk import render_walk
 
 __all__ = ["WalkSpec", "WalkTruth", "load_truth", "render_walk"]

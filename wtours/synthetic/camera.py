@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wtours.synthetic.route import Points, Pose
+from wtours.synthetic.camera_path import Points, Pose
 
 NEAR = 0.35
 """Nothing nearer than this, in metres, is drawn."""

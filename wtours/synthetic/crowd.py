@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wtours.synthetic.route import BLOCK, STREET, Points, Pose, Route
+from wtours.synthetic.camera_path import BLOCK, STREET, Points, Pose, Route
 
 REACH = 50.0
 """Objects farther than this, in metres, are not drawn."""

@@ -4,16 +4,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wtours.synthetic.backdrop import cast_walls, draw_backdrop, haze
 from wtours.synthetic.camera import NEAR, Camera
-from wtours.synthetic.car import HALF_LENGTH, HALF_WIDTH, PAINTS, car_polygons
+from wtours.synthetic.camera_path import Points, Route
 from wtours.synthetic.crowd import LANES, REACH, Crowd, Population
-from wtours.synthetic.frame import Region, RenderedFrame, SeenObject
-from wtours.synthetic.painter import Painter
-from wtours.synthetic.palette import Palette, Picture
-from wtours.synthetic.route import Points, Route
-from wtours.synthetic.sprites import NUM_PHASES, Sprite
-from wtours.synthetic.textures import paint_atlas
+from wtours.synthetic.drawing.backdrop import cast_walls, draw_backdrop, haze
+from wtours.synthetic.drawing.car import HALF_LENGTH, HALF_WIDTH, PAINTS, car_polygons
+from wtours.synthetic.drawing.painter import Painter
+from wtours.synthetic.drawing.palette import Palette, Picture
+from wtours.synthetic.drawing.sprites import NUM_PHASES, Sprite
+from wtours.synthetic.drawing.textures import paint_atlas
+from wtours.synthetic.types import Region, RenderedFrame, SeenObject
 
 EXPOSURE = 128.0
 """The mean luma, 0 to 255, that the camera's exposure gives every frame before the light falls."""

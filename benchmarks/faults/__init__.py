@@ -1,0 +1,1 @@
+"""The fault table: download faults, by wtours and its peers."""

@@ -1,0 +1,1 @@
+"""Shard sets by wtours and its peers."""

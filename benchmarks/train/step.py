@@ -1,0 +1,161 @@
+"""One way to do a training step of the paper's configuration, timed in a process of its own.
+
+`python -m benchmarks.train.step plain|ours float32|bfloat16 --clips B --steps N` prints a JSON
+line. The preset `official`: ViT-S/16, T = 8, 3 objects, 6 local crops, 65,536 prototypes; random
+views, so that only the step is measured: forward, backward, clipping, AdamW, the teacher.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.support.plain_dora import plain_step
+from training.config.presets import resolve_config
+from training.config.train import TrainConfig
+from training.distributed.world import World
+from training.engine.optim import clip_gradients, set_lr_and_weight_decay
+from training.engine.setup import build_state
+from training.engine.state import TrainState
+from training.methods.base import Views
+from training.methods.dora import learn, method_settings, teach
+from training.methods.student_teacher import ema_update
+
+HEADS = [2, 0, 1]
+LR, WEIGHT_DECAY, TEACHER_MOMENTUM, TEACHER_TEMP = 1e-5, 0.04, 0.996, 0.04
+ALONE = World(0, 1, 0, torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What a step takes."""
+
+    seconds: float
+    """The fastest of the steps after the first."""
+    peak_gib: float
+    """Largest resident memory, less what the process had once its libraries were imported."""
+    tflop: float
+    """Floating-point operations of the matrix products, 1e12."""
+    loss: float
+    """Of the first step."""
+
+
+def measure(which: str, precision: str, *, clips: int = 1, steps: int = 2) -> StepCost:
+    """Return the cost of a step, measured in a new process."""
+    words = ["-m", "benchmarks.train.step", which, precision, "--clips", clips, "--steps", steps]
+    done = subprocess.run(
+        [sys.executable, *map(str, words)], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return StepCost(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def random_views(config: TrainConfig, clips: int) -> Views:
+    """Return views of noise, the same each time."""
+    data, generator = config.data, torch.Generator().manual_seed(0)
+
+    def noise(count: int, pixels: int) -> Tensor:
+        return torch.randn(count, clips, data.clip_length, 3, pixels, pixels, generator=generator)
+
+    return Views(
+        noise(data.global_crops, data.global_crop_pixels),
+        noise(data.local_crops, data.local_crop_pixels),
+    )
+
+
+def plainly(state: TrainState, views: Views) -> Callable[[], float]:
+    """Return a step of the plain version, with torch's own AdamW."""
+    optimizer = torch.optim.AdamW(state.student.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
+    center = state.center[None]
+
+    def step() -> float:
+        nonlocal center
+        optimizer.zero_grad()
+        done = plain_step(
+            state.student,
+            state.teacher,
+            views.global_clips[0],
+            views.local_crops,
+            center=center,
+            heads=HEADS,
+            teacher_temp=TEACHER_TEMP,
+        )
+        done.loss.backward()  # type: ignore[no-untyped-call]
+        for parameter in state.student.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_((3 / (parameter.grad.norm() + 1e-6)).clamp(max=1))
+        optimizer.step()
+        with torch.no_grad():
+            pairs = zip(state.teacher.parameters(), state.student.parameters(), strict=True)
+            for theirs, ours in pairs:
+                theirs.mul_(TEACHER_MOMENTUM).add_(ours, alpha=1 - TEACHER_MOMENTUM)
+        center = done.center
+        return done.loss.item()
+
+    return step
+
+
+def as_we_do(state: TrainState, views: Views, config: TrainConfig) -> Callable[[], float]:
+    """Return a step of the trainer on ready views."""
+    settings, heads = method_settings(config), torch.tensor(HEADS)
+    set_lr_and_weight_decay(state.optimizer, lr=LR, weight_decay=WEIGHT_DECAY)
+    half = config.optim.precision == "bfloat16"
+
+    def step() -> float:
+        state.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            lesson = teach(
+                state.teacher,
+                views.global_clips,
+                settings=settings,
+                center=state.center,
+                teacher_temp=TEACHER_TEMP,
+                heads=heads,
+            )
+            parts = learn(state.student, views, lesson, settings)
+        parts.total.backward()  # type: ignore[no-untyped-call]
+        clip_gradients(state.student.parameters(), max_norm=3.0, by="parameter")
+        state.optimizer.step()
+        ema_update(state.teacher, state.student, TEACHER_MOMENTUM)
+        state.center = parts.center
+        return parts.total.item()
+
+    return step
+
+
+def main() -> None:
+    """Measure what the command line names."""
+    parser = argparse.ArgumentParser(prog="benchmarks.train.step")
+    parser.add_argument("which", choices=("plain", "ours"))
+    parser.add_argument("precision", choices=("float32", "bfloat16"))
+    parser.add_argument("--clips", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=2)
+    options = parser.parse_args()
+    before = _peak_gib()
+    config = resolve_config("official", None, [f"optim.precision={options.precision}"])
+    state, views = build_state(config, ALONE), random_views(config, options.clips)
+    step = plainly(state, views) if options.which == "plain" else as_we_do(state, views, config)
+    with FlopCounterMode(display=False) as flops:
+        loss = step()
+    seconds = float("inf")
+    for _ in range(options.steps):
+        start = time.perf_counter()
+        step()
+        seconds = min(seconds, time.perf_counter() - start)
+    cost = StepCost(seconds, _peak_gib() - before, flops.get_total_flops() / 1e12, loss)
+    print(json.dumps(asdict(cost)))
+
+
+def _peak_gib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+if __name__ == "__main__":
+    main()

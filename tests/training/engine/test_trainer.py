@@ -1,0 +1,281 @@
+import dataclasses
+import json
+import logging
+import signal
+import threading
+
+import pytest
+import torch
+
+from tests.support.shard_set import TINY, write_shard_set
+from training.config.presets import resolve_config
+from training.distributed.world import World
+from training.engine.checkpoint import checkpoint_dir, read_state
+from training.engine.metrics import MetricsLog, read_metrics
+from training.engine.setup import build_schedules
+from training.nan_replay import main as replay_main
+from training.nan_replay import replay
+from training.pretrain import main, pretrain
+from wtours.errors import CheckpointError, TrainingError, UsageError, WtoursError
+from wtours.storage.locks import lock
+
+WORLD = World(0, 1, 0, torch.device("cpu"))
+pytestmark = pytest.mark.medium
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return write_shard_set(tmp_path_factory.mktemp("pretrain") / "shards")
+
+
+def train(shards, run_dir, *overrides, **options):
+    config = resolve_config("official", None, [*TINY, *overrides])
+    return pretrain(config, shards_dir=shards, run_dir=run_dir, world=WORLD, **options)
+
+
+def computed(run_dir):
+    """The metrics without what the clock gave."""
+    return [
+        {name: value for name, value in line.items() if name != "time"}
+        for line in read_metrics(run_dir / "metrics.jsonl")
+    ]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shards, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("runs") / "undisturbed"
+    train(shards, run_dir)
+    return run_dir
+
+
+def test_a_run_leaves_its_config_a_line_a_step_and_the_newest_checkpoints(undisturbed):
+    lines = computed(undisturbed)
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    for line in lines:  # 4 clips of 3 frames, width 48
+        assert 0 < line["embedding_spread"] < 1
+        assert 1 <= line["effective_rank"] <= 12
+        assert 0 <= line["mask_overlap"] <= 1
+    names = {path.name for path in (undisturbed / "checkpoints").iterdir()}
+    assert names == {"step-00000008", "step-00000012"}
+    config = resolve_config("official", undisturbed / "config.yaml", [])
+    assert config == resolve_config("official", None, list(TINY))
+    assert read_state(checkpoint_dir(undisturbed, 12))[0] == 12
+    assert list((undisturbed / "tensorboard").glob("events.*"))
+
+
+class Interrupted(Exception):
+    pass
+
+
+def stop_at(step):
+    def interrupt(status):
+        if status.step == step:
+            raise Interrupted
+
+    return interrupt
+
+
+def test_a_run_that_dies_between_checkpoints_ends_as_if_it_had_not(shards, undisturbed, tmp_path):
+    run_dir = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train(shards, run_dir, on_step=stop_at(6))
+    assert [line["step"] for line in computed(run_dir)] == [1, 2, 3, 4, 5, 6]
+    report = train(shards, run_dir)
+    assert (report.started_at_step, report.steps) == (4, 12)
+    assert computed(run_dir) == computed(undisturbed)
+    for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
+        ours, theirs = (checkpoint_dir(run, 12) / name for run in (run_dir, undisturbed))
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_resuming_passes_over_a_damaged_checkpoint_and_still_ends_the_same(
+    shards, undisturbed, tmp_path, caplog
+):
+    run_dir = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train(shards, run_dir, on_step=stop_at(9))
+    model = checkpoint_dir(run_dir, 8) / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:-100])
+    report = train(shards, run_dir)
+    assert report.started_at_step == 4
+    assert "step-00000008 is passed over: model.safetensors has" in caplog.text
+    assert computed(run_dir) == computed(undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_saves_and_is_passed_on(shards, undisturbed, tmp_path, number):
+    run_dir, got = tmp_path / "run", []
+    before = signal.signal(number, lambda *_: got.append(number))
+    try:
+        report = train(
+            shards, run_dir,
+            on_step=lambda now: signal.raise_signal(number) if now.step == 5 else None,
+        )  # fmt: skip
+    finally:
+        signal.signal(number, before)
+    assert got == [number]
+    assert report.steps == 6
+    assert report.checkpoint.is_dir()
+    train(shards, run_dir)
+    assert computed(run_dir) == computed(undisturbed)
+
+
+def checkpoints_of(run_dir):
+    return [int(path.name.removeprefix("step-")) for path in (run_dir / "checkpoints").iterdir()]
+
+
+def test_checkpoints_also_come_by_the_clock_and_some_are_kept_for_good(shards, tmp_path):
+    by_steps = ("optim.steps=8", "checkpoint.every_steps=1000", "checkpoint.keep_last=2")
+    train(shards, tmp_path / "clock", *by_steps, "checkpoint.every_minutes=1e-9")
+    assert sorted(checkpoints_of(tmp_path / "clock")) == [7, 8]
+    train(shards, tmp_path / "kept", *by_steps, "checkpoint.keep_every=3")
+    assert sorted(checkpoints_of(tmp_path / "kept")) == [3, 6, 8]
+    train(shards, tmp_path / "steps", *by_steps, "checkpoint.every_minutes=null")
+    assert checkpoints_of(tmp_path / "steps") == [8]
+
+
+def test_running_a_finished_run_again_does_nothing_and_says_so(shards, undisturbed):
+    before = {p: p.stat().st_mtime_ns for p in (undisturbed / "checkpoints").rglob("*")}
+    report = train(shards, undisturbed)
+    assert report.describe().startswith("nothing to do, all 12 steps are done")
+    assert before == {p: p.stat().st_mtime_ns for p in (undisturbed / "checkpoints").rglob("*")}
+
+
+def test_another_config_is_refused_by_name_unless_forced(shards, undisturbed):
+    with pytest.raises(CheckpointError, match=r"local_crops was 3, now 4; optim.lr was 0.001, now"):
+        train(shards, undisturbed, "optim.lr=0.5", "data.local_crops=4")
+    with pytest.raises(CheckpointError, match="is a run at step 12; choose another run"):
+        train(shards, undisturbed, resume="never")
+    assert train(shards, undisturbed, "optim.lr=0.5", resume="force").started_at_step == 12
+    free = ("data.num_workers=1", "checkpoint.keep_last=5")
+    assert train(shards, undisturbed, *free).started_at_step == 12
+
+
+def test_another_shard_set_is_refused(undisturbed, tmp_path):
+    other = write_shard_set(tmp_path / "other", num_frames=20)
+    with pytest.raises(CheckpointError, match=r"another index \(22 clips, now 18\)"):
+        train(other, undisturbed)
+
+
+def test_a_run_in_use_is_refused(shards, undisturbed):
+    with (
+        lock(undisturbed / ".lock", what="the run"),
+        pytest.raises(WtoursError, match="is in use by process"),
+    ):
+        train(shards, undisturbed)
+
+
+def test_a_loss_that_is_not_finite_stops_before_a_weight_moves_and_is_replayed(
+    shards, tmp_path, capsys
+):
+    run_dir = tmp_path / "run"
+    overflow = ("optim.lr=1e30", "optim.warmup_epochs=0", "checkpoint.every_steps=1")
+    with pytest.raises(TrainingError, match=r"not finite at step 2 .*no weight was changed"):
+        train(shards, run_dir, *overflow)
+    listing = run_dir / "nonfinite-step-2.json"
+    listed = json.loads(listing.read_text())
+    assert [clip["position"] for clip in listed["clips"]] == [4, 5, 6, 7]
+    assert listed["clips"][0]["video_id"] == "street"
+    assert (listed["seed"], listed["world_size"]) == (0, 1)
+    assert [line["step"] for line in computed(run_dir)] == [1]
+    assert read_state(checkpoint_dir(run_dir, 1))[0] == 1
+    assert not checkpoint_dir(run_dir, 2).exists()
+
+    again = replay(listing, shards, WORLD)
+    assert again.step == 2
+    for name, value in listed["metrics"].items():
+        assert str(again.metrics[name]) == str(value), name
+    # Weights of some 1e30 overflow in the first product.
+    assert again.first == "the output of teacher.backbone.blocks.0.norm1"
+    assert replay_main([str(shards), str(listing)]) == 0
+    said = capsys.readouterr().out
+    assert "step 2 again: loss nan (it was nan)" in said
+    assert replay_main([str(shards), str(run_dir / "nonfinite-step-9.json")]) == 1
+
+
+def test_a_replay_wants_the_shards_and_the_state_of_the_run(shards, tmp_path):
+    run_dir = tmp_path / "run"
+    with pytest.raises(TrainingError, match="--replay"):
+        train(shards, run_dir, "optim.lr=1e30", "optim.warmup_epochs=0")
+    listing = run_dir / "nonfinite-step-2.json"
+    other = write_shard_set(tmp_path / "other", num_frames=20)
+    with pytest.raises(CheckpointError, match="is not the shard set"):
+        replay(listing, other, WORLD)
+    (run_dir / "nonfinite-step-2" / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
+        replay(listing, shards, WORLD)
+
+
+def test_drop_path_and_bfloat16_are_resumed_to_the_bit_too(shards, tmp_path):
+    changes = (
+        "model.drop_path_rate=0.3", "optim.precision=bfloat16", "optim.steps=6",
+        "model.head_batch_norm=true", "loss.teacher_centering=sinkhorn",
+    )  # fmt: skip
+    train(shards, tmp_path / "a", *changes)
+    with pytest.raises(Interrupted):
+        train(shards, tmp_path / "b", *changes, on_step=stop_at(5))
+    train(shards, tmp_path / "b", *changes)
+    assert computed(tmp_path / "a") == computed(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tracking.num_objects=4", r"num_objects \(4\) must not be above .* 3 attention heads"),
+        ("data.local_crop_pixels=20", r"local_crop_pixels \(20\) must be a multiple .* \(8\)"),
+        ("model.backbone=vit_huge_wrong", "timm has no model"),
+    ],
+)
+def test_a_config_that_does_not_fit_the_model_is_a_usage_error(shards, tmp_path, override, message):
+    with pytest.raises(UsageError, match=message):
+        train(shards, tmp_path / "run", override)
+    assert not (tmp_path / "run").exists()
+
+
+def test_main_says_one_line_and_the_exit_code(shards, tmp_path, capsys, caplog):
+    caplog.set_level(logging.INFO)
+    pairs = [part for pair in (*TINY, "optim.steps=2") for part in ("--set", pair)]
+    arguments = [str(shards), "--run-dir", str(tmp_path / "run"), *pairs]
+    assert main([*arguments, "--set", "optim.step=5"]) == 2
+    assert capsys.readouterr().err.startswith("error: unknown config key 'optim.step'; did you")
+    assert main([*arguments, "--set", "optim.global_batch_size=99"]) == 1
+    assert "does not fill a batch of 99" in capsys.readouterr().err
+    assert main(arguments) == 0
+    assert "trained to step 2" in caplog.text
+
+
+def test_the_learning_rate_is_scaled_by_the_batch_and_steps_stretch_the_epochs():
+    config = resolve_config("official", None, [])
+    schedules = build_schedules(config, num_clips=128 * 50 + 7)
+    assert (schedules.steps, schedules.steps_per_epoch, schedules.lr) == (5000, 50, 2.5e-4)
+    short = config.model_copy(update={"optim": config.optim.model_copy(update={"steps": 200})})
+    assert build_schedules(short, num_clips=6400).steps_per_epoch == 2
+
+
+def test_metrics_after_the_resumed_step_and_a_torn_last_line_are_cut(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 2.0}\n{"step": 3, "lo')
+    with MetricsLog(tmp_path, steps_done=1) as log:
+        log.write(2, {"loss": 2.5}, time={"seconds": 1.0})
+        log.sync()
+    assert [line["loss"] for line in read_metrics(path)] == [3.0, 2.5]
+
+
+def test_it_runs_outside_the_main_thread(shards, tmp_path):
+    reports = []
+    thread = threading.Thread(
+        target=lambda: reports.append(train(shards, tmp_path / "run", "optim.steps=1"))
+    )
+    thread.start()
+    thread.join()
+    assert dataclasses.asdict(reports[0]) == {
+        "checkpoint": checkpoint_dir(tmp_path / "run", 1),
+        "started_at_step": 0,
+        "steps": 1,
+    }
+
+
+def test_clips_that_may_cross_cuts_are_said(shards, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("wtours.shards.ShardIndex.shots_known", False)
+    train(shards, tmp_path / "run", "optim.steps=1")
+    assert "some videos are not analysed: their clips may go over cuts" in caplog.text

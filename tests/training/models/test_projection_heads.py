@@ -1,0 +1,100 @@
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from training.models.projection_heads import DinoHead, WeightNormLinear
+from training.models.sync_batch_norm import GlobalBatchNorm
+
+SIZES = (3, 5)  # clips on each of two ranks
+
+
+def test_names_of_the_weights_are_those_of_the_released_code():
+    assert set(DinoHead(8, 16, hidden_dim=4, bottleneck_dim=2).state_dict()) == {
+        *(f"mlp.{layer}.{kind}" for layer in (0, 2, 4) for kind in ("weight", "bias")),
+        "last_layer.weight_g",
+        "last_layer.weight_v",
+    }
+
+
+def test_last_layer_is_torchs_weight_norm_with_its_gradients():
+    torch.manual_seed(0)
+    ours = WeightNormLinear(6, 4)
+    with torch.no_grad():
+        ours.weight_g.uniform_(0.5, 2)
+    theirs = weight_norm(nn.Linear(6, 4, bias=False), dim=0)
+    original = theirs.parametrizations.weight
+    with torch.no_grad():
+        original.original0.copy_(ours.weight_g)
+        original.original1.copy_(ours.weight_v)
+    features = torch.randn(5, 6)
+    ours(features).square().sum().backward()
+    theirs(features).square().sum().backward()
+    torch.testing.assert_close(ours(features), theirs(features))
+    torch.testing.assert_close(ours.weight_g.grad, original.original0.grad)
+    torch.testing.assert_close(ours.weight_v.grad, original.original1.grad)
+
+
+def test_logits_of_unit_prototypes_are_cosines():
+    head = DinoHead(8, 16, hidden_dim=4, bottleneck_dim=2, norm_last_layer=True)
+    logits = head(torch.randn(50, 8))
+    assert logits.abs().max().item() <= 1 + 1e-6
+    assert not head.last_layer.weight_g.requires_grad
+
+
+def test_batch_norm_on_one_rank_is_torchs():
+    ours, theirs = GlobalBatchNorm(4), nn.BatchNorm1d(4)
+    batch = torch.randn(6, 4)
+    assert torch.equal(ours(batch), theirs(batch))
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
+
+
+def _whole_batch() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    # A mean far from 0: the variance must not come from a difference of squares.
+    return (
+        100 + torch.randn(sum(SIZES), 4, generator=generator),
+        torch.randn(sum(SIZES), 4, generator=generator),
+    )
+
+
+def _normalise(norm: nn.Module, batch: torch.Tensor, weights: torch.Tensor) -> dict[str, object]:
+    batch = batch.clone().requires_grad_()
+    output = norm(batch)
+    (output * weights).square().sum().backward()
+    return {
+        "output": output.detach(),
+        "input_gradient": batch.grad,
+        "weight_gradient": norm.weight.grad,
+        "bias_gradient": norm.bias.grad,
+        "running_mean": norm.running_mean,
+        "running_var": norm.running_var,
+        "num_batches_tracked": norm.num_batches_tracked,
+    }
+
+
+def _run_rank(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    batch, weights = (part.split(SIZES)[rank] for part in _whole_batch())
+    torch.save(_normalise(GlobalBatchNorm(4), batch, weights), Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.medium
+def test_batch_norm_on_two_ranks_is_torchs_on_the_whole_batch(tmp_path):
+    mp.spawn(_run_rank, args=(str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    expected = _normalise(nn.BatchNorm1d(4), *_whole_batch())
+    for name in ("output", "input_gradient"):
+        torch.testing.assert_close(
+            torch.cat([first[name], second[name]]), expected[name], rtol=1e-4, atol=1e-4
+        )
+    for name in ("weight_gradient", "bias_gradient"):  # DDP adds them up
+        torch.testing.assert_close(first[name] + second[name], expected[name], rtol=1e-4, atol=1e-4)
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        torch.testing.assert_close(first[name], expected[name])
+        torch.testing.assert_close(second[name], expected[name])

@@ -1,0 +1,80 @@
+"""What is seen of a run while it trains, and that looking changes nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+    EventAccumulator,
+)
+
+from tests.support.shard_set import TINY, write_shard_set
+from training.config.presets import resolve_config
+from training.distributed.world import World
+from training.engine.metrics import read_metrics
+from training.evaluation.knn import evaluate_knn
+from training.pretrain import pretrain
+from training.weights.backbones import open_backbone
+from wtours.errors import ImageDataError, UsageError
+
+WORLD = World(0, 1, 0, torch.device("cpu"))
+pytestmark = pytest.mark.medium
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return write_shard_set(tmp_path_factory.mktemp("watching") / "shards")
+
+
+def train(shards, run_dir, *overrides):
+    config = resolve_config("official", None, [*TINY, "optim.steps=4", *overrides])
+    pretrain(config, shards_dir=shards, run_dir=run_dir, world=WORLD)
+    return read_metrics(run_dir / "metrics.jsonl")
+
+
+def write_images(folder, seed, count):
+    rng = np.random.default_rng(seed)
+    for name, colour in (("red", (200, 40, 40)), ("blue", (40, 40, 200)), ("grey", (90, 90, 90))):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            noise = rng.normal(0, 60, (40, 40, 3))
+            pixels = np.clip(noise + colour, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return str(folder)
+
+
+def test_overlays_and_knn_come_at_their_steps_and_change_nothing(shards, tmp_path):
+    images = write_images(tmp_path / "train", 0, 4), write_images(tmp_path / "val", 1, 3)
+    run = tmp_path / "watched"
+    watched = train(
+        shards, run, "watch.overlay_every_steps=2", "watch.overlay_clips=1",
+        f"watch.knn_train={images[0]}", f"watch.knn_val={images[1]}",
+        "watch.knn_every_steps=4", "watch.knn_k=5",
+    )  # fmt: skip
+    assert ["knn_top1_percent" in line for line in watched] == [False, False, False, True]
+    alone = evaluate_knn(open_backbone(str(run), Path), *images, ks=[5])
+    (score,) = alone.content["results"]["teacher"]
+    assert watched[3]["knn_top1_percent"] == score["top1_percent"]
+
+    figures = sorted(path.name for path in (run / "figures").iterdir())
+    assert figures == ["step-00000002-street-00010000ms.png", "step-00000004-street-00010000ms.png"]
+    first, second = (np.asarray(Image.open(run / "figures" / name)) for name in figures)
+    assert first.shape == second.shape
+    assert (first != second).any()  # the teacher has moved
+    board = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert [e.step for e in board.Images("attention/street-00010000ms")] == [2, 4]
+
+    plain = train(shards, tmp_path / "plain")
+    for line, other in zip(watched, plain, strict=True):
+        line.pop("knn_top1_percent", None)
+        assert line | {"time": 0} == other | {"time": 0}
+
+
+def test_images_that_are_not_there_are_said_before_the_first_step(shards, tmp_path):
+    missing = str(tmp_path / "none")
+    with pytest.raises(ImageDataError, match="none"):
+        train(shards, tmp_path / "run", f"watch.knn_train={missing}", f"watch.knn_val={missing}")
+    with pytest.raises(UsageError, match="knn_train and knn_val go together"):
+        train(shards, tmp_path / "run", f"watch.knn_train={missing}")

@@ -1,0 +1,165 @@
+"""What other programs load of a run, and what a run can be made of."""
+
+import argparse
+import pickle
+
+import pytest
+import timm
+import torch
+from typer.testing import CliRunner
+
+from tests.support.tiny_run import make_run, tiny_config
+from training.engine.checkpoint import find_checkpoint, load_network
+from training.models.vit import encode
+from training.weights.export import export_run, timm_arguments
+from training.weights.official import import_released, load_released
+from wtours.cli.app import app
+from wtours.errors import CheckpointError
+
+pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
+
+NATIVE = 32
+CONFIG = tiny_config("model.embed_dim=192", "model.head_hidden_dim=32")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("export") / "run", CONFIG)
+
+
+@pytest.fixture(scope="module")
+def teacher(run):
+    return load_network(find_checkpoint(run))[1]
+
+
+def some_images(pixels=NATIVE):
+    return torch.randn(3, 3, pixels, pixels, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def features_of(model, images):
+    return model.eval()(images)
+
+
+def test_timm_builds_the_teacher_from_its_file_or_folder_with_the_same_features(run, teacher):
+    exported = export_run(run, to="timm")
+    assert exported.path == run / "exports" / "timm"
+    weights = exported.path / "model.safetensors"
+    name, arguments = CONFIG.model.backbone, timm_arguments(CONFIG)
+    from_file = timm.create_model(name, num_classes=0, **arguments, checkpoint_path=str(weights))
+    from_folder = timm.create_model(f"local-dir:{exported.path}", pretrained=True)
+    expected = encode(teacher.backbone, some_images())
+    for model in (from_file, from_folder):
+        torch.testing.assert_close(features_of(model, some_images()), expected)
+    built = eval(exported.how_to_load, {"timm": timm})
+    torch.testing.assert_close(features_of(built, some_images()), expected)
+
+
+def test_at_another_size_timm_interpolates_the_positions_in_another_way(run, teacher):
+    folder = export_run(run, to="timm").path
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True, dynamic_img_size=True)
+    ours, theirs = encode(teacher.backbone, some_images(48)), features_of(model, some_images(48))
+    assert 0 < ((ours - theirs).norm() / ours.norm()).item() < 0.1
+
+
+def test_transformers_loads_its_folder_with_the_same_features(run, teacher):
+    transformers = pytest.importorskip("transformers")
+    exported = export_run(run, to="hf")
+    model = eval(exported.how_to_load, {"transformers": transformers})
+    with torch.no_grad():
+        pooled = model.eval()(some_images()).pooler_output
+    torch.testing.assert_close(pooled, encode(teacher.backbone, some_images()))
+
+
+def test_the_official_file_is_the_teacher_under_its_names_and_comes_back(run, teacher, tmp_path):
+    exported = export_run(run, to="official", out=tmp_path / "teacher.pth")
+    state = eval(exported.how_to_load, {"torch": torch})
+    torch.testing.assert_close(state, dict(teacher.state_dict()), rtol=0, atol=0)
+    assert {"backbone.pos_embed", "head.mlp.0.weight", "head.last_layer.weight_g"} <= set(state)
+    config, network = load_released(exported.path)
+    assert config.model.num_prototypes == CONFIG.model.num_prototypes
+    torch.testing.assert_close(network.state_dict(), teacher.state_dict(), rtol=0, atol=0)
+
+
+def write_as_released(path, teacher):
+    """As DINO's training script saves: DDP's prefix, the options, the other parts."""
+    weights = {f"module.{name}": value for name, value in teacher.state_dict().items()}
+    options = argparse.Namespace(arch="vit_small", lr=5e-4, output_dir=".")
+    torch.save({"student": weights, "teacher": weights, "args": options, "epoch": 100}, path)
+
+
+def test_a_released_checkpoint_becomes_a_run_that_can_be_evaluated(teacher, tmp_path):
+    path, run_dir = tmp_path / "checkpoint.pth", tmp_path / "runs" / "released"
+    write_as_released(path, teacher)
+    config, network = load_network(import_released(path, run_dir))
+    expected = encode(teacher.backbone, some_images())
+    torch.testing.assert_close(encode(network.backbone, some_images()), expected)
+    assert config.data.global_crop_pixels == NATIVE
+    with pytest.raises(CheckpointError, match="is a run already"):
+        import_released(path, run_dir)
+
+
+def test_a_backbone_alone_is_enough(teacher, tmp_path):
+    path = tmp_path / "pretrain.pth"
+    torch.save(dict(teacher.backbone.state_dict()), path)
+    _, network = load_released(path)
+    expected = encode(teacher.backbone, some_images())
+    torch.testing.assert_close(encode(network.backbone, some_images()), expected)
+
+
+class Hostile:
+    def __init__(self, victim):
+        self.victim = victim
+
+    def __reduce__(self):
+        return (open, (str(self.victim), "w"))
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_a_hostile_pickle_is_refused_and_does_nothing(tmp_path, as_zip):
+    path, victim = tmp_path / "evil.pth", tmp_path / "written"
+    content = {"teacher": {"backbone.cls_token": Hostile(victim)}}
+    if as_zip:
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(CheckpointError, match=r"evil.pth is refused: .*; nothing in it was run"):
+        load_released(path)
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "holds no weights by name"),
+        ({"teacher": {"epoch": 3}}, "holds no weights by name"),
+        ({"layer1.weight": torch.zeros(2)}, r"not hold a ViT of DINO or DORA \(KeyError"),
+    ],
+)
+def test_a_file_of_something_else_is_refused_with_its_name(tmp_path, content, message):
+    path = tmp_path / "other.pth"
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=message):
+        load_released(path)
+
+
+def test_a_file_that_is_absent_or_cut_off_is_refused(teacher, tmp_path):
+    path = tmp_path / "cut.pth"
+    with pytest.raises(CheckpointError, match="cannot be read: No such file"):
+        load_released(path)
+    write_as_released(path, teacher)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match=r"cut\.pth"):
+        load_released(path)
+
+
+def test_the_command_line_exports_imports_and_says_what_to_call(run, tmp_path):
+    file, root = tmp_path / "teacher.pth", ("--root", str(tmp_path))
+    result = CliRunner().invoke(app, ["export", str(run), "--to", "official", "--out", str(file)])
+    assert result.exit_code == 0, result.output
+    assert "weights_only=True" in result.output
+    result = CliRunner().invoke(app, ["import", str(file), "--run", "theirs", *root])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "runs" / "theirs" / "checkpoints" / "step-00000000").is_dir()
+    result = CliRunner().invoke(app, ["export", "theirs", *root])
+    assert "timm.create_model(" in result.output

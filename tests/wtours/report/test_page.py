@@ -1,0 +1,253 @@
+import base64
+import hashlib
+import io
+import itertools
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from tests.support.report_workspace import (
+    DETECTIONS,
+    add_analysis,
+    add_video,
+    entry,
+    make_workspace,
+)
+from wtours.errors import UsageError
+from wtours.report import build_report
+from wtours.report.data import load_videos
+from wtours.report.figure2 import save_figure
+from wtours.text import clock, plain
+from wtours.workspace.layout import Layout
+
+pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
+
+VOID = {"meta", "link", "img", "source", "br", "hr"}
+HOSTILE = '</title><script>alert(1)</script><img src=x onerror="alert(2)">'
+
+
+class Page(HTMLParser):
+    """Every element with its attributes, and the text by element name; refuses unbalanced tags."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.text = [], {}
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open:
+            self.text[self.open[-1]] = self.text.get(self.open[-1], "") + data
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    layout, entries = make_workspace(tmp_path_factory.mktemp("workspace"))
+    return layout, entries, build_report(layout, entries)
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    return Page(report[2].page.read_text())
+
+
+def test_the_report_names_what_is_missing_and_is_made_all_the_same(report):
+    _, _, result = report
+    assert result.not_downloaded == ("gamma",)
+    assert result.not_analyzed == ("gamma",)
+    assert result.without_objects == ("beta",)
+    assert result.problems == {}
+    assert all(path.stat().st_size > 0 for path in result.paths)
+    assert {path.name for path in result.page.parent.iterdir()} == {
+        "report.html",
+        *(f"table6.{kind}" for kind in ("md", "csv", "json")),
+        *(f"figure2.{kind}" for kind in ("png", "svg", "pdf")),
+    }
+
+
+@pytest.mark.medium
+def test_the_same_inputs_give_the_same_bytes_anywhere(report, tmp_path):
+    layout, entries, result = report
+    shutil.copytree(layout.root, tmp_path / "elsewhere")
+    again = build_report(Layout(tmp_path / "elsewhere"), entries)
+    for first, second in zip(result.paths, again.paths, strict=True):
+        assert first.read_bytes() == second.read_bytes(), first.name
+
+
+def test_the_page_asks_for_nothing_outside_itself(page):
+    pictures = [a["src"] for a in page.all("img")] + [a["srcset"] for a in page.all("source")]
+    assert pictures
+    assert all(url.startswith(("data:image/png;", "data:image/jpeg;")) for url in pictures)
+    assert [a["href"] for a in page.all("link")] == ["data:,"]
+    names = {name for name, _ in page.elements}
+    assert not names & {"script", "iframe", "object", "embed", "form", "base", "video", "audio"}
+    assert "url(" not in page.text["style"]
+    assert "@import" not in page.text["style"]
+
+
+def test_the_content_policy_allows_the_pages_own_style_and_data_pictures_only(page):
+    (policy,) = [a["content"] for a in page.all("meta") if "http-equiv" in a]
+    digest = base64.b64encode(hashlib.sha256(page.text["style"].encode()).digest()).decode()
+    assert policy == (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    assert not [attrs for _, attrs in page.elements if "style" in attrs]
+
+
+def test_one_can_find_the_way_without_a_mouse_or_eyes(page):
+    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    anchors = [a["href"] for a in page.all("a") if a["href"].startswith("#")]
+    assert anchors[0] == "#table6"  # the skip link comes first
+    assert {a[1:] for a in anchors} <= set(ids)
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(a["alt"] for a in page.all("img"))
+    levels = [int(name[1]) for name, _ in page.elements if name in ("h1", "h2", "h3", "h4")]
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    assert page.all("html") == [{"lang": "en"}]
+
+
+def test_the_pictures_are_those_of_the_cut_the_extremes_and_evenly_spaced(page):
+    # alpha and beta: two at the cut, the lightest and the darkest second, and spaced ones: alpha's
+    # detector looked at 4 frames, so there are 4; beta's 8 are any frames. And Figure 2.
+    assert len(page.all("img")) == (2 + 2 + 4) + (2 + 2 + 8) + 1
+    alts = [a["alt"] for a in page.all("img")]
+    assert alts[1:5] == [
+        "frame at 0:00:01.9",
+        "frame at 0:00:02.0, 1 detections drawn",
+        "frame at 0:00:02.0, 1 detections drawn",
+        "frame at 0:00:00.0, 2 detections drawn",
+    ]
+
+
+def test_what_was_not_measured_says_so_on_the_page(page):
+    assert "No pictures: gamma is not downloaded." in page.text["p"]
+    assert "not measured: no detector was asked for" in page.text["dd"]
+    assert page.text["span"].count("not measured") >= 5 + 2
+
+
+def test_a_cut_detector_that_only_some_videos_had_is_not_measured_for_the_others(report):
+    html = report[2].page.read_text()
+    settings = html[html.index('<section id="settings">') :]
+    assert settings.index(">adaptive<") < settings.index(">transnetv2<")
+    alpha, beta = (settings[settings.index(name) :].split("</tr>")[0] for name in ("Alpha", "Beta"))
+    assert '<td class="number">7</td>' in alpha
+    assert '<td class="number"><span class="missing">not measured</span></td>' in beta
+
+
+@pytest.mark.medium
+def test_text_from_strangers_stays_text(tmp_path):
+    layout = Layout(tmp_path)
+    evil = f"{HOSTILE}\x1b[31m\u202e\ud800"
+    safe = plain(evil)
+    add_video(
+        layout,
+        "alpha",
+        source="javascript:alert(3)",
+        title=evil.replace("\ud800", ""),
+        license_observed=HOSTILE,
+    )
+    labels = [(frame, f"{label}{HOSTILE}\x00", score) for frame, label, score in DETECTIONS]
+    add_analysis(layout, "alpha", detections=labels)
+    entries = [entry("alpha", title=HOSTILE, domain=HOSTILE, license_claimed=HOSTILE)]
+    html = build_report(layout, entries, threshold=0.05).page.read_text()
+    page = Page(html)
+    assert not page.all("script")
+    assert not [a for _, a in page.elements for name in a if name.startswith("on")]
+    assert {a["href"].split(":")[0] for a in page.all("a") if not a["href"].startswith("#")} == (
+        set()
+    )
+    assert HOSTILE in page.text["h2"]
+    assert f"person{HOSTILE}" in page.text["th"]
+    assert safe == f"{HOSTILE} [31m"
+    assert safe in page.text["dd"]
+    assert not {c for c in html if c < " " and c != "\n"}
+
+
+@pytest.mark.medium
+def test_a_title_with_formulas_and_many_videos_draws(tmp_path):
+    entries = [entry(f"v{number}", title=f"$x^{number}$ \\frac") for number in range(12)]
+    file = io.BytesIO()
+    save_figure(load_videos(Layout(tmp_path), entries, threshold=0.3), {"png": file})
+    assert file.getvalue().startswith(b"\x89PNG")
+
+
+def test_a_damaged_video_costs_its_pictures_only(report, tmp_path):
+    layout, entries, _ = report
+    shutil.copytree(layout.root, tmp_path / "copy")
+    clip = tmp_path / "copy/videos/alpha/alpha.mp4"
+    clip.write_bytes(b"\0" * clip.stat().st_size)
+    result = build_report(Layout(tmp_path / "copy"), entries[:1])
+    assert "cannot be opened as video" in result.problems["alpha"]
+    assert "cannot be opened as video" in Page(result.page.read_text()).text["p"]
+
+
+@pytest.mark.parametrize("threshold", [0, 1.01, float("nan")])
+def test_a_threshold_that_no_score_can_have_is_refused(tmp_path, threshold):
+    with pytest.raises(UsageError, match="--threshold must be above 0"):
+        build_report(Layout(tmp_path), [entry("alpha")], threshold=threshold)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_clock_rounds_to_tenths_and_carries():
+    assert clock(0) == "0:00:00.0"
+    assert clock(3_599_960_000) == "1:00:00.0"
+    assert clock(69_500_000) == "0:01:09.5"
+
+
+def chromium_errors(page, profile):
+    """Open a page with every host name unknown; return its DOM and what its console says."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs chromium on the PATH")
+    options = "--headless=new --no-sandbox --disable-gpu --no-first-run --enable-logging=stderr"
+    result = subprocess.run(
+        [
+            chromium,
+            *options.split(),
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--user-data-dir={profile}",
+            "--dump-dom",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return result.stdout, [line for line in result.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.medium
+def test_chromium_shows_the_page_without_an_error_or_a_request(report, tmp_path):
+    dom, errors = chromium_errors(report[2].page, tmp_path / "profile")
+    assert "Skip to Table 6" in dom
+    assert "lightest second" in dom
+    assert errors == []
+    # The same check sees a request, and that the page's own policy refuses it.
+    bad = tmp_path / "bad.html"
+    picture = '<img alt="" src="https://example.org/x.png">'
+    bad.write_text(report[2].page.read_text().replace("</main>", f"{picture}</main>"))
+    _, errors = chromium_errors(bad, tmp_path / "profile")
+    assert "violates" in errors[0]
+    assert "Content Security Policy" in errors[0]

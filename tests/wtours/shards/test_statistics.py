@@ -1,0 +1,97 @@
+"""`wtours shards info` and `wtours shards sample`."""
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tests.support.sharded_videos import publish_video
+from tests.support.video_clips import write_clip
+from tests.wtours.cli.test_main import wtours
+from wtours.errors import ShardError, UsageError
+from wtours.sharding.build import build_shards
+from wtours.shards.contact_sheet import sample_grid
+from wtours.shards.schema import ShardParams
+from wtours.shards.statistics import shards_info
+from wtours.workspace.layout import Layout
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """A red video of 9 s and a blue one of 10 s, at 10 frames a second."""
+    folder = tmp_path_factory.mktemp("look")
+    layout = Layout(folder / "root")
+    for video_id, seconds in (("red", 9), ("blue", 10)):
+        source = f"color={video_id}:size=96x64:rate=10"
+        clip = write_clip(folder / f"{video_id}.mp4", source=source, t=seconds)
+        publish_video(layout, video_id, clip)
+    params = ShardParams(frames_per_second="10", shard_seconds=5)
+    build_shards(layout, ["blue", "red"], params=params)
+    return layout.root
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return next(container.decode(video=0)).to_ndarray(format="rgb24")
+
+
+def test_info_counts_what_the_set_has(root):
+    info = shards_info(Layout(root).shards_dir("default"))
+    assert (info.frames, info.shards, info.clips) == (190, 4, 30 + 20)
+    assert info.hours == pytest.approx((9.9 + 8.9) / 3600)
+    assert info.bytes == sum(p.stat().st_size for p in info.directory.glob("*.tar"))
+    assert [(v.video_id, v.frames, v.clips, v.shots) for v in info.videos] == [
+        ("blue", 100, 30, None),
+        ("red", 90, 20, None),
+    ]
+    assert not info.shots_known
+    assert info.licenses == ("CC-BY",)
+    assert shards_info(info.directory, clip_length=99).clips == 0
+
+
+@pytest.mark.medium
+def test_info_prints_a_table_and_the_same_as_json(root):
+    text = wtours("shards", "info", "--root", root).stdout
+    assert "190 frames" in text
+    assert "CC-BY (not observed)" in text
+    assert "run `wtours analyze`" in text
+    printed = json.loads(wtours("shards", "info", "default", "--json", "--root", root).stdout)
+    info = shards_info(Layout(root).shards_dir("default"))
+    assert printed["clips"] == info.clips
+    assert printed["licenses"] == ["CC-BY"]
+    assert printed["videos"][0]["video_id"] == "blue"
+
+
+def test_a_grid_has_a_row_of_frames_for_each_clip(root, tmp_path):
+    directory = Layout(root).shards_dir("default")
+    clips = sample_grid(directory, tmp_path / "grid.png", num_clips=6)
+    pixels = pixels_of(tmp_path / "grid.png")
+    assert pixels.shape == (6 * 122, 8 * 182, 3)
+    for row, clip in enumerate(clips):
+        cell = pixels[row * 122 + 10 : row * 122 + 110, 7 * 182 + 10 : 7 * 182 + 170]
+        strongest = int(cell.mean(axis=(0, 1)).argmax())
+        assert strongest == {"red": 0, "blue": 2}[clip.video_id]
+    assert {clip.video_id for clip in clips} == {"red", "blue"}
+    assert len(sample_grid(directory, tmp_path / "all.png", num_clips=99)) == 50
+    assert sample_grid(directory, tmp_path / "b.png", num_clips=6, seed=1) != clips
+
+
+def test_a_grid_that_cannot_be_is_refused(root, tmp_path):
+    directory = Layout(root).shards_dir("default")
+    with pytest.raises(UsageError, match=r"grid\.jpg must end in \.png"):
+        sample_grid(directory, tmp_path / "grid.jpg")
+    with pytest.raises(ShardError, match="no clip of 99 frames"):
+        sample_grid(directory, tmp_path / "grid.png", clip_length=99)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.medium
+def test_the_command_draws_a_grid_and_says_what_is_in_it(root, tmp_path):
+    out = tmp_path / "grid.png"
+    result = wtours("shards", "sample", "default", "--out", out, "--clips", "2", "--root", root)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("row ") == 2
+    assert pixels_of(out).shape[0] == 2 * 122
+    assert wtours("shards", "info", "absent", "--root", root).returncode == 1

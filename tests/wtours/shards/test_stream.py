@@ -1,0 +1,407 @@
+import io
+import itertools
+import multiprocessing
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.range_server import RangeServer, serve_ranges
+from tests.support.sharded_videos import publish_video
+from tests.support.video_clips import write_clip
+from wtours.errors import MissingPackageError, ShardError
+from wtours.sharding.build import build_shards
+from wtours.shards import Clip, ClipDataset, FetchPolicy, ShardIndex, StreamOrder, stream_clips
+from wtours.shards import remote_file as remote
+from wtours.shards.schema import ShardParams
+from wtours.shards.tar_reader import read_samples
+from wtours.workspace.layout import Layout
+
+pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
+
+RATES = {"one": 30, "two": 60, "three": 25}
+QUICK = FetchPolicy(attempts=2, timeout_seconds=5)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """Three videos of 4 s, of 30, 60 and 25 frames a second, in shards of one second."""
+    folder = tmp_path_factory.mktemp("built")
+    layout = Layout(folder / "root")
+    for video_id, rate in RATES.items():
+        source = f"testsrc2=size=96x64:rate={rate}:duration=4"
+        publish_video(layout, video_id, write_clip(folder / f"{video_id}.mp4", source=source))
+    params = ShardParams(shard_seconds=1, short_side=48)
+    return build_shards(layout, sorted(RATES), params=params).directory
+
+
+@pytest.fixture
+def directory(built, tmp_path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(built, tmp_path / "set"))
+
+
+@pytest.fixture
+def server(directory):
+    pytest.importorskip("aiohttp")
+    with serve_ranges(directory) as running:
+        yield running
+
+
+def tars(directory: Path) -> list[str]:
+    return sorted(map(str, directory.glob("*.tar")))
+
+
+def content(clip: Clip) -> tuple[str, tuple[int, ...], tuple[bytes, ...]]:
+    return clip.video_id, clip.pts_us, clip.jpegs
+
+
+def indexed(directory: Path, **rule) -> list[tuple[str, tuple[int, ...], tuple[bytes, ...]]]:
+    dataset = ClipDataset(ShardIndex.open(directory), across_cuts=True, **rule)
+    return [content(dataset[number]) for number in range(len(dataset))]
+
+
+@settings(deadline=None, max_examples=12)
+@given(st.integers(1, 8), st.sampled_from([0.04, 0.1, 1 / 3, 0.5, 1.0]), st.booleans())
+def test_a_stream_has_the_clips_of_the_index(built, clip_length, interval, with_dataset):
+    rule: dict[str, Any] = {"clip_length": clip_length, "frame_interval_seconds": interval}
+    source = str(built) if with_dataset else list(reversed(tars(built)))
+    try:
+        expected = indexed(built, **rule)
+    except ShardError:
+        with pytest.raises(ShardError, match="no clip of"):
+            list(stream_clips(source, **rule))
+        return
+    streamed = map(content, stream_clips(source, order=StreamOrder(videos_at_once=1), **rule))
+    assert list(streamed) == expected
+
+
+def test_videos_take_turns_and_shuffling_keeps_every_clip(built):
+    rule: dict[str, Any] = {"clip_length": 2, "frame_interval_seconds": 0.5}
+    clips = list(stream_clips(str(built), order=StreamOrder(videos_at_once=3), **rule))
+    assert [clip.video_id for clip in clips[:6]] == ["one", "three", "two"] * 2
+    assert all(clip.start is None for clip in clips)
+    assert sorted(map(content, clips)) == indexed(built, **rule)
+
+    def shuffled(seed):
+        order = StreamOrder(shuffle_clips=50, seed=seed)
+        return [content(clip) for clip in stream_clips(str(built), order=order, **rule)]
+
+    assert sorted(shuffled(0)) == indexed(built, **rule)
+    assert shuffled(0) == shuffled(0) != shuffled(1)
+    assert shuffled(0)[:20] != sorted(shuffled(0))[:20]
+
+
+@pytest.mark.parametrize("num_parts", [2, 4, 5])
+def test_parts_share_no_clip_and_lose_only_those_over_a_border(built, num_parts):
+    rule: dict[str, Any] = {"clip_length": 2, "frame_interval_seconds": 0.5}
+    parts = [
+        list(stream_clips(str(built), order=StreamOrder(part=part, num_parts=num_parts), **rule))
+        for part in range(num_parts)
+    ]
+    seen = [content(clip) for part in parts for clip in part]
+    assert len(set(seen)) == len(seen)
+    borders = {4 * n // num_parts * 1_000_000 for n in range(1, num_parts)} - {0}
+    assert sorted(seen) == [
+        clip
+        for clip in indexed(built, **rule)
+        if not any(clip[1][0] < border <= clip[1][-1] for border in borders)
+    ]
+
+
+def test_parts_change_places_from_pass_to_pass_and_an_endless_stream_goes_on(built):
+    rule: dict[str, Any] = {"clip_length": 2, "frame_interval_seconds": 0.25}
+    order = StreamOrder(passes=None, part=1, num_parts=2, videos_at_once=1)
+    stream = map(content, stream_clips(str(built), order=order, **rule))
+    halves = [
+        [content(c) for c in stream_clips(str(built), order=half, **rule)]
+        for half in (StreamOrder(part=p, num_parts=2, videos_at_once=1) for p in range(2))
+    ]
+    expected = [*halves[1], *halves[0], *halves[1]]
+    assert list(itertools.islice(stream, len(expected))) == expected
+
+
+def test_a_stride_takes_each_so_manieth_start(built):
+    rule: dict[str, Any] = {"clip_length": 2, "frame_interval_seconds": 0.5}
+    order = StreamOrder(start_stride=7, videos_at_once=1)
+    starts = [c.pts_us[0] for c in stream_clips(str(built), order=order, **rule)]
+    every = [pts[0] for video_id, pts, _ in indexed(built, **rule) if video_id == "one"]
+    assert starts[: len(every[::7])] == every[::7]
+
+
+@pytest.mark.medium
+def test_a_web_server_is_read_by_ranges_and_failures_are_tried_again(server, monkeypatch):
+    monkeypatch.setattr(remote, "RANGE_BYTES", 50_000)
+    server.failures["two-00002.tar"] = 1
+    rule: dict[str, Any] = {"clip_length": 3, "frame_interval_seconds": 0.5}
+    for source in (
+        f"{server.url}/",
+        [f"{server.url}/{Path(path).name}?signature=x" for path in tars(server.folder)],
+    ):
+        order = StreamOrder(videos_at_once=1)
+        clips = stream_clips(source, order=order, policy=QUICK, **rule)
+        assert [content(clip) for clip in clips] == indexed(server.folder, **rule)
+    assert ("two-00002.tar", "bytes=50000-99999") in server.asked
+    assert all(asked is not None for _, asked in server.asked)
+
+
+def contents_of_part(url: str, part: int) -> list[tuple[str, tuple[int, ...], tuple[bytes, ...]]]:
+    order = StreamOrder(part=part, num_parts=2)
+    return [content(clip) for clip in stream_clips(url, clip_length=2, order=order, policy=QUICK)]
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"  # forking is what is tested
+)
+def test_worker_processes_stream_their_parts_also_after_the_parent_has(server, method):
+    here = [contents_of_part(server.url, part) for part in range(2)]
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        there = pool.starmap(contents_of_part, [(server.url, 0), (server.url, 1)])
+    assert there == here
+    assert all(here)
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("failures", r"one-00001\.tar: 503.* given up after 2 attempts"),
+        ("stalls", r"one-00001\.tar: nothing came for 0\.3 s; given up after 2 attempts"),
+    ],
+)
+def test_a_shard_that_keeps_failing_or_stalling_is_named(server, fault, message):
+    getattr(server, fault)["one-00001.tar"] = 99
+    policy = FetchPolicy(attempts=2, timeout_seconds=0.3 if fault == "stalls" else 5)
+    with pytest.raises(ShardError, match=message):
+        list(stream_clips(server.url, clip_length=1, policy=policy))
+
+
+def test_what_is_missing_or_not_a_range_is_named(server: RangeServer):
+    (server.folder / "two-00003.tar").unlink()
+    with pytest.raises(ShardError, match=r"two-00003\.tar is missing"):
+        list(stream_clips(server.url, clip_length=1, policy=QUICK))
+    with pytest.raises(ShardError, match=r"/nothing/dataset\.json is missing"):
+        list(stream_clips(f"{server.url}/nothing", policy=QUICK))
+    server.ignores_ranges = True
+    (server.folder / "one-00000.tar").write_bytes(bytes(9_000_000))
+    with pytest.raises(ShardError, match=r"one-00000\.tar: 9000000 bytes came for the 4194304"):
+        list(stream_clips([f"{server.url}/one-00000.tar?key=secret"], policy=QUICK))
+
+
+@pytest.mark.medium
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::ResourceWarning"
+)  # of moto, boto
+def test_an_object_store_is_read(built, monkeypatch):
+    s3fs = pytest.importorskip("s3fs", reason="needs s3fs, which is in no extra")
+    moto = pytest.importorskip("moto.server", reason="needs moto[server], which is in no extra")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "made-up")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "made-up")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    store = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    store.start()
+    try:
+        options = {"endpoint_url": "http://{}:{}".format(*store.get_host_and_port())}
+
+        files = s3fs.S3FileSystem(**options)
+        files.mkdir("walks")
+        files.put(str(built), "walks/set", recursive=True)
+        rule: dict[str, Any] = {"clip_length": 3, "frame_interval_seconds": 0.5}
+        clips = stream_clips(
+            "s3://walks/set",
+            order=StreamOrder(videos_at_once=1),
+            policy=FetchPolicy(storage_options=options),
+            **rule,
+        )
+        assert [content(clip) for clip in clips] == indexed(built, **rule)
+    finally:
+        store.stop()
+
+
+@pytest.mark.medium
+def test_a_reader_asks_no_further_ahead_than_it_is_told(server, monkeypatch):
+    monkeypatch.setattr(remote, "RANGE_BYTES", 4_096)
+    policy = FetchPolicy(ranges_ahead=3)
+    stream = stream_clips(server.url, clip_length=1, policy=policy)
+    next(stream)
+    # The first 64 frames are of the shards 0 to 2; the one after those is asked for in advance.
+    asked = [name for name, _ in server.asked if name == "one-00003.tar"]
+    assert (server.folder / "one-00003.tar").stat().st_size > 10 * 4_096
+    assert len(asked) == 3
+
+
+def damage_cases(data: bytes) -> dict[str, tuple[bytes, str]]:
+    """Every kind of damage, with what the message says when dataset.json is not there."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        members = tar.getmembers()
+    pair, payload = members[20].offset, members[20].offset_data
+    zero = members[-1].offset_data + 512
+    return {
+        "cut between samples": (data[:pair], "was cut: its end is missing"),
+        "cut between members": (data[: members[21].offset], "was cut: its end is missing"),
+        "cut in a header": (data[: pair + 100], "is damaged"),
+        "cut in a payload": (data[: payload + 100], "was cut in"),
+        "a flipped header byte": (
+            data[:pair] + bytes([data[pair] ^ 1]) + data[pair + 1 :],
+            "is damaged",
+        ),
+        "a zeroed page": (data[:pair] + bytes(4096) + data[pair + 4096 :], "does not end as"),
+        "no end": (data[:zero], "was cut: its end is missing"),
+        "one end block": (data[: zero + 512], "does not end as a tar does"),
+        "more after the end": (data + b"x" * 512, "does not end as a tar does"),
+    }
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "cut between samples",
+        "cut between members",
+        "cut in a header",
+        "cut in a payload",
+        "a flipped header byte",
+        "a zeroed page",
+        "no end",
+        "one end block",
+        "more after the end",
+    ],
+)
+def test_a_damaged_tar_is_named_without_any_index(directory, kind):
+    path = directory / "one-00001.tar"
+    damaged, message = damage_cases(path.read_bytes())[kind]
+    path.write_bytes(damaged)
+    with pytest.raises(ShardError, match=r"one-00001\.tar") as caught:
+        list(stream_clips(tars(directory), clip_length=1))
+    assert message in str(caught.value)
+
+
+def test_a_flipped_payload_byte_is_found_where_dataset_json_is_known(directory):
+    path = directory / "one-00001.tar"
+    data = bytearray(path.read_bytes())
+    data[512 + 300] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ShardError, match=r"one-00001\.tar is not the shard that dataset\.json"):
+        list(stream_clips(str(directory), clip_length=1))
+
+
+class Bytes(io.BytesIO):
+    name = "made-up"
+
+
+def tar_of(*members: tuple[str, bytes], kind: bytes = tarfile.REGTYPE) -> Bytes:
+    out = Bytes()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, payload in members:
+            info = tarfile.TarInfo(name)
+            info.size, info.type = len(payload), kind
+            tar.addfile(info, io.BytesIO(payload))
+    out.seek(0)
+    return out
+
+
+JPEG = b"\xff\xd8\xff\xd9"
+FIELDS = '{{"video_id": "a", "frame_index": {}, "pts_us": {}, "source_frame_rate": {}}}'
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ([("a.jpg", JPEG), ("b.json", b"{}")], "'a.jpg' is not followed by its .json"),
+        ([("a.txt", JPEG), ("a.json", b"{}")], "'a.txt' is not followed by its .json"),
+        ([("a.jpg", JPEG), ("a.json", b"[" * 50_000)], "a.json"),
+        ([("a.jpg", JPEG), ("a.json", b"{" * 70_000)], "not a file of 1 to 65536 bytes"),
+        ([("a.jpg", JPEG), ("a.json", FIELDS.format(1, -1, '"1/1"').encode())], "(pts_us: "),
+        ([("a.jpg", JPEG), ("a.json", FIELDS.format("1e400", 1, '"1/1"').encode())], "a.json"),
+        ([("a.jpg", JPEG), ("a.json", FIELDS.format(1, 1, '"1/0"').encode())], "frame_rate"),
+        ([("a.jpg", JPEG), ("a.json", FIELDS.format(1, 1, '"1/1"').encode())], "another frame"),
+        (
+            [
+                ("a-00000001.jpg", b"1234"),
+                ("a-00000001.json", FIELDS.format(1, 1, '"1/1"').encode()),
+            ],
+            "a-00000001.jpg is not a whole JPEG",
+        ),
+    ],
+)
+def test_a_hostile_shard_is_refused_in_one_line(members, message):
+    with pytest.raises(ShardError) as caught:
+        list(read_samples(tar_of(*members)))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_size_is_refused_before_anything_is_read():
+    info = tarfile.TarInfo("a.jpg")
+    info.size = 2**26 + 1
+    source = Bytes(info.tobuf(tarfile.USTAR_FORMAT))
+    with pytest.raises(ShardError, match="not a file of 1 to 67108864 bytes"):
+        next(read_samples(source))
+    with pytest.raises(ShardError, match=r"'a\.jpg' is not a file of"):
+        next(read_samples(tar_of(("a.jpg", JPEG), kind=tarfile.SYMTYPE)))
+
+
+def test_a_window_that_does_not_fit_in_memory_is_refused(built, monkeypatch):
+    from wtours.shards import stream
+
+    monkeypatch.setattr(stream, "_MAX_WINDOW_BYTES", 2**17)
+    with pytest.raises(ShardError, match="the frames of one within a clip's span take"):
+        list(stream_clips(str(built), clip_length=4))
+
+
+def test_urls_that_are_not_shards_are_refused(built):
+    for prefix in ("pipe:", "pipe://"):
+        with pytest.raises(ShardError, match=r"pipe:.* (is missing|cannot be read)"):
+            list(stream_clips([f"{prefix}touch {built}/pipe/one-00000.tar"]))
+        with pytest.raises(ShardError, match=r"pipe:.* (is missing|cannot be read)"):
+            list(stream_clips(f"{prefix}touch {built}/pipe"))
+    assert not (built / "pipe").exists()
+    with pytest.raises(ShardError, match=r"is not named <video_id>-<segment>\.tar"):
+        list(stream_clips([f"{built}/index.parquet"]))
+    with pytest.raises(ShardError, match="the list of URLs is empty"):
+        list(stream_clips([]))
+    with pytest.raises(ShardError, match="does not belong there"):
+        list(stream_clips([copy_as(built, "one-00001.tar", "four-00001.tar")], clip_length=1))
+    twice = [f"{built}/one-00001.tar", copy_as(built, "one-00001.tar", "one-00002.tar")]
+    with pytest.raises(ShardError, match=r"one-00002\.tar: frame 30 of one at 1000000 us does not"):
+        list(stream_clips(twice, clip_length=1))
+
+
+def copy_as(built: Path, name: str, other: str) -> str:
+    return str(shutil.copy(built / name, built.parent / other))
+
+
+def test_a_protocol_without_its_client_names_the_package(monkeypatch):
+    import fsspec.core
+
+    def absent(url: str, **options: object) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", absent)
+    with pytest.raises(MissingPackageError, match=r"needs aiohttp.*wtours\[stream\]"):
+        list(stream_clips("http://127.0.0.1/set"))
+    with pytest.raises(ShardError, match=r"s3://set/dataset\.json cannot be read: Install s3fs"):
+        list(stream_clips("s3://set"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"part": 2, "num_parts": 2}, r"part \(2\) must be 0 to 1"),
+        ({"passes": 0}, "passes must be >= 1 or None, got 0"),
+        ({"start_stride": 0}, "start_stride must be >= 1, got 0"),
+    ],
+)
+def test_an_order_that_makes_no_sense_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        StreamOrder(**options)
+
+
+def test_a_policy_that_makes_no_sense_is_refused():
+    with pytest.raises(ValueError, match="must be >= 1"):
+        FetchPolicy(attempts=0)

@@ -1,0 +1,183 @@
+"""The user's own walk and the user's own manifest: add, pin, phone video."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from tests.support.fake_youtube import known_site, page
+from tests.support.http_server import Resource, serve
+from tests.support.video_clips import write_clip
+from wtours.acquire.add_video import Claims, add_walk
+from wtours.acquire.download import download_videos
+from wtours.errors import DownloadError, ManifestError, UsageError
+from wtours.workspace.layout import Layout
+from wtours.workspace.manifest import load_manifest
+from wtours.workspace.manifest_edit import pin_videos
+from wtours.workspace.videos import downloaded_video
+
+COMMENTED = """\
+# Mine.
+format = 1
+name = "mine"
+
+[[video]]   # the first
+id = "one"
+title = "One"  # not two
+sources = ["file:one.mp4"]
+
+[[video]]
+title = 'id = "one"'
+id = "two"
+sha256 = "{old}"
+sources = ["file:two.mp4"]
+
+[selections]
+both = ["one", "two"]
+"""
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "My walk.mp4")
+
+
+@pytest.fixture
+def layout(tmp_path) -> Layout:
+    return Layout(tmp_path / "root")
+
+
+def add(source: object, layout: Layout, manifest: Path, id: str = "my_walk", **claims: str):
+    return add_walk(str(source), id, manifest, layout, claims=Claims(**claims))
+
+
+def test_an_own_file_enters_a_new_manifest_with_its_facts_measured(clip, tmp_path, layout):
+    manifest = tmp_path / "walks.toml"
+    add(clip, layout, manifest, license_claimed="my own")
+    (entry,) = load_manifest(manifest).videos
+    assert entry.model_dump(exclude_none=True) == {
+        "id": "my_walk",
+        "title": "My walk",
+        "sources": ("file:My walk.mp4",),
+        "domain": "unknown",
+        "license_claimed": "my own",
+        "sha256": hashlib.sha256(clip.read_bytes()).hexdigest(),
+        "duration_seconds": 4.0,
+        "frame_rate": "30/1",
+        "resolution": (160, 120),
+    }
+    assert downloaded_video(layout, "my_walk").receipt.facts["license_observed"] is None
+    assert download_videos([entry], layout).skipped == ["my_walk"]
+
+
+def test_an_added_file_can_be_fetched_again_from_its_folder(clip, tmp_path, layout):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "x.mp4").write_bytes(clip.read_bytes())
+    manifest = tmp_path / "walks.toml"
+    add(tmp_path / "sub" / "x.mp4", layout, manifest)
+    loaded = load_manifest(manifest)
+    assert loaded.videos[0].sources == ("file:sub/x.mp4",)
+    elsewhere = Layout(tmp_path / "elsewhere")
+    report = download_videos(loaded.videos, elsewhere, files_dir=manifest.parent)
+    assert report.done == ["my_walk"]
+
+
+def test_a_second_walk_is_appended_and_a_taken_id_is_refused(clip, tmp_path, layout):
+    manifest = tmp_path / "walks.toml"
+    add(clip, layout, manifest)
+    other = write_clip(tmp_path / "other.mp4", source="testsrc=size=64x48:rate=10:duration=2")
+    before = manifest.read_text()
+    with pytest.raises(ManifestError, match="has a video 'my_walk' already"):
+        add(other, layout, manifest)
+    with pytest.raises(UsageError, match="holds another video 'my_walk'"):
+        add(other, layout, tmp_path / "another.toml")
+    add(other, layout, manifest, id="second", title='A "quoted" \\ walk')
+    assert manifest.read_text().startswith(before)
+    first, second = load_manifest(manifest).videos
+    assert (first.id, second.id) == ("my_walk", "second")
+    assert second.title == 'A "quoted" \\ walk'
+
+
+def test_a_url_is_added_with_the_sites_title(clip, tmp_path, layout):
+    with known_site(), serve({"/298": Resource(clip.read_bytes())}) as server:
+        server.resources["/watch"] = page(server, title="A\x1b[31m site's walk")
+        entry = add(server.url("/watch"), layout, tmp_path / "walks.toml")
+        assert entry.sources == (server.url("/watch"),)
+    assert entry.title == "A [31m site's walk"
+
+
+@pytest.mark.parametrize(
+    ("id", "source", "problem"),
+    [
+        ("My-walk", None, "id: 'My-walk' does not match"),
+        ("my_walk", "nowhere.mp4", "is no file, and no http or https URL"),
+        ("my_walk", "ftp://walks.example/x.mp4", "is no file, and no http or https URL"),
+    ],
+)
+def test_what_cannot_be_added_is_refused_in_one_line(id, source, problem, clip, tmp_path, layout):
+    manifest = tmp_path / "walks.toml"
+    with pytest.raises(UsageError, match=problem):
+        add(source or clip, layout, manifest, id=id)
+    assert not manifest.exists()
+    assert not layout.root.exists()
+
+
+def test_a_builtin_manifest_takes_nothing(clip, layout):
+    with pytest.raises(ManifestError, match="comes with wtours"):
+        add(clip, layout, Path("demo"))
+    with pytest.raises(ManifestError, match="comes with wtours"):
+        pin_videos(load_manifest().path, {"venice": "0" * 64})
+
+
+def test_a_phone_video_turned_by_its_flag_is_upright(tmp_path, layout):
+    flat = write_clip(tmp_path / "flat.mp4")
+    turned = tmp_path / "turned.mov"
+    rotate(flat, turned)
+    entry = add(turned, layout, tmp_path / "walks.toml")
+    assert entry.resolution == (120, 160)
+
+
+def rotate(source: Path, path: Path) -> None:
+    """Copy a video with the flag of a phone held upright."""
+    import subprocess
+
+    import imageio_ffmpeg
+
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+    command = [program, "-display_rotation", "90", "-i", source, "-c", "copy", path]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def test_a_phone_video_of_variable_frame_rate_is_taken(tmp_path, layout):
+    path = write_clip(
+        tmp_path / "vfr.mp4", filters="select='lt(n,60)+not(mod(n,5))'", fps_mode="vfr"
+    )
+    entry = add(path, layout, tmp_path / "walks.toml")
+    assert entry.duration_seconds == pytest.approx(4.0, abs=0.2)
+
+
+def test_a_phone_video_in_hdr_is_refused_with_the_command_that_converts_it(tmp_path, layout):
+    hlg = "setparams=color_trc=arib-std-b67:color_primaries=bt2020:colorspace=bt2020nc"
+    path = write_clip(tmp_path / "hdr.mp4", filters=hlg, pix_fmt="yuv420p10le")
+    with pytest.raises(DownloadError, match=r"is HDR \(HLG\); convert it .*ffmpeg -i IN .*tonemap"):
+        add(path, layout, tmp_path / "walks.toml")
+    assert not (tmp_path / "walks.toml").exists()
+
+
+def test_pinning_changes_the_sha256_and_nothing_else(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(COMMENTED.format(old="1" * 64))
+    assert pin_videos(path, {"one": "a" * 64, "two": "b" * 64}) == ["one", "two"]
+    pinned = COMMENTED.format(old="b" * 64)
+    pinned = pinned.replace("first\n", f'first\nsha256 = "{"a" * 64}"\n')
+    assert path.read_text() == pinned
+    assert pin_videos(path, {"one": "a" * 64}) == []
+
+
+def test_a_manifest_in_another_form_is_not_pinned_but_told_how(tmp_path):
+    path = tmp_path / "mine.toml"
+    text = 'format = 1\nname = "m"\nvideo = [{id = "a", title = "A", sources = ["file:a.mp4"]}]\n'
+    path.write_text(text)
+    with pytest.raises(ManifestError, match=f'add by hand: a: sha256 = "{"a" * 64}"'):
+        pin_videos(path, {"a": "a" * 64})
+    assert path.read_text() == text

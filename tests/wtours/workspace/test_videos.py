@@ -1,0 +1,106 @@
+"""Proving a file whole, and finding what is downloaded."""
+
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import imageio_ffmpeg
+import pytest
+
+from tests.support.video_clips import remux, write_clip
+from wtours.acquire.download import download_videos
+from wtours.errors import VideoError
+from wtours.media.probe import probe_video
+from wtours.workspace.layout import Layout
+from wtours.workspace.manifest import VideoEntry
+from wtours.workspace.videos import downloaded_video, downloaded_videos
+
+pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    return write_clip(
+        tmp_path_factory.mktemp("clip") / "clip.mp4",
+        source="testsrc2=size=160x120:rate=30000/1001:duration=8",
+        filters="noise=alls=20:allf=t",
+        movflags="faststart",
+    )
+
+
+def cut(source: Path, path: Path, share: float) -> Path:
+    path.write_bytes(source.read_bytes()[: int(source.stat().st_size * share)])
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".mov"])
+def test_a_whole_video_passes_in_every_container(suffix, clip, tmp_path):
+    facts = probe_video(remux(clip, tmp_path / f"x{suffix}"))
+    assert facts.codec == "h264"
+    assert (facts.width, facts.height) == (160, 120)
+    assert facts.frame_rate == Fraction(30000, 1001)
+    assert facts.duration_us == pytest.approx(240 * 1001 / 30000 * 1e6, abs=40_000)
+
+
+def transcoded(source: Path, path: Path) -> Path:
+    """Return `source` in a codec without reordered frames, which AVI cannot time."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", str(source)]
+    subprocess.run([*command, "-c:v", "mpeg4", str(path)], check=True)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+@pytest.mark.parametrize("share", [0.3, 0.8])
+def test_a_cut_video_is_found_by_its_length(suffix, share, clip, tmp_path):
+    whole = clip if suffix == ".mp4" else transcoded(clip, tmp_path / f"x{suffix}")
+    assert probe_video(whole).duration_us == pytest.approx(8_008_000, abs=1000)
+    with pytest.raises(VideoError, match=r"cut or damaged|cannot be opened|no frame"):
+        probe_video(cut(whole, tmp_path / f"cut{suffix}", share))
+
+
+def test_sound_that_outlasts_the_pictures_is_no_damage(clip, tmp_path):
+    path = tmp_path / "x.mp4"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", str(clip)]
+    command += ["-f", "lavfi", "-t", "12", "-i", "sine", "-map", "0:v", "-map", "1:a"]
+    subprocess.run([*command, "-c:v", "copy", "-c:a", "aac", str(path)], check=True)
+    assert probe_video(path).duration_us == pytest.approx(8_008_000, abs=1000)
+
+
+def test_a_video_of_one_frame_a_second_is_whole(tmp_path):
+    path = write_clip(tmp_path / "x.mp4", source="testsrc2=size=64x64:rate=1/2:duration=10")
+    facts = probe_video(path)
+    assert facts.last_pts_us == 8_000_000
+    assert facts.duration_us == 10_000_000
+
+
+def test_real_videos_are_whole(data_dir):
+    for path in sorted((data_dir / "videos").iterdir()):
+        if path.suffix != ".json":
+            assert probe_video(path).duration_us > 5_000_000
+
+
+def test_downloaded_videos_come_in_the_order_asked_for(clip, tmp_path):
+    layout = Layout(tmp_path / "root")
+    entries = [VideoEntry(id=i, title=i, sources=(f"file:{clip.name}",)) for i in ("a", "b")]
+    download_videos(entries, layout, files_dir=clip.parent)
+    assert [v.video_id for v in downloaded_videos(layout, ["b", "a"])] == ["b", "a"]
+    assert downloaded_video(layout, "a").path.read_bytes() == clip.read_bytes()
+
+
+def test_what_is_not_downloaded_is_told_with_the_command(tmp_path):
+    layout = Layout(tmp_path)
+    with pytest.raises(VideoError, match="run `wtours download --video venice`"):
+        downloaded_video(layout, "venice")
+    entry = VideoEntry(id="venice", title="Venice", sources=("file:x.mp4",))
+    download_videos([entry], layout, files_dir=tmp_path)
+    with pytest.raises(VideoError, match=r"venice is not downloaded \(there is no file .*x.mp4\)"):
+        downloaded_video(layout, "venice")
+
+
+def test_a_file_that_has_shrunk_is_not_downloaded(clip, tmp_path):
+    layout = Layout(tmp_path / "root")
+    entry = VideoEntry(id="a", title="a", sources=(f"file:{clip.name}",))
+    download_videos([entry], layout, files_dir=clip.parent)
+    cut(clip, downloaded_video(layout, "a").path, 0.9)
+    with pytest.raises(VideoError, match="a is not downloaded"):
+        downloaded_video(layout, "a")

@@ -1,0 +1,109 @@
+"""The settings of a training run: typed, documented field by field, unknown keys refused.
+
+The defaults are the preset `official`, the authors' released code; `training.config.presets` has
+the others and merges a preset, a YAML file and `key=value` pairs into one `TrainConfig`.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import ValidationError, model_validator
+
+from training.config.sections import (
+    AugmentConfig,
+    CheckpointConfig,
+    DataConfig,
+    FaultsConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    Section,
+    TrackingConfig,
+    WatchConfig,
+    WholeNumber,
+)
+from wtours.errors import UsageError
+
+
+class TrainConfig(Section):
+    """Everything that decides what a training run computes."""
+
+    seed: WholeNumber = 0
+    """Everything random follows from this, the purpose and the step or clip position."""
+    method: Literal["dora", "dino", "dora_images"] = "dora"
+    """DORA; DINO: DORA without tracking and masks; or DORA*, on still images: objects are found and
+    not tracked. The presets `dino` and `images` have what goes with them."""
+    model: ModelConfig = ModelConfig()
+    """Backbone and head."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Object discovery and tracking."""
+    loss: LossConfig = LossConfig()
+    """Distillation."""
+    data: DataConfig = DataConfig()
+    """Clips and crops."""
+    augment: AugmentConfig = AugmentConfig()
+    """Photometric changes."""
+    optim: OptimConfig = OptimConfig()
+    """Length, optimiser and schedules."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """Checkpoints."""
+    faults: FaultsConfig = FaultsConfig()
+    """Lost and hanging processes."""
+    watch: WatchConfig = WatchConfig()
+    """What is looked at on the way."""
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.loss.local_crops_skipped > self.data.local_crops:
+            raise ValueError(
+                f"loss.local_crops_skipped ({self.loss.local_crops_skipped}) must not be above "
+                f"data.local_crops ({self.data.local_crops})"
+            )
+        if self.loss.reduction != "mean" and self.loss.object_weights == "carry":
+            raise ValueError(
+                f"loss.reduction={self.loss.reduction} goes only with loss.object_weights=mean"
+            )
+        if self.method == "dino" and self.data.global_crops != 2:
+            raise ValueError("method=dino needs data.global_crops=2: it teaches a view by another")
+        if self.method == "dora_images" and self.data.clip_length != 1:
+            raise ValueError("method=dora_images needs data.clip_length=1: an image is no clip")
+        if self.optim.warmup_epochs > self.optim.epochs:
+            raise ValueError(
+                f"optim.warmup_epochs ({self.optim.warmup_epochs:g}) must not be above "
+                f"optim.epochs ({self.optim.epochs:g})"
+            )
+        return self
+
+
+def parse_config(value: Any) -> TrainConfig:
+    """Return the config in a nested mapping, such as a checkpoint's.
+
+    Raises:
+        UsageError: a key or a value that is not allowed; one line, for the first of them.
+    """
+    try:
+        return TrainConfig.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        is_field = bool(key) and not isinstance(first["input"], Mapping)
+        detail = f"{key}={first['input']!r}: {message}" if is_field else message
+        raise UsageError(f"config: {detail}") from error
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return {"section.key": value} of a nested mapping."""
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            flat |= flatten(item, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = item
+    return flat
+
+
+def to_yaml(config: TrainConfig) -> str:
+    """Return the config as YAML that `resolve_config` reads back."""
+    return str(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))

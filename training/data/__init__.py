@@ -1,0 +1,1 @@
+"""Clips and images for training: decoding, crops, batches."""

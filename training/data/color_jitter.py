@@ -1,0 +1,148 @@
+"""Colour jitter, grey and blur with their own parameters for every image of a batch.
+
+The operations are torchvision's functional ones on float images in [0, 1], batched over parameters.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.config.sections import AugmentConfig
+
+_BLUR_SIGMA = (0.1, 2.0)
+_BLUR_RADIUS = math.ceil(3 * _BLUR_SIGMA[1])
+_GREY_WEIGHTS = (0.2989, 0.587, 0.114)
+
+
+class ColourDraws(NamedTuple):
+    """What happens to each image's colours; every tensor has the same leading shape."""
+
+    jitter: Tensor  # (...) bool, whether the next five apply
+    brightness: Tensor  # (...) float32 factor
+    contrast: Tensor  # (...) float32 factor
+    saturation: Tensor  # (...) float32 factor
+    hue: Tensor  # (...) float32 shift in turns
+    order: Tensor  # (..., 4) int64, a permutation of 0 brightness, 1 contrast, 2 saturation, 3 hue
+    grey: Tensor  # (...) bool
+    blur_sigma: Tensor  # (...) float32 in pixels; 0: no blur
+
+
+def draw_colour(
+    generator: np.random.Generator,
+    shape: tuple[int, ...],
+    augment: AugmentConfig,
+    blur_probability: float,
+) -> ColourDraws:
+    """Draw for `shape` images, each on its own."""
+
+    def chance(probability: float) -> Tensor:
+        return torch.from_numpy(generator.random(shape) < probability)
+
+    def uniform(low: float, high: float) -> Tensor:
+        return torch.from_numpy(generator.uniform(low, high, shape).astype(np.float32))
+
+    def factor(strength: float) -> Tensor:
+        return uniform(max(0.0, 1 - strength), 1 + strength)
+
+    return ColourDraws(
+        jitter=chance(augment.jitter_probability),
+        brightness=factor(augment.brightness),
+        contrast=factor(augment.contrast),
+        saturation=factor(augment.saturation),
+        hue=uniform(-augment.hue, augment.hue),
+        order=torch.from_numpy(generator.random((*shape, 4)).argsort(axis=-1)),
+        grey=chance(augment.grey_probability),
+        blur_sigma=chance(blur_probability) * uniform(*_BLUR_SIGMA),
+    )
+
+
+def apply_colour(images: Tensor, draws: ColourDraws) -> Tensor:
+    """Return the images jittered, greyed and blurred.
+
+    Args:
+        images: (n, 3, H, W) float32 in [0, 1]; H and W at least 7.
+        draws: Of n images, on the CPU: choosing images there costs the device no wait.
+    """
+    images = images.clone()
+    for place in range(4):
+        for operation, (adjust, amounts) in enumerate(
+            (
+                (adjust_brightness, draws.brightness),
+                (adjust_contrast, draws.contrast),
+                (adjust_saturation, draws.saturation),
+                (adjust_hue, draws.hue),
+            )
+        ):
+            chosen = (draws.jitter & (draws.order[:, place] == operation)).nonzero()[:, 0]
+            if len(chosen):
+                index, amount = chosen.to(images.device), amounts[chosen].to(images.device)
+                images[index] = adjust(images[index], amount)
+    grey = draws.grey.nonzero()[:, 0].to(images.device)
+    images[grey] = _to_grey(images[grey]).expand(-1, 3, -1, -1)
+    blurred = draws.blur_sigma.nonzero()[:, 0]
+    if len(blurred):
+        index = blurred.to(images.device)
+        images[index] = gaussian_blur(images[index], draws.blur_sigma[blurred].to(images.device))
+    return images
+
+
+def adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:
+    """Return (n, 3, H, W) times (n,) factors, clipped to [0, 1]."""
+    return (images * _per_image(factors)).clamp(0, 1)
+
+
+def adjust_contrast(images: Tensor, factors: Tensor) -> Tensor:
+    """Return the images blended with their mean grey: 0 is that grey, 1 the image."""
+    return _blend(images, _to_grey(images).mean(dim=(2, 3), keepdim=True), factors)
+
+
+def adjust_saturation(images: Tensor, factors: Tensor) -> Tensor:
+    """Return the images blended with their grey version: 0 is grey, 1 the image."""
+    return _blend(images, _to_grey(images), factors)
+
+
+def adjust_hue(images: Tensor, turns: Tensor) -> Tensor:
+    """Return the images with their hue turned by (n,) turns in [-0.5, 0.5], through HSV."""
+    value, argmax = images.max(dim=1)
+    chroma = value - images.amin(dim=1)
+    red, green, blue = images.unbind(1)
+    divisor = torch.where(chroma == 0, torch.ones_like(chroma), chroma)
+    by_channel = torch.stack(
+        [(green - blue) / divisor, (blue - red) / divisor + 2, (red - green) / divisor + 4], dim=1
+    )
+    sextant = by_channel.gather(1, argmax[:, None])[:, 0]  # hue in sixths of a turn
+    turned = (sextant + 6 * turns[:, None, None])[:, None]
+    offsets = images.new_tensor([5.0, 3.0, 1.0])[:, None, None]  # HSV to RGB, one line a channel
+    k = (offsets + turned) % 6
+    return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)
+
+
+def gaussian_blur(images: Tensor, sigmas: Tensor) -> Tensor:
+    """Return (n, C, H, W) blurred by (n,) sigmas in pixels; kernel of 13, edges reflected."""
+    count, channels = images.shape[:2]
+    offsets = torch.arange(-_BLUR_RADIUS, _BLUR_RADIUS + 1, device=images.device)
+    kernels = torch.exp(-0.5 * (offsets / sigmas[:, None]) ** 2)
+    kernels = (kernels / kernels.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)
+    planes = F.pad(images, [_BLUR_RADIUS] * 4, mode="reflect").flatten(0, 1)[None]
+    groups = count * channels
+    planes = F.conv2d(planes, kernels[:, None, :, None], groups=groups)
+    planes = F.conv2d(planes, kernels[:, None, None, :], groups=groups)
+    return planes.view_as(images)
+
+
+def _blend(images: Tensor, other: Tensor, factors: Tensor) -> Tensor:
+    factor = _per_image(factors)
+    return (factor * images + (1 - factor) * other).clamp(0, 1)
+
+
+def _to_grey(images: Tensor) -> Tensor:
+    weights = images.new_tensor(_GREY_WEIGHTS)[:, None, None]
+    return (images * weights).sum(dim=1, keepdim=True)
+
+
+def _per_image(values: Tensor) -> Tensor:
+    return values[:, None, None, None]

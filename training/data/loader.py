@@ -1,0 +1,104 @@
+"""Batches of clips by DataLoader workers, starting at any step."""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from multiprocessing.context import BaseContext
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from training.config.train import TrainConfig
+from training.data.clips import Batch, ClipViews
+from training.distributed.world import World
+from wtours.errors import UsageError, WtoursError
+
+
+def batches(
+    views: ClipViews, world: World, config: TrainConfig, start_step: int, end_step: int
+) -> Iterator[Batch]:
+    """Yield this rank's batches of the steps [start_step, end_step).
+
+    Raises:
+        UsageError: the global batch cannot be divided by the number of ranks.
+        ShardError: a shard is damaged.
+    """
+    global_batch_size = config.optim.global_batch_size
+    if global_batch_size % world.world_size:
+        raise UsageError(
+            f"optim.global_batch_size ({global_batch_size}) must be a multiple of the number of "
+            f"ranks ({world.world_size})"
+        )
+    positions = RankPositions(
+        global_batch_size, world.rank, world.world_size, range(start_step, end_step)
+    )
+    num_workers = config.data.num_workers
+    loader = DataLoader(
+        views,
+        batch_sampler=positions,
+        num_workers=num_workers,
+        collate_fn=_unchanged,
+        pin_memory=world.device.type == "cuda",
+        multiprocessing_context=_worker_processes() if num_workers else None,
+        worker_init_fn=_start_worker,
+    )
+    for batch in loader:
+        if isinstance(batch, WtoursError):
+            raise batch
+        yield batch
+
+
+class RankPositions:
+    """The positions of one rank's clips, a list per step.
+
+    Step s has the positions [s * G, (s + 1) * G); each rank takes its contiguous share of them.
+    """
+
+    def __init__(self, global_batch_size: int, rank: int, world_size: int, steps: range) -> None:
+        self.global_batch_size = global_batch_size
+        self.share = global_batch_size // world_size
+        self.rank = rank
+        self.steps = steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self.steps:
+            first = step * self.global_batch_size + self.rank * self.share
+            yield list(range(first, first + self.share))
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def _worker_processes() -> BaseContext:
+    """Return the way to start workers: forks of a clean process that has imported this module.
+
+    Forking the training process, which has threads and perhaps CUDA, can deadlock the child.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _start_worker(worker: int) -> None:
+    """Leave Ctrl-C to the training process, and do not outlive it.
+
+    torch's own watch looks at the parent's process id, which here is the fork server's; that one
+    lives as long as any worker does.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_the_trainer, daemon=True).start()
+
+
+def _exit_with_the_trainer() -> None:
+    trainer = multiprocessing.parent_process()
+    if trainer is not None:
+        multiprocessing.connection.wait([trainer.sentinel])
+        os._exit(1)
+
+
+def _unchanged(batch: Any) -> Any:
+    """Collate nothing: `ClipViews.__getitems__` has done it."""
+    return batch

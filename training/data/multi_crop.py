@@ -1,0 +1,160 @@
+"""Crops and photometric changes: drawn per clip on the CPU, done in batches on the device.
+
+What is drawn for a clip follows from its position alone (`training.rng`); the device work
+has no randomness in it. What the released code draws per clip, per frame and per crop is kept: see
+docs/parity.md, "Data".
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.config.sections import AugmentConfig, DataConfig
+from training.data.color_jitter import ColourDraws, apply_colour, draw_colour
+from training.data.crop_resize import Kernel, resample_weights
+from training.data.normalization import MEAN, STD
+
+_RATIO = (3 / 4, 4 / 3)
+_ATTEMPTS = 10
+
+
+class ViewDraws(NamedTuple):
+    """Everything random about the views of one clip (or, collated, of B clips: a leading B).
+
+    Boxes are (top, left, height, width) in pixels of the frame crop.
+    """
+
+    global_boxes: Tensor  # (G, 4) int64
+    flips: Tensor  # (G,) bool
+    global_colour: ColourDraws  # (G, T)
+    local_boxes: Tensor  # (L, T, 4) int64
+    local_colour: ColourDraws  # (L, T)
+
+
+def draw_views(
+    generator: np.random.Generator, data: DataConfig, augment: AugmentConfig
+) -> ViewDraws:
+    """Draw the views of one clip."""
+    side = data.frame_crop_pixels
+    crops = (data.local_crops, data.clip_length)
+    global_draws = [_draw_global(generator, data, augment)]
+    local_boxes = draw_boxes(generator, crops, height=side, width=side, scale=data.local_crop_scale)
+    local_colour = draw_colour(generator, crops, augment, augment.local_blur_probability)
+    # Last, so that a second view leaves the first one and the local crops as they are without it.
+    while len(global_draws) < data.global_crops:
+        global_draws.append(_draw_global(generator, data, augment))
+    boxes, flips, colours = zip(*global_draws, strict=True)
+    return ViewDraws(
+        global_boxes=torch.stack(boxes),
+        flips=torch.stack(flips),
+        global_colour=ColourDraws(*map(torch.stack, zip(*colours, strict=True))),
+        local_boxes=torch.from_numpy(local_boxes),
+        local_colour=local_colour,
+    )
+
+
+def _draw_global(
+    generator: np.random.Generator, data: DataConfig, augment: AugmentConfig
+) -> tuple[Tensor, Tensor, ColourDraws]:
+    side, frames = data.frame_crop_pixels, (data.clip_length,)
+    box = draw_boxes(generator, (), height=side, width=side, scale=data.global_crop_scale)
+    flip = bool(generator.random() < augment.flip_probability)
+    colour = draw_colour(generator, frames, augment, augment.global_blur_probability)
+    return torch.from_numpy(box), torch.tensor(flip), colour
+
+
+def draw_boxes(
+    generator: np.random.Generator,
+    shape: tuple[int, ...],
+    *,
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+) -> NDArray[np.int64]:
+    """Draw boxes (top, left, height, width) as torchvision's RandomResizedCrop does, (*shape, 4).
+
+    Ten attempts at an area (uniform in `scale`) and an aspect ratio (log-uniform in 3/4 to 4/3);
+    where none fits, the largest central box within those ratios.
+    """
+    tries = (*shape, _ATTEMPTS)
+    area = height * width * generator.uniform(*scale, tries)
+    ratio = np.exp(generator.uniform(math.log(_RATIO[0]), math.log(_RATIO[1]), tries))
+    widths = np.rint(np.sqrt(area * ratio)).astype(np.int64)
+    heights = np.rint(np.sqrt(area / ratio)).astype(np.int64)
+    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+    first = fits.argmax(axis=-1)[..., None]
+    box_width = np.take_along_axis(widths, first, axis=-1)[..., 0]
+    box_height = np.take_along_axis(heights, first, axis=-1)[..., 0]
+    top = generator.integers(0, np.maximum(height - box_height, 0) + 1)
+    left = generator.integers(0, np.maximum(width - box_width, 0) + 1)
+    drawn = np.stack([top, left, box_height, box_width], axis=-1)
+    return np.where(fits.any(axis=-1, keepdims=True), drawn, _central_box(height, width))
+
+
+def make_global(frames: Tensor, draws: ViewDraws, *, pixels: int) -> Tensor:
+    """Return the global crops, (G, B, T, 3, pixels, pixels) float32, normalised.
+
+    Args:
+        frames: (B, T, 3, S, S) uint8, on any device.
+        draws: Of B clips, on the CPU.
+        pixels: Side of a crop; bilinear without antialias, as in the released code.
+    """
+    images = frames.float() / 255
+    crops = []
+    for boxes, flips in zip(draws.global_boxes.unbind(1), draws.flips.unbind(1), strict=True):
+        rows, columns = _box_weights(boxes, frames, pixels, kernel="bilinear")
+        columns = torch.where(flips.to(frames.device)[:, None, None], columns.flip(1), columns)
+        crops.append(rows[:, None, None] @ images @ columns[:, None, None].transpose(-2, -1))
+    return _finish(torch.stack(crops), _views_first(draws.global_colour))
+
+
+def make_local(frames: Tensor, draws: ViewDraws, *, pixels: int) -> Tensor:
+    """Return the local crops, (L, B, T, 3, pixels, pixels) float32, normalised.
+
+    Args:
+        frames: (B, T, 3, S, S) uint8, on any device.
+        draws: Of B clips, on the CPU.
+        pixels: Side of a crop; bicubic with antialias, as PIL resizes in the released code.
+    """
+    images = frames.float() / 255
+    crops = []
+    for boxes in draws.local_boxes.unbind(1):  # one crop at a time bounds the memory
+        rows, columns = _box_weights(boxes, frames, pixels, kernel="bicubic")
+        crops.append(
+            (rows[:, :, None] @ images @ columns[:, :, None].transpose(-2, -1)).clamp(0, 1)
+        )
+    return _finish(torch.stack(crops), _views_first(draws.local_colour))
+
+
+def _views_first(colour: ColourDraws) -> ColourDraws:
+    return ColourDraws(*(part.transpose(0, 1) for part in colour))
+
+
+def _box_weights(
+    boxes: Tensor, frames: Tensor, pixels: int, *, kernel: Kernel
+) -> tuple[Tensor, Tensor]:
+    top, left, height, width = boxes.to(frames.device).unbind(-1)
+    side = frames.shape[-1]
+    return (
+        resample_weights(top, height, source=side, pixels=pixels, kernel=kernel),
+        resample_weights(left, width, source=side, pixels=pixels, kernel=kernel),
+    )
+
+
+def _finish(crops: Tensor, colour: ColourDraws) -> Tensor:
+    shape = crops.shape
+    flat = ColourDraws(*(part.flatten(0, len(shape) - 4) for part in colour))
+    images = apply_colour(crops.flatten(0, -4), flat)
+    mean, std = (images.new_tensor(values)[:, None, None] for values in (MEAN, STD))
+    return ((images - mean) / std).view(shape)
+
+
+def _central_box(height: int, width: int) -> NDArray[np.int64]:
+    ratio = min(max(width / height, _RATIO[0]), _RATIO[1])
+    box_width = min(width, round(height * ratio))
+    box_height = min(height, round(width / ratio))
+    return np.array([(height - box_height) // 2, (width - box_width) // 2, box_height, box_width])

@@ -1,0 +1,1 @@
+"""Processes of a run: joining, collectives, failures."""

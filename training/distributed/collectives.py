@@ -1,0 +1,74 @@
+"""Collectives over the ranks of a run; no-ops when there is one rank."""
+
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from training.distributed.world import World
+
+T = TypeVar("T")
+
+
+def all_sum(value: Tensor) -> Tensor:
+    """Return the sum over ranks of each rank's tensor; no gradient."""
+    return _all_reduce(value, dist.ReduceOp.SUM)
+
+
+def all_max(value: Tensor) -> Tensor:
+    """Return the elementwise maximum over ranks of each rank's tensor; no gradient."""
+    return _all_reduce(value, dist.ReduceOp.MAX)
+
+
+def all_mean(value: Tensor) -> Tensor:
+    """Return the mean over ranks of each rank's tensor; no gradient."""
+    return all_sum(value) / dist.get_world_size() if _is_joined() else value
+
+
+def any_rank(flags: list[bool], world: World) -> list[bool]:
+    """Return, for each flag, whether any rank raised it: the same answer on every rank."""
+    if not _is_joined():
+        return flags
+    return [bool(flag) for flag in all_max(torch.tensor(flags, device=world.device).int())]
+
+
+def broadcast(text: str, world: World) -> str:
+    """Return rank 0's text on every rank."""
+    if not _is_joined():
+        return text
+    data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else torch.empty(0)
+    length = torch.tensor([len(data)], device=world.device)
+    dist.broadcast(length, src=0)
+    buffer = torch.empty(int(length), dtype=torch.uint8, device=world.device)
+    if world.is_main:
+        buffer.copy_(data)
+    dist.broadcast(buffer, src=0)
+    return bytes(buffer.tolist()).decode()
+
+
+def gathered(value: T) -> list[T]:
+    """Return every rank's value, by rank; a small picklable one."""
+    if not _is_joined():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if _is_joined():
+        dist.barrier()
+
+
+def _all_reduce(value: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
+    if not _is_joined():
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total, op=operation)
+    return total
+
+
+def _is_joined() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

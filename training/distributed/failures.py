@@ -1,0 +1,79 @@
+"""What ends a run, in one line that names the process: out of memory, or another process lost."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+
+from training.config.sections import FaultsConfig
+from training.distributed.store import Board
+from training.distributed.watchdog import Heartbeat
+from training.distributed.world import World
+from wtours.errors import TrainingError, WtoursError
+
+_SILENCE_SECONDS = 3.0
+"""After a broken connection: a process that lives writes on the board each second."""
+
+
+@contextmanager
+def watched(world: World, faults: FaultsConfig) -> Iterator[Heartbeat]:
+    """Watch over a run: a process that is lost, or hangs, ends all of them.
+
+    Args:
+        world: This process.
+        faults: How long is too long.
+
+    Raises:
+        TrainingError: this process has no memory left, or lost the connection to another one.
+    """
+    board = world.board or Board(None, rank=0, world_size=1)
+    with Heartbeat(board, faults) as heartbeat:
+        try:
+            yield heartbeat
+        except Exception as error:
+            reason = _explain(error, board)
+            board.fail(str(reason or error).split("\n", 1)[0])
+            if reason is None:
+                raise
+            raise reason from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory could not be had: of a GPU, of torch on the CPU, or of Python."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def _explain(error: Exception, board: Board) -> TrainingError | None:
+    if isinstance(error, WtoursError):
+        return None
+    if is_out_of_memory(error):
+        detail = str(error).split("\n", 1)[0]
+        return TrainingError(
+            f"rank {board.rank} is out of memory ({detail}): raise optim.accumulation_steps, set "
+            f"model.activation_checkpointing=true, or lower optim.global_batch_size"
+        )
+    if board.world_size > 1 and _is_lost_connection(error):
+        return TrainingError(f"rank {board.rank} ends: {_who_was_lost(board)}")
+    return None
+
+
+def _is_lost_connection(error: Exception) -> bool:
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error))
+    )
+
+
+def _who_was_lost(board: Board) -> str:
+    try:
+        # One that ended with an error has written it down; one that was killed writes no more.
+        silent = [] if board.failure() else board.silent_ranks(_SILENCE_SECONDS)
+        failure = board.failure()
+    except RuntimeError:
+        return "the connection to the others is lost, and torchrun's store does not answer"
+    if failure:
+        return failure
+    lost = ", ".join(f"rank {rank}" for rank in silent) or "another process"
+    return f"{lost} was lost: killed, or cut off"

@@ -1,0 +1,260 @@
+"""Checkpoints of a run: whole or absent, checked before they are used, without pickle.
+
+<run>/checkpoints/step-00000100/
+    model.safetensors       student.*, teacher.*, center
+    optimizer.safetensors   <parameter>.exp_avg, .exp_avg_sq, .step; of LARS .momentum_buffer
+    state.json              step, config, and which data it was trained on
+    receipt.json            bytes and sha256 of the three; written last
+
+docs/checkpoints.md lists every field.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from training.config.train import TrainConfig, parse_config
+from training.data.source import DataIdentity
+from training.engine.state import TrainState
+from training.methods.student_teacher import Network, build_network
+from wtours.errors import CheckpointError, UsageError, WtoursError
+from wtours.storage.atomic import TEMP_PREFIX, atomic_path, read_json, remove
+from wtours.storage.hashing import canonical_json, sha256_file
+
+LOG = logging.getLogger(__name__)
+FORMAT = 1
+MODEL, OPTIMIZER, STATE, RECEIPT = (
+    "model.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+    "receipt.json",
+)
+
+
+def checkpoint_dir(run_dir: Path, step: int) -> Path:
+    """Return where the checkpoint after `step` steps is."""
+    return run_dir / "checkpoints" / f"step-{step:08d}"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the checkpoint of a step will hold, apart from the state that trains on."""
+
+    step: int
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    facts: dict[str, Any]
+    """The content of state.json."""
+
+
+def take_snapshot(state: TrainState, *, config: TrainConfig, data: DataIdentity) -> Snapshot:
+    """Return a copy of the state in the memory of the CPU."""
+    return Snapshot(
+        step=state.step,
+        model=_model_tensors(state),
+        optimizer=_moments(state),
+        facts={
+            "format": FORMAT,
+            "step": state.step,
+            "next_position": state.step * config.optim.global_batch_size,
+            "config": config.model_dump(mode="json"),
+            "data": {"index_sha256": data.index_sha256, "num_clips": data.num_clips},
+            "versions": {"torch": torch.__version__},
+            **({"scaler": scaler} if (scaler := state.scaler.state_dict()) else {}),
+        },
+    )
+
+
+def publish_snapshot(snapshot: Snapshot, target: Path) -> None:
+    """Write a checkpoint as the folder `target`, whole or not at all."""
+    remove(target)  # only a damaged one can be there: a whole one would have been resumed from
+    with atomic_path(target) as temp:
+        temp.mkdir()
+        for name, tensors in ((MODEL, snapshot.model), (OPTIMIZER, snapshot.optimizer)):
+            (temp / name).write_bytes(save(tensors))  # save_file hides why a disk refuses
+        (temp / STATE).write_bytes(canonical_json(snapshot.facts))
+        files = [
+            {"path": name, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            for name in (MODEL, OPTIMIZER, STATE)
+            for path in [temp / name]
+        ]
+        (temp / RECEIPT).write_bytes(canonical_json({"format": FORMAT, "files": files}))
+
+
+def remove_old_checkpoints(run_dir: Path, *, keep_last: int, keep_every: int | None = None) -> None:
+    """Remove a run's checkpoints but the newest ones and those of multiples of `keep_every`."""
+    for old in _step_dirs(run_dir)[keep_last:]:
+        if keep_every is None or _step_of(old) % keep_every:
+            hidden = old.with_name(f"{TEMP_PREFIX}{old.name}")
+            old.replace(hidden)  # never half a checkpoint under a checkpoint's name
+            remove(hidden)
+
+
+def save_checkpoint(
+    run_dir: Path, state: TrainState, *, config: TrainConfig, data: DataIdentity, keep_last: int
+) -> Path:
+    """Publish the checkpoint of `state.step`, then remove all but the `keep_last` newest ones."""
+    target = checkpoint_dir(run_dir, state.step)
+    publish_snapshot(take_snapshot(state, config=config, data=data), target)
+    remove_old_checkpoints(run_dir, keep_last=keep_last)
+    return target
+
+
+def newest_checkpoint(run_dir: Path) -> Path | None:
+    """Return the newest whole checkpoint of a run; damaged ones are passed over with a warning."""
+    for path in _step_dirs(run_dir):
+        problem = find_damage(path)
+        if problem is None:
+            return path
+        LOG.warning("checkpoint %s is passed over: %s", path, problem)
+    return None
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the checkpoint at `path`: itself, or the newest whole one of the run there.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is not there; give a run's folder or one of its checkpoints")
+    if (path / RECEIPT).is_file() or path.name.startswith("step-"):
+        problem = find_damage(path)
+        if problem is not None:
+            raise CheckpointError(
+                f"checkpoint {path} is damaged ({problem}); use another of the run"
+            )
+        return path
+    newest = newest_checkpoint(path)
+    if newest is None:
+        raise CheckpointError(
+            f"{path} has no whole checkpoint; `wtours pretrain` writes one every "
+            f"checkpoint.every_steps steps"
+        )
+    return newest
+
+
+def run_dir_of(checkpoint: Path) -> Path:
+    """Return the run that a checkpoint is of, or the checkpoint where it lies outside a run."""
+    parent = checkpoint.absolute().parent
+    return parent.parent if parent.name == "checkpoints" else checkpoint
+
+
+def find_damage(checkpoint: Path) -> str | None:
+    """Return what is wrong with a checkpoint's files, or None: sizes and sha256 are compared."""
+    try:
+        receipt = read_json(checkpoint / RECEIPT)
+        if receipt["format"] != FORMAT:
+            return f"format {receipt['format']}, this version reads {FORMAT}"
+        records = {record["path"]: record for record in receipt["files"]}
+        for name in (MODEL, OPTIMIZER, STATE):
+            path, record = checkpoint / name, records[name]
+            if path.stat().st_size != record["bytes"]:
+                return f"{name} has {path.stat().st_size} bytes instead of {record['bytes']}"
+            if sha256_file(path) != record["sha256"]:
+                return f"{name} is not what was written (sha256 differs)"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (WtoursError, KeyError, TypeError):
+        return f"{RECEIPT} cannot be read"
+    return None
+
+
+def read_state(checkpoint: Path) -> tuple[int, TrainConfig, DataIdentity]:
+    """Return step, config and data of a whole checkpoint.
+
+    Raises:
+        CheckpointError: its config has fields that this version does not know.
+    """
+    state: dict[str, Any] = read_json(checkpoint / STATE)
+    try:
+        config = parse_config(state["config"])
+    except UsageError as error:
+        raise CheckpointError(f"{checkpoint} is of another version of wtours ({error})") from error
+    return state["step"], config, DataIdentity(**state["data"])
+
+
+def load_state(checkpoint: Path, state: TrainState) -> None:
+    """Set `state`, built from the same config, to what a whole checkpoint holds."""
+    device = state.center.device
+    tensors = load_file(checkpoint / MODEL, device=str(device))
+    state.student.load_state_dict(_with_prefix(tensors, "student."))
+    state.teacher.load_state_dict(_with_prefix(tensors, "teacher."))
+    state.center = tensors["center"]
+    moments = load_file(checkpoint / OPTIMIZER, device=str(device))
+    parameters = dict(state.student.named_parameters())
+    for key, value in moments.items():
+        name, _, moment = key.rpartition(".")
+        # AdamW keeps its count on the CPU.
+        state.optimizer.state[parameters[name]][moment] = value.cpu() if moment == "step" else value
+    state.step = read_state(checkpoint)[0]
+    if scaler := read_json(checkpoint / STATE).get("scaler"):
+        state.scaler.load_state_dict(scaler)
+
+
+def load_network(
+    checkpoint: Path, which: Literal["teacher", "student"] = "teacher"
+) -> tuple[TrainConfig, Network]:
+    """Return the config and a trained network, on the CPU, in evaluation mode, without gradients.
+
+    Args:
+        checkpoint: From `find_checkpoint`.
+        which: The teacher is what is evaluated.
+    """
+    _, config, _ = read_state(checkpoint)
+    network = build_network(config)
+    network.load_state_dict(_with_prefix(load_file(checkpoint / MODEL), f"{which}."))
+    return config, network.requires_grad_(False).eval()
+
+
+def _model_tensors(state: TrainState) -> dict[str, Tensor]:
+    tensors = {"center": state.center}
+    for name, network in (("student", state.student), ("teacher", state.teacher)):
+        tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
+    return _for_disk(tensors)
+
+
+def _moments(state: TrainState) -> dict[str, Tensor]:
+    return _for_disk(
+        {
+            f"{name}.{key}": value
+            for name, parameter in state.student.named_parameters()
+            for key, value in state.optimizer.state.get(parameter, {}).items()
+        }
+    )
+
+
+def _for_disk(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies: the tensors themselves may change while these are written."""
+    return {
+        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()
+    }
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _step_dirs(run_dir: Path) -> list[Path]:
+    """Return the folders of a run's checkpoints, newest first, whole or not."""
+
+    def found() -> Iterator[Path]:
+        for path in (run_dir / "checkpoints").glob("step-*"):
+            if path.name.removeprefix("step-").isdecimal():
+                yield path
+
+    return sorted(found(), key=_step_of, reverse=True)
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))

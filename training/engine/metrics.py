@@ -1,0 +1,161 @@
+"""What a run says about each of its steps: `metrics.jsonl` and TensorBoard.
+
+A line holds what the computation gave, equal for a run that was interrupted and one that was not,
+and under "time" what the clock gave, which is not.
+"""
+
+import json
+import math
+import os
+import resource
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+from wtours.storage.atomic import write_bytes
+from wtours.storage.disk_space import explain_full_disk
+
+T = TypeVar("T")
+METRICS_FILE = "metrics.jsonl"
+_RECENT_STEPS = 20
+
+
+class MetricsLog:
+    """The metrics of a run, one line for each step done; a context manager.
+
+    Args:
+        run_dir: The run.
+        steps_done: Lines after this step, of steps that a crash has undone, are removed.
+    """
+
+    def __init__(self, run_dir: Path, *, steps_done: int) -> None:
+        self._path = run_dir / METRICS_FILE
+        kept = [line for line in read_metrics(self._path) if line["step"] <= steps_done]
+        write_bytes(self._path, b"".join(_json_line(line) for line in kept))
+        self._file = self._path.open("ab")
+        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=steps_done + 1)
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._board.close()
+
+    def write(self, step: int, values: dict[str, float], *, time: dict[str, float]) -> None:
+        """Append the line of one step; `step` counts the steps done, from 1."""
+        with explain_full_disk(self._path):
+            # A float16 gradient may overflow, and the scaler then leaves out the step.
+            known = {name: x if math.isfinite(x) else None for name, x in values.items()}
+            self._file.write(_json_line({"step": step, **known, "time": time}))
+            self._file.flush()
+            for name, value in (*values.items(), *time.items()):
+                self._board.add_scalar(name, value, step)
+
+    def show(self, name: str, picture: Image.Image, step: int) -> None:
+        """Add a picture to TensorBoard."""
+        self._board.add_image(name, np.asarray(picture), step, dataformats="HWC")
+
+    def sync(self) -> None:
+        """Flush to the disk; call it before a checkpoint, so that its steps have their lines."""
+        os.fsync(self._file.fileno())
+        self._board.flush()
+
+
+@dataclass(frozen=True)
+class StepStatus:
+    """How a run stands after a step, for whoever looks on."""
+
+    run: str
+    step: int
+    steps: int
+    """Steps done, and of the whole run."""
+    loss: float
+    clips_per_second: float
+    """Of all ranks, as the next three over the last steps."""
+    data_wait_fraction: float
+    seconds_left: float
+    memory_bytes: int
+    """Most that rank 0 has had: of the GPU, or in all on a CPU."""
+
+    def describe(self) -> str:
+        """Return one line without the run's name and the steps."""
+        return (
+            f"loss {self.loss:.3f} · {self.clips_per_second:.3g} clips/s · "
+            f"{self.data_wait_fraction:.0%} waiting · {self.memory_bytes / 1e9:.1f} GB"
+        )
+
+
+class StepClock:
+    """Where the time of each step goes: waiting for data, or computing."""
+
+    def __init__(self, clips_per_step: int, device: torch.device) -> None:
+        self._clips = clips_per_step
+        self._device = device
+        self._waited = 0.0
+        self._last_lap = time.perf_counter()
+        self._recent: deque[tuple[float, float]] = deque(maxlen=_RECENT_STEPS)
+
+    def waiting(self, batches: Iterator[T]) -> Iterator[T]:
+        """Yield the batches, measuring the wait for each."""
+        self._last_lap = time.perf_counter()
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            self._waited = time.perf_counter() - asked
+            yield batch
+
+    def lap(self) -> dict[str, float]:
+        """Return seconds, clips a second and share of waiting since the last lap, for the log."""
+        now = time.perf_counter()
+        seconds, self._last_lap = now - self._last_lap, now
+        self._recent.append((seconds, self._waited))
+        return {
+            "seconds": seconds,
+            "clips_per_second": self._clips / seconds,
+            "data_wait_fraction": self._waited / seconds,
+            "peak_memory_bytes": peak_memory_bytes(self._device),
+        }
+
+    def status(self, run: str, step: int, steps: int, loss: float) -> StepStatus:
+        """Return how the run stands after the last lap."""
+        seconds, waited = (sum(part) for part in zip(*self._recent, strict=True))
+        return StepStatus(
+            run=run,
+            step=step,
+            steps=steps,
+            loss=loss,
+            clips_per_second=self._clips * len(self._recent) / seconds,
+            data_wait_fraction=waited / seconds,
+            seconds_left=(steps - step) * seconds / len(self._recent),
+            memory_bytes=peak_memory_bytes(self._device),
+        )
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the most memory that this process has had: tensors on a GPU, or all on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a metrics file, without a last one that was cut off; [] if absent."""
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is not whole
+    return [json.loads(line) for line in lines]
+
+
+def _json_line(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, allow_nan=False) + "\n").encode()

@@ -1,0 +1,228 @@
+"""A run's folder: what is resumed from it, and what is written to it (by rank 0 alone)."""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Literal
+
+from training.config.train import TrainConfig, flatten, to_yaml
+from training.data.clips import Clips, ClipViews
+from training.data.source import DataIdentity
+from training.distributed.collectives import broadcast
+from training.distributed.watchdog import Heartbeat
+from training.distributed.world import World
+from training.engine.async_writer import BackgroundWriter
+from training.engine.checkpoint import (
+    checkpoint_dir,
+    load_state,
+    newest_checkpoint,
+    publish_snapshot,
+    read_state,
+    remove_old_checkpoints,
+    take_snapshot,
+)
+from training.engine.metrics import MetricsLog
+from training.engine.schedules import StepSettings
+from training.engine.state import TrainState
+from training.monitors.collapse import CollapseWatch
+from training.monitors.knn_probe import Watcher
+from wtours.errors import CheckpointError, TrainingError
+from wtours.storage.atomic import sweep, write_bytes, write_json
+from wtours.storage.locks import lock
+
+LOG = logging.getLogger(__name__)
+Resume = Literal["auto", "never", "force"]
+CONFIG_FILE = "config.yaml"
+# What may differ between two parts of a run, since it changes nothing that is computed.
+_FREE = ("data.num_workers", "checkpoint.", "faults.", "watch.")
+
+
+class Run:
+    """A run's folder while it is trained in; see `opened_run`."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        config: TrainConfig,
+        data: DataIdentity,
+        world: World,
+        heartbeat: Heartbeat,
+    ) -> None:
+        self.dir = run_dir
+        self.config = config
+        self.data = data
+        self.world = world
+        self._heartbeat = heartbeat
+        # Of rank 0, from `restore` on.
+        self._metrics: MetricsLog | None = None
+        self._watcher: Watcher | None = None
+        self._collapse = CollapseWatch(config.model.num_prototypes)
+        self._saved_at = time.monotonic()
+        self._stack = ExitStack()
+        self._writer = self._stack.enter_context(BackgroundWriter(heartbeat.beat))
+        heartbeat.before_exit = self.finish_saving
+
+    def restore(self, state: TrainState, resume: Resume, clips: Clips) -> None:
+        """Set `state` to the newest whole checkpoint, if there is one, and open the metrics.
+
+        Args:
+            state: Changed in place.
+            resume: See `training.pretrain.pretrain`.
+            clips: Of the run, to draw some.
+
+        Raises:
+            CheckpointError: the checkpoint is of another config or other data, or `resume` is
+                "never" and there is one.
+        """
+        checkpoint = newest_checkpoint(self.dir) if self.world.is_main else None
+        if checkpoint is not None:
+            self._refuse_another(checkpoint, resume)
+        text = broadcast("" if checkpoint is None else str(checkpoint), self.world)
+        if text:
+            load_state(Path(text), state)
+            LOG.info("resumed from %s", text)
+        if self.world.is_main:
+            write_bytes(self.dir / CONFIG_FILE, to_yaml(self.config).encode())
+            self._watcher = Watcher(self.config, self.dir, clips, self._heartbeat)
+            self._metrics = self._stack.enter_context(MetricsLog(self.dir, steps_done=state.step))
+
+    def log(
+        self,
+        state: TrainState,
+        values: dict[str, float],
+        now: StepSettings,
+        time: dict[str, float],
+    ) -> None:
+        """Look at the teacher where it is time to, and write the metrics of the step just done."""
+        if self._metrics is not None and self._watcher is not None:
+            scheduled = {
+                "lr": now.lr,
+                "weight_decay": now.weight_decay,
+                "momentum": now.momentum,
+                "teacher_temp": now.teacher_temp,
+            }
+            seen = self._watcher.look(state, self._metrics)
+            self._metrics.write(state.step, values | scheduled | seen, time=time)
+            self._collapse.see(state.step, values)
+
+    def save_is_due(self, step: int, last_step: int) -> bool:
+        """Return whether this rank is to save after step `step`; raise why the last save failed.
+
+        Only rank 0 saves, so that its clock alone decides, and nobody need be asked.
+        """
+        self._writer.check()
+        due, elapsed = self.config.checkpoint, time.monotonic() - self._saved_at
+        return self.world.is_main and (
+            step == last_step
+            or step % due.every_steps == 0
+            or (due.keep_every is not None and step % due.keep_every == 0)
+            or (due.every_minutes is not None and elapsed >= 60 * due.every_minutes)
+        )
+
+    def save(self, state: TrainState) -> None:
+        """Copy the state, and write the checkpoint in the background, after the one before."""
+        if self._metrics is None:
+            return
+        self._metrics.sync()  # the steps of a checkpoint have their lines
+        self._saved_at = time.monotonic()
+        due, snapshot = (
+            self.config.checkpoint,
+            take_snapshot(state, config=self.config, data=self.data),
+        )
+
+        def write() -> None:
+            publish_snapshot(snapshot, checkpoint_dir(self.dir, snapshot.step))
+            remove_old_checkpoints(self.dir, keep_last=due.keep_last, keep_every=due.keep_every)
+
+        self._writer.start(write)
+
+    def finish_saving(self) -> None:
+        """Wait until the last checkpoint is written; raise why it is not."""
+        self._writer.finish()
+
+    def non_finite(
+        self, state: TrainState, values: dict[str, float], views: ClipViews
+    ) -> TrainingError:
+        """Return the error of a step whose loss or gradients are not finite.
+
+        Its clips are listed, and the state that it began with is kept, for `training.nan_replay`.
+
+        Args:
+            state: Before the step.
+            values: Metrics of the step.
+            views: Says which clips it had.
+        """
+        step = state.step + 1
+        path = self.dir / f"nonfinite-step-{step}.json"
+        if self.world.is_main:
+            snapshot = take_snapshot(state, config=self.config, data=self.data)
+            publish_snapshot(snapshot, path.with_suffix(""))
+            size = self.config.optim.global_batch_size
+            clips = [views.describe(position) for position in range((step - 1) * size, step * size)]
+            shown = {
+                name: value if math.isfinite(value) else str(value)
+                for name, value in values.items()
+            }
+            facts = {"step": step, "seed": self.config.seed, "world_size": self.world.world_size}
+            write_json(path, facts | {"metrics": shown, "clips": clips})
+        what = "loss" if not math.isfinite(values["loss"]) else "gradient"
+        return TrainingError(
+            f"the {what} is not finite at step {step} (loss {values['loss']:g}); no weight was "
+            f"changed by it, and `wtours pretrain SHARDS --replay {path}` computes it again: lower "
+            f"optim.lr, or use optim.precision=float32"
+        )
+
+    def close(self) -> None:
+        """Wait for the last checkpoint, close the metrics."""
+        self._stack.close()
+
+    def _refuse_another(self, checkpoint: Path, resume: Resume) -> None:
+        step, config, data = read_state(checkpoint)
+        if resume == "never":
+            raise CheckpointError(
+                f"{self.dir} is a run at step {step}; choose another run, or resume it"
+            )
+        if resume == "force":
+            return
+        before, after = flatten(config.model_dump()), flatten(self.config.model_dump())
+        changes = [
+            f"{key} was {before[key]}, now {after[key]}"
+            for key in after
+            if before[key] != after[key] and not key.startswith(_FREE)
+        ]
+        if data != self.data:
+            changes.append(
+                f"the shard set has another index ({data.num_clips} clips, now "
+                f"{self.data.num_clips})"
+            )
+        if changes:
+            raise CheckpointError(
+                f"{self.dir} was trained with other settings: {'; '.join(changes)}. Use the same "
+                f"ones, choose another run, or go on all the same with --resume force"
+            )
+
+
+@contextmanager
+def opened_run(
+    run_dir: Path,
+    config: TrainConfig,
+    data: DataIdentity,
+    world: World,
+    heartbeat: Heartbeat,
+) -> Iterator[Run]:
+    """Hold a run's folder for training; rank 0 locks it and removes what a killed process left.
+
+    Raises:
+        WtoursError: another process trains in it.
+    """
+    with ExitStack() as stack:
+        if world.is_main:
+            stack.enter_context(lock(run_dir / ".lock", what=f"the run {run_dir}"))
+            sweep(run_dir)
+            sweep(run_dir / "checkpoints")
+        run = Run(run_dir, config, data, world, heartbeat)
+        stack.callback(run.close)
+        yield run

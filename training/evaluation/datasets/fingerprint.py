@@ -1,0 +1,63 @@
+"""What identifies the images that a result was measured on."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from training.distributed.collectives import gathered
+from training.distributed.world import World
+from training.evaluation.datasets.image_folder import ImageEntry, LabelledImages
+from wtours.progress import Progress
+
+_READERS = min(8, os.cpu_count() or 1)
+
+
+def fingerprint(entries: Iterable[ImageEntry], digests: Iterable[str]) -> str:
+    """Return the sha256 over a line for each image: name, bytes and sha256 of the encoded image.
+
+    Args:
+        entries: Sorted by name.
+        digests: sha256 of each one's encoded bytes, as hexadecimal digits.
+    """
+    whole = hashlib.sha256()
+    for entry, image_digest in zip(entries, digests, strict=True):
+        whole.update(f"{entry.name}\0{entry.num_bytes}\0{image_digest}\n".encode())
+    return whole.hexdigest()
+
+
+def fingerprint_images(images: LabelledImages, world: World, on_progress: Progress) -> str:
+    """Return the fingerprint of a split; each rank reads its share of the images."""
+    entries = sorted(images.entries, key=lambda entry: entry.name)
+    share = entries[world.rank :: world.world_size]
+
+    def digest(entry: ImageEntry) -> str:
+        return hashlib.sha256(images.read_one(entry)).hexdigest()
+
+    digests = []
+    with ThreadPoolExecutor(_READERS) as readers:
+        for done, found in enumerate(readers.map(digest, share), start=1):
+            digests.append(found)
+            on_progress(f"reading {images.spec}", done, len(share))
+    whole = [""] * len(entries)
+    for rank, found_there in enumerate(gathered(digests)):
+        whole[rank :: world.world_size] = found_there
+    return fingerprint(entries, whole)
+
+
+class FilesSeen:
+    """Adds up the files that were read to the fingerprint of them all."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, str]] = {}
+
+    def add(self, files: dict[str, bytes]) -> None:
+        """Count these files in."""
+        for name, data in files.items():
+            self._seen[name] = len(data), hashlib.sha256(data).hexdigest()
+
+    def fingerprint(self) -> str:
+        """Return the sha256 over a line for each file, sorted: name, bytes, sha256."""
+        rows = sorted(self._seen.items())
+        entries = [ImageEntry(name, size) for name, (size, _) in rows]
+        return fingerprint(entries, [digest for _, (_, digest) in rows])

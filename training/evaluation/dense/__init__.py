@@ -1,0 +1,1 @@
+"""Evaluations of patch tokens: segmentation, object discovery, video object segmentation."""

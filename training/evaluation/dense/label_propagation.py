@@ -1,0 +1,164 @@
+"""Carrying the masks of a video's first frame to the others by frozen features, as DINO does it."""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from training.data.normalization import Normalisation
+from training.evaluation.datasets.davis import Sequence
+from training.models.vit import encode_blocks
+from training.weights.backbones import Backbone
+
+NORMALISATION = Normalisation((0.485, 0.456, 0.406), (0.228, 0.224, 0.225))
+"""Of DINO's script, which has .228 where ImageNet's usual is .229."""
+_AT_ONCE = 2**25
+"""Similarities in memory at a time: 128 MiB as float32."""
+
+
+@dataclass(frozen=True)
+class PropagationSettings:
+    """How masks are carried; the defaults are DINO's.
+
+    Attributes:
+        last_frames: How many frames before this one are looked at, beside the first.
+        radius: A patch looks at patches at most so many rows and columns away.
+        top: A patch takes the masks of the so many patches that are most like it.
+        temperature: A patch's weight is exp(cosine similarity / temperature).
+        short_side: Frames are resized so that this is their short side, in pixels.
+    """
+
+    last_frames: int = 7
+    radius: int = 12
+    top: int = 5
+    temperature: float = 0.1
+    short_side: int = 480
+
+
+@torch.inference_mode()
+def propagate(
+    backbone: Backbone, sequence: Sequence, settings: PropagationSettings
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield the mask of each frame, (H, W) at the frames' own size; of the first, the given one.
+
+    Memory holds the features and soft masks of `last_frames` + 1 frames.
+
+    Raises:
+        ImageDataError: a frame or the first mask cannot be read.
+    """
+    first_mask = sequence.read_mask(0)
+    yield first_mask
+    device = next(backbone.network.parameters()).device
+    size = working_size(first_mask.shape[:2], settings.short_side, backbone.patch_pixels)
+    grid = size[0] // backbone.patch_pixels, size[1] // backbone.patch_pixels
+    first = (
+        _features(backbone, sequence.read_frame(0), size),
+        one_hot_on_grid(first_mask, grid).to(device),
+    )
+    recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=settings.last_frames)
+    for number in range(1, len(sequence.frames)):
+        features = _features(backbone, sequence.read_frame(number), size)
+        sources = [first, *recent]
+        soft = carry(
+            features,
+            torch.cat([each for each, _ in sources]),
+            torch.cat([each for _, each in sources]),
+            grid=grid,
+            settings=settings,
+        )
+        recent.append((features, soft))
+        yield _hard(soft, grid, backbone.patch_pixels, first_mask.shape[:2])
+
+
+def working_size(size: tuple[int, ...], short_side: int, patch_pixels: int) -> tuple[int, int]:
+    """Return the height and width that frames are resized to.
+
+    The short side is `short_side`, the other follows and is floored to a multiple of 64, as in
+    DINO's script. Patches that do not divide these: whole patches, and the multiple is 4 of them.
+    """
+    unit = 64 if 64 % patch_pixels == 0 else 4 * patch_pixels
+    short = short_side // patch_pixels * patch_pixels
+    height, width = size
+    other = int(short * max(size) / min(size)) // unit * unit
+    return (other, short) if height > width else (short, other)
+
+
+def one_hot_on_grid(mask: NDArray[np.uint8], grid: tuple[int, int]) -> Tensor:
+    """Return a mask's objects on the grid of patches, (N, 1 + objects) float32, nearest."""
+    small = Image.fromarray(mask).resize((grid[1], grid[0]), Image.Resampling.NEAREST)
+    indices = torch.from_numpy(np.asarray(small).astype(np.int64)).flatten()
+    return F.one_hot(indices, int(mask.max()) + 1).float()
+
+
+def carry(
+    features: Tensor,
+    source_features: Tensor,
+    source_masks: Tensor,
+    *,
+    grid: tuple[int, int],
+    settings: PropagationSettings,
+) -> Tensor:
+    """Return the soft masks of a frame, (N, C), from those of the frames it looks at.
+
+    Args:
+        features: (N, D) of the frame's patches, rows of unit length.
+        source_features: (S * N, D) of the S frames it looks at, rows of unit length.
+        source_masks: (S * N, C), soft.
+        grid: Rows and columns of patches, N in all.
+        settings: See `PropagationSettings`; ties with the last of the top count too.
+    """
+    places = torch.cartesian_prod(*(torch.arange(n, device=features.device) for n in grid))
+    num_sources = len(source_features) // len(features)
+    piece = max(1, _AT_ONCE // len(source_features))
+    carried = []
+    for part, there in zip(torch.split(features, piece), torch.split(places, piece), strict=True):
+        near = ((there[:, None] - places[None]).abs() <= settings.radius).all(dim=-1)
+        weights = (part @ source_features.T / settings.temperature).exp()
+        weights = weights * near.repeat(1, num_sources)
+        last_of_top = weights.topk(settings.top, dim=1).values[:, -1:]
+        weights = weights.where(weights >= last_of_top, 0)
+        carried.append(weights @ source_masks / weights.sum(dim=1, keepdim=True))
+    return torch.cat(carried)
+
+
+def _features(backbone: Backbone, frame: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
+    device = next(backbone.network.parameters()).device
+    pixels = resized(frame, size).to(device)
+    mean, std = (pixels.new_tensor(values)[:, None, None] for values in NORMALISATION)
+    depth = len(backbone.network.blocks)
+    (tokens,) = encode_blocks(backbone.network, (pixels - mean) / std, (depth,))
+    return F.normalize(tokens.patch_tokens[0].float(), dim=1)
+
+
+def resized(frame: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
+    """Return a frame as (1, 3, height, width) float32 in [0, 1]: bilinear, without antialias.
+
+    It is OpenCV's linear resize, which DINO uses, but for that one's rounding to whole numbers.
+    """
+    pixels = torch.from_numpy(frame.copy()).permute(2, 0, 1)[None].float() / 255
+    if pixels.shape[-2:] == size:
+        return pixels
+    return F.interpolate(pixels, size, mode="bilinear", align_corners=False)
+
+
+def _hard(
+    soft: Tensor, grid: tuple[int, int], patch_pixels: int, size: tuple[int, ...]
+) -> NDArray[np.uint8]:
+    """Return the mask of the most likely object of each pixel, (H, W) at the frames' own size.
+
+    Soft masks are enlarged, each is stretched to run from 0 to 1, and the highest wins.
+    """
+    maps = soft.T.reshape(1, -1, *grid)
+    maps = F.interpolate(maps, scale_factor=patch_pixels, mode="bilinear", align_corners=False)[0]
+    low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+    span = high - low
+    stretched = torch.where((high > 0) & (span > 0), (maps - low) / span.clamp(min=1e-12), maps)
+    indices = stretched.argmax(dim=0).byte().cpu().numpy()
+    whole = Image.fromarray(indices).resize((size[1], size[0]), Image.Resampling.NEAREST)
+    return np.asarray(whole)

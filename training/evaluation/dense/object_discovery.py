@@ -1,0 +1,189 @@
+"""Objects found by frozen attention, without training: the spine of `wtours eval discover`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
+
+from training.data.normalization import normalised
+from training.distributed.world import best_device
+from training.evaluation.datasets.fingerprint import FilesSeen
+from training.evaluation.datasets.voc import VocFolder, VocImage
+from training.evaluation.dense.saliency import (
+    KEPT_MASS,
+    LOST_SEEDS,
+    Found,
+    box_of,
+    by_attention,
+    by_lost,
+    to_pixels,
+)
+from training.evaluation.metrics.overlap import Box, Mask, box_ious, jaccard
+from training.evaluation.results import Published, publish
+from training.models.vit import encode_with_attention
+from training.weights.backbones import Backbone
+from wtours.progress import Progress, no_progress
+from wtours.storage.atomic import atomic_path
+
+Method = Literal["attention", "lost"]
+HIT_IOU = 0.5
+SPLIT = "Segmentation/val"
+"""The 1449 images that the paper measures on."""
+_RED, _GREEN = (255, 40, 40), (40, 220, 40)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    box: Box
+    mask: Mask
+    best_iou: float
+    jaccard: float | None
+
+
+def evaluate_discover(
+    backbone: Backbone,
+    voc: Path,
+    *,
+    split: str = SPLIT,
+    method: Method = "attention",
+    pictures: Path | None = None,
+    device: torch.device | None = None,
+    on_progress: Progress = no_progress,
+) -> Published:
+    """Find objects in each image of a VOC folder, compare them with its annotations, and publish.
+
+    Args:
+        backbone: From `training.weights.backbones.open_backbone`.
+        voc: The folder, see `training.evaluation.datasets.voc`.
+        split: A list below ImageSets.
+        method: "attention": the paper's; "lost": LOST's seed expansion.
+        pictures: A folder to draw every image in, with its boxes and masks; None: none are drawn.
+        device: Where the network runs; None: CUDA where there is one.
+        on_progress: Counts images.
+
+    Raises:
+        ImageDataError: files that are missing, unreadable or not laid out as VOC's.
+    """
+    folder = VocFolder(voc, split)
+    backbone.to(device or best_device())
+    ious: list[float] = []
+    jaccards: list[float] = []
+    seen = FilesSeen()
+    for number, name in enumerate(folder.names, start=1):
+        image = folder.read(name)
+        measured = _measure(image, find_objects(backbone, image.image, method), backbone)
+        ious.append(measured.best_iou)
+        if measured.jaccard is not None:
+            jaccards.append(measured.jaccard)
+        if pictures is not None:
+            _draw(pictures / f"{name}.png", image, measured)
+        seen.add(image.files)
+        on_progress(split, number, len(folder.names))
+
+    protocol = _protocol(backbone, method)
+    return publish(
+        backbone,
+        "discover",
+        protocol=protocol,
+        data={
+            "val": {
+                "source": str(voc),
+                "split": split,
+                "num_images": len(ious),
+                "fingerprint": seen.fingerprint(),
+            }
+        },
+        results={
+            "corloc_percent": 100 * float(np.mean([iou >= HIT_IOU for iou in ious])),
+            "num_hits": sum(iou >= HIT_IOU for iou in ious),
+            "mean_best_iou": float(np.mean(ious)),
+            "jaccard_percent": 100 * float(np.mean(jaccards)) if jaccards else None,
+            "num_images_with_mask": len(jaccards),
+        },
+        notes=_notes(len(ious), len(jaccards)),
+        identity=[protocol],
+        packages=("scipy",),
+    )
+
+
+@torch.inference_mode()
+def find_objects(backbone: Backbone, image: Image.Image, method: Method) -> Found:
+    """Return what a method finds in one image, at its own size.
+
+    As in LOST the normalised image is filled up with zeros, below and on the right, to whole
+    patches.
+    """
+    patch = backbone.patch_pixels
+    device = next(backbone.network.parameters()).device
+    pixels = torch.from_numpy(np.asarray(image).copy())[None].to(device)
+    whole = normalised(pixels, backbone.normalisation)
+    height, width = whole.shape[-2:]
+    whole = F.pad(whole, (0, -width % patch, 0, -height % patch))
+    grid = whole.shape[-2] // patch, whole.shape[-1] // patch
+    tokens = encode_with_attention(backbone.network, whole)
+    if method == "attention":
+        return by_attention(tokens.cls_attention[0], grid)
+    return by_lost(tokens.key[0, :, 1:].transpose(0, 1).flatten(1), grid)
+
+
+def _measure(image: VocImage, found: Found, backbone: Backbone) -> _Measured:
+    size = image.image.height, image.image.width
+    box = box_of(found.component, patch_pixels=backbone.patch_pixels, size=size)
+    mask = to_pixels(found.mask, patch_pixels=backbone.patch_pixels, size=size)
+    overlap = None
+    if image.objects is not None and image.void is not None:
+        overlap = jaccard(mask, image.objects, image.void)
+    return _Measured(box, mask, float(box_ious(box, image.boxes).max()), overlap)
+
+
+def _draw(path: Path, image: VocImage, measured: _Measured) -> None:
+    """Draw what was found in red (mask and box) over the annotated boxes in green."""
+    pixels = np.asarray(image.image).astype(float)
+    pixels[measured.mask] = 0.5 * pixels[measured.mask] + 0.5 * np.array(_RED)
+    picture = Image.fromarray(pixels.astype(np.uint8))
+    draw = ImageDraw.Draw(picture)
+    for colour, boxes in ((_GREEN, image.boxes), (_RED, measured.box[None])):
+        for left, top, right, bottom in boxes:
+            corners = (left, top, max(left, right - 1), max(top, bottom - 1))
+            draw.rectangle(corners, outline=colour, width=2)
+    with atomic_path(path) as temp:
+        picture.save(temp, "PNG")
+
+
+def _protocol(backbone: Backbone, method: Method) -> dict[str, Any]:
+    how: dict[Method, dict[str, Any]] = {
+        "attention": {
+            "mask": "patches with most of the last block's CLS attention, mean over heads",
+            "kept_mass": KEPT_MASS,
+            "box": "around the largest 4-connected part of the mask (the paper does not say)",
+        },
+        "lost": {
+            "mask": "LOST's seed expansion on the last block's keys, not normalised",
+            "seeds": LOST_SEEDS,
+            "box": "around the 4-connected part that holds the seed",
+        },
+    }
+    return {
+        "method": method,
+        **how[method],
+        "image_size": "native, filled up with zeros to whole patches after normalisation",
+        "mask_upsampling": "nearest",
+        "mean": backbone.normalisation.mean,
+        "std": backbone.normalisation.std,
+        "precision": "float32",
+        "ground_truth_boxes": "left and top minus 1; difficult and truncated ones are kept",
+        "hit": f"IoU >= {HIT_IOU} with any box of the image",
+        "jaccard": "of the mask with all objects together, without void pixels; mean over images",
+    }
+
+
+def _notes(num_images: int, num_masks: int) -> list[str]:
+    if num_masks == num_images:
+        return []
+    return [
+        f"{num_images - num_masks} of {num_images} images have no mask: they count for CorLoc only"
+    ]

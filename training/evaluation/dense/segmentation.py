@@ -1,0 +1,113 @@
+"""How well frozen patch tokens tell what a pixel shows: the spine of `wtours eval segment`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.distributed.world import best_device
+from training.evaluation.datasets.segmentation import LabelledPixels, open_labelled_pixels
+from training.evaluation.dense.patch_classifiers import (
+    Classify,
+    LinearSettings,
+    NeighbourSettings,
+    fit_linear,
+    fit_neighbours,
+    score_split,
+)
+from training.evaluation.dense.patch_features import SplitTokens, View
+from training.evaluation.results import Published, publish
+from training.weights.backbones import Backbone
+from wtours.errors import UsageError
+from wtours.progress import Progress, no_progress
+
+_LINEAR: dict[str, View] = {
+    "linear": "tokens",
+    "linear_with_position": "tokens_and_position",
+    "position_alone": "position",
+}
+DENSE_KNN = "dense_knn"
+
+
+def evaluate_segmentation(
+    backbone: Backbone,
+    data: Path,
+    *,
+    short_side: int | None = None,
+    linear: LinearSettings | None = None,
+    neighbours: NeighbourSettings | None = None,
+    device: torch.device | None = None,
+    on_progress: Progress = no_progress,
+) -> Published:
+    """Read the classes of pixels out of a frozen backbone's patch tokens, and publish the scores.
+
+    Args:
+        backbone: From `training.weights.backbones.open_backbone`.
+        data: CamVid's or ADE20k's folders, or a tar of them: see
+        `training.evaluation.datasets.segmentation`.
+        short_side: Pixels that an image's short side is resized to; None: twice the side of the
+            backbone's own crops.
+        linear: How the linear heads are trained.
+        neighbours: How the nearest patches vote.
+        device: Where the network runs; None: CUDA where there is one.
+        on_progress: Counts images, and epochs of a head.
+
+    Returns:
+        The published result; `results` holds
+        `training.evaluation.metrics.segmentation.SegmentationScore` as dicts:
+        "linear", "linear_with_position" (each token with the place of its patch), "position_alone"
+        (no token at all: what the place says), "dense_knn".
+
+    Raises:
+        ImageDataError: images or labels that are missing, unreadable or out of range.
+        UsageError: a short side of less than a patch.
+    """
+    linear, neighbours = linear or LinearSettings(), neighbours or NeighbourSettings()
+    short_side = 2 * backbone.crop_pixels if short_side is None else short_side
+    if short_side < backbone.patch_pixels:
+        raise UsageError(
+            f"short side ({short_side}) must be at least a patch ({backbone.patch_pixels})"
+        )
+    train_images, test_images = open_labelled_pixels(data)
+    device = device or best_device()
+    backbone.to(device)
+    train, test = (
+        SplitTokens(backbone, images, short_side, device) for images in (train_images, test_images)
+    )
+    scores = {}
+    for name, view in _LINEAR.items():
+        classify = fit_linear(train.seen_as(view), linear, on_progress=on_progress)
+        scores[name] = _score(classify, test.seen_as(view), on_progress)
+    classify = fit_neighbours(train, neighbours, on_progress=on_progress)
+    scores[DENSE_KNN] = _score(classify, test, on_progress)
+    return publish(
+        backbone,
+        "segment",
+        protocol=_protocol(train_images, short_side, linear, neighbours),
+        data={"train": train_images.describe(), "test": test_images.describe()},
+        results=scores,
+        identity=[short_side, asdict(linear), asdict(neighbours)],
+    )
+
+
+def _score(classify: Classify, test: SplitTokens, on_progress: Progress) -> dict[str, Any]:
+    return asdict(score_split(classify, test, on_progress=on_progress))
+
+
+def _protocol(
+    images: LabelledPixels, short_side: int, linear: LinearSettings, neighbours: NeighbourSettings
+) -> dict[str, Any]:
+    return {
+        "layout": asdict(images.layout),
+        "features": "patch tokens of the last block after the final norm, float16",
+        "short_side_pixels": short_side,
+        "resize": "short side, bicubic with antialias, both sides to whole patches",
+        "labels_in_training": "shares of the classes under each patch",
+        "labels_in_test": "every pixel; scores of patches enlarged bilinearly",
+        "linear": asdict(linear) | {"optimizer": "AdamW, cosine to 0", "tokens": "standardised"},
+        "position": "products of cosines, order 0 to 5 in x and y",
+        "dense_knn": asdict(neighbours),
+        "mean_iou": "over classes in the truth or in the prediction",
+        "mean_accuracy": "over classes in the truth",
+    }

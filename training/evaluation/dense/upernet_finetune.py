@@ -1,0 +1,281 @@
+"""Fine-tuning a backbone with UperNet: the spine of `wtours eval segment --finetune`."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+from torchvision.transforms import v2
+
+from training.data.normalization import normalised
+from training.distributed.world import best_device
+from training.evaluation.datasets.segmentation import VOID, LabelledPixels, open_labelled_pixels
+from training.evaluation.dense.patch_features import network_size
+from training.evaluation.dense.upernet import AUXILIARY_WEIGHT, UperNet
+from training.evaluation.metrics.segmentation import (
+    SegmentationScore,
+    confusion_matrix,
+    segmentation_score,
+)
+from training.evaluation.results import Published, publish
+from training.rng import derived_seed, numpy_generator
+from training.weights.backbones import Backbone
+from wtours.errors import CheckpointError, TrainingError
+from wtours.progress import Progress, no_progress
+from wtours.storage.atomic import write_bytes
+from wtours.storage.hashing import digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+    """The paper's schedule (B.3), and mmsegmentation's pictures, which it follows through iBOT.
+
+    Attributes:
+        steps: Of AdamW; after the warm-up the learning rate falls linearly to 0.
+        warmup_steps: Linear, from 0.
+        lr: Peak.
+        weight_decay: Of all weights.
+        batch_size: Images in a step.
+        crop_pixels: Side of the square that is trained on, and short side in the test.
+        scale: Of the short side in training, over `crop_pixels`.
+        hidden_dim: Width of UperNet's head.
+        seed: Of the heads' weights and of everything drawn.
+        save_every_steps: Steps between two states that a stopped run goes on from.
+    """
+
+    steps: int = 160_000
+    warmup_steps: int = 1_500
+    lr: float = 6e-5
+    weight_decay: float = 0.01
+    batch_size: int = 4
+    crop_pixels: int = 512
+    scale: tuple[float, float] = (0.5, 2.0)
+    hidden_dim: int = 512
+    seed: int = 0
+    save_every_steps: int = 2_000
+
+    def lr_at(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        if step < self.warmup_steps:
+            return self.lr * (step + 1) / self.warmup_steps
+        return self.lr * (self.steps - step) / max(1, self.steps - self.warmup_steps)
+
+
+def finetune_segmentation(
+    backbone: Backbone,
+    data: Path,
+    settings: FinetuneSettings,
+    *,
+    device: torch.device | None = None,
+    on_progress: Progress = no_progress,
+) -> Published:
+    """Train UperNet on a backbone, all weights, and publish its scores on the test split.
+
+    A state is kept beside the result every `save_every_steps`; the same command goes on from it,
+    with the same pictures as without a stop.
+
+    Args:
+        backbone: Is changed by the training.
+        data: As in `training.evaluation.dense.segmentation.evaluate_segmentation`.
+        settings: The schedule.
+        device: Where to train; None: CUDA where there is one.
+        on_progress: Counts steps, then images.
+
+    Raises:
+        ImageDataError: images or labels that are missing, unreadable or out of range.
+        TrainingError: the loss is not finite.
+        CheckpointError: the state that a stopped run left cannot be read.
+    """
+    train_images, test_images = open_labelled_pixels(data)
+    device = device or best_device()
+    described = {"train": train_images.describe(), "test": test_images.describe()}
+    facts = [backbone.description["sha256"], described["train"]["fingerprint"], asdict(settings)]
+    state = backbone.folder / "eval" / f"upernet-{digest(facts)}.safetensors"
+    model = _train(backbone, train_images, settings, state, device, on_progress)
+    score = score_upernet(model, backbone, test_images, settings, device, on_progress)
+    result = publish(
+        backbone,
+        "upernet",
+        protocol=asdict(settings)
+        | {
+            "layout": asdict(train_images.layout),
+            "optimizer": "AdamW, warm-up and linear decay to 0",
+            "blocks": list(model.blocks),
+            "auxiliary_weight": AUXILIARY_WEIGHT,
+            "training": "random scale, crop, flip and colours",
+            "test": "whole image, one scale",
+        },
+        data=described,
+        results=asdict(score),
+        identity=[asdict(settings)],
+        packages=("transformers",),
+    )
+    state.unlink(missing_ok=True)
+    return result
+
+
+def _train(
+    backbone: Backbone,
+    images: LabelledPixels,
+    settings: FinetuneSettings,
+    state: Path,
+    device: torch.device,
+    on_progress: Progress,
+) -> UperNet:
+    torch.manual_seed(derived_seed(settings.seed, "upernet"))
+    backbone.network.requires_grad_(True)
+    model = UperNet(backbone.network, images.layout.num_classes, hidden_dim=settings.hidden_dim).to(
+        device
+    )
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+    )
+    first = _restore(state, model, optimizer)
+    model.train()
+    for step in range(first, settings.steps):
+        pixels, labels = draw_batch(images, settings, step)
+        inputs = normalised(pixels.to(device), backbone.normalisation)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.lr_at(step)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss = model.loss(inputs, labels.to(device))
+        if not loss.isfinite():
+            raise TrainingError(f"the loss of fine-tuning is not finite at step {step + 1}")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if (step + 1) % settings.save_every_steps == 0:
+            _keep(state, step + 1, model, optimizer)
+        on_progress("UperNet, steps", step + 1, settings.steps)
+    backbone.network.requires_grad_(False)
+    return model.eval()
+
+
+def _keep(state: Path, step: int, model: UperNet, optimizer: torch.optim.Optimizer) -> None:
+    """Publish what a stopped run goes on from: model.*, optimizer.<parameter>.<moment>, a step."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for moment, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{name}.{moment}"] = value
+    on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_bytes(state, save(on_cpu, metadata={"step": str(step)}))
+
+
+def _restore(state: Path, model: UperNet, optimizer: torch.optim.Optimizer) -> int:
+    """Set the model and the optimiser to a state that was kept; return the steps done."""
+    if not state.exists():
+        return 0
+    try:
+        with safe_open(state, "pt") as file:
+            step = int(file.metadata()["step"])
+        tensors = load_file(state)
+        model.load_state_dict(
+            {
+                name.removeprefix("model."): value
+                for name, value in tensors.items()
+                if name.startswith("model.")
+            }
+        )
+        for name, parameter in model.named_parameters():
+            for moment in ("exp_avg", "exp_avg_sq", "step"):
+                value = tensors.get(f"optimizer.{name}.{moment}")
+                if value is not None:  # AdamW keeps its count on the CPU
+                    device = "cpu" if moment == "step" else parameter.device
+                    optimizer.state[parameter][moment] = value.to(device)
+    except Exception as error:
+        raise CheckpointError(
+            f"{state} cannot be gone on from ({type(error).__name__}); remove it to start anew"
+        ) from error
+    return step
+
+
+def draw_batch(
+    images: LabelledPixels, settings: FinetuneSettings, step: int
+) -> tuple[Tensor, Tensor]:
+    """Return the pictures of a step, (B, S, S, 3) uint8, and their labels, (B, S, S) int64.
+
+    All that is drawn follows from the seed and the place of the picture in the run.
+    """
+    pairs = [
+        _draw_pair(images, settings, step * settings.batch_size + row)
+        for row in range(settings.batch_size)
+    ]
+    pixels, labels = zip(*pairs, strict=True)
+    return torch.stack(pixels), torch.stack(labels)
+
+
+def _draw_pair(
+    images: LabelledPixels, settings: FinetuneSettings, position: int
+) -> tuple[Tensor, Tensor]:
+    epoch, place = divmod(position, len(images))
+    order = numpy_generator(settings.seed, "finetune order", epoch).permutation(len(images))
+    image, labels = images.pair(int(order[place]))
+    generator = numpy_generator(settings.seed, "finetune picture", position)
+    side = settings.crop_pixels
+    short = round(side * generator.uniform(*settings.scale))
+    scale = short / min(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    pixels = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
+    small = np.asarray(
+        Image.fromarray(labels.astype(np.int32)).resize(size, Image.Resampling.NEAREST)
+    )
+    top, left = (int(generator.integers(0, max(0, length - side) + 1)) for length in small.shape)
+    pixels = _padded(pixels[top : top + side, left : left + side], side, 0)
+    small = _padded(small[top : top + side, left : left + side], side, VOID)
+    if generator.random() < 0.5:
+        pixels, small = pixels[:, ::-1], small[:, ::-1]
+    coloured = _with_other_colours(torch.from_numpy(pixels.copy()), int(generator.integers(2**31)))
+    return coloured, torch.from_numpy(small.astype(np.int64))
+
+
+def _with_other_colours(pixels: Tensor, seed: int) -> Tensor:
+    jitter = v2.ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        changed: Tensor = jitter(pixels.permute(2, 0, 1))
+    return changed.permute(1, 2, 0)
+
+
+def _padded(pixels: NDArray[Any], side: int, value: int) -> NDArray[Any]:
+    below, right = side - pixels.shape[0], side - pixels.shape[1]
+    width = ((0, below), (0, right), (0, 0))[: pixels.ndim]
+    return np.pad(pixels, width, constant_values=value)
+
+
+@torch.inference_mode()
+def score_upernet(
+    model: UperNet,
+    backbone: Backbone,
+    images: LabelledPixels,
+    settings: FinetuneSettings,
+    device: torch.device,
+    on_progress: Progress = no_progress,
+) -> SegmentationScore:
+    """Return the scores on a split: whole images, scores enlarged to the labels (bilinear)."""
+    num_classes = images.layout.num_classes
+    confusion = np.zeros((num_classes, num_classes), np.int64)
+    for number, (image, labels) in enumerate(_pairs(images), 1):
+        size = network_size(
+            *image.size, short_side=settings.crop_pixels, patch=backbone.patch_pixels
+        )
+        pixels = np.array(image.resize(size, Image.Resampling.BILINEAR))
+        inputs = normalised(torch.from_numpy(pixels)[None].to(device), backbone.normalisation)
+        scores = F.interpolate(
+            model(inputs).float(), labels.shape, mode="bilinear", align_corners=False
+        )
+        predicted = scores[0].argmax(dim=0).cpu().numpy()
+        confusion += confusion_matrix(labels, predicted, num_classes=num_classes)
+        on_progress(images.folder, number, len(images))
+    return segmentation_score(confusion)
+
+
+def _pairs(images: LabelledPixels) -> Iterator[tuple[Image.Image, NDArray[np.int64]]]:
+    return (images.pair(number) for number in range(len(images)))

@@ -1,0 +1,161 @@
+"""Masks carried through videos by frozen features: the spine of `wtours eval vos`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.distributed.world import best_device
+from training.evaluation.datasets.davis import Sequence, list_sequences, save_indices
+from training.evaluation.datasets.fingerprint import FilesSeen
+from training.evaluation.dense.label_propagation import (
+    NORMALISATION,
+    PropagationSettings,
+    propagate,
+)
+from training.evaluation.metrics.davis import (
+    BOUNDARY_TOLERANCE,
+    boundary_accuracy,
+    region_similarity,
+    statistics,
+)
+from training.evaluation.results import Published, publish
+from training.weights.backbones import Backbone
+from wtours.errors import ImageDataError, UsageError
+from wtours.progress import Progress, no_progress
+from wtours.storage.atomic import atomic_path, remove
+
+
+def evaluate_vos(
+    backbone: Backbone,
+    davis: Path,
+    *,
+    split: str = "val",
+    settings: PropagationSettings | None = None,
+    masks_dir: Path | None = None,
+    device: torch.device | None = None,
+    on_progress: Progress = no_progress,
+) -> Published:
+    """Carry each sequence's first masks through it, compare them with the true ones, and publish.
+
+    Args:
+        backbone: From `training.weights.backbones.open_backbone`.
+        davis: The folder, see `training.evaluation.datasets.davis`.
+        split: A list in ImageSets/2017.
+        settings: See `PropagationSettings`; None: DINO's.
+        masks_dir: Where the masks go, <sequence>/00000.png as the official evaluation reads them;
+            masks of the same sequence are replaced. None: in the backbone's folder, eval/vos-masks.
+        device: Where the network runs; None: CUDA where there is one.
+        on_progress: Counts frames of each sequence.
+
+    Raises:
+        ImageDataError: files that are missing, unreadable or not laid out as DAVIS's.
+        UsageError: `masks_dir` is where the true masks are.
+    """
+    settings = settings or PropagationSettings()
+    sequences = list_sequences(davis, split)
+    backbone.to(device or best_device())
+    masks_dir = masks_dir or backbone.folder / "eval" / "vos-masks" / backbone.description["name"]
+    if masks_dir.resolve() == sequences[0].masks[0].parents[1].resolve():
+        raise UsageError(f"{masks_dir} holds the true masks of {davis}; choose another folder")
+    objects: list[dict[str, Any]] = []
+    seen = FilesSeen()
+    for sequence in sequences:
+        seen.add(sequence.files(davis))
+        objects += _measure(backbone, sequence, settings, masks_dir, on_progress)
+    protocol = _protocol(settings)
+    return publish(
+        backbone,
+        "vos",
+        protocol=protocol,
+        data={
+            "val": {
+                "source": str(davis),
+                "split": split,
+                "num_sequences": len(sequences),
+                "num_objects": len(objects),
+                "fingerprint": seen.fingerprint(),
+            }
+        },
+        results=_results(objects) | {"objects": objects},
+        identity=[protocol],
+        packages=("scipy",),
+    )
+
+
+def _measure(
+    backbone: Backbone,
+    sequence: Sequence,
+    settings: PropagationSettings,
+    masks_dir: Path,
+    on_progress: Progress,
+) -> list[dict[str, Any]]:
+    """Return the statistics of each object of the first frame; write the masks."""
+    num_objects, num_frames = int(sequence.read_mask(0).max()), len(sequence.frames)
+    if num_objects == 0:
+        raise ImageDataError(f"sequence {sequence.name} has no object in {sequence.masks[0]}")
+    scores = np.zeros((2, num_objects, num_frames))
+    with atomic_path(masks_dir / sequence.name) as temp:
+        temp.mkdir()
+        for number, found in enumerate(propagate(backbone, sequence, settings)):
+            save_indices(temp / sequence.masks[number].name, found)
+            if 0 < number < num_frames - 1:
+                truth = sequence.read_mask(number)
+                if truth.shape != found.shape:
+                    raise ImageDataError(
+                        f"{sequence.masks[number]} has another size than the first"
+                    )
+                scores[:, :, number] = _compare(found, truth, num_objects)
+            on_progress(sequence.name, number + 1, num_frames)
+        remove(masks_dir / sequence.name)  # of an earlier evaluation; now there is a whole one
+    measured = scores[:, :, 1:-1]  # as in the official evaluation
+    return [
+        {
+            "sequence": sequence.name,
+            "object": index + 1,
+            "j": asdict(statistics(measured[0, index])),
+            "f": asdict(statistics(measured[1, index])),
+        }
+        for index in range(num_objects)
+    ]
+
+
+def _compare(
+    found: NDArray[np.uint8], truth: NDArray[np.uint8], num_objects: int
+) -> NDArray[np.float64]:
+    """Return J and F of each object, (2, objects)."""
+    pairs = [(found == index, truth == index) for index in range(1, num_objects + 1)]
+    return np.array(
+        [
+            [region_similarity(*pair) for pair in pairs],
+            [boundary_accuracy(*pair) for pair in pairs],
+        ]
+    )
+
+
+def _results(objects: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the means over all objects, in percent."""
+    means = {
+        f"{measure}_{part}_percent": 100 * float(np.mean([each[measure][part] for each in objects]))
+        for measure in ("j", "f")
+        for part in ("mean", "recall", "decay")
+    }
+    return {"jf_mean_percent": (means["j_mean_percent"] + means["f_mean_percent"]) / 2, **means}
+
+
+def _protocol(settings: PropagationSettings) -> dict[str, Any]:
+    return {
+        "features": "patch tokens of the last block after the final norm, L2-normalised",
+        **asdict(settings),
+        "long_side": "floored to a multiple of 64",
+        "resize": "bilinear without antialias",
+        "mean": NORMALISATION.mean,
+        "std": NORMALISATION.std,
+        "precision": "float32",
+        "labels": "soft, carried on; bilinear to pixels, each stretched to 0..1, highest wins",
+        "boundary_tolerance": BOUNDARY_TOLERANCE,
+        "not_measured": "the first and the last frame",
+    }

@@ -1,0 +1,123 @@
+"""Features of labelled images from frozen backbones, in bounded memory.
+
+One pass over the images serves every backbone: reading and decoding cost more than a small network.
+"""
+
+import functools
+import hashlib
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from training.data.image_decoding import decode_center, resize_for
+from training.data.normalization import Normalisation, normalised
+from training.evaluation.datasets.fingerprint import fingerprint
+from training.evaluation.datasets.image_folder import ImageEntry, LabelledImages
+from training.models.vit import encode
+from wtours.progress import Progress, no_progress
+
+_MAX_DECODERS = 8
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """What backbones make of one split; rows are ordered by the images' names.
+
+    Attributes:
+        features: (N, D) float32 on the CPU, rows of unit length, for each backbone's name.
+        labels: (N,) int64, positions in the list of classes.
+        fingerprint: sha256 over the sorted names, sizes and sha256 of the encoded images: equal
+            for the same images in a folder and in a tar.
+    """
+
+    features: dict[str, Tensor]
+    labels: Tensor
+    fingerprint: str
+
+
+def extract_features(
+    backbones: Mapping[str, VisionTransformer],
+    images: LabelledImages,
+    *,
+    classes: tuple[str, ...],
+    crop_pixels: int,
+    batch_size: int,
+    device: torch.device,
+    normalisation: Normalisation | None = None,
+    on_progress: Progress = no_progress,
+) -> FeatureSet:
+    """Return the CLS token after the final norm, L2-normalised, of each image and backbone.
+
+    Images are resized and cropped as `training.data.image_decoding.decode_center` does. Memory
+    holds one batch of images and all features.
+
+    Args:
+        backbones: From `training.models.vit.build_backbone`, on `device`; put in evaluation mode.
+        images: The split.
+        classes: What the labels count; every class of `images` is among them.
+        crop_pixels: Side of the central square that the backbones see.
+        batch_size: Images in one pass.
+        device: Where the backbones are.
+        normalisation: Of the pixels; None: ImageNet's.
+        on_progress: Counts images.
+
+    Raises:
+        ImageDataError: an image does not decode; the message names it.
+    """
+    decode = functools.partial(_decode, images=images, crop_pixels=crop_pixels)
+    names: list[str] = []
+    digests: list[str] = []
+    parts: dict[str, list[Tensor]] = {name: [] for name in backbones}
+    with ThreadPoolExecutor(min(_MAX_DECODERS, os.cpu_count() or 1)) as decoders:
+        for batch in _batches(images.read(), batch_size):
+            pixels = np.stack(list(decoders.map(decode, batch)))
+            batch_images = normalised(torch.from_numpy(pixels).to(device), normalisation)
+            for name, backbone in backbones.items():
+                parts[name].append(_features(backbone, batch_images))
+            names += [entry.name for entry, _ in batch]
+            digests += [hashlib.sha256(data).hexdigest() for _, data in batch]
+            on_progress(images.spec, len(names), len(images.entries))
+
+    order = sorted(range(len(names)), key=names.__getitem__)
+    label_of = {class_name: label for label, class_name in enumerate(classes)}
+    by_name = {entry.name: entry for entry in images.entries}
+    entries = [by_name[names[row]] for row in order]
+    return FeatureSet(
+        features={name: torch.cat(rows)[order] for name, rows in parts.items()},
+        labels=torch.tensor([label_of[entry.class_name] for entry in entries]),
+        fingerprint=fingerprint(entries, [digests[row] for row in order]),
+    )
+
+
+@torch.inference_mode()
+def _features(backbone: VisionTransformer, images: Tensor) -> Tensor:
+    return F.normalize(encode(backbone.eval(), images).float(), dim=-1).cpu()
+
+
+def _decode(
+    item: tuple[ImageEntry, bytes], *, images: LabelledImages, crop_pixels: int
+) -> NDArray[np.uint8]:
+    entry, data = item
+    return decode_center(
+        data,
+        what=f"{entry.name} of {images.spec}",
+        resize_pixels=resize_for(crop_pixels),
+        crop_pixels=crop_pixels,
+    )
+
+
+def _batches(
+    items: Iterable[tuple[ImageEntry, bytes]], size: int
+) -> Iterator[list[tuple[ImageEntry, bytes]]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch

@@ -1,0 +1,243 @@
+"""Weighted k-nearest-neighbour classification of frozen features, as DINO evaluates it."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.data.image_decoding import resize_for
+from training.distributed.world import best_device
+from training.evaluation.datasets.image_folder import (
+    LabelledImages,
+    open_images,
+    require_known_classes,
+)
+from training.evaluation.features import FeatureSet, extract_features
+from training.evaluation.results import Published, publish
+from training.weights.backbones import Backbone, initial_backbone
+from wtours.errors import UsageError
+from wtours.progress import Progress, no_progress
+
+TEMPERATURE = 0.07
+"""Of the votes' weights; DINO's."""
+_SIMILARITIES_AT_ONCE = 2**26
+"""Similarities in memory at a time: 256 MiB as float32."""
+
+
+@dataclass(frozen=True)
+class KnnScore:
+    """Accuracy for one number of neighbours.
+
+    Attributes:
+        k: As asked for.
+        k_used: At most the number of training images.
+        top1_percent: Of the validation images, 0 to 100.
+        top5_percent: The true class is among the five with most votes; a class without a vote is
+            none of them.
+    """
+
+    k: int
+    k_used: int
+    top1_percent: float
+    top5_percent: float
+
+
+def knn_scores(
+    train: Tensor,
+    train_labels: Tensor,
+    val: Tensor,
+    val_labels: Tensor,
+    *,
+    ks: Sequence[int],
+    temperature: float,
+) -> list[KnnScore]:
+    """Return the accuracy for each k.
+
+    The k training images with the highest cosine similarity vote for their class, each with the
+    weight exp(similarity / temperature). Validation images are taken in pieces, so that any number
+    of them works, few and many.
+
+    Args:
+        train: (N, D) float32, rows of unit length; its device does the work.
+        train_labels: (N,) int64, >= 0.
+        val: (M, D) float32, rows of unit length, M >= 1.
+        val_labels: (M,) int64.
+        ks: Numbers of neighbours, each >= 1; more than N counts as N.
+        temperature: Of the weights, > 0.
+    """
+    num_classes = int(train_labels.max()) + 1
+    used = [min(k, len(train)) for k in ks]
+    hits = torch.zeros(len(ks), 2, dtype=torch.int64)  # top-1, top-5
+    piece = max(1, _SIMILARITIES_AT_ONCE // len(train))
+    for part, labels in zip(torch.split(val, piece), torch.split(val_labels, piece), strict=True):
+        similarity, neighbours = (part.to(train.device) @ train.T).topk(max(used), dim=1)
+        # On the CPU: sums of votes on a GPU would depend on the order of its threads.
+        similarity, classes = similarity.cpu().double(), train_labels[neighbours.cpu()]
+        for row, k in enumerate(used):
+            votes = count_votes(
+                similarity[:, :k], classes[:, :k], num_classes=num_classes, temperature=temperature
+            )
+            hits[row] += _hits(votes, labels)
+    percent = 100 * hits.double() / len(val)
+    return [
+        KnnScore(k, k_used, *percent[row].tolist())
+        for row, (k, k_used) in enumerate(zip(ks, used, strict=True))
+    ]
+
+
+def count_votes(
+    similarity: Tensor, classes: Tensor, *, num_classes: int, temperature: float
+) -> Tensor:
+    """Return the votes for each class, (M, C) float64, relative to the nearest neighbour's vote.
+
+    Args:
+        similarity: (M, k) of the neighbours, the nearest first.
+        classes: (M, k) int64, their classes.
+        num_classes: C.
+        temperature: See `knn_scores`. Dividing by the nearest neighbour's weight changes no
+            order and lets no temperature overflow.
+    """
+    weights = ((similarity - similarity[:, :1]).double() / temperature).exp()
+    votes = weights.new_zeros(len(similarity), num_classes)
+    return votes.scatter_add_(1, classes, weights)
+
+
+def _hits(votes: Tensor, labels: Tensor) -> Tensor:
+    """Return how many labels are the first, and among the first five, (2,) int64."""
+    ranked = votes.argsort(dim=1, descending=True, stable=True)[:, :5]
+    hit = (ranked == labels[:, None]) & (votes.gather(1, ranked) > 0)
+    return torch.stack([hit[:, 0].sum(), hit.sum()])
+
+
+KS = (10, 20, 100, 200)
+"""Numbers of neighbours that DINO reports; the paper's tables use 20."""
+TEACHER, RANDOM = "teacher", "random_weights"
+
+
+def evaluate_knn(  # noqa: PLR0913 - an argument for each thing that a user of the command may say
+    backbone: Backbone,
+    train: str,
+    val: str,
+    *,
+    ks: Sequence[int] = KS,
+    temperature: float = TEMPERATURE,
+    batch_size: int = 128,
+    random_baseline: bool = False,
+    device: torch.device | None = None,
+    on_progress: Progress = no_progress,
+) -> Published:
+    """Classify labelled images by their nearest neighbours in frozen features, and publish it.
+
+    Args:
+        backbone: From `training.weights.backbones.open_backbone`.
+        train: Labelled images that vote: see `training.evaluation.datasets.image_folder`.
+        val: Labelled images that are classified.
+        ks: Numbers of neighbours.
+        temperature: Of the votes' weights.
+        batch_size: Images in one pass of the networks.
+        random_baseline: Whether the network that the run started from is measured beside it.
+        device: Where the networks run; None: CUDA where there is one.
+        on_progress: Counts images of each split.
+
+    Returns:
+        The published result; `results` holds `training.evaluation.knn.KnnScore` as dicts, a list
+        for "teacher" (the backbone named, whatever it is) and, if asked for, "random_weights".
+
+    Raises:
+        UsageError: a setting out of range, or a random baseline of a backbone that is no run.
+        ImageDataError: images that are missing, unreadable or not in class folders.
+    """
+    _check_settings(ks, temperature, batch_size)
+    train_images, val_images = open_images(train), open_images(val)
+    require_known_classes(train_images, val_images)
+
+    device = device or best_device()
+    networks = {TEACHER: backbone.network.to(device)}
+    if random_baseline:
+        if backbone.config is None:
+            raise UsageError("a random baseline is of a run; name timm:NAME,random instead")
+        networks[RANDOM] = initial_backbone(backbone.config).to(device)
+    extract = functools.partial(
+        extract_features,
+        networks,
+        classes=train_images.classes,
+        crop_pixels=backbone.crop_pixels,
+        batch_size=batch_size,
+        device=device,
+        normalisation=backbone.normalisation,
+        on_progress=on_progress,
+    )
+    train_set, val_set = extract(train_images), extract(val_images)
+    scores = {
+        name: knn_scores(
+            train_set.features[name].to(device),
+            train_set.labels,
+            val_set.features[name],
+            val_set.labels,
+            ks=ks,
+            temperature=temperature,
+        )
+        for name in networks
+    }
+    return publish(
+        backbone,
+        "knn",
+        protocol=_protocol(backbone, ks, temperature),
+        data={
+            "train": describe_images(train_images, train_set.fingerprint),
+            "val": describe_images(val_images, val_set.fingerprint),
+        },
+        results={name: [asdict(score) for score in of_one] for name, of_one in scores.items()},
+        notes=_notes(ks, train_set, val_set),
+    )
+
+
+def describe_images(images: LabelledImages, fingerprint: str) -> dict[str, Any]:
+    """Return what a result's JSON says about a split of labelled images."""
+    return {
+        "source": images.spec,
+        "num_images": len(images.entries),
+        "num_classes": len(images.classes),
+        "fingerprint": fingerprint,
+    }
+
+
+def _check_settings(ks: Sequence[int], temperature: float, batch_size: int) -> None:
+    if not ks or min(ks) < 1:
+        raise UsageError(f"k ({', '.join(map(str, ks))}) must be one or more numbers >= 1")
+    if not temperature > 0:
+        raise UsageError(f"temperature ({temperature}) must be > 0")
+    if batch_size < 1:
+        raise UsageError(f"batch size ({batch_size}) must be >= 1")
+
+
+def _notes(ks: Sequence[int], train_set: FeatureSet, val_set: FeatureSet) -> list[str]:
+    num_train = len(train_set.labels)
+    capped = [str(k) for k in ks if k > num_train]
+    notes = []
+    if capped:
+        notes.append(
+            f"k={', '.join(capped)}: there are {num_train} training images, so all of them vote"
+        )
+    if train_set.fingerprint == val_set.fingerprint:
+        notes.append("the training and validation images are the same: each finds itself")
+    return notes
+
+
+def _protocol(backbone: Backbone, ks: Sequence[int], temperature: float) -> dict[str, Any]:
+    return {
+        "features": "CLS token after the final norm, without the head, L2-normalised",
+        "resize_pixels": resize_for(backbone.crop_pixels),
+        "resize": "short side, bicubic with antialias",
+        "crop_pixels": backbone.crop_pixels,
+        "crop": "centre",
+        "mean": backbone.normalisation.mean,
+        "std": backbone.normalisation.std,
+        "precision": "float32",
+        "ks": list(ks),
+        "temperature": temperature,
+        "vote": "exp(cosine similarity / temperature), summed for each class",
+    }

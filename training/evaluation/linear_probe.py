@@ -1,0 +1,242 @@
+"""A linear classifier on frozen features, as DINO trains it: the spine of `wtours eval linear`."""
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from training.data.normalization import normalised
+from training.distributed.collectives import barrier
+from training.distributed.world import World
+from training.evaluation.datasets.fingerprint import fingerprint_images
+from training.evaluation.datasets.image_folder import (
+    LabelledImages,
+    open_images,
+    require_known_classes,
+)
+from training.evaluation.datasets.image_loader import Epoch, ImageCrops, crop_batches
+from training.evaluation.knn import describe_images
+from training.evaluation.linear_classifiers import LinearHeads
+from training.evaluation.linear_protocol import (
+    History,
+    LinearSettings,
+    describe_protocol,
+    notes_on,
+    read_out,
+    summarise,
+)
+from training.evaluation.results import Published, publish, result_path
+from training.models.vit import encode_blocks
+from training.rng import torch_generator
+from training.weights.backbones import Backbone
+from wtours.errors import CheckpointError
+from wtours.progress import Progress, no_progress
+from wtours.storage.atomic import write_bytes
+
+LOG = logging.getLogger(__name__)
+_IMAGES_AT_ONCE = 128
+
+
+def evaluate_linear(
+    backbone: Backbone,
+    train: str,
+    val: str,
+    *,
+    settings: LinearSettings,
+    world: World,
+    on_progress: Progress = no_progress,
+) -> Published | None:
+    """Train linear classifiers on frozen features, measure them after each epoch, and publish.
+
+    Every epoch ends with a checkpoint beside the result (`.safetensors`); the same call goes on
+    from it and gives the same result as one that was never stopped. Every rank of torchrun calls
+    this; the result does not depend on how many there are (but for rounding).
+
+    Args:
+        backbone: From `training.weights.backbones.open_backbone`; moved to the world's device.
+        train: Labelled images to train on: see `training.evaluation.datasets.image_folder`; no
+        compressed tar. val: Labelled images that are measured after each epoch.
+        settings: How it is trained.
+        world: This process among those of torchrun.
+        on_progress: Counts images.
+
+    Returns:
+        The published result on rank 0, None on the others.
+
+    Raises:
+        ImageDataError: images that are missing, unreadable or not in class folders.
+    """
+    train_images, val_images = open_images(train), open_images(val)
+    require_known_classes(train_images, val_images)
+    data = {
+        name: describe_images(images, fingerprint_images(images, world, on_progress))
+        for name, images in (("train", train_images), ("val", val_images))
+    }
+    protocol = describe_protocol(backbone, settings)
+    task = _Task(backbone.to(world.device), train_images.classes, settings, world, on_progress)
+    state_path = result_path(backbone, "linear", data, [protocol]).with_suffix(".safetensors")
+
+    val_features, val_labels = task.center_features(val_images)
+    heads = task.new_heads(num_features=val_features.shape[1])
+    weights: str = backbone.description["sha256"]
+    history = _resume(state_path, heads, weights)
+    for epoch in range(history.epochs_done, settings.epochs):
+        loss = task.train_epoch(heads, train_images, epoch)
+        hits = heads.hits(val_features, val_labels)
+        percent = 100 * hits.counts.double() / hits.num_images
+        history.loss.append(loss.tolist())
+        history.top1.append(percent[:, 0].tolist())
+        history.top5.append(percent[:, 1].tolist())
+        if world.is_main:
+            header = {"history": json.dumps(vars(history)), "weights": weights}
+            write_bytes(state_path, save(heads.state(), header))
+    barrier()
+    if not world.is_main:
+        return None
+    return publish(
+        backbone,
+        "linear",
+        protocol=protocol,
+        data=data,
+        results=summarise(settings, history),
+        notes=notes_on(data),
+        identity=[protocol],
+        packages=("torchvision",),
+    )
+
+
+def linear_features(
+    backbone: Backbone, images: Tensor, blocks: Sequence[int], *, patch_average: bool
+) -> Tensor:
+    """Return what the classifiers see of images (B, crop, crop, 3) uint8: (B, F) float32.
+
+    The CLS tokens after `blocks`, each through the final norm, concatenated; then, where asked
+    for, the mean of the last block's patch tokens.
+    """
+    width = backbone.network.embed_dim * (len(blocks) + patch_average)
+    device = next(backbone.network.parameters()).device
+    parts = [torch.empty(0, width, device=device)]
+    with torch.inference_mode():
+        for piece in torch.split(images, _IMAGES_AT_ONCE) if len(images) else ():
+            pixels = normalised(piece.to(device, non_blocking=True), backbone.normalisation)
+            tokens = encode_blocks(backbone.network, pixels, blocks)
+            columns = [each.cls_token for each in tokens]
+            if patch_average:
+                columns.append(tokens[-1].patch_tokens.mean(dim=1))
+            parts.append(torch.cat(columns, dim=1).float())
+    return torch.cat(parts)  # outside of inference mode: the heads differentiate through it
+
+
+class _Task:
+    """What stays the same over the epochs."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        classes: tuple[str, ...],
+        settings: LinearSettings,
+        world: World,
+        on_progress: Progress,
+    ) -> None:
+        self.backbone = backbone
+        self.classes = classes
+        self.settings = settings
+        self.world = world
+        self.on_progress = on_progress
+        self.blocks, self.patch_average = read_out(backbone)
+
+    def new_heads(self, num_features: int) -> LinearHeads:
+        settings = self.settings
+        return LinearHeads(
+            num_features,
+            len(self.classes),
+            [rate * settings.batch_size / 256 for rate in settings.rates],
+            device=self.world.device,
+            generator=torch_generator(settings.seed, "linear weights"),
+        )
+
+    def center_features(self, images: LabelledImages) -> tuple[Tensor, Tensor]:
+        """Return the features and labels of this rank's share of a split, on the device."""
+        numbers = range(self.world.rank, len(images.entries), self.world.world_size)
+        batches = [
+            list(numbers[i : i + _IMAGES_AT_ONCE]) for i in range(0, len(numbers), _IMAGES_AT_ONCE)
+        ]
+        found = list(self._features(images, batches, epoch=None, item=images.spec))
+        empty = linear_features(
+            self.backbone, torch.empty(0, 0, 0, 3), self.blocks, patch_average=self.patch_average
+        )
+        features = torch.cat([empty, *(features for features, _ in found)])
+        labels = torch.cat(
+            [torch.empty(0, dtype=torch.int64), *(labels.cpu() for _, labels in found)]
+        )
+        return features, labels.to(self.world.device)
+
+    def train_epoch(self, heads: LinearHeads, images: LabelledImages, epoch: int) -> Tensor:
+        """Train on every image once; return each head's mean loss, (heads,)."""
+        settings, world = self.settings, self.world
+        generator = torch_generator(settings.seed, "linear order", epoch)
+        order = torch.randperm(len(images.entries), generator=generator).tolist()
+        batches = [
+            order[start : start + settings.batch_size]
+            for start in range(0, len(order), settings.batch_size)
+        ]
+        shares = [batch[world.rank :: world.world_size] for batch in batches]
+        heads.set_epoch(epoch, settings.epochs)
+        total = torch.zeros(len(settings.rates), device=world.device)
+        item = f"epoch {epoch + 1} of {settings.epochs}"
+        for batch, (features, labels) in zip(
+            batches, self._features(images, shares, epoch=epoch, item=item), strict=True
+        ):
+            total += heads.step(features, labels, batch_size=len(batch)) * len(batch)
+        return total / len(order)
+
+    def _features(
+        self, images: LabelledImages, batches: list[list[int]], *, epoch: int | None, item: str
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        crops = ImageCrops(
+            images,
+            classes=self.classes,
+            crop_pixels=self.backbone.crop_pixels,
+            epoch=None if epoch is None else Epoch(self.settings.seed, epoch),
+        )
+        device = self.world.device
+        done, total = 0, sum(map(len, batches))
+        for squares, labels in crop_batches(
+            crops,
+            batches,
+            num_workers=self.settings.num_workers,
+            pin_memory=device.type == "cuda",
+        ):
+            features = linear_features(
+                self.backbone, squares, self.blocks, patch_average=self.patch_average
+            )
+            done += len(labels)
+            self.on_progress(item, done, total)
+            yield features, labels.to(device)
+
+
+def _resume(path: Path, heads: LinearHeads, weights: str) -> History:
+    """Set the heads to what was kept of the same backbone weights (sha256); return their history.
+
+    A name can come to mean other weights: a run trained anew, another file of the same name.
+    """
+    if not path.is_file():
+        return History()
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata()
+        if header.get("weights") != weights:
+            LOG.warning("%s is of other weights of the backbone: starting anew", path)
+            return History()
+        history = History(**json.loads(header["history"]))
+        heads.load_state(load_file(path))
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} cannot be gone on from ({type(error).__name__}); remove it to start anew"
+        ) from error
+    return history

@@ -1,0 +1,256 @@
+"""The paper's tables with what was measured beside them: the spine of `wtours eval table`.
+
+Nothing is computed here and no network is loaded: <run>/eval/*.json is read.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from training.evaluation.published import (
+    AO,
+    BOX_MAP,
+    CORLOC,
+    JACCARD,
+    JF,
+    KNN,
+    LINEAR,
+    MACC,
+    MASK_MAP,
+    MIOU,
+    SR50,
+    SR75,
+    TABLES,
+    F,
+    J,
+    PaperTable,
+)
+from wtours.errors import CheckpointError, WtoursError
+from wtours.storage.atomic import read_json
+
+HOLE = "-"
+PAPER_RATE, PAPER_K = 0.001, 20
+_INITIAL = "initial-random"
+
+
+@dataclass(frozen=True)
+class Value:
+    """One measured figure.
+
+    Attributes:
+        percent: The figure.
+        source: Name of the JSON that it was read from.
+        note: Why it does not compare with the paper's; empty: it does.
+    """
+
+    percent: float
+    source: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one network: a run, or the random weights that it started from."""
+
+    name: str
+    values: dict[str, Value]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How one evaluation's JSON is read.
+
+    Attributes:
+        values: Figures by the paper's columns; None: not in it.
+        paper_size: A field of `val` or `test` and its value on the paper's data.
+    """
+
+    values: Callable[[dict[str, Any]], dict[str, float | None]]
+    paper_size: tuple[str, int]
+
+
+def collect(runs: Iterable[Path]) -> list[Measured]:
+    """Return what was measured of each run: one row for it, one for its random weights if any.
+
+    Of several results of one kind the one on the paper's data counts, then the one of the most
+    trained checkpoint.
+
+    Raises:
+        CheckpointError: a run is not there.
+        WtoursError: a file in its folder eval is no result.
+    """
+    rows = []
+    for run in runs:
+        if not run.is_dir():
+            raise CheckpointError(f"{run} is not there; give the name or the folder of a run")
+        contents = [(path, _read(path)) for path in sorted((run / "eval").glob("*.json"))]
+        trained = [each for each in contents if each[1]["checkpoint"]["name"] != _INITIAL]
+        random = [each for each in contents if each not in trained]
+        random += [(path, _random_part(content)) for path, content in trained]
+        rows.append(Measured(run.name, _values(trained)))
+        if values := _values(random):
+            rows.append(Measured(f"{run.name}, random weights", values))
+    return rows
+
+
+def as_json(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """Return every table as JSON-able values; what was not measured is null."""
+    return [
+        {
+            "table": table.number,
+            "title": table.title,
+            "published": [
+                dict(zip(table.labels, labels, strict=True))
+                | {"percent": dict(zip(table.measures, figures, strict=True))}
+                for labels, figures in table.rows
+            ],
+            "measured": [
+                {
+                    "name": row.name,
+                    "values": {
+                        measure: asdict(row.values[measure]) if measure in row.values else None
+                        for measure in table.measures
+                    },
+                }
+                for row in measured
+            ],
+        }
+        for table in TABLES
+    ]
+
+
+def table_rows(table: PaperTable, measured: Sequence[Measured]) -> list[tuple[str, ...]]:
+    """Return the cells of a table: the paper's rows, then the measured ones.
+
+    A hole is "-"; a figure that does not compare with the paper's has a * behind it.
+    """
+    rows = [(*labels, *map(_cell, figures)) for labels, figures in table.rows]
+    for each in measured:
+        found = [each.values.get(measure) for measure in table.measures]
+        cells = [HOLE if v is None else f"{v.percent:.1f}{'*' if v.note else ''}" for v in found]
+        rows.append((f"{each.name} (measured)", *[""] * (len(table.labels) - 1), *cells))
+    return rows
+
+
+def footnotes(measured: Sequence[Measured]) -> list[str]:
+    """Return a line for each reason why a figure does not compare with the paper's."""
+    lines = {
+        f"* {row.name}, {measure}: {value.note}": None
+        for row in measured
+        for measure, value in row.values.items()
+        if value.note
+    }
+    return list(lines)
+
+
+def as_markdown(measured: Sequence[Measured]) -> str:
+    """Return all tables and their footnotes as Markdown."""
+    parts = []
+    for table in TABLES:
+        header = (*table.labels, *table.measures)
+        lines = [header, ("---",) * len(header), *table_rows(table, measured)]
+        text = "\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines)
+        parts.append(f"### Table {table.number}: {table.title}\n\n{text}\n")
+    return "\n".join([*parts, *(_escaped(line) + "  " for line in footnotes(measured))])
+
+
+def _linear(content: dict[str, Any]) -> dict[str, float | None]:
+    heads = content["results"]["heads"]
+    paper = [head for head in heads if head["learning_rate_for_256"] == PAPER_RATE]
+    return {LINEAR: max(head["best_top1_percent"] for head in paper or heads)}
+
+
+def _knn(content: dict[str, Any]) -> dict[str, float | None]:
+    rows = content["results"].get("teacher", [])
+    return {KNN: next((row["top1_percent"] for row in rows if row["k"] == PAPER_K), None)}
+
+
+def _discover(content: dict[str, Any]) -> dict[str, float | None]:
+    if content["protocol"]["method"] != "attention":
+        return {}
+    results = content["results"]
+    return {CORLOC: results["corloc_percent"], JACCARD: results["jaccard_percent"]}
+
+
+def _named(**columns: str) -> Callable[[dict[str, Any]], dict[str, float | None]]:
+    """Return a reader of results that have the figures under these names."""
+
+    def read(content: dict[str, Any]) -> dict[str, float | None]:
+        return {columns[name]: content["results"].get(name) for name in columns}
+
+    return read
+
+
+_KINDS = {
+    "linear": _Kind(_linear, ("num_images", 50_000)),
+    "knn": _Kind(_knn, ("num_images", 50_000)),
+    "discover": _Kind(_discover, ("num_images", 1449)),
+    "vos": _Kind(
+        _named(jf_mean_percent=JF, j_mean_percent=J, f_mean_percent=F), ("num_sequences", 30)
+    ),
+    "upernet": _Kind(
+        _named(mean_iou_percent=MIOU, mean_accuracy_percent=MACC), ("num_images", 2000)
+    ),
+    "coco": _Kind(_named(box_map_percent=BOX_MAP, mask_map_percent=MASK_MAP), ("num_images", 5000)),
+    "got10k": _Kind(
+        _named(ao_percent=AO, sr50_percent=SR50, sr75_percent=SR75), ("num_sequences", 180)
+    ),
+}
+
+
+def _values(contents: Iterable[tuple[Path, dict[str, Any]]]) -> dict[str, Value]:
+    best: dict[str, tuple[tuple[bool, int], Value]] = {}
+    for path, content in contents:
+        kind = _KINDS.get(content["evaluation"])
+        if kind is None:
+            continue
+        note = _note(content, kind)
+        rank = (not note, content["checkpoint"].get("step") or 0)
+        for measure, percent in kind.values(content).items():
+            if percent is not None and (measure not in best or rank > best[measure][0]):
+                best[measure] = rank, Value(percent, path.name, note)
+    return {measure: value for measure, (_, value) in best.items()}
+
+
+def _note(content: dict[str, Any], kind: _Kind) -> str:
+    data = content.get("val", content.get("test", {}))
+    field, expected = kind.paper_size
+    reasons = []
+    if data.get(field) != expected:
+        source = data.get("source", "unknown data")
+        unit = field.removeprefix("num_")
+        reasons.append(f"on {data.get(field, '?')} {unit} of {source}; the paper's are {expected}")
+    if content["evaluation"] == "linear":
+        protocol = content["protocol"]
+        if PAPER_RATE not in protocol["learning_rates_for_256"]:
+            reasons.append(f"the best learning rate; the paper's {PAPER_RATE} was not trained")
+        if (protocol["epochs"], protocol["batch_size"]) != (100, 1024):
+            reasons.append(
+                f"{protocol['epochs']} epochs of batch {protocol['batch_size']}; the paper's are "
+                f"100 and 1024"
+            )
+    return "; ".join(reasons)
+
+
+def _random_part(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a k-NN result as that of the random weights measured beside it."""
+    results = content["results"]
+    rows = results.get("random_weights", []) if content["evaluation"] == "knn" else []
+    return content | {"evaluation": "knn" if rows else "", "results": {"teacher": rows}}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    needed = ("evaluation", "checkpoint", "results", "protocol")
+    if not isinstance(content, dict) or any(name not in content for name in needed):
+        raise WtoursError(f"{path} is not a result of an evaluation; move it elsewhere")
+    return content
+
+
+def _cell(figure: float | None) -> str:
+    return HOLE if figure is None else f"{figure:.1f}"
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", r"\|").replace("*", r"\*").replace("_", r"\_")

@@ -1,0 +1,196 @@
+"""From the teacher's features of a clip to masks that follow its objects (paper, section 4).
+
+Objects are found in the first frame: a few heads of the CLS attention pool the queries into
+object prototypes, Sinkhorn-Knopp assigns the patches to them, and the assigned patch tokens make
+the refined prototypes. These attend to the keys of every frame: one map per object and frame.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.losses.sinkhorn import assignment, unchanged
+from training.models.vit import TokenFeatures
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingSettings:
+    """How objects are found and masked; the defaults follow the released code.
+
+    Attributes:
+        num_objects: Objects O, each from one attention head drawn at random.
+        num_heads: Heads that queries and keys are split into to find objects; None: the network's.
+        attention_scale: What the attention that finds objects is divided by: "head", as in the
+            network, or "width", the letter of equation 1.
+        sinkhorn: Whether prototypes are refined (equation 6), or track as they are (equation 3).
+        epsilon: Sinkhorn-Knopp's entropy term, > 0.
+        iterations: Sinkhorn-Knopp's iterations, >= 1.
+        patch_center: Whether the frame's mean patch token is subtracted first: what all patches
+            share draws every prototype the same way, and the objects' masks lie on each other.
+        patch_norm: Whether patch tokens are L2-normalised before they are assigned.
+        marginals: "patch": each patch sums to 1; "paper": to 1/N (then the maps are almost flat).
+        mask: "binary": where the map is above its mean; "soft": the map divided by its maximum;
+            "literal": the map itself, equation 7 (then the masked frames are almost black);
+            "random_blocks": not from the maps, see `training.methods.masking`.
+    """
+
+    num_objects: int = 3
+    num_heads: int | None = None
+    attention_scale: Literal["head", "width"] = "head"
+    sinkhorn: bool = True
+    epsilon: float = 0.05
+    iterations: int = 30
+    patch_center: bool = False
+    patch_norm: bool = True
+    marginals: Literal["patch", "paper"] = "patch"
+    mask: Literal["binary", "soft", "literal", "random_blocks"] = "binary"
+
+
+def draw_heads(num_heads: int, num_objects: int, generator: torch.Generator) -> Tensor:
+    """Return `num_objects` different heads, (O,) int64, of a CPU generator.
+
+    Raises:
+        ValueError: More objects are asked for than there are heads.
+    """
+    if num_objects > num_heads:
+        raise ValueError(f"{num_objects} objects need as many attention heads, not {num_heads}")
+    return torch.randperm(num_heads, generator=generator)[:num_objects]
+
+
+def track_objects(
+    features: TokenFeatures, heads: Tensor, *, clip_length: int, settings: TrackingSettings
+) -> Tensor:
+    """Return where each object is in each frame, (B, O, T, N) float32; a map sums to 1 over N.
+
+    Args:
+        features: Of the B * T frames of B clips, clip by clip.
+        heads: (O,) the heads that find the objects.
+        clip_length: T.
+        settings: Which equations are followed.
+    """
+    device = features.key.device
+    with torch.autocast(device.type, enabled=False):
+        cls_attention, query, patches = (
+            first_frames(part, clip_length).float()
+            for part in (features.cls_attention, features.query, features.patch_tokens)
+        )
+        prototypes = object_prototypes(cls_attention, query, heads.to(device))
+        if settings.sinkhorn:
+            prototypes = refined_prototypes(prototypes, patches, settings)
+        keys = features.key.float()
+        return track(prototypes, keys.reshape(-1, clip_length, *keys.shape[1:]))
+
+
+def object_prototypes(cls_attention: Tensor, query: Tensor, heads: Tensor) -> Tensor:
+    """Return attention-weighted sums of the first frame's patch queries (equation 2), (B, O, D).
+
+    Args:
+        cls_attention: (B, A, N) CLS-to-patch attention.
+        query: (B, A, 1+N, d), CLS first.
+        heads: (O,) int64 on the same device.
+    """
+    return cls_attention[:, heads] @ _patches_of(query)
+
+
+def refined_prototypes(prototypes: Tensor, patches: Tensor, settings: TrackingSettings) -> Tensor:
+    """Return the sums of the patch tokens assigned to each object (equations 4 and 5), (B, O, D).
+
+    Args:
+        prototypes: (B, O, D) of equation 2.
+        patches: (B, N, D) patch tokens of the first frame.
+        settings: Sinkhorn-Knopp's constants.
+    """
+    if settings.patch_center:
+        patches = patches - patches.mean(dim=1, keepdim=True)
+    if settings.patch_norm:
+        patches = F.normalize(patches, dim=-1)
+    plan = assignment(
+        patches @ prototypes.transpose(1, 2),
+        epsilon=settings.epsilon,
+        iterations=settings.iterations,
+        marginals=settings.marginals,
+    )
+    return plan.transpose(1, 2) @ patches
+
+
+def track(prototypes: Tensor, key: Tensor) -> Tensor:
+    """Return the cross-attention of prototypes to each frame (equations 3 and 6), (B, O, T, N).
+
+    Args:
+        prototypes: (B, O, D), refined (equation 6) or not (equation 3).
+        key: (B, T, A, 1+N, d), CLS first.
+    """
+    keys = _patches_of(key)  # (B, T, N, D)
+    scores: Tensor = torch.einsum("bod,btnd->botn", prototypes, keys) * keys.shape[-1] ** -0.5
+    return scores.softmax(dim=-1)
+
+
+def mask_threshold(maps: Tensor, *, all_mean: Callable[[Tensor], Tensor] = unchanged) -> Tensor:
+    """Return the mean over the global batch and the patches of maps of unit length, (O, T).
+
+    Args:
+        maps: (B, O, T, N).
+        all_mean: Mean of a tensor over ranks, so that the masks do not depend on their number.
+    """
+    return all_mean(F.normalize(maps, dim=-1).mean(dim=(0, 3)))
+
+
+def object_masks(
+    maps: Tensor,
+    *,
+    mask: Literal["binary", "soft", "literal", "random_blocks"],
+    all_mean: Callable[[Tensor], Tensor] = unchanged,
+) -> Tensor:
+    """Return what each patch is multiplied by, (B, O, T, N) float32 in [0, 1].
+
+    Args:
+        maps: (B, O, T, N) from `track`.
+        mask: See `TrackingSettings.mask`.
+        all_mean: Mean of a tensor over ranks; used by "binary" only.
+
+    Raises:
+        ValueError: "random_blocks".
+    """
+    if mask == "binary":
+        threshold = mask_threshold(maps, all_mean=all_mean)
+        return (F.normalize(maps, dim=-1) > threshold[None, :, :, None]).float()
+    if mask == "soft":
+        return maps / maps.amax(dim=-1, keepdim=True)
+    if mask == "literal":
+        return maps
+    raise ValueError(f"masks {mask!r} are not made from maps")
+
+
+def apply_masks(clip: Tensor, masks: Tensor) -> Tensor:
+    """Return the clip once per object, each patch multiplied by its mask, (O, B, T, 3, H, W).
+
+    The clip is normalised, so a hidden patch gets the mean colour.
+
+    Args:
+        clip: (B, T, 3, H, W).
+        masks: (B, O, T, N), patches in row-major order.
+    """
+    height, width = clip.shape[-2:]
+    patch_size = math.isqrt(height * width // masks.shape[-1])
+    grid = (height // patch_size, width // patch_size)
+    if grid[0] * grid[1] != masks.shape[-1]:
+        raise ValueError(f"masks of {masks.shape[-1]} patches do not fit frames {height}x{width}")
+    pixels = masks.to(clip.dtype).transpose(0, 1)
+    pixels = pixels.reshape(*pixels.shape[:-1], *grid)
+    pixels = pixels.repeat_interleave(patch_size, -2).repeat_interleave(patch_size, -1)
+    return clip * pixels.unsqueeze(3)
+
+
+def first_frames(value: Tensor, clip_length: int) -> Tensor:
+    """Return the rows of the first frame of each clip, (B, ...), of (B * T, ...)."""
+    return value[::clip_length]
+
+
+def _patches_of(tokens: Tensor) -> Tensor:
+    """Return the patches at full width, (..., N, D), of tokens by head (..., A, 1+N, d)."""
+    return tokens[..., 1:, :].transpose(-3, -2).flatten(-2)

@@ -1,0 +1,46 @@
+"""Linear layers computed by the fastest of torch's CPU kernels."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_HAS_ONEDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
+class Linear(nn.Linear):
+    """`nn.Linear`, computed by `linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return (..., out_features) of (..., in_features)."""
+        return linear(input, self.weight, self.bias)
+
+
+def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return `F.linear`; on a CPU in float32 by way of a convolution of width 1.
+
+    torch gives float32 matrix products to MKL, which leaves half of a CPU of another maker unused;
+    convolutions it gives to oneDNN, which does not (2.3 times as fast on an AMD with AVX-512).
+    """
+    if not _prefers_convolution(tokens):
+        return F.linear(tokens, weight, bias)
+    rows = tokens.reshape(1, 1, -1, tokens.shape[-1]).permute(0, 3, 1, 2)
+    result = F.conv2d(rows, weight[:, :, None, None], bias)
+    return result.permute(0, 2, 3, 1).reshape(*tokens.shape[:-1], -1)
+
+
+def _prefers_convolution(tokens: Tensor) -> bool:
+    return (
+        tokens.device.type == "cpu"
+        and tokens.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and _HAS_ONEDNN
+    )
+
+
+def use_fast_linears(module: nn.Module) -> None:
+    """Put a `Linear` with the same weights in the place of each `nn.Linear` in the module."""
+    for name, child in list(module.named_modules()):
+        if type(child) is nn.Linear:
+            fast = Linear(child.in_features, child.out_features, child.bias is not None, "meta")
+            fast.weight, fast.bias = child.weight, child.bias
+            module.set_submodule(name, fast)

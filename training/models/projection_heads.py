@@ -1,0 +1,98 @@
+"""The projection head that turns a CLS token into logits over K prototypes."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.models.linear import Linear, linear
+from training.models.sync_batch_norm import GlobalBatchNorm
+
+
+class DinoHead(nn.Module):
+    """DINO's head: MLP of three layers, L2 normalisation, and a weight-normalised last layer.
+
+    The names of the weights are those of the released code: `mlp.{0,2,4}` without batch norm,
+    `mlp.{0,3,6}` with it (`mlp.{1,4}` are the norms), `last_layer.weight_g` and `.weight_v`.
+
+    Args:
+        in_dim: Width D of the backbone.
+        num_prototypes: Number of outputs K.
+        hidden_dim: Width of the MLP.
+        bottleneck_dim: Width of its output, where it is normalised.
+        batch_norm: Whether each hidden layer has a batch norm, over all ranks.
+        norm_last_layer: Whether the prototypes keep unit length (`weight_g` frozen at 1).
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        num_prototypes: int,
+        *,
+        hidden_dim: int = 2048,
+        bottleneck_dim: int = 256,
+        batch_norm: bool = False,
+        norm_last_layer: bool = False,
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width_in, width_out in ((in_dim, hidden_dim), (hidden_dim, hidden_dim)):
+            layers.append(Linear(width_in, width_out))
+            if batch_norm:
+                layers.append(GlobalBatchNorm(width_out))
+            layers.append(nn.GELU())
+        layers.append(Linear(hidden_dim, bottleneck_dim))
+        self.mlp = nn.Sequential(*layers)
+        for layer in layers:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+        self.last_layer = WeightNormLinear(bottleneck_dim, num_prototypes)
+        self.last_layer.weight_g.requires_grad_(not norm_last_layer)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return logits (M, K) float32 of tokens (M, D)."""
+        return self.last_layer(self.project(tokens))  # type: ignore[no-any-return]
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Return what the last layer gets of tokens (M, D): (M, bottleneck_dim) of unit length."""
+        return F.normalize(self.mlp(tokens), dim=-1)
+
+
+class WeightNormLinear(nn.Module):
+    """A linear layer without bias whose row k is `weight_g[k] * weight_v[k] / |weight_v[k]|`.
+
+    The same numbers as `torch.nn.utils.weight_norm` gives, which is deprecated and computes the
+    weight anew at each call; its successor renames the parameters. Here there is no such weight: it
+    is the logits that are scaled.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.weight_g = nn.Parameter(torch.ones(out_features, 1))
+        self.weight_v = nn.Parameter(torch.empty(out_features, in_features))
+        bound = in_features**-0.5  # what nn.Linear starts with
+        nn.init.uniform_(self.weight_v, -bound, bound)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (M, out_features) float32 of features (M, in_features), whatever autocast says.
+
+        Temperatures of 0.04 leave a half-precision logit no digits.
+        """
+        return prototype_logits(features, self.weight_v, self.weight_g)
+
+
+SMALLEST_NORM = 1e-12
+
+
+def prototype_logits(features: Tensor, weight_v: Tensor, weight_g: Tensor) -> Tensor:
+    """Return the logits (..., K) of features (..., c) as float32: features x g v / |v|."""
+    with torch.autocast(features.device.type, enabled=False):
+        scale = weight_g / _norms(weight_v)
+        logits: Tensor = linear(features.float(), weight_v) * scale[:, 0]
+        return logits
+
+
+def _norms(weight_v: Tensor) -> Tensor:
+    """Return the lengths of rows, (k, 1)."""
+    norms: Tensor = torch.linalg.vector_norm(weight_v, dim=1, keepdim=True)
+    return norms.clamp_min(SMALLEST_NORM)

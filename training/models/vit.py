@@ -1,0 +1,279 @@
+"""The backbone: a vision transformer of timm that can also show what its last block attends to.
+
+The modules and the names of the weights are timm's; what differs is the position embedding at
+another image size, which is interpolated as DINO does it (`position_embedding`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers.attention import Attention
+from timm.models import checkpoint_seq
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from training.models.linear import use_fast_linears
+from training.models.vit_blocks import run_block, run_block_for_cls, run_last_block
+from wtours.errors import UsageError
+
+
+@dataclass(frozen=True)
+class TokenFeatures:
+    """What tracking needs from one pass of the backbone; register tokens are left out.
+
+    Attributes:
+        cls_token: (B, D) after the final norm.
+        patch_tokens: (B, N, D) after the final norm, patches in row-major order.
+        query: (B, A, 1+N, d) queries of the last block, unscaled, CLS first; D = A * d.
+        key: (B, A, 1+N, d) keys of the last block, CLS first.
+        cls_attention: (B, A, N) the CLS row of the last block's attention; CLS to CLS is left
+            out and the rest is not renormalised, so that a row sums to a little less than 1.
+    """
+
+    cls_token: Tensor
+    patch_tokens: Tensor
+    query: Tensor
+    key: Tensor
+    cls_attention: Tensor
+
+
+@dataclass(frozen=True)
+class BlockTokens:
+    """What one block gives; register tokens are left out.
+
+    Attributes:
+        cls_token: (B, D).
+        patch_tokens: (B, N, D), patches in row-major order.
+    """
+
+    cls_token: Tensor
+    patch_tokens: Tensor
+
+
+def build_backbone(
+    name: str,
+    *,
+    img_size: int | None = None,
+    patch_size: int | None = None,
+    depth: int | None = None,
+    embed_dim: int | None = None,
+    num_heads: int | None = None,
+    drop_path_rate: float = 0.0,
+) -> VisionTransformer:
+    """Return a randomly initialised ViT of timm without a classifier, for images of any size.
+
+    Args:
+        name: timm's name of a plain ViT with a CLS token, e.g. "vit_small_patch16_224".
+        img_size: Pixels of the side that the position embedding is made for.
+        patch_size: Pixels of a patch's side.
+        depth: Number of blocks.
+        embed_dim: Width D.
+        num_heads: Attention heads A of each block.
+        drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 at the first.
+
+    An argument that is None keeps what the name says.
+
+    Raises:
+        UsageError: timm has no such model, or it is not a plain ViT with a CLS token.
+    """
+    sizes: dict[str, Any] = {
+        "img_size": img_size,
+        "patch_size": patch_size,
+        "depth": depth,
+        "embed_dim": embed_dim,
+        "num_heads": num_heads,
+    }
+    backbone = create_vit(
+        name,
+        drop_path_rate=drop_path_rate,
+        **{key: value for key, value in sizes.items() if value is not None},
+    )
+    # DINO starts the CLS token like the position embedding; timm starts it at almost 0.
+    nn.init.trunc_normal_(_as_tensor(backbone.cls_token), std=0.02)
+    return backbone
+
+
+def create_vit(name: str, **arguments: Any) -> VisionTransformer:
+    """Return a ViT as timm makes it, without a classifier, that takes images of any size.
+
+    Args:
+        name: timm's name of a plain ViT with a CLS token.
+        arguments: For `timm.create_model`: sizes, or pretrained=True.
+
+    Raises:
+        UsageError: timm has no such model, or it is not a plain ViT with a CLS token.
+    """
+    if not timm.is_model(name):
+        raise UsageError(f"timm has no model {name!r}; one it has is vit_small_patch16_224")
+    refusal = f"model {name!r} is not a plain ViT with a CLS token, such as vit_small_patch16_224"
+    try:
+        backbone = timm.create_model(
+            name, num_classes=0, global_pool="token", dynamic_img_size=True, **arguments
+        )
+    except (TypeError, AssertionError) as error:
+        raise UsageError(f"{refusal} ({error})") from error
+    if not isinstance(backbone, VisionTransformer) or backbone.pos_embed is None:
+        raise UsageError(refusal)
+    if not all(_is_plain(block) for block in backbone.blocks):
+        raise UsageError(refusal)
+    if backbone.cls_token is None:
+        raise UsageError(refusal)
+    use_fast_linears(backbone)
+    return backbone
+
+
+def encode(backbone: VisionTransformer, images: Tensor) -> Tensor:
+    """Return the CLS token after the final norm, (B, D), of images (B, 3, H, W)."""
+    *blocks, last = backbone.blocks
+    tokens = _embed(backbone, images)
+    runs = [partial(run_block, block) for block in blocks] + [partial(run_block_for_cls, last)]
+    if backbone.grad_checkpointing and torch.is_grad_enabled():
+        tokens = checkpoint_seq(runs, tokens)
+    else:
+        for run in runs:
+            tokens = run(tokens)
+    return _as_tensor(backbone.norm(tokens))[:, 0]
+
+
+def encode_blocks(
+    backbone: VisionTransformer, images: Tensor, blocks: Sequence[int], *, norm: bool = True
+) -> list[BlockTokens]:
+    """Return the tokens after each of some blocks, in the order of `blocks`.
+
+    Args:
+        backbone: From `build_backbone`; gradients flow where it has any.
+        images: (B, 3, H, W), H and W multiples of the patch size.
+        blocks: Numbers of blocks, counted from 1 as the paper does: 12 is the last of a ViT-S.
+        norm: Whether the tokens of every block go through the network's final norm, as DINO's
+            linear evaluation takes them, or stay as the block left them.
+    """
+    tokens = _embed(backbone, images)
+    found: dict[int, BlockTokens] = {}
+    for number, block in enumerate(backbone.blocks, start=1):
+        tokens = run_block(block, tokens)
+        if number in blocks:
+            output = _as_tensor(backbone.norm(tokens)) if norm else tokens
+            found[number] = BlockTokens(output[:, 0], output[:, backbone.num_prefix_tokens :])
+        if number >= max(blocks):
+            break
+    return [found[number] for number in blocks]
+
+
+def encode_with_attention(
+    backbone: VisionTransformer,
+    images: Tensor,
+    *,
+    num_heads: int | None = None,
+    attention_scale: Literal["head", "width"] = "head",
+) -> TokenFeatures:
+    """Return tokens, and queries, keys and CLS attention of the last block.
+
+    Of the last block's attention map only the CLS row is computed beside the block's output.
+
+    Args:
+        backbone: From `build_backbone`.
+        images: (B, 3, H, W), H and W multiples of the patch size.
+        num_heads: Heads A that the queries and keys are split into for what is returned, whatever
+            the block itself does (paper, B.2); None: the block's own.
+        attention_scale: What `cls_attention` divides q·k by: "head" is sqrt(d), as in the network
+            itself; "width" is sqrt(D), the letter of the paper's equation 1.
+    """
+    *blocks, last = backbone.blocks
+    tokens = _embed(backbone, images)
+    for block in blocks:
+        tokens = run_block(block, tokens)
+    tokens, heads = run_last_block(last, tokens)
+    output = _as_tensor(backbone.norm(tokens))
+    query, key = heads.query, heads.key
+    if num_heads is not None:
+        query, key = _split(query, num_heads), _split(key, num_heads)
+
+    prefix = backbone.num_prefix_tokens
+    scale = (query.shape[-1] if attention_scale == "head" else backbone.embed_dim) ** -0.5
+    cls_row = (query[:, :, :1] @ key.transpose(-2, -1) * scale).softmax(dim=-1)[:, :, 0]
+    return TokenFeatures(
+        cls_token=output[:, 0],
+        patch_tokens=output[:, prefix:],
+        query=_without_registers(query, prefix),
+        key=_without_registers(key, prefix),
+        cls_attention=cls_row[:, :, prefix:],
+    )
+
+
+def position_embedding(backbone: VisionTransformer, grid: tuple[int, int]) -> Tensor:
+    """Return the position embedding for a grid of patches, (1, prefix + rows * columns, D).
+
+    DINO's way: bicubic without antialiasing, and with 0.1 added to the size before the scale is
+    taken. The 0.1 was meant against rounding but shifts every sample point, so weights trained
+    with it need it (facebookresearch/dino, issue 8).
+    """
+    embedding = _as_tensor(backbone.pos_embed)
+    native = backbone.patch_embed.grid_size
+    if grid == tuple(native):
+        return embedding
+    prefix = embedding.shape[1] - native[0] * native[1]
+    patches = embedding[:, prefix:].reshape(1, *native, -1).permute(0, 3, 1, 2)
+    scale = [(new + 0.1) / old for new, old in zip(grid, native, strict=True)]
+    patches = F.interpolate(patches.float(), scale_factor=scale, mode="bicubic")
+    if tuple(patches.shape[-2:]) != grid:  # floor(scale * old) can miss only for huge grids
+        raise ValueError(f"position embedding came out as {tuple(patches.shape[-2:])}, not {grid}")
+    patches = patches.to(embedding.dtype).flatten(2).transpose(1, 2)
+    return torch.cat([embedding[:, :prefix], patches], dim=1)
+
+
+def _embed(backbone: VisionTransformer, images: Tensor) -> Tensor:
+    """Return the tokens that enter the first block, (B, prefix + N, D)."""
+    patches = backbone.patch_embed(images)  # (B, rows, columns, D)
+    rows, columns = patches.shape[1:3]
+    tokens = patches.flatten(1, 2)
+    positions = position_embedding(backbone, (rows, columns))
+    first = [_as_tensor(backbone.cls_token).expand(len(tokens), -1, -1)]
+    if backbone.reg_token is not None:
+        first.append(backbone.reg_token.expand(len(tokens), -1, -1))
+    if backbone.no_embed_class:  # CLS and registers have no position
+        tokens = torch.cat([*first, tokens + positions], dim=1)
+    else:
+        tokens = torch.cat([*first, tokens], dim=1) + positions
+    return _as_tensor(backbone.norm_pre(backbone.pos_drop(tokens)))
+
+
+def _is_plain(block: nn.Module) -> bool:
+    """Return whether `training.models.vit_blocks` computes what the block would."""
+    return (
+        type(block) is Block
+        and type(block.attn) is Attention
+        and getattr(block.attn, "gate", None) is None
+    )
+
+
+def _split(tokens: Tensor, num_heads: int) -> Tensor:
+    """Return (B, A, tokens, d) with another number of heads A of the same width in all."""
+    whole = tokens.transpose(1, 2).flatten(2)
+    return whole.reshape(*whole.shape[:2], num_heads, -1).transpose(1, 2)
+
+
+def _without_registers(tokens: Tensor, prefix: int) -> Tensor:
+    """Drop tokens 1 to prefix - 1 of (B, A, prefix + N, d)."""
+    if prefix == 1:
+        return tokens
+    return torch.cat([tokens[:, :, :1], tokens[:, :, prefix:]], dim=2)
+
+
+def _as_tensor(value: object) -> Tensor:
+    """Narrow what an untyped module returned."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"expected a tensor, not {type(value).__name__}")
+    return value
+
+
+def num_heads(backbone: VisionTransformer) -> int:
+    """Return the attention heads of the last block, where objects are found."""
+    last = backbone.blocks[-1]
+    if not isinstance(last, Block) or not isinstance(last.attn, Attention):
+        raise TypeError(f"the last block is a {type(last).__name__}, not a plain one")
+    return int(last.attn.num_heads)

@@ -1,0 +1,1 @@
+"""What is watched during training: k-NN, overlays, collapse."""

@@ -1,0 +1,126 @@
+"""A step whose loss was not finite, computed once more: `wtours pretrain SHARDS --replay FILE`.
+
+On several processes, as the run was: torchrun … -m training.nan_replay SHARDS_DIR FILE
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from training.data.clips import open_data
+from training.data.loader import batches
+from training.distributed.launch import joined_world
+from training.distributed.world import World
+from training.engine.checkpoint import RECEIPT, find_damage, load_state, read_state
+from training.engine.precision import deterministic
+from training.engine.setup import build_schedules, build_state, build_views, identity_of, replicate
+from training.engine.state import TrainState
+from training.engine.step import compute_gradients
+from wtours.errors import CheckpointError, WtoursError
+from wtours.storage.atomic import read_json
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What came of a step."""
+
+    step: int
+    metrics: dict[str, float]
+    before: dict[str, Any]
+    """The metrics in the file."""
+    first: str | None
+    """The first module whose output, else the first parameter whose gradient, is not finite."""
+
+    def describe(self) -> str:
+        """Return lines for a person."""
+        loss, norm = self.metrics["loss"], self.metrics["gradient_norm"]
+        return (
+            f"step {self.step} again: loss {loss:g} (it was {self.before['loss']}), gradient norm "
+            f"{norm:g} (it was {self.before['gradient_norm']})\n"
+            f"first that is not finite: {self.first or 'nothing'}"
+        )
+
+
+def replay(listing: Path, shards_dir: Path, world: World) -> Replay:
+    """Compute the step of a `nonfinite-step-N.json` again; nothing is written.
+
+    The state that the step began with is in the folder beside the file; its clips, crops and heads
+    follow from the seed and the step.
+
+    Args:
+        listing: The file.
+        shards_dir: The shard set of the run.
+        world: This process; with stochastic depth, as many as the run had, for equal draws.
+
+    Raises:
+        CheckpointError: no such file or state, or another shard set.
+    """
+    if not listing.is_file():
+        raise CheckpointError(f"{listing} is not there; give a run's nonfinite-step-N.json")
+    checkpoint = listing.with_suffix("")
+    problem = find_damage(checkpoint)
+    if problem is not None:
+        raise CheckpointError(f"the state beside {listing} cannot be used ({RECEIPT}: {problem})")
+    _, config, data = read_state(checkpoint)
+    views = build_views(open_data(shards_dir, config), config)
+    if identity_of(views.clips) != data:
+        raise CheckpointError(f"{shards_dir} is not the shard set that {listing} is of")
+    state = build_state(config, world)
+    load_state(checkpoint, state)
+    now = build_schedules(config, num_clips=len(views.clips)).at(state.step)
+    found = _watch_outputs(state)
+    with deterministic(config.optim.deterministic):
+        (batch,) = batches(views, world, config, state.step, state.step + 1)
+        replica = replicate(state.student, world)
+        gradients = compute_gradients(state, replica, batch, now, config=config, world=world)
+    first = found or [
+        f"the gradient of {name}"
+        for name, parameter in state.student.named_parameters()
+        if parameter.grad is not None and not parameter.grad.isfinite().all()
+    ]
+    before = read_json(listing)["metrics"]
+    return Replay(state.step + 1, gradients.metrics(), before, first[0] if first else None)
+
+
+def _watch_outputs(state: TrainState) -> list[str]:
+    """Return a list to which modules are added whose output is not finite, in their order."""
+    found: list[str] = []
+
+    def watch(name: str, module: nn.Module) -> None:
+        def look(_: nn.Module, __: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and not output.isfinite().all():
+                found.append(f"the output of {name}")
+
+        module.register_forward_hook(look)
+
+    for owner, network in (("teacher", state.teacher), ("student", state.student)):
+        for name, module in network.named_modules():
+            if not list(module.children()):
+                watch(f"{owner}.{name}", module)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `python -m training.nan_replay`; return the exit code."""
+    parser = argparse.ArgumentParser(prog="training.nan_replay", description=replay.__doc__)
+    parser.add_argument("shards_dir", type=Path)
+    parser.add_argument("listing", type=Path, help="a run's nonfinite-step-N.json")
+    options = parser.parse_args(arguments)
+    try:
+        with joined_world() as world:
+            result = replay(options.listing, options.shards_dir, world)
+    except WtoursError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    if world.is_main:
+        sys.stdout.write(f"{result.describe()}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""Attention maps and object masks of one clip."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from training.config.train import TrainConfig
+from training.data.image_clips import Still
+from training.data.image_decoding import crop_center, resize_for
+from training.data.normalization import normalised
+from training.losses import collapse_metrics as collapse
+from training.methods.object_tracking import (
+    TrackingSettings,
+    draw_heads,
+    object_masks,
+    track_objects,
+)
+from training.methods.student_teacher import object_heads
+from training.models.vit import encode_with_attention
+from training.rng import torch_generator
+from training.visualization.overlay import Picture
+from wtours.shards import Clip
+
+_MIN_PICTURE_PIXELS = 224
+
+
+@dataclass(frozen=True)
+class ClipAttention:
+    """Where a clip's objects are, before and after Sinkhorn-Knopp; (O, T, N) float32, on the CPU.
+
+    Attributes:
+        plain: Equation 3; each map sums to 1.
+        refined: Equation 6; likewise.
+    """
+
+    plain: Tensor
+    refined: Tensor
+
+
+def shown_heads(backbone: VisionTransformer, config: TrainConfig) -> Tensor:
+    """Return the heads whose objects are drawn, (O,) int64, the same for all figures of a run."""
+    available = object_heads(backbone, config)
+    num_shown = min(config.tracking.num_objects, available)  # random blocks can be more
+    generator = torch_generator(config.seed, "visualize")
+    return draw_heads(available, num_shown, generator).sort().values
+
+
+def crop_clip(clip: Clip | Still, crop_pixels: int) -> tuple[list[Picture], Tensor]:
+    """Return the centre of each frame to look at, and as the network sees it.
+
+    Returns:
+        T pictures (S, S, 3), S the smallest multiple of `crop_pixels` of at least 224 pixels; and
+        (T, 3, crop_pixels, crop_pixels) float32, normalised.
+    """
+    frames = [Image.fromarray(frame) for frame in clip.decode()]
+    larger = -(-_MIN_PICTURE_PIXELS // crop_pixels)
+    pictures, inputs = (
+        [
+            crop_center(
+                frame,
+                resize_pixels=resize_for(crop_pixels) * scale,
+                crop_pixels=crop_pixels * scale,
+            )
+            for frame in frames
+        ]
+        for scale in (larger, 1)
+    )
+    return pictures, normalised(torch.from_numpy(np.stack(inputs)))
+
+
+@torch.inference_mode()
+def attend(
+    backbone: VisionTransformer, frames: Tensor, heads: Tensor, settings: TrackingSettings
+) -> ClipAttention:
+    """Return where the objects of one clip are.
+
+    Args:
+        backbone: Of the teacher, in evaluation mode.
+        frames: (T, 3, H, W) normalised, on the backbone's device.
+        heads: (O,) int64, the heads that find the objects.
+        settings: Of the run; whether it refined prototypes is left out of account.
+    """
+    features = encode_with_attention(
+        backbone, frames, num_heads=settings.num_heads, attention_scale=settings.attention_scale
+    )
+    plain, refined = (
+        track_objects(
+            features,
+            heads,
+            clip_length=len(frames),
+            settings=dataclasses.replace(settings, sinkhorn=sinkhorn),
+        )[0].cpu()
+        for sinkhorn in (False, True)
+    )
+    return ClipAttention(plain, refined)
+
+
+def mask_overlap(maps: Tensor) -> float | None:
+    """Return the mean IoU of the binary masks of two objects in a frame, over pairs and frames.
+
+    0 says that the objects are apart, 1 that they are the same. None: there is one object only.
+
+    Args:
+        maps: (O, T, N).
+    """
+    overlap = collapse.mask_overlap(object_masks(maps[None], mask="binary")[0])
+    return None if overlap is None else float(overlap)
+
+
+def describe_clip(clip: Clip | Still, attention: ClipAttention) -> dict[str, Any]:
+    """Return what a figure's JSON says of its clip."""
+    return {
+        "video_id": clip.video_id,
+        "pts_us": list(clip.pts_us),
+        "mask_overlap": {
+            "plain": mask_overlap(attention.plain),
+            "refined": mask_overlap(attention.refined),
+        },
+    }

@@ -1,0 +1,128 @@
+"""What a trained teacher tracks in a clip, as in the paper's Figures 4 to 6: `wtours visualize`.
+
+For each of a clip's T frames: the frame, the cross-attention of the object prototypes (equation 3)
+and of the refined ones (equation 6), an object each in red, green and blue. Every map of an object
+and a frame is stretched to run from 0 to 1, so the colours compare places in a frame, not frames.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from training.data.clips import open_clips
+from training.distributed.world import best_device
+from training.engine.checkpoint import MODEL, find_checkpoint, load_network, read_state, run_dir_of
+from training.methods.dora import method_settings
+from training.visualization.attention_figure import draw_movie, draw_still, picture_rows, png_bytes
+from training.visualization.attention_maps import attend, crop_clip, describe_clip, shown_heads
+from training.visualization.movie import write_movie
+from training.visualization.overlay import Palette
+from wtours.errors import ShardError, UsageError
+from wtours.shards import ClipDataset
+from wtours.storage.atomic import write_bytes, write_json
+from wtours.storage.hashing import sha256_file
+
+FORMAT = 1
+
+
+def visualize_clips(
+    run: Path,
+    shards_dir: Path,
+    video_id: str,
+    *,
+    clip: int | None = None,
+    num_clips: int = 4,
+    palette: Palette = "rgb",
+    out_dir: Path | None = None,
+    device: torch.device | None = None,
+) -> list[Path]:
+    """Draw the tracked objects of some clips; return the pictures: a PNG and an MP4 for each clip.
+
+    A JSON beside them has the facts.
+
+    The frames go through the crop of the evaluation (no augmentation) at the size of the run's
+    global crop. Attention heads are drawn once from the run's seed, for all clips.
+
+    Args:
+        run: A run's folder (its newest whole checkpoint is taken) or one of its checkpoints.
+        shards_dir: A finished shard set.
+        video_id: The video in it.
+        clip: Number of the clip among the video's, in time order, from 0; None: `num_clips` of
+            them, from the first to the last.
+        num_clips: How many, if there are as many.
+        palette: Of the objects.
+        out_dir: Where to write; None: <run>/figures.
+        device: Where the network runs; None: CUDA where there is one.
+
+    Raises:
+        CheckpointError: no usable checkpoint.
+        ShardError: the shard set is missing or damaged, or has no clip of that video.
+        UsageError: no clip of that number.
+    """
+    checkpoint = find_checkpoint(run)
+    config, network = load_network(checkpoint)
+    clips = open_clips(shards_dir, config.data)
+    chosen = choose_clips(clips, video_id, clip=clip, num_clips=num_clips)
+
+    device = device or best_device()
+    backbone = network.backbone.to(device)
+    settings, heads = method_settings(config).tracking, shown_heads(backbone, config)
+    crop_pixels = config.data.global_crop_pixels
+    facts = {
+        "format": FORMAT,
+        "run": run_dir_of(checkpoint).name,
+        "checkpoint": checkpoint.name,
+        "step": read_state(checkpoint)[0],
+        "model_sha256": sha256_file(checkpoint / MODEL),
+        "heads": heads.tolist(),
+        "crop_pixels": crop_pixels,
+        "stretched": "each object and frame, smallest to largest value",
+        "palette": palette,
+    }
+    directory = out_dir or run_dir_of(checkpoint) / "figures"
+    paths = []
+    for number in chosen:
+        pictures, inputs = crop_clip(clips[number], crop_pixels)
+        attention = attend(backbone, inputs.to(device), heads, settings)
+        first_row = int(clips.starts[number])
+        name = f"{video_id}-clip-{int(clips.index.frame_index[first_row]):08d}"
+        clip_facts = facts | describe_clip(clips[number], attention)
+        rows = picture_rows(pictures, attention.plain, attention.refined, clip_facts)
+        still, movie = directory / f"{name}.png", directory / f"{name}.mp4"
+        write_movie(
+            movie, draw_movie(rows, clip_facts), seconds_each=config.data.frame_interval_seconds
+        )
+        write_json(still.with_suffix(".json"), clip_facts)
+        write_bytes(still, png_bytes(draw_still(rows, clip_facts)))
+        paths += [still, movie]
+    return paths
+
+
+def choose_clips(
+    clips: ClipDataset, video_id: str, *, clip: int | None, num_clips: int
+) -> list[int]:
+    """Return numbers of clips of one video: the one asked for, or evenly spread ones.
+
+    Raises:
+        ShardError: the video has no clip; the message says which have.
+        UsageError: `clip` is not among them, or `num_clips` is below 1.
+    """
+    numbers = {
+        video.video_id: np.flatnonzero((clips.starts >= video.start) & (clips.starts < video.stop))
+        for video in clips.index.videos
+    }
+    own = numbers.get(video_id, np.empty(0, np.int64))
+    if not len(own):
+        known = ", ".join(name for name, some in numbers.items() if len(some))
+        raise ShardError(
+            f"{clips.index.directory} has no clip of video {video_id!r}; it has clips of: {known}"
+        )
+    if clip is not None:
+        if not 0 <= clip < len(own):
+            raise UsageError(f"clip {clip} of {video_id}: there are 0 to {len(own) - 1}")
+        return [int(own[clip])]
+    if num_clips < 1:
+        raise UsageError(f"number of clips ({num_clips}) must be >= 1")
+    spread = np.linspace(0, len(own) - 1, min(num_clips, len(own))).round().astype(np.int64)
+    return [int(number) for number in own[spread]]

@@ -1,0 +1,266 @@
+"""Naming a frozen backbone: one way for every command of `wtours eval`.
+
+    walk30                             a run: its newest whole checkpoint's teacher
+    runs/walk30/checkpoints/step-…     one checkpoint of a run
+    walk30,random                      the network that the run started from
+    dino_deitsmall16_pretrain.pth      a file of DINO's or DORA's authors, as `wtours import` reads
+    timm:vit_small_patch16_224.dino    a ViT of timm with its weights from the hub
+    timm:NAME,weights.safetensors      the same ViT with the weights of a file (.pth, .safetensors)
+    timm:NAME,random                   the same ViT with random weights
+    hf:facebook/dino-vits16            a ViT or Dinov2 of transformers, or an exported run's folder
+
+Whatever the name, the network is timm's ViT, so that `training.models.vit` gives its tokens, keys
+and attention alike.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import save
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from training.config.train import TrainConfig
+from training.data.normalization import Normalisation
+from training.engine.checkpoint import MODEL, find_checkpoint, load_network, read_state, run_dir_of
+from training.methods.student_teacher import build_network
+from training.models.vit import build_backbone, create_vit
+from training.rng import derived_seed
+from training.weights.huggingface import load_hf
+from training.weights.official import load_released, read_weights
+from wtours.errors import CheckpointError, UsageError
+from wtours.storage.hashing import sha256_file
+
+RANDOM = "random"
+RunDir = Callable[[str], Path]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen network to be measured.
+
+    Attributes:
+        network: In evaluation mode, without gradients.
+        crop_pixels: Side of the square that it was trained on.
+        normalisation: Of the pixels it takes.
+        folder: What is measured is published in <folder>/eval.
+        description: For the JSON: `name`, `kind` (run, released, timm, hf), `step` (null where
+            there is none), `sha256` of the file of weights (of the weights, as safetensors, where
+            there is no single file), `backbone` (what the network is made of), `seed`.
+        config: Of the run that it is of, else None.
+    """
+
+    network: VisionTransformer
+    crop_pixels: int
+    normalisation: Normalisation
+    folder: Path
+    description: dict[str, Any]
+    config: TrainConfig | None = None
+
+    @property
+    def patch_pixels(self) -> int:
+        """Return the side of a patch."""
+        return int(self.network.patch_embed.patch_size[0])
+
+    def to(self, device: torch.device) -> "Backbone":
+        """Move the network; return the backbone itself."""
+        self.network.to(device)
+        return self
+
+
+def open_backbone(text: str, run_dir: RunDir) -> Backbone:
+    """Return the backbone that `text` names, on the CPU (see the head of this module).
+
+    Args:
+        text: The name.
+        run_dir: The folder of a run by its name; results of other backbones go to one as well.
+
+    Raises:
+        CheckpointError: no usable weights under this name; the message says why.
+        UsageError: an unknown model, or not a plain ViT with a CLS token.
+    """
+    kind, colon, name = text.partition(":")
+    if colon and kind == "timm":
+        return _open_timm(name, run_dir)
+    if colon and kind == "hf":
+        return _open_hf(name, run_dir)
+    bare, random = text.removesuffix(f",{RANDOM}"), text.endswith(f",{RANDOM}")
+    path = Path(bare)
+    if path.is_file() or path.suffix in (".pth", ".pt"):
+        return _open_released(path, run_dir)
+    in_place = path.is_dir() or len(path.parts) > 1
+    checkpoint = find_checkpoint(path if in_place else run_dir(bare))
+    return initial_of_run(checkpoint) if random else _open_run(checkpoint)
+
+
+def initial_of_run(checkpoint: Path) -> Backbone:
+    """Return the network that a run started from: its random weights at step 0."""
+    config = read_state(checkpoint)[1]
+    network = initial_backbone(config)
+    description = _run_description(f"initial-{RANDOM}", 0, _sha256_of(network), config)
+    return _of_run(network, checkpoint, config, description)
+
+
+def initial_backbone(config: TrainConfig) -> VisionTransformer:
+    """Return the backbone that a run of this config starts from: its random weights at step 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(config.seed, "weights"))  # as build.build_state
+        return _frozen(build_network(config).backbone)
+
+
+def _open_run(checkpoint: Path) -> Backbone:
+    config, network = load_network(checkpoint)
+    step, _, _ = read_state(checkpoint)
+    sha256 = sha256_file(checkpoint / MODEL)
+    description = _run_description(checkpoint.name, step, sha256, config)
+    return _of_run(network.backbone, checkpoint, config, description)
+
+
+def _of_run(
+    network: VisionTransformer, checkpoint: Path, config: TrainConfig, description: dict[str, Any]
+) -> Backbone:
+    return Backbone(
+        network,
+        crop_pixels=config.data.global_crop_pixels,
+        normalisation=Normalisation(),
+        folder=run_dir_of(checkpoint),
+        description=description,
+        config=config,
+    )
+
+
+def _run_description(name: str, step: int, sha256: str, config: TrainConfig) -> dict[str, Any]:
+    return {
+        "name": name,
+        "kind": "run",
+        "step": step,
+        "sha256": sha256,
+        "backbone": config.model.model_dump(mode="json"),
+        "seed": config.seed,
+    }
+
+
+def _open_released(path: Path, run_dir: RunDir) -> Backbone:
+    config, network = load_released(path)
+    name = _slug(path.stem)
+    return Backbone(
+        network.backbone,
+        crop_pixels=config.data.global_crop_pixels,
+        normalisation=Normalisation(),
+        folder=run_dir(name),
+        description=_description("released", name, sha256_file(path), network.backbone),
+    )
+
+
+def _open_timm(name: str, run_dir: RunDir) -> Backbone:
+    model, comma, weights = name.partition(",")
+    if not comma:
+        network, sha256 = _from_hub(model), None
+    elif weights == RANDOM:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network, sha256 = build_backbone(model), None
+    else:
+        network, sha256 = _with_weights(model, Path(weights)), sha256_file(Path(weights))
+    _frozen(network)
+    slug = _slug("timm", model, Path(weights).stem)
+    return Backbone(
+        network,
+        crop_pixels=int(network.patch_embed.img_size[0]),
+        normalisation=Normalisation() if comma else _pixels_of_hub(model),
+        folder=run_dir(slug),
+        description=_description("timm", slug, sha256, network) | {"model": model},
+    )
+
+
+def _from_hub(model: str) -> VisionTransformer:
+    if timm.is_model(model) and not timm.is_model_pretrained(model):
+        raise UsageError(
+            f"timm has no weights for {model!r}; say timm:{model},{RANDOM} or timm:{model},FILE"
+        )
+    try:
+        return create_vit(model, pretrained=True)
+    except UsageError:
+        raise
+    except Exception as error:  # the hub's client raises errors of its own, of httpx and of OSError
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(
+            f"timm's weights of {model!r} cannot be had ({type(error).__name__}: {reason}); "
+            f"where the hub is out of reach, say timm:{model},FILE or timm:{model},{RANDOM}"
+        ) from error
+
+
+def _pixels_of_hub(model: str) -> Normalisation:
+    """Return what the hub's weights expect; those of a file are taken for ImageNet's usual."""
+    facts: Any = timm.get_pretrained_cfg(model)
+    return Normalisation(facts.mean, facts.std) if facts else Normalisation()
+
+
+def _with_weights(model: str, path: Path) -> VisionTransformer:
+    """Return timm's ViT with a file's weights; a head in the file is left out."""
+    network = create_vit(model)
+    found = {
+        name.removeprefix("backbone."): value
+        for name, value in read_weights(path).items()
+        if not name.startswith(("head.", "fc_norm."))
+    }
+    try:
+        network.load_state_dict(found)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path} does not hold the weights of {model} ({reason})") from error
+    return network
+
+
+def _open_hf(name: str, run_dir: RunDir) -> Backbone:
+    found = load_hf(name)
+    slug = _slug("hf", name)
+    return Backbone(
+        _frozen(found.network),
+        crop_pixels=found.crop_pixels,
+        normalisation=Normalisation(found.mean, found.std),
+        folder=run_dir(slug),
+        description=_description("hf", slug, None, found.network) | {"model": name},
+    )
+
+
+def _description(
+    kind: str, name: str, sha256: str | None, network: VisionTransformer
+) -> dict[str, Any]:
+    last = network.blocks[-1]
+    attention = getattr(last, "attn", None)
+    return {
+        "name": name,
+        "kind": kind,
+        "step": None,
+        "sha256": sha256 or _sha256_of(network),
+        "backbone": {
+            "patch_size": int(network.patch_embed.patch_size[0]),
+            "depth": len(network.blocks),
+            "embed_dim": network.embed_dim,
+            "num_heads": getattr(attention, "num_heads", None),
+        },
+        "seed": None,
+    }
+
+
+def _sha256_of(network: nn.Module) -> str:
+    weights = {name: value.contiguous() for name, value in network.state_dict().items()}
+    return hashlib.sha256(save(weights)).hexdigest()
+
+
+def _frozen(network: VisionTransformer) -> VisionTransformer:
+    network.requires_grad_(False).eval()
+    return network
+
+
+def _slug(*parts: str) -> str:
+    """Return a run's name: timm-vit_small_patch16_224-dino, hf-facebook-dino-vits16."""
+    text = "-".join(part for part in parts if part)
+    return re.sub("[^A-Za-z0-9_]+", "-", text).strip("-")[-64:].lstrip("-_")

@@ -1,0 +1,141 @@
+"""Weights in the files of DINO's and DORA's authors, loaded without running what is in a file.
+
+Known layouts: a training checkpoint, {"teacher": {"backbone.*", "head.*"}, "student": {…}, …},
+and a backbone alone, {"cls_token", "blocks.…"}; each name may begin with "module.".
+"""
+
+import argparse
+import copy
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from training.config.sections import DataConfig, ModelConfig
+from training.config.train import TrainConfig
+from training.data.source import DataIdentity
+from training.engine.checkpoint import newest_checkpoint, save_checkpoint
+from training.engine.optim import build_optimizer
+from training.engine.state import TrainState
+from training.methods.student_teacher import Network, build_network
+from wtours.errors import CheckpointError
+
+_HEAD_WIDTH = 64
+"""Width of an attention head in every ViT of DINO and DORA; the weights do not tell it."""
+_WEIGHTS_UNDER = ("teacher", "state_dict", "model")
+_ANY_VIT = "vit_tiny_patch16_224"
+
+
+def load_released(path: Path) -> tuple[TrainConfig, Network]:
+    """Return a released teacher and a config that describes it, as `checkpoint.load_network` does.
+
+    The sizes of the ViT are read off the weights. Where the file has no head (it is not needed to
+    evaluate), the network's is untrained.
+
+    Args:
+        path: A .pth file; it is read with `weights_only`, so that it can hold nothing but tensors,
+            plain values and the options of a training script.
+
+    Raises:
+        CheckpointError: not such a file, a file that would run code, or weights of another network.
+    """
+    weights = read_weights(path)
+    head = {k: v for k, v in weights.items() if k.startswith("head.")}
+    backbone = {k.removeprefix("backbone."): v for k, v in weights.items() if k not in head}
+    try:
+        config = _config_of(backbone, head)
+        network = build_network(config)
+        network.backbone.load_state_dict(backbone)
+        if head:
+            network.head.load_state_dict({k.removeprefix("head."): v for k, v in head.items()})
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{path} does not hold a ViT of DINO or DORA ({type(error).__name__}: {reason})"
+        ) from error
+    return config, network.requires_grad_(False).eval()
+
+
+def import_released(path: Path, run_dir: Path) -> Path:
+    """Make a run of a released teacher, for every command that takes one; return its checkpoint.
+
+    It is at step 0 of no shard set, so that it cannot be trained further by mistake.
+
+    Raises:
+        CheckpointError: as of `load_released`, or the run has a checkpoint already.
+    """
+    config, network = load_released(path)
+    if newest_checkpoint(run_dir) is not None:
+        raise CheckpointError(f"{run_dir} is a run already; choose another name")
+    state = TrainState(
+        student=copy.deepcopy(network),
+        teacher=network,
+        optimizer=build_optimizer(network, config.optim.name),
+        center=torch.zeros(config.model.num_prototypes),
+        step=0,
+    )
+    return save_checkpoint(run_dir, state, config=config, data=DataIdentity("", 0), keep_last=1)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a .pth or .safetensors by name, without "module.", and run no code.
+
+    Of a training checkpoint these are the teacher's, or what is under "state_dict" or "model".
+
+    Raises:
+        CheckpointError: see `load_released`.
+    """
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is refused: it is not a file of weights alone; nothing in it was run"
+        ) from error
+    except (RuntimeError, EOFError) as error:
+        raise CheckpointError(f"{path} is not a file that torch.save wrote") from error
+    if isinstance(content, dict):
+        content = next((content[k] for k in _WEIGHTS_UNDER if k in content), content)
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointError(f"{path} holds no weights by name, alone or under 'teacher'")
+    return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors ({error})") from error
+
+
+def _config_of(backbone: dict[str, Tensor], head: dict[str, Tensor]) -> TrainConfig:
+    width, _, patch, _ = backbone["patch_embed.proj.weight"].shape
+    side = math.isqrt(backbone["pos_embed"].shape[1] - 1) * patch
+    depth = 1 + max(int(name.split(".")[1]) for name in backbone if name.startswith("blocks."))
+    sizes: dict[str, Any] = {}
+    if head:
+        sizes = {
+            "num_prototypes": len(head["head.last_layer.weight_v"]),
+            "head_hidden_dim": len(head["head.mlp.0.weight"]),
+            "head_batch_norm": "head.mlp.1.running_mean" in head,
+        }
+    return TrainConfig(
+        model=ModelConfig(
+            backbone=_ANY_VIT,
+            patch_size=patch,
+            depth=depth,
+            embed_dim=width,
+            num_heads=width // _HEAD_WIDTH,
+            **sizes,
+        ),
+        data=DataConfig(global_crop_pixels=side, local_crop_pixels=side // 2 // patch * patch),
+    )

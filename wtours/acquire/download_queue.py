@@ -1,0 +1,100 @@
+"""Working on several items at once in threads, where an item may be put off until later.
+
+Threads, since a download waits and does not compute. They are daemons: Ctrl-C leaves at once, and
+what lies on the disk is resumed by the next run as after a kill.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from wtours.acquire.rate_limit import HostBusyError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_GRACE_SECONDS = 2.0
+
+
+class Stop:
+    """Tells the threads of a run to end; `check` raises in them once it is set."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Ask every thread to end."""
+        self._event.set()
+
+    def check(self) -> None:
+        """Raise StoppedError if the run is over."""
+        if self._event.is_set():
+            raise StoppedError
+
+
+class StoppedError(Exception):
+    """Ends a thread whose run is over; it never leaves this module."""
+
+
+def run_rounds(
+    work: Callable[[Item], Result], items: Sequence[Item], *, jobs: int, stop: Stop
+) -> Iterator[tuple[Item, Result]]:
+    """Yield (item, work(item)) in order of completion, at most `jobs` at a time.
+
+    An item whose work raises HostBusyError is put off for its `wait_seconds`, and the others go on.
+    Any other exception of `work` is raised here. However it ends, `stop` is set.
+    """
+    waiting: list[tuple[float, Item]] = [(0.0, item) for item in items]
+    outcomes: queue.SimpleQueue[tuple[Item, Result | None, BaseException | None]] = (
+        queue.SimpleQueue()
+    )
+    threads: list[threading.Thread] = []
+    num_running = 0
+
+    def run(item: Item) -> None:
+        try:
+            outcomes.put((item, work(item), None))
+        except BaseException as error:  # handed to the thread that asked
+            outcomes.put((item, None, error))
+
+    try:
+        while waiting or num_running:
+            while num_running < jobs and (ready := _take_ready(waiting)):
+                thread = threading.Thread(target=run, args=ready, daemon=True)
+                threads.append(thread)
+                thread.start()
+                num_running += 1
+            timeout = _seconds_to_next(waiting) if num_running < jobs else None
+            try:
+                item, result, error = outcomes.get(timeout=timeout)
+            except queue.Empty:
+                continue
+            num_running -= 1
+            if isinstance(error, HostBusyError):
+                waiting.append((time.monotonic() + error.wait_seconds, item))
+            elif error is not None:
+                raise error
+            else:
+                yield item, result  # type: ignore[misc]
+    finally:
+        stop.set()
+        deadline = time.monotonic() + _GRACE_SECONDS
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _take_ready(waiting: list[tuple[float, Item]]) -> tuple[Item] | None:
+    """Remove and return the first item whose time has come."""
+    now = time.monotonic()
+    for index, (not_before, item) in enumerate(waiting):
+        if not_before <= now:
+            del waiting[index]
+            return (item,)
+    return None
+
+
+def _seconds_to_next(waiting: Sequence[tuple[float, Item]]) -> float | None:
+    if not waiting:
+        return None
+    return max(0.0, min(not_before for not_before, _ in waiting) - time.monotonic()) + 0.001

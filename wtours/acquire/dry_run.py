@@ -1,0 +1,96 @@
+"""What a download would do: from where, how large, how long, and what is there already."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from wtours.acquire.download import is_downloaded
+from wtours.acquire.local_files import FileFetcher, GivenFile
+from wtours.acquire.options import FetchOptions
+from wtours.acquire.sources import Sources
+from wtours.acquire.ytdlp.formats import estimate_bytes
+from wtours.errors import DownloadError, VideoError
+from wtours.workspace.layout import Layout
+from wtours.workspace.manifest import VideoEntry
+from wtours.workspace.videos import download_receipt, video_file
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Planned:
+    """One row of `wtours download --dry-run`; what is not known is None."""
+
+    id: str
+    action: Literal["there", "fetch", "fail"]
+    source: str | None = None
+    what: str | None = None
+    """The format chosen, or why it cannot be fetched."""
+    bytes: int | None = None
+    is_estimate: bool = False
+    duration_seconds: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as JSON-able values."""
+        return asdict(self)
+
+
+def plan_downloads(
+    entries: Iterable[VideoEntry], layout: Layout, sources: Sources, options: FetchOptions
+) -> Iterator[Planned]:
+    """Yield a row for each entry; asks the sources, and fetches and writes nothing."""
+    for entry in entries:
+        if is_downloaded(entry, layout):
+            yield _there(entry, layout)
+        else:
+            yield _first_choice(entry, layout, sources, options)
+
+
+def _there(entry: VideoEntry, layout: Layout) -> Planned:
+    receipt = download_receipt(layout, entry.id)
+    assert receipt is not None  # `is_downloaded` has seen it
+    return Planned(
+        id=entry.id,
+        action="there",
+        source=receipt.facts["source"],
+        what="{width}x{height} {codec}".format(**receipt.facts),
+        bytes=video_file(receipt).bytes,
+        duration_seconds=receipt.facts["duration_us"] / 1_000_000,
+    )
+
+
+def _first_choice(
+    entry: VideoEntry, layout: Layout, sources: Sources, options: FetchOptions
+) -> Planned:
+    problems = []
+    try:
+        for source, fetch in sources.of(entry):
+            try:
+                return _choice(entry, source, fetch, layout, options)
+            except (DownloadError, VideoError) as error:
+                problems.append(str(error))
+    except DownloadError as error:  # there is no source
+        problems.append(str(error))
+    return Planned(id=entry.id, action="fail", what="; ".join(problems))
+
+
+def _choice(
+    entry: VideoEntry, source: str, fetch: Any, layout: Layout, options: FetchOptions
+) -> Planned:
+    if isinstance(fetch, GivenFile | FileFetcher):
+        path = fetch.path if isinstance(fetch, GivenFile) else fetch.resolve(source)
+        return Planned(
+            id=entry.id, action="fetch", source=source, what="a copy", bytes=path.stat().st_size
+        )
+    choice = fetch.choose(source, layout.videos_dir)
+    seconds = choice.duration_seconds or entry.duration_seconds
+    num_bytes, is_estimate = choice.bytes, choice.is_estimate
+    if num_bytes is None and seconds is not None:
+        num_bytes, is_estimate = estimate_bytes(seconds, options.max_height), True
+    return Planned(
+        id=entry.id,
+        action="fetch",
+        source=source,
+        what=choice.describe(),
+        bytes=num_bytes,
+        is_estimate=is_estimate,
+        duration_seconds=seconds,
+    )

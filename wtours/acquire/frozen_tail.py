@@ -1,0 +1,83 @@
+"""Finding a video whose end shows nothing more: one blank or frozen picture until the end.
+
+A mirror's Venice lasts 3 h 40 min and has content for 1 h 50 min: duration and decoding say nothing
+of that. The last picture is compared with earlier ones, first with the one that may just differ.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wtours.errors import VideoError
+from wtours.media.reader import VideoReader, open_video
+
+SHORT_SIDE = 32
+"""Pictures are compared at this size."""
+MAX_LEVELS, MEAN_LEVELS = 12, 1.5
+"""Of 255: two pictures that differ by no more are the same, coded twice. In the walks of the tests
+pictures one second apart differ by 50 levels and more."""
+MAX_SECONDS = 30.0
+MAX_SHARE = 0.01
+"""A still end up to the larger of the two is an end card."""
+_NUM_LOOKS = 4
+_RESOLUTION_US = 1_000_000
+_US = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class StillEnd:
+    """From `start_us` on there is one picture."""
+
+    start_us: int
+    is_blank: bool
+
+
+def refuse_still_end(path: Path, last_pts_us: int) -> None:
+    """Raise VideoError if the video shows one picture for too long until its end."""
+    end = find_still_end(path, last_pts_us)
+    if end is not None:
+        kind = "blank" if end.is_blank else "frozen"
+        raise VideoError(
+            f"its picture is {kind} from {end.start_us / _US:.0f} s on, of "
+            f"{last_pts_us / _US:.0f} s: a broken file; use another source, or cut that end off"
+        )
+
+
+def find_still_end(path: Path, last_pts_us: int) -> StillEnd | None:
+    """Return where the picture stops changing, if that is too long before the end.
+
+    Decodes a few frames only: two looks for a sound video.
+    """
+    allowed_us = round(max(MAX_SECONDS * _US, MAX_SHARE * last_pts_us))
+    first_look_us = last_pts_us - allowed_us
+    if first_look_us <= 0:
+        return None
+    with open_video(path) as reader:
+        last = _picture(reader, last_pts_us)
+        for look in range(_NUM_LOOKS):
+            if not _same(last, _picture(reader, first_look_us + look * allowed_us // _NUM_LOOKS)):
+                return None
+        moving_us, still_us = 0, first_look_us
+        while still_us - moving_us > _RESOLUTION_US:
+            middle_us = (moving_us + still_us) // 2
+            if _same(last, _picture(reader, middle_us)):
+                still_us = middle_us
+            else:
+                moving_us = middle_us
+    return StillEnd(start_us=still_us, is_blank=int(np.ptp(last)) <= MAX_LEVELS)
+
+
+def _picture(reader: VideoReader, pts_us: int) -> NDArray[np.uint8]:
+    """Return the first picture at or after a time, small, (H, W, 3) uint8."""
+    for frame in reader.frames(start_us=pts_us):
+        return frame.to_rgb(short_side=SHORT_SIDE)
+    raise VideoError(f"has no picture at {pts_us / _US:.0f} s; download it again")
+
+
+def _same(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:
+    if a.shape != b.shape:
+        return False
+    levels = np.abs(a.astype(int) - b.astype(int))
+    return int(levels.max()) <= MAX_LEVELS and float(levels.mean()) <= MEAN_LEVELS

@@ -1,0 +1,159 @@
+"""Fetchers bring one file from one source into a working folder; publishing is not their task.
+
+`FileFetcher` is here; the one for YouTube and other URLs, which needs yt-dlp, is in
+`wtours.acquire.ytdlp.fetcher`.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from wtours.errors import DownloadError, PermanentDownloadError
+from wtours.media.file_types import VIDEO_SUFFIXES
+from wtours.storage.atomic import remove
+from wtours.storage.disk_space import explain_full_disk
+from wtours.storage.hashing import digest
+from wtours.workspace.manifest import VideoEntry
+
+PARTIAL_PREFIX = ".partial-"
+"""Working folders start with it, and stay after a kill so that the next run goes on in them."""
+_COPY_BYTES = 8 * 2**20
+_YOUTUBE_ID = re.compile(r"(?:[?&]v=|youtu\.be/|/shorts/|/embed/)([\w-]{11})(?![\w-])")
+
+FetchProgress = Callable[[float, float | None], None]
+"""Called as progress(bytes_so_far, bytes_in_all or None)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fetched:
+    """A file that a fetcher has brought."""
+
+    path: Path
+    """In a working folder of its own, on the file system where it will be published."""
+    info: dict[str, Any] = field(default_factory=dict)
+    """What the source says of it, for info.json: no signed URLs, headers or cookies."""
+    license_observed_at: str | None = None
+    """When `info["license"]` was looked at (ISO 8601, UTC); None where nobody can tell."""
+
+
+class Fetcher(Protocol):
+    """Brings a source's file; called anew after a kill, it goes on where it stopped."""
+
+    def __call__(self, source: str, folder: Path, on_progress: FetchProgress) -> Fetched:
+        """Fetch `source` into a working folder inside `folder`, which exists.
+
+        Raises:
+            DownloadError: it cannot be had now.
+            PermanentDownloadError: it cannot be had, now or later.
+            WtoursError: nothing can be fetched at all (disk full, a package is missing).
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class FileFetcher:
+    """Copies a `file:NAME` source out of one folder, and never reads outside that folder."""
+
+    folder: Path | None
+    """Where the names are looked up; None: `file:` sources are refused."""
+
+    def __call__(self, source: str, folder: Path, on_progress: FetchProgress) -> Fetched:
+        """Copy the file that `source` names; see `Fetcher`."""
+        path = self.resolve(source)
+        work = working_folder(folder, source, {})
+        copy = work / f"source{path.suffix.lower()}"
+        try:
+            with explain_full_disk(copy):
+                _copy(path, copy, on_progress)
+        except OSError as error:
+            remove(work)
+            raise DownloadError(f"cannot copy {path} ({error.strerror})") from error
+        except BaseException:
+            remove(work)
+            raise
+        return Fetched(path=copy)
+
+    def resolve(self, source: str) -> Path:
+        """Return the real path of the file that `source` names.
+
+        Raises:
+            PermanentDownloadError: it lies outside the folder, by its name or through a link.
+            DownloadError: there is no such file.
+        """
+        if self.folder is None:
+            raise DownloadError(f"{source} needs a folder to look in: give --from-dir DIR")
+        inside = self.folder.resolve()
+        path = (inside / source.removeprefix("file:")).resolve()
+        if not path.is_relative_to(inside):
+            raise PermanentDownloadError(
+                f"{source} leads outside {self.folder}; use a name inside that folder"
+            )
+        if not path.is_file():
+            raise DownloadError(f"there is no file {path}")
+        return path
+
+
+@dataclass(frozen=True, slots=True)
+class GivenFile:
+    """Copies one file that the user has named or put into --from-dir, links followed."""
+
+    path: Path
+
+    def __call__(self, source: str, folder: Path, on_progress: FetchProgress) -> Fetched:
+        """Copy the file; see `Fetcher`."""
+        path = self.path.resolve()
+        return FileFetcher(path.parent)(f"file:{path.name}", folder, on_progress)
+
+
+def find_given_file(entry: VideoEntry, from_dir: Path) -> Path | None:
+    """Return the video in `from_dir` named by the entry's id or YouTube id, or None.
+
+    `venice.webm`, `fGX0Te6pFvk.mp4` and yt-dlp's own `Some title [fGX0Te6pFvk].mkv` are found.
+
+    Raises:
+        DownloadError: `from_dir` is no folder, or several files fit.
+    """
+    if not from_dir.is_dir():
+        raise DownloadError(f"--from-dir {from_dir} is not a folder")
+    names = {entry.id, *youtube_ids(entry.sources)}
+    found = [
+        path
+        for path in sorted(from_dir.iterdir())
+        if path.suffix.lower() in VIDEO_SUFFIXES
+        and (path.stem in names or any(path.stem.endswith(f"[{name}]") for name in names))
+    ]
+    if len(found) > 1:
+        listed = ", ".join(path.name for path in found)
+        raise DownloadError(f"several files in {from_dir} fit ({listed}); keep one of them")
+    return found[0] if found else None
+
+
+def youtube_ids(sources: Iterable[str]) -> list[str]:
+    """Return the YouTube ids in the URLs, in order."""
+    return [match[1] for source in sources if (match := _YOUTUBE_ID.search(source))]
+
+
+def working_folder(folder: Path, source: str, identity: dict[str, Any]) -> Path:
+    """Return the folder to fetch `source` in, made if need be; it is kept between runs.
+
+    `identity` says which version of the source it is (format, size, ETag, …). What an earlier run
+    fetched of another version is removed: a file must never be half of one and half of another.
+    """
+    of_source = f"{PARTIAL_PREFIX}{digest(source)[:8]}-"
+    work = folder / f"{of_source}{digest(identity)}"
+    for stale in folder.glob(f"{of_source}*"):
+        if stale != work:
+            remove(stale)
+    work.mkdir(exist_ok=True)
+    return work
+
+
+def _copy(path: Path, copy: Path, on_progress: FetchProgress) -> None:
+    total = path.stat().st_size
+    with path.open("rb") as read, copy.open("wb") as write:
+        done = 0
+        while block := read.read(_COPY_BYTES):
+            write.write(block)
+            done += len(block)
+            on_progress(done, total)

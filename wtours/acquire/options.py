@@ -1,0 +1,63 @@
+"""What the user may say of fetching. A manifest can say none of it."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wtours.acquire.ytdlp.formats import DEFAULT_MAX_HEIGHT
+from wtours.errors import UsageError
+from wtours.media.file_types import Codec
+
+MIN_RATE = 32 * 1024
+"""A slower download would count as hanging."""
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Patience:
+    """How long a server is waited for."""
+
+    socket_seconds: float = 30.0
+    """For an answer, and for each piece of it."""
+    stall_seconds: float = 60.0
+    stall_bytes: int = 64 * 1024
+    """A body that brings less than this in `stall_seconds` counts as hanging."""
+    retry_waits_seconds: tuple[float, ...] = (1.0, 4.0)
+    """Before each new attempt after a passing fault."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FetchOptions:
+    """The options of `wtours download`."""
+
+    max_height: int = DEFAULT_MAX_HEIGHT
+    codec: Codec | None = None
+    """None: any; H.264 where the choice is free."""
+    allow_unknown_license: bool = False
+    cookies_file: Path | None = None
+    """In Netscape's format; read, never written."""
+    cookies_from_browser: str | None = None
+    """BROWSER or BROWSER:PROFILE."""
+    limit_rate: int | None = None
+    """Bytes per second, of all downloads together."""
+    proxy: str | None = None
+    sleep_seconds: float = 0.0
+    """Between two requests to one host, over all downloads."""
+    jobs: int = 1
+    """Videos fetched at once."""
+    patience: Patience = field(default_factory=Patience)
+
+
+def parse_rate(text: str | None) -> int | None:
+    """Return "500K" or "2M" as bytes per second; None stays None.
+
+    Raises:
+        UsageError: it is no rate, or below MIN_RATE.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([KMG]?)", text.upper())
+    rate = round(float(match[1]) * _UNITS[match[2]]) if match else 0
+    if rate < MIN_RATE:
+        raise UsageError(f"--limit-rate {text!r}: use for example 500K or 2M, and at least 32K")
+    return rate

@@ -1,0 +1,73 @@
+"""The sources of a video in the order to try them, each with the fetcher for it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from wtours.acquire.local_files import Fetcher, FileFetcher, GivenFile, find_given_file
+from wtours.acquire.options import FetchOptions
+from wtours.acquire.rate_limit import HostLimits
+from wtours.acquire.ytdlp.formats import Choice
+from wtours.errors import DownloadError
+from wtours.media.file_types import VIDEO_SUFFIXES
+from wtours.workspace.manifest import VideoEntry
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFiles:
+    """Where files of the user's own are."""
+
+    from_dir: Path | None = None
+    """Searched by name first, and then no network is used."""
+    files_dir: Path | None = None
+    """Where `file:` sources are, if not in `from_dir`: the manifest's own folder."""
+    given_file: Path | None = None
+    """This one, whatever the sources."""
+
+
+class Sources:
+    """Makes the fetchers of a run, which share one limit for each host."""
+
+    def __init__(
+        self,
+        files: LocalFiles,
+        options: FetchOptions,
+        on_choice: Callable[[str, Choice], None] = lambda video_id, choice: None,
+    ) -> None:
+        self._files = files
+        self._options = options
+        self._on_choice = on_choice
+        self._hosts = HostLimits(sleep_seconds=options.sleep_seconds)
+
+    def of(self, entry: VideoEntry) -> Iterator[tuple[str, Fetcher]]:
+        """Yield each source with its fetcher, in order.
+
+        Raises:
+            DownloadError: there is none.
+        """
+        files = self._files
+        given = files.given_file
+        if given is None and files.from_dir is not None:
+            given = find_given_file(entry, files.from_dir)
+        if given is not None:
+            yield f"file:{given.name}", GivenFile(given)
+            return
+        local_only = files.from_dir is not None
+        sources = [s for s in entry.sources if not local_only or s.startswith("file:")]
+        if not sources:
+            raise DownloadError(
+                f"no file for it in {files.from_dir}; name it {entry.id} with one of "
+                f"{VIDEO_SUFFIXES}"
+            )
+        for source in sources:
+            if source.startswith("file:"):
+                yield source, FileFetcher(files.from_dir or files.files_dir)
+            else:
+                yield source, self._fetcher(entry)
+
+    def _fetcher(self, entry: VideoEntry) -> Fetcher:
+        # Late, so that local files need no yt-dlp.
+        from wtours.acquire.ytdlp.fetcher import YtDlpFetcher
+
+        return YtDlpFetcher(self._options, self._hosts, partial(self._on_choice, entry.id))

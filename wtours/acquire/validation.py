@@ -1,0 +1,98 @@
+"""Proving that a fetched file is the whole, right video, before it gets its final name."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from wtours.acquire.frozen_tail import refuse_still_end
+from wtours.acquire.local_files import Fetched
+from wtours.errors import VideoError
+from wtours.media.probe import VideoFacts, is_close_us, probe_video
+from wtours.storage.atomic import remove
+from wtours.storage.hashing import sha256_file
+from wtours.workspace.manifest import VideoEntry
+
+_US = 1_000_000
+_RATE_TOLERANCE = Fraction(1, 500)
+"""60000/1001 passes for 60."""
+_ASPECT_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proved:
+    """A fetched file that is the whole, right video."""
+
+    fetched: Fetched
+    source: str
+    facts: VideoFacts
+    sha256: str
+
+
+def prove(entry: VideoEntry, source: str, fetched: Fetched) -> Proved:
+    """Return the file's facts and sha256; a file that is not the right one is removed.
+
+    Raises:
+        VideoError: it is no video, is cut, ends in a still picture, or is not what the manifest or
+            the source itself says.
+    """
+    try:
+        facts = probe_video(fetched.path)
+        _check_source_duration(fetched, facts)
+        check_expected(entry, facts)
+        refuse_still_end(fetched.path, facts.last_pts_us)
+        sha256 = sha256_file(fetched.path)
+        if entry.sha256 not in (None, sha256):
+            raise VideoError(
+                f"its sha256 is {sha256}, the manifest demands {entry.sha256}: another file, "
+                f"or another quality, of the video"
+            )
+    except VideoError as error:
+        problem = str(error).replace(str(fetched.path), "the file")
+        if _is_web_page(fetched.path):
+            problem = "the server sent a web page, not a video; check the URL"
+        remove(fetched.path.parent)
+        raise VideoError(f"{source}: {problem}") from error
+    return Proved(fetched=fetched, source=source, facts=facts, sha256=sha256)
+
+
+def check_expected(entry: VideoEntry, facts: VideoFacts) -> None:
+    """Raise VideoError if the manifest expects another length, frame rate or shape of picture.
+
+    A smaller picture of the same shape is right: it depends on --max-height.
+    """
+    seconds = entry.duration_seconds
+    if seconds is not None and not is_close_us(facts.duration_us, seconds * _US, 2 * _US, 0.01):
+        raise VideoError(
+            f"it lasts {facts.duration_us / _US:.1f} s, the manifest expects {seconds:.1f} s: "
+            f"not the right video, or not all of it"
+        )
+    if entry.frame_rate is not None:
+        expected = Fraction(entry.frame_rate)
+        if abs(facts.frame_rate - expected) > expected * _RATE_TOLERANCE:
+            raise VideoError(
+                f"it has {float(facts.frame_rate):.2f} frames a second, the manifest expects "
+                f"{float(expected):.2f}: another version of the video"
+            )
+    if entry.resolution is not None:
+        width, height = entry.resolution
+        aspect, expected_aspect = facts.width / facts.height, width / height
+        if abs(aspect / expected_aspect - 1) > _ASPECT_TOLERANCE or facts.height > height:
+            raise VideoError(
+                f"its picture is {facts.width}x{facts.height}, the manifest expects "
+                f"{width}x{height} or smaller of the same shape: another video"
+            )
+
+
+def _check_source_duration(fetched: Fetched, facts: VideoFacts) -> None:
+    stated = fetched.info.get("duration")
+    if stated and not is_close_us(facts.duration_us, float(stated) * _US, 2 * _US, 0.01):
+        raise VideoError(
+            f"it lasts {facts.duration_us / _US:.1f} s, the source says {float(stated):.1f} s; "
+            f"run the command again"
+        )
+
+
+def _is_web_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(512).lstrip().lower()
+    return start.startswith((b"<!doctype html", b"<html"))

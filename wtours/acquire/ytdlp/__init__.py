@@ -1,0 +1,1 @@
+"""Downloads by yt-dlp."""

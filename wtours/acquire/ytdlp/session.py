@@ -1,0 +1,200 @@
+"""An open yt-dlp with our options and no others, polite to hosts and impatient with stalls.
+
+From a manifest it sees a URL and nothing else; from the user's machine neither configuration nor
+plugins, and no other program: no ffmpeg, no external downloader.
+"""
+
+import contextlib
+import io
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yt_dlp
+import yt_dlp.globals
+from yt_dlp.networking.exceptions import HTTPError
+
+from wtours.acquire.local_files import FetchProgress
+from wtours.acquire.options import FetchOptions, Patience
+from wtours.acquire.rate_limit import HostLimits
+from wtours.acquire.ytdlp.errors import StalledError, one_line
+from wtours.acquire.ytdlp.formats import SORT, selector
+from wtours.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+_NO_PROGRAM = "/nonexistent"
+_BLOCK_BYTES = 64 * 1024
+_opening = threading.Lock()  # yt-dlp fills its tables of extractors when it is opened
+
+
+@contextlib.contextmanager
+def open_ytdlp(
+    options: FetchOptions,
+    hosts: HostLimits,
+    log: "Log",
+    on_progress: FetchProgress,
+    work: Path | None = None,
+) -> Iterator[Any]:
+    """Open yt-dlp; `work` is the folder that it writes in."""
+    patience = options.patience
+    settings = {
+        "format": selector(options.max_height, options.codec),
+        "format_sort": list(SORT),
+        "outtmpl": "source.%(ext)s",
+        "paths": {"home": str(work)} if work is not None else {},
+        "continuedl": True,
+        "retries": 10,
+        "fragment_retries": 10,
+        "retry_sleep_functions": {"http": _retry_wait, "fragment": _retry_wait},
+        "socket_timeout": patience.socket_seconds,
+        "ratelimit": options.limit_rate and options.limit_rate // options.jobs,
+        "proxy": options.proxy,
+        "cookiefile": _cookies(options.cookies_file),
+        "cookiesfrombrowser": _browser(options.cookies_from_browser),
+        "noplaylist": True,
+        "extract_flat": "in_playlist",
+        "enable_file_urls": False,
+        "external_downloader": {"default": "native"},
+        "ffmpeg_location": _NO_PROGRAM,
+        "fixup": "never",
+        "ignoreerrors": False,
+        "cachedir": False,
+        "js_runtimes": {"deno": {}, "node": {}},
+        "quiet": True,
+        "noprogress": True,
+        "color": "no_color",
+        "logger": log,
+        "progress_hooks": [_progress_hook(on_progress)],
+    }
+    with _opening:
+        yt_dlp.globals.plugin_dirs.value = []  # code from the user's plugin folders is not ours
+        ydl = _YtDlp(settings, hosts, patience)
+    with ydl:
+        yield ydl
+
+
+class Log:
+    """Passes yt-dlp's messages to `logging`; its errors are raised, so they are details here.
+
+    Attributes:
+        warnings: What it warned of.
+    """
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def debug(self, message: str) -> None:
+        """Take a message."""
+        logger.debug("%s", one_line(message))
+
+    def warning(self, message: str) -> None:
+        """Take a warning, and keep it: the reason of an error is sometimes only there."""
+        self.warnings.append(one_line(message))
+        logger.info("%s", one_line(message))
+
+    def error(self, message: str) -> None:
+        """Take an error that will be raised too."""
+        logger.debug("%s", one_line(message))
+
+
+class _YtDlp(yt_dlp.YoutubeDL):  # type: ignore[misc]
+    """yt-dlp whose every request goes through the host's limit, and whose reads cannot hang.
+
+    It also closes the responses which its extractors and its errors leave open.
+    """
+
+    def __init__(self, settings: dict[str, Any], hosts: HostLimits, patience: Patience) -> None:
+        self._responses: list[Any] = []
+        self._hosts = hosts
+        self._patience = patience
+        super().__init__(settings)
+
+    def urlopen(self, request: Any) -> Any:
+        url = request if isinstance(request, str) else request.url
+        self._responses = [response for response in self._responses if not response.closed]
+        self._hosts.before_request(url)
+        try:
+            response = super().urlopen(request)
+        except HTTPError as error:
+            self._responses.append(error.response)
+            retry_after = error.response.headers.get("Retry-After")
+            if error.status == 429 or (error.status == 503 and retry_after is not None):
+                self._hosts.refused(url, retry_after)
+            raise
+        self._responses.append(response)
+        _bound_reads(response, self._patience)
+        return response
+
+    def close(self) -> None:
+        for response in self._responses:
+            response.close()
+        super().close()
+
+
+def _bound_reads(response: Any, patience: Patience) -> None:
+    """Make `response.read` raise StalledError when next to nothing comes.
+
+    A socket's timeout starts anew with every byte, and a read of n bytes waits for all n; so each
+    read takes what is there, and the bytes are counted over time.
+    """
+    stream = response.fp
+    if not hasattr(stream, "read1"):
+        return
+    since, num_bytes = time.monotonic(), 0
+
+    def read(amount: int | None = None, **keywords: Any) -> bytes:
+        nonlocal since, num_bytes
+        if amount is None:
+            return b"".join(iter(lambda: read(_BLOCK_BYTES, **keywords), b""))
+        block: bytes = stream.read1(amount, **keywords)
+        num_bytes += len(block)
+        now = time.monotonic()
+        if now - since >= patience.stall_seconds:
+            if block and num_bytes < patience.stall_bytes:
+                raise StalledError(
+                    f"the server sent {num_bytes} bytes in {now - since:.0f} s; "
+                    f"run the command again later"
+                )
+            since, num_bytes = now, 0
+        return block
+
+    with contextlib.suppress(AttributeError):  # a body that is in memory already
+        stream.read = read
+
+
+def _progress_hook(on_progress: FetchProgress) -> Callable[[dict[str, Any]], None]:
+    def hook(status: dict[str, Any]) -> None:
+        total = status.get("total_bytes") or status.get("total_bytes_estimate")
+        on_progress(status.get("downloaded_bytes") or 0, total)
+
+    return hook
+
+
+def _retry_wait(n: int) -> float:
+    """Return how long yt-dlp waits before its n-th next request after a dropped connection."""
+    return float(min(2 ** max(n - 1, 0), 60))
+
+
+def _cookies(path: Path | None) -> io.StringIO | None:
+    """Return the user's cookies as a copy in memory, since yt-dlp writes back what it changes."""
+    if path is None:
+        return None
+    try:
+        return io.StringIO(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the cookies in {path} ({error}); check the path") from error
+
+
+def _browser(text: str | None) -> tuple[str, str | None, None, None] | None:
+    """Return yt-dlp's (browser, profile, keyring, container)."""
+    if text is None:
+        return None
+    name, _, profile = text.partition(":")
+    known = sorted(yt_dlp.cookies.SUPPORTED_BROWSERS)
+    if name.lower() not in known:
+        raise UsageError(f"--cookies-from-browser {text!r}: use one of {', '.join(known)}")
+    return name.lower(), profile or None, None, None

@@ -1,0 +1,1 @@
+"""Object detectors, each behind the `Network` Protocol."""

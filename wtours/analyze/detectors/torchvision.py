@@ -1,0 +1,98 @@
+"""Detectors of torchvision, by the name of their builder: COCO's classes, for a first look."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wtours.analyze.detectors.base import STORE_THRESHOLD
+from wtours.analyze.detectors.torch_base import Found, TorchDetector, require_torch
+from wtours.analyze.schema import DetectorFacts
+from wtours.errors import AnalysisError, MissingPackageError
+from wtours.storage.hashing import sha256_file
+
+
+def load_torchvision(name: str, weights: Path | None = None) -> TorchDetector:
+    """Return a detection model of torchvision, for example "fasterrcnn_resnet50_fpn_v2".
+
+    Args:
+        name: Of its builder.
+        weights: A state dict of the same architecture and classes; None: torchvision's own best
+            weights, downloaded once.
+
+    Raises:
+        AnalysisError: there is no such model, or its weights cannot be had or loaded.
+        MissingPackageError: torch or torchvision is not installed.
+    """
+    require_torch(f"the detector torchvision:{name}")
+    if find_spec("torchvision") is None:
+        raise MissingPackageError("torchvision", "objects", f"the detector torchvision:{name}")
+    models = import_module("torchvision.models")
+    known = [n for n in models.list_models(module=models.detection) if "keypoint" not in n]
+    if name not in known:
+        raise AnalysisError(f"detector torchvision:{name}: choose one of {', '.join(known)}")
+    published = next(iter(models.get_model_weights(name)))
+    categories = tuple(published.meta["categories"])
+    path = weights if weights is not None else _download(published.url)
+    model = models.get_model(name, weights=None, weights_backbone=None, num_classes=len(categories))
+    _fill(model, path)
+    head = getattr(model, "roi_heads", model)
+    head.score_thresh = STORE_THRESHOLD
+    return TorchDetector(
+        facts=DetectorFacts(
+            name=f"torchvision:{name}",
+            weights_sha256=sha256_file(path),
+            vocabulary=categories,
+            threshold=STORE_THRESHOLD,
+            max_per_frame=head.detections_per_img,
+        ),
+        versions={"torchvision": import_module("torchvision").__version__},
+        model=model,
+        infer=_infer,
+    )
+
+
+def _infer(model: Any, pictures: Sequence[NDArray[np.uint8]]) -> list[Found]:
+    import torch
+
+    device = next(model.parameters()).device
+    tensors = [torch.from_numpy(p).to(device).permute(2, 0, 1).float() / 255 for p in pictures]
+    return [
+        Found(*(found[key].cpu().numpy() for key in ("labels", "scores", "boxes")))
+        for found in model(tensors)
+    ]
+
+
+def _fill(model: Any, path: Path) -> None:
+    import torch
+
+    if not path.is_file():
+        raise AnalysisError(f"detector torchvision: there is no file {path}; check the path")
+    try:
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # pickle's, torch's and zip's exceptions have no common base
+        raise AnalysisError(
+            f"detector torchvision: {path} does not fit the model: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _download(url: str) -> Path:
+    """Return the weights in torch's cache, downloaded if they are not there yet."""
+    import torch
+
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), progress=False)
+        except OSError as error:
+            raise AnalysisError(
+                f"detector torchvision: {path.name} is not on this machine and cannot be "
+                f"downloaded ({error}); go online once, or give torchvision:NAME,WEIGHTS"
+            ) from error
+    return path

@@ -1,0 +1,114 @@
+"""A network in a process of its own.
+
+`wtours.analyze.detectors.server` starts it, with two file descriptors. It loads the network, says
+through the control pipe what it is, and then answers whoever connects to the listening socket:
+pictures come in, detections go out, in order. On a GPU one process serves every connection; on a
+CPU, where there is a process for each, one at a time. When its parent is gone, so is it.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wtours.analyze.detectors.base import Colours, Detection, DetectorIdentity, Network
+from wtours.analyze.detectors.spec import DetectorSpec, parse_detector
+from wtours.errors import AnalysisError, WtoursError
+
+Answer: TypeAlias = list[list[Detection]] | WtoursError
+"""The detections of each picture of a batch, or why there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What the process says once it has loaded its network."""
+
+    identity: DetectorIdentity
+    batch_size: int
+    colours: Colours
+
+    @property
+    def is_shared(self) -> bool:
+        """Return whether one process serves every connection: a GPU's does."""
+        return self.batch_size > 1
+
+
+def main() -> None:
+    """Serve until the parent goes away; arguments: the network, control pipe, listening socket."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops us
+    spec = parse_detector(sys.argv[1])
+    control, listener = Connection(int(sys.argv[2])), socket.socket(fileno=int(sys.argv[3]))
+    threading.Thread(target=_leave_with_parent, args=(control,), daemon=True).start()
+    try:
+        network = spec.load_network()
+        greeting = Greeting(
+            DetectorIdentity(network.facts, network.versions), network.batch_size, network.colours
+        )
+    except Exception as error:
+        control.send(in_one_line(spec, error))
+        return
+    control.send(greeting)
+    _serve(spec, network, listener, most=None if greeting.is_shared else 1)
+
+
+def in_one_line(spec: DetectorSpec, error: Exception) -> WtoursError:
+    """Return the error if it is ours, else one that names the detector and says what happened."""
+    if isinstance(error, WtoursError):
+        return error
+    reason = (str(error).splitlines() or [""])[0]
+    return AnalysisError(f"detector {spec} failed: {type(error).__name__}: {reason}")
+
+
+def _leave_with_parent(control: Connection) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        control.recv()
+    os._exit(0)
+
+
+def _serve(
+    spec: DetectorSpec, network: Network, listener: socket.socket, *, most: int | None
+) -> None:
+    """Answer at most so many connections at a time; more wait for their turn."""
+    listener.setblocking(False)
+    connections: list[Connection] = []
+    while True:
+        takes_more = most is None or len(connections) < most
+        for ready in wait([*connections, *([listener] if takes_more else [])]):
+            if not isinstance(ready, Connection):
+                with contextlib.suppress(BlockingIOError):  # another process was quicker
+                    connections.append(Connection(listener.accept()[0].detach()))
+                continue
+            try:
+                ready.send(_detect(spec, network, ready.recv()))
+            except (EOFError, OSError):  # done, or gone
+                connections.remove(ready)
+                ready.close()
+
+
+def _detect(spec: DetectorSpec, network: Network, pictures: Sequence[NDArray[np.uint8]]) -> Answer:
+    try:
+        return network.detect([_Pixels(pixels) for pixels in pictures])
+    except Exception as error:
+        return in_one_line(spec, error)
+
+
+class _Pixels:
+    """A picture that came in the colours that the network takes."""
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self._pixels = pixels
+
+    def to_bgr(self) -> NDArray[np.uint8]:
+        return self._pixels
+
+    def to_rgb(self) -> NDArray[np.uint8]:
+        return self._pixels

@@ -1,0 +1,208 @@
+"""The files that `analyze` publishes: Arrow schemas, the summary, and writing them reproducibly.
+
+docs/tables.md describes every column. Same rows, same bytes: row groups are cut every
+`ROW_GROUP_ROWS` rows whatever the pieces they came in, and nothing holds a clock or a path.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from wtours.errors import AnalysisError
+from wtours.storage.atomic import atomic_path, read_json
+from wtours.storage.receipts import files_present, read_receipt
+from wtours.workspace.layout import Layout
+
+ROW_GROUP_ROWS = 65_536
+FRAMES_FILE = "frames.parquet"
+SHOTS_FILE = "shots.parquet"
+DETECTIONS_FILE = "detections.parquet"
+SUMMARY_FILE = "summary.json"
+
+SCORE_THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5)
+"""Where the summary counts objects: from what is stored (0.05) up; the paper names no threshold."""
+
+
+def _schema(*columns: tuple[str, pa.DataType]) -> pa.Schema:
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns])
+
+
+FRAMES_SCHEMA = _schema(
+    ("pts_us", pa.int64()),  # microseconds from the video's first frame
+    ("frame", pa.int64()),  # ordinal in pts order, 0-based
+    ("lightness", pa.float32()),  # mean CIELAB L*, 0..100
+    ("lightness_p5", pa.float32()),  # 5th percentile of L* over the frame
+    ("lightness_p95", pa.float32()),
+    ("content_score", pa.float64()),  # PySceneDetect's content_val against the frame before, 0..255
+    ("is_corrupt", pa.bool_()),  # the decoder concealed errors in it
+    ("objects_measured", pa.bool_()),  # the detector looked at this frame
+)
+# Only with --transnet: the probability that the frame is in a transition, 0..1.
+TRANSNET_FIELD = pa.field("transnetv2", pa.float32(), nullable=False)
+SHOTS_SCHEMA = _schema(
+    ("detector", pa.string()),  # "adaptive" (the default), "content27", "content30", "transnetv2"
+    ("shot", pa.int32()),  # ordinal, 0-based; a video without a cut has one shot
+    ("start_us", pa.int64()),  # the shot is [start_us, end_us)
+    ("end_us", pa.int64()),
+)
+DETECTIONS_SCHEMA = _schema(
+    ("pts_us", pa.int64()),
+    ("frame", pa.int64()),
+    ("label", pa.string()),
+    ("label_id", pa.int32()),  # index in the detector's vocabulary
+    ("score", pa.float32()),  # 0.05..1
+    ("x0", pa.float32()),  # pixels of the full upright picture, x0 <= x1, y0 <= y1
+    ("y0", pa.float32()),
+    ("x1", pa.float32()),
+    ("y1", pa.float32()),
+)
+MADE_ELSEWHERE_COLUMNS = tuple(
+    (field.name, field.type)
+    for field in DETECTIONS_SCHEMA
+    if field.name not in ("frame", "label_id")  # known only where the video and vocabulary are
+)
+"""Name and type of the columns of detections that come from outside, or that were drawn."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LightnessSummary(_Strict):
+    """Mean CIELAB L* (0..100) of a frame, over the video's frames."""
+
+    mean: float
+    min: float
+    max: float
+
+
+class DetectorFacts(_Strict):
+    """What made the detections; stands in the summary and in the file metadata of the table."""
+
+    name: str
+    """For example "onnx:yolox_nano.onnx" or "file:truth.parquet"."""
+    weights_sha256: str
+    """Of the weights, or of the file that the detections came from."""
+    vocabulary: tuple[str, ...]
+    """All labels it can give; `label_id` is the index in it."""
+    threshold: float
+    """Detections are stored from this score up."""
+    max_per_frame: int | None = None
+    """At most so many detections a frame; None: no cap."""
+
+
+class ObjectCounts(_Strict):
+    """Table 6's object figures, counting detections from one score up."""
+
+    threshold: float
+    objects_per_frame: float
+    """Mean number of detections per analysed frame."""
+    classes: int
+    """Distinct labels over the video."""
+    max_objects: int
+    """Most detections in one frame."""
+
+
+class ObjectsSummary(_Strict):
+    """What the detector found."""
+
+    detector: DetectorFacts
+    detect_fps: float
+    """Frames per second that were asked for; the video's own rate when it is every frame."""
+    every_frame: bool
+    frames_analysed: int
+    detections: int
+    frames_at_cap: int
+    """Frames with `max_per_frame` detections: their true number may be larger."""
+    counts: tuple[ObjectCounts, ...]
+    """One for each of SCORE_THRESHOLDS, ascending; the first is everything that is stored."""
+
+
+class VideoSummary(_Strict):
+    """summary.json: a video's row of Table 6, as measured."""
+
+    video_id: str
+    video_sha256: str
+    width: int
+    """Pixels, upright."""
+    height: int
+    frame_rate: str
+    """As the container states it, for example "30000/1001"."""
+    frames: int
+    """Decoded frames."""
+    corrupt_frames: int
+    seconds: float
+    """From the first frame to the end of the last, taken to last one period of `frame_rate`."""
+    last_pts_us: int
+    cuts: dict[str, int]
+    """Number of cuts by cut detector; Table 6's "#shots" is the one of "adaptive"."""
+    lightness: LightnessSummary
+    objects: ObjectsSummary | None
+    """None: not measured, and `objects_not_measured` says why; never shown as 0."""
+    objects_not_measured: str | None
+
+
+def load_summary(layout: Layout, video_id: str) -> VideoSummary:
+    """Return the published summary of a video.
+
+    Raises:
+        AnalysisError: the video is not analysed, or its files are not those of its receipt.
+    """
+    receipt = read_receipt(layout.analysis_receipt(video_id))
+    folder = layout.analysis_dir(video_id)
+    if receipt is None or receipt.status != "done" or not files_present(receipt, folder):
+        raise AnalysisError(f"{video_id} is not analysed: run `wtours analyze --video {video_id}`")
+    try:
+        return VideoSummary.model_validate(read_json(folder / SUMMARY_FILE))
+    except ValidationError as error:  # made by another version
+        raise AnalysisError(
+            f"{folder / SUMMARY_FILE} is of another version: remove {folder} and run "
+            f"`wtours analyze --video {video_id}`"
+        ) from error
+
+
+class TableWriter:
+    """Writes rows as they come, in row groups of `ROW_GROUP_ROWS` rows. Made by `open_table`."""
+
+    def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
+        self._writer = writer
+        self._schema = schema
+        self._pending = schema.empty_table()
+
+    def write(self, rows: pa.Table) -> None:
+        """Append rows of the table's columns."""
+        self._pending = pa.concat_tables([self._pending, rows.cast(self._schema)])
+        while self._pending.num_rows >= ROW_GROUP_ROWS:
+            self._flush(ROW_GROUP_ROWS)
+
+    def finish(self) -> None:
+        """Write the last rows; `open_table` calls it."""
+        self._flush(self._pending.num_rows)
+
+    def _flush(self, rows: int) -> None:
+        # One chunk a group: page boundaries must not depend on how the rows arrived.
+        group = self._pending.slice(0, rows).combine_chunks()
+        self._writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+        self._pending = self._pending.slice(rows)
+
+
+@contextmanager
+def open_table(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
+    """Publish a Parquet table at `path` when the block ends without an error."""
+    with (
+        atomic_path(path) as temp,
+        pq.ParquetWriter(temp, schema, compression="zstd") as writer,
+    ):
+        table = TableWriter(writer, schema)
+        yield table
+        table.finish()
+
+
+def table_of(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.Table:
+    """Return an Arrow table of the schema's columns, in its order."""
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)

@@ -1,0 +1,248 @@
+"""The commands that bring videos: render, download, add, pin."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wtours.acquire.ytdlp.formats import DEFAULT_MAX_HEIGHT, Choice
+from wtours.cli import console
+from wtours.cli.options import ROOT, ManifestOption, Root, Videos, finish
+from wtours.media.file_types import Codec
+from wtours.text import bytes_text, seconds_text
+from wtours.workspace.layout import Layout
+
+if TYPE_CHECKING:
+    from wtours.acquire.dry_run import Planned
+    from wtours.acquire.options import FetchOptions
+    from wtours.acquire.sources import LocalFiles
+    from wtours.workspace.manifest import VideoEntry
+
+
+OwnManifest = Annotated[
+    Path, typer.Option("--manifest", "-m", help="Your own manifest, a TOML file.", dir_okay=False)
+]
+
+AllowUnknownLicense = Annotated[
+    bool,
+    typer.Option("--allow-unknown-license", help="Also fetch where the source states no licence."),
+]
+
+
+def render(
+    manifest: ManifestOption = Path("demo"), videos: Videos = None, root: Root = ROOT
+) -> None:
+    """Render the manifest's synthetic walks, with the truth beside each, into ROOT/rendered.
+
+    Example: wtours render --manifest demo
+    """
+    from wtours.synthetic.demo import render_walks
+    from wtours.workspace.manifest import load_manifest
+
+    entries = load_manifest(manifest).select(videos or ())
+    with console.progress_bars("render", "percent") as on_progress:
+        paths = render_walks(entries, Layout(root), on_progress=on_progress)
+    for path in paths:
+        console.say(f"rendered {path}")
+
+
+def download(
+    manifest: ManifestOption = None,
+    videos: Videos = None,
+    from_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-dir", help="Take the files in this folder; no network.", file_okay=False
+        ),
+    ] = None,
+    max_height: Annotated[
+        int, typer.Option("--max-height", min=144, help="Lines of the picture; 2160 is full 4K.")
+    ] = DEFAULT_MAX_HEIGHT,
+    codec: Annotated[
+        Codec | None, typer.Option("--codec", help="Insist on it.", show_default="any")
+    ] = None,
+    allow_unknown_license: AllowUnknownLicense = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Videos fetched at once.")] = 2,
+    limit_rate: Annotated[
+        str | None, typer.Option("--limit-rate", help="Bytes a second in all, for example 2M.")
+    ] = None,
+    sleep: Annotated[
+        float, typer.Option("--sleep", min=0, help="Seconds between requests to one host.")
+    ] = 0.0,
+    proxy: Annotated[str | None, typer.Option("--proxy", help="URL of an HTTP or SOCKS proxy.")] = (
+        None
+    ),
+    cookies: Annotated[
+        Path | None,
+        typer.Option("--cookies", help="Your cookies, in Netscape's format.", dir_okay=False),
+    ] = None,
+    cookies_from_browser: Annotated[
+        str | None,
+        typer.Option("--cookies-from-browser", help="BROWSER[:PROFILE], for example firefox."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be fetched, and fetch nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: as JSON.")] = False,
+    root: Root = ROOT,
+) -> None:
+    """Fetch the manifest's videos, prove each whole, and write its receipt.
+
+    A download that was stopped goes on where it was. Creative Commons passes, other licences are
+    refused (docs/acquisition.md). Examples:
+
+    wtours download --video venice
+
+    wtours download --from-dir ~/videos   (files named venice.mp4, …)
+    """
+    from wtours.acquire.download import download_videos
+    from wtours.acquire.options import FetchOptions, parse_rate
+    from wtours.acquire.sources import LocalFiles
+    from wtours.workspace.manifest import load_manifest
+
+    options = FetchOptions(
+        max_height=max_height,
+        codec=codec,
+        allow_unknown_license=allow_unknown_license,
+        jobs=jobs,
+        limit_rate=parse_rate(limit_rate),
+        sleep_seconds=sleep,
+        proxy=proxy,
+        cookies_file=cookies,
+        cookies_from_browser=cookies_from_browser,
+    )
+    loaded = load_manifest(manifest)
+    if dry_run:
+        files = LocalFiles(from_dir, loaded.path.parent)
+        _show_plan(loaded.select(videos or ()), Layout(root), files, options, as_json=as_json)
+        return
+    with console.progress_bars("download", "bytes") as on_progress:
+        report = download_videos(
+            loaded.select(videos or ()),
+            Layout(root),
+            from_dir=from_dir,
+            files_dir=loaded.path.parent,
+            options=options,
+            on_choice=_say_choice,
+            on_progress=on_progress,
+        )
+    console.say(f"{len(report.done)} downloaded, {len(report.skipped)} already there")
+    if max_height > DEFAULT_MAX_HEIGHT:
+        _say_smaller(report.skipped, max_height, Layout(root))
+    finish(report.failed, "not downloaded")
+
+
+def add(
+    source: Annotated[str, typer.Argument(help="A video file, or an http(s) URL.")],
+    video_id: Annotated[str, typer.Option("--id", help="a-z, 0-9 and _; names it everywhere.")],
+    manifest: OwnManifest = Path("walks.toml"),
+    title: Annotated[str | None, typer.Option("--title", show_default="the source's")] = None,
+    license_claimed: Annotated[str, typer.Option("--license", help="As you know it.")] = "unknown",
+    max_height: Annotated[int, typer.Option("--max-height", min=144, help="For a URL.")] = 720,
+    allow_unknown_license: AllowUnknownLicense = False,
+    root: Root = ROOT,
+) -> None:
+    """Bring your own walk under the root, and into a manifest of your own.
+
+    Every other command then takes it by --manifest. Example:
+
+    wtours add ~/walk.mov --id my_walk && wtours analyze --manifest walks.toml
+    """
+    from wtours.acquire.add_video import Claims, add_walk
+    from wtours.acquire.options import FetchOptions
+
+    with console.progress_bars("add", "bytes") as on_progress:
+        entry = add_walk(
+            source,
+            video_id,
+            manifest,
+            Layout(root),
+            claims=Claims(title=title, license_claimed=license_claimed),
+            options=FetchOptions(
+                max_height=max_height, allow_unknown_license=allow_unknown_license
+            ),
+            on_choice=_say_choice,
+            on_progress=on_progress,
+        )
+    assert entry.resolution is not None
+    assert entry.duration_seconds is not None
+    width, height = entry.resolution
+    console.say(
+        f"{entry.id}: {seconds_text(entry.duration_seconds)}, {width}x{height}, "
+        f"{entry.frame_rate} frames a second; now in {manifest}\n"
+        f"next: wtours analyze --manifest {manifest} --video {entry.id}"
+    )
+
+
+def pin(
+    manifest: OwnManifest = Path("walks.toml"), videos: Videos = None, root: Root = ROOT
+) -> None:
+    """Write the sha256 of the downloaded videos into your own manifest, to be demanded later.
+
+    Example: wtours pin --manifest walks.toml
+    """
+    from wtours.workspace.manifest import load_manifest
+    from wtours.workspace.manifest_edit import pin_videos
+    from wtours.workspace.videos import downloaded_videos
+
+    ids = [entry.id for entry in load_manifest(manifest).select(videos or ())]
+    pinned = {video.video_id: video.sha256 for video in downloaded_videos(Layout(root), ids)}
+    changed = pin_videos(manifest, pinned)
+    console.say(f"{len(changed)} of {len(pinned)} pinned anew in {manifest}")
+
+
+def _say_choice(video_id: str, choice: Choice) -> None:
+    console.warn(f"{video_id}: {choice.describe()}, {_size_text(choice)}, from {choice.source}")
+
+
+def _say_smaller(video_ids: Sequence[str], max_height: int, layout: Layout) -> None:
+    from wtours.workspace.videos import downloaded_videos
+
+    for video in downloaded_videos(layout, video_ids):
+        height = video.receipt.facts["height"]
+        if height < max_height:
+            console.warn(
+                f"{video.video_id}: there already with {height} lines; to fetch a larger one, "
+                f"remove {video.path.parent} first"
+            )
+
+
+def _show_plan(
+    entries: Sequence["VideoEntry"],
+    layout: Layout,
+    files: "LocalFiles",
+    options: "FetchOptions",
+    *,
+    as_json: bool,
+) -> None:
+    from wtours.acquire.dry_run import plan_downloads
+    from wtours.acquire.sources import Sources
+
+    rows = list(plan_downloads(entries, layout, Sources(files, options), options))
+    if as_json:
+        console.print_json([row.to_json() for row in rows])
+    else:
+        cells = [
+            (
+                row.id,
+                row.action,
+                "?" if row.duration_seconds is None else seconds_text(row.duration_seconds),
+                _size_text(row),
+                row.what or "",
+                row.source or "",
+            )
+            for row in rows
+        ]
+        console.print_table(
+            "Nothing is fetched now", ("video", "", "length", "size", "what", "from"), cells
+        )
+        sizes = [row.bytes or 0 for row in rows if row.action == "fetch"]
+        console.say(f"{len(sizes)} to fetch, {bytes_text(sum(sizes))} as far as is known")
+    finish({row.id: row.what or "" for row in rows if row.action == "fail"}, "not to be had")
+
+
+def _size_text(sized: "Choice | Planned") -> str:
+    if sized.bytes is None:
+        return "size not stated"
+    return ("about " if sized.is_estimate else "") + bytes_text(sized.bytes)

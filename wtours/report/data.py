@@ -1,0 +1,249 @@
+"""What the report reads: each video's entry, its download and its analysis, as far as they exist.
+
+Nothing is measured here but the counting of stored detections, which depends on the score that one
+counts from; so `wtours report --threshold` needs no second run of the detector.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from wtours.analyze.schema import (
+    DETECTIONS_FILE,
+    FRAMES_FILE,
+    SHOTS_FILE,
+    ObjectsSummary,
+    VideoSummary,
+    load_summary,
+)
+from wtours.analyze.shots import DEFAULT_CUT_DETECTOR
+from wtours.errors import AnalysisError, VideoError
+from wtours.storage.receipts import read_receipt
+from wtours.workspace.layout import Layout
+from wtours.workspace.manifest import VideoEntry
+from wtours.workspace.videos import DownloadedVideo, downloaded_video
+
+THRESHOLDS = (0.1, 0.2, 0.3, 0.5)
+"""Scores that the report always counts from: the paper names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectCount:
+    """Table 6's object figures, counting detections with at least this score."""
+
+    threshold: float
+    objects_per_frame: float
+    """Mean number of detections per frame that the detector looked at."""
+    classes: int
+    """Distinct labels over the video."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class MeasuredObjects:
+    """Detections of one video, counted; F frames that the detector looked at."""
+
+    facts: ObjectsSummary
+    counts: tuple[ObjectCount, ...]
+    """Ascending thresholds; none below the score that detections are stored from."""
+    class_counts: tuple[tuple[str, int], ...]
+    """(label, detections) from the report's threshold up, most frequent first."""
+    pts_us: NDArray[np.int64]
+    """(F,) when the detector looked."""
+    per_frame: NDArray[np.int64]
+    """(F,) detections from the report's threshold up."""
+
+    @property
+    def rate(self) -> str:
+        """Return how often the detector looked, in words."""
+        return "every frame" if self.facts.every_frame else f"{self.facts.detect_fps:g} a second"
+
+    def at(self, threshold: float) -> ObjectCount | None:
+        """Return the count at one of the thresholds; None: below what is stored."""
+        return next((count for count in self.counts if count.threshold == threshold), None)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class MeasuredVideo:
+    """One video's analysis; N decoded frames."""
+
+    summary: VideoSummary
+    versions: dict[str, str]
+    """Packages that made it."""
+    pts_us: NDArray[np.int64]
+    """(N,) microseconds from the first frame, ascending."""
+    lightness: NDArray[np.float32]
+    """(N,) mean CIELAB L*, 0..100."""
+    lightness_p5: NDArray[np.float32]
+    lightness_p95: NDArray[np.float32]
+    """(N,) 5th and 95th percentile of L* over the frame."""
+    looked_at: NDArray[np.bool_]
+    """(N,) whether the object detector looked at the frame."""
+    shots_us: tuple[tuple[int, int], ...]
+    """[start, end) of each shot by the default cut detector."""
+    objects: MeasuredObjects | None
+
+    @property
+    def cuts(self) -> int:
+        """Return the number of cuts, which the paper calls "#shots"."""
+        return self.summary.cuts[DEFAULT_CUT_DETECTOR]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ReportVideo:
+    """One video as far as it is known."""
+
+    entry: VideoEntry
+    download: DownloadedVideo | None
+    measured: MeasuredVideo | None
+    label: str
+    """Short, for the figure; plain ASCII."""
+
+    @property
+    def is_same_file(self) -> bool:
+        """Return whether the file at hand is the one that was analysed."""
+        return (
+            self.download is not None
+            and self.measured is not None
+            and self.download.sha256 == self.measured.summary.video_sha256
+        )
+
+
+def load_videos(
+    layout: Layout, entries: Sequence[VideoEntry], *, threshold: float
+) -> list[ReportVideo]:
+    """Return what is known of each entry, in order; what is missing is None."""
+    short = {entry.title for entry in entries if _is_short(entry.title)}
+    use_titles = len(short) == len(entries)
+    return [
+        ReportVideo(
+            entry=entry,
+            download=_download(layout, entry.id),
+            measured=load_measured(layout, entry.id, threshold),
+            label=entry.title if use_titles else entry.id,
+        )
+        for entry in entries
+    ]
+
+
+def detections_on(
+    layout: Layout, video_id: str, frames: Sequence[int], *, threshold: float
+) -> dict[int, list[dict[str, Any]]]:
+    """Return the detections on some frames (ordinals) by frame: label, score, x0..y1."""
+    table = pq.read_table(
+        layout.analysis_dir(video_id) / DETECTIONS_FILE,
+        columns=["frame", "label", "score", "x0", "y0", "x1", "y1"],
+        filters=pc.field("frame").isin(pa.array(frames, pa.int64())) & _counts_from(threshold),
+    )
+    found: dict[int, list[dict[str, Any]]] = {frame: [] for frame in frames}
+    for row in table.to_pylist():
+        found[row["frame"]].append(row)
+    return found
+
+
+def count_objects(
+    path: Path, facts: ObjectsSummary, looked_at_us: NDArray[np.int64], *, threshold: float
+) -> MeasuredObjects:
+    """Count a detections table from `threshold` and from each of `THRESHOLDS` up.
+
+    Reads batch by batch: memory grows with frames and labels, not with detections.
+
+    Args:
+        path: detections.parquet.
+        facts: How it was made.
+        looked_at_us: (F,) pts of the frames that the detector looked at, ascending; detections
+            after the last of them are not counted.
+        threshold: What `class_counts` and `per_frame` count from.
+    """
+    thresholds = [
+        score
+        for score in sorted({*THRESHOLDS, threshold})
+        if np.float32(score) >= np.float32(facts.detector.threshold)
+    ]
+    labels: dict[float, Counter[str]] = {score: Counter() for score in thresholds}
+    per_frame = np.zeros(len(looked_at_us), np.int64)
+    in_range = pc.field("pts_us") <= int(looked_at_us[-1])
+    with pq.ParquetFile(path, read_dictionary=["label"]) as file:
+        for rows in file.iter_batches(columns=["pts_us", "label", "score"]):
+            batch = rows.filter(in_range)
+            for score in thresholds:
+                kept = batch.filter(_counts_from(score))
+                for item in pc.value_counts(kept["label"]).to_pylist():
+                    labels[score][item["values"]] += item["counts"]
+                if score == threshold:
+                    frames = np.searchsorted(looked_at_us, kept["pts_us"].to_numpy())
+                    per_frame += np.bincount(frames, minlength=len(per_frame))
+    return MeasuredObjects(
+        facts=facts.model_copy(update={"frames_analysed": len(looked_at_us)}),
+        counts=tuple(
+            ObjectCount(score, labels[score].total() / len(looked_at_us), len(labels[score]))
+            for score in thresholds
+        ),
+        class_counts=tuple(
+            sorted(labels.get(threshold, Counter()).items(), key=lambda item: (-item[1], item[0]))
+        ),
+        pts_us=looked_at_us,
+        per_frame=per_frame,
+    )
+
+
+def _counts_from(score: float) -> pc.Expression:
+    # Scores are float32: 0.7 as float64 is more than 0.7 as float32.
+    return pc.field("score") >= pa.scalar(score, pa.float32())
+
+
+def _download(layout: Layout, video_id: str) -> DownloadedVideo | None:
+    try:
+        return downloaded_video(layout, video_id)
+    except VideoError:
+        return None
+
+
+def load_measured(
+    layout: Layout, video_id: str, threshold: float, *, until_us: int | None = None
+) -> MeasuredVideo | None:
+    """Return the analysis of a video, of its first `until_us` if given; None: not analysed."""
+    try:
+        summary = load_summary(layout, video_id)
+    except AnalysisError:
+        return None
+    folder = layout.analysis_dir(video_id)
+    before = None if until_us is None else pc.field("pts_us") < until_us
+    frames = pq.read_table(folder / FRAMES_FILE, filters=before)
+    pts_us, looked_at = frames["pts_us"].to_numpy(), frames["objects_measured"].to_numpy()
+    objects = None
+    if summary.objects is not None and looked_at.any():
+        objects = count_objects(
+            folder / DETECTIONS_FILE, summary.objects, pts_us[looked_at], threshold=threshold
+        )
+    receipt = read_receipt(layout.analysis_receipt(video_id))
+    return MeasuredVideo(
+        summary=summary,
+        versions=receipt.versions if receipt is not None else {},
+        pts_us=pts_us,
+        lightness=frames["lightness"].to_numpy(),
+        lightness_p5=frames["lightness_p5"].to_numpy(),
+        lightness_p95=frames["lightness_p95"].to_numpy(),
+        looked_at=looked_at,
+        shots_us=_shots(folder / SHOTS_FILE, until_us),
+        objects=objects,
+    )
+
+
+def _shots(path: Path, until_us: int | None) -> tuple[tuple[int, int], ...]:
+    table = pq.read_table(path, filters=pc.field("detector") == DEFAULT_CUT_DETECTOR)
+    shots = zip(table["start_us"].to_pylist(), table["end_us"].to_pylist(), strict=True)
+    if until_us is None:
+        return tuple(shots)
+    return tuple((start, min(end, until_us)) for start, end in shots if start < until_us)
+
+
+def _is_short(title: str) -> bool:
+    return len(title) <= 20 and title.isascii() and title.isprintable()

@@ -1,0 +1,1 @@
+"""Writing shard sets from videos; reading them is `wtours.shards`."""

@@ -1,0 +1,1 @@
+"""Blurring faces before frames are encoded."""

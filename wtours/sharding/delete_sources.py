@@ -1,0 +1,53 @@
+"""Deleting the videos of a shard set, once the set is whole to the last byte."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from wtours.errors import ShardError, VideoError
+from wtours.progress import Progress, no_progress
+from wtours.sharding.locks import whole_set
+from wtours.shards.schema import read_dataset
+from wtours.shards.verify import verify_shards
+from wtours.workspace.layout import Layout
+from wtours.workspace.videos import downloaded_video
+
+logger = logging.getLogger(__name__)
+
+
+def delete_sources(
+    layout: Layout, name: str, video_ids: Iterable[str], *, on_progress: Progress = no_progress
+) -> list[Path]:
+    """Delete the video files whose shards are in the set, and return their paths.
+
+    Its receipt stays, so that one knows what it was; `download` fetches the file again.
+
+    Args:
+        layout: The workspace.
+        name: The folder under <root>/shards; every byte of it is read first.
+        video_ids: Which videos; those that the set does not hold are kept.
+        on_progress: Called with the set's name and the bytes verified and in all.
+
+    Raises:
+        ShardError: the set is damaged; nothing is deleted.
+    """
+    directory = layout.shards_dir(name)
+    with whole_set(layout, name):
+        problems = verify_shards(directory, deep=True, on_progress=on_progress).problems
+        if problems:
+            raise ShardError(
+                f"no video is deleted, since {problems[0].file} {problems[0].message} "
+                f"({len(problems)} problems in all); run `wtours verify {name} --repair`"
+            )
+        held = {video.video_id: video.source_sha256 for video in read_dataset(directory).videos}
+        deleted = []
+        for video_id in video_ids:
+            try:
+                video = downloaded_video(layout, video_id)
+            except VideoError:
+                continue  # already gone
+            if held.get(video_id) == video.sha256:
+                video.path.unlink()
+                logger.info("deleted %s", video.path)
+                deleted.append(video.path)
+    return deleted

@@ -1,0 +1,102 @@
+"""How large a shard set will be and how long it takes, said before the work begins."""
+
+import logging
+import math
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from wtours.errors import ShardError
+from wtours.shards.schema import ShardParams
+from wtours.workspace.videos import DownloadedVideo
+
+logger = logging.getLogger(__name__)
+
+_TAR_BYTES_PER_FRAME = 2048
+"""Two headers, the JSON's block, and half a block of padding, about."""
+_JPEG_BYTES_PER_PIXEL = 0.165
+"""Of street scenes at quality 90, 4:2:0: about 77 kB for 910 x 512."""
+_DECODED_PIXELS_PER_SECOND = 500e6
+"""By one core: 60 frames of 3840 x 2160 (measured: H.264, VP9 and AV1 alike)."""
+_ENCODED_PIXELS_PER_SECOND = 250e6
+"""By one core: reducing, encoding and hashing."""
+_SEARCHED_PIXELS_PER_SECOND = 1.8e6
+"""By one core: looking for faces (measured: 0.26 s for 910 x 512)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A guess; the pictures decide."""
+
+    frames: int
+    bytes: int
+    seconds: float
+
+
+def estimate(
+    work: Iterable[tuple[DownloadedVideo, float]], params: ShardParams, *, jobs: int = 1
+) -> Estimate:
+    """Return about how many frames, bytes and seconds sharding takes.
+
+    Args:
+        work: Videos, with how many seconds of each are to be done.
+        params: Of the shard set.
+        jobs: Processes.
+    """
+    num_frames, num_bytes, seconds = 0, 0.0, 0.0
+    for video, duration_seconds in work:
+        facts = video.receipt.facts
+        source_rate = Fraction(facts["frame_rate"])
+        rate = source_rate if params.rate is None else min(params.rate, source_rate)
+        video_frames = round(rate * Fraction(duration_seconds))
+        source_pixels = facts["width"] * facts["height"]
+        scale = min(1.0, params.short_side / min(facts["width"], facts["height"]))
+        pixels = source_pixels * scale**2
+        jpeg_bytes = pixels * _JPEG_BYTES_PER_PIXEL * _relative_size(params.quality)
+        num_frames += video_frames
+        num_bytes += video_frames * (jpeg_bytes + _TAR_BYTES_PER_FRAME)
+        seconds += (
+            duration_seconds * float(source_rate) * source_pixels / _DECODED_PIXELS_PER_SECOND
+        )
+        seconds += video_frames * pixels / _ENCODED_PIXELS_PER_SECOND
+        if params.blur is not None and params.blur.faces_sha256 is not None:
+            seconds += video_frames * pixels / _SEARCHED_PIXELS_PER_SECOND
+    return Estimate(frames=num_frames, bytes=round(num_bytes), seconds=seconds / jobs)
+
+
+def require_space(directory: Path, expected: Estimate) -> None:
+    """Refuse to begin what cannot fit on the disk; warn of what may not.
+
+    The estimate may be wrong by a factor of two: it is refused where not even half would fit.
+
+    Raises:
+        ShardError: the message has both numbers.
+    """
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    numbers = (
+        f"about {expected.bytes / 1e6:,.0f} MB are to be written and {free / 1e6:,.0f} MB are free "
+        f"at {existing}"
+    )
+    if free < expected.bytes / 2:
+        raise ShardError(
+            f"{numbers}; free some space, choose another --root, or lower --fps, --short-side or "
+            f"--quality"
+        )
+    if free < expected.bytes:
+        logger.warning("%s: that may not be enough", numbers)
+
+
+def _relative_size(quality: int) -> float:
+    """Return about how large a JPEG is beside one of quality 90.
+
+    libjpeg scales its quantisation table by 2 - q/50 (by 50/q below 50); the size falls with
+    roughly the 0.7th power of that.
+    """
+
+    def table_scale(quality: float) -> float:
+        return 2 - quality / 50 if quality >= 50 else 50 / quality
+
+    return math.pow(table_scale(90) / max(table_scale(quality), 0.02), 0.7)

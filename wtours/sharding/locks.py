@@ -1,0 +1,92 @@
+"""Who may work on a shard set at the same time.
+
+One process that does the whole set, or any number of parts (`--part i/N`), each once. Both hold the
+lock file of the set, the parts together (shared). `briefly` is for what all parts write: the plans
+of the videos, and the index.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from typing import TextIO
+
+from wtours.errors import WtoursError
+from wtours.execution.parts import Part
+from wtours.sharding.segment import RECEIPTS_FOLDER
+from wtours.storage.atomic import sweep
+from wtours.storage.disk_space import explain_full_disk
+from wtours.storage.locks import lock
+from wtours.workspace.layout import Layout
+
+
+@contextlib.contextmanager
+def whole_set(layout: Layout, name: str) -> Iterator[None]:
+    """Hold a shard set alone, rid of what killed processes left in it.
+
+    Raises:
+        WtoursError: another process works on it, on all of it or on a part.
+    """
+    with lock(layout.lock(f"shard-{name}"), what=f"shard set {name!r}"):
+        _sweep(layout, name)
+        yield
+
+
+@contextlib.contextmanager
+def part_of_set(layout: Layout, name: str, part: Part) -> Iterator[None]:
+    """Hold one part of a shard set; other parts may work at the same time.
+
+    What killed processes left is swept only if no other part works: it may be that one's.
+
+    Raises:
+        WtoursError: another process works on the whole set, or on the same part.
+    """
+    path = layout.lock(f"shard-{name}")
+    own = layout.lock(f"shard-{name}-part-{part.number}-of-{part.count}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        lock(own, what=f"part {part} of shard set {name!r}"),
+        explain_full_disk(path),
+        path.open("a+") as file,
+    ):
+        with briefly(layout, name):  # else two parts that begin together refuse each other
+            _join(file, layout, name)
+        yield
+
+
+def _join(file: TextIO, layout: Layout, name: str) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pass  # other parts work, or a process that has the whole set
+    else:
+        _sweep(layout, name)
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        raise WtoursError(
+            f"shard set {name!r} is in use by process {owner}, which works on all of it; "
+            f"wait for it or stop it"
+        ) from error
+    # For the message of a process that wants the whole set: one of the parts.
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+
+
+@contextlib.contextmanager
+def briefly(layout: Layout, name: str) -> Iterator[None]:
+    """Hold the files that all parts write; waits for its turn."""
+    path = layout.lock(f"shard-{name}-plans")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _sweep(layout: Layout, name: str) -> None:
+    directory = layout.shards_dir(name)
+    sweep(directory)
+    sweep(directory / RECEIPTS_FOLDER)

@@ -1,0 +1,116 @@
+"""What is in a shard set, counted."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wtours.errors import ShardError
+from wtours.shards.dataset import ClipDataset
+from wtours.shards.index import ShardIndex, VideoRows
+from wtours.shards.schema import VideoRecord
+
+_US_PER_HOUR = 3_600_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """One video of a shard set."""
+
+    video_id: str
+    title: str | None
+    frames: int
+    hours: float
+    """To the last frame of the source that was taken."""
+    bytes: int
+    """Of its shards."""
+    clips: int
+    shots: int | None
+    """None: the video was not analysed, and its clips ignore cuts."""
+    license_claimed: str | None
+    license_observed: str | None
+    """What the site said when it was downloaded; None: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardsInfo:
+    """A shard set."""
+
+    directory: Path
+    frames: int
+    hours: float
+    bytes: int
+    shards: int
+    clip_length: int
+    frame_interval_seconds: float
+    clips: int
+    """Of that length and interval, starting at any frame, within a shot where shots are known."""
+    shots_known: bool
+    videos: tuple[VideoInfo, ...]
+
+    @property
+    def licenses(self) -> tuple[str, ...]:
+        """Return the licences in the set, observed before claimed; "unknown" where neither is."""
+        found = {v.license_observed or v.license_claimed or "unknown" for v in self.videos}
+        return tuple(sorted(found))
+
+
+def shards_info(
+    directory: Path, *, clip_length: int = 8, frame_interval_seconds: float = 1.0
+) -> ShardsInfo:
+    """Count what a shard set has.
+
+    Args:
+        directory: The shard set.
+        clip_length: T of the clips to count.
+        frame_interval_seconds: Δ of the clips to count.
+
+    Raises:
+        ShardError: the set is not finished or damaged.
+    """
+    index = ShardIndex.open(directory)
+    num_clips = _num_clips(index, clip_length, frame_interval_seconds)
+    videos = tuple(
+        _video_info(index, record, rows, num_clips.get(record.video_id, 0))
+        for record, rows in zip(index.dataset.videos, index.videos, strict=True)
+    )
+    return ShardsInfo(
+        directory=directory,
+        frames=len(index),
+        hours=sum(video.hours for video in videos),
+        bytes=index.dataset.bytes,
+        shards=len(index.dataset.shards),
+        clip_length=clip_length,
+        frame_interval_seconds=frame_interval_seconds,
+        clips=sum(num_clips.values()),
+        shots_known=index.shots_known,
+        videos=videos,
+    )
+
+
+def _num_clips(index: ShardIndex, clip_length: int, interval_seconds: float) -> dict[str, int]:
+    try:
+        dataset = ClipDataset(
+            index, clip_length=clip_length, frame_interval_seconds=interval_seconds
+        )
+    except ShardError:  # no clip at all
+        return {}
+    return dataset.num_clips
+
+
+def _video_info(
+    index: ShardIndex, record: VideoRecord, rows: VideoRows, num_clips: int
+) -> VideoInfo:
+    shot = index.shot[rows.start : rows.stop]
+    is_known = bool((shot >= 0).all()) and len(shot) > 0
+    return VideoInfo(
+        video_id=record.video_id,
+        title=record.title,
+        frames=record.frames,
+        hours=min(record.last_pts_us, record.taken_us or record.last_pts_us) / _US_PER_HOUR,
+        bytes=sum(s.bytes for s in index.dataset.shards if s.video_id == record.video_id),
+        clips=num_clips,
+        shots=len(np.unique(shot)) if is_known else None,
+        license_claimed=record.license_claimed,
+        license_observed=record.license_observed,
+    )

@@ -1,0 +1,1 @@
+"""Publishing files by the commit rule: atomic writes, hashes, locks, receipts."""

@@ -1,0 +1,23 @@
+"""Hashes of files and of JSON-able values."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+def sha256_file(path: Path) -> str:
+    """Return the sha256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return JSON bytes that are equal for equal values: sorted keys, no NaN, a final newline."""
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode()
+
+
+def digest(value: Any) -> str:
+    """Return 16 hexadecimal digits that name a JSON-able value (parameters of a stage)."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()[:16]

@@ -1,0 +1,121 @@
+"""Receipts: a thing exists only if its receipt exists and matches.
+
+The receipt is written last, by the commit rule of `wtours.storage.atomic`. It says what a thing
+was made from
+(`inputs`, `params`, `versions`), what it is (`files`, `facts`) and how it ended (`status`).
+"""
+
+import importlib.metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+import wtours
+from wtours.storage.atomic import write_json
+from wtours.storage.hashing import digest, sha256_file
+
+SCHEMA = 1
+Status = Literal["done", "failed_transient", "failed_permanent"]
+
+
+class FileRecord(BaseModel):
+    """One published file; `path` is relative to the receipt's folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class Receipt(BaseModel):
+    """What `receipt.json` holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA
+    stage: str
+    """Which stage wrote it: "download", "analyze", "shard", …"""
+    key: str
+    """What it is of, for example the video id."""
+    status: Status = "done"
+    error: str | None = None
+    """The one-line reason when the status is not "done"."""
+    inputs: dict[str, str] = {}
+    """sha256 of everything that it was made from, by name."""
+    params: dict[str, Any] = {}
+    """Every parameter that changes the bytes."""
+    versions: dict[str, str] = {}
+    """Versions of the packages that made it."""
+    files: tuple[FileRecord, ...] = ()
+    facts: dict[str, Any] = {}
+    """Stage-specific figures; docs/tables.md and docs/shards.md list them."""
+
+    @property
+    def params_hash(self) -> str:
+        """Return a name for (inputs, params): equal means made the same way from the same thing."""
+        return digest({"inputs": self.inputs, "params": self.params})
+
+    def file(self, suffix: str) -> FileRecord:
+        """Return the only published file whose path ends with `suffix`."""
+        (record,) = (file for file in self.files if file.path.endswith(suffix))
+        return record
+
+
+def record_file(path: Path, *, relative_to: Path) -> FileRecord:
+    """Return size and sha256 of a published file."""
+    return FileRecord(
+        path=path.relative_to(relative_to).as_posix(),
+        bytes=path.stat().st_size,
+        sha256=sha256_file(path),
+    )
+
+
+def write_receipt(path: Path, receipt: Receipt) -> None:
+    """Publish a receipt; call it after everything that it speaks of is published."""
+    write_json(path, receipt.model_dump(mode="json"))
+
+
+def read_receipt(path: Path) -> Receipt | None:
+    """Return the receipt at `path`, or None if there is none that can be read.
+
+    A receipt that is absent, empty, torn or of another schema is none: the work is done again.
+    """
+    try:
+        receipt = Receipt.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValidationError):
+        return None
+    return receipt if receipt.schema_version == SCHEMA else None
+
+
+def is_current(path: Path, *, inputs: dict[str, str], params: dict[str, Any]) -> bool:
+    """Return whether `path` is a "done" receipt of these inputs and params, with its files there.
+
+    Files are compared by size (cheap); `wtours verify --deep` compares the sha256 of shards.
+    """
+    receipt = read_receipt(path)
+    return (
+        receipt is not None
+        and receipt.status == "done"
+        and receipt.params_hash == digest({"inputs": inputs, "params": params})
+        and files_present(receipt, path.parent)
+    )
+
+
+def files_present(receipt: Receipt, folder: Path) -> bool:
+    """Return whether every file of the receipt is in `folder` with its size."""
+    return all(_size(folder / file.path) == file.bytes for file in receipt.files)
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """Return the versions of wtours and of the named packages, for a receipt."""
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {"wtours": wtours.__version__, **versions}
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return None

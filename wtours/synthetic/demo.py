@@ -1,0 +1,141 @@
+"""The rendered walks of a manifest: the videos, their truth, and labelled pictures cut from them.
+
+<root>/rendered/<video_id>.mp4
+                <video_id>.receipt.json
+                truth/<video_id>/                 see `wtours.synthetic`
+                detections/<video_id>.parquet     the truth as detections made elsewhere
+                crops/{train,val}/<label>/        objects cut out, for k-NN
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import simplejpeg
+from numpy.typing import NDArray
+
+from wtours.analyze.schema import MADE_ELSEWHERE_COLUMNS, load_summary
+from wtours.errors import UsageError
+from wtours.media.reader import open_video
+from wtours.progress import Progress, no_progress
+from wtours.storage.atomic import atomic_path, remove, sweep
+from wtours.storage.locks import lock
+from wtours.storage.receipts import Receipt, is_current, record_file, versions_of, write_receipt
+from wtours.synthetic import WalkSpec, load_truth, render_walk
+from wtours.workspace.layout import Layout
+from wtours.workspace.manifest import RenderedWalk, VideoEntry
+
+_CROPS_PER_LABEL = 40
+_MIN_CROP_PIXELS = 24
+
+Crops = dict[str, list[NDArray[np.uint8]]]
+"""Pictures (H, W, 3) uint8 RGB by label."""
+
+
+def render_walks(
+    entries: Sequence[VideoEntry], layout: Layout, *, on_progress: Progress = no_progress
+) -> list[Path]:
+    """Render the entries that say how; return the videos. What is there already is not made again.
+
+    Where there are two walks or more, objects are cut out of them: of the last for `val`, of the
+    others for `train`.
+
+    Raises:
+        UsageError: no entry says how it is rendered.
+        MissingPackageError: opencv is not installed.
+    """
+    walks = {entry.id: entry.rendered for entry in entries if entry.rendered is not None}
+    if not walks:
+        raise UsageError("no video of this manifest is a rendered walk; try --manifest demo")
+    folder = layout.rendered_dir
+    with lock(layout.lock("render"), what=f"the folder {folder}"):
+        sweep(folder)
+        missing = [id for id, walk in walks.items() if not _is_rendered(folder, id, walk)]
+        for video_id in missing:
+            _render(folder, video_id, walks[video_id], on_progress)
+        if len(walks) > 1 and (missing or not (folder / "crops").is_dir()):
+            *train, val = walks
+            _publish_crops(folder, train=train, val=[val])
+    return [folder / f"{video_id}.mp4" for video_id in walks]
+
+
+def cuts_beside_drawn(layout: Layout, video_ids: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Return (video id, drawn cuts, measured cuts) of analysed rendered walks, as text."""
+    return [
+        (
+            video_id,
+            str(len(load_truth(_truth_dir(layout.rendered_dir, video_id)).cuts)),
+            str(load_summary(layout, video_id).cuts["adaptive"]),
+        )
+        for video_id in video_ids
+    ]
+
+
+def _is_rendered(folder: Path, video_id: str, walk: RenderedWalk) -> bool:
+    params = _spec(walk).to_dict()
+    return is_current(folder / f"{video_id}.receipt.json", inputs={}, params=params)
+
+
+def _render(folder: Path, video_id: str, walk: RenderedWalk, on_progress: Progress) -> None:
+    spec, video = _spec(walk), folder / f"{video_id}.mp4"
+    truth_dir = _truth_dir(folder, video_id)
+    render_walk(spec, video, truth_path=truth_dir, on_progress=on_progress)
+    table = load_truth(truth_dir).detections.select([name for name, _ in MADE_ELSEWHERE_COLUMNS])
+    detections = folder / "detections" / f"{video_id}.parquet"
+    with atomic_path(detections) as temp:
+        pq.write_table(table.replace_schema_metadata({"detector": "rendered truth"}), temp)
+    files = [video, detections, *sorted(truth_dir.iterdir())]
+    receipt = Receipt(
+        stage="render",
+        key=video_id,
+        params=spec.to_dict(),
+        versions=versions_of("numpy"),
+        files=tuple(record_file(path, relative_to=folder) for path in files),
+    )
+    write_receipt(folder / f"{video_id}.receipt.json", receipt)
+
+
+def _publish_crops(folder: Path, *, train: Sequence[str], val: Sequence[str]) -> None:
+    splits = {"train": _cut_out(folder, train), "val": _cut_out(folder, val)}
+    labels = set(splits["train"]) & set(splits["val"])  # a label must vote and be voted on
+    remove(folder / "crops")
+    with atomic_path(folder / "crops") as temp:
+        for split, crops in splits.items():
+            for label in sorted(labels):
+                target = temp / split / label
+                target.mkdir(parents=True)
+                for number, picture in enumerate(crops[label]):
+                    jpeg = simplejpeg.encode_jpeg(picture, quality=95, colorsubsampling="444")
+                    (target / f"{number:04d}.jpg").write_bytes(jpeg)
+
+
+def _cut_out(folder: Path, video_ids: Sequence[str]) -> Crops:
+    """Return the first pictures of each label: of a track at most one a second of video."""
+    crops: Crops = defaultdict(list)
+    for video_id in video_ids:
+        boxes = defaultdict(list)
+        for row in load_truth(_truth_dir(folder, video_id)).detections.to_pylist():
+            boxes[row["pts_us"]].append(row)
+        with open_video(folder / f"{video_id}.mp4") as video:
+            for frame in video.frames():
+                if frame.pts_us % 1_000_000 == 0:
+                    _add_crops(crops, frame.to_rgb(), boxes[frame.pts_us])
+    return crops
+
+
+def _add_crops(crops: Crops, rgb: NDArray[np.uint8], boxes: Sequence[dict[str, float]]) -> None:
+    for box in boxes:
+        x0, y0, x1, y1 = (int(box[name]) for name in ("x0", "y0", "x1", "y1"))
+        of_label = crops[str(box["label"])]
+        if min(x1 - x0, y1 - y0) >= _MIN_CROP_PIXELS and len(of_label) < _CROPS_PER_LABEL:
+            of_label.append(np.ascontiguousarray(rgb[y0:y1, x0:x1]))
+
+
+def _spec(walk: RenderedWalk) -> WalkSpec:
+    return WalkSpec(**walk.model_dump())
+
+
+def _truth_dir(folder: Path, video_id: str) -> Path:
+    return folder / "truth" / video_id

@@ -1,0 +1,1 @@
+"""Painting the parts of a rendered walk: people, cars, houses, sky."""

@@ -1,0 +1,171 @@
+"""Drawing objects over the backdrop, far to near, and noting which pixel is whose."""
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wtours.synthetic.camera import Camera
+from wtours.synthetic.drawing.car import Polygon
+from wtours.synthetic.drawing.palette import Color, Picture
+from wtours.synthetic.drawing.sprites import Sprite
+from wtours.synthetic.types import Region
+
+_SHIFT = 4
+"""Polygon corners are given to 1/16 pixel, so that slow things do not jump."""
+
+
+_MIN_SHADOW = 6.0
+"""Shadows are drawn from this radius in pixels on, faintly at first."""
+
+
+class Painter:
+    """A picture in the making.
+
+    Args:
+        picture: (H, W, 3) uint8 BGR backdrop, drawn over in place.
+        camera: Where from.
+        wall_depth: (W,) metres; what lies deeper is hidden by the houses.
+        horizon_color: What distance fades to.
+
+    Attributes:
+        owner: (H, W) uint16; the number of the object seen at each pixel, 0 for none.
+    """
+
+    def __init__(
+        self,
+        picture: Picture,
+        camera: Camera,
+        wall_depth: NDArray[np.float32],
+        horizon_color: Color,
+    ) -> None:
+        self.picture, self._camera, self._wall_depth = picture, camera, wall_depth
+        self._haze = horizon_color
+        self.owner = np.zeros(picture.shape[:2], np.uint16)
+
+    def region(self, left: float, top: float, right: float, bottom: float) -> Region | None:
+        """Return the part of a rectangle inside the picture, with a pixel around it."""
+        region = Region(
+            max(0, math.floor(left) - 1),
+            max(0, math.floor(top) - 1),
+            min(self._camera.width, math.ceil(right) + 2),
+            min(self._camera.height, math.ceil(bottom) + 2),
+        )
+        return region if region.left < region.right and region.top < region.bottom else None
+
+    def hidden_columns(self, region: Region, depth: float) -> NDArray[np.bool_]:
+        """Say which columns of a region show a wall nearer than a depth."""
+        return self._wall_depth[region.left : region.right] < depth
+
+    def draw_shadow(self, right: float, depth: float, radius: float) -> None:
+        """Darken the ground in a flat ellipse under an object that stands at a place."""
+        scale = self._camera.focal / depth
+        x = self._camera.center + right * scale
+        y = self._camera.horizon + self._camera.pose.eye_height * scale
+        a, b = radius * scale, radius * scale * self._camera.pose.eye_height / depth
+        region = self.region(x - a, y - b, x + a, y + b)
+        if region is None or a < _MIN_SHADOW:
+            return
+        rows = (np.arange(region.top, region.bottom, dtype=np.float32) - y) / max(b, 0.5)
+        columns = (np.arange(region.left, region.right, dtype=np.float32) - x) / a
+        strength = 128 * min(1.0, a / _MIN_SHADOW - 1)
+        dark = (strength * np.maximum(1 - (rows**2)[:, None] - columns**2, 0)).astype(np.uint8)
+        self._darken(region, dark, depth)
+
+    def draw_sprite(
+        self, sprite: Sprite, number: int, *, depth: float, right: float, clear: float
+    ) -> Region | None:
+        """Draw an upright picture facing the camera; return where, or None if out of sight.
+
+        Args:
+            sprite: The picture and its size in metres.
+            number: Its number in `owner`.
+            depth: Metres along the view.
+            right: Metres right of the view, of the sprite's middle.
+            clear: Share of its own colour left by haze, 0 to 1.
+        """
+        scale = self._camera.focal / depth
+        left = self._camera.center + (right - sprite.width / 2) * scale
+        bottom = self._camera.horizon + self._camera.pose.eye_height * scale
+        top = bottom - sprite.height * scale
+        region = self.region(left, top, left + sprite.width * scale, bottom)
+        if region is None:
+            return None
+        hidden = self.hidden_columns(region, depth)
+        if hidden.all():
+            return None
+        picture = _fitting_level(sprite, sprite.height * scale)
+        shrink = sprite.height * scale / picture.shape[0]
+        # Pixel centres at integers on both sides.
+        matrix = np.array(
+            [
+                [shrink, 0, left - region.left + (shrink - 1) / 2],
+                [0, shrink, top - region.top + (shrink - 1) / 2],
+            ]
+        )
+        size = (region.right - region.left, region.bottom - region.top)
+        warped = np.asarray(cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_LINEAR), np.uint8)
+        warped[:, hidden] = 0
+        self._blend(region, warped, clear)
+        self.owner[region.slices][warped[..., 3] > 127] = number
+        return region
+
+    def draw_polygons(
+        self, polygons: Sequence[Polygon], number: int, *, depth: float, clear: float
+    ) -> Region | None:
+        """Draw faces in their order as one object; return where, or None if out of sight."""
+        if not polygons:
+            return None
+        corners = np.concatenate([polygon.points for polygon in polygons])
+        region = self.region(*corners.min(axis=0), *corners.max(axis=0))
+        if region is None:
+            return None
+        hidden = self.hidden_columns(region, depth)
+        if hidden.all():
+            return None
+        picture, owner = self.picture[region.slices], self.owner[region.slices]
+        picture_before, owner_before = picture.copy(), owner.copy()
+        for polygon in polygons:
+            points = np.round(polygon.points * (1 << _SHIFT)).astype(np.int32)
+            color = [
+                own * clear + haze * (1 - clear)
+                for own, haze in zip(polygon.color, self._haze, strict=True)
+            ]
+            cv2.fillConvexPoly(self.picture, points, color, cv2.LINE_AA, _SHIFT)
+            cv2.fillConvexPoly(self.owner, points, number, cv2.LINE_8, _SHIFT)
+        picture[:, hidden], owner[:, hidden] = picture_before[:, hidden], owner_before[:, hidden]
+        return region
+
+    def draw_ground_shadow(self, polygon: Polygon, depth: float) -> None:
+        """Darken a polygon of the ground."""
+        region = self.region(*polygon.points.min(axis=0), *polygon.points.max(axis=0))
+        if region is None:
+            return
+        dark = np.zeros((region.bottom - region.top, region.right - region.left), np.uint8)
+        points = (polygon.points - (region.left, region.top)) * (1 << _SHIFT)
+        cv2.fillConvexPoly(dark, np.round(points).astype(np.int32), 140, cv2.LINE_AA, _SHIFT)
+        self._darken(region, dark, depth)
+
+    def _darken(self, region: Region, dark: Picture, depth: float) -> None:
+        dark[:, self.hidden_columns(region, depth)] = 0
+        keep = cv2.merge([255 - dark] * 3)
+        part = self.picture[region.slices]
+        cv2.multiply(part, keep, part, 1 / 255)
+
+    def _blend(self, region: Region, warped: Picture, clear: float) -> None:
+        part = self.picture[region.slices]
+        alpha = warped[..., 3]
+        own = np.asarray(cv2.cvtColor(warped, cv2.COLOR_BGRA2BGR), np.uint8)
+        if clear < 0.98:
+            fog = cv2.merge([cv2.convertScaleAbs(alpha, None, c / 255) for c in self._haze])
+            own = np.asarray(cv2.addWeighted(own, clear, fog, 1 - clear, 0), np.uint8)
+        cv2.multiply(part, cv2.merge([255 - alpha] * 3), part, 1 / 255)
+        cv2.add(part, own, part)
+
+
+def _fitting_level(sprite: Sprite, pixels: float) -> Picture:
+    """Return the smallest picture that is at least as tall as asked, or the largest."""
+    fitting = [level for level in sprite.levels if level.shape[0] >= pixels]
+    return fitting[-1] if fitting else sprite.levels[0]

@@ -1,0 +1,211 @@
+"""The truth beside a rendered walk: writing it as frames are rendered, and reading it back."""
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from wtours.analyze.schema import MADE_ELSEWHERE_COLUMNS
+from wtours.errors import WtoursError
+from wtours.storage.atomic import read_json, write_json
+from wtours.synthetic.spec import WalkSpec
+from wtours.synthetic.types import RenderedFrame, SeenObject
+
+TRUTH_NAME, DETECTIONS_NAME, FRAMES_NAME = "truth.json", "detections.parquet", "frames.parquet"
+FORMAT_VERSION = 1
+MIN_VISIBLE_SHARE = 1 / 5000
+"""An object with fewer visible pixels than this share of the picture is not labelled."""
+_ROWS_PER_GROUP = 20_000
+
+DETECTIONS_SCHEMA = pa.schema(
+    [
+        ("frame_index", pa.int64()),
+        *MADE_ELSEWHERE_COLUMNS,
+        ("track_id", pa.int32()),
+        ("mask", pa.binary()),
+    ]
+)
+FRAMES_SCHEMA = pa.schema(
+    [
+        ("frame_index", pa.int64()),
+        ("pts_us", pa.int64()),
+        ("street", pa.int32()),
+        ("lightness", pa.float32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class WalkTruth:
+    """What is true of a rendered walk.
+
+    Attributes:
+        width: Pixels.
+        height: Pixels.
+        num_frames: Frames of the video.
+        frame_rate: Frames per second, "30" or "30000/1001".
+        cuts: Frame indices; each the first frame of a new street.
+        cut_pts_us: Their times in microseconds.
+        lightness: (num_frames,) float32, the lightness factor of each frame.
+        detections: One row per object and frame, columns as in `DETECTIONS_SCHEMA`.
+    """
+
+    width: int
+    height: int
+    num_frames: int
+    frame_rate: str
+    cuts: tuple[int, ...]
+    cut_pts_us: tuple[int, ...]
+    lightness: NDArray[np.float32]
+    detections: pa.Table
+
+    def mask(self, frame_index: int, track_id: int) -> NDArray[np.bool_]:
+        """Return the (height, width) mask of an object's visible pixels in a frame.
+
+        Raises:
+            KeyError: the object is not labelled in that frame.
+        """
+        rows = self.detections.filter(
+            (pc.field("frame_index") == frame_index) & (pc.field("track_id") == track_id)
+        )
+        if rows.num_rows == 0:
+            raise KeyError(f"no object {track_id} in frame {frame_index}")
+        row = rows.to_pylist()[0]
+        x0, y0, x1, y1 = (int(row[name]) for name in ("x0", "y0", "x1", "y1"))
+        full = np.zeros((self.height, self.width), np.bool_)
+        full[y0:y1, x0:x1] = decode_mask(row["mask"], width=x1 - x0, height=y1 - y0)
+        return full
+
+
+def load_truth(path: Path) -> WalkTruth:
+    """Read the truth directory that `render_walk` wrote.
+
+    Raises:
+        WtoursError: there is no truth at `path`.
+    """
+    if not (path / TRUTH_NAME).is_file():
+        raise WtoursError(f"{path} holds no {TRUTH_NAME}; give the truth_path of a rendered walk")
+    facts = read_json(path / TRUTH_NAME)
+    frames = pq.read_table(path / FRAMES_NAME)
+    return WalkTruth(
+        width=facts["spec"]["width"],
+        height=facts["spec"]["height"],
+        num_frames=facts["num_frames"],
+        frame_rate=facts["frame_rate"],
+        cuts=tuple(cut["frame_index"] for cut in facts["cuts"]),
+        cut_pts_us=tuple(cut["pts_us"] for cut in facts["cuts"]),
+        lightness=frames["lightness"].to_numpy().astype(np.float32),
+        detections=pq.read_table(path / DETECTIONS_NAME),
+    )
+
+
+class TruthWriter:
+    """Writes a truth directory frame by frame; a context manager that closes its files.
+
+    Args:
+        directory: A new directory, created here.
+        spec: The walk.
+    """
+
+    def __init__(self, directory: Path, spec: WalkSpec) -> None:
+        directory.mkdir()
+        self._directory, self._spec = directory, spec
+        self._tracks: dict[tuple[int, int], int] = {}
+        self._rows: list[dict[str, Any]] = []
+        self._detections = pq.ParquetWriter(directory / DETECTIONS_NAME, DETECTIONS_SCHEMA)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._detections.close()
+
+    def add(self, frame_index: int, frame: RenderedFrame) -> None:
+        """Note the visible objects of the next frame."""
+        street = self._spec.street_of(frame_index)
+        for seen in frame.objects:
+            mask = visible_mask(frame, seen)
+            if mask is None:
+                continue
+            (left, top), pixels = mask
+            track = self._tracks.setdefault((street, seen.key), len(self._tracks) + 1)
+            self._rows.append(
+                {
+                    "frame_index": frame_index,
+                    "pts_us": self._spec.pts_us(frame_index),
+                    "label": seen.label,
+                    "score": 1.0,
+                    "x0": left,
+                    "y0": top,
+                    "x1": left + pixels.shape[1],
+                    "y1": top + pixels.shape[0],
+                    "track_id": track,
+                    "mask": encode_mask(pixels),
+                }
+            )
+        if len(self._rows) >= _ROWS_PER_GROUP:
+            self._flush()
+
+    def finish(self) -> None:
+        """Write what is left: the last rows, the frames, and `truth.json`."""
+        self._flush()
+        spec = self._spec
+        indices = range(spec.num_frames)
+        frames = {
+            "frame_index": list(indices),
+            "pts_us": [spec.pts_us(index) for index in indices],
+            "street": [spec.street_of(index) for index in indices],
+            "lightness": [spec.lightness(index) for index in indices],
+        }
+        pq.write_table(pa.table(frames, schema=FRAMES_SCHEMA), self._directory / FRAMES_NAME)
+        facts = {
+            "format": FORMAT_VERSION,
+            "spec": spec.to_dict(),
+            "frame_rate": str(spec.frame_rate),
+            "num_frames": spec.num_frames,
+            "num_tracks": len(self._tracks),
+            "cuts": [{"frame_index": cut, "pts_us": spec.pts_us(cut)} for cut in spec.cut_frames],
+        }
+        write_json(self._directory / TRUTH_NAME, facts)
+
+    def _flush(self) -> None:
+        self._detections.write_table(pa.Table.from_pylist(self._rows, DETECTIONS_SCHEMA))
+        self._rows = []
+
+
+def visible_mask(
+    frame: RenderedFrame, seen: SeenObject
+) -> tuple[tuple[int, int], NDArray[np.bool_]] | None:
+    """Return the left, top and (h, w) mask of what is seen of an object, tightly cut.
+
+    None if that is less than `MIN_VISIBLE_SHARE` of the picture.
+    """
+    mine = frame.owner[seen.region.slices] == seen.number
+    if np.count_nonzero(mine) < MIN_VISIBLE_SHARE * frame.owner.size:
+        return None
+    rows, columns = np.flatnonzero(mine.any(axis=1)), np.flatnonzero(mine.any(axis=0))
+    tight = mine[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return (seen.region.left + int(columns[0]), seen.region.top + int(rows[0])), tight
+
+
+def encode_mask(mask: NDArray[np.bool_]) -> bytes:
+    """Return a (h, w) mask as zlib-compressed bits, row by row, the first pixel the highest bit."""
+    return zlib.compress(np.packbits(mask).tobytes(), 1)
+
+
+def decode_mask(data: bytes, *, width: int, height: int) -> NDArray[np.bool_]:
+    """Return the (height, width) mask that `encode_mask` took."""
+    bits = np.frombuffer(zlib.decompress(data), np.uint8)
+    return np.unpackbits(bits, count=width * height).astype(np.bool_).reshape(height, width)

@@ -1,0 +1,1 @@
+"""The workspace on disk: its paths, the manifest, the videos in it."""

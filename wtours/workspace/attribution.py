@@ -1,0 +1,83 @@
+"""ATTRIBUTION.md: who made the works, where they are, under which licence, and what was changed."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from wtours.storage.atomic import write_bytes
+from wtours.text import plain_markdown
+from wtours.workspace.layout import Layout
+from wtours.workspace.videos import download_receipt, video_file
+
+ATTRIBUTION_FILE = "ATTRIBUTION.md"
+LICENCES_NOTE = (
+    "The licence claimed is the one the list of videos states; the licence observed is what "
+    "the source itself said when the video was downloaded. Not observed means not known."
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """One video that others made; None is "not known"."""
+
+    video_id: str
+    title: str | None
+    channel: str | None
+    source: str | None
+    license_claimed: str | None
+    license_observed: str | None
+    license_observed_at: str | None = None
+    sha256: str
+
+
+def attribution(heading: str, changes: str, works: Iterable[Work]) -> str:
+    """Return the whole text; what comes from outside is shown as it is, not as Markdown."""
+    lines = [f"# {heading}", "", changes, "", LICENCES_NOTE]
+    for work in works:
+        lines += ["", *_lines(work)]
+    return "\n".join(lines) + "\n"
+
+
+def write_attribution(layout: Layout) -> None:
+    """Write ATTRIBUTION.md of all downloaded videos, from their receipts."""
+    works = []
+    for path in sorted(layout.videos_dir.glob("*/receipt.json")):
+        receipt = download_receipt(layout, path.parent.name)
+        if receipt is not None:
+            facts = receipt.facts
+            works.append(
+                Work(
+                    video_id=receipt.key,
+                    title=facts["title"],
+                    channel=facts["channel"],
+                    source=facts["source"],
+                    license_claimed=facts["license_claimed"],
+                    license_observed=facts["license_observed"],
+                    license_observed_at=facts["license_observed_at"],
+                    sha256=video_file(receipt).sha256,
+                )
+            )
+    text = attribution(
+        "Attribution of the videos in this folder",
+        "Changes made to each: none; its pictures as the source serves them.",
+        works,
+    )
+    write_bytes(layout.videos_dir / ATTRIBUTION_FILE, text.encode())
+
+
+def _lines(work: Work) -> list[str]:
+    observed = work.license_observed or "not observed"
+    if work.license_observed and work.license_observed_at:
+        observed += f" (on {work.license_observed_at})"
+    rows = {
+        "Title": work.title,
+        "Channel": work.channel,
+        "Source": work.source,
+        "Licence claimed": work.license_claimed,
+        "Licence observed": observed,
+        "sha256 of the file": work.sha256,
+    }
+    return [
+        f"## {plain_markdown(work.video_id)}",
+        "",
+        *(f"- {label}: {plain_markdown(value or 'not known')}" for label, value in rows.items()),
+    ]

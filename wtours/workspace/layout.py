@@ -1,0 +1,85 @@
+"""Every path under the root is computed here, nowhere else.
+
+<root>/videos/<video_id>/<video_id>.<ext>   receipt.json  info.json
+<root>/videos/ATTRIBUTION.md
+<root>/analysis/<video_id>/                 frames.parquet  shots.parquet  detections.parquet
+                                            summary.json  receipt.json  segments/
+<root>/shards/<name>/                       <video_id>-00000.tar …  index.parquet  dataset.json
+                                            ATTRIBUTION.md  receipts/
+<root>/runs/<name>/                         config.yaml  metrics.jsonl  checkpoints/  figures/
+                                            eval/  tensorboard/
+<root>/rendered/                            walks that we drew (`wtours.synthetic.demo`)
+<root>/reports/                             table6.md|csv|json  figure2.png|svg|pdf  report.html
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from wtours.errors import UsageError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The workspace on disk: `Layout(root).video_dir("venice")`."""
+
+    root: Path
+
+    @property
+    def videos_dir(self) -> Path:
+        """Return the folder of all downloaded videos."""
+        return self.root / "videos"
+
+    def video_dir(self, video_id: str) -> Path:
+        """Return the folder of one downloaded video."""
+        return self.videos_dir / video_id
+
+    def video_receipt(self, video_id: str) -> Path:
+        """Return the receipt that makes a video exist."""
+        return self.video_dir(video_id) / "receipt.json"
+
+    def analysis_dir(self, video_id: str) -> Path:
+        """Return the folder of one video's analysis tables."""
+        return self.root / "analysis" / video_id
+
+    def analysis_receipt(self, video_id: str) -> Path:
+        """Return the receipt that makes an analysis exist."""
+        return self.analysis_dir(video_id) / "receipt.json"
+
+    def shards_dir(self, name: str) -> Path:
+        """Return the folder of the shard set `name`."""
+        return self.root / "shards" / checked_name(name, "shard set")
+
+    def run_dir(self, name: str) -> Path:
+        """Return the folder of the training run `name`."""
+        return self.root / "runs" / checked_name(name, "run")
+
+    @property
+    def reports_dir(self) -> Path:
+        """Return the folder of Table 6, Figure 2 and the page."""
+        return self.root / "reports"
+
+    @property
+    def rendered_dir(self) -> Path:
+        """Return the folder of rendered walks and their truth (used by `wtours demo`)."""
+        return self.root / "rendered"
+
+    def lock(self, stage: str) -> Path:
+        """Return the lock file of a stage, for example "download"."""
+        return self.root / "locks" / f"{stage}.lock"
+
+
+def checked_name(name: str, what: str) -> str:
+    """Return `name` if it is safe as a folder name.
+
+    Raises:
+        UsageError: it has characters other than letters, digits, `_` and `-`.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{what} name {name!r}: use 1 to 64 letters, digits, '_' or '-', "
+            f"starting with a letter or digit"
+        )
+    return name
