@@ -35,7 +35,7 @@ def detector_processes() -> list[int]:
     found = []
     for task in Path("/proc/self/task").iterdir():
         for pid in (task / "children").read_text().split():
-            if b"detector_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b"detectors.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 found.append(int(pid))
     return found
 
