@@ -6,7 +6,7 @@
     ├── VideoError              one video cannot be read; the others go on
     ├── DownloadError           one video cannot be fetched; the others go on
     │   └── PermanentDownloadError   ... and asking again will not help
-    ├── AnalysisError           one video cannot be analysed; the others go on
+    ├── AnalysisError           one video cannot be analyzed; the others go on
     ├── ShardError              a shard or an index that is missing, damaged or not ours
     ├── ImageDataError          images to evaluate on: missing, unreadable or laid out otherwise
     ├── CheckpointError         a run or a checkpoint that is missing, damaged or not ours
@@ -48,7 +48,7 @@ class PermanentDownloadError(DownloadError):
 
 
 class AnalysisError(WtoursError):
-    """One video cannot be analysed."""
+    """One video cannot be analyzed."""
 
 
 class ShardError(WtoursError):

@@ -1,4 +1,4 @@
-"""Text that comes from outside, made safe to show: titles, labels, licences, URLs."""
+"""Text that comes from outside, made safe to show: titles, labels, licenses, URLs."""
 
 import re
 

@@ -74,7 +74,7 @@ def prepare(folder: Path) -> BenchData:
     segmentation = folder / "segmentation"
     if not segmentation.is_dir():
         with atomic_path(segmentation) as temp:
-            _write_camvid(temp, _labelled_drives() if real else _labelled_walks(videos))
+            _write_camvid(temp, _labeled_drives() if real else _labeled_walks(videos))
     cifar = REAL_DATA / _CIFAR
     return BenchData(
         what="CamVid's drives" if real else "rendered walks",
@@ -129,7 +129,7 @@ def _shards(names: list[str], videos: Path, root: Path) -> Path:
     return shards
 
 
-def _labelled_drives() -> Iterator[tuple[str, str, NDArray[np.uint8], NDArray[np.uint8]]]:
+def _labeled_drives() -> Iterator[tuple[str, str, NDArray[np.uint8], NDArray[np.uint8]]]:
     """Yield (split, name, frame, labels): the labels of a video are numbered by its frames."""
     with tarfile.open(REAL_DATA / _LABELS) as tar:
         index = tar.extractfile("index.csv")
@@ -146,7 +146,7 @@ def _labelled_drives() -> Iterator[tuple[str, str, NDArray[np.uint8], NDArray[np
                     yield split, f"{drive}_{number:05d}", frame, labels
 
 
-def _labelled_walks(
+def _labeled_walks(
     videos: Path,
 ) -> Iterator[tuple[str, str, NDArray[np.uint8], NDArray[np.uint8]]]:
     for name, split in _WALKS.items():

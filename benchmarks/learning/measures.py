@@ -18,7 +18,7 @@ from PIL import Image
 from benchmarks.learning.data import BenchData, frames_of, prepare
 from training.config.train import TrainConfig
 from training.data.image_decoding import crop_center, resize_for
-from training.data.normalization import normalised
+from training.data.normalization import normalized
 from training.evaluation.dense.segmentation import evaluate_segmentation
 from training.evaluation.knn import evaluate_knn
 from training.methods.dora import method_settings
@@ -97,7 +97,7 @@ def measure_masks(
             )
             for number in numbers
         ]
-        inputs = normalised(torch.from_numpy(np.stack(crops)), backbone.normalisation)
+        inputs = normalized(torch.from_numpy(np.stack(crops)), backbone.normalization)
         maps = attend(backbone.network, inputs, heads, settings).refined
         instances = [instance_map(truth, number, pixels) for number in numbers]
         fits += best_fits(_enlarged(maps, backbone.patch_pixels, pixels), np.stack(instances))

@@ -84,7 +84,7 @@ def write_figure(
         learned = [row["teacher_mean_entropy"] - row["loss_local"] for row in rows]
         smooth = np.convolve(learned, np.ones(20) / 20, mode="valid")
         right.plot(np.arange(len(smooth)) + 20, smooth, label=f"{name.upper()}, seed 0")
-    right.axhline(0, color="grey", linewidth=0.8)
+    right.axhline(0, color="gray", linewidth=0.8)
     right.set_xlabel("step of 4 clips (mean of 20 steps)")
     right.set_ylabel("mean entropy - local loss, nats")
     right.legend()

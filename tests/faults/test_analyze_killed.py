@@ -81,7 +81,7 @@ def test_killed_between_segments_and_run_again_gives_the_same_bytes(
     for finished in (2, 5):  # killed twice
         process = start(tmp_path / "run.py", layout.root, jobs, detector)
         kill_when(process, lambda n=finished: len(list(segments.glob("0*/receipt.json"))) >= n)
-        with pytest.raises(AnalysisError, match="not analysed"):
+        with pytest.raises(AnalysisError, match="not analyzed"):
             load_summary(layout, "walk")
     assert start(tmp_path / "run.py", layout.root, jobs, detector).wait() == 0
     assert published_bytes(layout, "walk") == undisturbed
@@ -99,7 +99,7 @@ def test_killed_while_the_tables_are_published_gives_the_same_bytes(
     process = start(tmp_path / "die.py", layout.root, 1, detector, before=die)
     assert process.wait() == -signal.SIGKILL
     assert (layout.analysis_dir("walk") / "frames.parquet").exists()
-    with pytest.raises(AnalysisError, match="not analysed"):
+    with pytest.raises(AnalysisError, match="not analyzed"):
         load_summary(layout, "walk")
     assert start(tmp_path / "run.py", layout.root, 1, detector).wait() == 0
     assert published_bytes(layout, "walk") == undisturbed

@@ -91,7 +91,7 @@ def step(student: Network, teacher: Network, views: Views, center: Tensor, heads
 def stepped(
     weights: dict[str, dict[str, Tensor]], views: Views, recorded: dict[str, Any]
 ) -> tuple[Network, Network, LossParts]:
-    """Student and teacher after the backward pass, before the optimiser."""
+    """Student and teacher after the backward pass, before the optimizer."""
     student, teacher = build_pair(weights)
     parts = step(student, teacher, views, recorded["center_before"][0], recorded["heads"])
     parts.total.backward()
@@ -219,7 +219,7 @@ def recorded_optimizer(student: Network, cfg: dict[str, Any]) -> torch.optim.Opt
 
 
 @pytest.mark.medium
-def test_four_steps_follow_the_recorded_losses_centres_and_teacher(weights, views, recorded):
+def test_four_steps_follow_the_recorded_losses_centers_and_teacher(weights, views, recorded):
     cfg = recorded["cfg"]
     student, teacher = build_pair(weights)
     optimizer = recorded_optimizer(student, cfg)

@@ -9,7 +9,7 @@ from PIL import Image
 from training.evaluation.datasets.segmentation import LAYOUTS
 
 CAMVID, ADE20K = LAYOUTS
-COLOURS = np.array([(220, 40, 40), (40, 200, 60), (50, 70, 230)], np.uint8)
+COLORS = np.array([(220, 40, 40), (40, 200, 60), (50, 70, 230)], np.uint8)
 
 
 def png(pixels):
@@ -25,9 +25,9 @@ def stripes(classes, size=(32, 48)):
 
 
 def picture(labels, seed=0):
-    """Return the picture of labels 0 to 2: a colour for each, with noise."""
+    """Return the picture of labels 0 to 2: a color for each, with noise."""
     noise = np.random.default_rng(seed).normal(0, 12, (*labels.shape, 3))
-    return (COLOURS[labels] + noise).clip(0, 255).astype(np.uint8)
+    return (COLORS[labels] + noise).clip(0, 255).astype(np.uint8)
 
 
 def write_data(root, layout, splits):

@@ -18,7 +18,7 @@ EPSILON, ITERATIONS = 0.05, 30
 
 @dataclass(frozen=True)
 class PlainStep:
-    """What a step computes before the optimiser moves."""
+    """What a step computes before the optimizer moves."""
 
     loss: Tensor
     center: Tensor  # (1, K) of the next step
@@ -99,7 +99,7 @@ def positions(backbone: Any, images: Tensor) -> Tensor:
 
 
 def head(head: Any, tokens: Tensor) -> Tensor:
-    """Return the logits (B, K); the last layer's weight is normalised at each call."""
+    """Return the logits (B, K); the last layer's weight is normalized at each call."""
     features = F.normalize(head.mlp(tokens), dim=-1)
     weight: Tensor = torch._weight_norm(head.last_layer.weight_v, head.last_layer.weight_g, 0)
     return F.linear(features, weight)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from training.data.normalization import Normalisation
+from training.data.normalization import Normalization
 from training.models.vit import create_vit
 from training.weights.backbones import Backbone
 
@@ -30,5 +30,5 @@ def red_seer(folder: Path) -> Backbone:
     weights["blocks.0.attn.qkv.weight"][4:8] = 3 * torch.eye(4)  # keys
     network.load_state_dict(weights)
     return Backbone(
-        network.requires_grad_(False).eval(), 48, Normalisation(), folder, {"name": "red-seer"}
+        network.requires_grad_(False).eval(), 48, Normalization(), folder, {"name": "red-seer"}
     )

@@ -1,7 +1,7 @@
 """A small workspace for the report's tests, its tables written by hand.
 
 `alpha` has a clip of 4 s at 10 frames a second, a cut at 2 s, and a detector that looked at frames
-0, 10, 20 and 30; `beta` was analysed without a detector; `gamma` is not downloaded.
+0, 10, 20 and 30; `beta` was analyzed without a detector; `gamma` is not downloaded.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A small shard set with moving, coloured patterns, written by the real writer."""
+"""A small shard set with moving, colored patterns, written by the real writer."""
 
 import numpy as np
 import pyarrow as pa
@@ -78,7 +78,7 @@ def write_shard_set(directory, *, num_frames=24, size=(48, 64), videos=("street"
 
 
 def moving_pattern(num_frames, size, *, seed):
-    """Return (N, H, W, 3) uint8: a coloured texture that moves, and a disc that moves faster."""
+    """Return (N, H, W, 3) uint8: a colored texture that moves, and a disc that moves faster."""
     height, width = size
     rng = np.random.default_rng(seed)
     texture = rng.integers(0, 256, (height // 8, width // 8 + num_frames, 3))

@@ -69,7 +69,7 @@ DINO: dict[str, Any] = {
     "loss.object_weights": "mean",
     "loss.reduction": "pairs",
 }
-"""DINO on the same clips, crops and optimiser as `official`."""
+"""DINO on the same clips, crops and optimizer as `official`."""
 
 IMAGES: dict[str, Any] = {
     "method": "dora_images",

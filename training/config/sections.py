@@ -71,7 +71,7 @@ class TrackingConfig(Section):
     """Subtract the frame's mean patch token from Z before equations 4 and 5 (neither in the paper
     nor in the released code): the masks of the objects then lie apart."""
     patch_norm: bool = True
-    """L2-normalise the patch tokens Z before equations 4 and 5."""
+    """L2-normalize the patch tokens Z before equations 4 and 5."""
     marginals: Literal["patch", "paper"] = "patch"
     """Assignment rows sum to 1 for each patch (released code) or to 1/n (paper)."""
     mask: Literal["binary", "soft", "literal", "random_blocks"] = "binary"
@@ -93,7 +93,7 @@ class LossConfig(Section):
     """Half the mean over objects and half that over crops (released code), the paper's sums, or the
     mean over all pairs of a teacher's and a student's view (DINO)."""
     teacher_centering: Literal["mean", "sinkhorn"] = "mean"
-    """Teacher outputs centred by a moving mean, or by Sinkhorn-Knopp over the global batch."""
+    """Teacher outputs centerd by a moving mean, or by Sinkhorn-Knopp over the global batch."""
     sinkhorn_iterations: Count = 3
     """Iterations of the teacher's Sinkhorn-Knopp, where it is used."""
     student_temp: Positive = 0.1
@@ -105,7 +105,7 @@ class LossConfig(Section):
     warmup_teacher_temp_epochs: NonNegative = 30
     """Epochs over which the teacher temperature goes linearly from the one to the other."""
     center_momentum: Share = 0.9
-    """Momentum of the moving mean that centres the teacher."""
+    """Momentum of the moving mean that centers the teacher."""
 
 
 class DataConfig(Section):
@@ -153,7 +153,7 @@ class AugmentConfig(Section):
     flip_probability: Share = 0.5
     """Horizontal flip of a global crop: one draw per clip."""
     jitter_probability: Share = 0.8
-    """Colour jitter at all."""
+    """Color jitter at all."""
     brightness: NonNegative = 0.4
     """Factor from 1 - this to 1 + this."""
     contrast: NonNegative = 0.4
@@ -161,9 +161,9 @@ class AugmentConfig(Section):
     saturation: NonNegative = 0.2
     """Factor from 1 - this to 1 + this."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    """Shift from -this to this, in turns of the colour circle."""
+    """Shift from -this to this, in turns of the color circle."""
     grey_probability: Share = 0.2
-    """Grey instead of colour."""
+    """Gray instead of color."""
     global_blur_probability: Share = 0.1
     """Gaussian blur of a global crop's frame, sigma 0.1 to 2 pixels."""
     local_blur_probability: Share = 0.5
@@ -171,10 +171,10 @@ class AugmentConfig(Section):
 
 
 class OptimConfig(Section):
-    """Length of the run, optimiser and schedules."""
+    """Length of the run, optimizer and schedules."""
 
     name: Literal["adamw", "lars"] = "adamw"
-    """The optimiser: AdamW (released code), or LARS (paper) with momentum .9 and trust .001."""
+    """The optimizer: AdamW (released code), or LARS (paper) with momentum .9 and trust .001."""
     global_batch_size: Count = 128
     """Clips in a step on all ranks together; a multiple of the number of ranks."""
     accumulation_steps: Count = 1
@@ -207,7 +207,7 @@ class OptimConfig(Section):
     freeze_last_layer_epochs: NonNegative = 1
     """Epochs during which the head's last layer is not trained."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Autocast of both networks; weights, loss and optimiser stay float32. With float16 the loss is
+    """Autocast of both networks; weights, loss and optimizer stay float32. With float16 the loss is
     scaled, and a step whose gradients overflow is left out."""
     deterministic: bool = False
     """Take the operators that give the same bits each time; slower on a GPU."""
@@ -246,13 +246,13 @@ class WatchConfig(Section):
     overlay_clips: Count = 2
     """Clips drawn, spread over the shard set."""
     knn_train: str | None = None
-    """Labelled images that vote, as `wtours eval knn --train` takes them; None: no k-NN."""
+    """Labeled images that vote, as `wtours eval knn --train` takes them; None: no k-NN."""
     knn_val: str | None = None
-    """Labelled images that are classified."""
+    """Labeled images that are classified."""
     knn_every_steps: Count = 1000
     """Steps between two k-NN evaluations of the teacher; all ranks wait for them."""
     knn_k: Count = 20
-    """Neighbours."""
+    """Neighbors."""
 
     @model_validator(mode="after")
     def _check_both(self) -> Self:

@@ -45,7 +45,7 @@ class TrainConfig(Section):
     augment: AugmentConfig = AugmentConfig()
     """Photometric changes."""
     optim: OptimConfig = OptimConfig()
-    """Length, optimiser and schedules."""
+    """Length, optimizer and schedules."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """Checkpoints."""
     faults: FaultsConfig = FaultsConfig()

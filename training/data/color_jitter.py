@@ -1,4 +1,4 @@
-"""Colour jitter, grey and blur with their own parameters for every image of a batch.
+"""Color jitter, gray and blur with their own parameters for every image of a batch.
 
 The operations are torchvision's functional ones on float images in [0, 1], batched over parameters.
 """
@@ -15,11 +15,11 @@ from training.config.sections import AugmentConfig
 
 _BLUR_SIGMA = (0.1, 2.0)
 _BLUR_RADIUS = math.ceil(3 * _BLUR_SIGMA[1])
-_GREY_WEIGHTS = (0.2989, 0.587, 0.114)
+_GRAY_WEIGHTS = (0.2989, 0.587, 0.114)
 
 
-class ColourDraws(NamedTuple):
-    """What happens to each image's colours; every tensor has the same leading shape."""
+class ColorDraws(NamedTuple):
+    """What happens to each image's colors; every tensor has the same leading shape."""
 
     jitter: Tensor  # (...) bool, whether the next five apply
     brightness: Tensor  # (...) float32 factor
@@ -27,16 +27,16 @@ class ColourDraws(NamedTuple):
     saturation: Tensor  # (...) float32 factor
     hue: Tensor  # (...) float32 shift in turns
     order: Tensor  # (..., 4) int64, a permutation of 0 brightness, 1 contrast, 2 saturation, 3 hue
-    grey: Tensor  # (...) bool
+    gray: Tensor  # (...) bool
     blur_sigma: Tensor  # (...) float32 in pixels; 0: no blur
 
 
-def draw_colour(
+def draw_color(
     generator: np.random.Generator,
     shape: tuple[int, ...],
     augment: AugmentConfig,
     blur_probability: float,
-) -> ColourDraws:
+) -> ColorDraws:
     """Draw for `shape` images, each on its own."""
 
     def chance(probability: float) -> Tensor:
@@ -48,20 +48,20 @@ def draw_colour(
     def factor(strength: float) -> Tensor:
         return uniform(max(0.0, 1 - strength), 1 + strength)
 
-    return ColourDraws(
+    return ColorDraws(
         jitter=chance(augment.jitter_probability),
         brightness=factor(augment.brightness),
         contrast=factor(augment.contrast),
         saturation=factor(augment.saturation),
         hue=uniform(-augment.hue, augment.hue),
         order=torch.from_numpy(generator.random((*shape, 4)).argsort(axis=-1)),
-        grey=chance(augment.grey_probability),
+        gray=chance(augment.grey_probability),
         blur_sigma=chance(blur_probability) * uniform(*_BLUR_SIGMA),
     )
 
 
-def apply_colour(images: Tensor, draws: ColourDraws) -> Tensor:
-    """Return the images jittered, greyed and blurred.
+def apply_color(images: Tensor, draws: ColorDraws) -> Tensor:
+    """Return the images jittered, grayed and blurred.
 
     Args:
         images: (n, 3, H, W) float32 in [0, 1]; H and W at least 7.
@@ -81,8 +81,8 @@ def apply_colour(images: Tensor, draws: ColourDraws) -> Tensor:
             if len(chosen):
                 index, amount = chosen.to(images.device), amounts[chosen].to(images.device)
                 images[index] = adjust(images[index], amount)
-    grey = draws.grey.nonzero()[:, 0].to(images.device)
-    images[grey] = _to_grey(images[grey]).expand(-1, 3, -1, -1)
+    gray = draws.gray.nonzero()[:, 0].to(images.device)
+    images[gray] = _to_gray(images[gray]).expand(-1, 3, -1, -1)
     blurred = draws.blur_sigma.nonzero()[:, 0]
     if len(blurred):
         index = blurred.to(images.device)
@@ -96,13 +96,13 @@ def adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:
 
 
 def adjust_contrast(images: Tensor, factors: Tensor) -> Tensor:
-    """Return the images blended with their mean grey: 0 is that grey, 1 the image."""
-    return _blend(images, _to_grey(images).mean(dim=(2, 3), keepdim=True), factors)
+    """Return the images blended with their mean gray: 0 is that gray, 1 the image."""
+    return _blend(images, _to_gray(images).mean(dim=(2, 3), keepdim=True), factors)
 
 
 def adjust_saturation(images: Tensor, factors: Tensor) -> Tensor:
-    """Return the images blended with their grey version: 0 is grey, 1 the image."""
-    return _blend(images, _to_grey(images), factors)
+    """Return the images blended with their gray version: 0 is gray, 1 the image."""
+    return _blend(images, _to_gray(images), factors)
 
 
 def adjust_hue(images: Tensor, turns: Tensor) -> Tensor:
@@ -139,8 +139,8 @@ def _blend(images: Tensor, other: Tensor, factors: Tensor) -> Tensor:
     return (factor * images + (1 - factor) * other).clamp(0, 1)
 
 
-def _to_grey(images: Tensor) -> Tensor:
-    weights = images.new_tensor(_GREY_WEIGHTS)[:, None, None]
+def _to_gray(images: Tensor) -> Tensor:
+    weights = images.new_tensor(_GRAY_WEIGHTS)[:, None, None]
     return (images * weights).sum(dim=1, keepdim=True)
 
 

@@ -27,13 +27,13 @@ def resample_weights(
     first, extent = start[..., None, None].float(), length[..., None, None].float()
     scale = extent / pixels
     output = torch.arange(pixels, device=start.device)[:, None]
-    centre = (output + 0.5) * scale - 0.5  # in pixels of the box, its first pixel at 0
+    center = (output + 0.5) * scale - 0.5  # in pixels of the box, its first pixel at 0
     position = torch.arange(source, device=start.device) - first
     if kernel == "bilinear":
-        inside_centre = torch.minimum(centre.clamp(min=0), extent - 1)
-        return (1 - (position - inside_centre).abs()).clamp(min=0)
+        inside_center = torch.minimum(center.clamp(min=0), extent - 1)
+        return (1 - (position - inside_center).abs()).clamp(min=0)
     inside = (position >= 0) & (position < extent)
-    weights = _keys_cubic((position - centre) / scale.clamp(min=1)) * inside
+    weights = _keys_cubic((position - center) / scale.clamp(min=1)) * inside
     return weights / weights.sum(dim=-1, keepdim=True)
 
 

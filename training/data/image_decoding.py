@@ -68,16 +68,16 @@ def decode_image(
 
 
 def decode_indices(data: bytes, *, what: str) -> NDArray[np.uint8]:
-    """Return the numbers of an encoded mask, a PNG with a palette or a grey one, (H, W).
+    """Return the numbers of an encoded mask, a PNG with a palette or a gray one, (H, W).
 
     Raises:
-        ImageDataError: it does not decode, or is a picture in colours.
+        ImageDataError: it does not decode, or is a picture in colors.
     """
     picture = decode_image(data, what=f"mask {what}")
     if picture.mode not in ("P", "L", "1"):
         raise ImageDataError(
             f"mask {what} is a picture of mode {picture.mode}; masks are indices, with a palette "
-            f"or grey"
+            f"or gray"
         )
     return np.asarray(picture, dtype=np.uint8)
 
@@ -86,7 +86,7 @@ def crop_center(image: Image.Image, *, resize_pixels: int, crop_pixels: int) -> 
     """Return the central square of a picture, (crop_pixels, crop_pixels, 3) uint8 RGB.
 
     The short side is resized to `resize_pixels`, up or down, bicubic with antialias, and the
-    centre is cut out: torchvision's Resize(resize_pixels, BICUBIC) and CenterCrop(crop_pixels),
+    center is cut out: torchvision's Resize(resize_pixels, BICUBIC) and CenterCrop(crop_pixels),
     pixel by pixel.
 
     Args:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.config.sections import AugmentConfig, DataConfig
-from training.data.color_jitter import ColourDraws, apply_colour, draw_colour
+from training.data.color_jitter import ColorDraws, apply_color, draw_color
 from training.data.crop_resize import Kernel, resample_weights
 from training.data.normalization import MEAN, STD
 
@@ -30,9 +30,9 @@ class ViewDraws(NamedTuple):
 
     global_boxes: Tensor  # (G, 4) int64
     flips: Tensor  # (G,) bool
-    global_colour: ColourDraws  # (G, T)
+    global_color: ColorDraws  # (G, T)
     local_boxes: Tensor  # (L, T, 4) int64
-    local_colour: ColourDraws  # (L, T)
+    local_color: ColorDraws  # (L, T)
 
 
 def draw_views(
@@ -43,28 +43,28 @@ def draw_views(
     crops = (data.local_crops, data.clip_length)
     global_draws = [_draw_global(generator, data, augment)]
     local_boxes = draw_boxes(generator, crops, height=side, width=side, scale=data.local_crop_scale)
-    local_colour = draw_colour(generator, crops, augment, augment.local_blur_probability)
+    local_color = draw_color(generator, crops, augment, augment.local_blur_probability)
     # Last, so that a second view leaves the first one and the local crops as they are without it.
     while len(global_draws) < data.global_crops:
         global_draws.append(_draw_global(generator, data, augment))
-    boxes, flips, colours = zip(*global_draws, strict=True)
+    boxes, flips, colors = zip(*global_draws, strict=True)
     return ViewDraws(
         global_boxes=torch.stack(boxes),
         flips=torch.stack(flips),
-        global_colour=ColourDraws(*map(torch.stack, zip(*colours, strict=True))),
+        global_color=ColorDraws(*map(torch.stack, zip(*colors, strict=True))),
         local_boxes=torch.from_numpy(local_boxes),
-        local_colour=local_colour,
+        local_color=local_color,
     )
 
 
 def _draw_global(
     generator: np.random.Generator, data: DataConfig, augment: AugmentConfig
-) -> tuple[Tensor, Tensor, ColourDraws]:
+) -> tuple[Tensor, Tensor, ColorDraws]:
     side, frames = data.frame_crop_pixels, (data.clip_length,)
     box = draw_boxes(generator, (), height=side, width=side, scale=data.global_crop_scale)
     flip = bool(generator.random() < augment.flip_probability)
-    colour = draw_colour(generator, frames, augment, augment.global_blur_probability)
-    return torch.from_numpy(box), torch.tensor(flip), colour
+    color = draw_color(generator, frames, augment, augment.global_blur_probability)
+    return torch.from_numpy(box), torch.tensor(flip), color
 
 
 def draw_boxes(
@@ -96,7 +96,7 @@ def draw_boxes(
 
 
 def make_global(frames: Tensor, draws: ViewDraws, *, pixels: int) -> Tensor:
-    """Return the global crops, (G, B, T, 3, pixels, pixels) float32, normalised.
+    """Return the global crops, (G, B, T, 3, pixels, pixels) float32, normalized.
 
     Args:
         frames: (B, T, 3, S, S) uint8, on any device.
@@ -109,11 +109,11 @@ def make_global(frames: Tensor, draws: ViewDraws, *, pixels: int) -> Tensor:
         rows, columns = _box_weights(boxes, frames, pixels, kernel="bilinear")
         columns = torch.where(flips.to(frames.device)[:, None, None], columns.flip(1), columns)
         crops.append(rows[:, None, None] @ images @ columns[:, None, None].transpose(-2, -1))
-    return _finish(torch.stack(crops), _views_first(draws.global_colour))
+    return _finish(torch.stack(crops), _views_first(draws.global_color))
 
 
 def make_local(frames: Tensor, draws: ViewDraws, *, pixels: int) -> Tensor:
-    """Return the local crops, (L, B, T, 3, pixels, pixels) float32, normalised.
+    """Return the local crops, (L, B, T, 3, pixels, pixels) float32, normalized.
 
     Args:
         frames: (B, T, 3, S, S) uint8, on any device.
@@ -127,11 +127,11 @@ def make_local(frames: Tensor, draws: ViewDraws, *, pixels: int) -> Tensor:
         crops.append(
             (rows[:, :, None] @ images @ columns[:, :, None].transpose(-2, -1)).clamp(0, 1)
         )
-    return _finish(torch.stack(crops), _views_first(draws.local_colour))
+    return _finish(torch.stack(crops), _views_first(draws.local_color))
 
 
-def _views_first(colour: ColourDraws) -> ColourDraws:
-    return ColourDraws(*(part.transpose(0, 1) for part in colour))
+def _views_first(color: ColorDraws) -> ColorDraws:
+    return ColorDraws(*(part.transpose(0, 1) for part in color))
 
 
 def _box_weights(
@@ -145,10 +145,10 @@ def _box_weights(
     )
 
 
-def _finish(crops: Tensor, colour: ColourDraws) -> Tensor:
+def _finish(crops: Tensor, color: ColorDraws) -> Tensor:
     shape = crops.shape
-    flat = ColourDraws(*(part.flatten(0, len(shape) - 4) for part in colour))
-    images = apply_colour(crops.flatten(0, -4), flat)
+    flat = ColorDraws(*(part.flatten(0, len(shape) - 4) for part in color))
+    images = apply_color(crops.flatten(0, -4), flat)
     mean, std = (images.new_tensor(values)[:, None, None] for values in (MEAN, STD))
     return ((images - mean) / std).view(shape)
 

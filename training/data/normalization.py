@@ -7,16 +7,16 @@ from torch import Tensor
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as every ViT of timm
 
 
-class Normalisation(NamedTuple):
+class Normalization(NamedTuple):
     """What is taken from pixels between 0 and 1, and what they are then divided by (RGB)."""
 
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
 
 
-def normalised(images: Tensor, normalisation: Normalisation | None = None) -> Tensor:
+def normalized(images: Tensor, normalization: Normalization | None = None) -> Tensor:
     """Return uint8 RGB (B, H, W, 3) as the networks take it, (B, 3, H, W) float32."""
-    constants = normalisation or Normalisation()
+    constants = normalization or Normalization()
     pixels = images.permute(0, 3, 1, 2).float() / 255
     mean, std = (pixels.new_tensor(values)[:, None, None] for values in constants)
     return (pixels - mean) / std

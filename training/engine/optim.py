@@ -1,4 +1,4 @@
-"""The optimiser: parameter groups, gradient clipping, the last layer's freeze."""
+"""The optimizer: parameter groups, gradient clipping, the last layer's freeze."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -13,7 +13,7 @@ LARS_MOMENTUM = 0.9
 
 
 def build_optimizer(model: nn.Module, name: Literal["adamw", "lars"]) -> torch.optim.Optimizer:
-    """Return an optimiser over the trainable parameters in two groups, see `parameter_groups`.
+    """Return an optimizer over the trainable parameters in two groups, see `parameter_groups`.
 
     LARS (You et al. 2017) is SGD with momentum whose step is, for each parameter that has weight
     decay, in proportion to the parameter's norm; the others take SGD's step. The learning rate and
@@ -78,7 +78,7 @@ def clip_gradients(
 
 
 def drop_last_layer_gradients(model: nn.Module) -> None:
-    """Drop the gradients of the head's last layer, so that the optimiser leaves it as it is."""
+    """Drop the gradients of the head's last layer, so that the optimizer leaves it as it is."""
     for name, parameter in model.named_parameters():
         if LAST_LAYER in name:
             parameter.grad = None

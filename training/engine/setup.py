@@ -1,4 +1,4 @@
-"""From a config to what a run is made of: clips, schedules, networks, optimiser."""
+"""From a config to what a run is made of: clips, schedules, networks, optimizer."""
 
 import logging
 
@@ -29,7 +29,7 @@ def build_views(clips: Clips, config: TrainConfig) -> ClipViews:
         and isinstance(clips, ClipDataset)
         and not clips.index.shots_known
     ):
-        LOG.warning("some videos are not analysed: their clips may go over cuts")
+        LOG.warning("some videos are not analyzed: their clips may go over cuts")
     sampler = ClipSampler(len(clips), seed=config.seed, clips_per_epoch=config.data.clips_per_epoch)
     return ClipViews(clips, sampler, data=config.data, augment=config.augment, seed=config.seed)
 
@@ -73,7 +73,7 @@ def build_schedules(config: TrainConfig, *, num_clips: int) -> Schedules:
 
 
 def build_state(config: TrainConfig, world: World) -> TrainState:
-    """Return untrained networks, the same on every rank, and their optimiser."""
+    """Return untrained networks, the same on every rank, and their optimizer."""
     torch.manual_seed(derived_seed(config.seed, "weights"))
     student = build_network(config).to(world.device)
     teacher = make_teacher(student)

@@ -1,4 +1,4 @@
-"""One step of training: views, loss, gradients, optimiser, teacher."""
+"""One step of training: views, loss, gradients, optimizer, teacher."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -179,7 +179,7 @@ def _exchange(replica: nn.Module, *, now: bool) -> AbstractContextManager[object
 
 
 def apply_gradients(state: TrainState, gradients: Gradients, now: StepSettings) -> None:
-    """Move the student along its gradients, the teacher after it, and the centre."""
+    """Move the student along its gradients, the teacher after it, and the center."""
     set_lr_and_weight_decay(state.optimizer, lr=now.lr, weight_decay=now.weight_decay)
     state.scaler.step(state.optimizer)
     state.scaler.update()

@@ -1,4 +1,4 @@
-"""Features of labelled images from frozen backbones, in bounded memory.
+"""Features of labeled images from frozen backbones, in bounded memory.
 
 One pass over the images serves every backbone: reading and decoding cost more than a small network.
 """
@@ -19,9 +19,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from training.data.image_decoding import decode_center, resize_for
-from training.data.normalization import Normalisation, normalised
+from training.data.normalization import Normalization, normalized
 from training.evaluation.datasets.fingerprint import fingerprint
-from training.evaluation.datasets.image_folder import ImageEntry, LabelledImages
+from training.evaluation.datasets.image_folder import ImageEntry, LabeledImages
 from training.models.vit import encode
 from wtours.progress import Progress, no_progress
 
@@ -46,16 +46,16 @@ class FeatureSet:
 
 def extract_features(
     backbones: Mapping[str, VisionTransformer],
-    images: LabelledImages,
+    images: LabeledImages,
     *,
     classes: tuple[str, ...],
     crop_pixels: int,
     batch_size: int,
     device: torch.device,
-    normalisation: Normalisation | None = None,
+    normalization: Normalization | None = None,
     on_progress: Progress = no_progress,
 ) -> FeatureSet:
-    """Return the CLS token after the final norm, L2-normalised, of each image and backbone.
+    """Return the CLS token after the final norm, L2-normalized, of each image and backbone.
 
     Images are resized and cropped as `training.data.image_decoding.decode_center` does. Memory
     holds one batch of images and all features.
@@ -67,7 +67,7 @@ def extract_features(
         crop_pixels: Side of the central square that the backbones see.
         batch_size: Images in one pass.
         device: Where the backbones are.
-        normalisation: Of the pixels; None: ImageNet's.
+        normalization: Of the pixels; None: ImageNet's.
         on_progress: Counts images.
 
     Raises:
@@ -80,7 +80,7 @@ def extract_features(
     with ThreadPoolExecutor(min(_MAX_DECODERS, os.cpu_count() or 1)) as decoders:
         for batch in _batches(images.read(), batch_size):
             pixels = np.stack(list(decoders.map(decode, batch)))
-            batch_images = normalised(torch.from_numpy(pixels).to(device), normalisation)
+            batch_images = normalized(torch.from_numpy(pixels).to(device), normalization)
             for name, backbone in backbones.items():
                 parts[name].append(_features(backbone, batch_images))
             names += [entry.name for entry, _ in batch]
@@ -104,7 +104,7 @@ def _features(backbone: VisionTransformer, images: Tensor) -> Tensor:
 
 
 def _decode(
-    item: tuple[ImageEntry, bytes], *, images: LabelledImages, crop_pixels: int
+    item: tuple[ImageEntry, bytes], *, images: LabeledImages, crop_pixels: int
 ) -> NDArray[np.uint8]:
     entry, data = item
     return decode_center(

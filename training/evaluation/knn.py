@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbour classification of frozen features, as DINO evaluates it."""
+"""Weighted k-nearest-neighbor classification of frozen features, as DINO evaluates it."""
 
 import functools
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from torch import Tensor
 from training.data.image_decoding import resize_for
 from training.distributed.world import best_device
 from training.evaluation.datasets.image_folder import (
-    LabelledImages,
+    LabeledImages,
     open_images,
     require_known_classes,
 )
@@ -29,7 +29,7 @@ _SIMILARITIES_AT_ONCE = 2**26
 
 @dataclass(frozen=True)
 class KnnScore:
-    """Accuracy for one number of neighbours.
+    """Accuracy for one number of neighbors.
 
     Attributes:
         k: As asked for.
@@ -65,7 +65,7 @@ def knn_scores(
         train_labels: (N,) int64, >= 0.
         val: (M, D) float32, rows of unit length, M >= 1.
         val_labels: (M,) int64.
-        ks: Numbers of neighbours, each >= 1; more than N counts as N.
+        ks: Numbers of neighbors, each >= 1; more than N counts as N.
         temperature: Of the weights, > 0.
     """
     num_classes = int(train_labels.max()) + 1
@@ -73,9 +73,9 @@ def knn_scores(
     hits = torch.zeros(len(ks), 2, dtype=torch.int64)  # top-1, top-5
     piece = max(1, _SIMILARITIES_AT_ONCE // len(train))
     for part, labels in zip(torch.split(val, piece), torch.split(val_labels, piece), strict=True):
-        similarity, neighbours = (part.to(train.device) @ train.T).topk(max(used), dim=1)
+        similarity, neighbors = (part.to(train.device) @ train.T).topk(max(used), dim=1)
         # On the CPU: sums of votes on a GPU would depend on the order of its threads.
-        similarity, classes = similarity.cpu().double(), train_labels[neighbours.cpu()]
+        similarity, classes = similarity.cpu().double(), train_labels[neighbors.cpu()]
         for row, k in enumerate(used):
             votes = count_votes(
                 similarity[:, :k], classes[:, :k], num_classes=num_classes, temperature=temperature
@@ -91,13 +91,13 @@ def knn_scores(
 def count_votes(
     similarity: Tensor, classes: Tensor, *, num_classes: int, temperature: float
 ) -> Tensor:
-    """Return the votes for each class, (M, C) float64, relative to the nearest neighbour's vote.
+    """Return the votes for each class, (M, C) float64, relative to the nearest neighbor's vote.
 
     Args:
-        similarity: (M, k) of the neighbours, the nearest first.
+        similarity: (M, k) of the neighbors, the nearest first.
         classes: (M, k) int64, their classes.
         num_classes: C.
-        temperature: See `knn_scores`. Dividing by the nearest neighbour's weight changes no
+        temperature: See `knn_scores`. Dividing by the nearest neighbor's weight changes no
             order and lets no temperature overflow.
     """
     weights = ((similarity - similarity[:, :1]).double() / temperature).exp()
@@ -113,7 +113,7 @@ def _hits(votes: Tensor, labels: Tensor) -> Tensor:
 
 
 KS = (10, 20, 100, 200)
-"""Numbers of neighbours that DINO reports; the paper's tables use 20."""
+"""Numbers of neighbors that DINO reports; the paper's tables use 20."""
 TEACHER, RANDOM = "teacher", "random_weights"
 
 
@@ -129,13 +129,13 @@ def evaluate_knn(  # noqa: PLR0913 - an argument for each thing that a user of t
     device: torch.device | None = None,
     on_progress: Progress = no_progress,
 ) -> Published:
-    """Classify labelled images by their nearest neighbours in frozen features, and publish it.
+    """Classify labeled images by their nearest neighbors in frozen features, and publish it.
 
     Args:
         backbone: From `training.weights.backbones.open_backbone`.
-        train: Labelled images that vote: see `training.evaluation.datasets.image_folder`.
-        val: Labelled images that are classified.
-        ks: Numbers of neighbours.
+        train: Labeled images that vote: see `training.evaluation.datasets.image_folder`.
+        val: Labeled images that are classified.
+        ks: Numbers of neighbors.
         temperature: Of the votes' weights.
         batch_size: Images in one pass of the networks.
         random_baseline: Whether the network that the run started from is measured beside it.
@@ -167,7 +167,7 @@ def evaluate_knn(  # noqa: PLR0913 - an argument for each thing that a user of t
         crop_pixels=backbone.crop_pixels,
         batch_size=batch_size,
         device=device,
-        normalisation=backbone.normalisation,
+        normalization=backbone.normalization,
         on_progress=on_progress,
     )
     train_set, val_set = extract(train_images), extract(val_images)
@@ -195,8 +195,8 @@ def evaluate_knn(  # noqa: PLR0913 - an argument for each thing that a user of t
     )
 
 
-def describe_images(images: LabelledImages, fingerprint: str) -> dict[str, Any]:
-    """Return what a result's JSON says about a split of labelled images."""
+def describe_images(images: LabeledImages, fingerprint: str) -> dict[str, Any]:
+    """Return what a result's JSON says about a split of labeled images."""
     return {
         "source": images.spec,
         "num_images": len(images.entries),
@@ -229,13 +229,13 @@ def _notes(ks: Sequence[int], train_set: FeatureSet, val_set: FeatureSet) -> lis
 
 def _protocol(backbone: Backbone, ks: Sequence[int], temperature: float) -> dict[str, Any]:
     return {
-        "features": "CLS token after the final norm, without the head, L2-normalised",
+        "features": "CLS token after the final norm, without the head, L2-normalized",
         "resize_pixels": resize_for(backbone.crop_pixels),
         "resize": "short side, bicubic with antialias",
         "crop_pixels": backbone.crop_pixels,
         "crop": "centre",
-        "mean": backbone.normalisation.mean,
-        "std": backbone.normalisation.std,
+        "mean": backbone.normalization.mean,
+        "std": backbone.normalization.std,
         "precision": "float32",
         "ks": list(ks),
         "temperature": temperature,

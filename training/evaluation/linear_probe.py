@@ -10,12 +10,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from training.data.normalization import normalised
+from training.data.normalization import normalized
 from training.distributed.collectives import barrier
 from training.distributed.world import World
 from training.evaluation.datasets.fingerprint import fingerprint_images
 from training.evaluation.datasets.image_folder import (
-    LabelledImages,
+    LabeledImages,
     open_images,
     require_known_classes,
 )
@@ -28,7 +28,7 @@ from training.evaluation.linear_protocol import (
     describe_protocol,
     notes_on,
     read_out,
-    summarise,
+    summarize,
 )
 from training.evaluation.results import Published, publish, result_path
 from training.models.vit import encode_blocks
@@ -59,8 +59,8 @@ def evaluate_linear(
 
     Args:
         backbone: From `training.weights.backbones.open_backbone`; moved to the world's device.
-        train: Labelled images to train on: see `training.evaluation.datasets.image_folder`; no
-        compressed tar. val: Labelled images that are measured after each epoch.
+        train: Labeled images to train on: see `training.evaluation.datasets.image_folder`; no
+        compressed tar. val: Labeled images that are measured after each epoch.
         settings: How it is trained.
         world: This process among those of torchrun.
         on_progress: Counts images.
@@ -103,7 +103,7 @@ def evaluate_linear(
         "linear",
         protocol=protocol,
         data=data,
-        results=summarise(settings, history),
+        results=summarize(settings, history),
         notes=notes_on(data),
         identity=[protocol],
         packages=("torchvision",),
@@ -123,7 +123,7 @@ def linear_features(
     parts = [torch.empty(0, width, device=device)]
     with torch.inference_mode():
         for piece in torch.split(images, _IMAGES_AT_ONCE) if len(images) else ():
-            pixels = normalised(piece.to(device, non_blocking=True), backbone.normalisation)
+            pixels = normalized(piece.to(device, non_blocking=True), backbone.normalization)
             tokens = encode_blocks(backbone.network, pixels, blocks)
             columns = [each.cls_token for each in tokens]
             if patch_average:
@@ -160,7 +160,7 @@ class _Task:
             generator=torch_generator(settings.seed, "linear weights"),
         )
 
-    def center_features(self, images: LabelledImages) -> tuple[Tensor, Tensor]:
+    def center_features(self, images: LabeledImages) -> tuple[Tensor, Tensor]:
         """Return the features and labels of this rank's share of a split, on the device."""
         numbers = range(self.world.rank, len(images.entries), self.world.world_size)
         batches = [
@@ -176,7 +176,7 @@ class _Task:
         )
         return features, labels.to(self.world.device)
 
-    def train_epoch(self, heads: LinearHeads, images: LabelledImages, epoch: int) -> Tensor:
+    def train_epoch(self, heads: LinearHeads, images: LabeledImages, epoch: int) -> Tensor:
         """Train on every image once; return each head's mean loss, (heads,)."""
         settings, world = self.settings, self.world
         generator = torch_generator(settings.seed, "linear order", epoch)
@@ -196,7 +196,7 @@ class _Task:
         return total / len(order)
 
     def _features(
-        self, images: LabelledImages, batches: list[list[int]], *, epoch: int | None, item: str
+        self, images: LabeledImages, batches: list[list[int]], *, epoch: int | None, item: str
     ) -> Iterator[tuple[Tensor, Tensor]]:
         crops = ImageCrops(
             images,

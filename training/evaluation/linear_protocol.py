@@ -79,10 +79,10 @@ def describe_protocol(backbone: Backbone, settings: LinearSettings) -> dict[str,
         "blocks": list(blocks),
         "crop_pixels": backbone.crop_pixels,
         "train_crop": "RandomResizedCrop, area 0.08 to 1, bilinear; horizontal flip",
-        "val_crop": "short side resized, bicubic with antialias; centre",
+        "val_crop": "short side resized, bicubic with antialias; center",
         "val_resize_pixels": resize_for(backbone.crop_pixels),
-        "mean": backbone.normalisation.mean,
-        "std": backbone.normalisation.std,
+        "mean": backbone.normalization.mean,
+        "std": backbone.normalization.std,
         "precision": "float32",
         "optimizer": "SGD",
         "momentum": MOMENTUM,
@@ -96,7 +96,7 @@ def describe_protocol(backbone: Backbone, settings: LinearSettings) -> dict[str,
     }
 
 
-def summarise(settings: LinearSettings, history: History) -> dict[str, Any]:
+def summarize(settings: LinearSettings, history: History) -> dict[str, Any]:
     """Return the best and the last epoch of each learning rate, for the JSON."""
     heads = []
     for column, rate in enumerate(settings.rates):

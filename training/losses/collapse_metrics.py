@@ -16,7 +16,7 @@ LOG = logging.getLogger(__name__)
 def embedding_spread(tokens: Tensor) -> Tensor:
     """Return how far apart embeddings are: 0 all the same, 1 in every direction alike; a scalar.
 
-    The standard deviation of each coordinate of the L2-normalised rows, averaged, times sqrt(D)
+    The standard deviation of each coordinate of the L2-normalized rows, averaged, times sqrt(D)
     (Chen and He 2021, SimSiam, section 4.1).
 
     Args:
@@ -32,7 +32,7 @@ def effective_rank(tokens: Tensor) -> Tensor:
     """Return in how many directions embeddings lie, 1 to min(M, D); a scalar.
 
     The exponential of the entropy of the singular values' shares (Roy and Vetterli 2007), of the
-    L2-normalised rows.
+    L2-normalized rows.
 
     Args:
         tokens: (M, D).

@@ -1,6 +1,6 @@
-"""Cross-entropy of features with a weight-normalised last layer, a piece of its outputs at a time.
+"""Cross-entropy of features with a weight-normalized last layer, a piece of its outputs at a time.
 
-With K = 65,536 prototypes the student's logits, their softmax and the normalised weight are the
+With K = 65,536 prototypes the student's logits, their softmax and the normalized weight are the
 largest tensors of a step. None of them is ever whole here: the backward pass computes each piece
 of the logits again, which is one matrix product more in hundreds.
 """
@@ -53,14 +53,14 @@ class _CrossEntropy(torch.autograd.Function):
             logits = linear(features, weight_v[piece]) * scale[:, 0]
             parts.append(logits.logsumexp(dim=-1))
             expected += torch.einsum("vrk,rk->vr", logits, targets[:, piece])
-        normaliser = torch.stack(parts).logsumexp(dim=0)
-        ctx.save_for_backward(features, weight_v, weight_g, targets, normaliser)
+        normalizer = torch.stack(parts).logsumexp(dim=0)
+        ctx.save_for_backward(features, weight_v, weight_g, targets, normalizer)
         ctx.temp = temp
-        return normaliser - expected
+        return normalizer - expected
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight_v, weight_g, targets, normaliser = ctx.saved_tensors
+        features, weight_v, weight_g, targets, normalizer = ctx.saved_tensors
         upstream = gradients[0][..., None] / ctx.temp
         of_features = torch.zeros_like(features)
         of_v, of_g = torch.empty_like(weight_v), torch.empty_like(weight_g)
@@ -69,7 +69,7 @@ class _CrossEntropy(torch.autograd.Function):
             directions, norms = weight_v[piece], _norms(weight_v[piece])
             scale = (weight_g[piece] / norms)[:, 0]
             cosines = linear(features, directions)  # times |v|
-            moved = (cosines * (scale / ctx.temp) - normaliser[..., None]).exp_()
+            moved = (cosines * (scale / ctx.temp) - normalizer[..., None]).exp_()
             moved = moved.sub_(targets[:, piece]).mul_(upstream)  # gradient of logits x temp
             of_scale = torch.einsum("vrk,vrk->k", moved, cosines)[:, None]
             moved = moved.mul_(scale)

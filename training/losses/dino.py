@@ -56,7 +56,7 @@ class LossParts:
         teacher_mean_entropy: Entropy of this rank's mean probabilities; at 0 the teacher has
             collapsed to one answer.
         mask_coverage: Mean of the object masks: the visible share of the frames.
-        center: (K,) the centre to use in the next step.
+        center: (K,) the center to use in the next step.
     """
 
     total: Tensor
@@ -79,7 +79,7 @@ class LossParts:
 
 
 def teacher_probabilities(teacher_logits: Tensor, center: Tensor, *, temp: float) -> Tensor:
-    """Return the centred and sharpened teacher, float32, the last axis summing to 1.
+    """Return the centerd and sharpened teacher, float32, the last axis summing to 1.
 
     Args:
         teacher_logits: (..., K).
@@ -101,7 +101,7 @@ def update_center(
     Args:
         center: (K,) before.
         teacher_logits: (..., K) of this rank.
-        momentum: Weight of the old centre.
+        momentum: Weight of the old center.
         all_mean: Mean of a tensor over ranks; every rank has as many clips.
     """
     batch_mean = all_mean(teacher_logits.float().flatten(0, -2).mean(dim=0))

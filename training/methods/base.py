@@ -7,7 +7,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Views:
-    """What the networks see of B clips, normalised.
+    """What the networks see of B clips, normalized.
 
     Attributes:
         global_clips: (G, B, T, 3, H, W), G = 1 or 2 crops of each clip.

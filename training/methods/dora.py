@@ -35,7 +35,7 @@ class Lesson:
     Attributes:
         targets: (G, B, T, K) float32, its probabilities for each global view.
         masks: (G, B, O, T, N) what the student sees of each global view; None: all of it.
-        center: (K,) the centre to use in the next step.
+        center: (K,) the center to use in the next step.
         entropy: Mean entropy of the probabilities, nats.
         mean_entropy: Entropy of the mean probabilities, nats.
         mask_coverage: Mean of the masks.
@@ -92,14 +92,14 @@ def teach(  # noqa: PLR0913 - networks, clips, and what the step has scheduled a
 ) -> Lesson:
     """Return the teacher's lesson on all of this rank's clips of a step.
 
-    Whatever looks at the batch (the threshold of the masks, the centre, the balanced teacher, a
+    Whatever looks at the batch (the threshold of the masks, the center, the balanced teacher, a
     batch norm in the head) looks at all of it, in however many parts the backbone sees it.
 
     Args:
         teacher: The student's moving average.
         clips: (G, B, T, 3, H, W) global views.
         settings: The method's constants.
-        center: (K,) float32, the centre before this step.
+        center: (K,) float32, the center before this step.
         teacher_temp: Softmax temperature, > 0.
         heads: (O,) int64 from `draw_heads`, the same on every rank; for `settings.finds_objects`.
         masks: (G, B, O, T, N) drawn beforehand, for random blocks.

@@ -32,7 +32,7 @@ class TrackingSettings:
         iterations: Sinkhorn-Knopp's iterations, >= 1.
         patch_center: Whether the frame's mean patch token is subtracted first: what all patches
             share draws every prototype the same way, and the objects' masks lie on each other.
-        patch_norm: Whether patch tokens are L2-normalised before they are assigned.
+        patch_norm: Whether patch tokens are L2-normalized before they are assigned.
         marginals: "patch": each patch sums to 1; "paper": to 1/N (then the maps are almost flat).
         mask: "binary": where the map is above its mean; "soft": the map divided by its maximum;
             "literal": the map itself, equation 7 (then the masked frames are almost black);
@@ -169,7 +169,7 @@ def object_masks(
 def apply_masks(clip: Tensor, masks: Tensor) -> Tensor:
     """Return the clip once per object, each patch multiplied by its mask, (O, B, T, 3, H, W).
 
-    The clip is normalised, so a hidden patch gets the mean colour.
+    The clip is normalized, so a hidden patch gets the mean color.
 
     Args:
         clip: (B, T, 3, H, W).

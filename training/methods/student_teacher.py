@@ -83,7 +83,7 @@ def ema_update(teacher: Network, student: Network, momentum: float) -> None:
 
 
 def build_network(config: TrainConfig) -> Network:
-    """Return a randomly initialised backbone and head, for global crops of the config's size.
+    """Return a randomly initialized backbone and head, for global crops of the config's size.
 
     Raises:
         UsageError: an unknown backbone, crops that its patches do not fill, or fewer attention

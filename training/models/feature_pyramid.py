@@ -36,7 +36,7 @@ def pyramid_maps(
         network: The ViT; its tokens do not go through the final norm.
         stages: From `pyramid_stages`.
         blocks: Four numbers of blocks, counted from 1.
-        images: Normalised; H and W are multiples of twice the patch size.
+        images: Normalized; H and W are multiples of twice the patch size.
     """
     patch = int(network.patch_embed.patch_size[0])
     rows, columns = images.shape[-2] // patch, images.shape[-1] // patch

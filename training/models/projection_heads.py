@@ -9,7 +9,7 @@ from training.models.sync_batch_norm import GlobalBatchNorm
 
 
 class DinoHead(nn.Module):
-    """DINO's head: MLP of three layers, L2 normalisation, and a weight-normalised last layer.
+    """DINO's head: MLP of three layers, L2 normalization, and a weight-normalized last layer.
 
     The names of the weights are those of the released code: `mlp.{0,2,4}` without batch norm,
     `mlp.{0,3,6}` with it (`mlp.{1,4}` are the norms), `last_layer.weight_g` and `.weight_v`.
@@ -18,7 +18,7 @@ class DinoHead(nn.Module):
         in_dim: Width D of the backbone.
         num_prototypes: Number of outputs K.
         hidden_dim: Width of the MLP.
-        bottleneck_dim: Width of its output, where it is normalised.
+        bottleneck_dim: Width of its output, where it is normalized.
         batch_norm: Whether each hidden layer has a batch norm, over all ranks.
         norm_last_layer: Whether the prototypes keep unit length (`weight_g` frozen at 1).
     """

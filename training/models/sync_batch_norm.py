@@ -14,7 +14,7 @@ class GlobalBatchNorm(nn.BatchNorm1d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the normalised batch, (M, C); in training, M may differ between the ranks."""
+        """Return the normalized batch, (M, C); in training, M may differ between the ranks."""
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(input)
         features = input.float()
@@ -23,8 +23,8 @@ class GlobalBatchNorm(nn.BatchNorm1d):
         # From the deviations, not from the squares: the difference of squares loses digits.
         variance = _SumOverRanks.apply((features - mean).square().sum(0)) / count
         self._update_running(mean.detach(), variance.detach() * count / (count - 1))
-        normalised = (features - mean) * torch.rsqrt(variance + self.eps)
-        output: Tensor = normalised * self.weight + self.bias
+        normalized = (features - mean) * torch.rsqrt(variance + self.eps)
+        output: Tensor = normalized * self.weight + self.bias
         return output.to(input.dtype)
 
     def _update_running(self, mean: Tensor, unbiased_variance: Tensor) -> None:

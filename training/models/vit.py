@@ -32,7 +32,7 @@ class TokenFeatures:
         query: (B, A, 1+N, d) queries of the last block, unscaled, CLS first; D = A * d.
         key: (B, A, 1+N, d) keys of the last block, CLS first.
         cls_attention: (B, A, N) the CLS row of the last block's attention; CLS to CLS is left
-            out and the rest is not renormalised, so that a row sums to a little less than 1.
+            out and the rest is not renormalized, so that a row sums to a little less than 1.
     """
 
     cls_token: Tensor
@@ -65,7 +65,7 @@ def build_backbone(
     num_heads: int | None = None,
     drop_path_rate: float = 0.0,
 ) -> VisionTransformer:
-    """Return a randomly initialised ViT of timm without a classifier, for images of any size.
+    """Return a randomly initialized ViT of timm without a classifier, for images of any size.
 
     Args:
         name: timm's name of a plain ViT with a CLS token, e.g. "vit_small_patch16_224".

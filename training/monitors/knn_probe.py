@@ -1,4 +1,4 @@
-"""Looking at a run while it trains: attention drawn over clips, k-NN on labelled images."""
+"""Looking at a run while it trains: attention drawn over clips, k-NN on labeled images."""
 
 import functools
 from pathlib import Path
@@ -33,7 +33,7 @@ class Watcher:
         heartbeat: Told that this moves.
 
     Raises:
-        ImageDataError: labelled images that are not there.
+        ImageDataError: labeled images that are not there.
     """
 
     def __init__(

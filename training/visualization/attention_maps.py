@@ -13,7 +13,7 @@ from torch import Tensor
 from training.config.train import TrainConfig
 from training.data.image_clips import Still
 from training.data.image_decoding import crop_center, resize_for
-from training.data.normalization import normalised
+from training.data.normalization import normalized
 from training.losses import collapse_metrics as collapse
 from training.methods.object_tracking import (
     TrackingSettings,
@@ -52,11 +52,11 @@ def shown_heads(backbone: VisionTransformer, config: TrainConfig) -> Tensor:
 
 
 def crop_clip(clip: Clip | Still, crop_pixels: int) -> tuple[list[Picture], Tensor]:
-    """Return the centre of each frame to look at, and as the network sees it.
+    """Return the center of each frame to look at, and as the network sees it.
 
     Returns:
         T pictures (S, S, 3), S the smallest multiple of `crop_pixels` of at least 224 pixels; and
-        (T, 3, crop_pixels, crop_pixels) float32, normalised.
+        (T, 3, crop_pixels, crop_pixels) float32, normalized.
     """
     frames = [Image.fromarray(frame) for frame in clip.decode()]
     larger = -(-_MIN_PICTURE_PIXELS // crop_pixels)
@@ -71,7 +71,7 @@ def crop_clip(clip: Clip | Still, crop_pixels: int) -> tuple[list[Picture], Tens
         ]
         for scale in (larger, 1)
     )
-    return pictures, normalised(torch.from_numpy(np.stack(inputs)))
+    return pictures, normalized(torch.from_numpy(np.stack(inputs)))
 
 
 @torch.inference_mode()
@@ -82,7 +82,7 @@ def attend(
 
     Args:
         backbone: Of the teacher, in evaluation mode.
-        frames: (T, 3, H, W) normalised, on the backbone's device.
+        frames: (T, 3, H, W) normalized, on the backbone's device.
         heads: (O,) int64, the heads that find the objects.
         settings: Of the run; whether it refined prototypes is left out of account.
     """

@@ -2,7 +2,7 @@
 
 For each of a clip's T frames: the frame, the cross-attention of the object prototypes (equation 3)
 and of the refined ones (equation 6), an object each in red, green and blue. Every map of an object
-and a frame is stretched to run from 0 to 1, so the colours compare places in a frame, not frames.
+and a frame is stretched to run from 0 to 1, so the colors compare places in a frame, not frames.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Drawing attention over frames, and pictures in a labelled grid."""
+"""Drawing attention over frames, and pictures in a labeled grid."""
 
 import colorsys
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ Picture = NDArray[np.uint8]
 """(H, W, 3) RGB."""
 
 STRENGTH = 0.6
-"""Share of the colours in an overlay; the rest is the frame."""
+"""Share of the colors in an overlay; the rest is the frame."""
 GAP = 4
 HEADER = 52
 MARGIN = 150
@@ -24,7 +24,7 @@ _OKABE_ITO = (
     *((213, 94, 0), (86, 180, 233), (240, 228, 66), (0, 158, 115)),
     *((204, 121, 167), (0, 114, 178), (230, 159, 0)),
 )
-"""Okabe and Ito's colours but black, those first that differ most, in lightness too."""
+"""Okabe and Ito's colors but black, those first that differ most, in lightness too."""
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 
@@ -36,11 +36,11 @@ class Row:
     pictures: Sequence[Picture]
 
 
-def object_colours(num_objects: int, palette: Palette = "rgb") -> NDArray[np.float64]:
-    """Return a colour for each object, (O, 3) in [0, 1].
+def object_colors(num_objects: int, palette: Palette = "rgb") -> NDArray[np.float64]:
+    """Return a color for each object, (O, 3) in [0, 1].
 
     "rgb": red, green and blue, then more hues. "colourblind": Okabe and Ito's, which people of all
-    kinds of colour vision tell apart; there are seven, then they come again.
+    kinds of color vision tell apart; there are seven, then they come again.
     """
     if palette == "colourblind":
         cycle = [_OKABE_ITO[number % len(_OKABE_ITO)] for number in range(num_objects)]
@@ -62,7 +62,7 @@ def stretched(maps: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def overlay(frame: Picture, maps: NDArray[np.float64], palette: Palette = "rgb") -> Picture:
-    """Return a frame under its objects' maps, each in its colour; where they overlap, colours add.
+    """Return a frame under its objects' maps, each in its color; where they overlap, colors add.
 
     Args:
         frame: (S, S, 3).
@@ -71,14 +71,14 @@ def overlay(frame: Picture, maps: NDArray[np.float64], palette: Palette = "rgb")
         palette: Of the objects.
     """
     side = round(maps.shape[1] ** 0.5)
-    light = np.minimum(maps.T @ object_colours(len(maps), palette), 1).reshape(side, side, 3)
+    light = np.minimum(maps.T @ object_colors(len(maps), palette), 1).reshape(side, side, 3)
     pixels = len(frame) // side
     light = light.repeat(pixels, axis=0).repeat(pixels, axis=1)
     return np.rint((1 - STRENGTH) * frame + STRENGTH * 255 * light).astype(np.uint8)
 
 
 def draw_grid(title: str, columns: Sequence[str], rows: Sequence[Row]) -> Image.Image:
-    """Return pictures of one size in a labelled grid, black on white.
+    """Return pictures of one size in a labeled grid, black on white.
 
     The picture in row i and column j has its corner at
     (MARGIN + j * (width + GAP), HEADER + i * (height + GAP)).

@@ -27,7 +27,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from training.config.train import TrainConfig
-from training.data.normalization import Normalisation
+from training.data.normalization import Normalization
 from training.engine.checkpoint import MODEL, find_checkpoint, load_network, read_state, run_dir_of
 from training.methods.student_teacher import build_network
 from training.models.vit import build_backbone, create_vit
@@ -48,7 +48,7 @@ class Backbone:
     Attributes:
         network: In evaluation mode, without gradients.
         crop_pixels: Side of the square that it was trained on.
-        normalisation: Of the pixels it takes.
+        normalization: Of the pixels it takes.
         folder: What is measured is published in <folder>/eval.
         description: For the JSON: `name`, `kind` (run, released, timm, hf), `step` (null where
             there is none), `sha256` of the file of weights (of the weights, as safetensors, where
@@ -58,7 +58,7 @@ class Backbone:
 
     network: VisionTransformer
     crop_pixels: int
-    normalisation: Normalisation
+    normalization: Normalization
     folder: Path
     description: dict[str, Any]
     config: TrainConfig | None = None
@@ -128,7 +128,7 @@ def _of_run(
     return Backbone(
         network,
         crop_pixels=config.data.global_crop_pixels,
-        normalisation=Normalisation(),
+        normalization=Normalization(),
         folder=run_dir_of(checkpoint),
         description=description,
         config=config,
@@ -152,7 +152,7 @@ def _open_released(path: Path, run_dir: RunDir) -> Backbone:
     return Backbone(
         network.backbone,
         crop_pixels=config.data.global_crop_pixels,
-        normalisation=Normalisation(),
+        normalization=Normalization(),
         folder=run_dir(name),
         description=_description("released", name, sha256_file(path), network.backbone),
     )
@@ -173,7 +173,7 @@ def _open_timm(name: str, run_dir: RunDir) -> Backbone:
     return Backbone(
         network,
         crop_pixels=int(network.patch_embed.img_size[0]),
-        normalisation=Normalisation() if comma else _pixels_of_hub(model),
+        normalization=Normalization() if comma else _pixels_of_hub(model),
         folder=run_dir(slug),
         description=_description("timm", slug, sha256, network) | {"model": model},
     )
@@ -196,10 +196,10 @@ def _from_hub(model: str) -> VisionTransformer:
         ) from error
 
 
-def _pixels_of_hub(model: str) -> Normalisation:
+def _pixels_of_hub(model: str) -> Normalization:
     """Return what the hub's weights expect; those of a file are taken for ImageNet's usual."""
     facts: Any = timm.get_pretrained_cfg(model)
-    return Normalisation(facts.mean, facts.std) if facts else Normalisation()
+    return Normalization(facts.mean, facts.std) if facts else Normalization()
 
 
 def _with_weights(model: str, path: Path) -> VisionTransformer:
@@ -224,7 +224,7 @@ def _open_hf(name: str, run_dir: RunDir) -> Backbone:
     return Backbone(
         _frozen(found.network),
         crop_pixels=found.crop_pixels,
-        normalisation=Normalisation(found.mean, found.std),
+        normalization=Normalization(found.mean, found.std),
         folder=run_dir(slug),
         description=_description("hf", slug, None, found.network) | {"model": name},
     )

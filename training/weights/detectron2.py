@@ -54,7 +54,7 @@ class FeaturePyramid(nn.Module):
         """Return the maps "block4" to "block12", each (B, D, H / stride, W / stride).
 
         Args:
-            images: (B, 3, H, W), normalised; H and W multiples of twice the patch size.
+            images: (B, 3, H, W), normalized; H and W multiples of twice the patch size.
         """
         maps = pyramid_maps(self.network, self.stages, self.blocks, images)
         return dict(zip(self.names, maps, strict=True))

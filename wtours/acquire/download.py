@@ -72,7 +72,7 @@ def download_videos(
         from_dir: Take the files in this folder, and use no network.
         files_dir: Where `file:` sources are, if not in `from_dir`: the manifest's own folder.
         given_file: The one entry's file, wherever it lies.
-        options: Formats, licences, cookies, limits, and how many are fetched at once.
+        options: Formats, licenses, cookies, limits, and how many are fetched at once.
         on_choice: Told what is about to be fetched; called from several threads, as is
             `on_progress`.
         on_progress: Called with the video id and the bytes so far and in all.

@@ -1,8 +1,8 @@
-"""The licence gate: what may be fetched, judged by what the source itself says of the licence.
+"""The license gate: what may be fetched, judged by what the source itself says of the license.
 
-A manifest only claims a licence. What the network observes decides: Creative Commons passes,
-another licence is refused, none needs the user's word and is recorded as unknown. A file that the
-user already has passes: nobody is asked for it, and its licence stays unknown.
+A manifest only claims a license. What the network observes decides: Creative Commons passes,
+another license is refused, none needs the user's word and is recorded as unknown. A file that the
+user already has passes: nobody is asked for it, and its license stays unknown.
 """
 
 import re
@@ -15,7 +15,7 @@ _OPEN = re.compile(
 
 
 def is_open(license_observed: str) -> bool:
-    """Return whether a licence, in the source's own words, is Creative Commons (or no licence)."""
+    """Return whether a license, in the source's own words, is Creative Commons (or no license)."""
     return _OPEN.search(license_observed) is not None
 
 
@@ -25,7 +25,7 @@ def require_open(source: str, license_observed: str | None, *, allow_unknown: bo
     Args:
         source: The URL, for the message.
         license_observed: What the source says; YouTube says "Creative Commons Attribution license
-            (reuse allowed)", and nothing of its standard licence.
+            (reuse allowed)", and nothing of its standard license.
         allow_unknown: The user answers for a source that says nothing.
 
     Raises:
@@ -34,11 +34,11 @@ def require_open(source: str, license_observed: str | None, *, allow_unknown: bo
     if license_observed is None:
         if not allow_unknown:
             raise PermanentDownloadError(
-                f"{source}: it states no licence (as under YouTube's standard licence); if you "
+                f"{source}: it states no license (as under YouTube's standard license); if you "
                 f"may use it, add --allow-unknown-license"
             )
     elif not is_open(license_observed):
         raise PermanentDownloadError(
-            f"{source}: its licence is {license_observed!r}, not Creative Commons; ask its owner, "
+            f"{source}: its license is {license_observed!r}, not Creative Commons; ask its owner, "
             f"and give the file itself: --from-dir DIR"
         )

@@ -101,7 +101,7 @@ class ObjectCounts(_Strict):
 
     threshold: float
     objects_per_frame: float
-    """Mean number of detections per analysed frame."""
+    """Mean number of detections per analyzed frame."""
     classes: int
     """Distinct labels over the video."""
     max_objects: int
@@ -151,12 +151,12 @@ def load_summary(layout: Layout, video_id: str) -> VideoSummary:
     """Return the published summary of a video.
 
     Raises:
-        AnalysisError: the video is not analysed, or its files are not those of its receipt.
+        AnalysisError: the video is not analyzed, or its files are not those of its receipt.
     """
     receipt = read_receipt(layout.analysis_receipt(video_id))
     folder = layout.analysis_dir(video_id)
     if receipt is None or receipt.status != "done" or not files_present(receipt, folder):
-        raise AnalysisError(f"{video_id} is not analysed: run `wtours analyze --video {video_id}`")
+        raise AnalysisError(f"{video_id} is not analyzed: run `wtours analyze --video {video_id}`")
     try:
         return VideoSummary.model_validate(read_json(folder / SUMMARY_FILE))
     except ValidationError as error:  # made by another version

@@ -280,7 +280,7 @@ def _detector_of(task: SegmentTask) -> Iterator[_Asked | None]:
         detector = _load_file(task.detector, task.video_id, task.rate, task.weights_sha256)
         if detector.facts.weights_sha256 != task.weights_sha256:
             raise AnalysisError(
-                f"{task.detector} changed while {task.video_id} was analysed; "
+                f"{task.detector} changed while {task.video_id} was analyzed; "
                 f"run the same command again"
             )
         yield _FromFile(detector)

@@ -1,4 +1,4 @@
-"""Other datasets, to stand beside the walks: a folder of videos, analysed where they lie."""
+"""Other datasets, to stand beside the walks: a folder of videos, analyzed where they lie."""
 
 import re
 from pathlib import Path

@@ -26,7 +26,7 @@ OwnManifest = Annotated[
 
 AllowUnknownLicense = Annotated[
     bool,
-    typer.Option("--allow-unknown-license", help="Also fetch where the source states no licence."),
+    typer.Option("--allow-unknown-license", help="Also fetch where the source states no license."),
 ]
 
 
@@ -89,7 +89,7 @@ def download(
 ) -> None:
     """Fetch the manifest's videos, prove each whole, and write its receipt.
 
-    A download that was stopped goes on where it was. Creative Commons passes, other licences are
+    A download that was stopped goes on where it was. Creative Commons passes, other licenses are
     refused (docs/acquisition.md). Examples:
 
     wtours download --video venice

@@ -93,7 +93,7 @@ def report(
         list[Path] | None,
         typer.Option(
             "--compare",
-            help="A folder analysed with --from-dir, drawn beside the videos in Figure 2, joined "
+            help="A folder analyzed with --from-dir, drawn beside the videos in Figure 2, joined "
             "and cropped to the longest one's length; repeatable.",
             file_okay=False,
         ),

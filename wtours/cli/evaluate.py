@@ -58,7 +58,7 @@ def eval_knn(
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
-    """Weighted k-nearest-neighbour accuracy of the frozen teacher (k 10, 20, 100, 200).
+    """Weighted k-nearest-neighbor accuracy of the frozen teacher (k 10, 20, 100, 200).
 
     Example: wtours eval knn default --train images.tar:train --val images.tar:val
     """

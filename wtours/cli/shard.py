@@ -190,7 +190,7 @@ def info_of_shards(
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
-    """Count frames, hours, bytes, clips (8 frames, 1 s apart) and shots, and name the licences.
+    """Count frames, hours, bytes, clips (8 frames, 1 s apart) and shots, and name the licenses.
 
     Example: wtours shards info default
     """
@@ -204,7 +204,7 @@ def info_of_shards(
     console.print_table(
         f"{result.directory}: {result.frames:,} frames, {seconds_text(result.hours * 3600)}"
         f", {bytes_text(result.bytes)} in {result.shards} shards, {result.clips:,} clips",
-        ("video", "frames", "length", "bytes", "clips", "shots", "licence"),
+        ("video", "frames", "length", "bytes", "clips", "shots", "license"),
         [
             (
                 video.video_id,

@@ -27,7 +27,7 @@ class Resume(StrEnum):
 
 
 class Palette(StrEnum):
-    """The colours of `wtours visualize`."""
+    """The colors of `wtours visualize`."""
 
     RGB = "rgb"
     COLOURBLIND = "colourblind"
@@ -214,7 +214,7 @@ def visualize(
     clips: Annotated[int, typer.Option("--clips", min=1, help="How many clips.")] = 4,
     palette: Annotated[
         Palette,
-        typer.Option(help="Colours of the objects: red, green and blue; or for all eyes."),
+        typer.Option(help="Colors of the objects: red, green and blue; or for all eyes."),
     ] = Palette.RGB,
     root: Root = ROOT,
 ) -> None:

@@ -1,4 +1,4 @@
-"""What is done of each video: downloaded, analysed, in which shard sets. For `wtours list`."""
+"""What is done of each video: downloaded, analyzed, in which shard sets. For `wtours list`."""
 
 import logging
 from collections.abc import Iterable
@@ -79,12 +79,12 @@ def _video_state(
         frame_rate=facts["frame_rate"],
         license_claimed=entry.license_claimed,
         license_observed=facts["license_observed"],
-        analysed=_is_analysed(entry.id, video.sha256, layout),
+        analysed=_is_analyzed(entry.id, video.sha256, layout),
         shard_sets=holding,
     )
 
 
-def _is_analysed(video_id: str, sha256: str, layout: Layout) -> bool:
+def _is_analyzed(video_id: str, sha256: str, layout: Layout) -> bool:
     path = layout.analysis_receipt(video_id)
     receipt = read_receipt(path)
     return (

@@ -84,12 +84,12 @@ class Frame:
 
 
 class PixelConverter:
-    """Reduces and recolours the frames of a video; made once, since its tables take as long."""
+    """Reduces and recolors the frames of a video; made once, since its tables take as long."""
 
     def __init__(self) -> None:
         self._to_rgb = VideoReformatter()
         self._to_yuv = VideoReformatter()
-        self._recolouring: tuple[tuple[int, int, str, str], av.filter.Graph] | None = None
+        self._recoloring: tuple[tuple[int, int, str, str], av.filter.Graph] | None = None
 
     def rgb(self, frame: av.VideoFrame, width: int, height: int) -> NDArray[Any]:
         """Return (height, width, 3) uint8 RGB."""
@@ -127,12 +127,12 @@ class PixelConverter:
     def _graph(self, width: int, height: int, space: str, color_range: str) -> av.filter.Graph:
         """Return the filter from a matrix and a range to JPEG's; primaries stay as they are."""
         key = (width, height, space, color_range)
-        if self._recolouring is None or self._recolouring[0] != key:  # a video rarely changes
-            self._recolouring = (key, _recolouring(*key))
-        return self._recolouring[1]
+        if self._recoloring is None or self._recoloring[0] != key:  # a video rarely changes
+            self._recoloring = (key, _recoloring(*key))
+        return self._recoloring[1]
 
 
-def _recolouring(width: int, height: int, space: str, color_range: str) -> av.filter.Graph:
+def _recoloring(width: int, height: int, space: str, color_range: str) -> av.filter.Graph:
     graph = av.filter.Graph()
     graph.threads = 1
     source = graph.add_buffer(
@@ -141,12 +141,12 @@ def _recolouring(width: int, height: int, space: str, color_range: str) -> av.fi
         format=av.VideoFormat("yuv420p"),
         time_base=Fraction(1, 1000),
     )
-    recolour = graph.add(
+    recolor = graph.add(
         "colorspace",
         f"ispace={space}:irange={color_range}:iprimaries=bt709:itrc=bt709:"
         "space=smpte170m:range=pc:primaries=bt709:trc=bt709:format=yuv420p",
     )
-    graph.link_nodes(source, recolour, graph.add("buffersink")).configure()
+    graph.link_nodes(source, recolor, graph.add("buffersink")).configure()
     return graph
 
 

@@ -46,9 +46,9 @@ class ReportResult:
     not_downloaded: tuple[str, ...]
     """Ids of videos that are not downloaded; their thumbnails are missing."""
     not_analyzed: tuple[str, ...]
-    """Ids of videos that are not analysed; their rows say "not measured"."""
+    """Ids of videos that are not analyzed; their rows say "not measured"."""
     without_objects: tuple[str, ...]
-    """Ids of analysed videos whose objects are not measured."""
+    """Ids of analyzed videos whose objects are not measured."""
     problems: dict[str, str]
     """One line by id for a video whose thumbnails could not be made."""
 
@@ -70,14 +70,14 @@ def build_report(
 ) -> ReportResult:
     """Publish Table 6, Figure 2 and the page of these videos under `layout.reports_dir`.
 
-    What was not downloaded or not analysed is written as "not measured"; the report is made all the
+    What was not downloaded or not analyzed is written as "not measured"; the report is made all the
     same. The same tables and videos give the same bytes.
 
     Args:
         layout: The workspace.
         entries: One or more videos of a manifest.
         threshold: Objects are counted, and detections drawn, from this score up.
-        compare: Folders analysed with --from-dir, to be drawn beside the videos in Figure 2, each
+        compare: Folders analyzed with --from-dir, to be drawn beside the videos in Figure 2, each
             as one video of at most the length of the longest.
         remedy: Words the commands that bring what is missing.
         on_progress: Called with the video id and its thumbnails done and in all.

@@ -36,7 +36,7 @@ class Compared:
     video: ReportVideo
     num_joined: int
     num_not_analyzed: int
-    """Files that come before the end of what is drawn, but are not analysed."""
+    """Files that come before the end of what is drawn, but are not analyzed."""
     folder: Path
 
     def note(self, remedy: Remedy) -> str:
@@ -57,7 +57,7 @@ class Compared:
             (count,) = measured.objects.counts
             text += f"; {count.objects_per_frame:.1f} objects/frame, {count.classes} classes"
         if self.num_not_analyzed:
-            text += f"; {self.num_not_analyzed} videos are not analysed ({run})"
+            text += f"; {self.num_not_analyzed} videos are not analyzed ({run})"
         return f"{text}."
 
 
@@ -68,7 +68,7 @@ def load_compared(
 
     Args:
         layout: The workspace.
-        folder: What was analysed with --from-dir.
+        folder: What was analyzed with --from-dir.
         threshold: Objects are counted from this score up.
         until_us: Length to crop to; None: all of it.
 

@@ -108,7 +108,7 @@ class ReportVideo:
 
     @property
     def is_same_file(self) -> bool:
-        """Return whether the file at hand is the one that was analysed."""
+        """Return whether the file at hand is the one that was analyzed."""
         return (
             self.download is not None
             and self.measured is not None
@@ -209,7 +209,7 @@ def _download(layout: Layout, video_id: str) -> DownloadedVideo | None:
 def load_measured(
     layout: Layout, video_id: str, threshold: float, *, until_us: int | None = None
 ) -> MeasuredVideo | None:
-    """Return the analysis of a video, of its first `until_us` if given; None: not analysed."""
+    """Return the analysis of a video, of its first `until_us` if given; None: not analyzed."""
     try:
         summary = load_summary(layout, video_id)
     except AnalysisError:

@@ -33,7 +33,7 @@ def save_figure(
     Args:
         videos: One or more; what was not measured of them is written as such.
         files: Open binary files to write, by format: "png", "svg", "pdf".
-        theme: Colours.
+        theme: Colors.
     """
     undated = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     with drawing_style(theme):
@@ -57,9 +57,9 @@ def _draw(videos: Sequence[ReportVideo], theme: Theme) -> Figure:
     axes = parts[0].subplots(len(videos), 2, sharex=True, sharey="col", squeeze=False)
     unit = _time_unit(videos)
     for number, (video, (lightness, objects)) in enumerate(zip(videos, axes, strict=True)):
-        colour = theme.colours[number % len(theme.colours)]
-        _draw_lightness(lightness, video, colour, theme, unit)
-        _draw_objects(objects, video, colour, theme, unit)
+        color = theme.colors[number % len(theme.colors)]
+        _draw_lightness(lightness, video, color, theme, unit)
+        _draw_objects(objects, video, color, theme, unit)
     _label_strips(axes, unit, theme)
     frequency, cuts = parts[1].subplots(1, 2)
     _draw_frequency(frequency, videos, theme)
@@ -88,9 +88,9 @@ def _time_unit(videos: Sequence[ReportVideo]) -> _TimeUnit:
 
 
 def _draw_lightness(
-    axes: Axes, video: ReportVideo, colour: str, theme: Theme, unit: _TimeUnit
+    axes: Axes, video: ReportVideo, color: str, theme: Theme, unit: _TimeUnit
 ) -> None:
-    axes.text(0, 1.03, video.label, transform=axes.transAxes, color=colour, weight="bold")
+    axes.text(0, 1.03, video.label, transform=axes.transAxes, color=color, weight="bold")
     measured = video.measured
     if measured is None:
         _say_not_measured(axes, theme)
@@ -100,15 +100,15 @@ def _draw_lightness(
         for values in (measured.lightness, measured.lightness_p5, measured.lightness_p95)
     )
     time = mean.minutes * unit.per_minute
-    axes.fill_between(time, low.values, high.values, color=colour, alpha=0.22, linewidth=0)
-    axes.plot(time, mean.values, color=colour, linewidth=1.4)
+    axes.fill_between(time, low.values, high.values, color=color, alpha=0.22, linewidth=0)
+    axes.plot(time, mean.values, color=color, linewidth=1.4)
     for start_us, _ in measured.shots_us[1:]:
         cut = start_us / (60 * _US) * unit.per_minute
         axes.axvline(cut, ymax=0.12, color=theme.ink, linewidth=0.9)
 
 
 def _draw_objects(
-    axes: Axes, video: ReportVideo, colour: str, theme: Theme, unit: _TimeUnit
+    axes: Axes, video: ReportVideo, color: str, theme: Theme, unit: _TimeUnit
 ) -> None:
     objects = video.measured.objects if video.measured is not None else None
     if objects is None:
@@ -116,8 +116,8 @@ def _draw_objects(
         return
     series = average_over_time(objects.pts_us, objects.per_frame, span_us=unit.span_us)
     time = series.minutes * unit.per_minute
-    axes.fill_between(time, 0, series.values, color=colour, alpha=0.22, linewidth=0)
-    axes.plot(time, series.values, color=colour, linewidth=1.4)
+    axes.fill_between(time, 0, series.values, color=color, alpha=0.22, linewidth=0)
+    axes.plot(time, series.values, color=color, linewidth=1.4)
 
 
 def _label_strips(axes: NDArray[Any], unit: _TimeUnit, theme: Theme) -> None:
@@ -144,19 +144,19 @@ def _draw_frequency(axes: Axes, videos: Sequence[ReportVideo], theme: Theme) -> 
         objects = video.measured.objects if video.measured is not None else None
         if objects is None or not objects.class_counts:
             continue
-        colour = theme.colours[number % len(theme.colours)]
+        color = theme.colors[number % len(theme.colors)]
         per_frame = [count / objects.facts.frames_analysed for _, count in objects.class_counts]
         rank = np.arange(1, len(per_frame) + 1)
         axes.plot(
             rank,
             per_frame,
-            color=colour,
+            color=color,
             linewidth=1.6,
-            linestyle=_LINES[number // len(theme.colours) % len(_LINES)],
+            linestyle=_LINES[number // len(theme.colors) % len(_LINES)],
             marker="o" if len(rank) <= 20 else None,
             markersize=4,
         )
-        ends.append((len(rank), per_frame[-1], video.label, colour))
+        ends.append((len(rank), per_frame[-1], video.label, color))
     if not ends:
         _say_not_measured(axes, theme)
         return
@@ -181,7 +181,7 @@ def _label_lines(axes: Axes, ends: list[tuple[int, float, str, str]]) -> None:
     step = min(0.09, 0.95 / len(order))
     low, high = (float(np.log(limit)) for limit in axes.get_ylim())
     height = -1.0
-    for rank, value, label, colour in order:
+    for rank, value, label, color in order:
         wanted = (float(np.log(value)) - low) / (high - low)
         height = max(wanted, height + step)
         axes.annotate(
@@ -189,12 +189,12 @@ def _label_lines(axes: Axes, ends: list[tuple[int, float, str, str]]) -> None:
             xy=(rank, value),
             xytext=(1.03, height),
             textcoords="axes fraction",
-            color=colour,
+            color=color,
             va="center",
             fontsize=8.5,
             arrowprops={
                 "arrowstyle": "-",
-                "color": colour,
+                "color": color,
                 "alpha": 0.6,
                 "linewidth": 0.7,
                 "relpos": (0, 0.5),
@@ -209,9 +209,9 @@ def _draw_cuts(axes: Axes, videos: Sequence[ReportVideo], theme: Theme) -> None:
     _title(axes, f"(d) Number of cuts{legend}", theme)
     largest = 0
     for number, (video, paper) in enumerate(zip(videos, published, strict=True)):
-        colour = theme.colours[number % len(theme.colours)]
+        color = theme.colors[number % len(theme.colors)]
         cuts = video.measured.cuts if video.measured is not None else None
-        axes.barh(number, cuts or 0, color=colour, height=0.62)
+        axes.barh(number, cuts or 0, color=color, height=0.62)
         if paper is not None:
             axes.plot(
                 paper,

@@ -112,7 +112,7 @@ def _missing_notes(videos: Sequence[ReportVideo], remedy: Remedy) -> list[str]:
             notes.append(f"Objects of {video_id} are not measured: {reason}.")
         if video.download is not None and not video.is_same_file:
             notes.append(
-                f"{video_id} was analysed from another file than the one at hand (sha256 "
+                f"{video_id} was analyzed from another file than the one at hand (sha256 "
                 f"differs): run `{remedy.for_video('analyze', video_id)}`."
             )
     if notes and any(video.entry.published for video in videos):

@@ -1,6 +1,6 @@
 """The page: one HTML file that needs no network, no script and no other file.
 
-Titles, labels and licences come from strangers: every value is escaped by Jinja, and the page's own
+Titles, labels and licenses come from strangers: every value is escaped by Jinja, and the page's own
 content policy forbids scripts, frames, forms and anything that is not in the file.
 """
 
@@ -28,7 +28,7 @@ from wtours.report.table6 import (
     format_deviation,
     format_figure,
 )
-from wtours.report.thumbnails import Figure, class_colours
+from wtours.report.thumbnails import Figure, class_colors
 from wtours.text import clock, plain
 
 _TOP_CLASSES = 12
@@ -162,9 +162,9 @@ def _why_no_pictures(video: ReportVideo) -> str:
     if video.download is None:
         return f"No pictures: {video_id} is not downloaded."
     if video.measured is None:
-        return f"No pictures: {video_id} is not analysed."
+        return f"No pictures: {video_id} is not analyzed."
     if not video.is_same_file:
-        return f"No pictures: {video_id} was analysed from another file than the one at hand."
+        return f"No pictures: {video_id} was analyzed from another file than the one at hand."
     return ""
 
 
@@ -199,14 +199,14 @@ def _classes(measured: MeasuredVideo | None) -> dict[str, Any] | None:
     counts = measured.objects.class_counts
     frames = measured.objects.facts.frames_analysed
     largest = counts[0][1] if counts else 1
-    colours = class_colours(measured)
+    colors = class_colors(measured)
     return {
         "shown": [
             {
                 "label": plain(label),
                 "per_frame": f"{count / frames:.2f}",
                 "bar": f"{100 * count / largest:.1f}",
-                "colour": colours[label],
+                "color": colors[label],
             }
             for label, count in counts[:_TOP_CLASSES]
         ],

@@ -62,9 +62,9 @@ def source_facts(video: ReportVideo) -> list[dict[str, Any]]:
         ("Source", facts.get("source") or video.entry.sources[0]),
         ("Title at the source", facts.get("title") or "not recorded"),
         ("Channel", facts.get("channel") or "not recorded"),
-        ("Licence claimed by the dataset", video.entry.license_claimed),
+        ("License claimed by the dataset", video.entry.license_claimed),
         (
-            "Licence observed at the download",
+            "License observed at the download",
             f"{observed} ({when})" if observed and when else observed or "not observed",
         ),
         ("sha256", video.download.sha256 if video.download is not None else "not downloaded"),

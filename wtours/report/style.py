@@ -1,4 +1,4 @@
-"""Colours and settings of Figure 2."""
+"""Colors and settings of Figure 2."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +10,14 @@ import matplotlib
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """Colours of the figure."""
+    """Colors of the figure."""
 
     paper: str
     ink: str
     faint: str
     grid: str
-    colours: tuple[str, ...]
-    """By video, told apart with any colour blindness; line styles tell apart more videos."""
+    colors: tuple[str, ...]
+    """By video, told apart with any color blindness; line styles tell apart more videos."""
 
 
 # Okabe and Ito's palette, less its black and yellow (too near to the text and to the paper).
@@ -26,20 +26,20 @@ LIGHT = Theme(
     ink="#1d2329",
     faint="#5c6670",
     grid="#dfe3e8",
-    colours=("#0072b2", "#d55e00", "#009e73", "#b0478a", "#c98500", "#3a9ad9"),
+    colors=("#0072b2", "#d55e00", "#009e73", "#b0478a", "#c98500", "#3a9ad9"),
 )
 DARK = Theme(
     paper="#171b20",
     ink="#e8ebee",
     faint="#a2acb6",
     grid="#333b44",
-    colours=("#4fa8e0", "#f08a3c", "#35c195", "#e08fc0", "#f0b93c", "#8fd0ff"),
+    colors=("#4fa8e0", "#f08a3c", "#35c195", "#e08fc0", "#f0b93c", "#8fd0ff"),
 )
 
 
 @contextmanager
 def drawing_style(theme: Theme) -> Iterator[None]:
-    """Draw with these colours and nothing of the user's own matplotlib settings."""
+    """Draw with these colors and nothing of the user's own matplotlib settings."""
     settings: Any = {
         "font.family": "DejaVu Sans",
         "font.size": 9.5,

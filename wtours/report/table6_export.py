@@ -85,7 +85,7 @@ def to_json(table: Table6) -> dict[str, Any]:
 
 
 def how_measured(measured: MeasuredVideo | None) -> dict[str, Any] | None:
-    """Return how a video's figures came about, JSON-able; None: it was not analysed."""
+    """Return how a video's figures came about, JSON-able; None: it was not analyzed."""
     if measured is None:
         return None
     summary = measured.summary

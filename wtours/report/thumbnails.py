@@ -28,9 +28,9 @@ _MAX_NAMED = 8
 """Boxes on a frame that carry their label: the best ones whose labels do not hide each other."""
 _QUALITY = 82
 _US = 1_000_000
-# Okabe and Ito's palette for the most frequent classes, and one colour for the rest.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1")
-_OTHER_COLOUR = "#8b949e"
+# Okabe and Ito's palette for the most frequent classes, and one color for the rest.
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1")
+_OTHER_COLOR = "#8b949e"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +72,11 @@ def choose_moments(measured: MeasuredVideo) -> list[Moment]:
 def make_thumbnails(
     layout: Layout, video: ReportVideo, *, threshold: float, on_figure: Callable[[int, int], None]
 ) -> list[Figure]:
-    """Decode and draw the moments of a video whose file is the one that was analysed.
+    """Decode and draw the moments of a video whose file is the one that was analyzed.
 
     Args:
         layout: Where the detections are.
-        video: Downloaded and analysed.
+        video: Downloaded and analyzed.
         threshold: Detections from this score up are drawn.
         on_figure: Called with the number of figures done and of all.
 
@@ -84,7 +84,7 @@ def make_thumbnails(
         VideoError: the file cannot be decoded any more.
     """
     if video.download is None or video.measured is None:
-        raise ValueError(f"{video.entry.id} is not downloaded and analysed")
+        raise ValueError(f"{video.entry.id} is not downloaded and analyzed")
     moments = choose_moments(video.measured)
     frames = sorted({frame for moment in moments for frame in moment.frames})
     seen = [frame for frame in frames if video.measured.looked_at[frame]]
@@ -93,7 +93,7 @@ def make_thumbnails(
         if video.measured.objects is not None
         else {}
     )
-    colours = class_colours(video.measured)
+    colors = class_colors(video.measured)
     figures = []
     with open_video(video.download.path) as reader:
         size = reader.metadata.width, reader.metadata.height
@@ -115,18 +115,18 @@ def make_thumbnails(
                 if frame in detections:
                     found = detections[frame]
                     alt += f", {len(found)} detections drawn"
-                    rgb = draw_detections(rgb, found, scale=rgb.shape[1] / size[0], colours=colours)
+                    rgb = draw_detections(rgb, found, scale=rgb.shape[1] / size[0], colors=colors)
                 thumbnails.append(_encode(rgb, alt))
             figures.append(Figure(moment, tuple(thumbnails)))
             on_figure(len(figures), len(moments))
     return figures
 
 
-def class_colours(measured: MeasuredVideo) -> dict[str, str]:
+def class_colors(measured: MeasuredVideo) -> dict[str, str]:
     """Return "#rrggbb" by label: distinct for the most frequent classes of the video."""
     counts = measured.objects.class_counts if measured.objects is not None else ()
-    colours = itertools.chain(_COLOURS, itertools.repeat(_OTHER_COLOUR))
-    return {label: colour for (label, _), colour in zip(counts, colours, strict=False)}
+    colors = itertools.chain(_COLORS, itertools.repeat(_OTHER_COLOR))
+    return {label: color for (label, _), color in zip(counts, colors, strict=False)}
 
 
 def draw_detections(
@@ -134,7 +134,7 @@ def draw_detections(
     detections: Sequence[dict[str, Any]],
     *,
     scale: float,
-    colours: Mapping[str, str],
+    colors: Mapping[str, str],
 ) -> NDArray[np.uint8]:
     """Return a copy of an (H, W, 3) uint8 RGB picture with boxes, the best of them named.
 
@@ -142,20 +142,20 @@ def draw_detections(
         rgb: The reduced picture.
         detections: Rows of detections.parquet; boxes in pixels of the full picture.
         scale: Pixels of the reduced picture per pixel of the full one.
-        colours: "#rrggbb" by label, for example of `class_colours`.
+        colors: "#rrggbb" by label, for example of `class_colors`.
     """
     image = Image.fromarray(rgb)
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(size=13)
     best_first = sorted(detections, key=lambda d: (-d["score"], d["label"], d["x0"], d["y0"]))
     for detection in reversed(best_first):
-        colour = colours[detection["label"]]
+        color = colors[detection["label"]]
         box = _box_on(detection, scale, image.size)
         draw.rectangle(box, outline="#000000", width=3)
-        draw.rectangle(box, outline=colour, width=2)
+        draw.rectangle(box, outline=color, width=2)
     taken: list[tuple[float, float, float, float]] = []
     for detection in best_first:
-        colour = colours[detection["label"]]
+        color = colors[detection["label"]]
         x0, y0, _, _ = _box_on(detection, scale, image.size)
         text = plain(detection["label"])[:24]
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
@@ -166,8 +166,8 @@ def draw_detections(
         if len(taken) == _MAX_NAMED or any(_overlap(place, other) for other in taken):
             continue
         taken.append(place)
-        draw.rectangle(place, fill=colour)
-        draw.text((x + 3 - left, y + 2 - top), text, fill=_text_colour(colour), font=font)
+        draw.rectangle(place, fill=color)
+        draw.text((x + 3 - left, y + 2 - top), text, fill=_text_color(color), font=font)
     return np.asarray(image)
 
 
@@ -245,6 +245,6 @@ def _overlap(
     return not (beside or one[3] < other[1] or other[3] < one[1])
 
 
-def _text_colour(background: str) -> str:
+def _text_color(background: str) -> str:
     red, green, blue = (int(background[i : i + 2], 16) for i in (1, 3, 5))
     return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else "#ffffff"

@@ -92,7 +92,7 @@ def require_space(directory: Path, expected: Estimate) -> None:
 def _relative_size(quality: int) -> float:
     """Return about how large a JPEG is beside one of quality 90.
 
-    libjpeg scales its quantisation table by 2 - q/50 (by 50/q below 50); the size falls with
+    libjpeg scales its quantization table by 2 - q/50 (by 50/q below 50); the size falls with
     roughly the 0.7th power of that.
     """
 

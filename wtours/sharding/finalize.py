@@ -142,7 +142,7 @@ def _shard_record(receipt: Receipt, video_id: str, segment: int) -> ShardRecord:
 
 
 def attribution(dataset: Dataset) -> str:
-    """Return ATTRIBUTION.md: who made each video, under which licence, and what was changed."""
+    """Return ATTRIBUTION.md: who made each video, under which license, and what was changed."""
     params = dataset.params
     rate = "every frame" if params.rate is None else f"{params.frames_per_second} frames a second"
     changes = (

@@ -179,7 +179,7 @@ def _blur(task: SegmentTask, directory: Path, reader: VideoReader) -> Blur | Non
 
 
 def _source_facts(reader: VideoReader, task: SegmentTask) -> dict[str, Any]:
-    """Return what `<key>.json` says of the source: facts of the file, never of its licence."""
+    """Return what `<key>.json` says of the source: facts of the file, never of its license."""
     metadata = reader.metadata
     rate = metadata.frame_rate
     return {

@@ -72,7 +72,7 @@ class ShardIndex:
         pts_us: (N,) int64; microseconds from the video's first frame.
         offset: (N,) int64; where the JPEG begins in its tar.
         size: (N,) int32; bytes of the JPEG.
-        shot: (N,) int32; -1 where the video was not analysed.
+        shot: (N,) int32; -1 where the video was not analyzed.
         videos: The rows of each video.
     """
 

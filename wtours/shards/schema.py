@@ -23,7 +23,7 @@ MAX_MEMBER_BYTES = 64 * 2**20
 MAX_DATASET_BYTES = 64 * 2**20
 """`dataset.json` is not read above this size."""
 JPEG_SUBSAMPLING = "420"
-PIXELS = "reduced as YUV by swscale's bilinear, then recoloured"
+PIXELS = "reduced as YUV by swscale's bilinear, then recolored"
 """How a frame becomes the planes of a JPEG; other words, other bytes."""
 DATASET_FILE = "dataset.json"
 INDEX_FILE = "index.parquet"

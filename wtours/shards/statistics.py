@@ -26,7 +26,7 @@ class VideoInfo:
     """Of its shards."""
     clips: int
     shots: int | None
-    """None: the video was not analysed, and its clips ignore cuts."""
+    """None: the video was not analyzed, and its clips ignore cuts."""
     license_claimed: str | None
     license_observed: str | None
     """What the site said when it was downloaded; None: not known."""
@@ -50,7 +50,7 @@ class ShardsInfo:
 
     @property
     def licenses(self) -> tuple[str, ...]:
-        """Return the licences in the set, observed before claimed; "unknown" where neither is."""
+        """Return the licenses in the set, observed before claimed; "unknown" where neither is."""
         found = {v.license_observed or v.license_claimed or "unknown" for v in self.videos}
         return tuple(sorted(found))
 

@@ -32,7 +32,7 @@ The truth directory:
         mask             binary   the visible pixels inside the box: (y1 - y0) x (x1 - x0) bits, row
                                   by row without padding, highest bit first, compressed by zlib
 
-An object is labelled when at least 1/5000 of the picture's pixels show it (46 at 640x360).
+An object is labeled when at least 1/5000 of the picture's pixels show it (46 at 640x360).
 """
 
 from wtours.synthetic.ground_truth import WalkTruth, load_truth

@@ -1,4 +1,4 @@
-"""From metres to pixels: a level pinhole camera."""
+"""From meters to pixels: a level pinhole camera."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from wtours.synthetic.camera_path import Points, Pose
 
 NEAR = 0.35
-"""Nothing nearer than this, in metres, is drawn."""
+"""Nothing nearer than this, in meters, is drawn."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Camera:
         return 0.49 * self.height
 
     def relative(self, x: Points, y: Points) -> tuple[Points, Points]:
-        """Return depth along the view and distance to the right of it, in metres."""
+        """Return depth along the view and distance to the right of it, in meters."""
         forward_x, forward_y = np.cos(self.pose.yaw), np.sin(self.pose.yaw)
         dx, dy = x - self.pose.x, y - self.pose.y
         return dx * forward_x + dy * forward_y, dx * forward_y - dy * forward_x

@@ -1,6 +1,6 @@
 """Where the walker is and looks: along the streets of an endless square grid, round its corners.
 
-World coordinates are metres. Streets lie along x at y = k * BLOCK and along y at x = k * BLOCK, for
+World coordinates are meters. Streets lie along x at y = k * BLOCK and along y at x = k * BLOCK, for
 every integer k. Everything is a pure function of the seed and the time.
 """
 
@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 42.0
-"""Distance between two parallel streets, in metres."""
+"""Distance between two parallel streets, in meters."""
 STREET = 15.0
-"""Width of a street from wall to wall, in metres."""
+"""Width of a street from wall to wall, in meters."""
 WALK_LATERAL = -1.1
-"""The walker's distance from the middle of the street, in metres."""
+"""The walker's distance from the middle of the street, in meters."""
 WALK_SPEED = 1.4
-"""Metres per second."""
+"""Meters per second."""
 EYE_HEIGHT = 1.65
 _CORNER_RADIUS = 5.0
 _STEP = 0.25
@@ -29,7 +29,7 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Pose:
-    """The camera: place in metres, direction in radians from the x axis, eye height in metres."""
+    """The camera: place in meters, direction in radians from the x axis, eye height in meters."""
 
     x: float
     y: float
@@ -51,7 +51,7 @@ class Route:
         self._phases = rng.uniform(0, 2 * math.pi, 4)
 
     def positions(self, seconds: Points) -> Points:
-        """Return (N, 2) places in metres at (N,) times."""
+        """Return (N, 2) places in meters at (N,) times."""
         arc = seconds * WALK_SPEED / _STEP
         steps = np.arange(len(self._points))
         return np.stack([np.interp(arc, steps, self._points[:, axis]) for axis in (0, 1)], axis=1)
@@ -69,13 +69,13 @@ class Route:
         return Pose(float(x), float(y), heading + look, EYE_HEIGHT + bob)
 
 
-def _draw_path(rng: np.random.Generator, metres: float) -> tuple[Points, Points]:
-    """Return points every `_STEP` metres, (N, 2), and the unwrapped heading at each, (N,)."""
+def _draw_path(rng: np.random.Generator, meters: float) -> tuple[Points, Points]:
+    """Return points every `_STEP` meters, (N, 2), and the unwrapped heading at each, (N,)."""
     heading = float(rng.integers(4)) * math.pi / 2
     place = np.full(2, WALK_LATERAL) + BLOCK * rng.integers(-50, 50, 2)
     place += _direction(heading) * rng.uniform(0.2, 0.7) * BLOCK
     points, headings, covered = [], [], 0.0
-    while covered < metres:
+    while covered < meters:
         forward = _direction(heading)
         position = float(place @ np.abs(forward))
         sense = round(float(forward.sum()))

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from wtours.synthetic.camera_path import BLOCK, STREET, Points, Pose, Route
 
 REACH = 50.0
-"""Objects farther than this, in metres, are not drawn."""
+"""Objects farther than this, in meters, are not drawn."""
 _MARGIN = 0.6
 _CHECK_SECONDS = 90.0
 
 
 @dataclass(frozen=True)
 class Lane:
-    """A row of objects of one class along every street; lengths in metres, speed in m/s."""
+    """A row of objects of one class along every street; lengths in meters, speed in m/s."""
 
     label: str
     lateral: float
@@ -64,8 +64,8 @@ class Crowd:
     Attributes:
         key: (N,) uint64; the identity of each object.
         lane: (N,) int; the index in `LANES`.
-        x: (N,) float; metres.
-        y: (N,) float; metres.
+        x: (N,) float; meters.
+        y: (N,) float; meters.
         axis: (N,) int; 0 for a street along x, 1 along y.
     """
 
@@ -141,7 +141,7 @@ class Population:
 
 
 def _mix(state: NDArray[np.uint64] | np.uint64, value: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Fold integers into hashes (the finaliser of splitmix64)."""
+    """Fold integers into hashes (the finalizer of splitmix64)."""
     mixed = np.asarray(state) + value.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     mixed = mixed + np.uint64(0x632BE59BD9B4E019)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,4 +1,4 @@
-"""The rendered walks of a manifest: the videos, their truth, and labelled pictures cut from them.
+"""The rendered walks of a manifest: the videos, their truth, and labeled pictures cut from them.
 
 <root>/rendered/<video_id>.mp4
                 <video_id>.receipt.json
@@ -62,7 +62,7 @@ def render_walks(
 
 
 def cuts_beside_drawn(layout: Layout, video_ids: Iterable[str]) -> list[tuple[str, str, str]]:
-    """Return (video id, drawn cuts, measured cuts) of analysed rendered walks, as text."""
+    """Return (video id, drawn cuts, measured cuts) of analyzed rendered walks, as text."""
     return [
         (
             video_id,

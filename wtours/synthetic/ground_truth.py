@@ -21,7 +21,7 @@ from wtours.synthetic.types import RenderedFrame, SeenObject
 TRUTH_NAME, DETECTIONS_NAME, FRAMES_NAME = "truth.json", "detections.parquet", "frames.parquet"
 FORMAT_VERSION = 1
 MIN_VISIBLE_SHARE = 1 / 5000
-"""An object with fewer visible pixels than this share of the picture is not labelled."""
+"""An object with fewer visible pixels than this share of the picture is not labeled."""
 _ROWS_PER_GROUP = 20_000
 
 DETECTIONS_SCHEMA = pa.schema(
@@ -70,7 +70,7 @@ class WalkTruth:
         """Return the (height, width) mask of an object's visible pixels in a frame.
 
         Raises:
-            KeyError: the object is not labelled in that frame.
+            KeyError: the object is not labeled in that frame.
         """
         rows = self.detections.filter(
             (pc.field("frame_index") == frame_index) & (pc.field("track_id") == track_id)

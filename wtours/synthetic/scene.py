@@ -18,7 +18,7 @@ from wtours.synthetic.types import Region, RenderedFrame, SeenObject
 EXPOSURE = 128.0
 """The mean luma, 0 to 255, that the camera's exposure gives every frame before the light falls."""
 _REACH_ASIDE = 2.3
-"""No object reaches farther from its middle, in metres."""
+"""No object reaches farther from its middle, in meters."""
 _STRIDES_PER_SECOND = {"person": 0.9, "dog": 1.6}
 _IS_CAR = np.array([lane.label == "car" for lane in LANES])
 _SHADOW_RADIUS = {"tree": 1.3, "bench": 0.8, "bicycle": 0.8, "dog": 0.4}

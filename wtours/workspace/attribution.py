@@ -1,4 +1,4 @@
-"""ATTRIBUTION.md: who made the works, where they are, under which licence, and what was changed."""
+"""ATTRIBUTION.md: who made the works, where they are, under which license, and what was changed."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from wtours.workspace.layout import Layout
 from wtours.workspace.videos import download_receipt, video_file
 
 ATTRIBUTION_FILE = "ATTRIBUTION.md"
-LICENCES_NOTE = (
-    "The licence claimed is the one the list of videos states; the licence observed is what "
+LICENSES_NOTE = (
+    "The license claimed is the one the list of videos states; the license observed is what "
     "the source itself said when the video was downloaded. Not observed means not known."
 )
 
@@ -31,7 +31,7 @@ class Work:
 
 def attribution(heading: str, changes: str, works: Iterable[Work]) -> str:
     """Return the whole text; what comes from outside is shown as it is, not as Markdown."""
-    lines = [f"# {heading}", "", changes, "", LICENCES_NOTE]
+    lines = [f"# {heading}", "", changes, "", LICENSES_NOTE]
     for work in works:
         lines += ["", *_lines(work)]
     return "\n".join(lines) + "\n"
@@ -72,8 +72,8 @@ def _lines(work: Work) -> list[str]:
         "Title": work.title,
         "Channel": work.channel,
         "Source": work.source,
-        "Licence claimed": work.license_claimed,
-        "Licence observed": observed,
+        "License claimed": work.license_claimed,
+        "License observed": observed,
         "sha256 of the file": work.sha256,
     }
     return [

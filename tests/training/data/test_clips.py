@@ -38,7 +38,7 @@ def test_two_ranks_get_the_halves_of_one_ranks_batch(shards):
         for rank in range(2):
             assert_equal(halves[rank][step].frames, batch.frames[2 * rank : 2 * rank + 2])
             for ours, all_of_them in zip(
-                halves[rank][step].draws.local_colour, batch.draws.local_colour, strict=True
+                halves[rank][step].draws.local_color, batch.draws.local_color, strict=True
             ):
                 assert_equal(ours, all_of_them[2 * rank : 2 * rank + 2])
 

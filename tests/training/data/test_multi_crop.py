@@ -13,7 +13,7 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from training.config.sections import AugmentConfig, DataConfig
 from training.data import color_jitter as photometric
-from training.data.color_jitter import ColourDraws, apply_colour, draw_colour
+from training.data.color_jitter import ColorDraws, apply_color, draw_color
 from training.data.crop_resize import resample_weights
 from training.data.multi_crop import draw_boxes, draw_views, make_global, make_local
 from training.data.normalization import MEAN, STD
@@ -62,9 +62,9 @@ def test_resampling_a_box_equals_torchvisions_resized_crop(box, kernel, mode, an
         (photometric.adjust_hue, TF.adjust_hue, (-0.1, 0.0, 0.5)),
     ],
 )
-def test_each_colour_operation_equals_torchvisions(ours, theirs, amounts):
+def test_each_color_operation_equals_torchvisions(ours, theirs, amounts):
     images = some_images()
-    images[0, :, :4] = 0.5  # grey and black have no hue
+    images[0, :, :4] = 0.5  # gray and black have no hue
     images[1, :, :4] = 0.0
     expected = torch.stack(
         [theirs(image, amount) for image, amount in zip(images, amounts, strict=True)]
@@ -83,10 +83,10 @@ def test_blur_equals_torchvisions_with_a_kernel_of_13():
 
 def test_a_batch_gets_each_images_own_operations_in_its_own_order():
     images = some_images(4)
-    draws = draw_colour(numpy_generator(0, "test"), (4,), AugmentConfig(), 0.5)
+    draws = draw_color(numpy_generator(0, "test"), (4,), AugmentConfig(), 0.5)
     draws = draws._replace(
         jitter=torch.tensor([True, True, False, True]),
-        grey=torch.tensor([False, True, False, False]),
+        gray=torch.tensor([False, True, False, False]),
         blur_sigma=torch.tensor([0.0, 0.0, 1.5, 1.0]),
     )
     functions = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue)
@@ -96,14 +96,12 @@ def test_a_batch_gets_each_images_own_operations_in_its_own_order():
         if draws.jitter[i]:
             for operation in draws.order[i].tolist():
                 image = functions[operation](image, amounts[operation][i].item())
-        if draws.grey[i]:
+        if draws.gray[i]:
             image = TF.rgb_to_grayscale(image, 3)
         if draws.blur_sigma[i]:
             image = TF.gaussian_blur(image, 13, draws.blur_sigma[i].item())
         expected.append(image)
-    torch.testing.assert_close(
-        apply_colour(images, draws), torch.stack(expected), atol=5e-6, rtol=0
-    )
+    torch.testing.assert_close(apply_color(images, draws), torch.stack(expected), atol=5e-6, rtol=0)
 
 
 def test_boxes_are_distributed_as_torchvisions():
@@ -134,11 +132,11 @@ def test_a_picture_too_narrow_for_the_ratios_gives_its_central_box():
     assert box.tolist() == [43, 0, 13, 10]
 
 
-def test_colour_draws_have_the_probabilities_and_ranges_of_the_config():
+def test_color_draws_have_the_probabilities_and_ranges_of_the_config():
     augment = AugmentConfig()
-    draws = draw_colour(numpy_generator(0, "colour"), (20000,), augment, 0.5)
+    draws = draw_color(numpy_generator(0, "color"), (20000,), augment, 0.5)
     assert draws.jitter.float().mean().item() == pytest.approx(0.8, abs=0.015)
-    assert draws.grey.float().mean().item() == pytest.approx(0.2, abs=0.015)
+    assert draws.gray.float().mean().item() == pytest.approx(0.2, abs=0.015)
     blurred = draws.blur_sigma[draws.blur_sigma > 0]
     assert len(blurred) / 20000 == pytest.approx(0.5, abs=0.015)
     for values, low, high in (
@@ -198,26 +196,26 @@ def test_a_second_global_view_is_its_own_and_leaves_all_other_draws_as_they_were
     )
     assert torch.equal(two.global_boxes[:1], one.global_boxes)
     assert torch.equal(two.local_boxes, one.local_boxes)
-    for ours, theirs in zip(two.local_colour, one.local_colour, strict=True):
+    for ours, theirs in zip(two.local_color, one.local_color, strict=True):
         assert torch.equal(ours, theirs)
     assert not torch.equal(two.global_boxes[0], two.global_boxes[1])
-    assert not torch.equal(two.global_colour.hue[0], two.global_colour.hue[1])
+    assert not torch.equal(two.global_color.hue[0], two.global_color.hue[1])
 
 
-def test_colour_changes_go_to_the_crop_and_frame_they_were_drawn_for():
+def test_color_changes_go_to_the_crop_and_frame_they_were_drawn_for():
     data = DataConfig(
         clip_length=2, frame_crop_pixels=16, local_crops=2, local_crop_pixels=16,
         local_crop_scale=(1, 1),
     )  # fmt: skip
     draws = draw_views(numpy_generator(0, "views"), data, PLAIN)
-    grey = torch.tensor([[False, True], [False, False]])  # crop 0, frame 1
-    draws = draws._replace(local_colour=draws.local_colour._replace(grey=grey))
+    gray = torch.tensor([[False, True], [False, False]])  # crop 0, frame 1
+    draws = draws._replace(local_color=draws.local_color._replace(gray=gray))
     frames = torch.randint(0, 256, (1, 2, 3, 16, 16), generator=torch.Generator().manual_seed(0))
     crops = make_local(frames.to(torch.uint8), torch.utils.data.default_collate([draws]), pixels=16)
     mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
     crops = crops * std + mean
-    is_grey = (crops.amax(dim=3) - crops.amin(dim=3) < 1e-5).flatten(3).all(dim=-1)
-    assert is_grey[:, 0].tolist() == grey.tolist()
+    is_gray = (crops.amax(dim=3) - crops.amin(dim=3) < 1e-5).flatten(3).all(dim=-1)
+    assert is_gray[:, 0].tolist() == gray.tolist()
 
 
 def test_a_seed_depends_on_run_purpose_and_index_and_is_the_same_everywhere():
@@ -227,18 +225,18 @@ def test_a_seed_depends_on_run_purpose_and_index_and_is_the_same_everywhere():
 
 
 def test_draws_are_named_tuples_of_the_same_leading_shape():
-    draws = draw_colour(numpy_generator(0, "x"), (2, 3), AugmentConfig(), 0.1)
-    assert isinstance(draws, ColourDraws)
+    draws = draw_color(numpy_generator(0, "x"), (2, 3), AugmentConfig(), 0.1)
+    assert isinstance(draws, ColorDraws)
     assert {tuple(part.shape[:2]) for part in draws} == {(2, 3)}
 
 
 def summaries(images):
-    """What a crop looks like: brightness, colourfulness, contrast and sharpness, (n, 4)."""
-    grey = images.mean(1)
-    colour = (images.amax(1) - images.amin(1)).mean((1, 2))
-    sharp = grey.diff(dim=1).abs().mean((1, 2)) + grey.diff(dim=2).abs().mean((1, 2))
-    found = torch.stack([grey.mean((1, 2)), colour, grey.std((1, 2)), sharp], dim=1)
-    return found.numpy().round(3)  # a grey image has no colour, but for rounding
+    """What a crop looks like: brightness, colorfulness, contrast and sharpness, (n, 4)."""
+    gray = images.mean(1)
+    color = (images.amax(1) - images.amin(1)).mean((1, 2))
+    sharp = gray.diff(dim=1).abs().mean((1, 2)) + gray.diff(dim=2).abs().mean((1, 2))
+    found = torch.stack([gray.mean((1, 2)), color, gray.std((1, 2)), sharp], dim=1)
+    return found.numpy().round(3)  # a gray image has no color, but for rounding
 
 
 @pytest.mark.medium
@@ -271,8 +269,8 @@ def test_local_crops_look_as_those_of_the_pil_pipeline():
     for number in range(4):
         assert ks_2samp(found[:, number], expected[:, number]).pvalue > 1e-3
     unblurred = draws._replace(
-        local_colour=draws.local_colour._replace(
-            blur_sigma=torch.zeros_like(draws.local_colour.blur_sigma)
+        local_color=draws.local_color._replace(
+            blur_sigma=torch.zeros_like(draws.local_color.blur_sigma)
         )
     )
     other = summaries(make_local(frames, unblurred, pixels=32).flatten(0, 2) * std + mean)

@@ -31,7 +31,7 @@ DATA = DataIdentity("0" * 64, 22)
 
 
 def trained_state(step=4):
-    """A state after one optimiser step on arbitrary gradients."""
+    """A state after one optimizer step on arbitrary gradients."""
     state = build_state(CONFIG, WORLD)
     generator = torch.Generator().manual_seed(step)
     for parameter in state.student.parameters():

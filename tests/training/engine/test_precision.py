@@ -85,7 +85,7 @@ def test_float16_halves_its_scale_until_the_gradients_fit_and_is_resumed(shards,
     assert scales[0] == 65536
     for before, after, overflowed in zip(scales, scales[1:], left_out, strict=False):
         assert after == (before / 2 if overflowed else before)
-    assert weights(run, 1) == weights(run, 2)  # no moments: no step of the optimiser yet
+    assert weights(run, 1) == weights(run, 2)  # no moments: no step of the optimizer yet
     assert scale(run, 3) == scales[3]
 
     def stop(status):

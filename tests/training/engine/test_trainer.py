@@ -278,4 +278,4 @@ def test_it_runs_outside_the_main_thread(shards, tmp_path):
 def test_clips_that_may_cross_cuts_are_said(shards, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("wtours.shards.ShardIndex.shots_known", False)
     train(shards, tmp_path / "run", "optim.steps=1")
-    assert "some videos are not analysed: their clips may go over cuts" in caplog.text
+    assert "some videos are not analyzed: their clips may go over cuts" in caplog.text

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from training.data.image_decoding import decode_center, resize_for
-from training.data.normalization import normalised
+from training.data.normalization import normalized
 from training.evaluation.datasets.image_folder import open_images
 from training.evaluation.features import extract_features
 from training.models.vit import build_backbone, encode
@@ -45,7 +45,7 @@ def extract(images, **changed):
     return extract_features({"tiny": tiny_backbone()}, images, **arguments)
 
 
-def test_a_row_is_the_normalised_cls_token_of_its_image(photos):
+def test_a_row_is_the_normalized_cls_token_of_its_image(photos):
     found = extract(photos)
     entry, data = max(photos.read(), key=lambda item: item[0].name)
     pixels = decode_center(data, what="x", resize_pixels=37, crop_pixels=32)
@@ -114,7 +114,7 @@ def test_the_resize_keeps_dinos_ratio(crop, resize):
     assert resize_for(crop) == resize
 
 
-def test_normalised_maps_black_and_white_to_imagenets_range():
+def test_normalized_maps_black_and_white_to_imagenets_range():
     images = torch.tensor([0, 255], dtype=torch.uint8).reshape(1, 1, 2, 1).expand(1, 1, 2, 3)
     expected = torch.tensor([[-0.485 / 0.229, 0.515 / 0.229], [-0.456 / 0.224, 0.544 / 0.224]])
-    torch.testing.assert_close(normalised(images)[0, :2, 0], expected)
+    torch.testing.assert_close(normalized(images)[0, :2, 0], expected)

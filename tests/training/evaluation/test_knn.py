@@ -56,7 +56,7 @@ def test_top5_equals_scikit_learns_probabilities():
     assert score.top5_percent > score.top1_percent
 
 
-def test_one_near_neighbour_outvotes_two_far_ones():
+def test_one_near_neighbor_outvotes_two_far_ones():
     # Similarities 0.9, 0.8, 0.8: exp(0.9/T) against 2 exp(0.8/T); the nearer wins for T < 0.144.
     angles = torch.tensor([math.acos(0.9), math.acos(0.8), -math.acos(0.8)])
     train = torch.stack([angles.cos(), angles.sin()], dim=1)
@@ -106,7 +106,7 @@ def test_a_class_without_a_vote_is_not_among_the_first_five():
     assert score.top5_percent == 0
 
 
-def test_more_neighbours_than_training_images_counts_all_of_them():
+def test_more_neighbors_than_training_images_counts_all_of_them():
     train, train_labels = unit_rows(30, seed=0), labels(30, seed=1)
     val, val_labels = unit_rows(20, seed=2), labels(20, seed=3)
     all_of_them, more = knn_scores(

@@ -30,13 +30,13 @@ def trained_run(tmp_path_factory):
 
 
 def make_photos(root, counts, seed=0):
-    """Classes that differ in their mean colour, with noise."""
+    """Classes that differ in their mean color, with noise."""
     rng = np.random.default_rng(seed)
-    colours = {"cat": (200, 40, 40), "dog": (40, 200, 40), "emu": (40, 40, 200)}
+    colors = {"cat": (200, 40, 40), "dog": (40, 200, 40), "emu": (40, 40, 200)}
     for name, count in counts.items():
         (root / name).mkdir(parents=True)
         for number in range(count):
-            pixels = rng.normal(colours[name], 60, (24, 30, 3)).clip(0, 255).astype(np.uint8)
+            pixels = rng.normal(colors[name], 60, (24, 30, 3)).clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / name / f"{number}.png")
     return str(root)
 

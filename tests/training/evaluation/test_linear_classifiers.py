@@ -16,8 +16,8 @@ CPU = torch.device("cpu")
 def made_features(count, *, seed, width=6, classes=3):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(classes, (count,), generator=generator)
-    centres = torch.randn(classes, width, generator=torch.Generator().manual_seed(99))
-    return 0.5 * centres[labels] + torch.randn(count, width, generator=generator), labels
+    centers = torch.randn(classes, width, generator=torch.Generator().manual_seed(99))
+    return 0.5 * centers[labels] + torch.randn(count, width, generator=generator), labels
 
 
 def heads_of(*rates, width=6, classes=3, seed=0):

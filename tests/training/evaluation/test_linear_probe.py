@@ -15,7 +15,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from tests.support.tiny_run import ONE_PROCESS, make_run, tiny_config
-from training.data.normalization import Normalisation
+from training.data.normalization import Normalization
 from training.evaluation.datasets.fingerprint import fingerprint_images
 from training.evaluation.datasets.image_folder import open_images
 from training.evaluation.datasets.image_loader import Epoch, ImageCrops
@@ -30,15 +30,15 @@ from wtours.progress import no_progress
 pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-COLOURS = {"cat": (200, 60, 60), "dog": (60, 200, 60), "emu": (60, 60, 200)}
+COLORS = {"cat": (200, 60, 60), "dog": (60, 200, 60), "emu": (60, 60, 200)}
 
 
 def make_photos(root, count, *, seed):
     rng = np.random.default_rng(seed)
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         (root / name).mkdir(parents=True)
         for number in range(count):
-            pixels = rng.normal(colour, 70, (40, 48, 3)).clip(0, 255).astype(np.uint8)
+            pixels = rng.normal(color, 70, (40, 48, 3)).clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / name / f"{number}.png")
     return str(root)
 
@@ -133,7 +133,7 @@ def test_the_same_as_a_plain_loop_over_torchvisions_crops(run, splits):
         return torch.cat([prefix[:, 0] for _, prefix in blocks], dim=1)
 
     def labels_of(paths):
-        return torch.tensor([list(COLOURS).index(path.parent.name) for path in paths])
+        return torch.tensor([list(COLORS).index(path.parent.name) for path in paths])
 
     def crops(epoch):
         crop = v2.Compose([v2.RandomResizedCrop(32), v2.RandomHorizontalFlip()])
@@ -227,7 +227,7 @@ def test_a_wide_vit_is_read_by_its_last_block_and_the_mean_patch(tmp_path):
     torch.manual_seed(0)
     sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 768, "depth": 2, "num_heads": 12}
     network = create_vit("vit_tiny_patch16_224", **sizes).eval().requires_grad_(False)
-    backbone = Backbone(network, 32, Normalisation(), tmp_path, {})
+    backbone = Backbone(network, 32, Normalization(), tmp_path, {})
     assert read_out(backbone) == ((2,), True)
     images = torch.randint(256, (2, 32, 32, 3), dtype=torch.uint8)
     found = linear_features(backbone, images, (2,), patch_average=True)

@@ -57,7 +57,7 @@ def test_sums_with_carried_weights_are_refused():
         LossSettings(reduction="sum")
 
 
-def test_centre_is_a_moving_mean_over_all_ranks():
+def test_center_is_a_moving_mean_over_all_ranks():
     logits = torch.tensor([[[1.0, 3.0], [3.0, 5.0]]])
     center = update_center(torch.tensor([10.0, 10.0]), logits, momentum=0.9)
     torch.testing.assert_close(center, torch.tensor([9.2, 9.4]))
@@ -71,7 +71,7 @@ def test_centre_is_a_moving_mean_over_all_ranks():
     torch.testing.assert_close(both, torch.tensor([3.0, 5.0]))
 
 
-def test_teacher_is_centred_before_it_is_sharpened():
+def test_teacher_is_centerd_before_it_is_sharpened():
     probabilities = teacher_probabilities(
         torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0 - 0.04 * math.log(3)]), temp=0.04
     )

@@ -17,8 +17,8 @@ def test_what_is_hidden_is_blocks_and_not_single_patches():
     together = []
     for i in range(100):
         hidden = draw_blocks(numpy_generator(0, "test", i), (14, 14))
-        neighbours = hidden[:, 1:] & hidden[:, :-1]
-        together.append(neighbours.sum() / hidden.sum())
+        neighbors = hidden[:, 1:] & hidden[:, :-1]
+        together.append(neighbors.sum() / hidden.sum())
     assert np.mean(together) > 0.6  # patches drawn one by one: 0.3
 
 

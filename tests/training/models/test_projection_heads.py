@@ -62,7 +62,7 @@ def _whole_batch() -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
-def _normalise(norm: nn.Module, batch: torch.Tensor, weights: torch.Tensor) -> dict[str, object]:
+def _normalize(norm: nn.Module, batch: torch.Tensor, weights: torch.Tensor) -> dict[str, object]:
     batch = batch.clone().requires_grad_()
     output = norm(batch)
     (output * weights).square().sum().backward()
@@ -80,7 +80,7 @@ def _normalise(norm: nn.Module, batch: torch.Tensor, weights: torch.Tensor) -> d
 def _run_rank(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     batch, weights = (part.split(SIZES)[rank] for part in _whole_batch())
-    torch.save(_normalise(GlobalBatchNorm(4), batch, weights), Path(folder) / f"{rank}.pt")
+    torch.save(_normalize(GlobalBatchNorm(4), batch, weights), Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -88,7 +88,7 @@ def _run_rank(rank: int, folder: str) -> None:
 def test_batch_norm_on_two_ranks_is_torchs_on_the_whole_batch(tmp_path):
     mp.spawn(_run_rank, args=(str(tmp_path),), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
-    expected = _normalise(nn.BatchNorm1d(4), *_whole_batch())
+    expected = _normalize(nn.BatchNorm1d(4), *_whole_batch())
     for name in ("output", "input_gradient"):
         torch.testing.assert_close(
             torch.cat([first[name], second[name]]), expected[name], rtol=1e-4, atol=1e-4

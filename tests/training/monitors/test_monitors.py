@@ -36,11 +36,11 @@ def train(shards, run_dir, *overrides):
 
 def write_images(folder, seed, count):
     rng = np.random.default_rng(seed)
-    for name, colour in (("red", (200, 40, 40)), ("blue", (40, 40, 200)), ("grey", (90, 90, 90))):
+    for name, color in (("red", (200, 40, 40)), ("blue", (40, 40, 200)), ("gray", (90, 90, 90))):
         (folder / name).mkdir(parents=True)
         for number in range(count):
             noise = rng.normal(0, 60, (40, 40, 3))
-            pixels = np.clip(noise + colour, 0, 255).astype(np.uint8)
+            pixels = np.clip(noise + color, 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
     return str(folder)
 

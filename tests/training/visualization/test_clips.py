@@ -74,8 +74,8 @@ def test_the_figure_shows_the_frames_and_the_maps_of_both_equations(run, shards,
                 y, x = (56 * part + 20 for part in divmod(patch, 4))
                 of_frame = maps[:, column]
                 low, high = of_frame.amin(dim=1), of_frame.amax(dim=1)
-                colour = (of_frame[:, patch] - low) / (high - low)  # red, green, blue
-                expected = 0.4 * torch.tensor(pictures[column][y, x].copy()) + 0.6 * 255 * colour
+                color = (of_frame[:, patch] - low) / (high - low)  # red, green, blue
+                expected = 0.4 * torch.tensor(pictures[column][y, x].copy()) + 0.6 * 255 * color
                 np.testing.assert_allclose(drawn[y, x], expected.numpy(), atol=0.51)
     assert facts["pts_us"] == [2_000_000, 3_000_000, 4_000_000, 5_000_000]
     assert (facts["step"], facts["video_id"], facts["run"]) == (STEP, "walk", "tiny")
@@ -116,12 +116,12 @@ def test_the_film_shows_each_frame_for_its_second_beside_its_maps(run, shards, t
             left = MARGIN + row * (SIDE + GAP)
             shown = frames[30 * column + 15][HEADER : HEADER + SIDE, left : left + SIDE]
             expected = picture_at(png, row, column).astype(int)
-            assert np.abs(shown - expected).mean() < 6  # of 255: half the colour samples, and H.264
+            assert np.abs(shown - expected).mean() < 6  # of 255: half the color samples, and H.264
             other = picture_at(png, row, (column + 1) % CLIP_LENGTH).astype(int)
             assert np.abs(shown - other).mean() > 2 * np.abs(shown - expected).mean()
 
 
-def test_a_palette_for_the_colour_blind_changes_the_maps_and_not_the_frames(run, shards, tmp_path):
+def test_a_palette_for_the_color_blind_changes_the_maps_and_not_the_frames(run, shards, tmp_path):
     pngs = [
         visualize_clips(
             run, shards, "walk", clip=0, palette=palette, out_dir=tmp_path / palette, device=CPU

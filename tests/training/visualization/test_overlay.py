@@ -7,24 +7,24 @@ from training.visualization.overlay import (
     MARGIN,
     Row,
     draw_grid,
-    object_colours,
+    object_colors,
     overlay,
     stretched,
 )
 
 
 def test_three_objects_are_red_green_and_blue():
-    np.testing.assert_allclose(object_colours(3), np.eye(3), atol=1e-12)
-    np.testing.assert_allclose(object_colours(1), [[1, 0, 0]])
-    assert len(np.unique(object_colours(6).round(3), axis=0)) == 6
+    np.testing.assert_allclose(object_colors(3), np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(object_colors(1), [[1, 0, 0]])
+    assert len(np.unique(object_colors(6).round(3), axis=0)) == 6
 
 
-def test_the_colours_for_the_colour_blind_are_okabe_and_itos():
-    colours = object_colours(9, "colourblind") * 255
-    assert colours[:3].tolist() == [[213, 94, 0], [86, 180, 233], [240, 228, 66]]
-    assert len(np.unique(colours, axis=0)) == 7
+def test_the_colors_for_the_color_blind_are_okabe_and_itos():
+    colors = object_colors(9, "colourblind") * 255
+    assert colors[:3].tolist() == [[213, 94, 0], [86, 180, 233], [240, 228, 66]]
+    assert len(np.unique(colors, axis=0)) == 7
     # Without hue they still differ: in lightness, by Rec. 709's weights.
-    lightness = np.sort(colours[:3] @ [0.2126, 0.7152, 0.0722])
+    lightness = np.sort(colors[:3] @ [0.2126, 0.7152, 0.0722])
     assert (np.diff(lightness) > 40).all()
 
 
@@ -33,7 +33,7 @@ def test_a_map_is_stretched_to_run_from_0_to_1():
     assert stretched(maps).tolist() == [[0, 1, 0.5], [0, 0, 0]]
 
 
-def test_a_patch_of_the_overlay_is_two_fifths_frame_and_three_fifths_colour():
+def test_a_patch_of_the_overlay_is_two_fifths_frame_and_three_fifths_color():
     frame = np.full((4, 4, 3), 100, np.uint8)
     maps = np.array([[1, 0, 0, 0.5], [1, 0, 1, 0], [0, 0, 0, 0.25]])  # (O, N), 2 x 2 patches
     picture = overlay(frame, maps)
@@ -45,7 +45,7 @@ def test_a_patch_of_the_overlay_is_two_fifths_frame_and_three_fifths_colour():
     assert picture[3, 3].tolist() == [116, 40, 78]
 
 
-def test_colours_that_add_up_to_more_than_white_are_white_at_most():
+def test_colors_that_add_up_to_more_than_white_are_white_at_most():
     picture = overlay(np.zeros((2, 2, 3), np.uint8), np.ones((6, 1)))
     assert (picture == 153).all()
 

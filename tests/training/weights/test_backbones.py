@@ -146,7 +146,7 @@ def test_a_folder_that_transformers_saved_is_a_backbone(opened, tmp_path):
     )
     found = opened(f"hf:{tmp_path / 'their-vit'}")
     torch.testing.assert_close(features(found), theirs(images()).last_hidden_state[:, 0])
-    assert found.normalisation == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert found.normalization == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert found.crop_pixels == 32
 
 

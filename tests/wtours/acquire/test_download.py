@@ -39,7 +39,7 @@ def entry(*sources: str, id: str = "walk", **more) -> VideoEntry:
 
 
 def download_videos(entries, layout, **more) -> DownloadReport:
-    """Download from a server that states no licence, which is allowed here."""
+    """Download from a server that states no license, which is allowed here."""
     options = FetchOptions(allow_unknown_license=True, jobs=2)
     return download.download_videos(entries, layout, options=options, **more)
 

@@ -9,13 +9,13 @@ from wtours.media.frame import Frame
 from wtours.media.reader import open_video
 
 # As AVCOL_SPC_* and AVCOL_RANGE_*: BT.601, BT.709, BT.2020; limited and full.
-COLOURS = [(5, 1), (1, 1), (1, 2), (9, 1), (2, 0)]
+COLORS = [(5, 1), (1, 1), (1, 2), (9, 1), (2, 0)]
 
 
-def noise(size, colour=(2, 0), pixel_format="yuv420p", seed=1):
+def noise(size, color=(2, 0), pixel_format="yuv420p", seed=1):
     width, height = size
     picture = av.VideoFrame(width, height, pixel_format)
-    picture.colorspace, picture.color_range = colour
+    picture.colorspace, picture.color_range = color
     rng = np.random.default_rng(seed)
     for plane in picture.planes:
         plane.update(rng.integers(0, 256, plane.buffer_size, dtype=np.uint8).tobytes())
@@ -37,10 +37,10 @@ def refuse_the_whole_frame(monkeypatch):
     monkeypatch.setattr(Frame, "to_bgr", whole)
 
 
-@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("color", COLORS)
 @pytest.mark.parametrize("size", [(1920, 1080), (3840, 2160), (2560, 1440), (1080, 1920)])
-def test_of_a_large_frame_only_some_rows_are_converted_to_the_same_bytes(size, colour, monkeypatch):
-    frame = noise(size, colour)
+def test_of_a_large_frame_only_some_rows_are_converted_to_the_same_bytes(size, color, monkeypatch):
+    frame = noise(size, color)
     expected = as_pyscenedetect_does(frame)
     refuse_the_whole_frame(monkeypatch)
     assert np.array_equal(FrameReducer().reduce(frame), expected)
@@ -63,9 +63,9 @@ def test_any_other_frame_gives_the_same_bytes_too(size, pixel_format):
     assert np.array_equal(FrameReducer().reduce(frame), as_pyscenedetect_does(frame))
 
 
-def test_a_reducer_follows_a_change_of_size_and_colour():
+def test_a_reducer_follows_a_change_of_size_and_color():
     reducer = FrameReducer()
-    for seed, (size, colour) in enumerate(
+    for seed, (size, color) in enumerate(
         [
             ((1920, 1080), (1, 1)),
             ((1920, 1080), (5, 2)),
@@ -73,7 +73,7 @@ def test_a_reducer_follows_a_change_of_size_and_colour():
             ((3840, 2160), (1, 1)),
         ]
     ):
-        frame = noise(size, colour, seed=seed)
+        frame = noise(size, color, seed=seed)
         expected = reduce_frame(frame.picture.to_ndarray(format="bgr24"))
         assert np.array_equal(reducer.reduce(frame), expected)
 

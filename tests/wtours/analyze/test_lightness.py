@@ -23,7 +23,7 @@ def test_lightness_is_scikit_images_for_dark_and_bright_noise(brightest):
 
 
 @pytest.mark.parametrize("value", range(0, 256, 5))
-def test_every_grey_and_primary_is_within_a_twentieth(value):
+def test_every_gray_and_primary_is_within_a_twentieth(value):
     for channel in range(3):
         bgr = np.zeros((2, 2, 3), np.uint8)
         bgr[..., channel] = value
@@ -31,14 +31,14 @@ def test_every_grey_and_primary_is_within_a_twentieth(value):
     assert_as_scikit_image(np.full((2, 2, 3), value, np.uint8))
 
 
-def test_black_is_0_white_is_100_and_mid_grey_is_half():
+def test_black_is_0_white_is_100_and_mid_gray_is_half():
     # CIE 15: L* = 116 Y^(1/3) - 16; sRGB 119 is Y = 0.1845, so L* = 50.0344.
     for value, expected in [(0, 0.0), (255, 100.0), (119, 50.0344)]:
         found = frame_lightness(np.full((4, 6, 3), value, np.uint8))
         assert (found.mean, found.p5, found.p95) == pytest.approx((expected,) * 3, abs=0.002)
 
 
-def test_percentiles_tell_half_dark_from_evenly_grey():
+def test_percentiles_tell_half_dark_from_evenly_gray():
     bgr = np.zeros((10, 10, 3), np.uint8)
     bgr[:5] = 255
     found = frame_lightness(bgr)

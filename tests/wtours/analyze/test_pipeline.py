@@ -203,11 +203,11 @@ def test_one_bad_video_does_not_stop_the_others(layout, tmp_path):
     assert "wtours download --video absent" in report.failed["absent"]
     assert all("\n" not in reason for reason in report.failed.values())
     assert not (layout.analysis_dir("text") / "receipt.json").exists()
-    with pytest.raises(AnalysisError, match="text is not analysed: run"):
+    with pytest.raises(AnalysisError, match="text is not analyzed: run"):
         load_summary(layout, "text")
 
 
-def test_another_file_under_the_same_id_is_analysed_anew(layout, tmp_path):
+def test_another_file_under_the_same_id_is_analyzed_anew(layout, tmp_path):
     analyze_videos(layout, ["walk"])
     other = write_scenes(tmp_path / "b.mp4", seconds=(2, 2), size="96x64")
     add_video(layout, "walk", other)

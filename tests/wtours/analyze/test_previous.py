@@ -94,7 +94,7 @@ def test_a_run_that_dies_while_it_publishes_loses_nothing(
         patch.setattr(f"wtours.analyze.publish.{step}", die)
         with pytest.raises(KeyboardInterrupt):
             analyze_videos(layout, ["walk"], transnet=True)
-    with pytest.raises(AnalysisError, match="not analysed"):  # not a mixture of two analyses
+    with pytest.raises(AnalysisError, match="not analyzed"):  # not a mixture of two analyses
         load_summary(layout, "walk")
     analyze_videos(layout, ["walk"], transnet=True)
     assert published_bytes(layout, "walk") == at_once

@@ -125,7 +125,7 @@ def test_a_dry_run_says_what_would_be_fetched_and_fetches_nothing(tmp_path):
     }
     assert (rows["mine"]["action"], rows["mine"]["bytes"]) == ("fetch", size)
     assert rows["bad"]["action"] == "fail"
-    assert "states no licence" in rows["bad"]["what"]
+    assert "states no license" in rows["bad"]["what"]
 
 
 def test_the_ten_walks_have_an_estimate(tmp_path):

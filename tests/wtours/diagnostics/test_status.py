@@ -95,8 +95,8 @@ def test_each_row_says_what_is_done_of_the_video(clip, tmp_path):
 def test_an_analysis_counts_only_for_the_file_that_is_there_now(clip, tmp_path):
     layout = Layout(tmp_path / "root")
     download_videos(ENTRIES[:1], layout, files_dir=clip.parent)
-    for sha256, analysed in ((downloaded_video(layout, "walk").sha256, True), ("0" * 64, False)):
+    for sha256, analyzed in ((downloaded_video(layout, "walk").sha256, True), ("0" * 64, False)):
         receipt = Receipt(stage="analyze", key="walk", inputs={"video": sha256})
         write_receipt(layout.analysis_receipt("walk"), receipt)
         (state,) = video_states(ENTRIES[:1], layout)
-        assert state.analysed is analysed
+        assert state.analysed is analyzed

@@ -80,7 +80,7 @@ def test_the_planes_of_a_jpeg_are_those_of_the_formulas(tmp_path, matrix, color_
 
 @pytest.mark.parametrize("short_side", [32, 33])
 @pytest.mark.parametrize("matrix", ["bt709", "smpte170m"])
-def test_a_colour_comes_back_from_the_jpeg(tmp_path, matrix, short_side):
+def test_a_color_comes_back_from_the_jpeg(tmp_path, matrix, short_side):
     path = write_clip(
         tmp_path / "a.mp4",
         source="color=0xC04020:size=96x72:rate=5",
@@ -120,12 +120,12 @@ def test_the_planes_are_upright_and_reduced_as_pillow_does(tmp_path, degrees):
 def test_a_jpeg_depends_on_nothing_but_its_planes(height, width):
     rng = np.random.default_rng(0)
     luma = rng.integers(0, 256, (height, width), np.uint8)
-    grey = np.full(((height + 1) // 2, (width + 1) // 2), 128, np.uint8)
+    gray = np.full(((height + 1) // 2, (width + 1) // 2), 128, np.uint8)
     jpegs = set()
     for number in range(20):
         lies_before_something_else = np.full((2 * height, width), 12 * number, np.uint8)
         lies_before_something_else[:height] = luma
-        planes = (lies_before_something_else[:height], grey, grey)
+        planes = (lies_before_something_else[:height], gray, gray)
         jpegs.add(encode_planes(planes, quality=100))
     (jpeg,) = jpegs
     assert np.abs(simplejpeg.decode_jpeg(jpeg, "GRAY")[..., 0].astype(int) - luma).max() <= 1

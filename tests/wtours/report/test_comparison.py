@@ -1,4 +1,4 @@
-"""Folders of other videos: analysed where they lie, and joined for Figure 2."""
+"""Folders of other videos: analyzed where they lie, and joined for Figure 2."""
 
 from pathlib import Path
 

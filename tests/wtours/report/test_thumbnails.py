@@ -36,31 +36,31 @@ def test_moments_are_the_cut_the_extremes_and_frames_that_the_detector_looked_at
 
 
 def test_a_box_is_drawn_where_it_is_in_the_reduced_picture():
-    grey = np.full((60, 80, 3), 128, np.uint8)
+    gray = np.full((60, 80, 3), 128, np.uint8)
     box = {"label": "car", "score": 0.9, "x0": 20.0, "y0": 40.0, "x1": 100.0, "y1": 110.0}
-    drawn = draw_detections(grey, [box], scale=0.5, colours={"car": "#ff0000"})
+    drawn = draw_detections(gray, [box], scale=0.5, colors={"car": "#ff0000"})
     red = np.argwhere((drawn == (255, 0, 0)).all(axis=2))
     below_label = red[red[:, 0] >= 21]
     assert below_label.min(axis=0).tolist() == [21, 10]
     assert below_label.max(axis=0).tolist() == [55, 50]
-    assert (grey == 128).all()
+    assert (gray == 128).all()
     assert (drawn[30, 30] == 128).all()
 
 
 def test_a_label_that_would_hide_a_better_one_is_left_out():
-    grey = np.full((60, 80, 3), 128, np.uint8)
+    gray = np.full((60, 80, 3), 128, np.uint8)
     box = {"label": "car", "score": 0.9, "x0": 10.0, "y0": 30.0, "x1": 60.0, "y1": 50.0}
     worse = {**box, "label": "bus", "score": 0.5, "x0": 14.0}
-    both = draw_detections(grey, [worse, box], scale=1.0, colours={"car": "#ff0000", "bus": "#00f"})
-    alone = draw_detections(grey, [box], scale=1.0, colours={"car": "#ff0000"})
+    both = draw_detections(gray, [worse, box], scale=1.0, colors={"car": "#ff0000", "bus": "#00f"})
+    alone = draw_detections(gray, [box], scale=1.0, colors={"car": "#ff0000"})
     assert (both[:29] == alone[:29]).all()  # above the boxes: the label of the better one only
     assert (both[40, 14] == (0, 0, 255)).all()
 
 
 def test_boxes_outside_the_picture_and_without_extent_are_drawn_at_its_edge():
-    grey = np.full((60, 80, 3), 128, np.uint8)
+    gray = np.full((60, 80, 3), 128, np.uint8)
     box = {"label": "car", "score": 0.9, "x0": 500.0, "y0": -40.0, "x1": 500.0, "y1": 9e9}
-    drawn = draw_detections(grey, [box], scale=1.0, colours={"car": "#ff0000"})
+    drawn = draw_detections(gray, [box], scale=1.0, colors={"car": "#ff0000"})
     assert (drawn[30:59, 79] == (255, 0, 0)).all()
 
 

@@ -382,7 +382,7 @@ def test_an_analysis_without_the_columns_is_named(clip, layout):
         build_shards(layout, ["walk"], params=SECOND)
 
 
-def test_attribution_names_each_video_its_licences_and_the_changes(clip, layout):
+def test_attribution_names_each_video_its_licenses_and_the_changes(clip, layout):
     publish_video(layout, "walk", clip)
     receipt = json.loads(layout.video_receipt("walk").read_text())
     receipt["facts"] |= {"title": "A *walk*\n# in <b>Venice</b>", "channel": "Walker"}
@@ -391,8 +391,8 @@ def test_attribution_names_each_video_its_licences_and_the_changes(clip, layout)
     text = (report.directory / "ATTRIBUTION.md").read_text()
     assert r"- Title: A \*walk\* \# in \<b\>Venice\</b\>" in text
     assert "- Channel: Walker" in text
-    assert r"- Licence claimed: CC\-BY" in text
-    assert "- Licence observed: not observed" in text
+    assert r"- License claimed: CC\-BY" in text
+    assert "- License observed: not observed" in text
     assert "short side of at most 48 pixels, encoded as JPEG of quality 90" in text
 
 

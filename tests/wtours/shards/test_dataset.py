@@ -85,7 +85,7 @@ def test_a_clip_has_its_frames_a_second_apart_also_across_shards(built):
 def test_clips_ignore_cuts_only_where_shots_are_not_known(directory):
     assert not ShardIndex.open(directory).shots_known
     assert len(ClipDataset(ShardIndex.open(directory), clip_length=3)) == 60
-    # "one" is analysed, with a cut at its frame 60; "two" is not.
+    # "one" is analyzed, with a cut at its frame 60; "two" is not.
     rewrite_index(directory, shot=[0] * 60 + [1] * 30 + [None] * 90)
     index = ShardIndex.open(directory)
     assert not index.shots_known

@@ -78,12 +78,12 @@ def test_boxes_are_the_bounds_of_masks_and_no_pixel_has_two_owners(small_walk):
 
 def test_masks_are_the_pixels_the_renderer_gave_each_object(small_walk):
     first = next(iter(render_frames(SPEC)))
-    labelled = np.zeros_like(first.owner, bool)
+    labeled = np.zeros_like(first.owner, bool)
     for row in rows_of(small_walk.truth, 0):
         mask = small_walk.truth.mask(0, row["track_id"])
         assert len(np.unique(first.owner[mask])) == 1
-        labelled |= mask
-    small = (first.owner > 0) & ~labelled
+        labeled |= mask
+    small = (first.owner > 0) & ~labeled
     assert all(
         (first.owner == number).sum() < MIN_VISIBLE_SHARE * first.owner.size
         for number in np.unique(first.owner[small])

@@ -99,10 +99,10 @@ def _sequence(name: str, frames_dir: Path, masks_dir: Path) -> Sequence:
 
 
 def _palette() -> list[int]:
-    """Return the colours of Pascal VOC, which DAVIS uses: bits of the index spread over RGB."""
-    colours = []
+    """Return the colors of Pascal VOC, which DAVIS uses: bits of the index spread over RGB."""
+    colors = []
     for index in range(256):
         for channel in range(3):
             bits = (index >> (3 * place + channel) & 1 for place in range(8))
-            colours.append(sum(bit << (7 - place) for place, bit in enumerate(bits)))
-    return colours
+            colors.append(sum(bit << (7 - place) for place, bit in enumerate(bits)))
+    return colors

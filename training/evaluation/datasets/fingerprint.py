@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from training.distributed.collectives import gathered
 from training.distributed.world import World
-from training.evaluation.datasets.image_folder import ImageEntry, LabelledImages
+from training.evaluation.datasets.image_folder import ImageEntry, LabeledImages
 from wtours.progress import Progress
 
 _READERS = min(8, os.cpu_count() or 1)
@@ -26,7 +26,7 @@ def fingerprint(entries: Iterable[ImageEntry], digests: Iterable[str]) -> str:
     return whole.hexdigest()
 
 
-def fingerprint_images(images: LabelledImages, world: World, on_progress: Progress) -> str:
+def fingerprint_images(images: LabeledImages, world: World, on_progress: Progress) -> str:
     """Return the fingerprint of a split; each rank reads its share of the images."""
     entries = sorted(images.entries, key=lambda entry: entry.name)
     share = entries[world.rank :: world.world_size]

@@ -1,4 +1,4 @@
-"""Labelled images in a dataset that `datasets` saved on disk (`Dataset.save_to_disk`)."""
+"""Labeled images in a dataset that `datasets` saved on disk (`Dataset.save_to_disk`)."""
 
 from collections.abc import Iterator
 from functools import cached_property

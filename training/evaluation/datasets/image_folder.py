@@ -1,4 +1,4 @@
-"""Labelled images for evaluation: class folders, the same packed in a tar, or a saved dataset.
+"""Labeled images for evaluation: class folders, the same packed in a tar, or a saved dataset.
 
     DIR               DIR/<class>/<file>.jpg
     photos.tar        <class>/<file>.jpg, or <one folder>/<class>/<file>.jpg
@@ -33,7 +33,7 @@ Parts = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class ImageEntry:
-    """One labelled image: its name below the class folders' parent, and its size when encoded."""
+    """One labeled image: its name below the class folders' parent, and its size when encoded."""
 
     name: str
     num_bytes: int
@@ -45,7 +45,7 @@ class ImageEntry:
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class LabeledImages:
     """The images of one split, listed but not read.
 
     Attributes:
@@ -122,8 +122,8 @@ class LabelledImages:
             raise ImageDataError(f"{self.path} changed while it was read; run the command again")
 
 
-def open_images(spec: str) -> LabelledImages:
-    """List the labelled images that `spec` names: DIR, TAR or TAR:prefix.
+def open_images(spec: str) -> LabeledImages:
+    """List the labeled images that `spec` names: DIR, TAR or TAR:prefix.
 
     Hidden files and files that are not named as JPEG, PNG or WebP are left out.
 
@@ -140,12 +140,12 @@ def open_images(spec: str) -> LabelledImages:
     else:
         files, prefix = _below(prefix, list(_tar_files(path)), spec)
     entries = [_entry(parts, size, spec) for parts, size in files]
-    images = LabelledImages(spec, path, prefix, tuple(entries))
+    images = LabeledImages(spec, path, prefix, tuple(entries))
     _check(images)
     return images
 
 
-def require_known_classes(train: LabelledImages, val: LabelledImages) -> None:
+def require_known_classes(train: LabeledImages, val: LabeledImages) -> None:
     """Refuse validation images of a class that has no training image.
 
     Raises:
@@ -252,7 +252,7 @@ def _entry(parts: Parts, num_bytes: int, spec: str) -> ImageEntry:
     return ImageEntry(name, num_bytes)
 
 
-def _check(images: LabelledImages) -> None:
+def _check(images: LabeledImages) -> None:
     spec, names = images.spec, [entry.name for entry in images.entries]
     if not names:
         raise ImageDataError(f"{spec} has no JPEG, PNG or WebP image in class folders")

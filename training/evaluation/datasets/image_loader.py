@@ -1,4 +1,4 @@
-"""Batches of labelled images for training a classifier: decoded and cropped in worker processes."""
+"""Batches of labeled images for training a classifier: decoded and cropped in worker processes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from training.data.image_decoding import crop_center, decode_rgb, resize_for
-from training.evaluation.datasets.image_folder import LabelledImages
+from training.evaluation.datasets.image_folder import LabeledImages
 from training.rng import derived_seed
 from wtours.errors import ImageDataError
 
@@ -27,7 +27,7 @@ class ImageCrops(Dataset[tuple[Tensor, int] | ImageDataError]):
     """A square of each image, (crop, crop, 3) uint8 RGB, and its label.
 
     With an epoch it is DINO's training crop: RandomResizedCrop (area .08 to 1, bilinear) and a
-    flip; without, the centre as `training.data.image_decoding.crop_center` takes it. The draws
+    flip; without, the center as `training.data.image_decoding.crop_center` takes it. The draws
     for an image
     follow from seed, epoch and the image's number alone. An image that does not decode is given
     as its error, which a worker process could not raise in one line.
@@ -35,7 +35,7 @@ class ImageCrops(Dataset[tuple[Tensor, int] | ImageDataError]):
 
     def __init__(
         self,
-        images: LabelledImages,
+        images: LabeledImages,
         *,
         classes: Sequence[str],
         crop_pixels: int,

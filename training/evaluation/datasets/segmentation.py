@@ -60,7 +60,7 @@ LAYOUTS = (
 
 
 @dataclass(frozen=True)
-class LabelledPixels:
+class LabeledPixels:
     """One split: images and their labels, listed but not read.
 
     Attributes:
@@ -210,7 +210,7 @@ class Files:
         return tops.pop() if len(tops) == 1 else ""
 
 
-def open_labelled_pixels(path: Path) -> tuple[LabelledPixels, LabelledPixels]:
+def open_labeled_pixels(path: Path) -> tuple[LabeledPixels, LabeledPixels]:
     """List the training and test images of CamVid's or ADE20k's folders.
 
     Raises:
@@ -224,7 +224,7 @@ def open_labelled_pixels(path: Path) -> tuple[LabelledPixels, LabelledPixels]:
     raise ImageDataError(f"{path} has labels of no known layout ({known})")
 
 
-def _split(files: Files, layout: Layout, folders: tuple[str, str]) -> LabelledPixels:
+def _split(files: Files, layout: Layout, folders: tuple[str, str]) -> LabeledPixels:
     images = {_stem(name): name for name in files.names(folders[0]) if is_image(name)}
     labels = {_stem(name): name for name in files.names(folders[1]) if name.endswith(".png")}
     if not images:
@@ -235,7 +235,7 @@ def _split(files: Files, layout: Layout, folders: tuple[str, str]) -> LabelledPi
             f"{files.path}: {images[missing[0]]} has no labels {folders[1]}/{missing[0]}.png"
         )
     pairs = tuple((images[stem], labels[stem]) for stem in sorted(images))
-    return LabelledPixels(files, layout, folders[0], pairs)
+    return LabeledPixels(files, layout, folders[0], pairs)
 
 
 def _stem(name: str) -> str:

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from training.data.normalization import Normalisation
+from training.data.normalization import Normalization
 from training.evaluation.datasets.davis import Sequence
 from training.models.vit import encode_blocks
 from training.weights.backbones import Backbone
 
-NORMALISATION = Normalisation((0.485, 0.456, 0.406), (0.228, 0.224, 0.225))
+NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.228, 0.224, 0.225))
 """Of DINO's script, which has .228 where ImageNet's usual is .229."""
 _AT_ONCE = 2**25
 """Similarities in memory at a time: 128 MiB as float32."""
@@ -130,7 +130,7 @@ def carry(
 def _features(backbone: Backbone, frame: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
     device = next(backbone.network.parameters()).device
     pixels = resized(frame, size).to(device)
-    mean, std = (pixels.new_tensor(values)[:, None, None] for values in NORMALISATION)
+    mean, std = (pixels.new_tensor(values)[:, None, None] for values in NORMALIZATION)
     depth = len(backbone.network.blocks)
     (tokens,) = encode_blocks(backbone.network, (pixels - mean) / std, (depth,))
     return F.normalize(tokens.patch_tokens[0].float(), dim=1)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
-from training.data.normalization import normalised
+from training.data.normalization import normalized
 from training.distributed.world import best_device
 from training.evaluation.datasets.fingerprint import FilesSeen
 from training.evaluation.datasets.voc import VocFolder, VocImage
@@ -114,13 +114,13 @@ def evaluate_discover(
 def find_objects(backbone: Backbone, image: Image.Image, method: Method) -> Found:
     """Return what a method finds in one image, at its own size.
 
-    As in LOST the normalised image is filled up with zeros, below and on the right, to whole
+    As in LOST the normalized image is filled up with zeros, below and on the right, to whole
     patches.
     """
     patch = backbone.patch_pixels
     device = next(backbone.network.parameters()).device
     pixels = torch.from_numpy(np.asarray(image).copy())[None].to(device)
-    whole = normalised(pixels, backbone.normalisation)
+    whole = normalized(pixels, backbone.normalization)
     height, width = whole.shape[-2:]
     whole = F.pad(whole, (0, -width % patch, 0, -height % patch))
     grid = whole.shape[-2] // patch, whole.shape[-1] // patch
@@ -146,10 +146,10 @@ def _draw(path: Path, image: VocImage, measured: _Measured) -> None:
     pixels[measured.mask] = 0.5 * pixels[measured.mask] + 0.5 * np.array(_RED)
     picture = Image.fromarray(pixels.astype(np.uint8))
     draw = ImageDraw.Draw(picture)
-    for colour, boxes in ((_GREEN, image.boxes), (_RED, measured.box[None])):
+    for color, boxes in ((_GREEN, image.boxes), (_RED, measured.box[None])):
         for left, top, right, bottom in boxes:
             corners = (left, top, max(left, right - 1), max(top, bottom - 1))
-            draw.rectangle(corners, outline=colour, width=2)
+            draw.rectangle(corners, outline=color, width=2)
     with atomic_path(path) as temp:
         picture.save(temp, "PNG")
 
@@ -162,7 +162,7 @@ def _protocol(backbone: Backbone, method: Method) -> dict[str, Any]:
             "box": "around the largest 4-connected part of the mask (the paper does not say)",
         },
         "lost": {
-            "mask": "LOST's seed expansion on the last block's keys, not normalised",
+            "mask": "LOST's seed expansion on the last block's keys, not normalized",
             "seeds": LOST_SEEDS,
             "box": "around the 4-connected part that holds the seed",
         },
@@ -170,10 +170,10 @@ def _protocol(backbone: Backbone, method: Method) -> dict[str, Any]:
     return {
         "method": method,
         **how[method],
-        "image_size": "native, filled up with zeros to whole patches after normalisation",
+        "image_size": "native, filled up with zeros to whole patches after normalization",
         "mask_upsampling": "nearest",
-        "mean": backbone.normalisation.mean,
-        "std": backbone.normalisation.std,
+        "mean": backbone.normalization.mean,
+        "std": backbone.normalization.std,
         "precision": "float32",
         "ground_truth_boxes": "left and top minus 1; difficult and truncated ones are kept",
         "hit": f"IoU >= {HIT_IOU} with any box of the image",

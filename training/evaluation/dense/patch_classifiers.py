@@ -1,4 +1,4 @@
-"""What can be read out of frozen patch tokens: a linear head, and dense nearest neighbours."""
+"""What can be read out of frozen patch tokens: a linear head, and dense nearest neighbors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class LinearSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NeighbourSettings:
+class NeighborSettings:
     """How patches vote: as in `training.evaluation.knn`, with the patch's most frequent class."""
 
     k: int = 20
@@ -80,8 +80,8 @@ def fit_linear(
     return lambda tokens: head((tokens - mean) / std)
 
 
-def fit_neighbours(
-    train: SplitTokens, settings: NeighbourSettings, *, on_progress: Progress = no_progress
+def fit_neighbors(
+    train: SplitTokens, settings: NeighborSettings, *, on_progress: Progress = no_progress
 ) -> Classify:
     """Return the votes of the nearest training patches, by cosine similarity."""
     num_patches = sum(_num_patches(grid) for grid in train.grids(on_progress))
@@ -99,12 +99,12 @@ def fit_neighbours(
     num_classes = train.images.layout.num_classes
 
     def classify(tokens: Tensor) -> Tensor:
-        similarity, neighbours = (F.normalize(tokens, dim=-1) @ bank.T).topk(
+        similarity, neighbors = (F.normalize(tokens, dim=-1) @ bank.T).topk(
             min(settings.k, len(bank)), dim=1
         )
         weights = ((similarity - similarity[:, :1]) / settings.temperature).exp()
         votes = weights.new_zeros(len(tokens), num_classes)
-        return votes.scatter_add_(1, labels[neighbours], weights)
+        return votes.scatter_add_(1, labels[neighbors], weights)
 
     return classify
 

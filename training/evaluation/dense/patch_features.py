@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from training.data.normalization import normalised
-from training.evaluation.datasets.segmentation import VOID, LabelledPixels
+from training.data.normalization import normalized
+from training.evaluation.datasets.segmentation import VOID, LabeledPixels
 from training.models.vit import encode_blocks
 from training.weights.backbones import Backbone
 from wtours.progress import Progress, no_progress
@@ -51,7 +51,7 @@ class SplitTokens:
     """
 
     def __init__(
-        self, backbone: Backbone, images: LabelledPixels, short_side: int, device: torch.device
+        self, backbone: Backbone, images: LabeledPixels, short_side: int, device: torch.device
     ) -> None:
         self.backbone = backbone
         self.images = images
@@ -134,7 +134,7 @@ def patch_tokens(
     patch = backbone.patch_pixels
     size = network_size(*image.size, short_side=short_side, patch=patch)
     pixels = np.asarray(image.resize(size, Image.Resampling.BICUBIC))
-    inputs = normalised(torch.from_numpy(pixels.copy())[None].to(device), backbone.normalisation)
+    inputs = normalized(torch.from_numpy(pixels.copy())[None].to(device), backbone.normalization)
     (output,) = encode_blocks(backbone.network, inputs, [len(backbone.network.blocks)])
     return output.patch_tokens[0].float().reshape(size[1] // patch, size[0] // patch, -1)
 

@@ -64,7 +64,7 @@ def by_lost(keys: Tensor, grid: tuple[int, int], *, num_seeds: int = LOST_SEEDS)
     that holds the seed is the object.
 
     Args:
-        keys: (N, D) of one image's patches, heads concatenated; not normalised.
+        keys: (N, D) of one image's patches, heads concatenated; not normalized.
         grid: Rows and columns of patches, N in all.
         num_seeds: See above.
     """

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 
 from training.distributed.world import best_device
-from training.evaluation.datasets.segmentation import LabelledPixels, open_labelled_pixels
+from training.evaluation.datasets.segmentation import LabeledPixels, open_labeled_pixels
 from training.evaluation.dense.patch_classifiers import (
     Classify,
     LinearSettings,
-    NeighbourSettings,
+    NeighborSettings,
     fit_linear,
-    fit_neighbours,
+    fit_neighbors,
     score_split,
 )
 from training.evaluation.dense.patch_features import SplitTokens, View
@@ -36,7 +36,7 @@ def evaluate_segmentation(
     *,
     short_side: int | None = None,
     linear: LinearSettings | None = None,
-    neighbours: NeighbourSettings | None = None,
+    neighbors: NeighborSettings | None = None,
     device: torch.device | None = None,
     on_progress: Progress = no_progress,
 ) -> Published:
@@ -49,7 +49,7 @@ def evaluate_segmentation(
         short_side: Pixels that an image's short side is resized to; None: twice the side of the
             backbone's own crops.
         linear: How the linear heads are trained.
-        neighbours: How the nearest patches vote.
+        neighbors: How the nearest patches vote.
         device: Where the network runs; None: CUDA where there is one.
         on_progress: Counts images, and epochs of a head.
 
@@ -63,13 +63,13 @@ def evaluate_segmentation(
         ImageDataError: images or labels that are missing, unreadable or out of range.
         UsageError: a short side of less than a patch.
     """
-    linear, neighbours = linear or LinearSettings(), neighbours or NeighbourSettings()
+    linear, neighbors = linear or LinearSettings(), neighbors or NeighborSettings()
     short_side = 2 * backbone.crop_pixels if short_side is None else short_side
     if short_side < backbone.patch_pixels:
         raise UsageError(
             f"short side ({short_side}) must be at least a patch ({backbone.patch_pixels})"
         )
-    train_images, test_images = open_labelled_pixels(data)
+    train_images, test_images = open_labeled_pixels(data)
     device = device or best_device()
     backbone.to(device)
     train, test = (
@@ -79,15 +79,15 @@ def evaluate_segmentation(
     for name, view in _LINEAR.items():
         classify = fit_linear(train.seen_as(view), linear, on_progress=on_progress)
         scores[name] = _score(classify, test.seen_as(view), on_progress)
-    classify = fit_neighbours(train, neighbours, on_progress=on_progress)
+    classify = fit_neighbors(train, neighbors, on_progress=on_progress)
     scores[DENSE_KNN] = _score(classify, test, on_progress)
     return publish(
         backbone,
         "segment",
-        protocol=_protocol(train_images, short_side, linear, neighbours),
+        protocol=_protocol(train_images, short_side, linear, neighbors),
         data={"train": train_images.describe(), "test": test_images.describe()},
         results=scores,
-        identity=[short_side, asdict(linear), asdict(neighbours)],
+        identity=[short_side, asdict(linear), asdict(neighbors)],
     )
 
 
@@ -96,7 +96,7 @@ def _score(classify: Classify, test: SplitTokens, on_progress: Progress) -> dict
 
 
 def _protocol(
-    images: LabelledPixels, short_side: int, linear: LinearSettings, neighbours: NeighbourSettings
+    images: LabeledPixels, short_side: int, linear: LinearSettings, neighbors: NeighborSettings
 ) -> dict[str, Any]:
     return {
         "layout": asdict(images.layout),
@@ -105,9 +105,9 @@ def _protocol(
         "resize": "short side, bicubic with antialias, both sides to whole patches",
         "labels_in_training": "shares of the classes under each patch",
         "labels_in_test": "every pixel; scores of patches enlarged bilinearly",
-        "linear": asdict(linear) | {"optimizer": "AdamW, cosine to 0", "tokens": "standardised"},
+        "linear": asdict(linear) | {"optimizer": "AdamW, cosine to 0", "tokens": "standardized"},
         "position": "products of cosines, order 0 to 5 in x and y",
-        "dense_knn": asdict(neighbours),
+        "dense_knn": asdict(neighbors),
         "mean_iou": "over classes in the truth or in the prediction",
         "mean_accuracy": "over classes in the truth",
     }

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torchvision.transforms import v2
 
-from training.data.normalization import normalised
+from training.data.normalization import normalized
 from training.distributed.world import best_device
-from training.evaluation.datasets.segmentation import VOID, LabelledPixels, open_labelled_pixels
+from training.evaluation.datasets.segmentation import VOID, LabeledPixels, open_labeled_pixels
 from training.evaluation.dense.patch_features import network_size
 from training.evaluation.dense.upernet import AUXILIARY_WEIGHT, UperNet
 from training.evaluation.metrics.segmentation import (
@@ -94,7 +94,7 @@ def finetune_segmentation(
         TrainingError: the loss is not finite.
         CheckpointError: the state that a stopped run left cannot be read.
     """
-    train_images, test_images = open_labelled_pixels(data)
+    train_images, test_images = open_labeled_pixels(data)
     device = device or best_device()
     described = {"train": train_images.describe(), "test": test_images.describe()}
     facts = [backbone.description["sha256"], described["train"]["fingerprint"], asdict(settings)]
@@ -110,7 +110,7 @@ def finetune_segmentation(
             "optimizer": "AdamW, warm-up and linear decay to 0",
             "blocks": list(model.blocks),
             "auxiliary_weight": AUXILIARY_WEIGHT,
-            "training": "random scale, crop, flip and colours",
+            "training": "random scale, crop, flip and colors",
             "test": "whole image, one scale",
         },
         data=described,
@@ -124,7 +124,7 @@ def finetune_segmentation(
 
 def _train(
     backbone: Backbone,
-    images: LabelledPixels,
+    images: LabeledPixels,
     settings: FinetuneSettings,
     state: Path,
     device: torch.device,
@@ -142,7 +142,7 @@ def _train(
     model.train()
     for step in range(first, settings.steps):
         pixels, labels = draw_batch(images, settings, step)
-        inputs = normalised(pixels.to(device), backbone.normalisation)
+        inputs = normalized(pixels.to(device), backbone.normalization)
         for group in optimizer.param_groups:
             group["lr"] = settings.lr_at(step)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -170,7 +170,7 @@ def _keep(state: Path, step: int, model: UperNet, optimizer: torch.optim.Optimiz
 
 
 def _restore(state: Path, model: UperNet, optimizer: torch.optim.Optimizer) -> int:
-    """Set the model and the optimiser to a state that was kept; return the steps done."""
+    """Set the model and the optimizer to a state that was kept; return the steps done."""
     if not state.exists():
         return 0
     try:
@@ -198,7 +198,7 @@ def _restore(state: Path, model: UperNet, optimizer: torch.optim.Optimizer) -> i
 
 
 def draw_batch(
-    images: LabelledPixels, settings: FinetuneSettings, step: int
+    images: LabeledPixels, settings: FinetuneSettings, step: int
 ) -> tuple[Tensor, Tensor]:
     """Return the pictures of a step, (B, S, S, 3) uint8, and their labels, (B, S, S) int64.
 
@@ -213,7 +213,7 @@ def draw_batch(
 
 
 def _draw_pair(
-    images: LabelledPixels, settings: FinetuneSettings, position: int
+    images: LabeledPixels, settings: FinetuneSettings, position: int
 ) -> tuple[Tensor, Tensor]:
     epoch, place = divmod(position, len(images))
     order = numpy_generator(settings.seed, "finetune order", epoch).permutation(len(images))
@@ -232,11 +232,11 @@ def _draw_pair(
     small = _padded(small[top : top + side, left : left + side], side, VOID)
     if generator.random() < 0.5:
         pixels, small = pixels[:, ::-1], small[:, ::-1]
-    coloured = _with_other_colours(torch.from_numpy(pixels.copy()), int(generator.integers(2**31)))
-    return coloured, torch.from_numpy(small.astype(np.int64))
+    colored = _with_other_colors(torch.from_numpy(pixels.copy()), int(generator.integers(2**31)))
+    return colored, torch.from_numpy(small.astype(np.int64))
 
 
-def _with_other_colours(pixels: Tensor, seed: int) -> Tensor:
+def _with_other_colors(pixels: Tensor, seed: int) -> Tensor:
     jitter = v2.ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -254,7 +254,7 @@ def _padded(pixels: NDArray[Any], side: int, value: int) -> NDArray[Any]:
 def score_upernet(
     model: UperNet,
     backbone: Backbone,
-    images: LabelledPixels,
+    images: LabeledPixels,
     settings: FinetuneSettings,
     device: torch.device,
     on_progress: Progress = no_progress,
@@ -267,7 +267,7 @@ def score_upernet(
             *image.size, short_side=settings.crop_pixels, patch=backbone.patch_pixels
         )
         pixels = np.array(image.resize(size, Image.Resampling.BILINEAR))
-        inputs = normalised(torch.from_numpy(pixels)[None].to(device), backbone.normalisation)
+        inputs = normalized(torch.from_numpy(pixels)[None].to(device), backbone.normalization)
         scores = F.interpolate(
             model(inputs).float(), labels.shape, mode="bilinear", align_corners=False
         )
@@ -277,5 +277,5 @@ def score_upernet(
     return segmentation_score(confusion)
 
 
-def _pairs(images: LabelledPixels) -> Iterator[tuple[Image.Image, NDArray[np.int64]]]:
+def _pairs(images: LabeledPixels) -> Iterator[tuple[Image.Image, NDArray[np.int64]]]:
     return (images.pair(number) for number in range(len(images)))

@@ -12,7 +12,7 @@ from training.distributed.world import best_device
 from training.evaluation.datasets.davis import Sequence, list_sequences, save_indices
 from training.evaluation.datasets.fingerprint import FilesSeen
 from training.evaluation.dense.label_propagation import (
-    NORMALISATION,
+    NORMALIZATION,
     PropagationSettings,
     propagate,
 )
@@ -148,12 +148,12 @@ def _results(objects: list[dict[str, Any]]) -> dict[str, float]:
 
 def _protocol(settings: PropagationSettings) -> dict[str, Any]:
     return {
-        "features": "patch tokens of the last block after the final norm, L2-normalised",
+        "features": "patch tokens of the last block after the final norm, L2-normalized",
         **asdict(settings),
         "long_side": "floored to a multiple of 64",
         "resize": "bilinear without antialias",
-        "mean": NORMALISATION.mean,
-        "std": NORMALISATION.std,
+        "mean": NORMALIZATION.mean,
+        "std": NORMALIZATION.std,
         "precision": "float32",
         "labels": "soft, carried on; bilinear to pixels, each stretched to 0..1, highest wins",
         "boundary_tolerance": BOUNDARY_TOLERANCE,

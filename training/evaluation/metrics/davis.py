@@ -52,7 +52,7 @@ def boundary_accuracy(found: Mask, truth: Mask) -> float:
 
 
 def boundary(mask: Mask) -> Mask:
-    """Return the pixels that differ from their right, lower or lower right neighbour."""
+    """Return the pixels that differ from their right, lower or lower right neighbor."""
     around = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     right, below, across = around[:-1, 1:], around[1:, :-1], around[1:, 1:]
     return np.asarray((mask != right) | (mask != below) | (mask != across))

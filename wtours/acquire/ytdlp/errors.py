@@ -97,7 +97,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def one_line(text: str) -> str:
-    """Return yt-dlp's message without colours, control characters and advice on reporting bugs."""
+    """Return yt-dlp's message without colors, control characters and advice on reporting bugs."""
     text = _ESCAPES.sub(" ", text).removeprefix("ERROR:")
     text = re.split(r"; please report this issue|\. Use --cookies| \(caused by ", text)[0]
     return " ".join(text.split())

@@ -1,6 +1,6 @@
 """Fetching from YouTube and from any other URL, by yt-dlp as a library.
 
-What yt-dlp does not guard against, this module does: a licence that is not open, content that
+What yt-dlp does not guard against, this module does: a license that is not open, content that
 changes between two runs (the working folder is named by what the server says of the file), a part
 that is not ours, a body that ends early, an address that has run out (403), a fault in passing.
 """
@@ -77,7 +77,7 @@ class YtDlpFetcher:
         """Return what would be fetched, and fetch nothing of it.
 
         Raises:
-            DownloadError: it cannot be had, or its licence does not allow it.
+            DownloadError: it cannot be had, or its license does not allow it.
         """
 
         def look(log: Log) -> Choice:

@@ -16,7 +16,7 @@ from wtours.analyze.schema import DetectorFacts
 STORE_THRESHOLD = 0.05
 """Detections are stored from this score up; the report counts from higher ones."""
 
-Colours: TypeAlias = Literal["bgr", "rgb"]
+Colors: TypeAlias = Literal["bgr", "rgb"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Network(Protocol):
     versions: dict[str, str]
     batch_size: int
     """How many pictures `detect` takes at a time; its result must not depend on it."""
-    colours: Colours
+    colors: Colors
     """Which of `Picture`'s methods it calls."""
 
     def detect(self, frames: Sequence[Picture]) -> list[list[Detection]]:

@@ -73,7 +73,7 @@ def _best_classes(logits: Any, boxes: Any, shape: tuple[int, ...]) -> list[Found
 
     Args:
         logits: (B, Q, C) tensor.
-        boxes: (B, Q, 4) tensor: centre x, y, width, height as shares of the picture.
+        boxes: (B, Q, 4) tensor: center x, y, width, height as shares of the picture.
         shape: The pictures' height, width, ...
     """
     height, width = shape[:2]

@@ -20,7 +20,7 @@ from queue import Queue
 from threading import Thread
 from typing import Self
 
-from wtours.analyze.detectors.base import Colours, Detection, DetectorIdentity
+from wtours.analyze.detectors.base import Colors, Detection, DetectorIdentity
 from wtours.analyze.detectors.spec import DetectorSpec
 from wtours.analyze.detectors.worker import Answer, Greeting
 from wtours.errors import AnalysisError, WtoursError
@@ -37,7 +37,7 @@ class Endpoint:
 
     address: Path
     batch_size: int
-    colours: Colours
+    colors: Colors
 
 
 class DetectorService:
@@ -83,7 +83,7 @@ class DetectorService:
     def endpoint(self) -> Endpoint:
         """Return where decoding processes connect to; only after `identity`."""
         assert isinstance(self._greeting, Greeting)
-        return Endpoint(self._address, self._greeting.batch_size, self._greeting.colours)
+        return Endpoint(self._address, self._greeting.batch_size, self._greeting.colors)
 
     @property
     def _address(self) -> Path:
@@ -158,7 +158,7 @@ class RemoteNetwork:
     def __init__(self, spec: DetectorSpec, endpoint: Endpoint) -> None:
         self.batch_size = endpoint.batch_size
         self._spec = spec
-        self._to_pixels = Frame.to_bgr if endpoint.colours == "bgr" else Frame.to_rgb
+        self._to_pixels = Frame.to_bgr if endpoint.colors == "bgr" else Frame.to_rgb
         self._socket = socket.socket(socket.AF_UNIX)
         try:
             self._socket.connect(str(endpoint.address))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wtours.analyze.detectors.base import STORE_THRESHOLD, Colours, Detection, Picture
+from wtours.analyze.detectors.base import STORE_THRESHOLD, Colors, Detection, Picture
 from wtours.analyze.schema import DetectorFacts
 from wtours.errors import MissingPackageError
 
@@ -49,7 +49,7 @@ class TorchDetector:
         infer: Runs it.
     """
 
-    colours: Colours = "rgb"
+    colors: Colors = "rgb"
 
     def __init__(
         self, *, facts: DetectorFacts, versions: dict[str, str], model: Any, infer: Infer

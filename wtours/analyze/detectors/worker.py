@@ -20,7 +20,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from wtours.analyze.detectors.base import Colours, Detection, DetectorIdentity, Network
+from wtours.analyze.detectors.base import Colors, Detection, DetectorIdentity, Network
 from wtours.analyze.detectors.spec import DetectorSpec, parse_detector
 from wtours.errors import AnalysisError, WtoursError
 
@@ -34,7 +34,7 @@ class Greeting:
 
     identity: DetectorIdentity
     batch_size: int
-    colours: Colours
+    colors: Colors
 
     @property
     def is_shared(self) -> bool:
@@ -51,7 +51,7 @@ def main() -> None:
     try:
         network = spec.load_network()
         greeting = Greeting(
-            DetectorIdentity(network.facts, network.versions), network.batch_size, network.colours
+            DetectorIdentity(network.facts, network.versions), network.batch_size, network.colors
         )
     except Exception as error:
         control.send(in_one_line(spec, error))
@@ -102,7 +102,7 @@ def _detect(spec: DetectorSpec, network: Network, pictures: Sequence[NDArray[np.
 
 
 class _Pixels:
-    """A picture that came in the colours that the network takes."""
+    """A picture that came in the colors that the network takes."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
         self._pixels = pixels

@@ -3,7 +3,7 @@
 The model is one exported by YOLOX's `tools/export_onnx.py` without `--decode_in_inference`: input
 (1, 3, H, W) float32 BGR 0..255, the picture at the upper left and 114 elsewhere; output
 (1, H*W*(1/64 + 1/256 + 1/1024), 85): for each cell of the grids of stride 8, 16 and 32, the box
-(centre as an offset from the cell, log size, in strides), objectness, and 80 class scores.
+(center as an offset from the cell, log size, in strides), objectness, and 80 class scores.
 Source: github.com/Megvii-BaseDetection/YOLOX, demo/ONNXRuntime.
 """
 
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wtours.analyze.detectors.base import STORE_THRESHOLD, Colours, Detection, Picture
+from wtours.analyze.detectors.base import STORE_THRESHOLD, Colors, Detection, Picture
 from wtours.analyze.schema import DetectorFacts
 from wtours.errors import AnalysisError, MissingPackageError
 from wtours.storage.hashing import sha256_file
@@ -52,7 +52,7 @@ class YoloxDetector:
     """
 
     batch_size = 1
-    colours: Colours = "bgr"
+    colors: Colors = "bgr"
 
     def __init__(self, path: Path) -> None:
         self._session, self.versions = _open_session(path)

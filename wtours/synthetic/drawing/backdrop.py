@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from wtours.synthetic.camera import Camera
 from wtours.synthetic.camera_path import BLOCK, STREET, Points
 from wtours.synthetic.drawing import textures
-from wtours.synthetic.drawing.facade import FACADE_METRES, FACADE_PPM
+from wtours.synthetic.drawing.facade import FACADE_METERS, FACADE_PPM
 from wtours.synthetic.drawing.palette import NUM_FACADES, Color, Picture
 from wtours.synthetic.drawing.textures import Atlas
 
 _FAR = 150.0
-_HAZE_METRES = 75.0
+_HAZE_METERS = 75.0
 _NUM_PLANES = 4
 Floats = NDArray[np.float32]
 
@@ -25,9 +25,9 @@ class Walls:
     """What each column's ray meets first.
 
     Attributes:
-        depth: (W,) float32, metres along the view; `_FAR` where nothing is met.
+        depth: (W,) float32, meters along the view; `_FAR` where nothing is met.
         facade: (W,) int, the front's number in the atlas.
-        along: (W,) float32, metres from the left edge of that front, in [0, FACADE_METRES).
+        along: (W,) float32, meters from the left edge of that front, in [0, FACADE_METERS).
     """
 
     depth: Floats
@@ -36,8 +36,8 @@ class Walls:
 
 
 def haze(depth: Points | Floats) -> Floats:
-    """Return the share of a thing's own colour that is left at a depth in metres, 1 to 0."""
-    share = np.clip(depth / _HAZE_METRES, 0, 1)
+    """Return the share of a thing's own color that is left at a depth in meters, 1 to 0."""
+    share = np.clip(depth / _HAZE_METERS, 0, 1)
     return np.asarray((1 - share) ** 1.3, dtype=np.float32)
 
 
@@ -70,11 +70,11 @@ def cast_walls(camera: Camera, seed: int) -> Walls:
     face = np.take_along_axis(np.stack(faces), pick, 0)[0].astype(np.int64)
     block = np.floor(other / BLOCK)
     into_block = np.minimum(other - block * BLOCK, BLOCK - STREET - 1e-3)
-    house_in_block = np.floor(into_block / FACADE_METRES)
+    house_in_block = np.floor(into_block / FACADE_METERS)
     house = (3 * block + house_in_block).astype(np.int64)
     half = NUM_FACADES // 2
     facade = (house * 7 + face * 13 + (house * face) % 5 + seed) % half + half * axis
-    along = into_block - house_in_block * FACADE_METRES
+    along = into_block - house_in_block * FACADE_METERS
     return Walls(np.minimum(depth, _FAR).astype(np.float32), facade, along.astype(np.float32))
 
 
@@ -132,9 +132,9 @@ def _map_ground(camera: Camera, atlas: Atlas, map_x: Floats, map_y: Floats, clea
 def _map_walls(
     camera: Camera, walls: Walls, atlas: Atlas, map_x: Floats, map_y: Floats, clear: Floats
 ) -> None:
-    scale = walls.depth / np.float32(camera.focal)  # metres per pixel
-    top_metres = atlas.facade_height[walls.facade]
-    top = camera.horizon - (top_metres - camera.pose.eye_height) / scale
+    scale = walls.depth / np.float32(camera.focal)  # meters per pixel
+    top_meters = atlas.facade_height[walls.facade]
+    top = camera.horizon - (top_meters - camera.pose.eye_height) / scale
     bottom = camera.horizon + camera.pose.eye_height / scale
     rows = np.arange(camera.height, dtype=np.float32)[:, None]
     inside = (rows >= top) & (rows < bottom) & (walls.depth < _FAR - 1)

@@ -11,7 +11,7 @@ from wtours.synthetic.camera_path import Points
 from wtours.synthetic.drawing.palette import Color, bgr
 
 HALF_LENGTH, HALF_WIDTH = 2.1, 0.88
-# The outline of the side view, (along, up) in metres, from the rear over the roof to the front.
+# The outline of the side view, (along, up) in meters, from the rear over the roof to the front.
 _OUTLINE = np.array(
     [
         (-2.1, 0.28), (-2.1, 0.72), (-1.98, 0.95), (-1.55, 1.0), (-1.05, 1.4), (0.45, 1.42),
@@ -33,14 +33,14 @@ _LAMP = np.array([(0.52, 0.52), (0.82, 0.52), (0.82, 0.66), (0.52, 0.66)])
 
 @dataclass(frozen=True)
 class Polygon:
-    """(N, 2) pixel places and a colour."""
+    """(N, 2) pixel places and a color."""
 
     points: NDArray[np.float64]
     color: Color
 
 
 Paint = dict[str, Color]
-"""The colour of each part of a car."""
+"""The color of each part of a car."""
 
 
 def _paint(hue: float, saturation: float, value: float) -> Paint:
@@ -66,7 +66,7 @@ PAINTS = tuple(
 
 
 class _Solid:
-    """The corners of the model, in metres along, across and up, and which of them make a face."""
+    """The corners of the model, in meters along, across and up, and which of them make a face."""
 
     def __init__(self) -> None:
         self._parts: list[Points] = []
@@ -114,10 +114,10 @@ def car_polygons(
 
     Args:
         camera: Where from.
-        x: Middle of the car, metres.
-        y: Middle of the car, metres.
+        x: Middle of the car, meters.
+        y: Middle of the car, meters.
         heading: Where its front points, radians from the x axis.
-        paint: Its colours.
+        paint: Its colors.
     """
     cos, sin = np.cos(heading), np.sin(heading)
     along, across, up = _SOLID.corners.T

@@ -6,22 +6,22 @@ import numpy as np
 from wtours.synthetic.drawing.palette import Color, Palette, Picture, bgr, clipped, grain
 
 FACADE_PPM = 44
-"""Pixels per metre."""
-FACADE_METRES = 9.0
-SLOT_METRES = 13.0
+"""Pixels per meter."""
+FACADE_METERS = 9.0
+SLOT_METERS = 13.0
 """Room for the tallest front."""
-FACADE_SIZE = (round(SLOT_METRES * FACADE_PPM), round(FACADE_METRES * FACADE_PPM))
+FACADE_SIZE = (round(SLOT_METERS * FACADE_PPM), round(FACADE_METERS * FACADE_PPM))
 """Rows and columns of a front's picture."""
 _STOREY, _SHOP, _CORNICE = 3.0, 3.5, 0.45
 _WINDOW_HEIGHT = 1.62
 
 
 class _Front:
-    """A front in the making; places are metres from its lower left corner.
+    """A front in the making; places are meters from its lower left corner.
 
     Args:
         rng: Draws the grain of the wall.
-        palette: The scene's colours.
+        palette: The scene's colors.
         hue: Hue of the wall in degrees.
         light: Brightness of the wall, 0 to 1.
     """
@@ -58,10 +58,10 @@ class _Front:
 
     def shop(self, door: float) -> None:
         """Paint the ground floor: plinth, door, shop windows under awnings."""
-        self.box(0, 0, FACADE_METRES, 0.5, self.dark)
+        self.box(0, 0, FACADE_METERS, 0.5, self.dark)
         self.box(door - 0.12, 0, door + 1.22, 2.5, self.trim)
         self.box(door, 0, door + 1.1, 2.4, self.dark)
-        for left, right in ((0.4, door - 0.5), (door + 1.6, FACADE_METRES - 0.4)):
+        for left, right in ((0.4, door - 0.5), (door + 1.6, FACADE_METERS - 0.4)):
             if right - left > 1.2:
                 self.box(left - 0.1, 0.6, right + 0.1, 2.6, self.trim)
                 self.box(left, 0.7, right, 2.5, self.glass)
@@ -73,18 +73,18 @@ class _Front:
 def paint_facade(
     rng: np.random.Generator, palette: Palette, hue: float, *, shaded: bool
 ) -> tuple[Picture, float]:
-    """Return a front, `FACADE_SIZE` and 3, standing on its last row, and its height in metres."""
+    """Return a front, `FACADE_SIZE` and 3, standing on its last row, and its height in meters."""
     front = _Front(rng, palette, hue, 0.62 if shaded else 0.86)
     storeys = int(rng.integers(2, 4))
-    pitch = FACADE_METRES / int(rng.integers(3, 5))
+    pitch = FACADE_METERS / int(rng.integers(3, 5))
     wide = pitch * rng.uniform(0.42, 0.56)
     for floor in range(storeys):
         bottom = _SHOP + floor * _STOREY
-        for left in np.arange(0, FACADE_METRES - pitch / 2, pitch) + (pitch - wide) / 2:
+        for left in np.arange(0, FACADE_METERS - pitch / 2, pitch) + (pitch - wide) / 2:
             front.window(left, bottom + 0.8, wide)
-        front.box(0, bottom, FACADE_METRES, bottom + 0.12, front.trim)
+        front.box(0, bottom, FACADE_METERS, bottom + 0.12, front.trim)
     front.shop(float(rng.choice((0.6, 3.6, 7.0))))
     height = _SHOP + storeys * _STOREY + _CORNICE
-    front.box(0, height - _CORNICE, FACADE_METRES, height, front.trim)
-    front.box(0, height - _CORNICE - 0.12, FACADE_METRES, height - _CORNICE, front.dark)
+    front.box(0, height - _CORNICE, FACADE_METERS, height, front.trim)
+    front.box(0, height - _CORNICE - 0.12, FACADE_METERS, height - _CORNICE, front.dark)
     return front.canvas, height

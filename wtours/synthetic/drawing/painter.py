@@ -27,7 +27,7 @@ class Painter:
     Args:
         picture: (H, W, 3) uint8 BGR backdrop, drawn over in place.
         camera: Where from.
-        wall_depth: (W,) metres; what lies deeper is hidden by the houses.
+        wall_depth: (W,) meters; what lies deeper is hidden by the houses.
         horizon_color: What distance fades to.
 
     Attributes:
@@ -80,11 +80,11 @@ class Painter:
         """Draw an upright picture facing the camera; return where, or None if out of sight.
 
         Args:
-            sprite: The picture and its size in metres.
+            sprite: The picture and its size in meters.
             number: Its number in `owner`.
-            depth: Metres along the view.
-            right: Metres right of the view, of the sprite's middle.
-            clear: Share of its own colour left by haze, 0 to 1.
+            depth: Meters along the view.
+            right: Meters right of the view, of the sprite's middle.
+            clear: Share of its own color left by haze, 0 to 1.
         """
         scale = self._camera.focal / depth
         left = self._camera.center + (right - sprite.width / 2) * scale
@@ -98,7 +98,7 @@ class Painter:
             return None
         picture = _fitting_level(sprite, sprite.height * scale)
         shrink = sprite.height * scale / picture.shape[0]
-        # Pixel centres at integers on both sides.
+        # Pixel centers at integers on both sides.
         matrix = np.array(
             [
                 [shrink, 0, left - region.left + (shrink - 1) / 2],

@@ -1,6 +1,6 @@
-"""The colours of a street scene, and smooth noise to break them up.
+"""The colors of a street scene, and smooth noise to break them up.
 
-All hues keep off 0 and 180, OpenCV's two names for red, and all greys are tinted: near either, a
+All hues keep off 0 and 180, OpenCV's two names for red, and all grays are tinted: near either, a
 coder's rounding changes the hue a lot, and cut detectors weigh hue.
 """
 
@@ -45,12 +45,12 @@ class Palette:
 
     @property
     def horizon(self) -> Color:
-        """The colour that distance fades to."""
+        """The color that distance fades to."""
         return bgr(self.sky, 0.8 * self.sky_saturation, 0.94)
 
 
 def bgr(hue: float, saturation: float, value: float) -> Color:
-    """Return a colour as (blue, green, red) in 0 to 255; hue in degrees, the others 0 to 1."""
+    """Return a color as (blue, green, red) in 0 to 255; hue in degrees, the others 0 to 1."""
     red, green, blue = colorsys.hsv_to_rgb(hue / 360, saturation, value)
     return (255 * blue, 255 * green, 255 * red)
 

@@ -20,7 +20,7 @@ _DRAW_PPM |= {"traffic light": 140, "fire hydrant": 240}
 
 @dataclass(frozen=True)
 class Sprite:
-    """One picture at halving sizes; `levels[0]` is the largest. Sizes in metres."""
+    """One picture at halving sizes; `levels[0]` is the largest. Sizes in meters."""
 
     width: float
     height: float
@@ -28,7 +28,7 @@ class Sprite:
 
 
 class Canvas:
-    """A transparent picture to draw on in metres, x from the middle, y up from the ground."""
+    """A transparent picture to draw on in meters, x from the middle, y up from the ground."""
 
     def __init__(self, width: float, height: float, ppm: int) -> None:
         self.width, self.height, self.ppm = width, height, ppm

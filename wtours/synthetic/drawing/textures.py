@@ -47,8 +47,8 @@ class Atlas:
         level_x: (NUM_LEVELS,) left edge of each level in pixels.
         facade_x: (NUM_FACADES,) left edge of each facade at level 0.
         facade_y: (NUM_FACADES,) line of the pavement of each facade at level 0.
-        facade_height: (NUM_FACADES,) metres.
-        horizon: The colour that distance fades to.
+        facade_height: (NUM_FACADES,) meters.
+        horizon: The color that distance fades to.
     """
 
     picture: Picture
@@ -118,14 +118,14 @@ def _image(array: NDArray[np.generic]) -> Picture:
 
 def _ground(rng: np.random.Generator, palette: Palette) -> Picture:
     """Paint one period of the ground, the crossing in the middle."""
-    metres = (np.arange(_GROUND_SIDE) + 0.5) / GROUND_PPM
-    a = np.abs(metres - BLOCK / 2)
+    meters = (np.arange(_GROUND_SIDE) + 0.5) / GROUND_PPM
+    a = np.abs(meters - BLOCK / 2)
     ax, ay = a[None, :], a[:, None]
     shape = (_GROUND_SIDE, _GROUND_SIDE)
     road = (ax < ROAD_HALF) | (ay < ROAD_HALF)
     edge = np.minimum(np.abs(ax - ROAD_HALF), np.abs(ay - ROAD_HALF))
     curb = (edge < 0.12) & ((ax > ROAD_HALF - 0.12) & (ay > ROAD_HALF - 0.12))
-    joints = (metres % 1.0 < 0.05)[None, :] | (metres % 1.0 < 0.05)[:, None]
+    joints = (meters % 1.0 < 0.05)[None, :] | (meters % 1.0 < 0.05)[:, None]
     value = np.where(road, 0.42, 0.66).astype(np.float32)
     value[~road & joints] = 0.56
     value[curb] = 0.8

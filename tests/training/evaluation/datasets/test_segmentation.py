@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from tests.support.pixel_labels import ADE20K, CAMVID, pack, picture, png, stripes, write_data
-from training.evaluation.datasets.segmentation import VOID, open_labelled_pixels
+from training.evaluation.datasets.segmentation import VOID, open_labeled_pixels
 from wtours.errors import ImageDataError
 
 MAPS = {"train": [stripes([0, 1, 2]), stripes([-1, 2])], "test": [stripes([1, 0])]}
@@ -16,7 +16,7 @@ MAPS = {"train": [stripes([0, 1, 2]), stripes([-1, 2])], "test": [stripes([1, 0]
 def test_images_and_labels_come_as_they_were_written(tmp_path, layout):
     write_data(tmp_path, layout, MAPS)
 
-    train, test = open_labelled_pixels(tmp_path)
+    train, test = open_labeled_pixels(tmp_path)
 
     assert (len(train), len(test), train.layout) == (2, 1, layout)
     image, labels = train.pair(1)
@@ -29,9 +29,9 @@ def test_images_and_labels_come_as_they_were_written(tmp_path, layout):
 def test_a_tar_reads_as_the_folder_it_was_made_of(tmp_path, within):
     folder = write_data(tmp_path / "data", ADE20K, MAPS)
 
-    of_tar = open_labelled_pixels(pack(folder, tmp_path / "data.tar", within=within))
+    of_tar = open_labeled_pixels(pack(folder, tmp_path / "data.tar", within=within))
 
-    for packed, plain in zip(of_tar, open_labelled_pixels(folder), strict=True):
+    for packed, plain in zip(of_tar, open_labeled_pixels(folder), strict=True):
         assert packed.files == plain.files
         assert packed.fingerprint() == plain.fingerprint()
         assert (packed.pair(0)[1] == plain.pair(0)[1]).all()
@@ -40,12 +40,12 @@ def test_a_tar_reads_as_the_folder_it_was_made_of(tmp_path, within):
 def test_a_folder_around_the_data_need_not_be_named(tmp_path):
     write_data(tmp_path / "CamVid", CAMVID, MAPS)
 
-    assert len(open_labelled_pixels(tmp_path)[0]) == 2
+    assert len(open_labeled_pixels(tmp_path)[0]) == 2
 
 
 def test_the_fingerprint_changes_with_a_label(tmp_path):
     write_data(tmp_path, CAMVID, MAPS)
-    train, test = open_labelled_pixels(tmp_path)
+    train, test = open_labeled_pixels(tmp_path)
     before = train.fingerprint(), test.fingerprint()
 
     (tmp_path / "trainannot/000.png").write_bytes(png(stripes([0, 2, 1]).astype(np.uint8)))
@@ -66,15 +66,15 @@ def test_a_label_out_of_range_is_named(tmp_path, layout, value, range_):
     (tmp_path / layout.train[1] / "000.png").write_bytes(png(pixels))
 
     with pytest.raises(ImageDataError, match=f"000.png .* hold {value}; .* {range_}"):
-        open_labelled_pixels(tmp_path)[0].labels(0)
+        open_labeled_pixels(tmp_path)[0].labels(0)
 
 
-def test_colours_are_no_labels(tmp_path):
+def test_colors_are_no_labels(tmp_path):
     write_data(tmp_path, CAMVID, MAPS)
     (tmp_path / "trainannot/000.png").write_bytes(png(picture(stripes([0, 1]))))
 
     with pytest.raises(ImageDataError, match="of mode RGB, not one number for each pixel"):
-        open_labelled_pixels(tmp_path)[0].labels(0)
+        open_labeled_pixels(tmp_path)[0].labels(0)
 
 
 def test_labels_of_another_size_are_refused(tmp_path):
@@ -82,7 +82,7 @@ def test_labels_of_another_size_are_refused(tmp_path):
     (tmp_path / "trainannot/000.png").write_bytes(png(np.zeros((16, 48), np.uint8)))
 
     with pytest.raises(ImageDataError, match="is 48x32, its labels are 48x16"):
-        open_labelled_pixels(tmp_path)[0].pair(0)
+        open_labeled_pixels(tmp_path)[0].pair(0)
 
 
 def test_an_image_without_labels_is_named(tmp_path):
@@ -90,14 +90,14 @@ def test_an_image_without_labels_is_named(tmp_path):
     (tmp_path / "annotations/validation/000.png").unlink()
 
     with pytest.raises(ImageDataError, match=r"images/validation/000\.png has no labels"):
-        open_labelled_pixels(tmp_path)
+        open_labeled_pixels(tmp_path)
 
 
 def test_an_empty_split_is_named(tmp_path):
     write_data(tmp_path, CAMVID, {"train": MAPS["train"], "test": []})
 
     with pytest.raises(ImageDataError, match="has no image in test"):
-        open_labelled_pixels(tmp_path)
+        open_labeled_pixels(tmp_path)
 
 
 def test_an_unreadable_image_is_named(tmp_path):
@@ -106,7 +106,7 @@ def test_an_unreadable_image_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:200])
 
     with pytest.raises(ImageDataError, match=r"train/001\.png .* cannot be decoded"):
-        open_labelled_pixels(tmp_path)[0].image(1)
+        open_labeled_pixels(tmp_path)[0].image(1)
 
 
 def test_labels_that_say_they_are_huge_are_refused_in_one_line(tmp_path):
@@ -118,19 +118,19 @@ def test_labels_that_say_they_are_huge_are_refused_in_one_line(tmp_path):
     path.write_bytes(content[:12] + header + checksum + content[33:])
 
     with pytest.raises(ImageDataError, match=r"^labels trainannot/001\.png .* pixels$"):
-        open_labelled_pixels(tmp_path)[0].labels(1)
+        open_labeled_pixels(tmp_path)[0].labels(1)
 
 
 def test_neither_layout_a_compressed_tar_and_nothing_there_are_one_line_each(tmp_path):
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "photos" / "0.png")
     with pytest.raises(ImageDataError, match="labels of no known layout"):
-        open_labelled_pixels(tmp_path / "photos")
+        open_labeled_pixels(tmp_path / "photos")
     (tmp_path / "data.tar").write_bytes(b"\x1f\x8b" + bytes(600))
     with pytest.raises(ImageDataError, match="uncompressed tar"):
-        open_labelled_pixels(tmp_path / "data.tar")
+        open_labeled_pixels(tmp_path / "data.tar")
     with pytest.raises(ImageDataError, match="no such file or folder"):
-        open_labelled_pixels(tmp_path / "nothing")
+        open_labeled_pixels(tmp_path / "nothing")
 
 
 def test_the_real_camvid_labels_are_in_range(tmp_path, data_dir):
@@ -147,7 +147,7 @@ def test_the_real_camvid_labels_are_in_range(tmp_path, data_dir):
             Image.new("RGB", (480, 360)).save(tmp_path / split / f"{number}.png")
             (tmp_path / f"{split}annot/{number}.png").write_bytes(data)
 
-    found = np.unique([open_labelled_pixels(tmp_path)[0].labels(n) for n in range(6)])
+    found = np.unique([open_labeled_pixels(tmp_path)[0].labels(n) for n in range(6)])
 
     assert found.min() == VOID
     assert found.max() <= 10

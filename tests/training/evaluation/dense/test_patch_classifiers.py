@@ -7,12 +7,12 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from tests.support.pixel_labels import CAMVID, stripes, write_data
 from tests.support.tiny_run import CPU, make_run, tiny_config
-from training.evaluation.datasets.segmentation import open_labelled_pixels
+from training.evaluation.datasets.segmentation import open_labeled_pixels
 from training.evaluation.dense.patch_classifiers import (
     LinearSettings,
-    NeighbourSettings,
+    NeighborSettings,
     fit_linear,
-    fit_neighbours,
+    fit_neighbors,
     predict_pixels,
     score_split,
 )
@@ -38,7 +38,7 @@ def splits(tmp_path_factory):
     folder = tmp_path_factory.mktemp("segment")
     backbone = open_backbone(str(make_run(folder / "run", tiny_config())), lambda name: folder)
     data = write_data(folder / "data", CAMVID, MAPS)
-    return [SplitTokens(backbone, images, 32, CPU) for images in open_labelled_pixels(data)]
+    return [SplitTokens(backbone, images, 32, CPU) for images in open_labeled_pixels(data)]
 
 
 def test_shares_of_whole_patches_count_the_pixels():
@@ -68,7 +68,7 @@ def test_images_are_resized_to_whole_patches():
     assert network_size(30, 3000, short_side=4, patch=8) == (8, 400)
 
 
-def test_positions_are_cosines_of_the_patch_centres():
+def test_positions_are_cosines_of_the_patch_centers():
     features = position_features(2, 4)
 
     assert features.shape == (2, 4, 35)
@@ -98,14 +98,14 @@ def test_the_linear_head_finds_the_optimum_that_scikit_learn_finds(splits):
     assert (ours[scored].argmax(1) == theirs).double().mean() > 0.98
     loss = -(shares * ours.log_softmax(1)).sum() / shares.sum()
     probabilities = torch.from_numpy(reference.predict_proba(standard.numpy())).clamp(min=1e-12)
-    assert loss < -(shares[:, :3] * probabilities.log()).sum() / shares.sum()  # less regularised
+    assert loss < -(shares[:, :3] * probabilities.log()).sum() / shares.sum()  # less regularized
     assert (ours[scored].argmax(1) == labels[scored]).double().mean() > 0.95
 
 
-def test_dense_neighbours_vote_as_scikit_learn_counts(splits):
+def test_dense_neighbors_vote_as_scikit_learn_counts(splits):
     train, test = splits
-    settings = NeighbourSettings(k=5, bank_patches=10_000)
-    classify = fit_neighbours(train, settings)
+    settings = NeighborSettings(k=5, bank_patches=10_000)
+    classify = fit_neighbors(train, settings)
 
     tokens = F.normalize(torch.cat([g.tokens.flatten(0, 1) for g in train.grids()]).float(), dim=1)
     shares = torch.cat([g.shares.flatten(0, 1) for g in train.grids()])
@@ -127,7 +127,7 @@ def test_a_bank_of_few_patches_is_spread_over_all_images(splits):
     of_each = [grid.tokens.flatten(0, 1) for grid in train.grids()]
     kept = torch.cat(of_each)[::3]  # 24 patches an image: at most 24 of 72 is every third
 
-    classify = fit_neighbours(train, NeighbourSettings(k=1, bank_patches=24))
+    classify = fit_neighbors(train, NeighborSettings(k=1, bank_patches=24))
 
     # Each kept patch finds itself: its own class has all the votes.
     shares = torch.cat([grid.shares.flatten(0, 1) for grid in train.grids()])[::3]
@@ -142,12 +142,12 @@ def test_scores_of_patches_are_enlarged_bilinearly():
 
     predicted = predict_pixels(lambda tokens: tokens * torch.tensor([1.0, 3.0]), grid, (2, 8), CPU)
 
-    # Class 1 grows from 0 to 3 between the centres at 1.5 and 5.5, class 0 falls from 1 to 0: they
+    # Class 1 grows from 0 to 3 between the centers at 1.5 and 5.5, class 0 falls from 1 to 0: they
     # cross a quarter of the way, at pixel 2.5.
     assert predicted.tolist() == [[0, 0, 0, 1, 1, 1, 1, 1]] * 2
 
 
-def test_colours_are_read_out_better_than_places(splits):
+def test_colors_are_read_out_better_than_places(splits):
     train, test = splits
     settings = LinearSettings(epochs=60, images_per_step=3)
 

@@ -14,7 +14,7 @@ N = GRID[0] * GRID[1]
 
 
 def smooth(count, seed):
-    """Neighbouring patches alike, so that there are parts of several patches."""
+    """Neighboring patches alike, so that there are parts of several patches."""
     noise = torch.randn(1, count, *GRID, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.avg_pool2d(noise, 3, 1, 1)[0].reshape(count, N)
 

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from tests.support.pixel_labels import ADE20K, CAMVID, stripes, write_data
 from tests.support.tiny_run import CPU, make_run, tiny_config
-from training.evaluation.datasets.segmentation import open_labelled_pixels
+from training.evaluation.datasets.segmentation import open_labeled_pixels
 from training.evaluation.dense.patch_classifiers import LinearSettings, fit_linear, predict_pixels
 from training.evaluation.dense.patch_features import SplitTokens
 from training.evaluation.dense.segmentation import evaluate_segmentation
@@ -39,7 +39,7 @@ def test_the_published_scores_are_those_of_scikit_learn_on_the_same_pixels(run, 
     backbone = open_backbone(str(run), lambda name: run)
     result = evaluate_segmentation(backbone, data, linear=LINEAR, device=CPU)
 
-    train, test = (SplitTokens(backbone, split, 64, CPU) for split in open_labelled_pixels(data))
+    train, test = (SplitTokens(backbone, split, 64, CPU) for split in open_labeled_pixels(data))
     classify = fit_linear(train, LINEAR)
     truth = [test.images.labels(number) for number in range(2)]
     found = [predict_pixels(classify, test.grid(n), truth[n].shape, CPU) for n in range(2)]
@@ -64,7 +64,7 @@ def test_the_result_is_published_with_constants_and_fingerprints(run, data):
     assert published["protocol"]["short_side_pixels"] == 64  # twice the run's crops
     assert published["protocol"]["linear"]["epochs"] == 20
     assert published["train"]["num_images"] == published["test"]["num_images"] == 2
-    assert published["train"]["fingerprint"] == open_labelled_pixels(data)[0].fingerprint()
+    assert published["train"]["fingerprint"] == open_labeled_pixels(data)[0].fingerprint()
     assert set(published["results"]) == {
         "linear",
         "linear_with_position",

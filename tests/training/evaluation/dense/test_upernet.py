@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from tests.support.pixel_labels import ADE20K, stripes, write_data
 from tests.support.tiny_run import CPU, make_run, tiny_config
-from training.evaluation.datasets.segmentation import VOID, open_labelled_pixels
+from training.evaluation.datasets.segmentation import VOID, open_labeled_pixels
 from training.evaluation.dense.upernet import UperNet, pyramid_blocks
 from training.evaluation.dense.upernet_finetune import (
     FinetuneSettings,
@@ -140,7 +140,7 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path, data):
 
 
 def test_labels_move_with_the_picture(data):
-    images, _ = open_labelled_pixels(data)
+    images, _ = open_labeled_pixels(data)
 
     pixels, labels = draw_batch(images, QUICK, step=3)
 

@@ -1,4 +1,4 @@
-"""What yt-dlp's own code does with a site's formats and licence, by a stand-in for YouTube."""
+"""What yt-dlp's own code does with a site's formats and license, by a stand-in for YouTube."""
 
 import dataclasses
 import re
@@ -90,7 +90,7 @@ def test_the_largest_picture_within_the_limits_is_chosen(max_height, codec, form
     ("license", "allow_unknown"),
     [(CREATIVE_COMMONS, False), (CREATIVE_COMMONS, True), (None, True)],
 )
-def test_an_open_or_allowed_licence_passes_and_is_recorded_with_its_time(
+def test_an_open_or_allowed_license_passes_and_is_recorded_with_its_time(
     license, allow_unknown, body, tmp_path
 ):
     layout = Layout(tmp_path)
@@ -105,18 +105,18 @@ def test_an_open_or_allowed_licence_passes_and_is_recorded_with_its_time(
     text = (tmp_path / "videos" / "ATTRIBUTION.md").read_text()
     assert "- Channel: Walker" in text
     shown = r"Creative Commons Attribution license \(reuse allowed\) \(on 20"
-    assert ("Licence observed: " + (shown if license else "not observed")) in text
+    assert ("License observed: " + (shown if license else "not observed")) in text
 
 
 @pytest.mark.parametrize(
     ("license", "allow_unknown", "reason"),
     [
-        (None, False, "it states no licence .*--allow-unknown-license"),
+        (None, False, "it states no license .*--allow-unknown-license"),
         ("All rights reserved", False, "'All rights reserved', not Creative Commons"),
         ("All rights reserved", True, "'All rights reserved', not Creative Commons"),
     ],
 )
-def test_another_licence_is_refused_before_a_byte_of_the_video(
+def test_another_license_is_refused_before_a_byte_of_the_video(
     license, allow_unknown, reason, body, tmp_path
 ):
     options = FetchOptions(allow_unknown_license=allow_unknown)

@@ -94,7 +94,7 @@ def test_the_service_starts_one_process_for_each_that_decodes_and_ends_them(mode
         facts = service.identity().facts
         assert facts == YoloxDetector(model).facts
         endpoint = service.endpoint()
-        assert (endpoint.batch_size, endpoint.colours) == (1, "bgr")
+        assert (endpoint.batch_size, endpoint.colors) == (1, "bgr")
         assert len(detector_processes()) == 2
         assert oct(endpoint.address.parent.stat().st_mode)[-3:] == "700"
     assert detector_processes() == []
@@ -148,7 +148,7 @@ def test_answers_longer_than_any_buffer_block_neither_side(tmp_path):
         clip = write_scenes(tmp_path / "a.mp4", seconds=(0.1,), size="1280x720")
         with open_video(clip) as video:
             frame = next(video.frames())
-        endpoint = Endpoint(tmp_path / "s", batch_size=1, colours="rgb")
+        endpoint = Endpoint(tmp_path / "s", batch_size=1, colors="rgb")
         with RemoteNetwork(parse_detector("onnx:x"), endpoint) as network:
             for _ in range(3):
                 network.send([frame])

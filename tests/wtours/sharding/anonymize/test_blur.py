@@ -106,7 +106,7 @@ def test_a_blurred_box_is_smooth_and_the_rest_is_untouched():
     assert (coverage.boxes, coverage.share) == (1, 40 * 24 / (60 * 80))
 
 
-def test_a_box_is_rounded_outwards_to_whole_pixels_of_colour():
+def test_a_box_is_rounded_outwards_to_whole_pixels_of_color():
     planes = noise(61, 81)
     out, coverage = blurred(planes, np.array([[10.9, 21.0, 12.1, 60.5]]))
     changed = out[0] != planes[0]
@@ -119,8 +119,8 @@ def test_a_box_is_rounded_outwards_to_whole_pixels_of_colour():
 def test_a_stroke_in_a_blurred_box_cannot_be_read():
     luma = np.full((64, 64), 255, np.uint8)
     luma[30:34, 10:54] = 0  # a bar of a letter
-    grey = np.full((32, 32), 128, np.uint8)
-    (out, cb, cr), _ = blurred((luma, grey, grey), np.array([[8.0, 8.0, 56.0, 56.0]]))
+    gray = np.full((32, 32), 128, np.uint8)
+    (out, cb, cr), _ = blurred((luma, gray, gray), np.array([[8.0, 8.0, 56.0, 56.0]]))
     assert np.ptp(out[8:56, 8:56].astype(int)) < 60
     assert (cb == 128).all()
     assert (cr == 128).all()
