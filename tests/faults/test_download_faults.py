@@ -15,7 +15,7 @@ from tests.support.http_server import Resource, serve
 from tests.support.video_clips import write_clip
 from wtours.acquire import rate_limit as hosts
 from wtours.acquire.download import download_videos
-from wtours.acquire.options import FetchOptions, Patience
+from wtours.acquire.options import FetchOptions, RetryPolicy
 from wtours.acquire.ytdlp.fetcher import YtDlpFetcher
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
 OPTIONS = FetchOptions(
     allow_unknown_license=True,
     jobs=2,
-    patience=Patience(stall_seconds=0.5, retry_waits_seconds=(0.05,)),
+    retry_policy=RetryPolicy(stall_seconds=0.5, retry_waits_seconds=(0.05,)),
 )
 
 

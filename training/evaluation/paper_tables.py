@@ -28,6 +28,7 @@ from training.evaluation.published import (
 )
 from wtours.errors import CheckpointError, WtoursError
 from wtours.storage.atomic import read_json
+from wtours.text import escape_markdown
 
 HOLE = "-"
 PAPER_RATE, PAPER_K = 0.001, 20
@@ -150,9 +151,11 @@ def as_markdown(measured: Sequence[Measured]) -> str:
     for table in TABLES:
         header = (*table.labels, *table.measures)
         lines = [header, ("---",) * len(header), *table_rows(table, measured)]
-        text = "\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines)
+        text = "\n".join(
+            f"| {' | '.join(escape_markdown(cell) for cell in line)} |" for line in lines
+        )
         parts.append(f"### Table {table.number}: {table.title}\n\n{text}\n")
-    return "\n".join([*parts, *(_escaped(line) + "  " for line in footnotes(measured))])
+    return "\n".join([*parts, *(escape_markdown(line) + "  " for line in footnotes(measured))])
 
 
 def _linear(content: dict[str, Any]) -> dict[str, float | None]:
@@ -250,7 +253,3 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _cell(figure: float | None) -> str:
     return HOLE if figure is None else f"{figure:.1f}"
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("|", r"\|").replace("*", r"\*").replace("_", r"\_")

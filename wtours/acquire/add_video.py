@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wtours.acquire.download import OnChoice, download_videos, ignore_choice
+from wtours.acquire.download import OnSelected, download_videos, ignore_format
 from wtours.acquire.options import FetchOptions
 from wtours.errors import DownloadError, ManifestError, UsageError
 from wtours.progress import Progress, no_progress
 from wtours.storage.hashing import sha256_file
+from wtours.text import plain
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry, is_builtin, load_manifest, new_entry
 from wtours.workspace.manifest_edit import add_video
@@ -33,7 +34,7 @@ def add_walk(
     *,
     claims: Claims,
     options: FetchOptions | None = None,
-    on_choice: OnChoice = ignore_choice,
+    on_selected: OnSelected = ignore_format,
     on_progress: Progress = no_progress,
 ) -> VideoEntry:
     """Bring a file or a URL under the root, and append it to the manifest with what was measured.
@@ -48,7 +49,7 @@ def add_walk(
         layout: Where the video goes.
         claims: What the user says of it.
         options: For a URL.
-        on_choice: Told what is about to be fetched.
+        on_selected: Told what is about to be fetched.
         on_progress: Called with the video id and the bytes so far and in all.
 
     Raises:
@@ -70,14 +71,14 @@ def add_walk(
         layout,
         given_file=given,
         options=options,
-        on_choice=on_choice,
+        on_selected=on_selected,
         on_progress=on_progress,
     )
     if report.failed:
         raise DownloadError(report.failed[video_id])
     video = downloaded_video(layout, video_id)
     if claims.title is None:
-        title = _shown(video.receipt.facts["title"]) or title
+        title = plain(video.receipt.facts["title"])[:1000] or title
     measured = new_entry(id=video_id, title=title, sources=(name,), **stated, **_measured(video))
     add_video(manifest, measured)
     return measured
@@ -108,11 +109,6 @@ def _refuse_other_video(video_id: str, layout: Layout, source: str, given: Path 
 def _name_beside(file: Path, manifest: Path) -> str:
     folder, file = manifest.absolute().parent.resolve(), file.resolve()
     return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else file.name
-
-
-def _shown(title: str) -> str:
-    """Return the source's title without what a manifest does not take."""
-    return "".join(c if c.isprintable() else " " for c in title)[:1000].strip()
 
 
 def _measured(video: DownloadedVideo) -> dict[str, Any]:

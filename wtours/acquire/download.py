@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wtours.acquire.download_queue import Stop, run_rounds
+from wtours.acquire.download_queue import Stop, run_queue
 from wtours.acquire.local_files import PARTIAL_PREFIX
 from wtours.acquire.options import FetchOptions
 from wtours.acquire.rate_limit import HostBusyError
 from wtours.acquire.sources import LocalFiles, Sources
-from wtours.acquire.validation import Proved, prove
-from wtours.acquire.ytdlp.formats import Choice
+from wtours.acquire.validation import ValidatedFile, validate
+from wtours.acquire.ytdlp.formats import SelectedFormat
 from wtours.errors import DownloadError, PermanentDownloadError, VideoError
 from wtours.media.file_types import VIDEO_SUFFIXES
 from wtours.media.probe import VideoFacts
@@ -32,13 +32,13 @@ from wtours.workspace.videos import INFO_NAME, download_receipt, video_file
 
 logger = logging.getLogger(__name__)
 
-OnChoice = Callable[[str, Choice], None]
-"""Called as on_choice(video_id, choice) before the first byte of a video."""
+OnSelected = Callable[[str, SelectedFormat], None]
+"""Called as on_selected(video_id, choice) before the first byte of a video."""
 _SUFFIX_OF_CONTAINER = {"matroska": ".mkv", "mpegts": ".ts", "avi": ".avi"}
 
 
-def ignore_choice(video_id: str, choice: Choice) -> None:
-    """Do nothing: the default `on_choice`."""
+def ignore_format(video_id: str, choice: SelectedFormat) -> None:
+    """Do nothing: the default `on_selected`."""
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ def download_videos(
     files_dir: Path | None = None,
     given_file: Path | None = None,
     options: FetchOptions | None = None,
-    on_choice: OnChoice = ignore_choice,
+    on_selected: OnSelected = ignore_format,
     on_progress: Progress = no_progress,
 ) -> DownloadReport:
     """Bring the videos under the root that are not there yet; one bad video does not stop the rest.
@@ -73,7 +73,7 @@ def download_videos(
         files_dir: Where `file:` sources are, if not in `from_dir`: the manifest's own folder.
         given_file: The one entry's file, wherever it lies.
         options: Formats, licenses, cookies, limits, and how many are fetched at once.
-        on_choice: Told what is about to be fetched; called from several threads, as is
+        on_selected: Told what is about to be fetched; called from several threads, as is
             `on_progress`.
         on_progress: Called with the video id and the bytes so far and in all.
 
@@ -82,7 +82,7 @@ def download_videos(
             full, or yt-dlp is not installed.
     """
     options = options or FetchOptions()
-    sources = Sources(LocalFiles(from_dir, files_dir, given_file), options, on_choice)
+    sources = Sources(LocalFiles(from_dir, files_dir, given_file), options, on_selected)
     stop = Stop()
     failed: dict[str, str] = {}
 
@@ -95,7 +95,7 @@ def download_videos(
 
     with lock(layout.lock("download"), what=f"the folder {layout.videos_dir}"):
         wanted = [entry for entry in entries if not is_downloaded(entry, layout)]
-        for entry, problem in run_rounds(fetch, wanted, jobs=options.jobs, stop=stop):
+        for entry, problem in run_queue(fetch, wanted, jobs=options.jobs, stop=stop):
             if problem is not None:
                 failed[entry.id] = problem
         if len(failed) < len(wanted):
@@ -120,12 +120,12 @@ def _fetch_video(
     """Fetch and publish one video; return None, or why it cannot be had."""
     try:
         folder = _clean_folder(entry, layout)
-        proved = _first_good(entry, sources, folder, on_progress)
+        validated = _first_good(entry, sources, folder, on_progress)
     except HostBusyError:
         raise  # put off, not failed
     except (DownloadError, VideoError) as error:
         return _record_failure(entry, layout, error)
-    _publish(entry, layout, proved)
+    _publish(entry, layout, validated)
     return None
 
 
@@ -136,12 +136,14 @@ def _clean_folder(entry: VideoEntry, layout: Layout) -> Path:
     return folder
 
 
-def _first_good(entry: VideoEntry, sources: Sources, folder: Path, on_progress: Progress) -> Proved:
+def _first_good(
+    entry: VideoEntry, sources: Sources, folder: Path, on_progress: Progress
+) -> ValidatedFile:
     errors: list[DownloadError | VideoError] = []
     for source, fetch in sources.of(entry):
         try:
             fetched = fetch(source, folder, partial(on_progress, entry.id))
-            return prove(entry, source, fetched)
+            return validate(entry, source, fetched)
         except HostBusyError:
             raise
         except (DownloadError, VideoError) as error:
@@ -155,27 +157,27 @@ def _first_good(entry: VideoEntry, sources: Sources, folder: Path, on_progress: 
     raise DownloadError(message)
 
 
-def _publish(entry: VideoEntry, layout: Layout, proved: Proved) -> None:
+def _publish(entry: VideoEntry, layout: Layout, validated: ValidatedFile) -> None:
     """Write info.json, give the file its final name, and write the receipt last."""
-    folder, work = layout.video_dir(entry.id), proved.fetched.path
-    final = folder / f"{entry.id}{_suffix(work, proved.facts)}"
+    folder, work = layout.video_dir(entry.id), validated.fetched.path
+    final = folder / f"{entry.id}{_suffix(work, validated.facts)}"
     # An older receipt must not vouch for the new file if we die between the two.
     layout.video_receipt(entry.id).unlink(missing_ok=True)
     for old in folder.glob(f"{entry.id}.*"):
         remove(old)
-    write_json(folder / INFO_NAME, proved.fetched.info)
+    write_json(folder / INFO_NAME, validated.fetched.info)
     with atomic_path(final) as temp:
         work.replace(temp)
     for partial_folder in folder.glob(f"{PARTIAL_PREFIX}*"):
         remove(partial_folder)
-    record = FileRecord(path=final.name, bytes=final.stat().st_size, sha256=proved.sha256)
-    by_ytdlp = not proved.source.startswith("file:")
+    record = FileRecord(path=final.name, bytes=final.stat().st_size, sha256=validated.sha256)
+    by_ytdlp = not validated.source.startswith("file:")
     receipt = Receipt(
         stage="download",
         key=entry.id,
         versions=versions_of("av", "yt-dlp") if by_ytdlp else versions_of("av"),
         files=(record, record_file(folder / INFO_NAME, relative_to=folder)),
-        facts=_receipt_facts(entry, proved),
+        facts=_receipt_facts(entry, validated),
     )
     write_receipt(layout.video_receipt(entry.id), receipt)
 
@@ -187,17 +189,17 @@ def _suffix(path: Path, facts: VideoFacts) -> str:
     return _SUFFIX_OF_CONTAINER.get(facts.container.split(",")[0], ".mp4")
 
 
-def _receipt_facts(entry: VideoEntry, proved: Proved) -> dict[str, Any]:
-    info = proved.fetched.info
+def _receipt_facts(entry: VideoEntry, validated: ValidatedFile) -> dict[str, Any]:
+    info = validated.fetched.info
     return {
-        "source": proved.source,
+        "source": validated.source,
         "license_claimed": entry.license_claimed,
         "license_observed": info.get("license"),
-        "license_observed_at": proved.fetched.license_observed_at,
+        "license_observed_at": validated.fetched.license_observed_at,
         "title": info.get("title") or entry.title,
         "channel": info.get("channel") or info.get("uploader"),
         "format_id": info.get("format_id"),
-        **proved.facts.to_json(),
+        **validated.facts.to_json(),
     }
 
 

@@ -37,7 +37,7 @@ class StoppedError(Exception):
     """Ends a thread whose run is over; it never leaves this module."""
 
 
-def run_rounds(
+def run_queue(
     work: Callable[[Item], Result], items: Sequence[Item], *, jobs: int, stop: Stop
 ) -> Iterator[tuple[Item, Result]]:
     """Yield (item, work(item)) in order of completion, at most `jobs` at a time.

@@ -27,16 +27,16 @@ _US = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class StillEnd:
+class FrozenTail:
     """From `start_us` on there is one picture."""
 
     start_us: int
     is_blank: bool
 
 
-def refuse_still_end(path: Path, last_pts_us: int) -> None:
+def check_frozen_tail(path: Path, last_pts_us: int) -> None:
     """Raise VideoError if the video shows one picture for too long until its end."""
-    end = find_still_end(path, last_pts_us)
+    end = find_frozen_tail(path, last_pts_us)
     if end is not None:
         kind = "blank" if end.is_blank else "frozen"
         raise VideoError(
@@ -45,7 +45,7 @@ def refuse_still_end(path: Path, last_pts_us: int) -> None:
         )
 
 
-def find_still_end(path: Path, last_pts_us: int) -> StillEnd | None:
+def find_frozen_tail(path: Path, last_pts_us: int) -> FrozenTail | None:
     """Return where the picture stops changing, if that is too long before the end.
 
     Decodes a few frames only: two looks for a sound video.
@@ -66,7 +66,7 @@ def find_still_end(path: Path, last_pts_us: int) -> StillEnd | None:
                 still_us = middle_us
             else:
                 moving_us = middle_us
-    return StillEnd(start_us=still_us, is_blank=int(np.ptp(last)) <= MAX_LEVELS)
+    return FrozenTail(start_us=still_us, is_blank=int(np.ptp(last)) <= MAX_LEVELS)
 
 
 def _picture(reader: VideoReader, pts_us: int) -> NDArray[np.uint8]:

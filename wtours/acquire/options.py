@@ -14,7 +14,7 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How long a server is waited for."""
 
     socket_seconds: float = 30.0
@@ -45,7 +45,7 @@ class FetchOptions:
     """Between two requests to one host, over all downloads."""
     jobs: int = 1
     """Videos fetched at once."""
-    patience: Patience = field(default_factory=Patience)
+    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
 
 
 def parse_rate(text: str | None) -> int | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from wtours.acquire.local_files import Fetcher, FileFetcher, GivenFile, find_given_file
 from wtours.acquire.options import FetchOptions
 from wtours.acquire.rate_limit import HostLimits
-from wtours.acquire.ytdlp.formats import Choice
+from wtours.acquire.ytdlp.formats import SelectedFormat
 from wtours.errors import DownloadError
 from wtours.media.file_types import VIDEO_SUFFIXES
 from wtours.workspace.manifest import VideoEntry
@@ -33,11 +33,11 @@ class Sources:
         self,
         files: LocalFiles,
         options: FetchOptions,
-        on_choice: Callable[[str, Choice], None] = lambda video_id, choice: None,
+        on_selected: Callable[[str, SelectedFormat], None] = lambda video_id, choice: None,
     ) -> None:
         self._files = files
         self._options = options
-        self._on_choice = on_choice
+        self._on_choice = on_selected
         self._hosts = HostLimits(sleep_seconds=options.sleep_seconds)
 
     def of(self, entry: VideoEntry) -> Iterator[tuple[str, Fetcher]]:

@@ -1,10 +1,10 @@
-"""Proving that a fetched file is the whole, right video, before it gets its final name."""
+"""Validation: a fetched file is the whole, right video, before it gets its final name."""
 
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from wtours.acquire.frozen_tail import refuse_still_end
+from wtours.acquire.frozen_tail import check_frozen_tail
 from wtours.acquire.local_files import Fetched
 from wtours.errors import VideoError
 from wtours.media.probe import VideoFacts, is_close_us, probe_video
@@ -19,7 +19,7 @@ _ASPECT_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Proved:
+class ValidatedFile:
     """A fetched file that is the whole, right video."""
 
     fetched: Fetched
@@ -28,7 +28,7 @@ class Proved:
     sha256: str
 
 
-def prove(entry: VideoEntry, source: str, fetched: Fetched) -> Proved:
+def validate(entry: VideoEntry, source: str, fetched: Fetched) -> ValidatedFile:
     """Return the file's facts and sha256; a file that is not the right one is removed.
 
     Raises:
@@ -39,7 +39,7 @@ def prove(entry: VideoEntry, source: str, fetched: Fetched) -> Proved:
         facts = probe_video(fetched.path)
         _check_source_duration(fetched, facts)
         check_expected(entry, facts)
-        refuse_still_end(fetched.path, facts.last_pts_us)
+        check_frozen_tail(fetched.path, facts.last_pts_us)
         sha256 = sha256_file(fetched.path)
         if entry.sha256 not in (None, sha256):
             raise VideoError(
@@ -52,7 +52,7 @@ def prove(entry: VideoEntry, source: str, fetched: Fetched) -> Proved:
             problem = "the server sent a web page, not a video; check the URL"
         remove(fetched.path.parent)
         raise VideoError(f"{source}: {problem}") from error
-    return Proved(fetched=fetched, source=source, facts=facts, sha256=sha256)
+    return ValidatedFile(fetched=fetched, source=source, facts=facts, sha256=sha256)
 
 
 def check_expected(entry: VideoEntry, facts: VideoFacts) -> None:

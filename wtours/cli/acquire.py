@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wtours.acquire.ytdlp.formats import DEFAULT_MAX_HEIGHT, Choice
+from wtours.acquire.ytdlp.formats import DEFAULT_MAX_HEIGHT, SelectedFormat
 from wtours.cli import console
 from wtours.cli.options import ROOT, ManifestOption, Root, Videos, finish
 from wtours.media.file_types import Codec
@@ -124,7 +124,7 @@ def download(
             from_dir=from_dir,
             files_dir=loaded.path.parent,
             options=options,
-            on_choice=_say_choice,
+            on_selected=_say_choice,
             on_progress=on_progress,
         )
     console.say(f"{len(report.done)} downloaded, {len(report.skipped)} already there")
@@ -162,7 +162,7 @@ def add(
             options=FetchOptions(
                 max_height=max_height, allow_unknown_license=allow_unknown_license
             ),
-            on_choice=_say_choice,
+            on_selected=_say_choice,
             on_progress=on_progress,
         )
     assert entry.resolution is not None
@@ -192,7 +192,7 @@ def pin(
     console.say(f"{len(changed)} of {len(pinned)} pinned anew in {manifest}")
 
 
-def _say_choice(video_id: str, choice: Choice) -> None:
+def _say_choice(video_id: str, choice: SelectedFormat) -> None:
     console.warn(f"{video_id}: {choice.describe()}, {_size_text(choice)}, from {choice.source}")
 
 
@@ -242,7 +242,7 @@ def _show_plan(
     finish({row.id: row.what or "" for row in rows if row.action == "fail"}, "not to be had")
 
 
-def _size_text(sized: "Choice | Planned") -> str:
+def _size_text(sized: "SelectedFormat | Planned") -> str:
     if sized.bytes is None:
         return "size not stated"
     return ("about " if sized.is_estimate else "") + bytes_text(sized.bytes)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,31 +25,34 @@ from rich.table import Table
 from rich.text import Text
 
 from wtours.progress import Progress as OnProgress
+from wtours.text import escape_json, plain, plain_lines
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+class PlainFormatter(logging.Formatter):
+    """Formats a log record, and its traceback, without control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text."""
+        return plain_lines(super().format(record))
 
 
 def say(text: str) -> None:
     """Print a line to stdout, as it is: no markup, no control characters."""
-    out.print(plain(text), markup=False)
+    out.print(plain_lines(text), markup=False)
 
 
 def warn(text: str) -> None:
     """Print a line to stderr, as it is."""
-    err.print(plain(text), markup=False)
-
-
-def plain(text: str) -> str:
-    """Return `text` without control characters: titles come from the internet."""
-    return _CONTROL.sub("�", text)
+    err.print(plain_lines(text), markup=False)
 
 
 def print_json(value: Any) -> None:
     """Print `value` as JSON to stdout, and nothing else."""
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    sys.stdout.write(escape_json(text) + "\n")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -58,7 +62,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         numeric = bool(rows) and all(re.fullmatch(r"[-\d.,:]*", row[index]) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(plain(cell)) for cell in row))
+        table.add_row(*(Text(plain_lines(cell)) for cell in row))
     out.print(table)
 
 

@@ -13,7 +13,7 @@ from rich.progress import (
 )
 
 from wtours.cli import console
-from wtours.text import seconds_text
+from wtours.text import plain, seconds_text
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from training.engine.metrics import StepStatus
@@ -39,7 +39,7 @@ def training_bar() -> Iterator[Callable[["StepStatus"], None]]:
         left = seconds_text(now.seconds_left)
         bar.update(
             task,
-            description=console.plain(now.run),
+            description=plain(now.run),
             completed=now.step,
             total=now.steps,
             status=f"{now.describe()} · {left} left",

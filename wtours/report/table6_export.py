@@ -2,7 +2,6 @@
 
 import csv
 import io
-import re
 from typing import Any
 
 from wtours.analyze.shots import DEFAULT_CUT_DETECTOR
@@ -16,6 +15,7 @@ from wtours.report.table6 import (
     format_deviation,
     format_figure,
 )
+from wtours.text import escape_csv, escape_markdown
 
 FORMAT = 1
 
@@ -24,7 +24,8 @@ def to_markdown(table: Table6) -> str:
     """Return the table, the counts at each threshold and the footnotes as Markdown."""
     head = ["Video", "Domain", *(quantity.heading for quantity in QUANTITIES)]
     body = [
-        [_markdown(row.title), _markdown(row.domain), *_markdown_cells(row)] for row in table.rows
+        [escape_markdown(row.title), escape_markdown(row.domain), *_markdown_cells(row)]
+        for row in table.rows
     ]
     body.append(["**Average**", "", *_markdown_cells(table.average, is_average=True)])
     paper = " / published in the paper (deviation)" if table.has_published else ""
@@ -33,7 +34,9 @@ def to_markdown(table: Table6) -> str:
     lines += ["", "## Counted from other scores", ""]
     lines += _markdown_table(*_threshold_columns(table))
     lines += ["", "## Notes", ""]
-    lines += [f"{number}. {_markdown(note)}" for number, note in enumerate(table.notes, start=1)]
+    lines += [
+        f"{number}. {escape_markdown(note)}" for number, note in enumerate(table.notes, start=1)
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -52,7 +55,7 @@ def to_csv(table: Table6) -> str:
     writer.writerow(["video", "title", "domain", *names, *sweep])
     for row, video in zip(table.rows, table.videos, strict=True):
         counts = [figure for t in table.thresholds for figure in count_at(video, t)]
-        names_of_row = [row.video_id, _no_formula(row.title), _no_formula(row.domain)]
+        names_of_row = [row.video_id, escape_csv(row.title), escape_csv(row.domain)]
         writer.writerow([*names_of_row, *_csv_cells(row), *map(_or_not_measured, counts)])
     writer.writerow(["average", "Average", "", *_csv_cells(table.average), *[""] * len(sweep)])
     return file.getvalue()
@@ -128,7 +131,7 @@ def _threshold_columns(table: Table6) -> tuple[list[str], list[list[str]]]:
         counts = [count_at(video, t) for t in table.thresholds]
         objects = [format_figure(count[0], QUANTITIES[3]) for count in counts]
         classes = [format_figure(count[1], QUANTITIES[4]) for count in counts]
-        body.append([_markdown(row.title), *objects, *classes])
+        body.append([escape_markdown(row.title), *objects, *classes])
     return head, body
 
 
@@ -147,16 +150,6 @@ def _markdown_cells(row: Row, *, is_average: bool = False) -> list[str]:
 def _markdown_table(head: list[str], body: list[list[str]]) -> list[str]:
     rows = [head, ["---"] * len(head), *body]
     return [f"| {' | '.join(row)} |" for row in rows]
-
-
-def _markdown(text: str) -> str:
-    """Return text that no Markdown reader takes for markup."""
-    return re.sub(r"([\\`*_{}\[\]()<>#!|~&])", r"\\\1", text)
-
-
-def _no_formula(text: str) -> str:
-    """Return text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def _or_not_measured(value: float | None) -> float | str:

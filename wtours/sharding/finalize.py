@@ -25,7 +25,7 @@ from wtours.shards.schema import (
 )
 from wtours.storage.atomic import atomic_path, write_bytes, write_json
 from wtours.storage.receipts import Receipt, read_receipt, record_file
-from wtours.text import plain_markdown
+from wtours.text import escape_markdown
 from wtours.workspace.attribution import Work
 from wtours.workspace.attribution import attribution as attribution_text
 from wtours.workspace.layout import Layout
@@ -151,7 +151,7 @@ def attribution(dataset: Dataset) -> str:
         f"{_blur_text(params)}encoded as JPEG of quality {params.quality}. The sound was left out."
         f"{_cut_text(dataset)}"
     )
-    heading = f"Attribution of the shard set {plain_markdown(dataset.name)}"
+    heading = f"Attribution of the shard set {escape_markdown(dataset.name)}"
     return attribution_text(heading, changes, (_work(video) for video in dataset.videos))
 
 

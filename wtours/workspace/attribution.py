@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from wtours.storage.atomic import write_bytes
-from wtours.text import plain_markdown
+from wtours.text import escape_markdown
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import download_receipt, video_file
 
@@ -77,7 +77,7 @@ def _lines(work: Work) -> list[str]:
         "sha256 of the file": work.sha256,
     }
     return [
-        f"## {plain_markdown(work.video_id)}",
+        f"## {escape_markdown(work.video_id)}",
         "",
-        *(f"- {label}: {plain_markdown(value or 'not known')}" for label, value in rows.items()),
+        *(f"- {label}: {escape_markdown(value or 'not known')}" for label, value in rows.items()),
     ]

@@ -163,5 +163,5 @@ def test_the_command_prints_tables_markdown_and_json(tmp_path):
     assert [each["table"] for each in json.loads(printed("--json"))] == [
         *("2a", "2b", "3", "4", "5", "7a", "7b", "8")
     ]
-    assert "| walk (measured) |  |  |  | - | 33.8 | - | - |" in printed("--markdown")
+    assert r"| walk \(measured\) |  |  |  | - | 33.8 | - | - |" in printed("--markdown")
     assert "Table 5: Image classification" in printed()

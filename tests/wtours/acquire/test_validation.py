@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.video_clips import remux, write_clip
-from wtours.acquire.frozen_tail import find_still_end
+from wtours.acquire.frozen_tail import find_frozen_tail
 from wtours.acquire.local_files import Fetched
-from wtours.acquire.validation import prove
+from wtours.acquire.validation import validate
 from wtours.errors import ManifestError, VideoError
 from wtours.media.probe import probe_video
 from wtours.workspace.manifest import VideoEntry, load_manifest
@@ -31,7 +31,7 @@ def still_after(path: Path, seconds: float, total: float, kind: str) -> Path:
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_still_end_is_found_where_it_begins(kind, suffix, tmp_path):
     path = still_after(tmp_path / f"x{suffix}", 40, 120, kind)
-    end = find_still_end(path, probe_video(path).last_pts_us)
+    end = find_frozen_tail(path, probe_video(path).last_pts_us)
     assert end is not None
     assert end.start_us == pytest.approx(40_000_000, abs=1_500_000)
     assert end.is_blank is (kind == "blank")
@@ -42,19 +42,19 @@ def test_a_still_end_is_refused_with_its_times(tmp_path):
     path = still_after(tmp_path / "work" / "x.mp4", 40, 120, "frozen")
     entry = VideoEntry(id="walk", title="A walk", sources=("file:x.mp4",))
     with pytest.raises(VideoError, match=r"frozen from (39|40|41) s on, of 120 s"):
-        prove(entry, "file:x.mp4", Fetched(path=path))
+        validate(entry, "file:x.mp4", Fetched(path=path))
     assert not path.exists()
 
 
 def test_an_end_card_is_no_still_end(tmp_path):
     path = still_after(tmp_path / "x.mp4", 60, 85, "blank")
-    assert find_still_end(path, probe_video(path).last_pts_us) is None
+    assert find_frozen_tail(path, probe_video(path).last_pts_us) is None
 
 
 def test_real_videos_have_no_still_end(data_dir):
     for path in sorted((data_dir / "videos").iterdir()):
         if path.suffix in (".mp4", ".mkv", ".webm"):
-            assert find_still_end(path, probe_video(path).last_pts_us) is None
+            assert find_frozen_tail(path, probe_video(path).last_pts_us) is None
 
 
 def test_an_mp4_that_lacks_its_very_last_bytes_is_found(clip, tmp_path):
@@ -86,10 +86,10 @@ def test_what_the_manifest_expects_is_demanded(expected, problem, clip, tmp_path
     (work / "x.mp4").write_bytes(clip.read_bytes())
     entry = VideoEntry(id="walk", title="A walk", sources=("file:x.mp4",), **expected)
     if problem is None:
-        assert prove(entry, "file:x.mp4", Fetched(path=work / "x.mp4")).facts.width == 160
+        assert validate(entry, "file:x.mp4", Fetched(path=work / "x.mp4")).facts.width == 160
     else:
         with pytest.raises(VideoError, match=f"file:x.mp4: {problem}"):
-            prove(entry, "file:x.mp4", Fetched(path=work / "x.mp4"))
+            validate(entry, "file:x.mp4", Fetched(path=work / "x.mp4"))
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ from yt_dlp.utils import UnsupportedError, YoutubeDLError
 
 from wtours.errors import DownloadError, PermanentDownloadError, WtoursError
 from wtours.storage.disk_space import full_disk_message
-
-_ESCAPES = re.compile(r"\x1b\[[0-9;]*m|[\x00-\x1f\x7f-\x9f]+")
+from wtours.text import plain
 
 _SIGN_IN = (
     "YouTube asks for a signed-in user: add --cookies-from-browser BROWSER (firefox, chrome, …) or "
@@ -98,6 +97,5 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 def one_line(text: str) -> str:
     """Return yt-dlp's message without colors, control characters and advice on reporting bugs."""
-    text = _ESCAPES.sub(" ", text).removeprefix("ERROR:")
-    text = re.split(r"; please report this issue|\. Use --cookies| \(caused by ", text)[0]
-    return " ".join(text.split())
+    text = plain(text).removeprefix("ERROR:")
+    return re.split(r"; please report this issue|\. Use --cookies| \(caused by ", text)[0].strip()

@@ -18,7 +18,7 @@ from wtours.acquire.license_policy import require_open
 from wtours.acquire.local_files import Fetched, FetchProgress, working_folder
 from wtours.acquire.options import FetchOptions
 from wtours.acquire.rate_limit import HostLimits
-from wtours.acquire.ytdlp.formats import Choice, choice_of
+from wtours.acquire.ytdlp.formats import SelectedFormat, selected_format
 from wtours.errors import DownloadError, MissingPackageError, PermanentDownloadError
 from wtours.storage.atomic import remove
 
@@ -49,7 +49,7 @@ _PROTOCOLS = ("http", "https", "http_dash_segments", "m3u8", "m3u8_native")
 Answer = TypeVar("Answer")
 
 
-def _ignore_choice(choice: Choice) -> None:
+def _ignore_choice(choice: SelectedFormat) -> None:
     """Do nothing."""
 
 
@@ -60,7 +60,7 @@ class YtDlpFetcher:
     options: FetchOptions = field(default_factory=FetchOptions)
     hosts: HostLimits = field(default_factory=HostLimits)
     """Shared by all fetchers of a run."""
-    on_choice: Callable[[Choice], None] = _ignore_choice
+    on_selected: Callable[[SelectedFormat], None] = _ignore_choice
     """Called before the first byte of the video, each time it is looked up."""
 
     def __call__(self, source: str, folder: Path, on_progress: FetchProgress) -> Fetched:
@@ -73,14 +73,14 @@ class YtDlpFetcher:
             source, folder, lambda log: self._fetch(source, folder, on_progress, log)
         )
 
-    def choose(self, source: str, folder: Path) -> Choice:
+    def choose(self, source: str, folder: Path) -> SelectedFormat:
         """Return what would be fetched, and fetch nothing of it.
 
         Raises:
             DownloadError: it cannot be had, or its license does not allow it.
         """
 
-        def look(log: Log) -> Choice:
+        def look(log: Log) -> SelectedFormat:
             with open_ytdlp(self.options, self.hosts, log, lambda done, total: None) as ydl:
                 choice, info, _ = self._look_up(ydl, source)
                 size = None if choice.bytes else _identity(ydl, info)["bytes"]
@@ -90,7 +90,7 @@ class YtDlpFetcher:
 
     def _patiently(self, source: str, folder: Path, attempt: Callable[[Log], Answer]) -> Answer:
         """Return the attempt's answer; after a passing fault, or one 403, it is made again."""
-        waits_seconds = [*self.options.patience.retry_waits_seconds]
+        waits_seconds = [*self.options.retry_policy.retry_waits_seconds]
         may_look_up_again = True
         while True:
             log = Log()
@@ -115,7 +115,7 @@ class YtDlpFetcher:
         with open_ytdlp(self.options, self.hosts, log, on_progress) as ydl:
             choice, info, observed_at = self._look_up(ydl, source)
             identity = _identity(ydl, info)
-        self.on_choice(choice if choice.bytes else choice.with_size(identity["bytes"]))
+        self.on_selected(choice if choice.bytes else choice.with_size(identity["bytes"]))
         work = working_folder(folder, source, identity)
         with open_ytdlp(self.options, self.hosts, log, on_progress, work) as ydl:
             drop_foreign_parts(ydl, info, work)
@@ -125,12 +125,12 @@ class YtDlpFetcher:
         _check_size(source, path, identity["bytes"])
         return Fetched(path=path, info=kept, license_observed_at=observed_at)
 
-    def _look_up(self, ydl: Any, source: str) -> tuple[Choice, dict[str, Any], str]:
+    def _look_up(self, ydl: Any, source: str) -> tuple[SelectedFormat, dict[str, Any], str]:
         """Return what yt-dlp selects of the source, its info, and when it was looked at."""
         info = ydl.extract_info(source, download=False)
         observed_at = datetime.now(UTC).isoformat(timespec="seconds")
         _refuse_unfit(source, info)
-        choice = choice_of(source, info)
+        choice = selected_format(source, info)
         require_open(
             source, choice.license_observed, allow_unknown=self.options.allow_unknown_license
         )

@@ -21,7 +21,7 @@ _BYTES_PER_SECOND = {360: 0.1e6, 480: 0.2e6, 720: 0.5e6, 1080: 0.9e6, 1440: 1.8e
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
+class SelectedFormat:
     """One format of one source, as the source describes it; None where it does not say."""
 
     source: str
@@ -64,12 +64,12 @@ def selector(max_height: int, codec: Codec | None) -> str:
     return f"bestvideo{wanted}[dynamic_range=?SDR]/bestvideo{wanted}/best{wanted}"
 
 
-def choice_of(source: str, info: dict[str, Any]) -> Choice:
+def selected_format(source: str, info: dict[str, Any]) -> SelectedFormat:
     """Return what yt-dlp has selected of a source."""
     exact = info.get("filesize")
     num_bytes = exact or info.get("filesize_approx")
     codec = info.get("vcodec")
-    return Choice(
+    return SelectedFormat(
         source=source,
         format_id=info.get("format_id"),
         width=info.get("width"),

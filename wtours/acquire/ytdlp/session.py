@@ -18,7 +18,7 @@ import yt_dlp.globals
 from yt_dlp.networking.exceptions import HTTPError
 
 from wtours.acquire.local_files import FetchProgress
-from wtours.acquire.options import FetchOptions, Patience
+from wtours.acquire.options import FetchOptions, RetryPolicy
 from wtours.acquire.rate_limit import HostLimits
 from wtours.acquire.ytdlp.errors import StalledError, one_line
 from wtours.acquire.ytdlp.formats import SORT, selector
@@ -40,7 +40,7 @@ def open_ytdlp(
     work: Path | None = None,
 ) -> Iterator[Any]:
     """Open yt-dlp; `work` is the folder that it writes in."""
-    patience = options.patience
+    retry_policy = options.retry_policy
     settings = {
         "format": selector(options.max_height, options.codec),
         "format_sort": list(SORT),
@@ -50,7 +50,7 @@ def open_ytdlp(
         "retries": 10,
         "fragment_retries": 10,
         "retry_sleep_functions": {"http": _retry_wait, "fragment": _retry_wait},
-        "socket_timeout": patience.socket_seconds,
+        "socket_timeout": retry_policy.socket_seconds,
         "ratelimit": options.limit_rate and options.limit_rate // options.jobs,
         "proxy": options.proxy,
         "cookiefile": _cookies(options.cookies_file),
@@ -72,7 +72,7 @@ def open_ytdlp(
     }
     with _opening:
         yt_dlp.globals.plugin_dirs.value = []  # code from the user's plugin folders is not ours
-        ydl = _YtDlp(settings, hosts, patience)
+        ydl = _YtDlp(settings, hosts, retry_policy)
     with ydl:
         yield ydl
 
@@ -107,10 +107,12 @@ class _YtDlp(yt_dlp.YoutubeDL):  # type: ignore[misc]
     It also closes the responses which its extractors and its errors leave open.
     """
 
-    def __init__(self, settings: dict[str, Any], hosts: HostLimits, patience: Patience) -> None:
+    def __init__(
+        self, settings: dict[str, Any], hosts: HostLimits, retry_policy: RetryPolicy
+    ) -> None:
         self._responses: list[Any] = []
         self._hosts = hosts
-        self._patience = patience
+        self._patience = retry_policy
         super().__init__(settings)
 
     def urlopen(self, request: Any) -> Any:
@@ -135,7 +137,7 @@ class _YtDlp(yt_dlp.YoutubeDL):  # type: ignore[misc]
         super().close()
 
 
-def _bound_reads(response: Any, patience: Patience) -> None:
+def _bound_reads(response: Any, retry_policy: RetryPolicy) -> None:
     """Make `response.read` raise StalledError when next to nothing comes.
 
     A socket's timeout starts anew with every byte, and a read of n bytes waits for all n; so each
@@ -153,8 +155,8 @@ def _bound_reads(response: Any, patience: Patience) -> None:
         block: bytes = stream.read1(amount, **keywords)
         num_bytes += len(block)
         now = time.monotonic()
-        if now - since >= patience.stall_seconds:
-            if block and num_bytes < patience.stall_bytes:
+        if now - since >= retry_policy.stall_seconds:
+            if block and num_bytes < retry_policy.stall_bytes:
                 raise StalledError(
                     f"the server sent {num_bytes} bytes in {now - since:.0f} s; "
                     f"run the command again later"

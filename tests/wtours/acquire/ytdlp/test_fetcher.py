@@ -43,7 +43,7 @@ def test_720p_h264_without_sound_is_chosen_and_said(body, tmp_path):
     with serve({"/298": Resource(body)}) as server:
         server.resources["/watch"] = page(server)
         report = download_videos(
-            [entry(server)], layout, on_choice=lambda *choice: chosen.append(choice)
+            [entry(server)], layout, on_selected=lambda *choice: chosen.append(choice)
         )
         assert {request.path for request in server.requests} == {"/watch", "/298"}
     assert report.done == ["walk"]
