@@ -1,6 +1,6 @@
 """Does a short pretraining teach anything? `make bench-learning`, at most an hour on 2 idle cores.
 
-Pretrains one small ViT with DINO, with DORA and with DORA on centerd patches, on CamVid's drives
+Pretrains one small ViT with DINO, with DORA and with DORA on centered patches, on CamVid's drives
 (without them: on rendered walks), three seeds each, two processes of one thread at a time, and
 measures each beside the random weights that it started from. Every run, every checkpoint of it and
 every measurement is published, and a second call does only what is missing. Writes the table in

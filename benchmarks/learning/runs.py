@@ -50,7 +50,7 @@ DINO = Method(
     ),
 )
 DORA = Method("dora", "DORA, k = 3", ())
-CENTERED = Method("dora_centered", "DORA, patches centerd", ("tracking.patch_center=true",))
+CENTERED = Method("dora_centered", "DORA, patches centered", ("tracking.patch_center=true",))
 """What makes the masks lie apart; neither in the paper nor in the released code."""
 VARIANTS = (
     Method("dora_plain", "DORA without Sinkhorn-Knopp", ("tracking.sinkhorn=false",), (0,)),

@@ -70,13 +70,13 @@ def test_readings_of_equations_4_and_5(maps_of, settings, map_entropy, visible):
 
 
 def test_refined_prototypes_give_masks_that_overlap_less(maps_of):
-    refined, unrefined, centerd = (
+    refined, unrefined, centered = (
         mean_overlap(object_masks(maps_of(**settings), mask="binary"))
         for settings in ({}, {"sinkhorn": False}, {"patch_center": True})
     )
     assert refined == pytest.approx(0.066, abs=1e-3)
     assert unrefined == pytest.approx(0.367, abs=1e-3)
-    assert centerd == pytest.approx(0.040, abs=1e-3)
+    assert centered == pytest.approx(0.040, abs=1e-3)
 
 
 def test_raw_patch_tokens_need_the_log_domain(recorded):

@@ -93,7 +93,7 @@ class LossConfig(Section):
     """Half the mean over objects and half that over crops (released code), the paper's sums, or the
     mean over all pairs of a teacher's and a student's view (DINO)."""
     teacher_centering: Literal["mean", "sinkhorn"] = "mean"
-    """Teacher outputs centerd by a moving mean, or by Sinkhorn-Knopp over the global batch."""
+    """Teacher outputs centered by a moving mean, or by Sinkhorn-Knopp over the global batch."""
     sinkhorn_iterations: Count = 3
     """Iterations of the teacher's Sinkhorn-Knopp, where it is used."""
     student_temp: Positive = 0.1

@@ -79,7 +79,7 @@ class LossParts:
 
 
 def teacher_probabilities(teacher_logits: Tensor, center: Tensor, *, temp: float) -> Tensor:
-    """Return the centerd and sharpened teacher, float32, the last axis summing to 1.
+    """Return the centered and sharpened teacher, float32, the last axis summing to 1.
 
     Args:
         teacher_logits: (..., K).

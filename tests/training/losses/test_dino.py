@@ -71,7 +71,7 @@ def test_center_is_a_moving_mean_over_all_ranks():
     torch.testing.assert_close(both, torch.tensor([3.0, 5.0]))
 
 
-def test_teacher_is_centerd_before_it_is_sharpened():
+def test_teacher_is_centered_before_it_is_sharpened():
     probabilities = teacher_probabilities(
         torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0 - 0.04 * math.log(3)]), temp=0.04
     )

@@ -90,7 +90,7 @@ def test_refined_prototypes_are_sums_of_the_assigned_patches():
             torch.testing.assert_close(refined[clip, number], expected)
 
 
-def test_centerd_patches_are_assigned_by_what_they_do_not_share():
+def test_centered_patches_are_assigned_by_what_they_do_not_share():
     prototypes, patches = torch.randn(2, 3, 12), torch.randn(2, 16, 12)
     shared = 20 * torch.randn(2, 1, 12)
     settings = TrackingSettings(patch_center=True)
@@ -98,9 +98,9 @@ def test_centerd_patches_are_assigned_by_what_they_do_not_share():
     torch.testing.assert_close(
         refined_prototypes(prototypes, patches + shared, settings), refined, rtol=1e-3, atol=1e-3
     )
-    centerd = F.normalize(patches - patches.mean(1, keepdim=True), dim=-1)
+    centered = F.normalize(patches - patches.mean(1, keepdim=True), dim=-1)
     torch.testing.assert_close(
-        refined, refined_prototypes(prototypes, centerd, TrackingSettings(patch_norm=False))
+        refined, refined_prototypes(prototypes, centered, TrackingSettings(patch_norm=False))
     )
 
 
