@@ -26,6 +26,27 @@ def all_mean(value: Tensor) -> Tensor:
     return all_sum(value) / dist.get_world_size() if _is_joined() else value
 
 
+def all_gather(value: Tensor) -> Tensor:
+    """Return every rank's rows, rank by rank: (ranks * M, ...) of (M, ...), M alike on all ranks.
+
+    Gradients flow back to the rank whose rows they are of, summed over the ranks that used them:
+    where each rank differentiates its own loss and DDP averages the gradients, the result is the
+    gradient of the mean loss.
+    """
+    rows: Tensor = _AllGather.apply(value) if _is_joined() else value
+    return rows
+
+
+def own_rank() -> int:
+    """Return this process's rank; 0 when there is one."""
+    return dist.get_rank() if _is_joined() else 0
+
+
+def num_ranks() -> int:
+    """Return the number of ranks of the run."""
+    return dist.get_world_size() if _is_joined() else 1
+
+
 def any_rank(flags: list[bool], world: World) -> list[bool]:
     """Return, for each flag, whether any rank raised it: the same answer on every rank."""
     if not _is_joined():
@@ -60,6 +81,23 @@ def barrier() -> None:
     """Wait until every rank is here."""
     if _is_joined():
         dist.barrier()
+
+
+class _AllGather(torch.autograd.Function):
+    """The rows of all ranks; the gradient of a rank's rows is the sum of what all ranks have."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        ctx.num_rows = len(value)
+        rows = [torch.empty_like(value) for _ in range(dist.get_world_size())]
+        dist.all_gather(rows, value.contiguous())
+        return torch.cat(rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total.narrow(0, dist.get_rank() * ctx.num_rows, ctx.num_rows)
 
 
 def _all_reduce(value: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:

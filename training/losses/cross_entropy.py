@@ -29,15 +29,29 @@ def distillation_loss(
         targets: (B, T, K) the teacher's probabilities; rows sum to 1; detached.
         student_temp: > 0.
     """
+    entropies = cross_entropies(
+        features.flatten(1, 2), weight_v, weight_g, targets.flatten(0, 1), student_temp=student_temp
+    )
+    return entropies.reshape(len(features), *targets.shape[:2]).mean(dim=1)
+
+
+def cross_entropies(
+    features: Tensor, weight_v: Tensor, weight_g: Tensor, targets: Tensor, *, student_temp: float
+) -> Tensor:
+    """Return the cross-entropies H(teacher, student) of V x R rows, (V, R) float32, nats.
+
+    Args:
+        features: (V, R, c) what the head's last layer gets; V rows share a target.
+        weight_v: (K, c) directions of the prototypes, of any length.
+        weight_g: (K, 1) lengths of the prototypes.
+        targets: (R, K) the teacher's probabilities; rows sum to 1; detached.
+        student_temp: > 0.
+    """
     with torch.autocast(features.device.type, enabled=False):
         entropies: Tensor = _CrossEntropy.apply(
-            features.float().flatten(1, 2),
-            weight_v,
-            weight_g,
-            targets.flatten(0, 1),
-            student_temp,
+            features.float(), weight_v, weight_g, targets, student_temp
         )
-    return entropies.reshape(len(features), *targets.shape[:2]).mean(dim=1)
+    return entropies
 
 
 class _CrossEntropy(torch.autograd.Function):

@@ -32,6 +32,7 @@ def _prefers_convolution(tokens: Tensor) -> bool:
     return (
         tokens.device.type == "cpu"
         and tokens.dtype == torch.float32
+        and tokens.numel() > 0  # convolutions refuse no rows
         and not torch.is_autocast_enabled("cpu")
         and _HAS_ONEDNN
     )

@@ -1,4 +1,7 @@
-"""The projection head that turns a CLS token into logits over K prototypes."""
+"""The projection heads between a backbone's tokens and a method's loss."""
+
+import itertools
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -34,15 +37,9 @@ class DinoHead(nn.Module):
         norm_last_layer: bool = False,
     ) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for width_in, width_out in ((in_dim, hidden_dim), (hidden_dim, hidden_dim)):
-            layers.append(Linear(width_in, width_out))
-            if batch_norm:
-                layers.append(GlobalBatchNorm(width_out))
-            layers.append(nn.GELU())
-        layers.append(Linear(hidden_dim, bottleneck_dim))
-        self.mlp = nn.Sequential(*layers)
-        for layer in layers:
+        widths = (in_dim, hidden_dim, hidden_dim, bottleneck_dim)
+        self.mlp = _mlp(widths, batch_norm=batch_norm, activation=nn.GELU)
+        for layer in self.mlp:
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
@@ -56,6 +53,72 @@ class DinoHead(nn.Module):
     def project(self, tokens: Tensor) -> Tensor:
         """Return what the last layer gets of tokens (M, D): (M, bottleneck_dim) of unit length."""
         return F.normalize(self.mlp(tokens), dim=-1)
+
+
+class Projector(nn.Module):
+    """The MLP of SimCLR or VICReg: linear layers with ReLU between them, and batch norm if asked.
+
+    Args:
+        in_dim: Width D of the backbone.
+        hidden_dims: Widths of the hidden layers.
+        out_dim: Width of the embedding.
+        batch_norm: Whether each hidden layer has a batch norm, over all ranks.
+    """
+
+    def __init__(
+        self, in_dim: int, hidden_dims: Sequence[int], out_dim: int, *, batch_norm: bool
+    ) -> None:
+        super().__init__()
+        widths = (in_dim, *hidden_dims, out_dim)
+        self.mlp = _mlp(widths, batch_norm=batch_norm, activation=nn.ReLU)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return embeddings (M, out_dim), of any length, of tokens (M, D)."""
+        return self.mlp(tokens)  # type: ignore[no-any-return]
+
+
+class SwavHead(Projector):
+    """SwAV's head: an MLP, L2 normalization, and K prototypes of unit length.
+
+    Args:
+        in_dim: Width D of the backbone.
+        num_prototypes: Number of outputs K.
+        hidden_dims: Widths of the hidden layers.
+        out_dim: Width c of the features that are compared with the prototypes.
+        batch_norm: Whether each hidden layer has a batch norm, over all ranks.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        num_prototypes: int,
+        *,
+        hidden_dims: Sequence[int] = (2048,),
+        out_dim: int = 128,
+        batch_norm: bool = True,
+    ) -> None:
+        super().__init__(in_dim, hidden_dims, out_dim, batch_norm=batch_norm)
+        self.last_layer = WeightNormLinear(out_dim, num_prototypes)
+        self.last_layer.weight_g.requires_grad_(False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return cosines (M, K) float32 of tokens (M, D) and the prototypes."""
+        return self.last_layer(self.project(tokens))  # type: ignore[no-any-return]
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Return the features (M, c) float32 of unit length of tokens (M, D)."""
+        return F.normalize(self.mlp(tokens).float(), dim=-1)
+
+
+def _mlp(widths: Sequence[int], *, batch_norm: bool, activation: type[nn.Module]) -> nn.Sequential:
+    """Return linear layers from width to width; all but the last with norm and activation."""
+    layers: list[nn.Module] = []
+    for width_in, width_out in itertools.pairwise(widths[:-1]):
+        layers.append(Linear(width_in, width_out))
+        if batch_norm:
+            layers.append(GlobalBatchNorm(width_out))
+        layers.append(activation())
+    return nn.Sequential(*layers, Linear(widths[-2], widths[-1]))
 
 
 class WeightNormLinear(nn.Module):

@@ -4,7 +4,7 @@ The modules and the names of the weights are timm's; what differs is the positio
 another image size, which is interpolated as DINO does it (`position_embedding`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -130,14 +130,40 @@ def create_vit(name: str, **arguments: Any) -> VisionTransformer:
 def encode(backbone: VisionTransformer, images: Tensor) -> Tensor:
     """Return the CLS token after the final norm, (B, D), of images (B, 3, H, W)."""
     *blocks, last = backbone.blocks
-    tokens = _embed(backbone, images)
     runs = [partial(run_block, block) for block in blocks] + [partial(run_block_for_cls, last)]
+    return _as_tensor(backbone.norm(_run(backbone, runs, _embed(backbone, images))))[:, 0]
+
+
+def encode_tokens(
+    backbone: VisionTransformer,
+    images: Tensor,
+    *,
+    masks: Tensor | None = None,
+    mask_token: Tensor | None = None,
+) -> BlockTokens:
+    """Return all tokens after the final norm.
+
+    Args:
+        backbone: From `build_backbone`.
+        images: (B, 3, H, W), H and W multiples of the patch size.
+        masks: (B, N) bool, True where `mask_token` takes the place of the patch's embedding, before
+            its position is added, as in iBOT; None: nowhere.
+        mask_token: (1, D).
+    """
+    tokens = _embed(backbone, images, masks, mask_token)
+    tokens = _run(backbone, [partial(run_block, block) for block in backbone.blocks], tokens)
+    output = _as_tensor(backbone.norm(tokens))
+    return BlockTokens(output[:, 0], output[:, backbone.num_prefix_tokens :])
+
+
+def _run(
+    backbone: VisionTransformer, runs: Sequence[Callable[[Tensor], Tensor]], tokens: Tensor
+) -> Tensor:
     if backbone.grad_checkpointing and torch.is_grad_enabled():
-        tokens = checkpoint_seq(runs, tokens)
-    else:
-        for run in runs:
-            tokens = run(tokens)
-    return _as_tensor(backbone.norm(tokens))[:, 0]
+        return _as_tensor(checkpoint_seq(runs, tokens))
+    for run in runs:
+        tokens = run(tokens)
+    return tokens
 
 
 def encode_blocks(
@@ -226,11 +252,18 @@ def position_embedding(backbone: VisionTransformer, grid: tuple[int, int]) -> Te
     return torch.cat([embedding[:, :prefix], patches], dim=1)
 
 
-def _embed(backbone: VisionTransformer, images: Tensor) -> Tensor:
+def _embed(
+    backbone: VisionTransformer,
+    images: Tensor,
+    masks: Tensor | None = None,
+    mask_token: Tensor | None = None,
+) -> Tensor:
     """Return the tokens that enter the first block, (B, prefix + N, D)."""
     patches = backbone.patch_embed(images)  # (B, rows, columns, D)
     rows, columns = patches.shape[1:3]
     tokens = patches.flatten(1, 2)
+    if masks is not None and mask_token is not None:
+        tokens = torch.where(masks[..., None], mask_token.to(tokens.dtype), tokens)
     positions = position_embedding(backbone, (rows, columns))
     first = [_as_tensor(backbone.cls_token).expand(len(tokens), -1, -1)]
     if backbone.reg_token is not None:

@@ -7,7 +7,7 @@ import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from training.models.projection_heads import DinoHead, WeightNormLinear
+from training.models.projection_heads import DinoHead, Projector, SwavHead, WeightNormLinear
 from training.models.sync_batch_norm import GlobalBatchNorm
 
 SIZES = (3, 5)  # clips on each of two ranks
@@ -44,6 +44,24 @@ def test_logits_of_unit_prototypes_are_cosines():
     logits = head(torch.randn(50, 8))
     assert logits.abs().max().item() <= 1 + 1e-6
     assert not head.last_layer.weight_g.requires_grad
+
+
+def test_projectors_are_linear_layers_with_relu_and_batch_norm_where_asked():
+    plain, normed = (Projector(8, (5, 6), 3, batch_norm=norm) for norm in (False, True))
+    kinds = [type(layer).__name__ for layer in plain.mlp]
+    assert kinds == ["Linear", "ReLU", "Linear", "ReLU", "Linear"]
+    assert [type(layer).__name__ for layer in normed.mlp][1::3] == ["GlobalBatchNorm"] * 2
+    assert plain(torch.randn(4, 8)).shape == (4, 3)
+    assert plain(torch.randn(0, 8)).shape == (0, 3)
+
+
+def test_swavs_logits_are_cosines_whose_prototypes_alone_are_its_last_layer():
+    head = SwavHead(8, 16, hidden_dims=(4,), out_dim=3)
+    tokens = 100 * torch.randn(50, 8)
+    assert head(tokens).abs().max().item() <= 1 + 1e-6
+    torch.testing.assert_close(head.project(tokens).norm(dim=-1), torch.ones(50))
+    trained = [name for name, p in head.named_parameters() if p.requires_grad]
+    assert [name for name in trained if "last_layer" in name] == ["last_layer.weight_v"]
 
 
 def test_batch_norm_on_one_rank_is_torchs():

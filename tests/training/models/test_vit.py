@@ -2,7 +2,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.models.vit import build_backbone, encode, encode_with_attention, position_embedding
+from training.models.vit import (
+    build_backbone,
+    encode,
+    encode_tokens,
+    encode_with_attention,
+    position_embedding,
+)
 from wtours.errors import UsageError
 
 
@@ -52,6 +58,36 @@ def test_cls_attention_is_the_row_of_the_map_that_timm_computes(name):
     torch.testing.assert_close(features.cls_attention, maps[0][:, :, 0, -16:])
     row_sums = features.cls_attention.sum(-1)
     assert (row_sums < 1).all()  # CLS to CLS is left out
+
+
+def test_tokens_without_a_mask_are_those_that_attention_is_read_of():
+    backbone = small("vit_small_patch14_reg4_dinov2", img_size=56, embed_dim=192, num_heads=3)
+    images = torch.randn(2, 3, 56, 56)
+    with torch.no_grad():
+        tokens, features = encode_tokens(backbone, images), encode_with_attention(backbone, images)
+    torch.testing.assert_close(tokens.cls_token, features.cls_token)
+    torch.testing.assert_close(tokens.patch_tokens, features.patch_tokens)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_what_a_masked_patch_shows_does_not_matter(checkpointing):
+    backbone = small()
+    backbone.set_grad_checkpointing(checkpointing)
+    mask_token = torch.randn(1, backbone.embed_dim).requires_grad_()
+    masks = torch.zeros(1, 16, dtype=torch.bool)
+    masks[0, 5] = True  # row 1, column 1
+    images = torch.randn(1, 3, 64, 64)
+    changed = images.clone()
+    changed[:, :, 16:32, 16:32] = 7
+    tokens, of_changed = (
+        encode_tokens(backbone, seen, masks=masks, mask_token=mask_token)
+        for seen in (images, changed)
+    )
+    torch.testing.assert_close(tokens.patch_tokens, of_changed.patch_tokens)
+    assert not torch.allclose(tokens.cls_token, encode(backbone, images))
+    tokens.patch_tokens[0, 5, 0].backward()
+    assert mask_token.grad is not None
+    assert mask_token.grad.abs().sum() > 0
 
 
 def test_scaling_by_the_width_flattens_the_cls_attention():
