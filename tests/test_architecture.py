@@ -39,7 +39,7 @@ NOT_YET = {  # being mended
     ("training.engine.run_dir", "training.monitors.knn_probe"),
     ("wtours.shards.contact_sheet", "av"),
 }
-OF_WTOURS = {"errors", "progress", "text", "shards", "storage", "media"}
+OF_WTOURS = {"errors", "progress", "text", "execution", "shards", "storage", "media"}
 """The packages of wtours that training may import."""
 
 

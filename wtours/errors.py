@@ -7,6 +7,7 @@
     ├── DownloadError           one video cannot be fetched; the others go on
     │   └── PermanentDownloadError   ... and asking again will not help
     ├── AnalysisError           one video cannot be analyzed; the others go on
+    ├── WorkerDiedError         a process died at a task, also when this ran alone
     ├── ShardError              a shard or an index that is missing, damaged or not ours
     ├── ImageDataError          images to evaluate on: missing, unreadable or laid out otherwise
     ├── CheckpointError         a run or a checkpoint that is missing, damaged or not ours
@@ -16,6 +17,8 @@
 A caller's bug is a ValueError or TypeError, never one of these.
 """
 
+import textwrap
+from collections.abc import Sequence
 from typing import Self
 
 
@@ -49,6 +52,22 @@ class PermanentDownloadError(DownloadError):
 
 class AnalysisError(WtoursError):
     """One video cannot be analyzed."""
+
+
+class WorkerDiedError(WtoursError):
+    """A process died at some tasks, and again when each of them ran alone.
+
+    Args:
+        tasks: Which; shown by `str`.
+    """
+
+    def __init__(self, tasks: Sequence[object]) -> None:
+        names = textwrap.shorten(", ".join(map(str, tasks)), 300, placeholder=" …")
+        super().__init__(
+            f"the process died, also when nothing else ran, at {names}: out of memory, or a file "
+            f"that crashes the decoder; finished parts are kept"
+        )
+        self.tasks = tuple(tasks)
 
 
 class ShardError(WtoursError):

@@ -1,10 +1,6 @@
 """Batches of clips by DataLoader workers, starting at any step."""
 
 import multiprocessing
-import multiprocessing.connection
-import os
-import signal
-import threading
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -15,6 +11,7 @@ from training.config.train import TrainConfig
 from training.data.clips import Batch, ClipViews
 from training.distributed.world import World
 from wtours.errors import UsageError, WtoursError
+from wtours.execution.child_process import follow_parent
 
 
 def batches(
@@ -83,20 +80,8 @@ def _worker_processes() -> BaseContext:
 
 
 def _start_worker(worker: int) -> None:
-    """Leave Ctrl-C to the training process, and do not outlive it.
-
-    torch's own watch looks at the parent's process id, which here is the fork server's; that one
-    lives as long as any worker does.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_the_trainer, daemon=True).start()
-
-
-def _exit_with_the_trainer() -> None:
-    trainer = multiprocessing.parent_process()
-    if trainer is not None:
-        multiprocessing.connection.wait([trainer.sentinel])
-        os._exit(1)
+    """Leave Ctrl-C to the training process, and do not outlive it."""
+    follow_parent()
 
 
 def _unchanged(batch: Any) -> Any:

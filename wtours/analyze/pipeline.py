@@ -32,7 +32,7 @@ from wtours.analyze.transnet import (
 )
 from wtours.analyze.video_folder import video_in_place
 from wtours.errors import AnalysisError, MissingPackageError, VideoError
-from wtours.execution.executor import run_tasks
+from wtours.execution.processes import run_tasks
 from wtours.media.reader import open_video
 from wtours.media.tick_picker import parse_rate
 from wtours.progress import Progress, no_progress

@@ -1,1 +1,1 @@
-"""Mapping the tasks of a stage over processes."""
+"""Running the tasks of a stage: in this process, or in several."""

@@ -4,18 +4,25 @@ import os
 import signal
 import threading
 from multiprocessing import parent_process
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 
 
-def _follow_parent() -> None:
-    """Leave Ctrl-C to the parent, which stops the pool after the tasks in hand; die with it."""
+def follow_parent(lifeline: Connection | None = None) -> None:
+    """Leave Ctrl-C to the parent, and end this process when the parent ends, however it does.
+
+    Args:
+        lifeline: A pipe of the parent: when it is closed there, this process ends too.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
-    assert parent is not None
-    threading.Thread(target=_leave_after, args=(parent.sentinel,), daemon=True).start()
+    ends = [lifeline, parent and parent.sentinel]
+    awaited = [end for end in ends if end is not None]
+    # A thread, because the main one may be in a decoder or a network for minutes. Watching the
+    # parent's process id is not enough: of a fork server's children it is the server's.
+    threading.Thread(target=_exit_after, args=(awaited,), daemon=True).start()
 
 
-def _leave_after(sentinel: int) -> None:
-    """End this process when its parent was killed; it would wait for tasks for ever."""
-    wait([sentinel])
-    os._exit(1)
+def _exit_after(awaited: list[Connection | int]) -> None:
+    if awaited:
+        wait(awaited)
+        os._exit(1)

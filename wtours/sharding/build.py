@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from wtours.errors import ShardError, VideoError
-from wtours.execution.executor import run_tasks
 from wtours.execution.parts import Part
+from wtours.execution.processes import run_tasks
 from wtours.progress import Progress, no_progress
 from wtours.sharding.duration_match import Selection, matching_selection
 from wtours.sharding.estimate import Estimate, estimate, require_space

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from wtours.errors import VideoError
-from wtours.execution.executor import run_tasks
+from wtours.execution.processes import run_tasks
 from wtours.progress import Progress, no_progress
 from wtours.sharding.finalize import seal
 from wtours.sharding.locks import whole_set

@@ -1,0 +1,136 @@
+"""Running tasks in several processes of this machine."""
+
+import contextlib
+import itertools
+import logging
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import Pipe, get_context
+from multiprocessing.connection import Connection
+from typing import Any, Self
+
+from wtours.errors import WorkerDiedError
+from wtours.execution.child_process import follow_parent
+from wtours.execution.executor import SERIAL, Result, Task
+
+logger = logging.getLogger(__name__)
+
+STOP_SECONDS = 30
+"""How long a stopped command waits for running tasks: one that is cut off is only done again."""
+
+
+class ProcessExecutor:
+    """Runs tasks in worker processes, which live until its `with` block ends.
+
+    Functions and tasks must be picklable: the processes are spawned, because a fork of a process
+    with decoder or inference threads can hang.
+
+    When a worker dies, the tasks that were running are run again, one at a time: so the one at
+    fault is known, and the others are done. On Ctrl-C or SIGTERM the running tasks have
+    `STOP_SECONDS` to finish; a second Ctrl-C ends them at once.
+
+    Args:
+        jobs: How many processes.
+        say: Told in one line what a stopped command waits for.
+    """
+
+    def __init__(self, jobs: int, *, say: Callable[[str], None] = logger.warning) -> None:
+        if jobs < 1:
+            raise ValueError(f"jobs must be >= 1, got {jobs}")
+        self.num_workers = jobs
+        self._say = say
+        self._pool: tuple[ProcessPoolExecutor, Connection] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close_pool()
+
+    def map(
+        self, function: Callable[[Task], Result], tasks: Iterable[Task]
+    ) -> Iterator[tuple[Task, Result]]:
+        """Yield (task, function(task)) as tasks finish; see `Executor`."""
+        waiting = iter(tasks)
+        running: dict[Future[Result], Task] = {}
+        results: list[tuple[Task, Result]] = []
+        suspects: list[Task] = []
+        died: list[Task] = []
+        try:
+            while True:
+                # Never more than run at once: of a broken pool each of them is a suspect, and a
+                # stopped command waits for no others.
+                alone = bool(suspects)
+                room = self.num_workers - len(running)
+                batch = [suspects.pop()] if alone else itertools.islice(waiting, room)
+                running |= {self._submit(function, task): task for task in batch}
+                yield from results
+                if not running:
+                    break
+                finished = wait(running, return_when=FIRST_COMPLETED).done
+                if any(map(_has_died, finished)):
+                    finished = wait(running).done  # at once: the whole pool is broken
+                    self._close_pool()
+                outcomes = {future: running.pop(future) for future in finished}
+                (died if alone else suspects).extend(t for f, t in outcomes.items() if _has_died(f))
+                results = [(t, f.result()) for f, t in outcomes.items() if not _has_died(f)]
+        except Exception:
+            wait(running)  # the stage may go on with another item: none of this one still writes
+            raise
+        except BaseException:
+            self._stop(running)
+            raise
+        if died:
+            raise WorkerDiedError(died)
+
+    def _submit(self, function: Callable[[Task], Result], task: Task) -> Future[Result]:
+        if self._pool is None:
+            lifeline, ours = Pipe(duplex=False)
+            pool = ProcessPoolExecutor(
+                self.num_workers, get_context("spawn"), follow_parent, (lifeline,)
+            )
+            self._pool = pool, ours
+        try:
+            return self._pool[0].submit(function, task)
+        except BrokenProcessPool as error:  # a worker died while it had nothing to do
+            future: Future[Result] = Future()
+            future.set_exception(error)
+            return future
+
+    def _stop(self, running: Mapping[Future[Any], object]) -> None:
+        """Give the running tasks a while to finish, then end the workers."""
+        unfinished = [str(task) for future, task in running.items() if not future.done()]
+        if unfinished:
+            names = textwrap.shorten(", ".join(unfinished), 300, placeholder=" …")
+            self._say(
+                f"stopping: waiting up to {STOP_SECONDS} s for {names}; Ctrl-C again ends "
+                f"{'it' if len(unfinished) == 1 else 'them'} at once; finished parts are kept"
+            )
+            with contextlib.suppress(KeyboardInterrupt, SystemExit):
+                wait(running, timeout=STOP_SECONDS)
+        self._close_pool()
+
+    def _close_pool(self) -> None:
+        """End the workers; a task that runs is cut off."""
+        if self._pool is not None:
+            pool, lifeline = self._pool
+            self._pool = None
+            lifeline.close()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _has_died(future: Future[Any]) -> bool:
+    return isinstance(future.exception(), BrokenProcessPool)
+
+
+def run_tasks(
+    function: Callable[[Task], Result], tasks: Sequence[Task], *, jobs: int
+) -> Iterator[tuple[Task, Result]]:
+    """Map in `jobs` processes, in this one if it is 1; for who is not handed an executor yet."""
+    if jobs == 1:
+        yield from SERIAL.map(function, tasks)
+    else:
+        with ProcessExecutor(jobs) as executor:
+            yield from executor.map(function, tasks)
