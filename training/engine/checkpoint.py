@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
 from training.config.train import TrainConfig, parse_config
@@ -26,6 +26,7 @@ from training.methods.student_teacher import Network, build_network
 from wtours.errors import CheckpointError, UsageError, WtoursError
 from wtours.storage.atomic import TEMP_PREFIX, atomic_path, read_json, remove
 from wtours.storage.hashing import canonical_json, sha256_file
+from wtours.storage.tensor_files import safetensors_bytes
 
 LOG = logging.getLogger(__name__)
 FORMAT = 1
@@ -77,7 +78,9 @@ def publish_snapshot(snapshot: Snapshot, target: Path) -> None:
     with atomic_path(target) as temp:
         temp.mkdir()
         for name, tensors in ((MODEL, snapshot.model), (OPTIMIZER, snapshot.optimizer)):
-            (temp / name).write_bytes(save(tensors))  # save_file hides why a disk refuses
+            (temp / name).write_bytes(
+                safetensors_bytes(tensors)
+            )  # save_file hides why a disk refuses
         (temp / STATE).write_bytes(canonical_json(snapshot.facts))
         files = [
             {"path": name, "bytes": path.stat().st_size, "sha256": sha256_file(path)}

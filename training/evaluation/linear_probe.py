@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
 from training.data.normalization import normalized
@@ -37,6 +37,7 @@ from training.weights.backbones import Backbone
 from wtours.errors import CheckpointError
 from wtours.progress import Progress, no_progress
 from wtours.storage.atomic import write_bytes
+from wtours.storage.tensor_files import safetensors_bytes
 
 LOG = logging.getLogger(__name__)
 _IMAGES_AT_ONCE = 128
@@ -94,7 +95,7 @@ def evaluate_linear(
         history.top5.append(percent[:, 1].tolist())
         if world.is_main:
             header = {"history": json.dumps(vars(history)), "weights": weights}
-            write_bytes(state_path, save(heads.state(), header))
+            write_bytes(state_path, safetensors_bytes(heads.state(), header))
     barrier()
     if not world.is_main:
         return None

@@ -22,7 +22,6 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import save
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -36,6 +35,7 @@ from training.weights.huggingface import load_hf
 from training.weights.official import load_released, read_weights
 from wtours.errors import CheckpointError, UsageError
 from wtours.storage.hashing import sha256_file
+from wtours.storage.tensor_files import safetensors_bytes
 
 RANDOM = "random"
 RunDir = Callable[[str], Path]
@@ -252,7 +252,7 @@ def _description(
 
 def _sha256_of(network: nn.Module) -> str:
     weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-    return hashlib.sha256(save(weights)).hexdigest()
+    return hashlib.sha256(safetensors_bytes(weights)).hexdigest()
 
 
 def _frozen(network: VisionTransformer) -> VisionTransformer:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from safetensors.torch import save
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -15,8 +13,9 @@ from training.config.train import TrainConfig
 from training.data.normalization import MEAN, STD
 from training.engine.checkpoint import find_checkpoint, load_network, run_dir_of
 from training.methods.student_teacher import Network
-from wtours.storage.atomic import atomic_path, write_bytes
+from wtours.storage.atomic import write_bytes
 from wtours.storage.hashing import canonical_json
+from wtours.storage.tensor_files import pth_bytes, safetensors_bytes
 
 Target = Literal["timm", "hf", "official", "detectron2", "seqtrack"]
 
@@ -71,7 +70,8 @@ def timm_arguments(config: TrainConfig) -> dict[str, Any]:
 def _write_timm(folder: Path, config: TrainConfig, network: Network) -> None:
     backbone = network.backbone
     weights = {name: value.contiguous() for name, value in backbone.state_dict().items()}
-    write_bytes(folder / "model.safetensors", save(weights, {"format": "pt"}))  # as HF asks
+    metadata = {"format": "pt"}  # as HF asks
+    write_bytes(folder / "model.safetensors", safetensors_bytes(weights, metadata))
     pixels = config.data.global_crop_pixels
     content = {
         "architecture": config.model.backbone,
@@ -106,8 +106,7 @@ def _describe_hf(folder: Path, _: TrainConfig) -> str:
 
 
 def _write_official(file: Path, _: TrainConfig, network: Network) -> None:
-    with atomic_path(file) as temp:
-        torch.save({"teacher": dict(network.state_dict())}, temp)
+    write_bytes(file, pth_bytes({"teacher": dict(network.state_dict())}))
 
 
 def _describe_official(file: Path, _: TrainConfig) -> str:
@@ -115,8 +114,7 @@ def _describe_official(file: Path, _: TrainConfig) -> str:
 
 
 def _write_detectron2(file: Path, _: TrainConfig, network: Network) -> None:
-    with atomic_path(file) as temp:
-        torch.save({"model": detectron2_weights(network.backbone)}, temp)
+    write_bytes(file, pth_bytes({"model": detectron2_weights(network.backbone)}))
 
 
 def _describe_detectron2(file: Path, config: TrainConfig) -> str:
@@ -140,8 +138,7 @@ def detectron2_weights(backbone: VisionTransformer) -> dict[str, Tensor]:
 
 
 def _write_seqtrack(file: Path, _: TrainConfig, network: Network) -> None:
-    with atomic_path(file) as temp:
-        torch.save({"model": dict(network.backbone.state_dict())}, temp)
+    write_bytes(file, pth_bytes({"model": dict(network.backbone.state_dict())}))
 
 
 def _describe_seqtrack(file: Path, _: TrainConfig) -> str:

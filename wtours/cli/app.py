@@ -7,6 +7,7 @@ import `training`.
 """
 
 import errno
+import io
 import logging
 import signal
 import sys
@@ -120,6 +121,9 @@ def demo(root: Root = Path("demo-data")) -> None:
 def main() -> NoReturn:
     """Run the command line; every error ends as one line on stderr and an exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where the shell has closed it
+            stream.reconfigure(errors="replace")  # titles need more than a Latin-1 terminal has
     try:
         app()
     except WtoursError as error:

@@ -199,8 +199,8 @@ def test_what_is_missing_or_not_a_range_is_named(server: RangeServer):
     "ignore::DeprecationWarning", "ignore::ResourceWarning"
 )  # of moto, boto
 def test_an_object_store_is_read(built, monkeypatch):
-    s3fs = pytest.importorskip("s3fs", reason="needs s3fs, which is in no extra")
-    moto = pytest.importorskip("moto.server", reason="needs moto[server], which is in no extra")
+    s3fs = pytest.importorskip("s3fs")
+    moto = pytest.importorskip("moto.server")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "made-up")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "made-up")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")

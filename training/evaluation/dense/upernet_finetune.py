@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -32,6 +32,7 @@ from wtours.errors import CheckpointError, TrainingError
 from wtours.progress import Progress, no_progress
 from wtours.storage.atomic import write_bytes
 from wtours.storage.hashing import digest
+from wtours.storage.tensor_files import safetensors_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +167,7 @@ def _keep(state: Path, step: int, model: UperNet, optimizer: torch.optim.Optimiz
         for moment, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{name}.{moment}"] = value
     on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_bytes(state, save(on_cpu, metadata={"step": str(step)}))
+    write_bytes(state, safetensors_bytes(on_cpu, {"step": str(step)}))
 
 
 def _restore(state: Path, model: UperNet, optimizer: torch.optim.Optimizer) -> int:
