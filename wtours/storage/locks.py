@@ -3,33 +3,42 @@
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from wtours.errors import WtoursError
 from wtours.storage.disk_space import explain_full_disk
 
+_POLL_SECONDS = 0.05
+
 
 @contextlib.contextmanager
-def lock(path: Path, *, what: str) -> Iterator[None]:
+def lock(path: Path, *, what: str, wait_seconds: float = 0.0) -> Iterator[None]:
     """Hold the lock file `path`, so that one process at a time works on `what`.
 
-    The kernel frees the lock when the process dies; the file itself stays and holds the last
-    owner's process id.
+    Our own instead of a library's, since it names the owner: the file holds the process id. It
+    stays, and the kernel frees the lock when the process dies, so no lock is ever stale.
 
     Raises:
-        WtoursError: another process holds it; the message names that process.
+        WtoursError: another process holds it, also after `wait_seconds`; names that process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + wait_seconds
     with explain_full_disk(path), path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            raise WtoursError(
-                f"{what} is in use by process {owner}; wait for it or stop it"
-            ) from error
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() < deadline:
+                    time.sleep(_POLL_SECONDS)
+                    continue
+                file.seek(0)
+                owner = file.read().strip() or "unknown"
+                raise WtoursError(
+                    f"{what} is in use by process {owner}; wait for it or stop it"
+                ) from error
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()

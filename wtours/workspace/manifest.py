@@ -23,6 +23,8 @@ MAX_BYTES = 4 * 2**20
 _PACKAGED = Path(__file__).parents[1] / "manifests"
 _IN_CHECKOUT = Path(__file__).parents[2] / "manifests"
 _VIDEO_ID = r"[a-z0-9_]{1,64}"
+# tomllib's time grows with the square of a dotted key's parts: 100 kB would take a minute.
+_LONG_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*\.[ \t]*){32}""")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -141,17 +143,44 @@ def load_manifest(path: Path | None = None) -> Manifest:
         ManifestError: it is missing, is not TOML, or an entry is invalid; names the entry.
     """
     path = _resolve(path)
+    return parse_manifest(read_manifest(path), path)
+
+
+def read_manifest(path: Path) -> bytes:
+    """Return the bytes of a manifest.
+
+    Raises:
+        ManifestError: it is missing, or too large for a manifest.
+    """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ManifestError(f"{path} is larger than {MAX_BYTES} bytes; that is no manifest")
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         known = ", ".join(builtin_manifests())
         raise ManifestError(
             f"cannot read manifest {path} ({error.strerror}); built in are: {known}"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path} is not TOML: {error}") from error
+    if len(data) > MAX_BYTES:
+        raise ManifestError(f"{path} is larger than {MAX_BYTES} bytes; that is no manifest")
+    return data
+
+
+def parse_manifest(content: bytes, path: Path) -> Manifest:
+    """Validate the bytes of a manifest; a byte order mark is skipped.
+
+    Raises:
+        ManifestError: it is not TOML, or an entry is invalid; names `path` and the entry.
+    """
+    too_deep = f"{path} is nested too deeply for a manifest"
+    try:
+        text = content.decode("utf-8-sig")
+        if _LONG_KEY.search(text):
+            raise ManifestError(too_deep)
+        data = tomllib.loads(text)
+    except RecursionError as error:
+        raise ManifestError(too_deep) from error
+    except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
+        raise ManifestError(f"{path} is not TOML: {str(error)[:200]}") from error
     try:
         manifest = Manifest.model_validate({**data, "path": path})
     except ValidationError as error:
@@ -167,7 +196,7 @@ def builtin_manifests() -> list[str]:
 
 def is_builtin(path: Path) -> bool:
     """Return whether `path` names a manifest that comes with wtours."""
-    return _resolve(path).absolute().parent == _builtin_folder().absolute()
+    return _resolve(path).resolve().parent == _builtin_folder().resolve()
 
 
 def new_entry(**values: Any) -> VideoEntry:

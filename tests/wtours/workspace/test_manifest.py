@@ -75,6 +75,28 @@ def test_a_bad_manifest_is_refused_in_one_line_that_names_the_entry(tmp_path, ol
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("x = " + "[" * 100_000, "nested too deeply"),
+        ("x = " + "{a = " * 100_000, "nested too deeply"),
+        ("x = " + "9" * 100_000, "is not TOML"),
+        (".".join("a" * 50_000) + " = 1", "nested too deeply"),
+        ("['" + "'.'".join("a" * 50_000) + "']", "nested too deeply"),
+        ("a.b.c = 1", "a: unknown key"),
+        ("x = '\xff'", "is not TOML"),
+    ],
+    ids=["arrays", "tables", "number", "dotted key", "dotted table", "short key", "no UTF-8"],
+)
+def test_a_hostile_manifest_is_refused_in_one_short_line(tmp_path, line, message):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(f"{line}\n{VALID}".encode("latin-1"))
+    with pytest.raises(ManifestError, match=message) as caught:
+        load_manifest(path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
 def test_an_unknown_video_is_named_with_what_there_is(tmp_path):
     with pytest.raises(ManifestError, match=r"no video 'venise'.*walk, run, both"):
         load_manifest(write(tmp_path, VALID)).select(["venise"])

@@ -1,6 +1,8 @@
 """The user's own walk and the user's own manifest: add, pin, phone video."""
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,8 @@ from wtours.acquire.add_video import Claims, add_walk
 from wtours.acquire.download import download_videos
 from wtours.errors import DownloadError, ManifestError, UsageError
 from wtours.workspace.layout import Layout
-from wtours.workspace.manifest import load_manifest
-from wtours.workspace.manifest_edit import pin_videos
+from wtours.workspace.manifest import VideoEntry, load_manifest
+from wtours.workspace.manifest_edit import add_video, pin_videos
 from wtours.workspace.videos import downloaded_video
 
 COMMENTED = """\
@@ -139,8 +141,6 @@ def test_a_phone_video_turned_by_its_flag_is_upright(tmp_path, layout):
 
 def rotate(source: Path, path: Path) -> None:
     """Copy a video with the flag of a phone held upright."""
-    import subprocess
-
     import imageio_ffmpeg
 
     program = imageio_ffmpeg.get_ffmpeg_exe()
@@ -169,15 +169,76 @@ def test_pinning_changes_the_sha256_and_nothing_else(tmp_path):
     path.write_text(COMMENTED.format(old="1" * 64))
     assert pin_videos(path, {"one": "a" * 64, "two": "b" * 64}) == ["one", "two"]
     pinned = COMMENTED.format(old="b" * 64)
-    pinned = pinned.replace("first\n", f'first\nsha256 = "{"a" * 64}"\n')
+    last = 'sources = ["file:one.mp4"]\n'
+    pinned = pinned.replace(last, f'{last}sha256 = "{"a" * 64}"\n')
     assert path.read_text() == pinned
     assert pin_videos(path, {"one": "a" * 64}) == []
 
 
-def test_a_manifest_in_another_form_is_not_pinned_but_told_how(tmp_path):
+def test_an_inline_list_of_videos_is_edited_too(tmp_path):
     path = tmp_path / "mine.toml"
-    text = 'format = 1\nname = "m"\nvideo = [{id = "a", title = "A", sources = ["file:a.mp4"]}]\n'
-    path.write_text(text)
-    with pytest.raises(ManifestError, match=f'add by hand: a: sha256 = "{"a" * 64}"'):
-        pin_videos(path, {"a": "a" * 64})
-    assert path.read_text() == text
+    inline = '{id = "a", title = "A", sources = ["file:a.mp4"]}'
+    path.write_text(f'format = 1\nname = "m"\nvideo = [{inline}]  # mine\n')
+    add_video(path, VideoEntry(id="b", title="B", sources=("file:b.mp4",)))
+    assert pin_videos(path, {"a": "a" * 64}) == ["a"]
+    first, second = load_manifest(path).videos
+    assert (first.sha256, second.id, second.sha256) == ("a" * 64, "b", None)
+    assert "# mine" in path.read_text()
+
+
+def test_a_byte_order_mark_and_windows_line_ends_stay(tmp_path):
+    path = tmp_path / "mine.toml"
+    text = COMMENTED.format(old="1" * 64)
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    add_video(path, VideoEntry(id="three", title="Three", sources=("file:3.mp4",)))
+    pin_videos(path, {"two": "b" * 64})
+    written = path.read_bytes()
+    assert written.startswith(b"\xef\xbb\xbf# Mine.\r\n")
+    assert written.count(b"\n") == written.count(b"\r\n") > text.count("\n")
+    assert load_manifest(path).by_id["two"].sha256 == "b" * 64
+    assert load_manifest(path).by_id["three"].title == "Three"
+
+
+def test_a_manifest_without_a_last_line_end_takes_a_video(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(COMMENTED.format(old="1" * 64).rstrip())
+    add_video(path, VideoEntry(id="three", title="Three", sources=("file:3.mp4",)))
+    assert list(load_manifest(path).by_id) == ["one", "two", "three"]
+
+
+def test_a_link_to_a_manifest_stays_a_link(tmp_path):
+    (tmp_path / "kept").mkdir()
+    real, link = tmp_path / "kept" / "real.toml", tmp_path / "mine.toml"
+    real.write_text(COMMENTED.format(old="1" * 64))
+    link.symlink_to(real)
+    pin_videos(link, {"two": "b" * 64})
+    assert link.is_symlink()
+    assert "b" * 64 in real.read_text()
+
+
+def test_no_message_has_a_temporary_name(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(COMMENTED.format(old="1" * 64))
+    entry = VideoEntry(id="both", title="A selection has that name", sources=("file:a.mp4",))
+    with pytest.raises(ManifestError, match="selection both has the name") as error:
+        add_video(path, entry)
+    assert str(error.value).startswith(f"{path}: ")
+    assert ".tmp-" not in str(error.value)
+    assert path.read_text() == COMMENTED.format(old="1" * 64)
+
+
+@pytest.mark.medium
+def test_many_adds_at_once_lose_no_entry(tmp_path):
+    path = tmp_path / "mine.toml"
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from wtours.workspace.manifest import VideoEntry\n"
+        "from wtours.workspace.manifest_edit import add_video\n"
+        "for n in range(5):\n"
+        "    id = f'{sys.argv[1]}_{n}'\n"
+        "    entry = VideoEntry(id=id, title=id, sources=('file:x.mp4',))\n"
+        f"    add_video(Path({str(path)!r}), entry)\n"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code, f"p{n}"]) for n in range(4)]
+    assert [process.wait(timeout=120) for process in processes] == [0] * 4
+    assert set(load_manifest(path).by_id) == {f"p{p}_{n}" for p in range(4) for n in range(5)}
