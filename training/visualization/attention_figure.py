@@ -1,4 +1,4 @@
-"""The figure of one clip, as a still or a film: its frames, and where its objects are in them."""
+"""The figure of a clip, as an image or a video: its frames, and where its objects are in them."""
 
 import io
 from typing import Any
@@ -43,7 +43,7 @@ def draw_still(rows: list[Row], facts: dict[str, Any]) -> Image.Image:
     return draw_grid(_title(facts), _times(facts), rows)
 
 
-def draw_movie(rows: list[Row], facts: dict[str, Any]) -> list[Picture]:
+def draw_video(rows: list[Row], facts: dict[str, Any]) -> list[Picture]:
     """Return a picture for each frame, with the rows' pictures side by side."""
     labels = [" ".join(row.label[:-1] if len(row.label) > 2 else row.label) for row in rows]
     return [

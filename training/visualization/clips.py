@@ -14,16 +14,18 @@ from training.data.clips import open_clips
 from training.distributed.world import best_device
 from training.engine.checkpoint import MODEL, find_checkpoint, load_network, read_state, run_dir_of
 from training.methods.dora import method_settings
-from training.visualization.attention_figure import draw_movie, draw_still, picture_rows, png_bytes
+from training.visualization.attention_figure import draw_still, draw_video, picture_rows, png_bytes
 from training.visualization.attention_maps import attend, crop_clip, describe_clip, shown_heads
-from training.visualization.movie import write_movie
-from training.visualization.overlay import Palette
+from training.visualization.overlay import Palette, Picture
 from wtours.errors import ShardError, UsageError
+from wtours.media.encode import open_encoder
 from wtours.shards import ClipDataset
-from wtours.storage.atomic import write_bytes, write_json
+from wtours.storage.atomic import atomic_path, write_bytes, write_json
 from wtours.storage.hashing import sha256_file
 
 FORMAT = 1
+_VIDEO_RATE = 30
+"""Frames a second of a figure's video; a picture stays for as long as lies before the next."""
 
 
 def visualize_clips(
@@ -89,13 +91,13 @@ def visualize_clips(
         name = f"{video_id}-clip-{int(clips.index.frame_index[first_row]):08d}"
         clip_facts = facts | describe_clip(clips[number], attention)
         rows = picture_rows(pictures, attention.plain, attention.refined, clip_facts)
-        still, movie = directory / f"{name}.png", directory / f"{name}.mp4"
-        write_movie(
-            movie, draw_movie(rows, clip_facts), seconds_each=config.data.frame_interval_seconds
+        still, video = directory / f"{name}.png", directory / f"{name}.mp4"
+        _write_video(
+            video, draw_video(rows, clip_facts), seconds_each=config.data.frame_interval_seconds
         )
         write_json(still.with_suffix(".json"), clip_facts)
         write_bytes(still, png_bytes(draw_still(rows, clip_facts)))
-        paths += [still, movie]
+        paths += [still, video]
     return paths
 
 
@@ -126,3 +128,21 @@ def choose_clips(
         raise UsageError(f"number of clips ({num_clips}) must be >= 1")
     spread = np.linspace(0, len(own) - 1, min(num_clips, len(own))).round().astype(np.int64)
     return [int(number) for number in own[spread]]
+
+
+def _write_video(path: Path, pictures: list[Picture], *, seconds_each: float) -> None:
+    height, width = pictures[0].shape[:2]
+    with (
+        atomic_path(path) as unfinished,
+        open_encoder(
+            unfinished,
+            size=(width, height),
+            frame_rate=1 / seconds_each,
+            pixel_format="rgb24",
+            output_rate=_VIDEO_RATE,
+            crf=18,  # lines of text
+            preset="medium",
+        ) as write,
+    ):
+        for picture in pictures:
+            write(picture)

@@ -1,13 +1,18 @@
-"""Writing frames as H.264 in MP4, by ffmpeg-python and imageio-ffmpeg's ffmpeg."""
+"""Writing frames as H.264 in MP4 that plays anywhere, by ffmpeg-python and imageio-ffmpeg's ffmpeg.
+
+Equal frames give equal bytes: the number of threads is fixed and nothing of the build is written.
+"""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import IO
+from typing import Literal
 
 import ffmpeg
 import imageio_ffmpeg
+import numpy as np
+from numpy.typing import NDArray
 
 from wtours.errors import WtoursError
 
@@ -17,31 +22,48 @@ _THREADS = 2
 
 @contextlib.contextmanager
 def open_encoder(
-    path: Path, *, size: tuple[int, int], frame_rate: Fraction | int
-) -> Iterator[IO[bytes]]:
-    """Yield a pipe that takes (H, W, 3) uint8 BGR frames, row by row; the file is whole on leaving.
+    path: Path,
+    *,
+    size: tuple[int, int],
+    frame_rate: Fraction | float,
+    pixel_format: Literal["bgr24", "rgb24"] = "bgr24",
+    output_rate: int | None = None,
+    crf: int = 20,
+    preset: str = "veryfast",
+) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
+    """Yield a function that takes the frames one by one; the file is whole on leaving.
 
     Args:
         path: Of the video.
-        size: Width and height in pixels.
-        frame_rate: Frames a second.
+        size: Width and height in pixels; an odd one gets a white edge of a pixel.
+        frame_rate: Frames a second, as they come.
+        pixel_format: Order of the channels of a frame, (H, W, 3) uint8.
+        output_rate: Frames a second of the file, each frame repeated or dropped to fit; None: as
+            they come. Players stumble over one a second.
+        crf: x264's constant rate factor: lower is better and larger.
+        preset: x264's.
 
     Raises:
         WtoursError: ffmpeg could not write the file; the message is ffmpeg's last line.
     """
-    source = ffmpeg.input(
+    width, height = size
+    stream = ffmpeg.input(
         "pipe:",
         format="rawvideo",
-        pix_fmt="bgr24",
+        pix_fmt=pixel_format,
         video_size=size,
         framerate=str(frame_rate),
     )
-    output = source.filter("scale", out_color_matrix="bt709", out_range="tv").output(
+    if width % 2 or height % 2:
+        stream = stream.filter("pad", "ceil(iw/2)*2", "ceil(ih/2)*2", color="white")
+    if output_rate is not None:
+        stream = stream.filter("fps", output_rate)
+    output = stream.filter("scale", out_color_matrix="bt709", out_range="tv").output(
         str(path),
         format="mp4",
         vcodec="libx264",
-        preset="veryfast",
-        crf=20,
+        preset=preset,
+        crf=crf,
         pix_fmt="yuv420p",
         threads=_THREADS,
         colorspace="bt709",
@@ -56,9 +78,15 @@ def open_encoder(
     process = command.run_async(
         cmd=imageio_ffmpeg.get_ffmpeg_exe(), pipe_stdin=True, pipe_stderr=True
     )
+
+    def write(frame: NDArray[np.uint8]) -> None:
+        if frame.shape != (height, width, 3):  # else every row after it would be sheared
+            raise ValueError(f"a frame of {frame.shape}, not {(height, width, 3)}")
+        process.stdin.write(np.ascontiguousarray(frame).data)
+
     try:
         try:
-            yield process.stdin
+            yield write
             process.stdin.close()
             code = process.wait()
         except BrokenPipeError:

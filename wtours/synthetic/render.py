@@ -53,9 +53,9 @@ def render_walk(
             truth = stack.enter_context(TruthWriter(directory, spec))
         with open_encoder(
             video, size=(spec.width, spec.height), frame_rate=spec.frame_rate
-        ) as pipe:
+        ) as write:
             for frame_index, frame in enumerate(render_frames(spec)):
-                pipe.write(frame.picture.data)
+                write(frame.picture)
                 if truth is not None:
                     truth.add(frame_index, frame)
                 done = float((frame_index + 1) / spec.frame_rate)

@@ -128,9 +128,9 @@ def test_a_video_that_cannot_be_written_is_one_clear_error(tmp_path):
             tmp_path / "missing" / "walk.mp4",
             size=(TINY.width, TINY.height),
             frame_rate=TINY.frame_rate,
-        ) as pipe:
+        ) as write:
             for _ in range(100):
-                pipe.write(bytes(TINY.width * TINY.height * 3))
+                write(np.zeros((TINY.height, TINY.width, 3), np.uint8))
 
     with pytest.raises(WtoursError, match=r"ffmpeg could not write .*missing/walk\.mp4"):
         write_frames()
