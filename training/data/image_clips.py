@@ -1,12 +1,8 @@
 """Still images without labels as clips of one frame, for `method: dora_images` (DORA*, Table 8).
 
-Every JPEG, PNG or WebP below a folder, or in an uncompressed tar, at any depth. A tar is read in
-place; its names touch no file here.
+Every JPEG, PNG or WebP below a folder, or in an uncompressed tar, at any depth.
 """
 
-import hashlib
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.image_decoding import decode_rgb
-from training.data.image_files import MAX_IMAGE_BYTES, is_image, plain_members
+from training.data.image_files import StoredFile, fingerprint, is_image
 from training.data.source import DataIdentity
+from training.data.tar_files import TarFiles, open_files
 from wtours.errors import ImageDataError
 
 
@@ -56,21 +53,24 @@ class StillImages:
 
     Raises:
         ImageDataError: there is no such folder or plain tar, no image in it, or one that has more
-            than 64 MiB.
+            than 64 MiB or is a link to nothing.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        listed = sorted(_folder(path) if path.is_dir() else _tar(path))
+        source = open_files(path)
+        if isinstance(source, TarFiles):
+            source.require_any_order()
+        listed = sorted(
+            (file for file in source.files() if is_image(file.name)), key=lambda file: file.name
+        )
         if not listed:
             raise ImageDataError(f"{path} holds no JPEG, PNG or WebP image")
-        self._names = [name for name, _, _ in listed]
+        self._source = open_files(path)  # one that has not listed anything
+        self._names = [file.name for file in listed]
         # Arrays: the lists of ten million images would be copied into every worker.
-        self._offsets = np.array([offset for _, offset, _ in listed])
-        self._sizes = np.array([size for _, _, size in listed])
-        if self._sizes.max() > MAX_IMAGE_BYTES:
-            name = self._names[int(self._sizes.argmax())]
-            raise ImageDataError(f"image {name} of {path} has more than {MAX_IMAGE_BYTES} bytes")
+        self._places = np.array([file.place for file in listed])
+        self._sizes = np.array([file.size for file in listed])
 
     def __len__(self) -> int:
         return len(self._names)
@@ -79,17 +79,11 @@ class StillImages:
         """Return one image, encoded.
 
         Raises:
-            ImageDataError: it went away since it was listed.
+            ImageDataError: it went away or changed since it was listed.
         """
-        name, offset, size = self._names[number], self._offsets[number], self._sizes[number]
-        file = self.path / name if self.path.is_dir() else self.path
-        try:
-            with file.open("rb") as opened:
-                opened.seek(int(offset))
-                data = opened.read(int(size))
-        except OSError as error:
-            raise ImageDataError(f"image {file} cannot be read ({error.strerror})") from error
-        return Still(name, self.path, data)
+        name = self._names[number]
+        file = StoredFile(name, int(self._sizes[number]), int(self._places[number]))
+        return Still(name, self.path, self._source.read(file))
 
     def describe(self, number: int) -> dict[str, Any]:
         """Return which image has a number, to be found again."""
@@ -103,21 +97,5 @@ class StillImages:
     @property
     def identity(self) -> DataIdentity:
         """Return what a checkpoint records: the names and sizes in order, and their number."""
-        digest = hashlib.sha256()
-        for name, size in zip(self._names, self._sizes, strict=True):
-            digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
-        return DataIdentity(digest.hexdigest(), len(self))
-
-
-def _folder(root: Path) -> Iterator[tuple[str, int, int]]:
-    """Yield name, offset and size of each image."""
-    for folder, below, files in os.walk(root):
-        below[:] = [name for name in below if not name.startswith(".")]
-        for name in files:
-            if is_image(name):
-                path = Path(folder, name)
-                yield path.relative_to(root).as_posix(), 0, path.stat().st_size
-
-
-def _tar(path: Path) -> Iterator[tuple[str, int, int]]:
-    return (found for found in plain_members(path) if is_image(found[0]))
+        sizes = self._sizes.tolist()
+        return DataIdentity(fingerprint(zip(self._names, sizes, strict=True)), len(self))

@@ -3,6 +3,7 @@
 import io
 import math
 import zlib
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from wtours.errors import ImageDataError
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 2**26
 """Of an image as it is and after it was resized: 201 MB as RGB."""
@@ -48,9 +50,9 @@ def decode_rgb(data: bytes, *, what: str, short_side: int = 1) -> Image.Image:
 
 
 def decode_image(
-    data: bytes, *, what: str, mode: str | None = None, short_side: int = 1
+    data: bytes, *, what: str, mode: Literal["RGB"] | None = None, short_side: int = 1
 ) -> Image.Image:
-    """Return an encoded picture in one of PIL's modes, or as it is; see `decode_rgb`."""
+    """Return an encoded image as RGB, or as it is; see `decode_rgb`."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
@@ -58,7 +60,7 @@ def decode_image(
                 raise ImageDataError(
                     f"{what} is {width}x{height}: too many pixels, or too long and thin"
                 )
-            return image.convert(mode) if mode else image.copy()
+            return _as_rgb(image) if mode == "RGB" else image.copy()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageDataError(f"{what} has more than {MAX_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
@@ -67,19 +69,45 @@ def decode_image(
         raise ImageDataError(f"{what} cannot be decoded ({error})") from error
 
 
-def decode_indices(data: bytes, *, what: str) -> NDArray[np.uint8]:
-    """Return the numbers of an encoded mask, a PNG with a palette or a gray one, (H, W).
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """Return an image as RGB; of 16-bit gray the upper 8 bits, where PIL would clip at 255."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def decode_labels(data: bytes, *, what: str) -> NDArray[np.int64]:
+    """Return the numbers of an encoded mask as they are stored, (H, W).
+
+    Args:
+        data: A PNG with a palette, or a gray one of 1 to 16 bits.
+        what: Its name, for messages.
 
     Raises:
-        ImageDataError: it does not decode, or is a picture in colors.
+        ImageDataError: it does not decode, or is an image in colors.
     """
-    picture = decode_image(data, what=f"mask {what}")
-    if picture.mode not in ("P", "L", "1"):
+    image = decode_image(data, what=what)
+    if image.mode not in ("P", "L", "1", "I;16", "I"):
         raise ImageDataError(
-            f"mask {what} is a picture of mode {picture.mode}; masks are indices, with a palette "
-            f"or gray"
+            f"{what} are an image of mode {image.mode}, not one number for each pixel: a PNG with "
+            f"a palette, or a gray one"
         )
-    return np.asarray(picture, dtype=np.uint8)
+    labels: NDArray[np.int64] = np.asarray(image).astype(np.int64)
+    gray_bits = data[24] if image.mode == "L" and data[:8] == _PNG else 8
+    # PIL stretches gray of 2 and 4 bits to 0..255.
+    return labels // np.int64(255 // (2**gray_bits - 1))
+
+
+def decode_indices(data: bytes, *, what: str) -> NDArray[np.uint8]:
+    """Return `decode_labels` of 8 bits at most.
+
+    Raises:
+        ImageDataError: as of `decode_labels`, or a number is above 255.
+    """
+    labels = decode_labels(data, what=what)
+    if labels.max() > 255:
+        raise ImageDataError(f"{what} hold {labels.max()}; masks go up to 255")
+    return labels.astype(np.uint8)
 
 
 def crop_center(image: Image.Image, *, resize_pixels: int, crop_pixels: int) -> NDArray[np.uint8]:

@@ -1,14 +1,62 @@
-"""Files of images: which are taken for one, their bytes, and where they lie in a tar."""
+"""Files of images: which are taken for one, and those of a folder.
 
-import tarfile
-from collections.abc import Iterator
+`training.data.tar_files` gives a tar of a folder the same names in the same order. Hidden files and
+folders are left out; links are followed.
+"""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
 
 from wtours.errors import ImageDataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 MAX_IMAGE_BYTES = 64 * 2**20
 """No encoded image is larger; a size above it is refused before anything is read."""
+_MAX_VISITS = 1000
+"""Of one folder, by different links: else a few links to folders would make names without end."""
+
+Parts = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of a source.
+
+    Attributes:
+        name: Its whole name there, below the folder or in the tar.
+        size: In bytes; -1: not known before it is read.
+        place: Where it is: the byte in a tar, the row of a saved dataset.
+    """
+
+    name: str
+    size: int
+    place: int = 0
+
+
+class ImageSource(Protocol):
+    """Where encoded images come from: a folder, a tar, or a dataset saved on disk."""
+
+    @property
+    def path(self) -> Path:
+        """Return the folder or the file."""
+        ...
+
+    def files(self, under: str = "") -> list[StoredFile]:
+        """Return the files below a folder of the source, ordered by their names' parts."""
+        ...
+
+    def read(self, file: StoredFile) -> bytes:
+        """Return what is in a file, in any order."""
+        ...
+
+    def read_all(self, files: Sequence[StoredFile]) -> Iterator[tuple[StoredFile, bytes]]:
+        """Yield each file and what is in it, in the order that is quickest here."""
+        ...
 
 
 def is_image(name: str) -> bool:
@@ -17,41 +65,111 @@ def is_image(name: str) -> bool:
     return not file.name.startswith(".") and file.suffix.lower() in SUFFIXES
 
 
-def read_file(path: Path) -> bytes:
-    """Return what is in a file; of one that is larger than any image, the beginning.
+def read_file(path: Path, limit: int = MAX_IMAGE_BYTES) -> bytes:
+    """Return what is in a file.
 
     Raises:
-        ImageDataError: it cannot be read.
+        ImageDataError: it cannot be read, or is larger than `limit`.
     """
     try:
         with path.open("rb") as file:
-            return file.read(MAX_IMAGE_BYTES)
+            data = file.read(limit + 1)
     except OSError as error:
         raise ImageDataError(f"{path} cannot be read ({error.strerror})") from error
+    if len(data) > limit:
+        raise ImageDataError(f"{path} has more than {limit} bytes")
+    return data
 
 
-def regular_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the headers of the files in a tar, from front to back."""
-    for member in tar:
-        # Else it keeps every header: a gigabyte for ImageNet.
-        tar.members.clear()  # type: ignore[attr-defined]
-        if member.isreg() and not member.issparse():
-            yield member
+def fingerprint(rows: Iterable[Iterable[str | int]]) -> str:
+    """Return the sha256 over a line for each file: name, bytes and, where known, its sha256."""
+    whole = hashlib.sha256()
+    for row in rows:
+        line = "\0".join(map(str, row)) + "\n"
+        whole.update(line.encode("utf-8", "surrogateescape"))
+    return whole.hexdigest()
 
 
-def plain_members(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Yield name, offset and size of each file in a tar that can be read in any order.
+@dataclass(frozen=True)
+class FolderFiles:
+    """The files below a folder."""
 
-    Raises:
-        ImageDataError: it is no tar, or a compressed one.
-    """
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in regular_members(tar):
-                yield member.name, member.offset_data, member.size
-    except (tarfile.TarError, OSError) as error:
-        reason = str(error).partition("\n")[0].rstrip(":")
+    path: Path
+
+    def only_folder(self) -> str:
+        """Return the one folder that everything lies in, or nothing."""
+        inside = [entry for entry in self.path.iterdir() if not entry.name.startswith(".")]
+        return inside[0].name if len(inside) == 1 and inside[0].is_dir() else ""
+
+    def files(self, under: str = "") -> list[StoredFile]:
+        """See `ImageSource`.
+
+        Raises:
+            ImageDataError: an image is a link to nothing, or too large; links go round without end.
+        """
+        if not (self.path / under).is_dir():
+            return []
+        found = list(self._walk(PurePosixPath(under).parts, (), Counter()))
+        return sorted(found, key=lambda file: file.name.split("/"))
+
+    def read(self, file: StoredFile) -> bytes:
+        """See `ImageSource`.
+
+        Raises:
+            ImageDataError: it cannot be read, or changed since it was listed.
+        """
+        data = read_file(self.path / file.name)
+        return unchanged(data, file, self.path)
+
+    def read_all(self, files: Sequence[StoredFile]) -> Iterator[tuple[StoredFile, bytes]]:
+        """See `ImageSource`."""
+        return ((file, self.read(file)) for file in files)
+
+    def _walk(
+        self, parts: Parts, above: tuple[tuple[int, int], ...], visits: "Counter[Any]"
+    ) -> Iterator[StoredFile]:
+        folder = self.path.joinpath(*parts)
+        try:
+            facts = folder.stat()
+            here = facts.st_dev, facts.st_ino
+            if here in above:  # a link to a folder that it lies in
+                return
+            count_visit(visits, here, folder)
+            with os.scandir(folder) as scanned:
+                entries = list(scanned)
+        except OSError as error:
+            raise ImageDataError(f"{folder} cannot be read ({error.strerror})") from error
+        for entry in entries:
+            name = "/".join((*parts, entry.name))
+            if entry.name.startswith("."):
+                continue
+            # pathlib takes a link to itself for nothing, DirEntry raises.
+            if Path(entry).is_dir() if entry.is_symlink() else entry.is_dir():
+                yield from self._walk((*parts, entry.name), (*above, here), visits)
+            elif Path(entry).is_file() if entry.is_symlink() else entry.is_file():
+                yield bounded(StoredFile(name, entry.stat().st_size), self.path)
+            elif entry.is_symlink() and is_image(entry.name):
+                raise ImageDataError(f"{self.path}: image {name!r} is a link to nothing")
+
+
+def bounded(file: StoredFile, source: Path) -> StoredFile:
+    """Return a file, unless it is an image that is too large."""
+    if file.size > MAX_IMAGE_BYTES and is_image(file.name):
+        raise ImageDataError(f"{source}: image {file.name!r} has more than {MAX_IMAGE_BYTES} bytes")
+    return file
+
+
+def unchanged(data: bytes, file: StoredFile, source: Path) -> bytes:
+    """Return what was read of a file, if it has the bytes that were listed."""
+    if len(data) != file.size:
         raise ImageDataError(
-            f"{path} is neither a folder nor an uncompressed tar, which can be read in any order "
-            f"({reason}); unpack it, or store it as a plain .tar"
-        ) from error
+            f"{file.name} of {source} changed while it was read; run the command again"
+        )
+    return data
+
+
+def count_visit(visits: "Counter[Any]", folder: Any, name: Path) -> None:
+    """Count that a folder is listed once more, and refuse links that multiply."""
+    visits[folder] += 1
+    if visits[folder] > _MAX_VISITS:
+        raise ImageDataError(f"{name}: links lead to the same folder more than {_MAX_VISITS} times")

@@ -19,8 +19,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from training.data.image_decoding import decode_center, resize_for
+from training.data.image_files import fingerprint
 from training.data.normalization import Normalization, normalized
-from training.evaluation.datasets.fingerprint import fingerprint
 from training.evaluation.datasets.image_folder import ImageEntry, LabeledImages
 from training.models.vit import encode
 from wtours.progress import Progress, no_progress
@@ -94,7 +94,10 @@ def extract_features(
     return FeatureSet(
         features={name: torch.cat(rows)[order] for name, rows in parts.items()},
         labels=torch.tensor([label_of[entry.class_name] for entry in entries]),
-        fingerprint=fingerprint(entries, [digests[row] for row in order]),
+        fingerprint=fingerprint(
+            (entry.name, entry.num_bytes, digests[row])
+            for row, entry in zip(order, entries, strict=True)
+        ),
     )
 
 

@@ -112,9 +112,13 @@ def test_a_broken_image_is_named_in_one_line(tar, tmp_path, capsys):
 def test_what_is_no_set_of_images_is_refused(tmp_path):
     (tmp_path / "text").write_text("not a tar")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ImageDataError, match="neither a folder nor an uncompressed tar"):
+    with tarfile.open(tmp_path / "packed.tgz", "w:gz"):
+        pass
+    with pytest.raises(ImageDataError, match=r"packed\.tgz is neither a folder nor an unc"):
+        StillImages(tmp_path / "packed.tgz")
+    with pytest.raises(ImageDataError, match="cannot be read as a tar"):
         StillImages(tmp_path / "text")
-    with pytest.raises(ImageDataError, match="neither a folder"):
+    with pytest.raises(ImageDataError, match="no such file or folder"):
         StillImages(tmp_path / "absent")
     with pytest.raises(ImageDataError, match="holds no JPEG, PNG or WebP image"):
         StillImages(tmp_path / "empty")

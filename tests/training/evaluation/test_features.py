@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_rows_are_in_the_order_of_the_names(photos):
 
 
 def test_the_same_features_again_and_in_another_storage_order(photos):
-    reversed_photos = type(photos)(photos.spec, photos.path, (), photos.entries[::-1])
+    reversed_photos = replace(photos, entries=photos.entries[::-1])
     first, again = extract(photos), extract(photos)
     other_order = extract(reversed_photos, batch_size=11)
     assert torch.equal(first.features["tiny"], again.features["tiny"])

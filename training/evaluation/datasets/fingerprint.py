@@ -2,28 +2,15 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
+from training.data.image_files import fingerprint
 from training.distributed.collectives import gathered
 from training.distributed.world import World
 from training.evaluation.datasets.image_folder import ImageEntry, LabeledImages
 from wtours.progress import Progress
 
 _READERS = min(8, os.cpu_count() or 1)
-
-
-def fingerprint(entries: Iterable[ImageEntry], digests: Iterable[str]) -> str:
-    """Return the sha256 over a line for each image: name, bytes and sha256 of the encoded image.
-
-    Args:
-        entries: Sorted by name.
-        digests: sha256 of each one's encoded bytes, as hexadecimal digits.
-    """
-    whole = hashlib.sha256()
-    for entry, image_digest in zip(entries, digests, strict=True):
-        whole.update(f"{entry.name}\0{entry.num_bytes}\0{image_digest}\n".encode())
-    return whole.hexdigest()
 
 
 def fingerprint_images(images: LabeledImages, world: World, on_progress: Progress) -> str:
@@ -42,7 +29,9 @@ def fingerprint_images(images: LabeledImages, world: World, on_progress: Progres
     whole = [""] * len(entries)
     for rank, found_there in enumerate(gathered(digests)):
         whole[rank :: world.world_size] = found_there
-    return fingerprint(entries, whole)
+    return fingerprint(
+        (entry.name, entry.num_bytes, found) for entry, found in zip(entries, whole, strict=True)
+    )
 
 
 class FilesSeen:
@@ -57,7 +46,5 @@ class FilesSeen:
             self._seen[name] = len(data), hashlib.sha256(data).hexdigest()
 
     def fingerprint(self) -> str:
-        """Return the sha256 over a line for each file, sorted: name, bytes, sha256."""
-        rows = sorted(self._seen.items())
-        entries = [ImageEntry(name, size) for name, (size, _) in rows]
-        return fingerprint(entries, [digest for _, (_, digest) in rows])
+        """Return the fingerprint over the files, sorted by name."""
+        return fingerprint((name, *facts) for name, facts in sorted(self._seen.items()))

@@ -1,10 +1,11 @@
 """Labeled images in a dataset that `datasets` saved on disk (`Dataset.save_to_disk`)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from training.data.image_files import MAX_IMAGE_BYTES, StoredFile, read_file
 from wtours.errors import ImageDataError, MissingPackageError
 
 _FILES = ("state.json", "dataset_info.json")
@@ -26,48 +27,61 @@ class SavedImages:
     """The rows of a saved dataset; it must have a column of images and one of class labels."""
 
     def __init__(self, path: Path, spec: str) -> None:
-        self._path = path
+        self.path = path
         self._spec = spec
         self._image, self._label, self._names = self._columns()
 
-    def names_and_sizes(self) -> Iterator[tuple[str, str, int]]:
-        """Yield each row's class, its name (the row number), and the bytes of its image.
+    def files(self, under: str = "") -> list[StoredFile]:
+        """Return an image for each row, in their order, named <class>/<row>.
+
+        A slash in a class's name becomes an underscore, or %2F where that would be another class.
 
         Raises:
-            ImageDataError: a label that is none of the dataset's classes.
+            ImageDataError: a label that is none of the dataset's classes, or too large an image.
         """
+        names = [name.replace("/", "_") for name in self._names]
+        if len(set(names)) < len(names):
+            names = [name.replace("%", "%25").replace("/", "%2F") for name in self._names]
+        found = []
         for row, label in enumerate(self._rows[self._label]):
-            if label is None or not 0 <= label < len(self._names):
+            if label is None or not 0 <= label < len(names):
                 raise ImageDataError(
                     f"{self._spec}: row {row} has label {label}, which is none of the "
-                    f"{len(self._names)} classes (0 to {len(self._names) - 1})"
+                    f"{len(names)} classes (0 to {len(names) - 1})"
                 )
-            yield self._names[label].replace("/", "_"), f"{row:08d}", self._sizes[row]
+            size = self._sizes[row]
+            if size > MAX_IMAGE_BYTES:
+                raise ImageDataError(
+                    f"{self._spec}: image of row {row} has more than {MAX_IMAGE_BYTES} bytes"
+                )
+            found.append(StoredFile(f"{names[label]}/{row:08d}", size, row))
+        return [file for file in found if file.name.startswith(under)]
 
-    def read_row(self, row: int) -> bytes:
+    def read(self, file: StoredFile) -> bytes:
         """Return the encoded image of a row.
 
         Raises:
-            ImageDataError: the row refers to a file that cannot be read.
+            ImageDataError: the row has no image, or refers to a file that cannot be read.
         """
-        image = self._rows[row][self._image]
+        image = self._rows[file.place][self._image]
         if image is None:
-            raise ImageDataError(f"{self._spec}: row {row} has no image")
+            raise ImageDataError(f"{self._spec}: row {file.place} has no image")
         if image["bytes"] is not None:
             return bytes(image["bytes"])
         try:
-            return Path(image["path"]).read_bytes()
-        except OSError as error:
-            raise ImageDataError(
-                f"{self._spec}: image {image['path']} of row {row} cannot be read "
-                f"({error.strerror})"
-            ) from error
+            return read_file(Path(image["path"]))
+        except ImageDataError as error:
+            raise ImageDataError(f"{self._spec}: image of row {file.place}: {error}") from error
+
+    def read_all(self, files: Sequence[StoredFile]) -> Iterator[tuple[StoredFile, bytes]]:
+        """Yield each row's image in their order."""
+        return ((file, self.read(file)) for file in files)
 
     @cached_property
     def _rows(self) -> Any:
         datasets = _datasets()
         try:
-            rows = datasets.load_from_disk(str(self._path))
+            rows = datasets.load_from_disk(str(self.path))
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = str(error).partition("\n")[0]
             raise ImageDataError(

@@ -5,43 +5,42 @@
     photos.tar:val    val/<class>/<file>.jpg, or <one folder>/val/<class>/<file>.jpg
     DIR               one split as `datasets.Dataset.save_to_disk` writes it
 
-A tar is read from front to back and never unpacked, so its names touch no file here.
+A folder and its tar give the same images in the same order.
 """
 
-import lzma
-import tarfile
-import zlib
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from training.data.image_files import (
-    MAX_IMAGE_BYTES,
-    is_image,
-    plain_members,
-    read_file,
-    regular_members,
-)
+from training.data.image_files import ImageSource, StoredFile, is_image
+from training.data.tar_files import TarFiles, open_files
 from training.evaluation.datasets.huggingface import SavedImages, is_saved_dataset
 from wtours.errors import ImageDataError
 
-Parts = tuple[str, ...]
+_OTHER_FORMATS = frozenset(
+    {".bmp", ".gif", ".tif", ".tiff", ".heic", ".avif", ".jfif", ".jpe", ".jp2", ".ppm", ".pgm"}
+)
+"""Suffixes of images that are not read; a class with nothing else is refused, not left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageEntry:
-    """One labeled image: its name below the class folders' parent, and its size when encoded."""
+    """One labeled image: its name below the class folders' parent, and where it is."""
 
     name: str
-    num_bytes: int
+    file: StoredFile
 
     @property
     def class_name(self) -> str:
         """Return the name of the folder that the image is in."""
         return self.name.partition("/")[0]
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the size of the encoded image; -1: not known before it is read."""
+        return self.file.size
 
 
 @dataclass(frozen=True)
@@ -50,32 +49,28 @@ class LabeledImages:
 
     Attributes:
         spec: As the user wrote it.
-        path: The folder, the tar or the saved dataset.
-        prefix: Folders inside the tar above the class folders.
-        entries: In the order in which `read` gives them.
+        source: The folder, the tar or the saved dataset.
+        entries: Ordered by class and file; of a saved dataset by row.
     """
 
     spec: str
-    path: Path
-    prefix: Parts
+    source: ImageSource
     entries: tuple[ImageEntry, ...]
 
-    @property
+    @cached_property
     def classes(self) -> tuple[str, ...]:
         """Return the names of the classes, sorted."""
         return tuple(sorted({entry.class_name for entry in self.entries}))
 
     def read(self) -> Iterator[tuple[ImageEntry, bytes]]:
-        """Yield each image's entry and its encoded bytes.
+        """Yield each image's entry and its encoded bytes, a tar from front to back.
 
         Raises:
             ImageDataError: an image or the tar changed or went away since it was listed.
         """
-        if self.path.is_dir():
-            for entry in self.entries:
-                yield entry, self.read_one(entry)
-        else:
-            yield from self._read_tar()
+        by_name = {entry.file.name: entry for entry in self.entries}
+        for file, data in self.source.read_all([entry.file for entry in self.entries]):
+            yield by_name[file.name], data
 
     def read_one(self, entry: ImageEntry) -> bytes:
         """Return the encoded bytes of one image, in any order; a tar must not be compressed.
@@ -83,43 +78,7 @@ class LabeledImages:
         Raises:
             ImageDataError: as of `read`, or the tar is compressed.
         """
-        if self._saved is not None:
-            return self._saved.read_row(int(entry.name.rpartition("/")[2]))
-        if self.path.is_dir():
-            return read_file(self.path / entry.name)
-        with self.path.open("rb") as file:
-            file.seek(self._offsets[entry.name])
-            return file.read(entry.num_bytes)
-
-    @cached_property
-    def _saved(self) -> SavedImages | None:
-        is_saved = self.path.is_dir() and is_saved_dataset(self.path)
-        return SavedImages(self.path, self.spec) if is_saved else None
-
-    @cached_property
-    def _offsets(self) -> dict[str, int]:
-        """Return where each image begins in the tar."""
-        depth = len(self.prefix)
-        return {
-            "/".join(PurePosixPath(name).parts[depth:]): offset
-            for name, offset, _ in plain_members(self.path)
-            if is_image(name)
-        }
-
-    def _read_tar(self) -> Iterator[tuple[ImageEntry, bytes]]:
-        wanted = {self.prefix + tuple(entry.name.split("/")): entry for entry in self.entries}
-        with _open_tar(self.path) as tar:
-            for parts, member in _members(tar):
-                entry = wanted.pop(parts, None)
-                if entry is None:
-                    continue
-                file = tar.extractfile(member)
-                data = file.read() if file else b""
-                if len(data) != entry.num_bytes:
-                    raise ImageDataError(f"{self.path}: {member.name!r} is cut short")
-                yield entry, data
-        if wanted:
-            raise ImageDataError(f"{self.path} changed while it was read; run the command again")
+        return self.source.read(entry.file)
 
 
 def open_images(spec: str) -> LabeledImages:
@@ -129,19 +88,30 @@ def open_images(spec: str) -> LabeledImages:
 
     Raises:
         ImageDataError: nothing is there, it is no tar, it has no image, an image lies outside a
-            class folder or deeper than one, there is one class only, or an image is too large.
+            class folder or deeper than one, there is one class only, an image is too large or a
+            link to nothing, or a class has images of other formats only.
     """
     path, prefix = _split_spec(spec)
+    source: ImageSource
     if path.is_dir() and is_saved_dataset(path):
-        rows = SavedImages(path, spec).names_and_sizes()
-        files: list[tuple[Parts, int]] = [((label, name), size) for label, name, size in rows]
-    elif path.is_dir():
-        files = list(_folder_files(path))
+        source = SavedImages(path, spec)
+        entries = [ImageEntry(file.name, file) for file in source.files()]
     else:
-        files, prefix = _below(prefix, list(_tar_files(path)), spec)
-    entries = [_entry(parts, size, spec) for parts, size in files]
-    images = LabeledImages(spec, path, prefix, tuple(entries))
-    _check(images)
+        source = open_files(path)
+        files = source.files()
+        if isinstance(source, TarFiles):
+            prefix = _whole_prefix(prefix, files, spec)
+        inside = "".join(f"{part}/" for part in prefix)
+        below = [f for f in files if f.name.startswith(inside)]
+        _require_readable_classes([f.name.removeprefix(inside) for f in below], spec)
+        entries = [_entry(f.name.removeprefix(inside), f, spec) for f in below if is_image(f.name)]
+    images = LabeledImages(spec, source, tuple(entries))
+    if not entries:
+        raise ImageDataError(f"{spec} has no JPEG, PNG or WebP image in class folders")
+    if len(images.classes) == 1:
+        raise ImageDataError(
+            f"{spec} has one class folder only, {images.classes[0]!r}; two or more are needed"
+        )
     return images
 
 
@@ -158,7 +128,7 @@ def require_known_classes(train: LabeledImages, val: LabeledImages) -> None:
         )
 
 
-def _split_spec(spec: str) -> tuple[Path, Parts]:
+def _split_spec(spec: str) -> tuple[Path, tuple[str, ...]]:
     path = Path(spec)
     if path.exists():
         return path, ()
@@ -168,67 +138,24 @@ def _split_spec(spec: str) -> tuple[Path, Parts]:
     raise ImageDataError(f"{spec}: no such file or folder; give DIR, TAR or TAR:prefix")
 
 
-def _folder_files(root: Path) -> Iterator[tuple[Parts, int]]:
-    for folder in sorted(root.iterdir()):
-        if folder.is_file() and is_image(folder.name):
-            yield (folder.name,), folder.stat().st_size
-        if not folder.is_dir() or folder.name.startswith("."):
-            continue
-        for file in sorted(folder.iterdir()):
-            if file.is_dir() and not file.name.startswith("."):
-                yield from _first_image_below(file, root)
-            elif file.is_file() and is_image(file.name):
-                yield (folder.name, file.name), file.stat().st_size
-
-
-def _first_image_below(folder: Path, root: Path) -> Iterator[tuple[Parts, int]]:
-    """Yield one image that lies too deep, if there is one: enough to refuse the folder."""
-    for file in folder.rglob("*"):
-        if file.is_file() and is_image(file.name):
-            yield file.relative_to(root).parts, file.stat().st_size
-            return
-
-
-def _tar_files(path: Path) -> Iterator[tuple[Parts, int]]:
-    with _open_tar(path) as tar:
-        for parts, member in _members(tar):
-            yield parts, member.size
-
-
-def _members(tar: tarfile.TarFile) -> Iterator[tuple[Parts, tarfile.TarInfo]]:
-    for member in regular_members(tar):
-        if is_image(member.name):
-            yield PurePosixPath(member.name).parts, member
-
-
-@contextmanager
-def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
-    try:
-        with tarfile.open(path, "r:*") as tar:
-            yield tar
-    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        reason = str(error).partition("\n")[0].rstrip(":")
-        raise ImageDataError(f"{path} cannot be read as a tar ({reason})") from error
-
-
-def _below(
-    prefix: Parts, files: list[tuple[Parts, int]], spec: str
-) -> tuple[list[tuple[Parts, int]], Parts]:
-    """Return the files below the prefix, named from there, and the whole prefix.
+def _whole_prefix(
+    prefix: tuple[str, ...], files: Sequence[StoredFile], spec: str
+) -> tuple[str, ...]:
+    """Return the folders in a tar above the class folders.
 
     A folder that everything in the tar lies in need not be given: `tar cf x.tar folder` makes one.
     """
-    shared = _shared_folders([parts for parts, _ in files])
-    for whole in (prefix, shared + prefix):
-        found = [(p[len(whole) :], size) for p, size in files if p[: len(whole)] == whole]
-        if found and all(len(parts) <= 2 for parts, _ in found):
-            return found, whole
-    parents = sorted({"/".join(parts[:-2]) for parts, _ in files} - {""})
+    names = [tuple(file.name.split("/")) for file in files if is_image(file.name)]
+    for whole in (prefix, _shared_folders(names) + prefix):
+        found = [name for name in names if name[: len(whole)] == whole]
+        if found and all(len(name) <= len(whole) + 2 for name in found):
+            return whole
+    parents = sorted({"/".join(name[:-2]) for name in names} - {""})
     hint = f"; TAR:prefix may say where: {_some(parents)}" if parents else ""
     raise ImageDataError(f"{spec} has no class folders of images directly there{hint}")
 
 
-def _shared_folders(names: list[Parts]) -> Parts:
+def _shared_folders(names: list[tuple[str, ...]]) -> tuple[str, ...]:
     """Return the folders that all files lie in, above the class folders."""
     first, last = min(names, default=()), max(names, default=())
     folders = min(len(first), len(last)) - 2
@@ -238,32 +165,32 @@ def _shared_folders(names: list[Parts]) -> Parts:
     return first[:shared]
 
 
-def _entry(parts: Parts, num_bytes: int, spec: str) -> ImageEntry:
-    name = "/".join(parts)
-    if len(parts) == 1:
+def _entry(name: str, file: StoredFile, spec: str) -> ImageEntry:
+    depth = name.count("/")
+    if depth == 0:
         raise ImageDataError(f"{spec}: image {name!r} lies in no class folder")
-    if len(parts) > 2:
+    if depth > 1:
         raise ImageDataError(
             f"{spec}: image {name!r} lies deeper than class/file; "
             f"name the folder directly above the class folders"
         )
-    if num_bytes > MAX_IMAGE_BYTES:
-        raise ImageDataError(f"{spec}: image {name!r} has more than {MAX_IMAGE_BYTES} bytes")
-    return ImageEntry(name, num_bytes)
+    return ImageEntry(name, file)
 
 
-def _check(images: LabeledImages) -> None:
-    spec, names = images.spec, [entry.name for entry in images.entries]
-    if not names:
-        raise ImageDataError(f"{spec} has no JPEG, PNG or WebP image in class folders")
-    if len(images.classes) == 1:
-        raise ImageDataError(
-            f"{spec} has one class folder only, {images.classes[0]!r}; two or more are needed"
-        )
-    name, count = Counter(names).most_common(1)[0]
-    if count > 1:
-        raise ImageDataError(f"{spec} has image {name!r} {count} times")
+def _require_readable_classes(names: Sequence[str], spec: str) -> None:
+    """Refuse a class whose images are all of formats that are not read: it would vanish."""
+    suffixes = defaultdict[str, set[str]](set)
+    for name in names:
+        class_name, slash, file = name.partition("/")
+        if slash and "/" not in file:
+            suffixes[class_name].add(PurePosixPath(file).suffix.lower())
+    for class_name, found in sorted(suffixes.items()):
+        if not any(is_image(f"x{suffix}") for suffix in found) and found & _OTHER_FORMATS:
+            raise ImageDataError(
+                f"{spec}: class {class_name!r} has no JPEG, PNG or WebP, only "
+                f"{_some(sorted(found & _OTHER_FORMATS))}; convert its images, or remove its folder"
+            )
 
 
-def _some(names: list[str]) -> str:
+def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

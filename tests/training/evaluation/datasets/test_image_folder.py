@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 import io
 import struct
 import tarfile
@@ -10,10 +11,15 @@ from PIL import Image
 
 from training.data.image_decoding import decode_center
 from training.data.image_files import MAX_IMAGE_BYTES
+from training.distributed.world import World
+from training.evaluation.datasets.fingerprint import fingerprint_images
 from training.evaluation.datasets.image_folder import open_images, require_known_classes
 from wtours.errors import ImageDataError
+from wtours.progress import no_progress
 
 transforms = pytest.importorskip("torchvision.transforms")
+torch = pytest.importorskip("torch")
+ONE = World(0, 1, 0, torch.device("cpu"))
 
 
 def encoded(width=40, height=30, *, seed=0, format="JPEG", mode="RGB"):
@@ -95,14 +101,36 @@ def test_what_is_no_image_is_left_out(tmp_path):
     assert len(open_images(str(folder)).entries) == 4
 
 
-def test_links_and_folders_in_a_tar_are_left_out(tmp_path):
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../etc/passwd", "cat/link.jpg", "nothing"])
+def test_a_link_out_of_the_tar_or_to_nothing_is_refused_not_left_out(tmp_path, kind, target):
     path = make_tar(tmp_path / "a.tar", [(name, encoded()) for name in NAMES])
     with tarfile.open(path, "a") as tar:
-        for kind, name in ((tarfile.SYMTYPE, "cat/link.jpg"), (tarfile.LNKTYPE, "cat/hard.jpg")):
-            member = tarfile.TarInfo(name)
-            member.type, member.linkname = kind, "/etc/passwd"
-            tar.addfile(member)
-    assert sorted(contents(open_images(str(path)))) == NAMES
+        member = tarfile.TarInfo("cat/link.jpg")
+        member.type, member.linkname = kind, target
+        tar.addfile(member)
+    message = refused(path)
+    assert f"image 'cat/link.jpg' is a link to {target!r}, which is not in the tar" in message
+
+
+def test_a_link_to_nothing_in_a_folder_is_refused_too(tmp_path):
+    folder = make_folder(tmp_path / "photos", NAMES)
+    (folder / "cat/link.jpg").symlink_to("gone.jpg")
+    assert "image 'cat/link.jpg' is a link to nothing" in refused(folder)
+    (folder / "cat/link.jpg").unlink()
+    (folder / "cat/loop.jpg").symlink_to("loop.jpg")
+    assert "image 'cat/loop.jpg' is a link to nothing" in refused(folder)
+
+
+def test_a_class_of_another_format_is_refused_not_left_out(tmp_path):
+    folder = make_folder(tmp_path / "photos", NAMES)
+    for name in ("fox/1.bmp", "fox/2.bmp"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(encoded(format="BMP"))
+    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+        tar.add(folder, "photos")
+    for spec in (folder, tmp_path / "photos.tar"):
+        assert "class 'fox' has no JPEG, PNG or WebP, only .bmp; convert" in refused(spec)
 
 
 def test_a_missing_path_is_refused(tmp_path):
@@ -151,11 +179,14 @@ def test_a_tar_cut_in_the_middle_is_refused(tmp_path):
     path.write_bytes(whole[:3000])
     with pytest.raises(ImageDataError, match=r"a\.tar"):
         contents(images)
+    # Between two members, where `tarfile` takes it for a whole one.
+    path.write_bytes(whole[:2048])
+    assert "a.tar cannot be read as a tar (it was cut after 2048 bytes" in refused(path)
 
 
 def test_an_image_twice_in_a_tar_is_refused(tmp_path):
     path = make_tar(tmp_path / "a.tar", [(name, encoded()) for name in [*NAMES, NAMES[1]]])
-    assert "image 'cat/2.JPEG' 2 times" in refused(path)
+    assert "image 'cat/2.JPEG' more than once" in refused(path)
 
 
 def test_a_huge_member_is_refused_before_it_is_read(tmp_path):
@@ -260,6 +291,19 @@ def test_a_dataset_saved_on_disk_is_read_by_its_own_columns(tmp_path):
     assert [data for _, data in images.read()] == [encoded(seed=i) for i in range(3)]
     assert [entry.num_bytes for entry in images.entries] == [len(encoded(seed=i)) for i in range(3)]
     assert images.read_one(images.entries[1]) == encoded(seed=1)
+    lines = [
+        f"{entry.name}\0{entry.num_bytes}\0{hashlib.sha256(images.read_one(entry)).hexdigest()}\n"
+        for entry in sorted(images.entries, key=lambda entry: entry.name)
+    ]
+    expected = hashlib.sha256("".join(lines).encode()).hexdigest()  # as of every version
+    assert fingerprint_images(images, ONE, no_progress) == expected
+
+
+def test_classes_of_a_saved_dataset_stay_apart(tmp_path):
+    saved_dataset(tmp_path, names=("a/b", "a_b")).save_to_disk(tmp_path / "photos")
+    images = open_images(str(tmp_path / "photos"))
+    assert images.classes == ("a%2Fb", "a_b")
+    assert [entry.class_name for entry in images.entries] == ["a_b", "a%2Fb", "a_b"]
 
 
 def test_a_label_out_of_range_is_named(tmp_path):

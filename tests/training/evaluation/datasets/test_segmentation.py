@@ -32,7 +32,10 @@ def test_a_tar_reads_as_the_folder_it_was_made_of(tmp_path, within):
     of_tar = open_labeled_pixels(pack(folder, tmp_path / "data.tar", within=within))
 
     for packed, plain in zip(of_tar, open_labeled_pixels(folder), strict=True):
-        assert packed.files == plain.files
+        assert packed.root == (f"{within}/" if within else "")
+        assert [
+            [file.name.removeprefix(packed.root) for file in pair] for pair in packed.files
+        ] == [[file.name for file in pair] for pair in plain.files]
         assert packed.fingerprint() == plain.fingerprint()
         assert (packed.pair(0)[1] == plain.pair(0)[1]).all()
 
@@ -151,3 +154,32 @@ def test_the_real_camvid_labels_are_in_range(tmp_path, data_dir):
 
     assert found.min() == VOID
     assert found.max() <= 10
+
+
+def test_two_images_with_the_same_labels_are_refused_not_merged(tmp_path):
+    write_data(tmp_path, CAMVID, MAPS)
+    (tmp_path / "train/000.jpg").write_bytes(png(picture(stripes([0, 1]))))
+
+    with pytest.raises(ImageDataError, match=r"000\.jpg and .*000\.png have the same labels"):
+        open_labeled_pixels(tmp_path)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_gray_labels_of_few_bits_are_the_numbers_stored(tmp_path, bits):
+    write_data(tmp_path, ADE20K, MAPS)
+    rows = np.array([[0, 1, 2, 3] * 4] * 4, np.uint8)  # what PIL would stretch to 0..255
+    packed = np.packbits(
+        np.unpackbits(rows[..., None], axis=-1)[..., -bits:].reshape(len(rows), -1), axis=-1
+    )
+    header = struct.pack(">IIBBBBB", 16, 4, bits, 0, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in packed))
+    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    (tmp_path / ADE20K.train[1] / "000.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+            for kind, body in chunks
+        )
+    )
+
+    assert (open_labeled_pixels(tmp_path)[0].labels(0) == rows.astype(int) - 1).all()

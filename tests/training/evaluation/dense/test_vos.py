@@ -190,7 +190,7 @@ def test_what_is_missing_or_broken_is_one_line(backbone, tmp_path):
     Image.new("L", (128, 64)).save(masks / "00000.png")
     assert "sequence walk has no object in" in refused()
     Image.new("RGB", (128, 64)).save(masks / "00000.png")
-    assert "is a picture of mode RGB; masks are indices" in refused()
+    assert "an image of mode RGB, not one number for each pixel" in refused()
     (masks / "00000.png").write_bytes(whole)
     (davis / "JPEGImages/480p/walk/00001.jpg").write_bytes(b"no picture")
     assert "00001.jpg is not a JPEG" in refused()
