@@ -1,5 +1,6 @@
 """Single frames: an autoencoder, with plain `webdataset` and nothing of wtours.
 
+    pip install webdataset
     python docs/examples/single_frames.py demo-data/shards/default
 
 The shards are WebDataset tars, so any program that reads those can train on the frames.

@@ -16,6 +16,8 @@ class RangeServer:
     folder: Path
     failures: dict[str, int] = field(default_factory=dict)
     """By file name: so many GETs are answered 503."""
+    head_failures: dict[str, int] = field(default_factory=dict)
+    """By file name: so many HEADs are answered 503."""
     stalls: dict[str, int] = field(default_factory=dict)
     """By file name: so many GETs get no answer until the server ends."""
     ignores_ranges: bool = False
@@ -65,10 +67,11 @@ class _Handler(BaseHTTPRequestHandler):
                 told.stalls[name] -= 1
                 told.closing.wait()
                 return
-            if told.failures.get(name, 0) > 0:
-                told.failures[name] -= 1
-                self.send_error(503)
-                return
+        failures = told.failures if body else told.head_failures
+        if failures.get(name, 0) > 0:
+            failures[name] -= 1
+            self.send_error(503)
+            return
         path = told.folder / name
         if not path.is_file():
             self.send_error(404)

@@ -1,17 +1,16 @@
 """What a trainer sees of the data: clips of frames out of plain WebDataset tars.
 
-    index = ShardIndex.open(Path("data/shards/default"))
+    index = ShardIndex.open("data/shards/default")
     dataset = ClipDataset(index, clip_length=8, frame_interval_seconds=1.0)
     sampler = ClipSampler(len(dataset), seed=0)
     frames = dataset[sampler.clip_at(0)].decode()  # 8 arrays (H, W, 3) uint8
 
-Everything else in this package makes or checks shards: `wtours.sharding.build`, `.verify`.
-`docs/shards.md` describes the files.
+`wtours.sharding` writes shards; `docs/shards.md` describes the files.
 """
 
 from wtours.shards.dataset import Clip, ClipDataset
 from wtours.shards.index import FrameRef, ShardIndex
-from wtours.shards.remote_file import FetchPolicy
+from wtours.shards.remote import FetchPolicy
 from wtours.shards.sampler import ClipBatches, ClipSampler, ClipShare
 from wtours.shards.stream import StreamOrder, stream_clips
 

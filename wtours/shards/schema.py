@@ -1,8 +1,7 @@
 """Format 1 of a shard set: names, parameters, `dataset.json` and the columns of `index.parquet`.
 
-`docs/shards.md` is the same in words. This module and those that read shards
-(`index`, `clips`, `reader`, `sampler`) import no video library and no torch, so that a trainer
-elsewhere can use them.
+`docs/shards.md` is the same in words. No module of this package imports a video library or torch,
+so that a trainer elsewhere can use it.
 """
 
 import dataclasses
@@ -10,10 +9,10 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wtours.errors import ShardError, UsageError
 
@@ -22,6 +21,8 @@ MAX_MEMBER_BYTES = 64 * 2**20
 """No file inside a shard is larger; a size above it is refused before anything is allocated."""
 MAX_DATASET_BYTES = 64 * 2**20
 """`dataset.json` is not read above this size."""
+MAX_SEGMENTS = 10**6
+"""Of a video."""
 JPEG_SUBSAMPLING = "420"
 PIXELS = "reduced as YUV by swscale's bilinear, then recolored"
 """How a frame becomes the planes of a JPEG; other words, other bytes."""
@@ -46,8 +47,10 @@ INDEX_SCHEMA = pa.schema(
 )
 """A row per frame, ordered by (video_id, pts_us); `offset` and `size` are of the .jpg's payload."""
 
-_VIDEO_ID = r"[a-z0-9_]{1,64}"
-_SHARD_NAME = re.compile(rf"{_VIDEO_ID}-[0-9]{{5,}}")
+VIDEO_ID = r"[a-z0-9_]{1,64}"
+MIN_SAMPLE_BYTES = 4 * 512
+"""Of a tar: the header and at least one block of each of a sample's two members."""
+_RATE = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10}|/[0-9]{1,10})?")
 _US = 1_000_000
 
 
@@ -144,17 +147,29 @@ class ShardParams:
 
 
 def _rate(text: str) -> Fraction:
-    try:
-        rate = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
+    rate = parse_rate(text)
     _require(0 < rate <= 1000, "frames_per_second", text, 'above 0 and up to 1000, or "native"')
     return rate
+
+
+def parse_rate(text: str) -> Fraction:
+    """Return the rate that a whole number, a decimal or a fraction names; 0 for any other text.
+
+    Fraction alone takes an exponent too: of "1e999999999" it makes a number of a gigabit.
+    """
+    if not _RATE.fullmatch(text) or re.search("/0*$", text):
+        return Fraction(0)
+    return Fraction(text)
 
 
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:
     if not holds:
         raise UsageError(f"{name} ({value}) must be {allowed}")
+
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""Of frames, bytes, pixels or microseconds; any sum of them that is formed fits in 64 bits."""
+VideoId = Annotated[str, Field(pattern=f"^{VIDEO_ID}$")]
 
 
 class _Record(BaseModel):
@@ -164,19 +179,24 @@ class _Record(BaseModel):
 class ShardRecord(_Record):
     """One shard in `dataset.json`."""
 
-    shard: str = Field(pattern=f"^{_SHARD_NAME.pattern}$")
-    video_id: str = Field(pattern=f"^{_VIDEO_ID}$")
-    segment: int = Field(ge=0)
-    frames: int = Field(ge=1)
-    bytes: int = Field(ge=1)
+    shard: str
+    video_id: VideoId
+    segment: int = Field(ge=0, lt=MAX_SEGMENTS)
+    frames: Count = Field(ge=1)
+    bytes: Count = Field(ge=1)
     sha256: str
 
+    @model_validator(mode="after")
+    def _check_name(self) -> Self:
+        """Refuse the name of another shard: no path is ever taken from the file."""
+        if self.shard != shard_name(self.video_id, self.segment):
+            raise ValueError(f"{self.shard!r} is not {shard_name(self.video_id, self.segment)}")
+        return self
 
-class VideoRecord(_Record):
-    """One video in `dataset.json`: where its frames come from and what is missing of them."""
 
-    video_id: str = Field(pattern=f"^{_VIDEO_ID}$")
-    source_sha256: str
+class SourceFacts(_Record):
+    """What a shard set keeps of a source video; in `dataset.json` and in the set's receipts."""
+
     source: str | None
     title: str | None
     channel: str | None
@@ -184,34 +204,47 @@ class VideoRecord(_Record):
     license_observed: str | None
     frame_rate: str
     """Of the source, an exact fraction: "60000/1001"."""
-    width: int
+    width: Count
     """Of the source, in pixels, after rotation."""
-    height: int
-    last_pts_us: int
+    height: Count
+    last_pts_us: Count
     """pts of the source's last packet."""
-    segments: int
+    segments: int = Field(ge=0, le=MAX_SEGMENTS)
     """How many segments the video has; those without a frame have no shard."""
-    frames: int
-    holes: int
-    """Ticks (or ordinals) from 0 to the last sampled frame that have no frame."""
-    corrupt_frames: int
-    """Source frames that the decoder marked as damaged; none of them was kept."""
-    undecodable_frames: int = 0
-    """Source frames that the file has and the decoder could not make anything of."""
-    taken_us: int | None = None
+    taken_us: Count | None = None
     """Only frames before this were taken (`params.match`); None: all."""
+
+    @model_validator(mode="after")
+    def _check_rate(self) -> Self:
+        if not parse_rate(self.frame_rate):
+            raise ValueError(f"frame_rate {self.frame_rate!r} is not a rate")
+        return self
 
     @property
     def rate(self) -> Fraction:
         """Return the source's frame rate."""
-        return Fraction(self.frame_rate)
+        return parse_rate(self.frame_rate)
+
+
+class VideoRecord(SourceFacts):
+    """One video in `dataset.json`: where its frames come from and which of them are missing."""
+
+    video_id: VideoId
+    source_sha256: str
+    frames: Count
+    holes: Count
+    """Ticks (or ordinals) from 0 to the last sampled frame that have no frame."""
+    corrupt_frames: Count
+    """Source frames that the decoder marked as damaged; none of them was kept."""
+    undecodable_frames: Count = 0
+    """Source frames that are in the file and that the decoder could not decode."""
 
 
 class IndexRecord(_Record):
     """`index.parquet` in `dataset.json`."""
 
-    rows: int
-    bytes: int
+    rows: Count
+    bytes: Count
     sha256: str
 
 
@@ -221,8 +254,8 @@ class Dataset(_Record):
     format: Literal[1]
     name: str
     params: ShardParams
-    frames: int
-    bytes: int
+    frames: Count
+    bytes: Count
     """Of all shards."""
     index: IndexRecord
     videos: tuple[VideoRecord, ...]
@@ -235,21 +268,37 @@ def read_dataset(directory: Path) -> Dataset:
     """Return `dataset.json` of a shard set.
 
     Raises:
-        ShardError: it is missing, too large, or not of format 1.
+        ShardError: it is missing, unreadable, too large, or not of format 1.
     """
     path = directory / DATASET_FILE
     try:
         if path.stat().st_size > MAX_DATASET_BYTES:
             raise ShardError(f"{path} is larger than {MAX_DATASET_BYTES} bytes; it is not ours")
-        return Dataset.model_validate_json(path.read_bytes())
+        data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ShardError(
             f"{directory} is not a finished shard set (no {DATASET_FILE}); run `wtours shard`"
         ) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
+    except OSError as error:
+        raise ShardError(f"{path} cannot be read ({error.strerror})") from error
+    return parse_dataset(data, str(path))
+
+
+def parse_dataset(data: bytes, name: str) -> Dataset:
+    """Return what the bytes of a `dataset.json` say.
+
+    Raises:
+        ShardError: they are not of format 1; the message has `name` and the field.
+    """
+    try:
+        return Dataset.model_validate_json(data)
+    except (ValidationError, UsageError) as error:
+        where, problem = "params", str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            problem = first["msg"]
         raise ShardError(
-            f"{path} is not a dataset.json of format {FORMAT} ({where}: {first['msg']}); "
+            f"{name} is not a {DATASET_FILE} of format {FORMAT} ({where}: {problem}); "
             f"run `wtours shard` again"
         ) from error

@@ -5,6 +5,7 @@ stream reads each byte of each shard once, in long ranges, and needs no index.
 """
 
 import itertools
+import math
 import operator
 import random
 from collections.abc import Iterator, Sequence
@@ -16,13 +17,13 @@ import numpy as np
 from wtours.errors import ShardError
 from wtours.shards.clip_starts import clip_offsets_us, clip_starts, nearest_rows, tolerance_us
 from wtours.shards.dataset import Clip
-from wtours.shards.remote_file import FetchPolicy, RangeReader
-from wtours.shards.remote_index import RemoteShard, list_shards
+from wtours.shards.remote import FetchPolicy, RangeReader, RemoteShard, list_shards
 from wtours.shards.schema import Dataset
 from wtours.shards.tar_reader import StreamedFrame, read_samples
 
 _BATCH_FRAMES = 64
 _MAX_WINDOW_BYTES = 2**30
+_MAX_DENOMINATOR = 1002  # 1001: 30000/1001
 _US = 1_000_000
 
 
@@ -43,9 +44,9 @@ class StreamOrder:
     passes: int | None = 1
     """How often to go through the set; None: without end."""
     start_stride: int = 1
-    """A clip begins at each so-manieth sampled frame of a run."""
+    """A clip begins at every `start_stride`-th sampled frame of a run."""
     videos_at_once: int = 4
-    """Clips are taken from so many videos in turn; each keeps a clip's span of frames in memory."""
+    """Clips are taken from this many videos in turn; each holds a clip's span of frames."""
     shuffle_clips: int = 0
     """Clips that wait in memory and are drawn at random; 0: in time order, videos by their ids."""
     seed: int = 0
@@ -66,20 +67,37 @@ class StreamOrder:
             raise ValueError(f"part ({self.part}) must be 0 to {self.num_parts - 1}")
 
 
-@dataclass(frozen=True, slots=True)
-class _ClipRule:
-    """What makes a clip; the same as `wtours.shards.clip_starts`, but for cuts."""
+class _SamplingRate:
+    """The sampling rate of a shard set: as dataset.json says, else what the frames seen allow.
 
-    offsets_us: tuple[int, ...]
-    dataset: Dataset | None
+    Tick i keeps a frame from [i - 1/2, i + 1/2) periods on, so each frame bounds the rate. Of the
+    rates left, a whole one is taken, else the source's own, else that of the least denominator; if
+    none is left, the frames are numbered one by one ("native"). So the same clips come out by the
+    URL of the folder and by those of the tars.
+    """
 
-    def tolerance_us(self, first: StreamedFrame, last: StreamedFrame) -> int:
-        """Return how far from its moment a frame may be; without dataset.json, as it looks."""
-        if self.dataset is not None:
-            return tolerance_us(self.dataset.params.rate, last.source_rate)
-        num_ticks, span_us = last.frame_index - first.frame_index, last.pts_us - first.pts_us
-        seen_rate = Fraction(num_ticks * _US, span_us) if num_ticks and span_us else None
-        return round(1.01 * tolerance_us(seen_rate, last.source_rate))
+    def __init__(self, dataset: Dataset | None) -> None:
+        self._dataset = dataset
+        self._low, self._high = Fraction(0), Fraction(_US)
+
+    def see(self, frames: Sequence[StreamedFrame]) -> None:
+        """Narrow the bounds."""
+        for frame in frames if self._dataset is None else ():
+            if frame.pts_us:
+                doubled = 2 * frame.frame_index, 2 * frame.pts_us
+                self._low = max(self._low, Fraction((doubled[0] - 1) * _US, doubled[1]))
+                self._high = min(self._high, Fraction((doubled[0] + 1) * _US, doubled[1]))
+
+    def tolerance_us(self, source_rate: Fraction) -> int:
+        """Return how far a clip's frame may be from its moment, as `clip_starts` takes it."""
+        if self._dataset is not None:
+            return tolerance_us(self._dataset.params.rate, source_rate)
+        low, high = self._low, self._high
+        candidates = (Fraction(math.ceil(low * n), n) for n in range(1, _MAX_DENOMINATOR))
+        rate = next((rate for rate in candidates if 0 < rate < high), None) if low < high else None
+        if rate is None or (rate.denominator > 1 and low <= source_rate < high):
+            return tolerance_us(None, source_rate)
+        return tolerance_us(rate, source_rate)
 
 
 def stream_clips(
@@ -112,14 +130,15 @@ def stream_clips(
     order, policy = order or StreamOrder(), policy or FetchPolicy()
     offsets_us = clip_offsets_us(clip_length, frame_interval_seconds)
     dataset, shards = list_shards(source, policy)
-    rule = _ClipRule(offsets_us, dataset)
     num_empty = 0
     for pass_number in itertools.count() if order.passes is None else range(order.passes):
         generator = random.Random(f"{order.seed}/{pass_number}/{order.part}")
         runs = _runs(shards, order, pass_number)
         if order.shuffle_clips:
             generator.shuffle(runs)
-        clips = _in_turn([_run_clips(run, rule, order, policy) for run in runs], order)
+        clips = _in_turn(
+            [_run_clips(run, dataset, offsets_us, order, policy) for run in runs], order
+        )
         is_empty = True
         for clip in _shuffled(clips, order.shuffle_clips, generator):
             is_empty = False
@@ -146,31 +165,35 @@ def _runs(
 
 
 def _run_clips(
-    run: list[RemoteShard], rule: _ClipRule, order: StreamOrder, policy: FetchPolicy
+    run: list[RemoteShard],
+    dataset: Dataset | None,
+    offsets_us: tuple[int, ...],
+    order: StreamOrder,
+    policy: FetchPolicy,
 ) -> Iterator[Clip]:
     """Yield the clips of a run of shards, in time order."""
-    offsets_us = np.array(rule.offsets_us)
     frames = _run_frames(run, policy)
+    rate = _SamplingRate(dataset)
+    moments_us = np.array(offsets_us)
     window: list[StreamedFrame] = []
-    first_frame: StreamedFrame | None = None
     num_dropped = 0
     while True:
         batch = list(itertools.islice(frames, _BATCH_FRAMES))
         window += batch
         if not window:
             return
-        first_frame = first_frame or window[0]
+        rate.see(batch)
         _require_small(window, run[0])
         pts_us = np.array([frame.pts_us for frame in window])
         # Only a start whose last moment has been passed is decided; at the end all are.
         decided_us = pts_us[-1] - offsets_us[-1] if batch else pts_us[-1]
         num_decided = int(np.searchsorted(pts_us, decided_us, side="right"))
-        tolerance = rule.tolerance_us(first_frame, window[-1])
-        starts = clip_starts(pts_us, None, offsets_us=rule.offsets_us, tolerance_us=tolerance)
+        tolerance = rate.tolerance_us(window[-1].source_rate)
+        starts = clip_starts(pts_us, None, offsets_us=offsets_us, tolerance_us=tolerance)
         for start in starts[starts < num_decided].tolist():
             if (num_dropped + start) % order.start_stride == 0:
                 yield _clip(
-                    [window[row] for row in nearest_rows(pts_us, pts_us[start] + offsets_us)]
+                    [window[row] for row in nearest_rows(pts_us, pts_us[start] + moments_us)]
                 )
         window = window[num_decided:]
         num_dropped += num_decided
@@ -226,7 +249,7 @@ def _require_as_recorded(reader: RangeReader, shard: RemoteShard, num_frames: in
         shard.record.sha256,
     ):
         raise ShardError(
-            f"{reader.name} is not the shard that dataset.json speaks of ({num_frames} frames, "
+            f"{reader.name} is not the shard that dataset.json describes ({num_frames} frames, "
             f"sha256 {reader.sha256()}): copy it there again"
         )
 

@@ -1,4 +1,4 @@
-"""Finding damage in a shard set: every kind, since a cut tar reads without any error."""
+"""Finding damage in a shard set: every kind, since a truncated tar reads without any error."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from wtours.errors import ShardError
 from wtours.progress import Progress, no_progress
-from wtours.shards.index import size_problem
+from wtours.shards.index import UNREADABLE, ShardIndex, size_problem
 from wtours.shards.schema import (
     DATASET_FILE,
     INDEX_FILE,
@@ -29,6 +29,7 @@ from wtours.storage.hashing import sha256_file
 _END_BLOCKS = bytes(2 * tarfile.BLOCKSIZE)
 _COMPARED = ["video_id", "frame_index", "pts_us", "offset", "size"]
 _READ = pa.schema([INDEX_SCHEMA.field(name) for name in (*_COMPARED, "shard")])
+_BATCH_ROWS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +63,12 @@ def verify_shards(
 ) -> VerifyReport:
     """Compare a shard set with its `dataset.json` and its index.
 
+    Memory holds the index rows of one shard. What `ShardIndex.open` refuses is a problem too.
+
     Args:
         directory: The shard set.
         deep: True: also the sha256 of each shard, and each of its members against the index (it
-            reads every byte). False: what is there, sizes and counts.
+            reads every byte). False: presence, sizes and counts.
         on_progress: Called with the set's name and the bytes done and in all.
 
     Raises:
@@ -73,14 +76,19 @@ def verify_shards(
     """
     dataset = read_dataset(directory)
     problems = [*_foreign_shards(directory, dataset), *_count_problems(dataset)]
-    index = _read_index(directory, dataset, problems)
-    first_row, done_bytes = 0, 0
+    rows = _IndexRows(directory, dataset)
+    done_bytes = 0
     for shard in dataset.shards:
-        rows = None if index is None else index.slice(first_row, shard.frames)
-        problems += _shard_problems(directory / f"{shard.shard}.tar", shard, rows, deep=deep)
-        first_row += shard.frames
+        of_shard = rows.of(shard)
+        problems += _shard_problems(directory / f"{shard.shard}.tar", shard, of_shard, deep=deep)
         done_bytes += shard.bytes
         on_progress(directory.name, done_bytes, dataset.bytes)
+    problems = [*rows.problems, *problems]
+    if not problems:
+        try:
+            ShardIndex.open(directory)
+        except ShardError as error:
+            problems = [ShardProblem(INDEX_FILE, str(error))]
     return VerifyReport(
         directory=directory,
         deep=deep,
@@ -113,48 +121,78 @@ def _count_problems(dataset: Dataset) -> Iterator[ShardProblem]:
         )
 
 
-def _read_index(directory: Path, dataset: Dataset, problems: list[ShardProblem]) -> pa.Table | None:
-    """Return the index if its rows can be told apart, adding to the problems what is wrong."""
-    path = directory / INDEX_FILE
-    try:
-        if sha256_file(path) != dataset.index.sha256:
-            message = "is not the index that dataset.json speaks of; run `wtours shard` again"
-            problems.append(ShardProblem(INDEX_FILE, message))
-        table = pq.read_table(path, columns=_READ.names).cast(_READ)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        problems.append(
-            ShardProblem(INDEX_FILE, f"cannot be read ({reason}); run `wtours shard` again")
-        )
-        return None
-    if table.num_rows != dataset.frames:
-        message = f"has {table.num_rows} rows for {dataset.frames} frames; run `wtours shard` again"
-        problems.append(ShardProblem(INDEX_FILE, message))
-        return None
-    return table
+class _IndexRows:
+    """The rows of the index, shard after shard, and what is wrong with it as a whole."""
+
+    def __init__(self, directory: Path, dataset: Dataset) -> None:
+        self.problems: list[ShardProblem] = []
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._rest: list[pa.RecordBatch] = []
+        path = directory / INDEX_FILE
+        try:
+            if sha256_file(path) != dataset.index.sha256:
+                self._add("is not the index that dataset.json describes; run `wtours shard` again")
+            # As dictionaries, since a text may be long and stand in a million rows.
+            file = pq.ParquetFile(path, read_dictionary=["video_id", "shard"], pre_buffer=False)
+            if file.metadata.num_rows != dataset.frames:
+                self._add(
+                    f"has {file.metadata.num_rows} rows for {dataset.frames} frames; "
+                    f"run `wtours shard` again"
+                )
+                return
+            self._batches = file.iter_batches(_BATCH_ROWS, columns=_READ.names, use_threads=False)
+        except UNREADABLE as error:
+            self._add_unreadable(error)
+
+    def of(self, shard: ShardRecord) -> pa.Table | None:
+        """Return the rows at the shard's place, or None if they are not its rows."""
+        missing = shard.frames - sum(batch.num_rows for batch in self._rest)
+        try:
+            while missing > 0 and (batch := next(self._batches, None)) is not None:
+                self._rest.append(batch)
+                missing -= batch.num_rows
+            table = pa.Table.from_batches(self._rest, None if self._rest else _READ)
+            rows = table.slice(0, shard.frames).cast(_READ)
+        except UNREADABLE as error:
+            self._add_unreadable(error)
+            return None
+        self._rest = table.slice(shard.frames).to_batches()
+        if self.problems and not table.num_rows:
+            return None  # it has been said why
+        if pc.unique(rows["shard"]).to_pylist() != [shard.shard] or rows.num_rows != shard.frames:
+            self._add(
+                f"has other rows where those of {shard.shard} belong; run `wtours shard` again"
+            )
+            return None
+        return rows
+
+    def _add_unreadable(self, error: Exception) -> None:
+        self._batches, self._rest = iter(()), []
+        self._add(f"cannot be read ({' '.join(str(error).split())}); run `wtours shard` again")
+
+    def _add(self, message: str) -> None:
+        self.problems.append(ShardProblem(INDEX_FILE, message))
 
 
 def _shard_problems(
     path: Path, shard: ShardRecord, rows: pa.Table | None, *, deep: bool
 ) -> Iterator[ShardProblem]:
     """Yield what is wrong with one shard; `rows` are those of the index at its place."""
-    if rows is not None and pc.unique(rows["shard"]).to_pylist() != [shard.shard]:
-        message = f"has other rows where those of {shard.shard} belong; run `wtours shard` again"
-        yield ShardProblem(INDEX_FILE, message)
-        rows = None
     wrong_size = size_problem(path, shard.bytes)
     if wrong_size is not None:
         yield ShardProblem(path.name, wrong_size)
     if not deep or not path.is_file():
         return
-    if wrong_size is None and sha256_file(path) != shard.sha256:
-        message = "has another sha256; run `wtours verify --repair`"
-        yield ShardProblem(path.name, message)
-    if rows is not None:
-        try:
+    try:
+        if wrong_size is None and sha256_file(path) != shard.sha256:
+            message = "has another sha256; run `wtours verify --repair`"
+            yield ShardProblem(path.name, message)
+        if rows is not None:
             _compare_members(path, rows)
-        except (ShardError, tarfile.TarError) as error:
-            yield ShardProblem(path.name, f"disagrees with the index: {error}")
+    except (ShardError, tarfile.TarError) as error:
+        yield ShardProblem(path.name, f"disagrees with the index: {error}")
+    except OSError as error:  # of the disk: the other shards are still worth reading
+        yield ShardProblem(path.name, f"cannot be read ({error.strerror})")
 
 
 def _compare_members(path: Path, rows: pa.Table) -> None:

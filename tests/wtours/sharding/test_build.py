@@ -391,7 +391,7 @@ def test_attribution_names_each_video_its_licenses_and_the_changes(clip, layout)
     text = (report.directory / "ATTRIBUTION.md").read_text()
     assert r"- Title: A \*walk\* \# in \<b\>Venice\</b\>" in text
     assert "- Channel: Walker" in text
-    assert r"- License claimed: CC\-BY" in text
+    assert "- License claimed: CC-BY" in text
     assert "- License observed: not observed" in text
     assert "short side of at most 48 pixels, encoded as JPEG of quality 90" in text
 

@@ -228,7 +228,7 @@ def test_a_set_with_a_missing_or_cut_shard_is_refused_by_name(directory):
 def test_an_index_of_another_set_is_refused(directory):
     table = pq.read_table(directory / "index.parquet")
     pq.write_table(table.slice(1), directory / "index.parquet")
-    with pytest.raises(ShardError, match=r"not the index that dataset\.json speaks of"):
+    with pytest.raises(ShardError, match=r"not the index that dataset\.json describes"):
         ShardIndex.open(directory)
 
 

@@ -2,7 +2,9 @@ import io
 import itertools
 import multiprocessing
 import shutil
+import socket
 import tarfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,15 @@ from tests.support.sharded_videos import publish_video
 from tests.support.video_clips import write_clip
 from wtours.errors import MissingPackageError, ShardError
 from wtours.sharding.build import build_shards
-from wtours.shards import Clip, ClipDataset, FetchPolicy, ShardIndex, StreamOrder, stream_clips
-from wtours.shards import remote_file as remote
+from wtours.shards import (
+    Clip,
+    ClipDataset,
+    FetchPolicy,
+    ShardIndex,
+    StreamOrder,
+    remote,
+    stream_clips,
+)
 from wtours.shards.schema import ShardParams
 from wtours.shards.tar_reader import read_samples
 from wtours.workspace.layout import Layout
@@ -78,6 +87,37 @@ def test_a_stream_has_the_clips_of_the_index(built, clip_length, interval, with_
         return
     streamed = map(content, stream_clips(source, order=StreamOrder(videos_at_once=1), **rule))
     assert list(streamed) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "fps"),
+    [
+        ({"source": "testsrc2=size=64x48:rate=60000/1001:duration=4"}, "30"),
+        ({"source": "testsrc2=size=64x48:rate=25:duration=4"}, "native"),
+        ({"source": "testsrc2=size=64x48:rate=30000/1001:duration=4"}, "12.5"),
+        ({"source": "testsrc2=size=64x48:rate=10:duration=9"}, "30"),
+        (
+            {
+                "source": "testsrc2=size=64x48:rate=30:duration=6",
+                "filters": "select='lt(n,50)+not(mod(n,7))'",
+                "fps_mode": "vfr",
+            },
+            "native",
+        ),
+    ],
+)
+@pytest.mark.parametrize("interval", [0.1, 0.237, 0.55, 1.0])
+def test_the_folder_and_its_tars_give_the_same_clips(tmp_path, options, fps, interval):
+    layout = Layout(tmp_path)
+    suffix = ".mkv" if "fps_mode" in options else ".mp4"
+    publish_video(layout, "walk", write_clip(tmp_path / f"walk{suffix}", **options))
+    params = ShardParams(frames_per_second=fps, shard_seconds=2, short_side=32)
+    directory = build_shards(layout, ["walk"], params=params).directory
+    rule: dict[str, Any] = {"clip_length": 3, "frame_interval_seconds": interval}
+
+    expected = indexed(directory, **rule)
+    for source in (str(directory), tars(directory)):
+        assert [content(clip) for clip in stream_clips(source, **rule)] == expected
 
 
 def test_videos_take_turns_and_shuffling_keeps_every_clip(built):
@@ -192,6 +232,47 @@ def test_what_is_missing_or_not_a_range_is_named(server: RangeServer):
     (server.folder / "one-00000.tar").write_bytes(bytes(9_000_000))
     with pytest.raises(ShardError, match=r"one-00000\.tar: 9000000 bytes came for the 4194304"):
         list(stream_clips([f"{server.url}/one-00000.tar?key=secret"], policy=QUICK))
+
+
+@pytest.mark.parametrize("size_known", [True, False])
+def test_what_the_server_says_is_told_and_tried_again(server, size_known):
+    source = server.url if size_known else [f"{server.url}/one-00000.tar"]
+    name = "dataset.json" if size_known else "one-00000.tar"
+    server.failures[name] = server.head_failures[name] = 1  # fsspec asks by HEAD, then by GET
+    assert list(stream_clips(source, clip_length=1, policy=QUICK))
+    server.failures[name] = server.head_failures[name] = 99
+    with pytest.raises(ShardError, match=rf"{name}: 503.*given up after 2 attempts"):
+        list(stream_clips(source, policy=QUICK))
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_server_that_cannot_be_reached_is_not_a_missing_file(server, scheme):
+    """http: nothing listens there; https: the server there speaks no TLS."""
+    port = server.url.rsplit(":", 1)[1] if scheme == "https" else unused_port()
+    with pytest.raises(ShardError) as caught:
+        list(stream_clips(f"{scheme}://127.0.0.1:{port}", policy=QUICK))
+    assert "is missing" not in str(caught.value)
+    assert "given up after 2 attempts" in str(caught.value)
+    assert {"http": "Connect call failed", "https": "SSL"}[scheme] in str(caught.value)
+
+
+def unused_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def test_a_thread_that_cannot_start_is_said(built, monkeypatch):
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert len(ShardIndex.open(built)) > 0  # needs none
+    with pytest.raises(
+        ShardError, match=r"dataset\.json: can't start new thread; given up after 2"
+    ):
+        list(stream_clips(str(built), policy=QUICK))
 
 
 @pytest.mark.medium

@@ -188,7 +188,7 @@ def test_an_index_that_disagrees_is_found_even_when_dataset_json_vouches_for_it(
     first = verify_shards(directory).problems[0]
     assert (first.file, first.message) == (
         "index.parquet",
-        "is not the index that dataset.json speaks of; run `wtours shard` again",
+        "is not the index that dataset.json describes; run `wtours shard` again",
     )
     vouch_for(directory, SHARD)
     (problem,) = verify_shards(directory).problems

@@ -6,7 +6,6 @@ follows its `centerface.py` (version 1.5.0); a picture is padded to whole stride
 """
 
 import importlib.util
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,20 +46,25 @@ class FaceFinder:
     """CenterFace on one core, so that its numbers do not depend on how many there are.
 
     Raises:
-        MissingPackageError: onnxruntime is not installed.
+        MissingPackageError: onnx or onnxruntime is not installed.
     """
 
     def __init__(self, weights: Path) -> None:
         try:
+            import onnx
             import onnxruntime
         except ModuleNotFoundError as error:
-            raise MissingPackageError("onnxruntime", "analyze", "--blur-faces") from error
+            raise MissingPackageError(str(error.name), "blur", "--blur-faces") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3  # it warns of each weight that is listed as an input
-        model = _without_fields(weights.read_bytes(), _SHAPES)
-        providers = ["CPUExecutionProvider"]
-        self._session = onnxruntime.InferenceSession(model, options, providers=providers)
+        model = onnx.load_model(weights)
+        # It states its input as 10 x 3 x 32 x 32, and onnxruntime refuses any other picture.
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.ClearField("shape")
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
 
     def find(self, rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return (N, 4) float64: x0, y0, x1, y1 of each face in pixels, as CenterFace says them.
@@ -103,68 +107,3 @@ def _overlap(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     shared = float(np.prod(sides.clip(min=0)))
     areas = float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]))
     return shared / max(areas - shared, 1e-9)
-
-
-# The model states its input as 10 x 3 x 32 x 32, and onnxruntime refuses any other picture. So the
-# shapes of the graph's inputs and outputs are left out of the file, a protobuf message
-# (https://github.com/onnx/onnx, onnx/onnx.proto), which makes them free.
-_SHAPES = (
-    {7},  # ModelProto.graph
-    {11, 12},  # GraphProto.input, .output
-    {2},  # ValueInfoProto.type
-    {1},  # TypeProto.tensor_type
-    {2},  # TypeProto.Tensor.shape
-)
-
-
-def _without_fields(message: bytes, path: Sequence[set[int]]) -> bytes:
-    """Return a protobuf message without the fields that a path of field numbers leads to."""
-    kept = bytearray()
-    for number, start, payload, end in _fields(message):
-        if number not in path[0]:
-            kept += message[start:end]
-        elif len(path) > 1:
-            inner = _without_fields(message[payload:end], path[1:])
-            kept += _varint(number << 3 | 2) + _varint(len(inner)) + inner
-    return bytes(kept)
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Yield each field's number, and where it, its payload and what follows it begin."""
-    start = 0
-    while start < len(message):
-        key, payload = _read_varint(message, start)
-        match key & 7:
-            case 0:
-                _, end = _read_varint(message, payload)
-            case 1:
-                end = payload + 8
-            case 2:
-                size, payload = _read_varint(message, payload)
-                end = payload + size
-            case 5:
-                end = payload + 4
-            case kind:
-                raise ShardError(f"the weights of CenterFace are damaged (wire type {kind})")
-        if end > len(message):
-            raise ShardError("the weights of CenterFace are damaged (they end early)")
-        yield key >> 3, start, payload, end
-        start = end
-
-
-def _read_varint(message: bytes, place: int) -> tuple[int, int]:
-    """Return the number at a place, seven bits a byte, low ones first; and where it ends."""
-    number = 0
-    for shift, byte in enumerate(message[place : place + 10]):
-        number |= (byte & 0x7F) << 7 * shift
-        if byte < 0x80:
-            return number, place + shift + 1
-    raise ShardError("the weights of CenterFace are damaged (a number without an end)")
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number >= 0x80:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*out, number])

@@ -1,23 +1,35 @@
-"""A file at an fsspec URL, read from its start to its end by ranges, some asked for in advance.
+"""Shards at fsspec URLs: which there are, and each read once, in order, by ranges.
 
-Ranges and not one long answer: each can fail, time out and be asked for again by itself, on any
-file system that fsspec knows, and what waits in memory is bounded.
+Ranges and not one long response: each can fail, time out and be retried by itself, on any file
+system that fsspec knows, and what waits in memory is bounded. fsspec's own caches fetch one block
+ahead at most, and time nothing out: a tar of 64 MiB from a server 50 ms away that sends 40 MB/s a
+connection takes 1.4 s here, 2.6 s by its "background" cache. tenacity would replace five lines.
 """
 
 import hashlib
+import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from wtours.errors import MissingPackageError, ShardError
+from wtours.shards.schema import (
+    DATASET_FILE,
+    MAX_DATASET_BYTES,
+    VIDEO_ID,
+    Dataset,
+    ShardRecord,
+    parse_dataset,
+)
 
 RANGE_BYTES = 4 * 2**20
 _FIRST_PAUSE_SECONDS = 0.25
+_SHARD_FILE = re.compile(rf"(?P<video_id>{VIDEO_ID})-(?P<segment>[0-9]{{5,18}})\.tar")
 T = TypeVar("T")
 
 
@@ -30,7 +42,7 @@ class FetchPolicy:
     """
 
     attempts: int = 3
-    """A range that fails so many times ends the stream."""
+    """A range that fails this many times ends the stream."""
     timeout_seconds: float = 60.0
     """How long to wait for a range of 4 MiB."""
     ranges_ahead: int = 2
@@ -46,13 +58,14 @@ class FetchPolicy:
 class RangeReader:
     """A file at a URL, readable once, in order.
 
-    Asking begins when this is made (if the size is given, otherwise at the first read). Each range
-    has a daemon thread: one that hangs is left behind, and does not keep the process.
+    The first requests are sent when this is made (if the size is given, otherwise at the first
+    read). Each range has a daemon thread: one that hangs is left behind, and does not keep the
+    process alive.
 
     Args:
         url: Of any protocol that fsspec knows.
         policy: Retries, timeouts and options.
-        size: Bytes of the file, where known; None: the server is asked.
+        size: Bytes of the file; None: the server is asked.
     """
 
     def __init__(self, url: str, policy: FetchPolicy, *, size: int | None = None) -> None:
@@ -75,7 +88,7 @@ class RangeReader:
             ShardError: the server does not say.
         """
         if self._size is None:
-            info = self._attempt(_in_thread(lambda: self._file_system.info(self._path)), self._info)
+            info = self._attempt(self._info(), self._info)
             if not isinstance(info.get("size"), int):
                 raise ShardError(f"{self.name}: the server does not say how large it is")
             self._size = int(info["size"])
@@ -133,14 +146,18 @@ class RangeReader:
         for attempt in range(1, attempts + 1):
             try:
                 return future.result(self._policy.timeout_seconds)
-            except FileNotFoundError as error:
-                raise ShardError(f"{self.name} is missing") from error
             except TimeoutError as error:
                 reason = f"nothing came for {self._policy.timeout_seconds:g} s"
-                cause: Exception = error
+                cause: BaseException = error
             except Exception as error:  # whatever the protocol's library raises
-                reason = " ".join(str(error).split()) or type(error).__name__
                 cause = error
+                if isinstance(error, FileNotFoundError):
+                    # fsspec says this of a 503, a refused connection or a TLS error too, as cause.
+                    cause = error.__cause__ or error
+                    status = getattr(cause, "status", None)
+                    if isinstance(cause, FileNotFoundError) or status in (404, 410):
+                        raise ShardError(f"{self.name} is missing") from error
+                reason = " ".join(str(cause).split()) or type(cause).__name__
             if attempt < attempts:
                 time.sleep(pause_seconds)
                 pause_seconds *= 2
@@ -148,21 +165,64 @@ class RangeReader:
         raise ShardError(f"{self.name}: {reason}; given up after {attempts} attempts") from cause
 
 
-def read_small(url: str, policy: FetchPolicy, *, max_bytes: int) -> bytes:
-    """Return a whole small file.
-
-    Raises:
-        ShardError: it is missing, larger than max_bytes, or could not be had.
-    """
-    reader = RangeReader(url, policy)
-    if reader.size > max_bytes:
-        raise ShardError(f"{reader.name} is larger than {max_bytes} bytes; it is not ours")
-    return reader.read(reader.size)
-
-
 def shown(url: str) -> str:
     """Return a URL as messages show it: without its query, which may hold a signature."""
     return url.split("?", 1)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteShard:
+    """A shard at a URL."""
+
+    url: str
+    video_id: str
+    segment: int
+    record: ShardRecord | None = None
+    """Its entry in dataset.json."""
+
+
+def list_shards(
+    source: str | Sequence[str], policy: FetchPolicy
+) -> tuple[Dataset | None, list[RemoteShard]]:
+    """Return the shards ordered by video and time, and `dataset.json` where it is known.
+
+    Args:
+        source: See `stream_clips`.
+        policy: How to fetch `dataset.json`.
+
+    Raises:
+        ShardError: `dataset.json` cannot be fetched or is not of format 1, a tar's name does not
+            say which shard it is, or there is none.
+    """
+    if isinstance(source, str):
+        base, _, query = source.partition("?")
+        base, query = base.rstrip("/"), f"?{query}" if query else ""
+        dataset = _fetch_dataset(f"{base}/{DATASET_FILE}{query}", policy)
+        return dataset, [
+            RemoteShard(
+                f"{base}/{record.shard}.tar{query}", record.video_id, record.segment, record
+            )
+            for record in dataset.shards
+        ]
+    if not source:
+        raise ShardError("there is no shard to stream: the list of URLs is empty")
+    return None, sorted(
+        map(_named_shard, source), key=lambda shard: (shard.video_id, shard.segment)
+    )
+
+
+def _named_shard(url: str) -> RemoteShard:
+    match = _SHARD_FILE.fullmatch(urlsplit(url).path.rsplit("/", 1)[-1])
+    if match is None:
+        raise ShardError(f"{shown(url)} is not named <video_id>-<segment>.tar, as shards are")
+    return RemoteShard(url, match["video_id"], int(match["segment"]))
+
+
+def _fetch_dataset(url: str, policy: FetchPolicy) -> Dataset:
+    reader = RangeReader(url, policy)
+    if reader.size > MAX_DATASET_BYTES:
+        raise ShardError(f"{reader.name} is larger than {MAX_DATASET_BYTES} bytes; it is not ours")
+    return parse_dataset(reader.read(reader.size), reader.name)
 
 
 def _open_file_system(url: str, storage_options: Mapping[str, Any]) -> tuple[Any, str]:
@@ -174,7 +234,7 @@ def _open_file_system(url: str, storage_options: Mapping[str, Any]) -> tuple[Any
         if urlsplit(url).scheme in ("http", "https"):
             raise MissingPackageError("aiohttp", "stream", f"reading {shown(url)}") from error
         raise ShardError(f"{shown(url)} cannot be read: {error}") from error
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # RuntimeError: no thread could be started
         raise ShardError(f"{shown(url)} cannot be read: {error}") from error
     return file_system, path
 
@@ -188,5 +248,8 @@ def _in_thread(call: Callable[[], T]) -> Future[T]:
         except BaseException as error:  # or the reader would wait for nothing
             future.set_exception(error)
 
-    threading.Thread(target=run, name="wtours-fetch", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="wtours-fetch", daemon=True).start()
+    except RuntimeError as error:  # the limit of threads: tried again, and then said
+        future.set_exception(error)
     return future
