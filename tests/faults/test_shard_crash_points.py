@@ -139,6 +139,6 @@ def test_a_repair_that_is_killed_goes_on_and_harms_no_other_shard(clip, expected
     killed_at(layout, "repair", point)
     others = {name: data for name, data in expected.items() if name != damaged.name}
     assert others.items() <= published(directory).items()
-    assert repair_shards(layout, "default").problems == []
+    assert repair_shards(layout, "default").problems == ()
     assert files_of(directory) == expected
     assert verify_shards(directory).ok

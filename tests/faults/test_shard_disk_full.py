@@ -10,6 +10,7 @@ import pytest
 from tests.support.sharded_videos import files_of, publish_video
 from tests.support.video_clips import write_clip
 from wtours.errors import WtoursError
+from wtours.execution.processes import ProcessExecutor
 from wtours.sharding.build import build_shards
 from wtours.shards import ShardIndex
 from wtours.shards.schema import ShardParams
@@ -62,8 +63,12 @@ def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_with_space(
     assert sum(map(len, expected.values())) > 900_000
 
     layout = workspace(source, tmp_path / "full", small_disk)
-    with pytest.raises(WtoursError, match=r"disk full while writing .*\.tar: 0 MiB free") as caught:
-        build_shards(layout, ["walk"], params=PARAMS, jobs=jobs)
+    executor = ProcessExecutor(jobs)
+    with (
+        executor,
+        pytest.raises(WtoursError, match=r"disk full while writing .*\.tar: 0 MiB free") as caught,
+    ):
+        build_shards(layout, ["walk"], params=PARAMS, executor=executor)
     assert "\n" not in str(caught.value)
     directory = layout.shards_dir("default")
     published = files_of(directory)
@@ -73,12 +78,13 @@ def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_with_space(
     assert "dataset.json" not in published
 
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    report = build_shards(layout, ["walk"], params=PARAMS, jobs=jobs)
+    with executor:
+        report = build_shards(layout, ["walk"], params=PARAMS, executor=executor)
     assert report.num_segments_kept > 0
     assert files_of(directory) == expected
 
 
-def test_a_disk_that_fills_while_sealing_leaves_the_earlier_set(source, tmp_path, small_disk):
+def test_a_disk_that_fills_while_finalizing_leaves_the_earlier_set(source, tmp_path, small_disk):
     layout = workspace(source, tmp_path / "root", small_disk)
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     directory = build_shards(layout, ["walk"], params=PARAMS).directory

@@ -23,12 +23,14 @@ SHARD = """
 import sys
 from pathlib import Path
 from wtours.workspace.layout import Layout
+from wtours.execution.processes import ProcessExecutor
 from wtours.sharding.build import build_shards
 from wtours.shards.schema import ShardParams
 if __name__ == "__main__":
     root, jobs = sys.argv[1:]
     params = ShardParams(shard_seconds=1, short_side=64)
-    build_shards(Layout(Path(root)), ["one", "two"], params=params, jobs=int(jobs))
+    with ProcessExecutor(int(jobs)) as executor:
+        build_shards(Layout(Path(root)), ["one", "two"], params=params, executor=executor)
 """
 PARAMS = ShardParams(shard_seconds=1, short_side=64)
 WAIT_SECONDS = 120

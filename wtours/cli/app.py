@@ -35,7 +35,7 @@ app = typer.Typer(
 )
 eval_app = typer.Typer(no_args_is_help=True, help="Measure a trained encoder.")
 app.add_typer(eval_app, name="eval")
-shards_app = typer.Typer(no_args_is_help=True, help="Look into a shard set.")
+shards_app = typer.Typer(no_args_is_help=True, help="Finalize a shard set, or look into it.")
 app.add_typer(shards_app, name="shards")
 presets_app = typer.Typer(no_args_is_help=True, help="Compare the presets of training.")
 app.add_typer(presets_app, name="presets")
@@ -57,6 +57,7 @@ for name, command in (
     ("import", train.import_weights),
 ):
     app.command(name)(command)
+shards_app.command("finalize")(shard.finalize)
 shards_app.command("info")(shard.info_of_shards)
 shards_app.command("sample")(shard.sample_of_shards)
 presets_app.command("diff")(train.diff_presets)

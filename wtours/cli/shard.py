@@ -1,6 +1,7 @@
-"""The commands that make and check shards: shard, verify, shards info, shards sample."""
+"""The commands that make and check shards: shard, verify, shards finalize, info and sample."""
 
 import dataclasses
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,7 @@ from wtours.cli.options import (
     finish,
     named_or_folder,
 )
-from wtours.execution.executor import default_jobs
+from wtours.execution.executor import SERIAL, Executor, default_jobs
 from wtours.text import bytes_text, seconds_text
 from wtours.workspace.layout import Layout
 
@@ -43,10 +44,10 @@ def shard(
     jobs: Jobs = default_jobs(),
     part: Annotated[
         str | None,
-        typer.Option("--part", help="i/N: do the i-th of N parts; the last one seals the set."),
+        typer.Option("--part", help="i/N: do the i-th of N parts; the last finalizes the set."),
     ] = None,
     seal_only: Annotated[
-        bool, typer.Option("--seal", help="Only write the index, over the videos that are done.")
+        bool, typer.Option("--seal", hidden=True, help="As `wtours shards finalize NAME`.")
     ] = False,
     blur_boxes: Annotated[
         Path | None,
@@ -67,8 +68,8 @@ def shard(
         typer.Option(
             "--match-duration",
             metavar="VIDEO",
-            help="Take only as many seconds as VIDEO has, a video downloaded to this root: the "
-            "first of the manifest, the last of them cut.",
+            help="Take as many seconds of the manifest's videos as VIDEO (downloaded to this root) "
+            "has: the first ones whole, the last one cut.",
         ),
     ] = None,
     delete_source: Annotated[
@@ -92,16 +93,16 @@ def shard(
     """
     from wtours.execution.parts import Part
     from wtours.sharding.anonymize.params import with_blur
-    from wtours.sharding.build import build_shards, seal_shards
+    from wtours.sharding.build import build_shards
     from wtours.sharding.delete_sources import delete_sources
-    from wtours.sharding.duration_match import match_of
+    from wtours.sharding.plan import match_params
     from wtours.shards.schema import ShardParams
     from wtours.workspace.manifest import load_manifest
 
-    layout = Layout(root)
     if seal_only:
-        _finish_shards(seal_shards(layout, name))
+        finalize(name, root)
         return
+    layout = Layout(root)
     chosen_part = None if part is None else Part.parse(part)
     ids = [entry.id for entry in load_manifest(manifest).select(videos or ())]
     params = ShardParams(
@@ -109,16 +110,16 @@ def shard(
         short_side=short_side,
         quality=quality,
         shard_seconds=shard_seconds,
-        match=None if match_duration is None else match_of(layout, match_duration),
+        match=None if match_duration is None else match_params(layout, match_duration),
     )
     params = with_blur(layout.shards_dir(name), params, ids, boxes=blur_boxes, faces=blur_faces)
-    with console.progress_bars("shard", "percent") as on_progress:
+    with console.progress_bars("shard", "percent") as on_progress, _executor(jobs) as executor:
         result = build_shards(
             layout,
             ids,
             name=name,
             params=params,
-            jobs=jobs,
+            executor=executor,
             part=chosen_part,
             on_estimate=_say_estimate,
             on_progress=on_progress,
@@ -156,20 +157,22 @@ def verify(
     from wtours.shards.verify import verify_shards
 
     layout = Layout(root)
-    with console.progress_bars("verify", "bytes") as on_progress:
+    with console.progress_bars("verify", "bytes") as on_progress, _executor(jobs) as executor:
         if repair:
-            repaired = repair_shards(layout, name, deep=deep, jobs=jobs, on_progress=on_progress)
+            repaired = repair_shards(
+                layout, name, deep=deep, executor=executor, on_progress=on_progress
+            )
             result, problems = repaired.before, repaired.problems
         else:
             result = verify_shards(layout.shards_dir(name), deep=deep, on_progress=on_progress)
-            repaired, problems = None, list(result.problems)
+            repaired, problems = None, result.problems
     if as_json:
         console.print_json(
             {
                 **dataclasses.asdict(result),
                 "directory": str(result.directory),
                 "problems": [dataclasses.asdict(problem) for problem in problems],
-                "repaired": [] if repaired is None else repaired.repaired + repaired.changed,
+                "repaired": () if repaired is None else repaired.repaired + repaired.changed,
             }
         )
     else:
@@ -179,10 +182,25 @@ def verify(
         )
     if repaired is not None:
         for file in repaired.repaired:
-            console.warn(f"made again, to the same bytes: {file}")
+            console.warn(f"rebuilt, byte-identical: {file}")
         for file in repaired.changed:
-            console.warn(f"made again, by other versions of PyAV or simplejpeg: {file}")
+            console.warn(f"rebuilt, other bytes (another version of PyAV or simplejpeg): {file}")
     finish({problem.file: problem.message for problem in problems}, "damaged")
+
+
+def finalize(
+    name: Annotated[str, typer.Argument(help="Name of the shard set.")] = "default",
+    root: Root = ROOT,
+) -> None:
+    """Write the index and dataset.json of the finished videos, after `shard --part i/N`.
+
+    The last part does it by itself; this is for a set whose other videos are not to be finished.
+
+    Example: wtours shards finalize wt_all_30
+    """
+    from wtours.sharding.build import finalize_shards
+
+    _finish_shards(finalize_shards(Layout(root), name))
 
 
 def info_of_shards(
@@ -242,6 +260,13 @@ def sample_of_shards(
     console.say(str(out))
 
 
+def _executor(jobs: int) -> AbstractContextManager[Executor]:
+    """Return what runs the segments; one job needs no other process, which takes a second."""
+    from wtours.execution.processes import ProcessExecutor
+
+    return nullcontext(SERIAL) if jobs == 1 else ProcessExecutor(jobs, say=console.warn)
+
+
 def _say_estimate(expected: "Estimate") -> None:
     console.warn(
         f"about {expected.frames:,} frames, {bytes_text(expected.bytes)}, "
@@ -253,7 +278,7 @@ def _finish_shards(result: "ShardReport") -> None:
     """Say what a shard set holds now, and list the videos that are not in it."""
     done = f"{result.num_segments_written} segments written, {result.num_segments_kept} kept"
     if result.dataset is None:
-        console.say(f"{result.directory}: {done}; not sealed, more is to come")
+        console.say(f"{result.directory}: {done}; not finalized: other parts are not done")
     else:
         console.say(
             f"{result.directory}: {result.dataset.frames:,} frames in "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wtours.errors import ShardError, VideoError
 from wtours.progress import Progress, no_progress
-from wtours.sharding.locks import whole_set
+from wtours.sharding.locks import set_lock
 from wtours.shards.schema import read_dataset
 from wtours.shards.verify import verify_shards
 from wtours.workspace.layout import Layout
@@ -32,7 +32,7 @@ def delete_sources(
         ShardError: the set is damaged; nothing is deleted.
     """
     directory = layout.shards_dir(name)
-    with whole_set(layout, name):
+    with set_lock(layout, name):
         problems = verify_shards(directory, deep=True, on_progress=on_progress).problems
         if problems:
             raise ShardError(

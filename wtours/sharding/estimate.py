@@ -9,8 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from wtours.errors import ShardError
-from wtours.shards.schema import ShardParams
-from wtours.workspace.videos import DownloadedVideo
+from wtours.shards.schema import ShardParams, SourceFacts
 
 logger = logging.getLogger(__name__)
 
@@ -36,23 +35,22 @@ class Estimate:
 
 
 def estimate(
-    work: Iterable[tuple[DownloadedVideo, float]], params: ShardParams, *, jobs: int = 1
+    work: Iterable[tuple[SourceFacts, float]], params: ShardParams, *, jobs: int = 1
 ) -> Estimate:
     """Return about how many frames, bytes and seconds sharding takes.
 
     Args:
-        work: Videos, with how many seconds of each are to be done.
+        work: Facts of the videos, and the seconds that are missing of each.
         params: Of the shard set.
         jobs: Processes.
     """
     num_frames, num_bytes, seconds = 0, 0.0, 0.0
-    for video, duration_seconds in work:
-        facts = video.receipt.facts
-        source_rate = Fraction(facts["frame_rate"])
+    for facts, duration_seconds in work:
+        source_rate = facts.rate
         rate = source_rate if params.rate is None else min(params.rate, source_rate)
         video_frames = round(rate * Fraction(duration_seconds))
-        source_pixels = facts["width"] * facts["height"]
-        scale = min(1.0, params.short_side / min(facts["width"], facts["height"]))
+        source_pixels = facts.width * facts.height
+        scale = min(1.0, params.short_side / max(1, min(facts.width, facts.height)))
         pixels = source_pixels * scale**2
         jpeg_bytes = pixels * _JPEG_BYTES_PER_PIXEL * _relative_size(params.quality)
         num_frames += video_frames

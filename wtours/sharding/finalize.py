@@ -1,6 +1,6 @@
-"""Sealing a shard set: the index over all finished videos, the attribution, and `dataset.json`."""
+"""Finalizing a shard set: the index of all finished videos, the attribution, and `dataset.json`."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 
 from wtours.errors import ShardError
 from wtours.sharding.annotations import lightness_column, shot_column
-from wtours.sharding.plan import VideoPlan, missing_segments, published_plans
-from wtours.sharding.segment import RECEIPTS_FOLDER, segment_receipt
+from wtours.sharding.plan import VideoPlan, published_plans
+from wtours.sharding.segment import RECEIPTS_FOLDER, FinishedSegment
+from wtours.shards.index import UNREADABLE
 from wtours.shards.schema import (
     ATTRIBUTION_FILE,
     DATASET_FILE,
@@ -22,39 +23,45 @@ from wtours.shards.schema import (
     ShardParams,
     ShardRecord,
     VideoRecord,
+    read_dataset,
 )
 from wtours.storage.atomic import atomic_path, write_bytes, write_json
-from wtours.storage.receipts import Receipt, read_receipt, record_file
+from wtours.storage.receipts import record_file
 from wtours.text import escape_markdown
 from wtours.workspace.attribution import Work
 from wtours.workspace.attribution import attribution as attribution_text
 from wtours.workspace.layout import Layout
 
 
-@dataclass(frozen=True, slots=True)
-class _SealedVideo:
-    record: VideoRecord
-    shards: tuple[ShardRecord, ...]
-
-
-def seal(layout: Layout, name: str, params: ShardParams) -> Dataset | None:
+def finalize(
+    layout: Layout, name: str, params: ShardParams
+) -> tuple[Dataset | None, dict[str, str]]:
     """Publish the index, ATTRIBUTION.md and dataset.json over all videos whose segments are there.
 
-    What it writes depends only on the receipts and on the analysis, so sealing again changes
+    What it writes depends only on the receipts and on the analysis, so finalizing again changes
     nothing but the columns that an analysis has brought since. Without a finished video nothing is
     written.
+
+    Returns:
+        What dataset.json holds now (None: no video is finished), and by video id why a video that
+        it held before is no longer in it.
     """
     directory = layout.shards_dir(name)
-    plans = [p for p in published_plans(directory) if not missing_segments(directory, p, params)]
-    if not plans:
-        return None
+    finished = []
+    for plan in published_plans(directory):
+        segments = [segment for segment in plan.segments(directory, params) if segment is not None]
+        if len(segments) == plan.facts.segments:
+            finished.append((plan, segments))
+    if not finished:
+        return None, {}
+    lost = _held_videos(directory) - {plan.video_id for plan, _ in finished}
     with (
         atomic_path(directory / INDEX_FILE) as temp,
         pq.ParquetWriter(temp, INDEX_SCHEMA, compression="zstd") as writer,
     ):
-        videos = [_seal_video(layout, directory, plan, writer) for plan in plans]
+        videos = [_add_video(layout, directory, *video, writer) for video in finished]
     index = record_file(directory / INDEX_FILE, relative_to=directory)
-    shards = tuple(shard for video in videos for shard in video.shards)
+    shards = tuple(shard for _, of_video in videos for shard in of_video)
     num_frames = sum(shard.frames for shard in shards)
     dataset = Dataset(
         format=FORMAT,
@@ -63,33 +70,36 @@ def seal(layout: Layout, name: str, params: ShardParams) -> Dataset | None:
         frames=num_frames,
         bytes=sum(shard.bytes for shard in shards),
         index=IndexRecord(rows=num_frames, bytes=index.bytes, sha256=index.sha256),
-        videos=tuple(video.record for video in videos),
+        videos=tuple(record for record, _ in videos),
         shards=shards,
     )
     write_bytes(directory / ATTRIBUTION_FILE, attribution(dataset).encode())
     write_json(directory / DATASET_FILE, dataset.model_dump(mode="json"))
-    return dataset
+    reason = "it was in the set, and some of its shards or receipts are gone: run `wtours shard`"
+    return dataset, dict.fromkeys(sorted(lost), reason)
 
 
-def _seal_video(
-    layout: Layout, directory: Path, plan: VideoPlan, writer: pq.ParquetWriter
-) -> _SealedVideo:
+def _held_videos(directory: Path) -> set[str]:
+    """Return the videos of dataset.json, if there is one that can be read."""
+    try:
+        return {video.video_id for video in read_dataset(directory).videos}
+    except ShardError:
+        return set()
+
+
+def _add_video(
+    layout: Layout,
+    directory: Path,
+    plan: VideoPlan,
+    segments: Sequence[FinishedSegment],
+    writer: pq.ParquetWriter,
+) -> tuple[VideoRecord, list[ShardRecord]]:
     """Add a video's rows to the index; return its entries in dataset.json."""
-    shards: list[ShardRecord] = []
-    tables: list[pa.Table] = []
-    num_corrupt, num_undecodable = 0, 0
-    for segment in range(plan.num_segments):
-        receipt = _require_receipt(segment_receipt(directory, plan.video_id, segment))
-        num_corrupt += receipt.facts["corrupt_frames"]
-        num_undecodable += receipt.facts.get("undecodable_frames", 0)
-        if receipt.files:
-            shards.append(_shard_record(receipt, plan.video_id, segment))
-            rows = pq.read_table(directory / RECEIPTS_FOLDER / receipt.file(".parquet").path)
-            names = pa.array([receipt.key]).take(pa.array(np.zeros(rows.num_rows, np.int32)))
-            tables.append(rows.append_column("shard", names))
+    shards = [segment.record for segment in segments if segment.record is not None]
     last_index = -1
-    if tables:
-        table = _index_rows(layout, plan, pa.concat_tables(tables))
+    if shards:
+        rows = pa.concat_tables([_segment_rows(directory, shard) for shard in shards])
+        table = _index_rows(layout, plan, rows)
         writer.write_table(table)
         last_index = table["frame_index"][-1].as_py()
     num_frames = sum(shard.frames for shard in shards)
@@ -98,11 +108,31 @@ def _seal_video(
         source_sha256=plan.source_sha256,
         frames=num_frames,
         holes=last_index + 1 - num_frames,
-        corrupt_frames=num_corrupt,
-        undecodable_frames=num_undecodable,
-        **plan.facts,
+        corrupt_frames=sum(segment.corrupt_frames for segment in segments),
+        undecodable_frames=sum(segment.undecodable_frames for segment in segments),
+        **plan.facts.model_dump(),
     )
-    return _SealedVideo(record, tuple(shards))
+    return record, shards
+
+
+def _segment_rows(directory: Path, shard: ShardRecord) -> pa.Table:
+    """Return the rows of a segment, as `shard_segment` published them.
+
+    Raises:
+        ShardError: they are damaged.
+    """
+    path = directory / RECEIPTS_FOLDER / f"{shard.shard}.parquet"
+    try:
+        if pq.read_metadata(path).num_rows != shard.frames:
+            raise ValueError(f"not {shard.frames} rows")
+        rows = pq.read_table(path)
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise ShardError(
+            f"{path} is damaged ({reason}); remove it, and run `wtours shard` again"
+        ) from error
+    names = pa.array([shard.shard]).take(pa.array(np.zeros(rows.num_rows, np.int32)))
+    return rows.append_column("shard", names)
 
 
 def _index_rows(layout: Layout, plan: VideoPlan, rows: pa.Table) -> pa.Table:
@@ -120,25 +150,6 @@ def _index_rows(layout: Layout, plan: VideoPlan, rows: pa.Table) -> pa.Table:
     for name, column in columns.items():
         rows = rows.append_column(name, column)
     return rows.select(INDEX_SCHEMA.names).cast(INDEX_SCHEMA)
-
-
-def _require_receipt(path: Path) -> Receipt:
-    receipt = read_receipt(path)
-    if receipt is None:
-        raise ShardError(f"{path} vanished while sealing; run the same command again")
-    return receipt
-
-
-def _shard_record(receipt: Receipt, video_id: str, segment: int) -> ShardRecord:
-    tar = receipt.file(".tar")
-    return ShardRecord(
-        shard=receipt.key,
-        video_id=video_id,
-        segment=segment,
-        frames=receipt.facts["frames"],
-        bytes=tar.bytes,
-        sha256=tar.sha256,
-    )
 
 
 def attribution(dataset: Dataset) -> str:

@@ -1,8 +1,8 @@
 """Who may work on a shard set at the same time.
 
 One process that does the whole set, or any number of parts (`--part i/N`), each once. Both hold the
-lock file of the set, the parts together (shared). `briefly` is for what all parts write: the plans
-of the videos, and the index.
+lock file of the set, the parts together (shared). `index_lock` is for what all parts write: the
+plans of the videos, and the index.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from wtours.workspace.layout import Layout
 
 
 @contextlib.contextmanager
-def whole_set(layout: Layout, name: str) -> Iterator[None]:
-    """Hold a shard set alone, rid of what killed processes left in it.
+def set_lock(layout: Layout, name: str) -> Iterator[None]:
+    """Hold a shard set alone, and remove what killed processes left in it.
 
     Raises:
         WtoursError: another process works on it, on all of it or on a part.
@@ -33,7 +33,7 @@ def whole_set(layout: Layout, name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def part_of_set(layout: Layout, name: str, part: Part) -> Iterator[None]:
+def part_lock(layout: Layout, name: str, part: Part) -> Iterator[None]:
     """Hold one part of a shard set; other parts may work at the same time.
 
     What killed processes left is swept only if no other part works: it may be that one's.
@@ -49,7 +49,7 @@ def part_of_set(layout: Layout, name: str, part: Part) -> Iterator[None]:
         explain_full_disk(path),
         path.open("a+") as file,
     ):
-        with briefly(layout, name):  # else two parts that begin together refuse each other
+        with index_lock(layout, name):  # else two parts that begin together refuse each other
             _join(file, layout, name)
         yield
 
@@ -77,11 +77,11 @@ def _join(file: TextIO, layout: Layout, name: str) -> None:
 
 
 @contextlib.contextmanager
-def briefly(layout: Layout, name: str) -> Iterator[None]:
-    """Hold the files that all parts write; waits for its turn."""
+def index_lock(layout: Layout, name: str) -> Iterator[None]:
+    """Hold what all parts write; waits for its turn."""
     path = layout.lock(f"shard-{name}-plans")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    with explain_full_disk(path), path.open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

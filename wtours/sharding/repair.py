@@ -1,41 +1,49 @@
 """Making damaged shards again from their source videos; the whole ones are not touched."""
 
 import itertools
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from wtours.errors import VideoError
-from wtours.execution.processes import run_tasks
+from wtours.execution.executor import SERIAL, Executor
 from wtours.progress import Progress, no_progress
-from wtours.sharding.finalize import seal
-from wtours.sharding.locks import whole_set
-from wtours.sharding.plan import (
-    missing_segments,
-    published_plans,
-    require_same_params,
-    segment_tasks,
-)
-from wtours.sharding.segment import RECEIPTS_FOLDER, receipt_inputs, segment_receipt, shard_segment
+from wtours.sharding.finalize import finalize
+from wtours.sharding.locks import set_lock
+from wtours.sharding.plan import published_plans, require_same_params, segment_tasks
+from wtours.sharding.segment import RECEIPTS_FOLDER, finished_segment, run_segments
 from wtours.shards.schema import Dataset, ShardRecord, VideoRecord, read_dataset
 from wtours.shards.verify import ShardProblem, VerifyReport, verify_shards
 from wtours.storage.hashing import sha256_file
-from wtours.storage.receipts import is_current, read_receipt
+from wtours.storage.receipts import read_receipt
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import DownloadedVideo, downloaded_video
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class RepairReport:
     """What was damaged, what was made again, and what is still wrong."""
 
     before: VerifyReport
-    repaired: list[str] = field(default_factory=list)
+    repaired: tuple[str, ...] = ()
     """Shards that were made again to the bytes of before."""
-    changed: list[str] = field(default_factory=list)
+    changed: tuple[str, ...] = ()
     """Shards that were made again, with other bytes: by another version of a library."""
-    problems: list[ShardProblem] = field(default_factory=list)
+    problems: tuple[ShardProblem, ...] = ()
     """What is still wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Remade:
+    """How making a shard again ended."""
+
+    shard: ShardRecord
+    error: str | None = None
+    same_bytes: bool = False
+
+    @property
+    def file(self) -> str:
+        return f"{self.shard.shard}.tar"
 
 
 def repair_shards(
@@ -43,7 +51,7 @@ def repair_shards(
     name: str,
     *,
     deep: bool = True,
-    jobs: int = 1,
+    executor: Executor = SERIAL,
     on_progress: Progress = no_progress,
 ) -> RepairReport:
     """Verify a shard set, make its damaged shards again, and write its index again.
@@ -54,7 +62,7 @@ def repair_shards(
         layout: The workspace.
         name: The folder under <root>/shards.
         deep: As in `verify_shards`.
-        jobs: Processes.
+        executor: Makes the shards.
         on_progress: As in `verify_shards`; then for each video with the bytes made again.
 
     Raises:
@@ -63,73 +71,79 @@ def repair_shards(
         WtoursError: another process works on the set, or the disk is full.
     """
     directory = layout.shards_dir(name)
-    with whole_set(layout, name):
-        report = RepairReport(verify_shards(directory, deep=deep, on_progress=on_progress))
-        if report.before.ok:
-            return report
+    with set_lock(layout, name):
+        before = verify_shards(directory, deep=deep, on_progress=on_progress)
+        if before.ok:
+            return RepairReport(before)
         dataset = read_dataset(directory)
         require_same_params(directory, dataset.params)
-        named = {problem.file for problem in report.before.problems}
+        named = {problem.file for problem in before.problems}
         broken = [shard for shard in dataset.shards if _is_broken(directory, dataset, shard, named)]
-        for video, shards in itertools.groupby(broken, key=lambda shard: shard.video_id):
-            _make_again(layout, directory, dataset, video, list(shards), report, jobs, on_progress)
+        remade: list[_Remade] = []
+        for video_id, shards in itertools.groupby(broken, key=lambda shard: shard.video_id):
+            video = _video(dataset, video_id)
+            remade += _remake(
+                layout, directory, dataset, video, list(shards), executor, on_progress
+            )
         if _has_every_receipt(directory, dataset):
-            seal(layout, name, dataset.params)
-        report.problems[:0] = verify_shards(directory, deep=False).problems
-    return report
+            finalize(layout, name, dataset.params)
+        still = verify_shards(directory, deep=False).problems
+    failed = [
+        ShardProblem(one.file, f"cannot be made again: {one.error}")
+        for one in remade
+        if one.error is not None
+    ]
+    made = [one for one in remade if one.error is None]
+    return RepairReport(
+        before,
+        repaired=tuple(one.file for one in made if one.same_bytes),
+        changed=tuple(one.file for one in made if not one.same_bytes),
+        problems=(*still, *failed),
+    )
 
 
 def _is_broken(directory: Path, dataset: Dataset, shard: ShardRecord, named: set[str]) -> bool:
     """Return whether a shard, its rows or its receipt has to be made again."""
-    receipt_path = segment_receipt(directory, shard.video_id, shard.segment)
-    receipt = read_receipt(receipt_path)
-    inputs = receipt_inputs(_video(dataset, shard.video_id).source_sha256)
-    if receipt is None or not is_current(
-        receipt_path, inputs=inputs, params=dataset.params.recorded()
-    ):
+    source = _video(dataset, shard.video_id).source_sha256
+    found = finished_segment(directory, shard.video_id, source, shard.segment, dataset.params)
+    receipt = read_receipt(directory / RECEIPTS_FOLDER / f"{shard.shard}.json")
+    if found is None or found.record is None or receipt is None:
         return True
-    rows = receipt.file(".parquet")
-    if sha256_file(directory / RECEIPTS_FOLDER / rows.path) != rows.sha256:
+    rows = directory / RECEIPTS_FOLDER / f"{shard.shard}.parquet"
+    tar = directory / f"{shard.shard}.tar"
+    try:
+        if sha256_file(rows) != receipt.file(".parquet").sha256:
+            return True
+        # A whole shard is named too where the index is what is wrong.
+        return tar.name in named and sha256_file(tar) != found.record.sha256
+    except OSError:  # of the disk
         return True
-    tar = f"{shard.shard}.tar"
-    # A whole shard is named too where the index is what is wrong.
-    return tar in named and sha256_file(directory / tar) != receipt.file(".tar").sha256
 
 
-def _make_again(
+def _remake(
     layout: Layout,
     directory: Path,
     dataset: Dataset,
-    video_id: str,
+    video: VideoRecord,
     shards: list[ShardRecord],
-    report: RepairReport,
-    jobs: int,
+    executor: Executor,
     on_progress: Progress,
-) -> None:
-    """Make shards of one video again; each ends in the report, one way or the other."""
+) -> Iterator[_Remade]:
+    """Make shards of one video again, and yield how each ended."""
     by_segment = {shard.segment: shard for shard in shards}
     try:
-        record = _video(dataset, video_id)
-        video = _source(layout, record)
-        tasks = segment_tasks(video, list(by_segment), dataset.params, record.taken_us)
+        source = _source(layout, video)
+        tasks = segment_tasks(source, by_segment, dataset.params, video.taken_us)
     except VideoError as error:
-        report.problems += [
-            ShardProblem(f"{shard.shard}.tar", f"cannot be made again: {error}") for shard in shards
-        ]
+        yield from (_Remade(shard, str(error)) for shard in shards)
         return
-    work = partial(shard_segment, directory=directory)
-    results = run_tasks(work, tasks, jobs=jobs)
-    done_bytes = 0
-    for task, result in results:
-        file = f"{task.shard}.tar"
-        if result.error is not None:
-            report.problems.append(ShardProblem(file, f"cannot be made again: {result.error}"))
-        elif sha256_file(directory / file) == by_segment[task.segment].sha256:
-            report.repaired.append(file)
-        else:
-            report.changed.append(file)
-        done_bytes += by_segment[task.segment].bytes
-        on_progress(f"{video_id} again", done_bytes, sum(shard.bytes for shard in shards))
+    done_bytes, all_bytes = 0, sum(shard.bytes for shard in shards)
+    for task, reason in run_segments(tasks, directory, executor):
+        shard = by_segment[task.segment]
+        tar = directory / f"{shard.shard}.tar"
+        yield _Remade(shard, reason, reason is None and sha256_file(tar) == shard.sha256)
+        done_bytes += shard.bytes
+        on_progress(f"{video.video_id} again", done_bytes, all_bytes)
 
 
 def _source(layout: Layout, record: VideoRecord) -> DownloadedVideo:
@@ -149,11 +163,11 @@ def _source(layout: Layout, record: VideoRecord) -> DownloadedVideo:
 
 
 def _has_every_receipt(directory: Path, dataset: Dataset) -> bool:
-    """Return whether sealing again would lose no video."""
+    """Return whether finalizing again would lose no video."""
     whole = {
         plan.video_id
         for plan in published_plans(directory)
-        if not missing_segments(directory, plan, dataset.params)
+        if not plan.missing_segments(directory, dataset.params)
     }
     return whole >= {video.video_id for video in dataset.videos}
 

@@ -6,23 +6,37 @@ that the index will get), `receipts/<shard>.json` (the receipt: the segment is d
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel
 
-from wtours.errors import VideoError
+from wtours.errors import VideoError, WorkerDiedError, WtoursError
+from wtours.execution.executor import Executor
 from wtours.media.frame import Frame
 from wtours.media.jpeg import encode_planes
 from wtours.media.reader import VideoReader, open_video
 from wtours.media.sampling import nearest_per_tick, tick_period_us
 from wtours.sharding.anonymize.blur import Blur, Coverage
 from wtours.sharding.tar_writer import FrameSample, MemberPlace, write_shard
-from wtours.shards.schema import INDEX_SCHEMA, ShardParams, shard_name
+from wtours.shards.schema import INDEX_SCHEMA, Count, ShardParams, ShardRecord, shard_name
 from wtours.storage.atomic import atomic_path
-from wtours.storage.receipts import FileRecord, Receipt, record_file, versions_of, write_receipt
+from wtours.storage.receipts import (
+    FileRecord,
+    Receipt,
+    files_present,
+    read_receipt,
+    record_file,
+    versions_of,
+    write_receipt,
+)
+
+logger = logging.getLogger(__name__)
 
 RECEIPTS_FOLDER = "receipts"
 STAGE = "shard"
@@ -44,7 +58,7 @@ class SegmentTask:
     source_sha256: str
     segment: int
     params: ShardParams
-    taken_us: int | None = None
+    limit_us: int | None = None
     """Of the video, only frames before this are taken; None: all."""
     native_first_index: int = 0
     """With "native": the ordinal of the segment's first frame."""
@@ -61,15 +75,29 @@ class SegmentTask:
         """Return the segment [start, end) in microseconds."""
         length = self.params.segment_us
         end_us = (self.segment + 1) * length
-        return self.segment * length, min(end_us, self.taken_us or end_us)
+        return self.segment * length, min(end_us, self.limit_us or end_us)
+
+    def __str__(self) -> str:
+        start, end = (moment / _US for moment in self.interval_us)
+        return f"{self.video_id} from {start:g} s to {end:g} s"
+
+
+class SegmentFacts(BaseModel):
+    """`facts` of a segment's receipt."""
+
+    frames: Count
+    corrupt_frames: Count
+    undecodable_frames: Count = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class SegmentResult:
-    """How a segment ended."""
+class FinishedSegment:
+    """A published segment, as its receipt records it."""
 
-    error: str | None = None
-    """Why it could not be made; None: it is published."""
+    record: ShardRecord | None
+    """None: no frame was sampled in it, so there is no shard."""
+    corrupt_frames: int
+    undecodable_frames: int
 
 
 class _CorruptCount:
@@ -85,10 +113,28 @@ class _CorruptCount:
             yield frame
 
 
-def shard_segment(task: SegmentTask, *, directory: Path) -> SegmentResult:
+def run_segments(
+    tasks: Iterable[SegmentTask], directory: Path, executor: Executor
+) -> Iterator[tuple[SegmentTask, str | None]]:
+    """Publish segments; yield each as it ends, with the reason if it could not be made.
+
+    A segment that kills its process, also alone, is recorded as failed; the next run tries again.
+    """
+    try:
+        yield from executor.map(partial(shard_segment, directory=directory), tasks)
+    except WorkerDiedError as error:
+        for task in error.tasks:
+            assert isinstance(task, SegmentTask)
+            reason = str(WorkerDiedError([task]))
+            _publish_receipt(task, directory, status="failed_transient", error=reason)
+            yield task, reason
+
+
+def shard_segment(task: SegmentTask, *, directory: Path) -> str | None:
     """Publish one segment in the shard set `directory`.
 
-    A video that cannot be read is a result with an error, so that the others go on.
+    Returns:
+        Why the video cannot be read (the others go on), or None.
 
     Raises:
         WtoursError: the disk is full.
@@ -104,10 +150,16 @@ def shard_segment(task: SegmentTask, *, directory: Path) -> SegmentResult:
             places = write_shard(tar_path, samples)
             undecodable = reader.undecoded_pts_us(*task.interval_us)
     except VideoError as error:
-        return SegmentResult(error=str(error))
-    left_out = {"corrupt_frames": corrupt.count, "undecodable_frames": len(undecodable)}
-    _publish_receipt(task, directory, places, left_out)
-    return SegmentResult()
+        return str(error)
+    except (WtoursError, OSError):  # of the disk or the set: it would meet each segment
+        raise
+    except Exception as error:  # a file may break any library; the others go on
+        logger.info("%s", task, exc_info=True)
+        return f"{task}: {type(error).__name__}: {' '.join(str(error).split())}"
+    facts = {"frames": len(places), "corrupt_frames": corrupt.count}
+    facts["undecodable_frames"] = len(undecodable)
+    _publish_receipt(task, directory, files=_publish_rows(task, directory, places), facts=facts)
+    return None
 
 
 def _sampled_frames(
@@ -190,28 +242,30 @@ def _source_facts(reader: VideoReader, task: SegmentTask) -> dict[str, Any]:
     }
 
 
-def _publish_receipt(
-    task: SegmentTask, directory: Path, places: list[MemberPlace], left_out: dict[str, int]
-) -> None:
+def _publish_rows(
+    task: SegmentTask, directory: Path, places: list[MemberPlace]
+) -> tuple[FileRecord, ...]:
+    """Publish the rows that the index will get; return the files of the segment."""
+    if not places:
+        return ()
     folder = directory / RECEIPTS_FOLDER
-    files: list[FileRecord] = []
-    if places:
-        rows_path = folder / f"{task.shard}.parquet"
-        with atomic_path(rows_path) as temp:
-            pq.write_table(_rows(places), temp)
-        tar = record_file(directory / f"{task.shard}.tar", relative_to=directory)
-        files = [
-            tar.model_copy(update={"path": f"../{tar.path}"}),
-            record_file(rows_path, relative_to=folder),
-        ]
+    path = folder / f"{task.shard}.parquet"
+    with atomic_path(path) as temp:
+        rows = [dataclasses.asdict(place) for place in places]
+        pq.write_table(pa.Table.from_pylist(rows, ROWS_SCHEMA), temp)
+    tar = record_file(directory / f"{task.shard}.tar", relative_to=directory)
+    tar = tar.model_copy(update={"path": f"../{tar.path}"})
+    return tar, record_file(path, relative_to=folder)
+
+
+def _publish_receipt(task: SegmentTask, directory: Path, **how_it_ended: Any) -> None:
     receipt = Receipt(
         stage=STAGE,
         key=task.shard,
         inputs=receipt_inputs(task.source_sha256),
         params=task.params.recorded(),
         versions=versions_of("av", "simplejpeg"),
-        files=tuple(files),
-        facts={"frames": len(places), **left_out},
+        **how_it_ended,
     )
     write_receipt(segment_receipt(directory, task.video_id, task.segment), receipt)
 
@@ -226,5 +280,38 @@ def segment_receipt(directory: Path, video_id: str, segment: int) -> Path:
     return directory / RECEIPTS_FOLDER / f"{shard_name(video_id, segment)}.json"
 
 
-def _rows(places: list[MemberPlace]) -> pa.Table:
-    return pa.Table.from_pylist([dataclasses.asdict(place) for place in places], ROWS_SCHEMA)
+def finished_segment(
+    directory: Path, video_id: str, source_sha256: str, segment: int, params: ShardParams
+) -> FinishedSegment | None:
+    """Return a segment of this file and these parameters if it is there, with sizes that agree.
+
+    The receipt's paths are not used: the names of a segment's files follow from its own.
+    """
+    name = shard_name(video_id, segment)
+    path = segment_receipt(directory, video_id, segment)
+    receipt = read_receipt(path)
+    if (
+        receipt is None
+        or receipt.status != "done"
+        or (receipt.inputs, receipt.params) != (receipt_inputs(source_sha256), params.recorded())
+        or not files_present(receipt, path.parent)
+    ):
+        return None
+    try:
+        facts = SegmentFacts.model_validate(receipt.facts)
+        record = None
+        if receipt.files:
+            tar, rows = receipt.file(".tar"), receipt.file(".parquet")
+            if (tar.path, rows.path) != (f"../{name}.tar", f"{name}.parquet"):
+                return None
+            record = ShardRecord(
+                shard=name,
+                video_id=video_id,
+                segment=segment,
+                frames=facts.frames,
+                bytes=tar.bytes,
+                sha256=tar.sha256,
+            )
+    except ValueError:  # damaged, so it is made again
+        return None
+    return FinishedSegment(record, facts.corrupt_frames, facts.undecodable_frames)

@@ -24,8 +24,9 @@ MAX_DATASET_BYTES = 64 * 2**20
 MAX_SEGMENTS = 10**6
 """Of a video."""
 JPEG_SUBSAMPLING = "420"
-PIXELS = "reduced as YUV by swscale's bilinear, then recolored"
-"""How a frame becomes the planes of a JPEG; other words, other bytes."""
+PIXELS = "reduced as YUV by swscale's bilinear, then recoloured"
+"""How a frame becomes the planes of a JPEG. Every receipt records it: other pixels get other words,
+and the same ones keep these, spelling included, or sets begun before would be refused."""
 DATASET_FILE = "dataset.json"
 INDEX_FILE = "index.parquet"
 ATTRIBUTION_FILE = "ATTRIBUTION.md"

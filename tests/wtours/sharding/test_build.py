@@ -14,13 +14,13 @@ import simplejpeg
 from tests.support.sharded_videos import expected_ticks, files_of, listed_pts_us, publish_video
 from tests.support.video_clips import remux, write_clip
 from wtours.errors import ShardError, UsageError
+from wtours.execution.processes import ProcessExecutor
 from wtours.media.reader import open_video
 from wtours.sharding.build import ShardReport, build_shards
 from wtours.sharding.estimate import estimate
-from wtours.shards.schema import ShardParams
+from wtours.shards.schema import BlurParams, ShardParams
 from wtours.storage.receipts import Receipt, record_file, write_receipt
 from wtours.workspace.layout import Layout
-from wtours.workspace.videos import downloaded_video
 
 SECOND = ShardParams(shard_seconds=1, short_side=48)
 
@@ -168,7 +168,8 @@ def test_the_bytes_do_not_depend_on_the_number_of_jobs(clip, tmp_path):
         layout = Layout(tmp_path / str(jobs))
         publish_video(layout, "one", clip)
         publish_video(layout, "two", clip)
-        report = build_shards(layout, ["one", "two"], params=SECOND, jobs=jobs)
+        with ProcessExecutor(jobs) as executor:
+            report = build_shards(layout, ["one", "two"], params=SECOND, executor=executor)
         published.append(files_of(report.directory))
     assert published[0] == published[1]
     assert len([name for name in published[0] if name.endswith(".tar")]) == 6
@@ -327,6 +328,19 @@ def test_a_parameter_out_of_range_is_refused_by_name(values):
         ShardParams(**values)
 
 
+def test_the_recorded_parameters_stay_so_that_older_sets_go_on():
+    assert ShardParams().recorded() == {
+        "format": 1,
+        "subsampling": "420",
+        "pixels": "reduced as YUV by swscale's bilinear, then recoloured",
+        "frames_per_second": "30",
+        "short_side": 512,
+        "quality": 90,
+        "shard_seconds": 60,
+    }
+    assert BlurParams().method == "box mean over half the region, twice, of Y, Cb and Cr"
+
+
 def test_the_same_rate_written_in_two_ways_is_the_same():
     assert ShardParams(frames_per_second="30.0") == ShardParams(frames_per_second="60/2")
     assert ShardParams().frames_per_second == "30"
@@ -398,15 +412,9 @@ def test_attribution_names_each_video_its_licenses_and_the_changes(clip, layout)
 
 def test_the_estimate_counts_frames_and_pixels(tmp_path, layout):
     publish_video(layout, "walk", rate_60(tmp_path))
-    video = downloaded_video(layout, "walk")
-    facts = {**video.receipt.facts, "width": 3840, "height": 2160, "duration_us": 3_600_000_000}
-    video = type(video)(
-        video_id="walk",
-        path=video.path,
-        sha256=video.sha256,
-        receipt=video.receipt.model_copy(update={"facts": facts}),
-    )
-    work = [(video, 3600.0)]
+    report = build_shards(layout, ["walk"], params=SECOND)
+    assert report.dataset is not None
+    work = [(report.dataset.videos[0].model_copy(update={"width": 3840, "height": 2160}), 3600.0)]
     hour = estimate(work, ShardParams())
     assert hour.frames == 108_000
     assert hour.bytes / hour.frames == pytest.approx(77_000, rel=0.05)  # DESIGN's figure

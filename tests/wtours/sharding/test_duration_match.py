@@ -11,8 +11,9 @@ from tests.support.sharded_videos import files_of, listed_pts_us, publish_video
 from tests.support.video_clips import write_clip
 from wtours.errors import ShardError, VideoError
 from wtours.execution.parts import Part
-from wtours.sharding.build import ShardReport, build_shards, seal_shards
-from wtours.sharding.duration_match import match_of
+from wtours.execution.processes import ProcessExecutor
+from wtours.sharding.build import ShardReport, build_shards, finalize_shards
+from wtours.sharding.plan import match_params
 from wtours.sharding.repair import repair_shards
 from wtours.shards.schema import MatchParams, ShardParams
 from wtours.shards.statistics import shards_info
@@ -65,7 +66,7 @@ def taken_of(report: ShardReport) -> dict[str, Any]:
 
 
 def test_the_first_videos_are_taken_whole_and_the_last_is_cut_at_the_second(layout, clips):
-    assert match_of(layout, "walk") == MATCH
+    assert match_params(layout, "walk") == MATCH
     report = build_shards(layout, OTHERS, params=params_of("native"))
     listed = {name: listed_pts_us(path) for name, path in clips.items()}
     before_the_cut = [pts for pts in listed["three"] if pts < 700_000]
@@ -94,12 +95,14 @@ def test_what_is_taken_is_as_in_a_set_of_whole_videos(layout):
 
 
 def test_parts_runs_again_and_repairs_take_the_same(layout, clips, tmp_path):
-    directory = build_shards(layout, OTHERS, params=params_of(), jobs=2).directory
+    with ProcessExecutor(2) as executor:
+        report = build_shards(layout, OTHERS, params=params_of(), executor=executor)
+    directory = report.directory
     before = files_of(directory)
     assert build_shards(layout, OTHERS, params=params_of()).num_segments_written == 0
     (directory / "three-00000.tar").unlink()
-    assert repair_shards(layout, "default").repaired == ["three-00000.tar"]
-    assert seal_shards(layout, "default").dataset is not None
+    assert repair_shards(layout, "default").repaired == ("three-00000.tar",)
+    assert finalize_shards(layout, "default").dataset is not None
     assert files_of(directory) == before
     parts = Layout(tmp_path / "parts")
     for name, path in clips.items():
@@ -133,4 +136,4 @@ def test_too_little_to_take_from_is_refused_with_both_lengths(layout):
         build_shards(layout, ["one", "two"], params=params_of())
     assert not (layout.shards_dir("default") / "dataset.json").exists()
     with pytest.raises(VideoError, match="wtours download --video absent"):
-        match_of(layout, "absent")
+        match_params(layout, "absent")

@@ -12,7 +12,7 @@ from tests.support.sharded_videos import files_of, publish_video
 from tests.support.video_clips import write_clip
 from wtours.errors import ShardError, UsageError, WtoursError
 from wtours.execution.parts import Part
-from wtours.sharding.build import ShardReport, build_shards, seal_shards
+from wtours.sharding.build import ShardReport, build_shards, finalize_shards
 from wtours.shards.schema import ShardParams
 from wtours.workspace.layout import Layout
 
@@ -83,7 +83,7 @@ import sys
 from pathlib import Path
 from wtours.workspace.layout import Layout
 from wtours.sharding.build import build_shards
-from wtours.sharding.plan import Part
+from wtours.execution.parts import Part
 from wtours.shards.schema import ShardParams
 params = ShardParams(shard_seconds=1, short_side=32)
 sys.stdin.readline()
@@ -114,23 +114,23 @@ def test_sealing_takes_the_finished_videos_and_names_the_others(clip, expected, 
     layout = workspace(clip, tmp_path)
     build_shards(layout, ["one"], params=SECOND, part=Part(1, 1))
     do_part(layout, "1/2")
-    report = seal_shards(layout, "default")
+    report = finalize_shards(layout, "default")
     assert report.dataset is not None
     assert [video.video_id for video in report.dataset.videos] == ["one"]
     assert report.dataset.params == SECOND
     assert report.failed == {"two": "2 of 4 segments are missing: run `wtours shard`"}
     do_part(layout, "2/2")
-    assert seal_shards(layout, "default").failed == {}
+    assert finalize_shards(layout, "default").failed == {}
     assert files_of(report.directory) == expected
 
 
 def test_sealing_nothing_says_so(clip, tmp_path):
     layout = workspace(clip, tmp_path)
     with pytest.raises(ShardError, match="has no receipts of shards; run `wtours shard`"):
-        seal_shards(layout, "default")
+        finalize_shards(layout, "default")
     do_part(layout, "1/2")
     with pytest.raises(ShardError, match="no video of shard set 'default' is finished"):
-        seal_shards(layout, "default")
+        finalize_shards(layout, "default")
 
 
 def test_what_a_killed_part_left_is_swept_by_the_next_that_works_alone(clip, expected, tmp_path):

@@ -10,7 +10,7 @@ from tests.support.sharded_videos import files_of, publish_video
 from tests.support.video_clips import write_clip
 from tests.wtours.shards.test_verify import DAMAGES, SHARD, vouch_for
 from wtours.errors import ShardError
-from wtours.sharding.build import build_shards, seal_shards
+from wtours.sharding.build import build_shards, finalize_shards
 from wtours.sharding.repair import repair_shards
 from wtours.shards.schema import ShardParams
 from wtours.shards.verify import verify_shards
@@ -49,7 +49,7 @@ def test_each_damage_is_repaired_to_the_same_bytes_and_nothing_else_is_touched(l
     damage(directory / SHARD)
     report = repair_shards(layout, "default")
     assert {problem.file for problem in report.before.problems} == {SHARD}
-    assert (report.repaired, report.changed, report.problems) == ([SHARD], [], [])
+    assert (report.repaired, report.changed, report.problems) == ((SHARD,), (), ())
     assert files_of(directory) == before
     after = identities(directory)
     assert [name for name in whole if after[name] != whole[name]] == [SHARD]
@@ -62,7 +62,7 @@ def test_missing_shards_come_back(layout, name):
     (directory / SHARD).unlink()
     (directory / "walk-00002.tar").unlink()
     report = repair_shards(layout, name, deep=False)
-    assert report.repaired == [SHARD, "walk-00002.tar"]
+    assert report.repaired == (SHARD, "walk-00002.tar")
     assert files_of(directory) == before
 
 
@@ -81,7 +81,7 @@ def test_a_damaged_index_is_written_again_and_no_shard(layout):
     index = directory / "index.parquet"
     index.write_bytes(index.read_bytes()[:-100])
     report = repair_shards(layout, "default")
-    assert (report.repaired, report.problems) == ([], [])
+    assert (report.repaired, report.problems) == ((), ())
     assert files_of(directory) == before
     assert identities(directory) == whole
 
@@ -92,8 +92,8 @@ def test_damage_that_dataset_json_vouches_for_is_repaired(layout):
     DAMAGES["cut at a sample boundary"](directory / SHARD)
     vouch_for(directory, SHARD)
     report = repair_shards(layout, "default")
-    assert report.changed == [SHARD]  # other than dataset.json says
-    assert report.problems == []
+    assert report.changed == (SHARD,)  # other than dataset.json says
+    assert report.problems == ()
     assert files_of(directory) == before
 
 
@@ -104,7 +104,7 @@ def test_damaged_rows_of_a_segment_are_made_again_with_it(layout):
     rows = directory / "receipts" / "walk-00002.parquet"
     rows.write_bytes(bytes(rows.stat().st_size))
     report = repair_shards(layout, "default")
-    assert report.repaired == [SHARD, "walk-00002.tar"]
+    assert report.repaired == (SHARD, "walk-00002.tar")
     assert files_of(directory) == before
 
 
@@ -186,5 +186,5 @@ def test_a_set_of_a_version_that_made_other_pixels_is_read_but_not_mixed_with_ou
     with pytest.raises(ShardError, match="made other pixels"):
         repair_shards(layout, "default")
     with pytest.raises(ShardError, match="made other pixels"):
-        seal_shards(layout, "default")
+        finalize_shards(layout, "default")
     assert files_of(directory) == before

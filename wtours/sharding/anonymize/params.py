@@ -1,4 +1,4 @@
-"""What a shard set is asked to blur: checked, named by its sha256, and kept beside the shards."""
+"""What is to be blurred in a shard set: checked, named by its sha256, kept beside the shards."""
 
 import dataclasses
 from collections.abc import Iterable

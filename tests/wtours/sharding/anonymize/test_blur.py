@@ -20,6 +20,7 @@ from tests.support.sharded_videos import files_of, listed_pts_us, publish_video,
 from tests.support.video_clips import write_clip
 from wtours.errors import ShardError, UsageError
 from wtours.execution.parts import Part
+from wtours.execution.processes import ProcessExecutor
 from wtours.media.frame import YuvPlanes
 from wtours.sharding.anonymize.blur import blurred
 from wtours.sharding.anonymize.centerface import FaceFinder, find_weights
@@ -30,7 +31,6 @@ from wtours.sharding.repair import repair_shards
 from wtours.shards.schema import ShardParams
 from wtours.shards.verify import verify_shards
 from wtours.workspace.layout import Layout
-from wtours.workspace.videos import downloaded_video
 
 pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
 
@@ -248,7 +248,7 @@ def test_a_blurred_shard_is_repaired_to_the_same_bytes(layout, tmp_path):
     boxes.unlink()  # the set keeps its own
     before = files_of(directory)
     (directory / "walk-00001.tar").unlink()
-    assert repair_shards(layout, "blurred").repaired == ["walk-00001.tar"]
+    assert repair_shards(layout, "blurred").repaired == ("walk-00001.tar",)
     assert files_of(directory) == before
     assert verify_shards(directory).ok
 
@@ -323,7 +323,8 @@ def test_faces_of_a_video_are_blurred_and_counted(portrait, tmp_path):
     publish_video(layout, "walk", write_pictures(tmp_path / "a.mp4", [portrait, portrait * 0] * 2))
     params = ShardParams(frames_per_second="1", shard_seconds=2, short_side=256)
     params = with_blur(layout.shards_dir("faces"), params, ["walk"], faces=True)
-    report = build_shards(layout, ["walk"], name="faces", params=params, jobs=2)
+    with ProcessExecutor(2) as executor:
+        report = build_shards(layout, ["walk"], name="faces", params=params, executor=executor)
     index = index_of(report)
     assert index["blur_boxes"] == [1, 0, 1, 0]
     # 70 x 96 pixels, and up to two more on each side to the next even one.
@@ -333,9 +334,10 @@ def test_faces_of_a_video_are_blurred_and_counted(portrait, tmp_path):
     assert difference[30:88, 91:134].mean() > 4 * difference[140:, :].mean()
     eyes = stored[50:60, 95:130].mean(axis=2)
     assert np.ptp(eyes) < np.ptp(original[50:60, 95:130].mean(axis=2)) / 3
-    video = downloaded_video(layout, "walk")
+    assert report.dataset is not None
+    work = [(report.dataset.videos[0], 4.0)]
     plain = ShardParams(frames_per_second="1", shard_seconds=2, short_side=256)
-    assert estimate([(video, 4)], params).seconds > 5 * estimate([(video, 4)], plain).seconds
+    assert estimate(work, params).seconds > 5 * estimate(work, plain).seconds
 
 
 def write_pictures(path: Path, pictures: list[np.ndarray]) -> Path:
