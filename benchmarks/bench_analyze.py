@@ -19,6 +19,7 @@ import imageio_ffmpeg
 from benchmarks.rows import OUT, Row, publish_rows
 from wtours.analyze.pipeline import analyze_videos
 from wtours.analyze.video_folder import folder_videos
+from wtours.execution.processes import ProcessExecutor
 from wtours.workspace.layout import Layout
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
@@ -167,9 +168,14 @@ def _row(name: str, ratio: float, goal: float, *, share: float) -> Row:
 def _analyze(clip: Path, *, jobs: int, segment_seconds: int) -> None:
     files = {i: path for i, path in folder_videos(clip.parent).items() if path == clip.resolve()}
     with tempfile.TemporaryDirectory() as root:
-        report = analyze_videos(
-            Layout(Path(root)), files, jobs=jobs, segment_seconds=segment_seconds
-        )
+        layout = Layout(Path(root))
+        if jobs == 1:
+            report = analyze_videos(layout, files, segment_seconds=segment_seconds)
+        else:
+            with ProcessExecutor(jobs) as executor:
+                report = analyze_videos(
+                    layout, files, executor=executor, segment_seconds=segment_seconds
+                )
     if not report.done:
         raise RuntimeError(f"{clip}: {report.failed}")
 

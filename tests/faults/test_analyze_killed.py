@@ -18,13 +18,20 @@ ANALYZE = """
 import sys
 from pathlib import Path
 from wtours.analyze.pipeline import analyze_videos
+from wtours.execution.executor import SERIAL
+from wtours.execution.processes import ProcessExecutor
 from wtours.workspace.layout import Layout
 
 if __name__ == "__main__":
     root, jobs, detector = sys.argv[1:]
-    analyze_videos(
-        Layout(Path(root)), ["walk"], jobs=int(jobs), detector=detector, segment_seconds=1
-    )
+    with ProcessExecutor(int(jobs)) as processes:
+        analyze_videos(
+            Layout(Path(root)),
+            ["walk"],
+            executor=SERIAL if jobs == "1" else processes,
+            detector=detector,
+            segment_seconds=1,
+        )
 """
 
 
@@ -88,17 +95,26 @@ def test_killed_between_segments_and_run_again_gives_the_same_bytes(
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("step", ["write_shots", "merge_detections", "write_json", "write_receipt"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        "pipeline.find_shots",
+        "pipeline.merge_objects",
+        "measurements.write_receipt",
+        "publish.write_json",
+        "publish.write_receipt",
+    ],
+)
 def test_killed_while_the_tables_are_published_gives_the_same_bytes(
     tmp_path, video, detector, undisturbed, step
 ):
     layout = Layout(tmp_path / "root")
     add_video(layout, "walk", video)
-    die = f"import os; from wtours.analyze import publish; publish.{step} = lambda *_, **__: "
+    die = "import os; from wtours.analyze import measurements, pipeline, publish\n"
+    die += f"{step} = lambda *_, **__: "
     die += "os.kill(os.getpid(), 9)\n"
     process = start(tmp_path / "die.py", layout.root, 1, detector, before=die)
     assert process.wait() == -signal.SIGKILL
-    assert (layout.analysis_dir("walk") / "frames.parquet").exists()
     with pytest.raises(AnalysisError, match="not analyzed"):
         load_summary(layout, "walk")
     assert start(tmp_path / "run.py", layout.root, 1, detector).wait() == 0

@@ -45,13 +45,13 @@ def add_video(layout: Layout, video_id: str, source: Path) -> Path:
 def published_bytes(layout: Layout, video_id: str) -> dict[str, bytes]:
     """Return every published file of an analysis by name."""
     folder = layout.analysis_dir(video_id)
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def write_detections(
     path: Path, rows: list[tuple[Any, ...]], metadata: dict[str, str] | None = None
 ) -> Path:
-    """Write rows of (pts_us, label, score, x0, y0, x1, y1) as detections made elsewhere."""
+    """Write rows of (pts_us, label, score, x0, y0, x1, y1) as precomputed detections."""
     names = ["pts_us", "label", "score", "x0", "y0", "x1", "y1"]
     columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
     pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path)

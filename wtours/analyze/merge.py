@@ -1,11 +1,6 @@
-"""Putting a video's segments together: the published tables and the summary.
-
-Everything is streamed in time order with a bounded memory, except the timestamps that the detector
-looked at. No figure depends on where the segments begin: sums are of whole numbers.
-"""
+"""From the segments of a video to its measurements. No figure depends on where segments begin."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,165 +13,139 @@ from wtours.analyze.schema import (
     DETECTIONS_FILE,
     DETECTIONS_SCHEMA,
     FRAMES_FILE,
-    FRAMES_SCHEMA,
+    MEASURED_FILE,
+    MEASURED_FRAMES_SCHEMA,
+    MEASURED_SCHEMA,
     SCORE_THRESHOLDS,
     SHOTS_FILE,
     SHOTS_SCHEMA,
-    TRANSNET_FIELD,
+    SUMMARY_FILE,
+    TRANSITIONS_SCHEMA,
     DetectorFacts,
-    LightnessSummary,
     ObjectCounts,
     ObjectsSummary,
     open_table,
     table_of,
 )
-from wtours.analyze.segment import MEASURED_FILE
 from wtours.analyze.shots import CutFinder, shots_between
-from wtours.analyze.transnet import TRANSNET, first_frames
-from wtours.errors import VideoError
+from wtours.errors import AnalysisError, VideoError
 from wtours.media.tick_picker import EVERY_FRAME
+from wtours.storage.atomic import write_json
 
 _US = 1_000_000
-_LIGHTNESS_UNIT = 2.0**-17
-"""float32 values up to 100 are summed as whole numbers of this."""
 
 
-@dataclass(frozen=True, slots=True)
-class MergedFrames:
-    """What the frames of a video amount to."""
-
-    count: int
-    corrupt: int
-    last_pts_us: int
-    end_us: int
-    lightness: LightnessSummary
-    cuts_us: dict[str, list[int]]
-    measured_pts_us: NDArray[np.int64]
-    """Of the frames that the detector looked at, ascending."""
-    measured_frames: NDArray[np.int64]
-    """Their ordinals."""
-
-
-def measured_in(segments: Sequence[Path]) -> NDArray[np.int64]:
-    """Return the (n,) pts of the frames that the detector looked at, ascending."""
-    tables = [pq.read_table(segment / MEASURED_FILE) for segment in segments]
-    return np.concatenate([table["pts_us"].to_numpy() for table in tables])
-
-
-def merge_frames(
-    segments: Sequence[Path],
-    folder: Path,
-    *,
-    frame_rate: Fraction,
-    cut_rate: Fraction,
-    measured_pts_us: NDArray[np.int64],
-    transitions: NDArray[np.float32] | None = None,
-) -> MergedFrames:
-    """Publish frames.parquet and return what its rows amount to.
-
-    Args:
-        segments: The folders of all segments, in time order.
-        folder: Where the table goes.
-        frame_rate: Its period is how long the last frame lasts.
-        cut_rate: As `wtours.analyze.shots.cut_frame_rate` gives it.
-        measured_pts_us: (n,) of the frames that the detector looked at, ascending.
-        transitions: (number of frames,) TransNet V2's probabilities, if it was asked for.
+def merge_frames(segments: Sequence[Path], folder: Path) -> None:
+    """Write the measurement `frames`.
 
     Raises:
         VideoError: no frame could be decoded.
     """
-    cut_finder, lightness = CutFinder(cut_rate), _LightnessSum()
-    count = corrupt = 0
-    last_pts_us = -1
-    ordinals: list[NDArray[np.int64]] = []
-    network = _NetworkCuts(transitions)
-    with open_table(folder / FRAMES_FILE, network.schema) as table:
+    count = 0
+    with open_table(folder / FRAMES_FILE, MEASURED_FRAMES_SCHEMA) as table:
         for segment in segments:
             rows = pq.read_table(segment / FRAMES_FILE)
-            if rows.num_rows == 0:
-                continue
-            pts_us = rows["pts_us"].to_numpy()
-            frames = np.arange(count, count + len(pts_us))
-            looked_at = np.isin(pts_us, measured_pts_us)
-            table.write(
-                table_of(
-                    network.schema,
-                    {
-                        **{name: rows[name] for name in rows.column_names},
-                        **network.column(frames, pts_us),
-                        "frame": pa.array(frames),
-                        "objects_measured": pa.array(looked_at),
-                    },
-                )
-            )
-            cut_finder.add(pts_us.tolist(), rows["content_score"].to_pylist())
-            lightness.add(rows["lightness"].to_numpy())
-            ordinals.append(frames[looked_at])
-            corrupt += int(rows["is_corrupt"].to_numpy(zero_copy_only=False).sum())
-            count += len(pts_us)
-            last_pts_us = int(pts_us[-1])
-        if count == 0:
-            raise VideoError(f"{folder.name} has no frame that can be decoded; download it again")
-    return MergedFrames(
-        count=count,
-        corrupt=corrupt,
-        last_pts_us=last_pts_us,
-        end_us=last_pts_us + round(_US / frame_rate),
-        lightness=lightness.summary(count),
-        cuts_us=cut_finder.cuts_us() | network.cuts_us,
-        measured_pts_us=measured_pts_us,
-        measured_frames=np.concatenate(ordinals),
-    )
+            table.write(rows)
+            count += rows.num_rows
+    if count == 0:
+        raise VideoError("no frame of it can be decoded; download it again")
 
 
-def write_shots(folder: Path, frames: MergedFrames) -> None:
-    """Publish shots.parquet: the shots of every cut detector."""
+def find_shots(frames: pa.Table, folder: Path, *, cut_rate: Fraction, end_us: int) -> None:
+    """Write the measurement `shots`.
+
+    Args:
+        frames: Rows of the measurement `frames`.
+        folder: Where it goes.
+        cut_rate: As `wtours.analyze.shots.cut_frame_rate` gives it.
+        end_us: Of the video.
+    """
+    finder = CutFinder(cut_rate)
+    finder.add(frames["pts_us"].to_pylist(), frames["content_score"].to_pylist())
     with open_table(folder / SHOTS_FILE, SHOTS_SCHEMA) as table:
-        for detector, cuts_us in frames.cuts_us.items():
-            shots = shots_between(cuts_us, end_us=frames.end_us)
-            table.write(
-                table_of(
-                    SHOTS_SCHEMA,
-                    {
-                        "detector": [detector] * len(shots),
-                        "shot": range(len(shots)),
-                        "start_us": [shot.start_us for shot in shots],
-                        "end_us": [shot.end_us for shot in shots],
-                    },
-                )
-            )
+        for detector, cuts_us in finder.cuts_us().items():
+            table.write(shot_rows(detector, cuts_us, end_us=end_us))
 
 
-def merge_detections(
+def shot_rows(detector: str, cuts_us: Sequence[int], *, end_us: int) -> pa.Table:
+    """Return the rows of shots.parquet of one cut detector."""
+    shots = shots_between(cuts_us, end_us=end_us)
+    columns = {
+        "detector": [detector] * len(shots),
+        "shot": range(len(shots)),
+        "start_us": [shot.start_us for shot in shots],
+        "end_us": [shot.end_us for shot in shots],
+    }
+    return table_of(SHOTS_SCHEMA, columns)
+
+
+def merge_objects(
     segments: Sequence[Path],
     folder: Path,
     *,
-    frames: MergedFrames,
+    pts_us: NDArray[np.int64],
     detector: DetectorFacts,
     rate: Fraction,
     frame_rate: Fraction,
-) -> ObjectsSummary:
-    """Publish detections.parquet and return what its rows amount to."""
+) -> None:
+    """Write the measurement `objects`; without a frame that the detector was given, no summary.
+
+    Args:
+        segments: In time order.
+        folder: Where it goes.
+        pts_us: (n,) of all frames, ascending.
+        detector: What was detected with.
+        rate: Frames a second that it was given.
+        frame_rate: The video's own.
+
+    Raises:
+        AnalysisError: other frames are decoded now than when `frames` was measured.
+    """
+    measured = pa.concat_tables(pq.read_table(segment / MEASURED_FILE) for segment in segments)
+    measured_pts_us = measured["pts_us"].to_numpy()
+    require_same_frames(np.isin(measured_pts_us, pts_us).all())
+    with open_table(folder / MEASURED_FILE, MEASURED_SCHEMA) as table:
+        table.write(measured)
+    if not len(measured_pts_us):
+        return
     counts = _ObjectCounter(detector.max_per_frame)
     schema = DETECTIONS_SCHEMA.with_metadata(detection_metadata(detector, rate))
     with open_table(folder / DETECTIONS_FILE, schema) as table:
         for segment in segments:
             rows = pq.read_table(segment / DETECTIONS_FILE)
-            where = np.searchsorted(frames.measured_pts_us, rows["pts_us"].to_numpy())
-            ordinals = frames.measured_frames[where]
+            ordinals = np.searchsorted(pts_us, rows["pts_us"].to_numpy())
             columns = {name: rows[name] for name in rows.column_names}
             table.write(table_of(DETECTIONS_SCHEMA, {**columns, "frame": pa.array(ordinals)}))
             counts.add(ordinals, rows["score"].to_numpy(), rows["label_id"].to_numpy())
-    looked_at = len(frames.measured_pts_us)
-    return ObjectsSummary(
+    summary = ObjectsSummary(
         detector=detector,
         detect_fps=float(frame_rate if rate == EVERY_FRAME else rate),
         every_frame=rate == EVERY_FRAME,
-        frames_analysed=looked_at,
+        frames_analysed=len(measured_pts_us),
         detections=counts.total[0],
         frames_at_cap=counts.frames_at_cap,
-        counts=counts.summary(looked_at),
+        counts=counts.summary(len(measured_pts_us)),
     )
+    write_json(folder / SUMMARY_FILE, summary.model_dump(mode="json"))
+
+
+def write_transitions(probabilities: NDArray[np.float32], folder: Path) -> None:
+    """Write the measurement `transnet`: (n,) probabilities, one for each frame of the video."""
+    with open_table(folder / FRAMES_FILE, TRANSITIONS_SCHEMA) as table:
+        table.write(pa.table([probabilities], TRANSITIONS_SCHEMA))
+
+
+def require_same_frames(is_same: bool | np.bool_) -> None:
+    """Refuse to put measurements together that are not of the same frames.
+
+    Raises:
+        AnalysisError: they are not, for example by another version of PyAV of a damaged video.
+    """
+    if not is_same:
+        raise AnalysisError(
+            "other frames are decoded now than when it was analyzed before: remove its folder "
+            "under analysis/ and ask for everything in one command"
+        )
 
 
 def detection_metadata(detector: DetectorFacts, rate: Fraction) -> dict[str, str]:
@@ -190,45 +159,6 @@ def detection_metadata(detector: DetectorFacts, rate: Fraction) -> dict[str, str
         "max_per_frame": "none" if cap is None else str(cap),
         "detect_fps": "native" if rate == EVERY_FRAME else str(rate),
     }
-
-
-class _NetworkCuts:
-    """TransNet V2's column of frames.parquet and its cuts; neither, if it was not asked for."""
-
-    def __init__(self, transitions: NDArray[np.float32] | None) -> None:
-        self._transitions = transitions
-        self.schema = FRAMES_SCHEMA
-        self.cuts_us: dict[str, list[int]] = {}
-        if transitions is not None:
-            self.schema = FRAMES_SCHEMA.append(TRANSNET_FIELD)
-            self.cuts_us[TRANSNET] = []
-            self._first_frames = first_frames(transitions)
-
-    def column(self, frames: NDArray[np.int64], pts_us: NDArray[np.int64]) -> dict[str, pa.Array]:
-        """Return the column's next values; the frames' cuts are noted."""
-        if self._transitions is None:
-            return {}
-        self.cuts_us[TRANSNET] += pts_us[np.isin(frames, self._first_frames)].tolist()
-        return {TRANSNET: pa.array(self._transitions[frames])}
-
-
-class _LightnessSum:
-    """Mean, smallest and largest of float32 values, exactly, however they are cut into pieces."""
-
-    def __init__(self) -> None:
-        self._sum = 0
-        self._min = np.inf
-        self._max = -np.inf
-
-    def add(self, values: NDArray[np.float32]) -> None:
-        units = np.rint(values.astype(np.float64) / _LIGHTNESS_UNIT).astype(np.int64)
-        self._sum += int(units.sum())
-        self._min = min(self._min, float(values.min()))
-        self._max = max(self._max, float(values.max()))
-
-    def summary(self, count: int) -> LightnessSummary:
-        mean = float(Fraction(self._sum, count)) * _LIGHTNESS_UNIT
-        return LightnessSummary(mean=mean, min=self._min, max=self._max)
 
 
 class _ObjectCounter:
@@ -254,11 +184,11 @@ class _ObjectCounter:
             if i == 0 and self._max_per_frame is not None:
                 self.frames_at_cap += int((per_frame >= self._max_per_frame).sum())
 
-    def summary(self, looked_at: int) -> tuple[ObjectCounts, ...]:
+    def summary(self, num_frames: int) -> tuple[ObjectCounts, ...]:
         return tuple(
             ObjectCounts(
                 threshold=threshold,
-                objects_per_frame=total / looked_at,
+                objects_per_frame=total / num_frames,
                 classes=len(classes),
                 max_objects=most,
             )

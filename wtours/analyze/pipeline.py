@@ -1,48 +1,70 @@
 """The spine of `wtours analyze`: lightness, cuts and objects, one decode pass a video."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 try:
-    import cv2  # noqa: F401
-    import scenedetect  # noqa: F401
+    import cv2
+    import scenedetect
 except ImportError as error:
     from wtours.errors import MissingPackageError
 
     raise MissingPackageError("scenedetect-headless", "analyze", "`wtours analyze`") from error
 
-from wtours.analyze.detectors.base import DetectorIdentity
-from wtours.analyze.detectors.precomputed import FileDetector
+from wtours.analyze.detectors.base import DetectorIdentity, DetectorSource
+from wtours.analyze.detectors.precomputed import PrecomputedDetector, PrecomputedFile
 from wtours.analyze.detectors.server import DetectorService
 from wtours.analyze.detectors.spec import DetectorSpec, parse_detector
-from wtours.analyze.publish import Plan, publish
+from wtours.analyze.measurements import FRAMES, OBJECTS, SHOTS, TRANSNET, Measurements, Stored
+from wtours.analyze.merge import (
+    find_shots,
+    merge_frames,
+    merge_objects,
+    require_same_frames,
+    write_transitions,
+)
+from wtours.analyze.publish import adopt_tables, publish_tables, published_params, video_end_us
+from wtours.analyze.schema import FORMAT, FRAMES_FILE, RECEIPT_FILE
 from wtours.analyze.segment import SegmentTask, analyze_segment
+from wtours.analyze.shots import CUT_DETECTORS, cut_frame_rate
 from wtours.analyze.transnet import (
-    TRANSNET,
+    TRANSNETV2,
     predict_windows,
     read_predictions,
     transnet_facts,
+    transnet_versions,
     windows_tasks,
 )
 from wtours.analyze.video_folder import video_in_place
-from wtours.errors import AnalysisError, MissingPackageError, VideoError
-from wtours.execution.processes import run_tasks
+from wtours.errors import (
+    AnalysisError,
+    MissingPackageError,
+    VideoError,
+    WorkerDiedError,
+    WtoursError,
+)
+from wtours.execution.executor import SERIAL, Executor, Task
 from wtours.media.reader import open_video
 from wtours.media.tick_picker import parse_rate
 from wtours.progress import Progress, no_progress
 from wtours.storage.atomic import remove, sweep
 from wtours.storage.locks import lock
+from wtours.storage.receipts import read_receipt, versions_of
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import DownloadedVideo, downloaded_video
 
 SEGMENT_SECONDS = 60
 _US = 1_000_000
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -57,6 +79,20 @@ class AnalyzeReport:
     objects_not_measured: dict[str, str] = field(default_factory=dict)
     """Asked for, but the detector could not be loaded; lightness and cuts are there nonetheless."""
 
+    @contextlib.contextmanager
+    def boundary(self, video_id: str) -> Iterator[None]:
+        """Record what goes wrong with one video, so that the others go on."""
+        try:
+            yield
+        except (VideoError, AnalysisError, WorkerDiedError) as error:
+            self.failed[video_id] = str(error)
+        except WtoursError:  # a full disk: it would be the same for the others
+            raise
+        except Exception as error:  # a file that no one has thought of
+            logger.info("%s", video_id, exc_info=True)
+            reason = (str(error).splitlines() or [""])[0]
+            self.failed[video_id] = f"{type(error).__name__}: {reason}; see more with --verbose"
+
 
 def analyze_videos(
     layout: Layout,
@@ -64,56 +100,85 @@ def analyze_videos(
     *,
     detector: str = "none",
     detect_fps: str = "1",
-    jobs: int = 1,
+    executor: Executor = SERIAL,
     segment_seconds: int = SEGMENT_SECONDS,
     transnet: bool = False,
     on_progress: Progress = no_progress,
 ) -> AnalyzeReport:
-    """Publish the analysis of each video; what is there already is not made again.
+    """Publish the analysis of each video; what is there already is not measured again.
 
     Args:
         layout: The workspace.
         videos: Ids of downloaded videos; or the paths of videos that lie elsewhere, by id
             (`wtours.analyze.video_folder`).
-        detector: as `wtours.analyze.detectors.base` parses it. With `none`, and
-            where the detector cannot be loaded, objects measured earlier are kept.
-        detect_fps: Frames a second that the detector looks at, or "native": every frame.
-        jobs: Processes; the result does not depend on it.
-        segment_seconds: What one process does at a time; the result does not depend on it.
-        transnet: Find cuts by TransNet V2 too. Without it, those found earlier are kept.
+        detector: As `wtours.analyze.detectors.spec` parses it. With `none`, and
+            where the detector cannot be loaded, objects measured earlier stay.
+        detect_fps: Frames a second that the detector is given, or "native": every frame.
+        executor: Where segments are decoded; the result does not depend on it.
+        segment_seconds: The length of a segment; the result does not depend on it.
+        transnet: Find cuts by TransNet V2 too. Without it, those found earlier stay.
         on_progress: Called with (video id, seconds of video done, seconds in all).
 
     Raises:
         UsageError: there is no such detector, or the rate makes no sense.
         MissingPackageError: TransNet V2 is not installed.
-        WtoursError: the disk is full, a process died, or another `analyze` runs on the workspace.
+        WtoursError: the disk is full, or another `analyze` runs on the workspace.
     """
     spec, rate = parse_detector(detector), parse_rate(detect_fps)
-    cuts = transnet_facts() if transnet else None
+    cut_network = transnet_facts() if transnet else None
     report = AnalyzeReport()
     with (
         lock(layout.lock("analyze"), what=f"the analysis in {layout.root}"),
-        DetectorService(spec, jobs) as service,
+        DetectorService(spec, executor.num_workers) as service,
     ):
         for video_id in videos:
-            try:
-                if isinstance(videos, Mapping):
-                    video = video_in_place(video_id, videos[video_id])
-                else:
-                    video = downloaded_video(layout, video_id)
-                plan = _plan(layout, video, spec, rate, service, cuts)
-                if plan.is_done():
-                    report.skipped.append(video_id)
-                else:
-                    _analyze(plan, jobs, segment_seconds, on_progress)
-                    report.done.append(video_id)
-                remove(plan.segments_dir)
-            except (VideoError, AnalysisError) as error:  # the other videos go on
-                report.failed[video_id] = str(error)
-                continue
-            if plan.not_measured is not None and spec.kind != "none":
-                report.objects_not_measured[video_id] = plan.not_measured
+            with report.boundary(video_id):
+                video = _open(layout, videos, video_id)
+                plan = _plan(layout, video, spec, rate, service, cut_network)
+                is_new = _analyze(plan, executor, segment_seconds, on_progress)
+                (report.done if is_new else report.skipped).append(video_id)
+                if plan.not_measured is not None and spec.kind != "none":
+                    report.objects_not_measured[video_id] = plan.not_measured
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """One video and what is asked for."""
+
+    measurements: Measurements
+    detector: DetectorIdentity | None
+    """What objects are detected with."""
+    source: DetectorSource | None
+    """Where it is."""
+    rate: Fraction
+    not_measured: str | None
+    """Why there is no detector."""
+    params: dict[str, dict[str, Any]]
+    """What each measurement that is asked for depends on, besides the video."""
+
+    @property
+    def video(self) -> DownloadedVideo:
+        return self.measurements.video
+
+    @property
+    def segments_dir(self) -> Path:
+        """Where the segments are until everything is published."""
+        return self.measurements.folder / "segments"
+
+    def is_published(self) -> bool:
+        """Return whether the tables hold what is asked for; they may hold more."""
+        receipt = self.measurements.receipt_in(self.measurements.folder)
+        asked = {k: v for k, v in published_params(self.params).items() if v is not None}
+        return receipt is not None and asked.items() <= receipt.params.items()
+
+
+def _open(
+    layout: Layout, videos: Sequence[str] | Mapping[str, Path], video_id: str
+) -> DownloadedVideo:
+    if isinstance(videos, Mapping):
+        return video_in_place(video_id, videos[video_id])
+    return downloaded_video(layout, video_id)
 
 
 def _plan(
@@ -122,57 +187,119 @@ def _plan(
     spec: DetectorSpec,
     rate: Fraction,
     service: DetectorService,
-    transnet: dict[str, Any] | None,
-) -> Plan:
-    detector, endpoint, not_measured = None, None, None
-    if spec.kind == "none":
-        not_measured = "no detector was asked for (--detector none)"
-    else:
-        try:
-            if spec.is_network:
-                detector, endpoint = service.identity(), service.endpoint()
-            else:
-                made_elsewhere = FileDetector(spec.file(video.video_id), rate=rate)
-                detector = DetectorIdentity(made_elsewhere.facts, versions={})
-        except (AnalysisError, MissingPackageError) as error:
-            not_measured = str(error)
-    folder = layout.analysis_dir(video.video_id)
-    return Plan(video, folder, detector, spec, endpoint, rate, not_measured, transnet)
+    cut_network: dict[str, Any] | None,
+) -> _Plan:
+    detector: DetectorIdentity | None = None
+    source: DetectorSource | None = None
+    not_measured = "no detector was asked for (--detector none)" if spec.kind == "none" else None
+    try:
+        if spec.is_network:
+            detector, source = service.identity(), service.endpoint()
+        elif spec.kind == "file":
+            path = spec.file(video.video_id)
+            detector = DetectorIdentity(PrecomputedDetector(path, rate=rate).facts, versions={})
+            source = PrecomputedFile(path, rate, detector.facts.weights_sha256)
+    except (AnalysisError, MissingPackageError) as error:
+        not_measured = str(error)
+    params: dict[str, dict[str, Any]] = {FRAMES: {}, SHOTS: {"cut_detectors": [*CUT_DETECTORS]}}
+    if detector is not None:
+        facts = detector.facts.model_dump(mode="json")
+        params[OBJECTS] = {"detector": facts, "detect_fps": str(rate)}
+    if cut_network is not None:
+        params[TRANSNET] = cut_network
+    return _Plan(
+        measurements=Measurements(layout.analysis_dir(video.video_id), video),
+        detector=detector,
+        source=source,
+        rate=rate,
+        not_measured=not_measured,
+        params={name: {"format": FORMAT, **own} for name, own in params.items()},
+    )
 
 
-def _analyze(plan: Plan, jobs: int, segment_seconds: int, on_progress: Progress) -> None:
-    """Measure the segments that are missing, then publish the tables, the receipt last."""
-    sweep(plan.folder)
-    sweep(plan.segments_dir)
+def _analyze(plan: _Plan, executor: Executor, segment_seconds: int, on_progress: Progress) -> bool:
+    """Measure what is missing and publish the tables; return whether there was anything to do."""
+    if plan.is_published():
+        remove(plan.segments_dir)
+        return False
+    measurements = plan.measurements
+    for folder in (measurements.folder, measurements.path(""), plan.segments_dir):
+        sweep(folder)
+    adopt_tables(measurements, measurements.stored())
+    stored = measurements.stored()
+    _require_not_lost(plan, stored)
+    missing = {
+        name: params
+        for name, params in plan.params.items()
+        if name != SHOTS and (name not in stored or stored[name].params != params)
+    }
     with open_video(plan.video.path) as reader:
         metadata, last_pts_us = reader.metadata, reader.last_pts_us()
-    tasks = _tasks(plan, last_pts_us, segment_us=segment_seconds * _US)
-    total = last_pts_us / _US
-    missing = [task for task in tasks if not task.is_done()]
-    for done, _ in enumerate(run_tasks(analyze_segment, missing, jobs=jobs), start=1):
-        share = (len(tasks) - len(missing) + done) / len(tasks)
-        on_progress(plan.video.video_id, total * share, total)
-    segments = [task.folder for task in tasks]
-    transitions = None if plan.transnet is None else _transitions(plan, segments, jobs, on_progress)
-    publish(plan, metadata, segments, transitions)
+    segments = _decode(plan, missing, last_pts_us, executor, segment_seconds, on_progress)
+    if FRAMES in missing:
+        with measurements.publish(FRAMES, missing[FRAMES], _versions()) as folder:
+            merge_frames(segments, folder)
+    frames = pq.read_table(measurements.path(FRAMES) / FRAMES_FILE)
+    pts_us = frames["pts_us"].to_numpy()
+    shots_params = measurements.shots_params(CUT_DETECTORS)
+    if SHOTS not in stored or stored[SHOTS].params != shots_params:
+        cut_rate = cut_frame_rate(plan.video.path) or metadata.frame_rate
+        end_us = video_end_us(pts_us, metadata)
+        with measurements.publish(SHOTS, shots_params, _versions()) as folder:
+            find_shots(frames, folder, cut_rate=cut_rate, end_us=end_us)
+    if plan.detector is not None and OBJECTS in missing:
+        versions = _versions() | plan.detector.versions
+        with measurements.publish(OBJECTS, missing[OBJECTS], versions) as folder:
+            merge_objects(
+                segments,
+                folder,
+                pts_us=pts_us,
+                detector=plan.detector.facts,
+                rate=plan.rate,
+                frame_rate=metadata.frame_rate,
+            )
+    if TRANSNET in missing:
+        probabilities = _transitions(plan, segments, executor, on_progress)
+        require_same_frames(len(probabilities) == len(pts_us))
+        with measurements.publish(
+            TRANSNET, missing[TRANSNET], _versions() | transnet_versions()
+        ) as folder:
+            write_transitions(probabilities, folder)
+    publish_tables(measurements, measurements.stored(), metadata, not_measured=plan.not_measured)
+    remove(plan.segments_dir)
+    return True
 
 
-def _transitions(
-    plan: Plan, segments: list[Path], jobs: int, on_progress: Progress
-) -> NDArray[np.float32]:
-    """Return TransNet V2's answer for every frame; what it gave before is not asked for again."""
-    tasks = windows_tasks(segments, plan.segments_dir, [plan.video.sha256, plan.transnet])
-    missing = [task for task in tasks if not task.path.exists()]
-    for done, _ in enumerate(run_tasks(predict_windows, missing, jobs=jobs), start=1):
-        seen = len(tasks) - len(missing) + done
-        on_progress(f"{plan.video.video_id}: {TRANSNET}", seen, len(tasks))
-    return read_predictions(tasks)
+def _require_not_lost(plan: _Plan, stored: Stored) -> None:
+    """Refuse to publish tables without what they had, unless it is asked for.
+
+    Raises:
+        AnalysisError: objects or transitions were measured, and their files are damaged.
+    """
+    receipt = read_receipt(plan.measurements.folder / RECEIPT_FILE)
+    if receipt is None or receipt.inputs != plan.measurements.inputs:
+        return
+    for name, key in ((OBJECTS, "objects"), (TRANSNET, TRANSNETV2)):
+        if receipt.params.get(key) is not None and name not in {*stored, *plan.params}:
+            raise AnalysisError(
+                f"{name}, measured earlier, is damaged: ask for it again in the same command, or "
+                f"remove {plan.measurements.folder} to do without it"
+            )
 
 
-def _tasks(plan: Plan, last_pts_us: int, *, segment_us: int) -> list[SegmentTask]:
-    starts = range(0, last_pts_us + 1, segment_us)
-    facts = None if plan.detector is None else plan.detector.facts
-    return [
+def _decode(
+    plan: _Plan,
+    measured: dict[str, dict[str, Any]],
+    last_pts_us: int,
+    executor: Executor,
+    segment_seconds: int,
+    on_progress: Progress,
+) -> list[Path]:
+    """Return the folders of the video's segments, in time order; those that are there stay."""
+    if not measured:
+        return []
+    starts = range(0, last_pts_us + 1, segment_seconds * _US)
+    tasks = [
         SegmentTask(
             video_id=plan.video.video_id,
             video_path=plan.video.path,
@@ -180,13 +307,46 @@ def _tasks(plan: Plan, last_pts_us: int, *, segment_us: int) -> list[SegmentTask
             folder=plan.segments_dir / f"{number:05d}",
             number=number,
             start_us=start_us,
-            end_us=None if start_us == starts[-1] else start_us + segment_us,
-            detector=None if facts is None else plan.spec,
-            weights_sha256=None if facts is None else facts.weights_sha256,
-            endpoint=plan.endpoint,
+            end_us=None if start_us == starts[-1] else start_us + segment_seconds * _US,
+            detector=plan.source if OBJECTS in measured else None,
             rate=plan.rate,
-            keep_pictures=plan.transnet is not None,
-            params=plan.params,
+            measured=measured,
         )
         for number, start_us in enumerate(starts)
     ]
+    missing = [task for task in tasks if not task.is_done()]
+    total = last_pts_us / _US
+    for done in _finished(executor, analyze_segment, missing):
+        share = (len(tasks) - len(missing) + done) / len(tasks)
+        on_progress(plan.video.video_id, total * share, total)
+    return [task.folder for task in tasks]
+
+
+def _transitions(
+    plan: _Plan, segments: Sequence[Path], executor: Executor, on_progress: Progress
+) -> NDArray[np.float32]:
+    """Return TransNet V2's probability of every frame; windows that are there stay."""
+    made_from = [plan.video.sha256, plan.params[TRANSNET]]
+    tasks = windows_tasks(segments, plan.segments_dir, made_from)
+    missing = [task for task in tasks if not task.path.exists()]
+    for done in _finished(executor, predict_windows, missing):
+        seen = len(tasks) - len(missing) + done
+        on_progress(f"{plan.video.video_id}: {TRANSNETV2}", seen, len(tasks))
+    return read_predictions(tasks)
+
+
+def _finished(
+    executor: Executor, function: Callable[[Task], None], tasks: Sequence[Task]
+) -> Iterator[int]:
+    """Run tasks and yield how many have finished."""
+    # Closed when the stage is stopped: before the detector's processes are, which tasks use.
+    with contextlib.closing(executor.map(function, tasks)) as results:
+        yield from (number for number, _ in enumerate(results, start=1))
+
+
+def _versions() -> dict[str, str]:
+    return {
+        **versions_of("av", "numpy", "pyarrow"),
+        "opencv": cv2.__version__,
+        "scenedetect": scenedetect.__version__,
+    }

@@ -1,205 +1,204 @@
-"""What is to be measured of a video, and publishing it when its segments are there."""
+"""From the measurements of a video to the tables that are read, and back.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+docs/tables.md describes the tables. They are made again whenever a measurement is new. Earlier
+versions of wtours published the tables alone: there the measurements are taken from them.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import scenedetect
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from wtours.analyze.detectors.base import DetectorIdentity
-from wtours.analyze.detectors.server import Endpoint
-from wtours.analyze.detectors.spec import DetectorSpec
-from wtours.analyze.merge import (
-    MergedFrames,
-    measured_in,
-    merge_detections,
-    merge_frames,
-    write_shots,
+from wtours.analyze.measurements import (
+    FRAMES,
+    NAMES,
+    OBJECTS,
+    SHOTS,
+    TRANSNET,
+    Measurements,
+    Stored,
 )
-from wtours.analyze.previous import Earlier, find_earlier
+from wtours.analyze.merge import require_same_frames, shot_rows
 from wtours.analyze.schema import (
     DETECTIONS_FILE,
+    FORMAT,
     FRAMES_FILE,
+    FRAMES_SCHEMA,
+    MEASURED_FILE,
+    MEASURED_FRAMES_SCHEMA,
+    MEASURED_SCHEMA,
+    RECEIPT_FILE,
     SHOTS_FILE,
+    SHOTS_SCHEMA,
     SUMMARY_FILE,
+    TRANSITIONS_SCHEMA,
+    LightnessSummary,
     ObjectsSummary,
     VideoSummary,
+    open_table,
+    table_of,
 )
-from wtours.analyze.shots import CUT_DETECTORS, cut_frame_rate
-from wtours.analyze.transnet import TRANSNET, transnet_versions
+from wtours.analyze.transnet import TRANSNETV2, first_frames
 from wtours.media.container import VideoMetadata
-from wtours.storage.atomic import remove, write_json
-from wtours.storage.receipts import Receipt, record_file, versions_of, write_receipt
-from wtours.workspace.videos import DownloadedVideo
+from wtours.storage.atomic import atomic_path, read_json, remove, write_json
+from wtours.storage.receipts import Receipt, record_file, write_receipt
 
-FORMAT = 1
-"""Raised when the same parameters would give other bytes; earlier analyses are then made anew."""
 _US = 1_000_000
+_LIGHTNESS_UNIT = 2.0**-17
+"""float32 values up to 100 are summed as whole numbers of this: exactly, in any order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One video and what to measure."""
-
-    video: DownloadedVideo
-    folder: Path
-    detector: DetectorIdentity | None
-    """What looks for objects."""
-    spec: DetectorSpec
-    endpoint: Endpoint | None
-    """Where its process is, if it is a network."""
-    rate: Fraction
-    not_measured: str | None
-    """Why there is no detector."""
-    transnet: dict[str, Any] | None
-    """The network that finds cuts too; None: PySceneDetect alone does."""
-
-    @property
-    def inputs(self) -> dict[str, str]:
-        """Return what the receipt names as the video."""
-        return {"video": self.video.sha256}
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """Return what that which is measured now depends on, beside the video."""
-        objects = None
-        if self.detector is not None:
-            facts = self.detector.facts.model_dump(mode="json")
-            objects = {"detector": facts, "detect_fps": str(self.rate)}
-        params = {"format": FORMAT, "cut_detectors": list(CUT_DETECTORS), "objects": objects}
-        return params if self.transnet is None else {**params, TRANSNET: self.transnet}
-
-    @property
-    def segments_dir(self) -> Path:
-        """Return where the segments are until the tables are published."""
-        return self.folder / "segments"
-
-    def is_done(self) -> bool:
-        """Return whether it is published; what was not asked for may be there or not."""
-        there = find_earlier(self.folder, inputs=self.inputs, format_number=FORMAT)
-        return there is not None and there.receipt.params == self.params | there.kept(self.params)
-
-    def set_aside(self) -> Earlier | None:
-        """Return a copy of an earlier analysis of which parts are kept, if there is one."""
-        aside = self.segments_dir / "earlier"
-        for folder in (self.folder, aside):  # the second, where a run was killed while it published
-            earlier = find_earlier(folder, inputs=self.inputs, format_number=FORMAT)
-            if earlier is not None and earlier.kept(self.params):
-                return earlier.set_aside(aside)
-        return None
+def published_params(params: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the params of the tables' receipt, from those of the measurements in them."""
+    plain = {name: {k: v for k, v in own.items() if k != "format"} for name, own in params.items()}
+    found: dict[str, Any] = {"format": FORMAT, "objects": plain.get(OBJECTS)}
+    found["cut_detectors"] = plain[SHOTS]["cut_detectors"]
+    return found | ({TRANSNETV2: plain[TRANSNET]} if TRANSNET in plain else {})
 
 
-def publish(
-    plan: Plan,
-    metadata: VideoMetadata,
-    segments: Sequence[Path],
-    transitions: NDArray[np.float32] | None,
+def publish_tables(
+    measurements: Measurements, stored: Stored, metadata: VideoMetadata, *, not_measured: str | None
 ) -> None:
-    """Publish the tables of a video, the receipt last; what is not asked for anew is kept.
+    """Publish the tables of the measurements that are there, the receipt last.
 
     Args:
-        plan: What was measured.
+        measurements: Of the video.
+        stored: Which are there: `frames` and `shots` at least.
         metadata: Of the video.
-        segments: The folders of its segments, in time order.
-        transitions: As `wtours.analyze.transnet.read_predictions` gives it, if that was asked for.
+        not_measured: Why objects are not among them.
 
     Raises:
-        VideoError: no frame could be decoded.
-        AnalysisError: other frames are decoded than when what is to be kept was measured.
+        AnalysisError: they are not of the same frames.
     """
-    folder, names = plan.folder, [FRAMES_FILE, SHOTS_FILE, SUMMARY_FILE]
-    measured_pts_us = measured_in(segments)
-    earlier = plan.set_aside()
-    kept = {} if earlier is None else earlier.kept(plan.params)
-    if earlier is not None:
-        earlier.require_same_frames(segments)
-        if "objects" in kept:
-            measured_pts_us = earlier.measured_pts_us()
-        if TRANSNET in kept:
-            transitions = earlier.transitions()
-    remove(folder / "receipt.json")  # it must never stand beside tables of two analyses
-    frames = merge_frames(
-        segments,
-        folder,
-        frame_rate=metadata.frame_rate,
-        cut_rate=cut_frame_rate(plan.video.path) or metadata.frame_rate,
-        measured_pts_us=measured_pts_us,
-        transitions=transitions,
-    )
-    write_shots(folder, frames)
-    if earlier is not None and "objects" in kept:
-        objects, not_measured = earlier.publish_objects(folder)
-    else:
-        objects, not_measured = _publish_objects(plan, metadata, segments, frames)
+    folder = measurements.folder
+    frames = pq.read_table(measurements.path(FRAMES) / FRAMES_FILE)
+    pts_us = frames["pts_us"].to_numpy()
+    end_us = video_end_us(pts_us, metadata)
+    shots = [pq.read_table(measurements.path(SHOTS) / SHOTS_FILE)]
+    schema, columns = FRAMES_SCHEMA, {name: frames[name] for name in frames.column_names}
+    columns["frame"] = pa.array(np.arange(len(pts_us)))
+    measured_pts_us, objects = _objects(measurements, stored)
+    require_same_frames(np.isin(measured_pts_us, pts_us).all())
+    columns["objects_measured"] = pa.array(np.isin(pts_us, measured_pts_us))
+    if TRANSNET in stored:
+        transitions = pq.read_table(measurements.path(TRANSNET) / FRAMES_FILE)[TRANSNETV2]
+        require_same_frames(len(transitions) == len(pts_us))
+        schema = schema.append(TRANSITIONS_SCHEMA.field(0))
+        columns[TRANSNETV2] = transitions
+        cuts_us = pts_us[first_frames(transitions.to_numpy())].tolist()
+        shots.append(shot_rows(TRANSNETV2, cuts_us, end_us=end_us))
+
+    remove(folder / RECEIPT_FILE)  # it must never stand beside tables of two analyses
+    _write_table(folder / FRAMES_FILE, table_of(schema, columns), schema)
+    _write_table(folder / SHOTS_FILE, pa.concat_tables(shots), SHOTS_SCHEMA)
+    remove(folder / DETECTIONS_FILE)
     if objects is not None:
-        names.append(DETECTIONS_FILE)
-    summary = _summary(plan, metadata, frames, objects or not_measured)
-    write_json(folder / SUMMARY_FILE, summary.model_dump(mode="json"))
-    receipt = Receipt(
-        stage="analyze",
-        key=plan.video.video_id,
-        inputs=plan.inputs,
-        params=plan.params | kept,
-        versions=({} if earlier is None else earlier.receipt.versions) | _versions(plan),
-        files=tuple(record_file(folder / name, relative_to=folder) for name in sorted(names)),
-    )
-    write_receipt(folder / "receipt.json", receipt)
-    if objects is None:
-        remove(folder / DETECTIONS_FILE)  # of an earlier video or format: the receipt lacks it
-
-
-def _publish_objects(
-    plan: Plan, metadata: VideoMetadata, segments: Sequence[Path], frames: MergedFrames
-) -> tuple[ObjectsSummary | None, str | None]:
-    """Publish the detections; return what they amount to, or why there are none."""
-    if plan.detector is None:
-        return None, plan.not_measured
-    if len(frames.measured_pts_us) == 0:
-        return None, "every frame is corrupt"
-    objects = merge_detections(
-        segments,
-        plan.folder,
-        frames=frames,
-        detector=plan.detector.facts,
-        rate=plan.rate,
-        frame_rate=metadata.frame_rate,
-    )
-    return objects, None
-
-
-def _versions(plan: Plan) -> dict[str, str]:
-    return {
-        **versions_of("av", "numpy", "pyarrow"),
-        "opencv": cv2.__version__,
-        "scenedetect": scenedetect.__version__,
-        **({} if plan.detector is None else plan.detector.versions),
-        **({} if plan.transnet is None else transnet_versions()),
-    }
-
-
-def _summary(
-    plan: Plan,
-    metadata: VideoMetadata,
-    frames: MergedFrames,
-    objects: ObjectsSummary | str | None,
-) -> VideoSummary:
-    return VideoSummary(
-        video_id=plan.video.video_id,
-        video_sha256=plan.video.sha256,
+        _link(measurements.path(OBJECTS) / DETECTIONS_FILE, folder / DETECTIONS_FILE)
+    elif OBJECTS in stored:
+        not_measured = "every frame is corrupt"
+    detectors = pc.value_counts(pa.concat_tables(shots)["detector"]).to_pylist()
+    summary = VideoSummary(
+        video_id=measurements.video.video_id,
+        video_sha256=measurements.video.sha256,
         width=metadata.width,
         height=metadata.height,
         frame_rate=str(metadata.frame_rate),
-        frames=frames.count,
-        corrupt_frames=frames.corrupt,
-        seconds=frames.end_us / _US,
-        last_pts_us=frames.last_pts_us,
-        cuts={name: len(cuts) for name, cuts in frames.cuts_us.items()},
-        lightness=frames.lightness,
-        objects=None if isinstance(objects, str) else objects,
-        objects_not_measured=objects if isinstance(objects, str) else None,
+        frames=len(pts_us),
+        corrupt_frames=pc.sum(frames["is_corrupt"]).as_py(),
+        seconds=end_us / _US,
+        last_pts_us=int(pts_us[-1]),
+        cuts={item["values"]: item["counts"] - 1 for item in detectors},
+        lightness=_lightness_summary(frames["lightness"].to_numpy()),
+        objects=objects,
+        objects_not_measured=None if objects is not None else not_measured,
     )
+    write_json(folder / SUMMARY_FILE, summary.model_dump(mode="json"))
+    names = [FRAMES_FILE, SHOTS_FILE, SUMMARY_FILE, *([DETECTIONS_FILE] if objects else [])]
+    receipts = [stored[name] for name in NAMES if name in stored]
+    receipt = Receipt(
+        stage="analyze",
+        key=measurements.video.video_id,
+        inputs=measurements.inputs,
+        params=published_params({name: receipt.params for name, receipt in stored.items()}),
+        versions={k: v for receipt in receipts for k, v in receipt.versions.items()},
+        files=tuple(record_file(folder / name, relative_to=folder) for name in sorted(names)),
+    )
+    write_receipt(folder / RECEIPT_FILE, receipt)
+
+
+def video_end_us(pts_us: NDArray[np.int64], metadata: VideoMetadata) -> int:
+    """Return when the last frame ends, taken to last one period of the average frame rate."""
+    return int(pts_us[-1]) + round(_US / metadata.frame_rate)
+
+
+def adopt_tables(measurements: Measurements, stored: Stored) -> None:
+    """Publish the measurements that are not there but in the tables, where these are whole."""
+    folder = measurements.folder
+    receipt = measurements.receipt_in(folder)
+    if receipt is None:
+        return
+    frames, shots = pq.read_table(folder / FRAMES_FILE), pq.read_table(folder / SHOTS_FILE)
+    if FRAMES not in stored:
+        params = {"format": FORMAT}
+        with measurements.publish(FRAMES, params, receipt.versions) as path:
+            _write_table(path / FRAMES_FILE, frames, MEASURED_FRAMES_SCHEMA)
+    if SHOTS not in stored:
+        detectors = receipt.params["cut_detectors"]
+        params = measurements.shots_params(detectors)
+        with measurements.publish(SHOTS, params, receipt.versions) as path:
+            own = shots.filter(pc.field("detector").isin(detectors))
+            _write_table(path / SHOTS_FILE, own, SHOTS_SCHEMA)
+    if OBJECTS not in stored and receipt.params["objects"] is not None:
+        params = {"format": FORMAT, **receipt.params["objects"]}
+        summary = VideoSummary.model_validate(read_json(folder / SUMMARY_FILE))
+        with measurements.publish(OBJECTS, params, receipt.versions) as path:
+            measured = frames.filter(pc.field("objects_measured"))
+            _write_table(path / MEASURED_FILE, measured, MEASURED_SCHEMA)
+            if summary.objects is not None:
+                _link(folder / DETECTIONS_FILE, path / DETECTIONS_FILE)
+                write_json(path / SUMMARY_FILE, summary.objects.model_dump(mode="json"))
+    if TRANSNET not in stored and TRANSNETV2 in receipt.params:
+        params = {"format": FORMAT, **receipt.params[TRANSNETV2]}
+        with measurements.publish(TRANSNET, params, receipt.versions) as path:
+            _write_table(path / FRAMES_FILE, frames, TRANSITIONS_SCHEMA)
+
+
+def _write_table(path: Path, rows: pa.Table, schema: pa.Schema) -> None:
+    with open_table(path, schema) as table:
+        table.write(rows.select(schema.names))
+
+
+def _objects(
+    measurements: Measurements, stored: Stored
+) -> tuple[NDArray[np.int64], ObjectsSummary | None]:
+    """Return the (n,) pts of the frames that the detector was given, and what it detected."""
+    if OBJECTS not in stored:
+        return np.empty(0, np.int64), None
+    path = measurements.path(OBJECTS)
+    pts_us = pq.read_table(path / MEASURED_FILE)["pts_us"].to_numpy()
+    if not (path / SUMMARY_FILE).exists():
+        return pts_us, None
+    return pts_us, ObjectsSummary.model_validate(read_json(path / SUMMARY_FILE))
+
+
+def _lightness_summary(values: NDArray[np.float32]) -> LightnessSummary:
+    units = np.rint(values.astype(np.float64) / _LIGHTNESS_UNIT).astype(np.int64).sum()
+    mean = float(Fraction(int(units), len(values))) * _LIGHTNESS_UNIT
+    return LightnessSummary(mean=mean, min=float(values.min()), max=float(values.max()))
+
+
+def _link(source: Path, target: Path) -> None:
+    """Publish a file under a second name: with every frame looked at it may have gigabytes."""
+    with atomic_path(target) as temp:
+        try:
+            os.link(source, temp)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source, temp)

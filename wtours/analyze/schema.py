@@ -18,7 +18,10 @@ from wtours.storage.atomic import atomic_path, read_json
 from wtours.storage.receipts import files_present, read_receipt
 from wtours.workspace.layout import Layout
 
+FORMAT = 1
+"""Raised when the same parameters would give other bytes; earlier analyses are then not used."""
 ROW_GROUP_ROWS = 65_536
+RECEIPT_FILE = "receipt.json"
 FRAMES_FILE = "frames.parquet"
 SHOTS_FILE = "shots.parquet"
 DETECTIONS_FILE = "detections.parquet"
@@ -40,10 +43,10 @@ FRAMES_SCHEMA = _schema(
     ("lightness_p95", pa.float32()),
     ("content_score", pa.float64()),  # PySceneDetect's content_val against the frame before, 0..255
     ("is_corrupt", pa.bool_()),  # the decoder concealed errors in it
-    ("objects_measured", pa.bool_()),  # the detector looked at this frame
+    ("objects_measured", pa.bool_()),  # the detector was given this frame
 )
 # Only with --transnet: the probability that the frame is in a transition, 0..1.
-TRANSNET_FIELD = pa.field("transnetv2", pa.float32(), nullable=False)
+TRANSITIONS_SCHEMA = _schema(("transnetv2", pa.float32()))
 SHOTS_SCHEMA = _schema(
     ("detector", pa.string()),  # "adaptive" (the default), "content27", "content30", "transnetv2"
     ("shot", pa.int32()),  # ordinal, 0-based; a video without a cut has one shot
@@ -61,12 +64,19 @@ DETECTIONS_SCHEMA = _schema(
     ("x1", pa.float32()),
     ("y1", pa.float32()),
 )
-MADE_ELSEWHERE_COLUMNS = tuple(
+PRECOMPUTED_COLUMNS = tuple(
     (field.name, field.type)
     for field in DETECTIONS_SCHEMA
     if field.name not in ("frame", "label_id")  # known only where the video and vocabulary are
 )
 """Name and type of the columns of detections that come from outside, or that were drawn."""
+# Of a measurement: without the columns that come from another one.
+MEASURED_FRAMES_SCHEMA = pa.schema(
+    [field for field in FRAMES_SCHEMA if field.name not in ("frame", "objects_measured")]
+)
+MEASURED_FILE = "measured.parquet"
+MEASURED_SCHEMA = _schema(("pts_us", pa.int64()))  # of the frames that the detector was given
+SEGMENT_DETECTIONS_SCHEMA = pa.schema([f for f in DETECTIONS_SCHEMA if f.name != "frame"])
 
 
 class _Strict(BaseModel):

@@ -1,46 +1,44 @@
-"""One segment of one video: decoded once for lightness, cut scores and objects, published as files.
+"""One segment of one video: decoded once for whatever is to be measured, published as files.
 
 A segment reads from the last frame before it (the content score compares with it, and the nearest
 frame to a tick may be on either side of a boundary) to the first frame after it, so that the
 segments of a video give together exactly what one segment would.
 """
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from wtours.analyze.detectors.base import Detection
-from wtours.analyze.detectors.precomputed import FileDetector
-from wtours.analyze.detectors.server import Endpoint, RemoteNetwork
-from wtours.analyze.detectors.spec import DetectorSpec
+from wtours.analyze.detectors.base import Detection, DetectorClient, DetectorSource
 from wtours.analyze.downscale import FrameReducer
 from wtours.analyze.lightness import frame_lightness
-from wtours.analyze.schema import DETECTIONS_FILE, DETECTIONS_SCHEMA, FRAMES_FILE, FRAMES_SCHEMA
+from wtours.analyze.measurements import FRAMES, TRANSNET
+from wtours.analyze.schema import (
+    DETECTIONS_FILE,
+    FRAMES_FILE,
+    MEASURED_FILE,
+    MEASURED_FRAMES_SCHEMA,
+    MEASURED_SCHEMA,
+    RECEIPT_FILE,
+    SEGMENT_DETECTIONS_SCHEMA,
+)
 from wtours.analyze.shots import ContentScorer
 from wtours.analyze.transnet import HEIGHT, PICTURES_FILE, WIDTH, SmallPictures
-from wtours.errors import AnalysisError, VideoError
+from wtours.errors import VideoError
 from wtours.media.frame import Frame
 from wtours.media.reader import VideoReader, open_video
 from wtours.media.tick_picker import TickPicker
 from wtours.storage.atomic import atomic_path, remove
 from wtours.storage.receipts import Receipt, is_current, record_file, write_receipt
+from wtours.text import clock
 
-MEASURED_FILE = "measured.parquet"
-MEASURED_SCHEMA = pa.schema([pa.field("pts_us", pa.int64(), nullable=False)])
-SEGMENT_FRAMES_SCHEMA = pa.schema(
-    [field for field in FRAMES_SCHEMA if field.name not in ("frame", "objects_measured")]
-)
-SEGMENT_DETECTIONS_SCHEMA = pa.schema([f for f in DETECTIONS_SCHEMA if f.name != "frame"])
 _LEAD_IN_US = 1_000_000
 
 
@@ -56,23 +54,21 @@ class SegmentTask:
     number: int
     start_us: int
     end_us: int | None
-    detector: DetectorSpec | None
-    """None: objects are not looked for."""
-    weights_sha256: str | None
-    """What the detector's weights must be."""
-    endpoint: Endpoint | None
-    """Where the detector's process is, if it is a network."""
+    detector: DetectorSource | None
+    """None: objects are not measured."""
     rate: Fraction
-    """Frames a second that the detector looks at."""
-    keep_pictures: bool
-    """Publish the small pictures that TransNet V2 sees, too."""
-    params: dict[str, Any]
-    """What the result depends on, beside the video and the interval."""
+    """Frames a second that the detector is given."""
+    measured: dict[str, Any]
+    """What to measure: the parameters by measurement."""
+
+    def __str__(self) -> str:
+        end = "the end" if self.end_us is None else clock(self.end_us)
+        return f"{self.video_id} from {clock(self.start_us)} to {end}"
 
     @property
     def receipt_path(self) -> Path:
         """Return where the segment's receipt is; it is published together with the files."""
-        return self.folder / "receipt.json"
+        return self.folder / RECEIPT_FILE
 
     def receipt(self, files: Iterable[Path] = ()) -> Receipt:
         """Return the receipt that says what the segment was made from."""
@@ -80,7 +76,7 @@ class SegmentTask:
             stage="analyze-segment",
             key=f"{self.video_id}-{self.number:05d}",
             inputs={"video": self.video_sha256},
-            params={"start_us": self.start_us, "end_us": self.end_us, **self.params},
+            params={"start_us": self.start_us, "end_us": self.end_us, **self.measured},
             files=tuple(record_file(file, relative_to=file.parent) for file in files),
         )
 
@@ -95,104 +91,93 @@ def analyze_segment(task: SegmentTask) -> None:
 
     Raises:
         VideoError: the video cannot be read.
+        AnalysisError: the detector failed.
     """
-    with _detector_of(task) as detector, open_video(task.video_path, threads=1) as video:
-        measured = _Measured(task, detector)
-        measured.read(video)
-    tables = {
-        FRAMES_FILE: pa.Table.from_pylist(measured.frames, SEGMENT_FRAMES_SCHEMA),
-        MEASURED_FILE: pa.table({"pts_us": measured.looked_at}, schema=MEASURED_SCHEMA),
-        DETECTIONS_FILE: pa.Table.from_pylist(measured.detections, SEGMENT_DETECTIONS_SCHEMA),
-    }
+    rows = _SegmentRows()
+    if task.detector is None:
+        _read_segment(task, None, rows)
+    else:
+        with task.detector.connect() as detector:
+            _read_segment(task, detector, rows)
     remove(task.folder)  # what was made with other parameters
     with atomic_path(task.folder) as folder:
         folder.mkdir()
+        rows.write(folder, task)
+        files = sorted(folder.iterdir())
+        write_receipt(folder / RECEIPT_FILE, task.receipt(files))
+
+
+class _SegmentRows:
+    """What is measured of the frames of one segment."""
+
+    def __init__(self) -> None:
+        self.frames: list[dict[str, Any]] = []
+        self.measured_pts_us: list[int] = []
+        self.detections: list[dict[str, Any]] = []
+        self.pictures: list[NDArray[np.uint8]] = []
+        """(27, 48, 3) RGB, one for each frame."""
+
+    def add_detected(self, detected: Iterable[tuple[int, list[Detection]]]) -> None:
+        columns = SEGMENT_DETECTIONS_SCHEMA.names[1:]
+        for pts_us, found in detected:
+            self.measured_pts_us.append(pts_us)
+            self.detections += [
+                {"pts_us": pts_us, **{name: getattr(detection, name) for name in columns}}
+                for detection in found
+            ]
+
+    def write(self, folder: Path, task: SegmentTask) -> None:
+        tables = {}
+        if FRAMES in task.measured:
+            tables[FRAMES_FILE] = pa.Table.from_pylist(self.frames, MEASURED_FRAMES_SCHEMA)
+        if task.detector is not None:
+            tables[MEASURED_FILE] = pa.table([self.measured_pts_us], schema=MEASURED_SCHEMA)
+            tables[DETECTIONS_FILE] = pa.Table.from_pylist(
+                self.detections, SEGMENT_DETECTIONS_SCHEMA
+            )
         for name, table in tables.items():
             pq.write_table(table, folder / name, compression="zstd")
-        if task.keep_pictures:
-            np.save(folder / PICTURES_FILE, measured.pictures())
-        files = sorted(folder.iterdir())
-        write_receipt(folder / "receipt.json", task.receipt(files))
+        if TRANSNET in task.measured:
+            pictures = np.array(self.pictures, np.uint8).reshape(-1, HEIGHT, WIDTH, 3)
+            np.save(folder / PICTURES_FILE, pictures)
 
 
-class _Measured:
-    """The rows of one segment, filled by `read`."""
-
-    def __init__(self, task: SegmentTask, detector: "_Asked | None") -> None:
-        self._task = task
-        self._detector = detector
-        self._waiting: list[Frame] = []
-        self._under_way: deque[list[int]] = deque()
-        self.frames: list[dict[str, Any]] = []
-        self.looked_at: list[int] = []
-        self.detections: list[dict[str, Any]] = []
-        self._pictures: list[NDArray[np.uint8]] = []
-
-    def pictures(self) -> NDArray[np.uint8]:
-        """Return (n, 27, 48, 3) uint8 RGB, one for each of `frames`."""
-        return np.array(self._pictures, np.uint8).reshape(-1, HEIGHT, WIDTH, 3)
-
-    def read(self, video: VideoReader) -> None:
-        task, reducer, scorer, small = self._task, FrameReducer(), ContentScorer(), SmallPictures()
-        picker = TickPicker[Frame](task.rate, start_us=task.start_us, end_us=task.end_us)
-        half_tick_us = int(Fraction(500_000) / task.rate) + 1
+def _read_segment(task: SegmentTask, detector: DetectorClient | None, rows: _SegmentRows) -> None:
+    reducer, scorer, small = FrameReducer(), ContentScorer(), SmallPictures()
+    picker = TickPicker[Frame](task.rate, start_us=task.start_us, end_us=task.end_us)
+    half_tick_us = int(Fraction(500_000) / task.rate) + 1
+    with open_video(task.video_path, threads=1) as video:
         for frame in _frames_with_lead_in(video, task.start_us, reach_us=half_tick_us):
-            if not frame.is_corrupt:
-                self._look_at(picker.push(frame))
+            if detector is not None and not frame.is_corrupt:
+                rows.add_detected(detector.submit(picker.push(frame)))
             if task.end_us is not None and frame.pts_us >= task.end_us:
                 if not frame.is_corrupt or frame.pts_us > task.end_us + half_tick_us:
                     break
                 continue
             _check_size(frame, video)
-            reduced = reducer.reduce(frame)
-            score = scorer.score(reduced)
-            if frame.pts_us >= task.start_us:
-                lightness = frame_lightness(reduced)
-                if task.keep_pictures:
-                    self._pictures.append(small.reduce(frame))
-                self.frames.append(
-                    {
-                        "pts_us": frame.pts_us,
-                        "lightness": lightness.mean,
-                        "lightness_p5": lightness.p5,
-                        "lightness_p95": lightness.p95,
-                        "content_score": score,
-                        "is_corrupt": frame.is_corrupt,
-                    }
-                )
-        self._look_at(picker.finish())
-        self._look_at_the_rest()
-
-    def _look_at(self, frames: list[Frame]) -> None:
-        if self._detector is not None:
-            self._waiting += frames
-            while len(self._waiting) >= self._detector.batch_size:
-                self._send(self._detector)
-
-    def _look_at_the_rest(self) -> None:
-        if self._detector is not None:
-            if self._waiting:
-                self._send(self._detector)
-            while self._under_way:
-                self._receive(self._detector)
-
-    def _send(self, detector: "_Asked") -> None:
-        if len(self._under_way) == detector.max_waiting:
-            self._receive(detector)
-        batch = self._waiting[: detector.batch_size]
-        self._waiting = self._waiting[detector.batch_size :]
-        detector.send(batch)
-        self._under_way.append([frame.pts_us for frame in batch])
-
-    def _receive(self, detector: "_Asked") -> None:
-        for pts_us, found in zip(self._under_way.popleft(), detector.receive(), strict=True):
-            self.looked_at.append(pts_us)
-            self.detections += [_row(pts_us, detection) for detection in found]
+            is_inside = frame.pts_us >= task.start_us
+            if FRAMES in task.measured:
+                reduced = reducer.reduce(frame)
+                score = scorer.score(reduced)
+                if is_inside:
+                    rows.frames.append(_frame_row(frame, reduced, score))
+            if TRANSNET in task.measured and is_inside:
+                rows.pictures.append(small.reduce(frame))
+    if detector is not None:
+        rows.add_detected(detector.submit(picker.finish()))
+        rows.add_detected(detector.finish())
 
 
-def _row(pts_us: int, detection: Detection) -> dict[str, Any]:
-    names = SEGMENT_DETECTIONS_SCHEMA.names[1:]
-    return {"pts_us": pts_us, **{name: getattr(detection, name) for name in names}}
+def _frame_row(frame: Frame, reduced: NDArray[np.uint8], score: float) -> dict[str, Any]:
+    lightness = frame_lightness(reduced)
+    return {
+        "pts_us": frame.pts_us,
+        "lightness": lightness.mean,
+        "lightness_p5": lightness.p5,
+        "lightness_p95": lightness.p95,
+        "content_score": score,
+        "is_corrupt": frame.is_corrupt,
+    }
 
 
 def _check_size(frame: Frame, video: VideoReader) -> None:
@@ -239,56 +224,3 @@ def _split_lead_in(frames: Iterator[Frame], start_us: int) -> tuple[list[Frame],
         last_sound = last_sound if frame.is_corrupt else frame
     lead_in = [frame for frame in (last_sound, last) if frame is not None]
     return lead_in[:1] if last is last_sound else lead_in, first
-
-
-class _Asked(Protocol):
-    """What looks at frames: batches are sent, and answered in the same order."""
-
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def max_waiting(self) -> int: ...
-    def send(self, frames: Sequence[Frame]) -> None: ...
-    def receive(self) -> list[list[Detection]]: ...
-
-
-class _FromFile:
-    """Detections made elsewhere."""
-
-    batch_size = max_waiting = 1
-
-    def __init__(self, detector: FileDetector) -> None:
-        self._detector = detector
-        self._found: list[list[Detection]] = []
-
-    def send(self, frames: Sequence[Frame]) -> None:
-        self._found = self._detector.detect(frames)
-
-    def receive(self) -> list[list[Detection]]:
-        return self._found
-
-
-@contextmanager
-def _detector_of(task: SegmentTask) -> Iterator[_Asked | None]:
-    if task.detector is None:
-        yield None
-    elif task.endpoint is not None:
-        with RemoteNetwork(task.detector, task.endpoint) as network:
-            yield network
-    else:
-        assert task.weights_sha256 is not None  # it goes with the detector
-        detector = _load_file(task.detector, task.video_id, task.rate, task.weights_sha256)
-        if detector.facts.weights_sha256 != task.weights_sha256:
-            raise AnalysisError(
-                f"{task.detector} changed while {task.video_id} was analyzed; "
-                f"run the same command again"
-            )
-        yield _FromFile(detector)
-
-
-@lru_cache(maxsize=1)
-def _load_file(
-    spec: DetectorSpec, video_id: str, rate: Fraction, weights_sha256: str
-) -> FileDetector:
-    """Return the detections; a process checks their file once, not for each of its segments."""
-    return FileDetector(spec.file(video_id), rate=rate)

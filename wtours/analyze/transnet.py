@@ -28,7 +28,7 @@ from wtours.media.frame import Frame
 from wtours.storage.atomic import atomic_path
 from wtours.storage.hashing import digest, sha256_file
 
-TRANSNET = "transnetv2"
+TRANSNETV2 = "transnetv2"
 """Its name among the cut detectors, and of its column in frames.parquet."""
 PICTURES_FILE = "pictures.npy"
 """(n, 27, 48, 3) uint8 RGB in a segment's folder: a picture for each row of its frames."""
@@ -127,7 +127,7 @@ def windows_tasks(segments: Sequence[Path], folder: Path, made_from: Any) -> lis
             counts=counts,
             first=first,
             end=min(first + WINDOWS_PER_TASK, windows),
-            path=folder / f"{TRANSNET}-{digest([made_from, sum(counts)])[:12]}-{first:06d}.npy",
+            path=folder / f"{TRANSNETV2}-{digest([made_from, sum(counts)])[:12]}-{first:06d}.npy",
         )
         for first in range(0, windows, WINDOWS_PER_TASK)
     ]

@@ -21,7 +21,7 @@ def analyze(
             "--detector",
             "-d",
             help="onnx:PATH (a YOLOX model), detic (LVIS's 1203 classes), torchvision:NAME, "
-            "detectron2:CONFIG,WEIGHTS, file:PATH (detections made elsewhere: a .parquet or a "
+            "detectron2:CONFIG,WEIGHTS, file:PATH (precomputed detections: a .parquet or a "
             "folder of VIDEO_ID.parquet), or none. See docs/detectors.md.",
         ),
     ] = "none",
@@ -60,6 +60,7 @@ def analyze(
     """
     from wtours.analyze.pipeline import analyze_videos
     from wtours.analyze.video_folder import folder_videos
+    from wtours.execution.processes import ProcessExecutor
     from wtours.workspace.manifest import load_manifest
 
     if from_dir is not None and (manifest or videos):
@@ -69,13 +70,16 @@ def analyze(
         if from_dir is None
         else folder_videos(from_dir)
     )
-    with console.progress_bars("analyze", "percent") as on_progress:
+    with (
+        console.progress_bars("analyze", "percent") as on_progress,
+        ProcessExecutor(jobs, say=console.warn) as executor,
+    ):
         report = analyze_videos(
             Layout(root),
             chosen,
             detector=detector,
             detect_fps=detect_fps,
-            jobs=jobs,
+            executor=executor,
             transnet=transnet,
             on_progress=on_progress,
         )

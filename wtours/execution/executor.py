@@ -5,7 +5,7 @@ last. So running one twice does no harm, and what is finished stays finished whe
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Protocol, TypeVar
 
 Task = TypeVar("Task")
@@ -27,10 +27,11 @@ class Executor(Protocol):
 
     def map(
         self, function: Callable[[Task], Result], tasks: Iterable[Task]
-    ) -> Iterator[tuple[Task, Result]]:
+    ) -> Generator[tuple[Task, Result], None, None]:
         """Yield (task, function(task)) as tasks finish, in any order.
 
-        Tasks are taken as workers become free, so that `tasks` may be as long as it likes.
+        Tasks are taken as workers become free, so that `tasks` may be as long as it likes. When
+        the generator is closed, running tasks are finished or ended.
 
         Raises:
             WorkerDiedError: processes died at some tasks; all others have been yielded before.
@@ -46,7 +47,7 @@ class SerialExecutor:
 
     def map(
         self, function: Callable[[Task], Result], tasks: Iterable[Task]
-    ) -> Iterator[tuple[Task, Result]]:
+    ) -> Generator[tuple[Task, Result], None, None]:
         """Yield (task, function(task)); see `Executor`."""
         for task in tasks:
             yield task, function(task)

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import logging
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import Pipe, get_context
@@ -51,7 +51,7 @@ class ProcessExecutor:
 
     def map(
         self, function: Callable[[Task], Result], tasks: Iterable[Task]
-    ) -> Iterator[tuple[Task, Result]]:
+    ) -> Generator[tuple[Task, Result], None, None]:
         """Yield (task, function(task)) as tasks finish; see `Executor`."""
         waiting = iter(tasks)
         running: dict[Future[Result], Task] = {}

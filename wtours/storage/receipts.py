@@ -108,6 +108,13 @@ def files_present(receipt: Receipt, folder: Path) -> bool:
     return all(_size(folder / file.path) == file.bytes for file in receipt.files)
 
 
+def files_intact(receipt: Receipt, folder: Path) -> bool:
+    """Return whether every file of the receipt is in `folder`, byte for byte."""
+    return files_present(receipt, folder) and all(
+        sha256_file(folder / file.path) == file.sha256 for file in receipt.files
+    )
+
+
 def versions_of(*packages: str) -> dict[str, str]:
     """Return the versions of wtours and of the named packages, for a receipt."""
     versions = {name: importlib.metadata.version(name) for name in packages}

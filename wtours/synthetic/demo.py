@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import simplejpeg
 from numpy.typing import NDArray
 
-from wtours.analyze.schema import MADE_ELSEWHERE_COLUMNS, load_summary
+from wtours.analyze.schema import PRECOMPUTED_COLUMNS, load_summary
 from wtours.errors import UsageError
 from wtours.media.reader import open_video
 from wtours.progress import Progress, no_progress
@@ -82,7 +82,7 @@ def _render(folder: Path, video_id: str, walk: RenderedWalk, on_progress: Progre
     spec, video = _spec(walk), folder / f"{video_id}.mp4"
     truth_dir = _truth_dir(folder, video_id)
     render_walk(spec, video, truth_path=truth_dir, on_progress=on_progress)
-    table = load_truth(truth_dir).detections.select([name for name, _ in MADE_ELSEWHERE_COLUMNS])
+    table = load_truth(truth_dir).detections.select([name for name, _ in PRECOMPUTED_COLUMNS])
     detections = folder / "detections" / f"{video_id}.parquet"
     with atomic_path(detections) as temp:
         pq.write_table(table.replace_schema_metadata({"detector": "rendered truth"}), temp)

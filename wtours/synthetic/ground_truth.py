@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from wtours.analyze.schema import MADE_ELSEWHERE_COLUMNS
+from wtours.analyze.schema import PRECOMPUTED_COLUMNS
 from wtours.errors import WtoursError
 from wtours.storage.atomic import read_json, write_json
 from wtours.synthetic.spec import WalkSpec
@@ -27,7 +27,7 @@ _ROWS_PER_GROUP = 20_000
 DETECTIONS_SCHEMA = pa.schema(
     [
         ("frame_index", pa.int64()),
-        *MADE_ELSEWHERE_COLUMNS,
+        *PRECOMPUTED_COLUMNS,
         ("track_id", pa.int32()),
         ("mask", pa.binary()),
     ]

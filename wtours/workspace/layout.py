@@ -3,7 +3,7 @@
 <root>/videos/<video_id>/<video_id>.<ext>   receipt.json  info.json
 <root>/videos/ATTRIBUTION.md
 <root>/analysis/<video_id>/                 frames.parquet  shots.parquet  detections.parquet
-                                            summary.json  receipt.json  segments/
+                                            summary.json  receipt.json  measurements/
 <root>/shards/<name>/                       <video_id>-00000.tar …  index.parquet  dataset.json
                                             ATTRIBUTION.md  receipts/
 <root>/runs/<name>/                         config.yaml  metrics.jsonl  checkpoints/  figures/

@@ -17,6 +17,7 @@ from wtours.analyze.pipeline import analyze_videos
 from wtours.analyze.schema import load_summary
 from wtours.analyze.transnet import SmallPictures, first_frames, transnet_facts
 from wtours.errors import MissingPackageError
+from wtours.execution.processes import ProcessExecutor
 from wtours.media.reader import open_video
 from wtours.storage.receipts import read_receipt
 from wtours.workspace.layout import Layout
@@ -108,7 +109,14 @@ def test_segments_and_processes_change_no_byte_and_asking_later_or_not_is_no_mat
     for jobs, segment_seconds in [(1, 3600), (2, 1)]:
         layout = Layout(tmp_path / str(jobs))
         add_video(layout, "walk", clip)
-        analyze_videos(layout, ["walk"], transnet=True, jobs=jobs, segment_seconds=segment_seconds)
+        with ProcessExecutor(jobs) as executor:
+            analyze_videos(
+                layout,
+                ["walk"],
+                transnet=True,
+                executor=executor,
+                segment_seconds=segment_seconds,
+            )
         layouts.append(layout)
     whole = published_bytes(layouts[0], "walk")
     assert published_bytes(layouts[1], "walk") == whole

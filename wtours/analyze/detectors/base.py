@@ -1,10 +1,11 @@
-"""Object detectors, chosen by a spec such as `onnx:yolox_nano.onnx`; networks share a Protocol.
+"""What object detectors have in common, and how a decoding process reaches one.
 
-Parsing a spec needs nothing installed; loading may fail (a missing file or package), and then the
-video's lightness and cuts are published all the same, with its objects "not measured".
+A `Network` looks at pixels, in a process of its own. A `DetectorSource` goes with the task of a
+segment; there it is connected to, which gives a `DetectorClient`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wtours.analyze.schema import DetectorFacts
+from wtours.media.frame import Frame
 
 STORE_THRESHOLD = 0.05
 """Detections are stored from this score up; the report counts from higher ones."""
@@ -65,4 +67,24 @@ class Network(Protocol):
 
     def detect(self, frames: Sequence[Picture]) -> list[list[Detection]]:
         """Return each picture's detections, from `facts.threshold` up, highest score first."""
+        ...
+
+
+class DetectorClient(Protocol):
+    """Gives frames to a detector; what is detected comes back in the order of the frames."""
+
+    def submit(self, frames: Sequence[Frame]) -> Iterable[tuple[int, list[Detection]]]:
+        """Return (pts_us, detections) of the frames that are ready by now."""
+        ...
+
+    def finish(self) -> Iterable[tuple[int, list[Detection]]]:
+        """Return those of the frames that are left."""
+        ...
+
+
+class DetectorSource(Protocol):
+    """Where a decoding process gets its detections from; picklable."""
+
+    def connect(self) -> AbstractContextManager[DetectorClient]:
+        """Return the client; raises AnalysisError where the detector is gone or another one."""
         ...

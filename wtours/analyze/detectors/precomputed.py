@@ -1,7 +1,9 @@
-"""Detections made elsewhere, read from a Parquet file: of any detector, or a drawn truth."""
+"""Precomputed detections, read from a Parquet file: of any detector, or a rendered ground truth."""
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -13,19 +15,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wtours.analyze.detectors.base import STORE_THRESHOLD, Detection
-from wtours.analyze.schema import MADE_ELSEWHERE_COLUMNS, DetectorFacts
+from wtours.analyze.schema import PRECOMPUTED_COLUMNS, DetectorFacts
 from wtours.errors import AnalysisError
 from wtours.media.frame import Frame
 from wtours.media.sampling import tick_of
 from wtours.storage.hashing import sha256_file
 
-COLUMNS = pa.schema(MADE_ELSEWHERE_COLUMNS)
+COLUMNS = pa.schema(PRECOMPUTED_COLUMNS)
 """What the file must have; other columns are ignored. Units as in detections.parquet."""
 _BLOCK_SECONDS = 20
 _US = 1_000_000
 
 
-class FileDetector:
+class PrecomputedDetector:
     """Looks detections up by time.
 
     Each row belongs to the tick nearest to its pts. A frame gets the rows of its own tick; where
@@ -57,9 +59,13 @@ class FileDetector:
         )
         self._block = lru_cache(maxsize=2)(self._read_block)
 
-    def detect(self, frames: Sequence[Frame]) -> list[list[Detection]]:
-        """Return each frame's detections, highest score first."""
-        return [self._near(frame.pts_us) for frame in frames]
+    def submit(self, frames: Sequence[Frame]) -> list[tuple[int, list[Detection]]]:
+        """Return (pts_us, detections) of each frame, highest score first; see `DetectorClient`."""
+        return [(frame.pts_us, self._near(frame.pts_us)) for frame in frames]
+
+    def finish(self) -> list[tuple[int, list[Detection]]]:
+        """Return nothing: every frame had its detections at once."""
+        return []
 
     def _near(self, pts_us: int) -> list[Detection]:
         tick = tick_of(pts_us, self._rate)
@@ -89,6 +95,35 @@ class FileDetector:
                 tick = ticks.setdefault(tick_of(pts_us, self._rate), {})
                 tick.setdefault(pts_us, []).append(detection)
         return ticks
+
+
+@dataclass(frozen=True, slots=True)
+class PrecomputedFile:
+    """The file of one video, as it was when the analysis began."""
+
+    path: Path
+    rate: Fraction
+    sha256: str
+
+    @contextmanager
+    def connect(self) -> Iterator[PrecomputedDetector]:
+        """Yield its detections; see `DetectorSource`.
+
+        Raises:
+            AnalysisError: the file is gone or another one.
+        """
+        detector = _load(self)
+        if detector.facts.weights_sha256 != self.sha256:
+            raise AnalysisError(
+                f"detections file:{self.path} changed meanwhile; run the same command again"
+            )
+        yield detector
+
+
+@lru_cache(maxsize=1)
+def _load(file: PrecomputedFile) -> PrecomputedDetector:
+    """Check a file once in a process, not for each of its segments."""
+    return PrecomputedDetector(file.path, rate=file.rate)
 
 
 def _checked_metadata(path: Path) -> dict[bytes, bytes]:

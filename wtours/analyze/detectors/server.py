@@ -1,8 +1,8 @@
 """Networks in processes of their own, so that decoding does not wait for them.
 
 `DetectorService` starts them (one on a GPU, else one for each decoding process) and stops them.
-`RemoteNetwork` is a decoding process's connection: it sends pictures ahead, a bounded number, and
-takes the answers in the same order, so the result is that of a network in the same process.
+`NetworkClient` is a decoding process's connection: it sends batches ahead, a bounded number, and
+gets their detections in the same order, so the result is that of a network in the same process.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
@@ -22,7 +23,7 @@ from typing import Self
 
 from wtours.analyze.detectors.base import Colors, Detection, DetectorIdentity
 from wtours.analyze.detectors.spec import DetectorSpec
-from wtours.analyze.detectors.worker import Answer, Greeting
+from wtours.analyze.detectors.worker import Answer, WorkerReady
 from wtours.errors import AnalysisError, WtoursError
 from wtours.media.frame import Frame
 from wtours.storage.atomic import remove
@@ -33,11 +34,16 @@ _MAIN = "from wtours.analyze.detectors.worker import main; main()"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a decoding process connects to, and what is expected there."""
+    """Where a decoding process connects to a network, and what this takes."""
 
+    spec: DetectorSpec
     address: Path
     batch_size: int
     colors: Colors
+
+    def connect(self) -> "NetworkClient":
+        """Return a client of one of the network's processes; see `DetectorSource`."""
+        return NetworkClient(self)
 
 
 class DetectorService:
@@ -53,7 +59,7 @@ class DetectorService:
         self._jobs = jobs
         self._folder: Path | None = None
         self._processes: list[tuple[subprocess.Popen[bytes], Connection]] = []
-        self._greeting: Greeting | WtoursError | None = None
+        self._ready: WorkerReady | WtoursError | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -68,29 +74,30 @@ class DetectorService:
             AnalysisError: it cannot be loaded, or its process died.
             MissingPackageError: a package that it needs is not installed.
         """
-        if any(process.poll() is not None for process, _ in self._processes):
+        # A pipe that has ended, not the process's state: that may change after its clients noticed.
+        if any(control.poll() for _, control in self._processes):
             self._stop()
-        if self._greeting is None:
+        if self._ready is None:
             try:
-                self._greeting = self._start()
+                self._ready = self._start()
             except WtoursError as error:  # it would fail again for the next video
-                self._greeting = error
+                self._ready = error
                 self._stop()
-        if isinstance(self._greeting, WtoursError):
-            raise self._greeting
-        return self._greeting.identity
+        if isinstance(self._ready, WtoursError):
+            raise self._ready
+        return self._ready.identity
 
     def endpoint(self) -> Endpoint:
         """Return where decoding processes connect to; only after `identity`."""
-        assert isinstance(self._greeting, Greeting)
-        return Endpoint(self._address, self._greeting.batch_size, self._greeting.colors)
+        assert isinstance(self._ready, WorkerReady)
+        return Endpoint(self._spec, self._address, self._ready.batch_size, self._ready.colors)
 
     @property
     def _address(self) -> Path:
         assert self._folder is not None
         return self._folder / "detector"
 
-    def _start(self) -> Greeting:
+    def _start(self) -> WorkerReady:
         self._folder = Path(tempfile.mkdtemp(prefix="wtours-"))  # the user's alone
         with socket.socket(socket.AF_UNIX) as listener:
             try:
@@ -102,15 +109,15 @@ class DetectorService:
                 ) from error
             listener.listen(self._jobs)
             self._add_process(listener)
-            greeting = self._greeting_of(self._processes[0][1])
-            if not greeting.is_shared:
+            ready = self._ready_of(self._processes[0][1])
+            if not ready.is_shared:
                 for _ in range(1, self._jobs):
                     self._add_process(listener)
         # Nobody but the processes listens now: should they die, who waits for them is told.
         for _, control in self._processes[1:]:
-            if self._greeting_of(control) != greeting:
+            if self._ready_of(control) != ready:
                 raise AnalysisError(f"{self._spec} changed; run the same command again")
-        return greeting
+        return ready
 
     def _add_process(self, listener: socket.socket) -> None:
         ours, theirs = Pipe()
@@ -122,14 +129,14 @@ class DetectorService:
         theirs.close()
         self._processes.append((process, ours))
 
-    def _greeting_of(self, control: Connection) -> Greeting:
+    def _ready_of(self, control: Connection) -> WorkerReady:
         try:
             answer = control.recv()
         except (EOFError, OSError) as error:
             raise _died(self._spec) from error
         if isinstance(answer, WtoursError):
             raise answer
-        assert isinstance(answer, Greeting)
+        assert isinstance(answer, WorkerReady)
         return answer
 
     def _stop(self) -> None:
@@ -138,34 +145,36 @@ class DetectorService:
             process.kill()
             process.wait()
         self._processes.clear()
-        if not isinstance(self._greeting, WtoursError):
-            self._greeting = None
+        if not isinstance(self._ready, WtoursError):
+            self._ready = None
         if self._folder is not None:
             remove(self._folder)
             self._folder = None
 
 
-class RemoteNetwork:
+class NetworkClient:
     """A connection to one of the processes; use it as a context manager.
 
     Raises:
         AnalysisError: the process has died.
     """
 
-    max_waiting = 2
-    """Batches that may be under way: one that is looked at, and one that is ready for it."""
+    MAX_IN_FLIGHT = 2
+    """Batches: one that the network looks at, and one that is ready for it."""
 
-    def __init__(self, spec: DetectorSpec, endpoint: Endpoint) -> None:
-        self.batch_size = endpoint.batch_size
-        self._spec = spec
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
         self._to_pixels = Frame.to_bgr if endpoint.colors == "bgr" else Frame.to_rgb
         self._socket = socket.socket(socket.AF_UNIX)
         try:
             self._socket.connect(str(endpoint.address))
         except OSError as error:
             self._socket.close()
-            raise _died(spec) from error
+            raise _died(endpoint.spec) from error
         self._connection = Connection(os.dup(self._socket.fileno()))
+        self._waiting: list[Frame] = []
+        self._in_flight: deque[list[int]] = deque()
+        """pts of the frames of the batches that were sent."""
         self._answers: Queue[Answer] = Queue()
         self._reader = Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -180,19 +189,38 @@ class RemoteNetwork:
         self._connection.close()
         self._socket.close()
 
-    def send(self, frames: Sequence[Frame]) -> None:
-        """Send at most `batch_size` frames; at most `max_waiting` answers may be outstanding."""
-        try:
-            self._connection.send([self._to_pixels(frame) for frame in frames])
-        except OSError as error:
-            raise _died(self._spec) from error
+    def submit(self, frames: Sequence[Frame]) -> list[tuple[int, list[Detection]]]:
+        """Return (pts_us, detections) of the frames that are ready by now."""
+        self._waiting += frames
+        detected = []
+        while len(self._waiting) >= self._endpoint.batch_size:
+            detected += self._send()
+        return detected
 
-    def receive(self) -> list[list[Detection]]:
-        """Return each frame's detections, of the batch that was sent first."""
+    def finish(self) -> list[tuple[int, list[Detection]]]:
+        """Return those of the frames that are left."""
+        detected = self._send() if self._waiting else []
+        while self._in_flight:
+            detected += self._receive()
+        return detected
+
+    def _send(self) -> list[tuple[int, list[Detection]]]:
+        """Send a batch; return the detections of an earlier one, where it had to be waited for."""
+        detected = self._receive() if len(self._in_flight) == self.MAX_IN_FLIGHT else []
+        size = self._endpoint.batch_size
+        batch, self._waiting = self._waiting[:size], self._waiting[size:]
+        try:
+            self._connection.send([self._to_pixels(frame) for frame in batch])
+        except OSError as error:
+            raise _died(self._endpoint.spec) from error
+        self._in_flight.append([frame.pts_us for frame in batch])
+        return detected
+
+    def _receive(self) -> list[tuple[int, list[Detection]]]:
         answer = self._answers.get()
         if isinstance(answer, WtoursError):
             raise answer
-        return answer
+        return list(zip(self._in_flight.popleft(), answer, strict=True))
 
     def _read(self) -> None:
         """Take answers as they come: the process must not wait for us while we send to it."""
@@ -200,7 +228,7 @@ class RemoteNetwork:
             while True:
                 self._answers.put(self._connection.recv())
         except (EOFError, OSError):
-            self._answers.put(_died(self._spec))
+            self._answers.put(_died(self._endpoint.spec))
 
 
 def _died(spec: DetectorSpec) -> AnalysisError:

@@ -7,11 +7,8 @@ CPU, where there is a process for each, one at a time. When its parent is gone, 
 """
 
 import contextlib
-import os
-import signal
 import socket
 import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -23,13 +20,14 @@ from numpy.typing import NDArray
 from wtours.analyze.detectors.base import Colors, Detection, DetectorIdentity, Network
 from wtours.analyze.detectors.spec import DetectorSpec, parse_detector
 from wtours.errors import AnalysisError, WtoursError
+from wtours.execution.child_process import follow_parent
 
 Answer: TypeAlias = list[list[Detection]] | WtoursError
 """The detections of each picture of a batch, or why there are none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Greeting:
+class WorkerReady:
     """What the process says once it has loaded its network."""
 
     identity: DetectorIdentity
@@ -44,20 +42,18 @@ class Greeting:
 
 def main() -> None:
     """Serve until the parent goes away; arguments: the network, control pipe, listening socket."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops us
     spec = parse_detector(sys.argv[1])
     control, listener = Connection(int(sys.argv[2])), socket.socket(fileno=int(sys.argv[3]))
-    threading.Thread(target=_leave_with_parent, args=(control,), daemon=True).start()
+    follow_parent(control)
     try:
         network = spec.load_network()
-        greeting = Greeting(
-            DetectorIdentity(network.facts, network.versions), network.batch_size, network.colors
-        )
+        identity = DetectorIdentity(network.facts, network.versions)
+        ready = WorkerReady(identity, network.batch_size, network.colors)
     except Exception as error:
         control.send(in_one_line(spec, error))
         return
-    control.send(greeting)
-    _serve(spec, network, listener, most=None if greeting.is_shared else 1)
+    control.send(ready)
+    _serve(spec, network, listener, most=None if ready.is_shared else 1)
 
 
 def in_one_line(spec: DetectorSpec, error: Exception) -> WtoursError:
@@ -66,12 +62,6 @@ def in_one_line(spec: DetectorSpec, error: Exception) -> WtoursError:
         return error
     reason = (str(error).splitlines() or [""])[0]
     return AnalysisError(f"detector {spec} failed: {type(error).__name__}: {reason}")
-
-
-def _leave_with_parent(control: Connection) -> None:
-    with contextlib.suppress(EOFError, OSError):
-        control.recv()
-    os._exit(0)
 
 
 def _serve(

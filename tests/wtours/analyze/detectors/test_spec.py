@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.analyze_cases import write_detections
 from tests.support.video_clips import write_clip
-from wtours.analyze.detectors.precomputed import FileDetector
+from wtours.analyze.detectors.precomputed import PrecomputedDetector
 from wtours.analyze.detectors.spec import parse_detector
 from wtours.analyze.detectors.yolox import COCO_LABELS, YoloxDetector
 from wtours.errors import AnalysisError, MissingPackageError, UsageError
@@ -166,8 +166,10 @@ def test_rows_go_to_the_nearest_tick_and_frame(tmp_path, frames):
         ],
         metadata={"detector": "drawn truth"},
     )
-    detector = FileDetector(path, rate=Fraction(1))
-    first, second, third = detector.detect([frames[0], frames[10], frames[20]])
+    detector = PrecomputedDetector(path, rate=Fraction(1))
+    looked_up = detector.submit([frames[0], frames[10], frames[20]])
+    assert [pts_us for pts_us, _ in looked_up] == [0, 1_000_000, 2_000_000]
+    first, second, third = (found for _, found in looked_up)
     assert first == []
     assert [d.label for d in second] == ["dog", "car"]
     assert [d.score for d in second] == pytest.approx([0.8, 0.6])
@@ -181,9 +183,9 @@ def test_rows_go_to_the_nearest_tick_and_frame(tmp_path, frames):
 def test_a_folder_has_a_file_for_each_video(tmp_path):
     write_detections(tmp_path / "venice.parquet", [(0, "cat", 1.0, 0.0, 0.0, 1.0, 1.0)])
     spec = parse_detector(f"file:{tmp_path}")
-    assert FileDetector(spec.file("venice"), rate=Fraction(1)).facts.vocabulary == ("cat",)
+    assert PrecomputedDetector(spec.file("venice"), rate=Fraction(1)).facts.vocabulary == ("cat",)
     with pytest.raises(AnalysisError, match=r"zurich\.parquet: there is no such file"):
-        FileDetector(spec.file("zurich"), rate=Fraction(1))
+        PrecomputedDetector(spec.file("zurich"), rate=Fraction(1))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +203,7 @@ def test_a_value_that_cannot_be_is_refused(tmp_path, row, message):
     good = (0, "b", 0.5, 0.0, 0.0, 1.0, 1.0)
     path = write_detections(tmp_path / "a.parquet", [good, row])
     with pytest.raises(AnalysisError, match=message) as caught:
-        FileDetector(path, rate=Fraction(1))
+        PrecomputedDetector(path, rate=Fraction(1))
     assert str(path) in str(caught.value)
 
 
@@ -209,7 +211,7 @@ def test_a_missing_or_mistyped_column_is_named(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"pts_us": [0.5], "label": ["a"]}), path)
     with pytest.raises(AnalysisError, match=r"needs the column pts_us \(int64\)"):
-        FileDetector(path, rate=Fraction(1))
+        PrecomputedDetector(path, rate=Fraction(1))
     path.write_text("pts_us,label\n")
     with pytest.raises(AnalysisError, match="not a Parquet file"):
-        FileDetector(path, rate=Fraction(1))
+        PrecomputedDetector(path, rate=Fraction(1))

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.analyze_cases import add_video, write_scenes
-from wtours.analyze.detectors.server import DetectorService, Endpoint, RemoteNetwork
+from wtours.analyze.detectors.server import DetectorService, Endpoint, NetworkClient
 from wtours.analyze.detectors.spec import parse_detector
 from wtours.analyze.detectors.worker import in_one_line
 from wtours.analyze.detectors.yolox import YoloxDetector
@@ -100,7 +100,7 @@ def test_the_service_starts_one_process_for_each_that_decodes_and_ends_them(mode
     assert detector_processes() == []
     assert not endpoint.address.parent.exists()
     with pytest.raises(AnalysisError, match="died"):
-        RemoteNetwork(parse_detector(f"onnx:{model}"), endpoint)
+        NetworkClient(endpoint)
 
 
 def test_what_cannot_be_loaded_is_said_and_no_process_stays(tmp_path):
@@ -148,10 +148,8 @@ def test_answers_longer_than_any_buffer_block_neither_side(tmp_path):
         clip = write_scenes(tmp_path / "a.mp4", seconds=(0.1,), size="1280x720")
         with open_video(clip) as video:
             frame = next(video.frames())
-        endpoint = Endpoint(tmp_path / "s", batch_size=1, colors="rgb")
-        with RemoteNetwork(parse_detector("onnx:x"), endpoint) as network:
-            for _ in range(3):
-                network.send([frame])
-            received: list[object] = [network.receive() for _ in range(3)]
-        assert received == [answer] * 3
+        endpoint = Endpoint(parse_detector("onnx:x"), tmp_path / "s", batch_size=1, colors="rgb")
+        with endpoint.connect() as network:
+            detected: list[object] = [*network.submit([frame] * 3), *network.finish()]
+        assert detected == [(0, answer[0])] * 3
         server.join(10)

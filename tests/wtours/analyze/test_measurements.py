@@ -1,4 +1,4 @@
-"""What one analysis found, and the next one does not ask for, is not lost."""
+"""Each measurement stays valid by itself; the tables hold those that are there."""
 
 import shutil
 from importlib.util import find_spec
@@ -11,7 +11,7 @@ from tests.support.analyze_cases import add_video, published_bytes, write_detect
 from wtours.analyze.pipeline import analyze_videos
 from wtours.analyze.schema import load_summary
 from wtours.errors import AnalysisError
-from wtours.storage.receipts import read_receipt, write_receipt
+from wtours.storage.receipts import read_receipt, record_file, write_receipt
 from wtours.workspace.layout import Layout
 
 pytestmark = [
@@ -81,7 +81,7 @@ def test_objects_stay_when_the_detector_cannot_be_loaded(layout, detector, at_on
     assert published_bytes(layout, "walk") == at_once
 
 
-@pytest.mark.parametrize("step", ["merge_frames", "write_shots", "write_json", "write_receipt"])
+@pytest.mark.parametrize("step", ["_write_table", "_link", "write_json", "write_receipt"])
 def test_a_run_that_dies_while_it_publishes_loses_nothing(
     layout, detector, at_once, monkeypatch, step
 ):
@@ -100,20 +100,80 @@ def test_a_run_that_dies_while_it_publishes_loses_nothing(
     assert published_bytes(layout, "walk") == at_once
 
 
-def test_what_is_of_other_frames_is_not_kept(layout, detector, tmp_path):
+def test_only_what_is_missing_is_measured(layout, detector, at_once):
+    analyze_videos(layout, ["walk"])
+    folder = layout.analysis_dir("walk") / "measurements"
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}
+    assert {path.parent.name for path in before} == {"frames", "shots"}
+    analyze_videos(layout, ["walk"], detector=detector)
+    analyze_videos(layout, ["walk"], transnet=True)
+    assert published_bytes(layout, "walk") == at_once
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_tables_of_earlier_versions_are_taken_as_they_are(layout, detector, at_once):
+    """They have no folder for each measurement."""
     analyze_videos(layout, ["walk"], detector=detector)
     folder = layout.analysis_dir("walk")
-    fewer = pq.read_table(folder / "frames.parquet").slice(0, 30)
-    pq.write_table(fewer, folder / "frames.parquet")
-    receipt = read_receipt(layout.analysis_receipt("walk"))
+    shutil.rmtree(folder / "measurements")
+    before = published_bytes(layout, "walk")
+    assert analyze_videos(layout, ["walk"], detector=detector).skipped == ["walk"]
+    assert published_bytes(layout, "walk") == before
+    assert analyze_videos(layout, ["walk"], transnet=True).done == ["walk"]  # and no detector
+    assert published_bytes(layout, "walk") == at_once
+    shutil.rmtree(folder / "measurements")  # now with transitions in them
+    analyze_videos(layout, ["walk"], detector=detector, detect_fps="native")
+    assert load_summary(layout, "walk").cuts["transnetv2"] == 1
+    analyze_videos(layout, ["walk"], detector=detector)
+    assert published_bytes(layout, "walk") == at_once
+
+
+def rot(path: Path) -> None:
+    """Change a byte in the middle: the size stays."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["frames.parquet", "shots.parquet", "detections.parquet"])
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_rotten_table_is_not_taken_as_done(layout, detector, at_once, name, is_old):
+    analyze_videos(layout, ["walk"], detector=detector, transnet=True)
+    folder = layout.analysis_dir("walk")
+    if is_old:
+        shutil.rmtree(folder / "measurements")
+    rot(folder / name)
+    report = analyze_videos(layout, ["walk"])
+    if not is_old and name != "detections.parquet":  # made again from the measurements
+        assert report.done == ["walk"]
+        assert published_bytes(layout, "walk") == at_once
+        return
+    assert "is damaged: ask for it again in the same command" in report.failed["walk"]
+    report = analyze_videos(layout, ["walk"], detector=detector, transnet=True)
+    assert report.done == ["walk"]
+    assert published_bytes(layout, "walk") == at_once
+
+
+@pytest.mark.parametrize("measurement", ["frames", "shots", "objects", "transnet"])
+def test_a_rotten_measurement_is_made_again(layout, detector, at_once, measurement):
+    analyze_videos(layout, ["walk"], detector=detector, transnet=True)
+    folder = layout.analysis_dir("walk")
+    rot(next((folder / "measurements" / measurement).glob("*.parquet")))
+    (folder / "receipt.json").unlink()
+    assert analyze_videos(layout, ["walk"], detector=detector, transnet=True).done == ["walk"]
+    assert published_bytes(layout, "walk") == at_once
+
+
+def test_measurements_of_other_frames_are_not_put_together(layout, detector, tmp_path):
+    analyze_videos(layout, ["walk"], detector=detector)
+    tables = layout.analysis_dir("walk")
+    folder = tables / "measurements" / "frames"
+    pq.write_table(pq.read_table(folder / "frames.parquet").slice(0, 30), folder / "frames.parquet")
+    receipt = read_receipt(folder / "receipt.json")
     assert receipt is not None
-    files = tuple(
-        file.model_copy(update={"bytes": (folder / file.path).stat().st_size})
-        for file in receipt.files
-    )
-    write_receipt(layout.analysis_receipt("walk"), receipt.model_copy(update={"files": files}))
-    shutil.copytree(folder, tmp_path / "before")
+    record = record_file(folder / "frames.parquet", relative_to=folder)
+    write_receipt(folder / "receipt.json", receipt.model_copy(update={"files": (record,)}))
+    before = published_bytes(layout, "walk")
     report = analyze_videos(layout, ["walk"], transnet=True)
-    assert "ask for these again in the same command" in report.failed["walk"]
-    for path in (tmp_path / "before").iterdir():
-        assert (folder / path.name).read_bytes() == path.read_bytes()
+    assert "other frames are decoded now" in report.failed["walk"]
+    assert published_bytes(layout, "walk") == before
