@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from training.config.train import TrainConfig
-from training.data.clips import Batch, ClipViews, open_data
-from training.data.image_clips import StillImages
+from training.data.clips import Batch, ClipViews
 from training.distributed.world import World
 from training.engine.metrics import peak_memory_bytes
+from training.engine.optim import scheduled_values
 from training.engine.precision import deterministic
-from training.engine.schedules import StepSettings
-from training.engine.setup import build_schedules, build_state, build_views
+from training.engine.setup import build_state, open_views, run_length
 from training.engine.state import TrainState
 from training.engine.step import apply_gradients, compute_gradients
+from training.schedules import Progress
 from wtours.errors import UsageError, WtoursError
 
 _STEPS = 2
@@ -97,17 +97,16 @@ def estimate(config: TrainConfig, *, shards_dir: Path, world: World, processes: 
             f"optim.global_batch_size ({total}) must be a multiple of the number of processes "
             f"({processes})"
         )
-    views = build_views(open_data(shards_dir, config), config)
-    schedules = build_schedules(config, num_clips=len(views.clips))
-    first_step, share = schedules.at(0), total // processes
+    views = open_views(shards_dir, config)
+    length, share = run_length(config, views), total // processes
     sizes = (1, 2) if share > 1 else (1,)
     with deterministic(config.optim.deterministic):
         state = build_state(config, world)
         decoding, batches = _decoded(views, sizes)
         kept, seconds = [], []
         for batch in batches:
-            kept.append(_kept_bytes(state, batch, first_step, config, world))
-            seconds.append(_step_seconds(state, batch, first_step, config, world))
+            kept.append(_kept_bytes(state, batch, length, config, world))
+            seconds.append(_step_seconds(state, batch, length, config, world))
     part = -(-share // min(config.optim.accumulation_steps, share))
     step_seconds = _line(sizes, seconds, share)
     decode = decoding / sum(sizes)
@@ -122,16 +121,16 @@ def estimate(config: TrainConfig, *, shards_dir: Path, world: World, processes: 
         measured_clips=sizes,
         measured_seconds=tuple(seconds),
         measured_peak_bytes=peak_memory_bytes(world.device),
-        parameters=sum(parameter.numel() for parameter in state.student.parameters()),
+        parameters=sum(parameter.numel() for parameter in state.method.student.parameters()),
         state_bytes=_state_bytes(state),
         activation_bytes=round(_line(sizes, kept, part)),
         step_seconds=step_seconds,
         decode_seconds_per_clip=decode,
         workers_needed=max(1, -int(-decode * share // step_seconds)),
-        read_bytes_per_second=_clip_bytes(views) * total / per_step,
+        read_bytes_per_second=views.source.mean_bytes * total / per_step,
         clips_per_second=total / per_step,
-        steps=schedules.steps,
-        hours=schedules.steps * per_step / 3600,
+        steps=length.steps,
+        hours=length.steps * per_step / 3600,
     )
 
 
@@ -147,27 +146,27 @@ def _decoded(views: ClipViews, sizes: Sequence[int]) -> tuple[float, list[Batch]
 
 
 def _step_seconds(
-    state: TrainState, batch: Batch, now: StepSettings, config: TrainConfig, world: World
+    state: TrainState, batch: Batch, now: Progress, config: TrainConfig, world: World
 ) -> float:
     """Return how long a step takes that has been done before."""
     taken = []
     for _ in range(_STEPS + 1):
         begun = time.perf_counter()
-        gradients = compute_gradients(state, state.student, batch, now, config=config, world=world)
+        gradients = compute_gradients(state, state.method, batch, now, config=config, world=world)
         gradients.is_finite()  # waits for the device
-        apply_gradients(state, gradients, now)
+        apply_gradients(state, now, scheduled_values(config.optim, now))
         taken.append(time.perf_counter() - begun)
     return min(taken[1:])
 
 
 def _kept_bytes(
-    state: TrainState, batch: Batch, now: StepSettings, config: TrainConfig, world: World
+    state: TrainState, batch: Batch, now: Progress, config: TrainConfig, world: World
 ) -> int:
     """Return the bytes of all tensors that are kept for the backward pass of a whole batch."""
     whole = config.model_copy(
         update={"optim": config.optim.model_copy(update={"accumulation_steps": 1})}
     )
-    weights = {weight.untyped_storage().data_ptr() for weight in state.student.parameters()}
+    weights = {weight.untyped_storage().data_ptr() for weight in state.method.student.parameters()}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -177,22 +176,15 @@ def _kept_bytes(
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        compute_gradients(state, state.student, batch, now, config=whole, world=world)
+        compute_gradients(state, state.method, batch, now, config=whole, world=world)
     return sum(kept.values())
 
 
 def _state_bytes(state: TrainState) -> int:
-    trained = [p.numel() for p in state.student.parameters() if p.requires_grad]
-    weights = [p.numel() for p in (*state.student.parameters(), *state.teacher.parameters())]
+    trained = [p.numel() for p in state.method.student.parameters() if p.requires_grad]
+    weights = [p.numel() for p in state.method.parameters()]
     moments = 2 if isinstance(state.optimizer, torch.optim.AdamW) else 1
     return _FLOAT_BYTES * (sum(weights) + (1 + moments) * sum(trained))
-
-
-def _clip_bytes(views: ClipViews) -> float:
-    """Return the mean bytes of a clip's pictures."""
-    if isinstance(views.clips, StillImages):
-        return views.clips.mean_bytes
-    return float(views.clips.index.size.mean()) * views.data.clip_length
 
 
 def _line(sizes: Sequence[int], values: Sequence[float], size: int) -> float:

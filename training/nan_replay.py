@@ -12,13 +12,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from training.data.clips import open_data
 from training.data.loader import batches
 from training.distributed.launch import joined_world
 from training.distributed.world import World
 from training.engine.checkpoint import RECEIPT, find_damage, load_state, read_state
 from training.engine.precision import deterministic
-from training.engine.setup import build_schedules, build_state, build_views, identity_of, replicate
+from training.engine.setup import build_state, open_views, replicate, run_length
 from training.engine.state import TrainState
 from training.engine.step import compute_gradients
 from wtours.errors import CheckpointError, WtoursError
@@ -67,20 +66,20 @@ def replay(listing: Path, shards_dir: Path, world: World) -> Replay:
     if problem is not None:
         raise CheckpointError(f"the state beside {listing} cannot be used ({RECEIPT}: {problem})")
     _, config, data = read_state(checkpoint)
-    views = build_views(open_data(shards_dir, config), config)
-    if identity_of(views.clips) != data:
+    views = open_views(shards_dir, config)
+    if views.source.identity != data:
         raise CheckpointError(f"{shards_dir} is not the shard set that {listing} is of")
     state = build_state(config, world)
     load_state(checkpoint, state)
-    now = build_schedules(config, num_clips=len(views.clips)).at(state.step)
+    now = run_length(config, views).at(state.step)
     found = _watch_outputs(state)
     with deterministic(config.optim.deterministic):
         (batch,) = batches(views, world, config, state.step, state.step + 1)
-        replica = replicate(state.student, world)
+        replica = replicate(state.method, world)
         gradients = compute_gradients(state, replica, batch, now, config=config, world=world)
     first = found or [
         f"the gradient of {name}"
-        for name, parameter in state.student.named_parameters()
+        for name, parameter in state.method.student.named_parameters()
         if parameter.grad is not None and not parameter.grad.isfinite().all()
     ]
     before = read_json(listing)["metrics"]
@@ -98,10 +97,9 @@ def _watch_outputs(state: TrainState) -> list[str]:
 
         module.register_forward_hook(look)
 
-    for owner, network in (("teacher", state.teacher), ("student", state.student)):
-        for name, module in network.named_modules():
-            if not list(module.children()):
-                watch(f"{owner}.{name}", module)
+    for name, module in state.method.named_modules():
+        if not list(module.children()):
+            watch(name, module)
     return found
 
 

@@ -1,4 +1,4 @@
-"""The spine of `wtours pretrain`: DORA on the clips of a shard set, resumable at any step.
+"""`wtours pretrain`: where data, method, monitors and the training loop are put together.
 
 `torchrun --nproc-per-node N -m training.pretrain SHARDS_DIR --run-dir DIR` runs it on N processes.
 """
@@ -11,53 +11,50 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from training.config.presets import PRESETS, resolve_config
 from training.config.train import TrainConfig
-from training.data.clips import open_data
-from training.data.loader import batches
-from training.distributed.collectives import barrier
-from training.distributed.failures import watched
+from training.data.clips import ClipViews
+from training.distributed.failures import failure_guard
 from training.distributed.launch import joined_world
-from training.distributed.signals import StopSignals, agreed
+from training.distributed.signals import StopSignals
 from training.distributed.world import World
-from training.engine.checkpoint import checkpoint_dir
-from training.engine.metrics import StepClock, StepStatus
+from training.engine.metrics import StepStatus
+from training.engine.monitor import Monitor
 from training.engine.precision import deterministic
 from training.engine.run_dir import Resume, opened_run
-from training.engine.setup import build_schedules, build_state, build_views, identity_of, replicate
-from training.engine.step import apply_gradients, compute_gradients
+from training.engine.setup import build_state, open_views, run_length
+from training.engine.trainer import OnStep, PretrainReport, train
+from training.monitors.attention_overlay import AttentionOverlay
+from training.monitors.collapse import CollapseMonitor
+from training.monitors.knn_probe import KnnProbe
 from wtours.errors import WtoursError
 
 LOG = logging.getLogger(__name__)
 _LOG_EVERY_SECONDS = 10.0
-OnStep = Callable[[StepStatus], None]
 
 
 def _ignore(status: StepStatus) -> None:
     pass
 
 
-@dataclass(frozen=True)
-class PretrainReport:
-    """How a run stands when `pretrain` returns."""
+def build_monitors(
+    config: TrainConfig, run_dir: Path, views: ClipViews, on_progress: Callable[[], None]
+) -> list[Monitor]:
+    """Return what the config's section `watch` asks for, and the warnings of a collapse.
 
-    checkpoint: Path
-    """Of the last step."""
-    started_at_step: int
-    """0, or the step that was resumed from; equal to `steps` where there was nothing to do."""
-    steps: int
-    """Steps done, over all parts of the run."""
-
-    def describe(self) -> str:
-        """Return one line for a person."""
-        if self.started_at_step == self.steps:
-            return f"nothing to do, all {self.steps} steps are done: {self.checkpoint}"
-        start = f"from step {self.started_at_step} " if self.started_at_step else ""
-        return f"trained {start}to step {self.steps}: {self.checkpoint}"
+    Raises:
+        ImageDataError: labeled images that are not there.
+    """
+    watch = config.watch
+    monitors: list[Monitor] = [CollapseMonitor(config.model.num_prototypes)]
+    if watch.overlay_every_steps is not None:
+        monitors.append(AttentionOverlay(config, run_dir, views.source, on_progress))
+    if watch.knn_train is not None:
+        monitors.append(KnnProbe(config, on_progress))
+    return monitors
 
 
 def pretrain(
@@ -69,17 +66,17 @@ def pretrain(
     resume: Resume = "auto",
     on_step: OnStep = _ignore,
 ) -> PretrainReport:
-    """Train to the end of the config's schedule, going on from the run's newest checkpoint.
+    """Train to the end of the config's schedule, resuming from the run's newest checkpoint.
 
-    SIGINT and SIGTERM end the step, save a checkpoint, and are then passed on.
+    On SIGINT or SIGTERM it finishes the step, saves a checkpoint and raises the signal again.
 
     Args:
         config: Of the run.
-        shards_dir: A finished shard set; for method "dora_images" a folder or tar of images.
+        shards_dir: A finished shard set, or a folder or tar of images, as the method takes them.
         run_dir: The run's folder, made if absent; every rank sees the same one.
         world: This process.
-        resume: "auto": go on where the run stopped, if the config is the same; "never": refuse a
-            run that has a checkpoint; "force": go on with another config or other data.
+        resume: "auto": resume where the run stopped, if the config is the same; "never": refuse a
+            run that has a checkpoint; "force": resume with another config or other data.
         on_step: Called after each step.
 
     Raises:
@@ -92,39 +89,26 @@ def pretrain(
         stack.enter_context(deterministic(config.optim.deterministic))
         # Outermost: when another rank is lost, torchrun says SIGTERM before this one has said why.
         stop = stack.enter_context(StopSignals())
-        heartbeat = stack.enter_context(watched(world, config.faults))
-        views = build_views(open_data(shards_dir, config), config)
-        schedules = build_schedules(config, num_clips=len(views.clips))
-        state, clock = (
-            build_state(config, world),
-            StepClock(config.optim.global_batch_size, world.device),
+        watchdog = stack.enter_context(failure_guard(world, config.faults))
+        views = open_views(shards_dir, config)
+        length, state = run_length(config, views), build_state(config, world)
+        monitors = build_monitors(config, run_dir, views, watchdog.beat) if world.is_main else []
+        run = stack.enter_context(
+            opened_run(run_dir, config, views.source.identity, world, watchdog)
         )
-        identity = identity_of(views.clips)
-        run = stack.enter_context(opened_run(run_dir, config, identity, world, heartbeat))
-
-        run.restore(state, resume, views.clips)
-        started_at, stopped_by = state.step, None
-        replica = replicate(state.student, world)
-        for batch in clock.waiting(batches(views, world, config, state.step, schedules.steps)):
-            now = schedules.at(state.step)
-            gradients = compute_gradients(state, replica, batch, now, config=config, world=world)
-            finite, stopped_by = agreed(gradients.is_finite(), stop.noted, world)
-            if not finite:  # all ranks leave together, before the optimizer moves
-                raise run.non_finite(state, gradients.metrics(), views)
-            apply_gradients(state, gradients, now)
-            heartbeat.beat()
-            metrics = gradients.metrics()
-            run.log(state, metrics, now, clock.lap())
-            if stopped_by or run.save_is_due(state.step, schedules.steps):
-                run.save(state)
-            on_step(clock.status(run_dir.name, state.step, schedules.steps, metrics["loss"]))
-            if stopped_by:
-                break
-        run.finish_saving()
-        barrier()  # no rank leaves while rank 0 still writes
-    if stopped_by:
-        signal.raise_signal(stopped_by)
-    return PretrainReport(checkpoint_dir(run_dir, state.step), started_at, state.step)
+        report = train(
+            run,
+            state,
+            views,
+            length,
+            resume=resume,
+            monitors=monitors,
+            stop=stop,
+            on_step=on_step,
+        )
+    if report.stopped_by:
+        signal.raise_signal(report.stopped_by)
+    return report
 
 
 def run_pretraining(

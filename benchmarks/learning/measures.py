@@ -21,9 +21,7 @@ from training.data.image_decoding import crop_center, resize_for
 from training.data.normalization import normalized
 from training.evaluation.dense.segmentation import evaluate_segmentation
 from training.evaluation.knn import evaluate_knn
-from training.methods.dora import method_settings
-from training.methods.object_tracking import draw_heads, object_masks
-from training.methods.student_teacher import object_heads
+from training.methods.object_tracking import draw_heads, object_heads, object_masks
 from training.rng import torch_generator
 from training.visualization.attention_maps import attend, mask_overlap
 from training.weights.backbones import Backbone, open_backbone
@@ -77,10 +75,10 @@ def measure_masks(
     the true object that it fits best, over all pixels of the clip's frames; mean over masks.
     `overlap`: IoU of two masks of a frame. `whole_frame_iou`: of a mask that hides nothing.
     """
-    settings = method_settings(config).tracking
-    available = object_heads(backbone.network, config)
+    tracking = config.tracking
+    available = object_heads(backbone.network, tracking)
     heads = draw_heads(
-        available, min(settings.num_objects, available), torch_generator(config.seed, "visualize")
+        available, min(tracking.num_objects, available), torch_generator(config.seed, "visualize")
     )
     truth, frames = load_truth(truth_path), list(frames_of(video))
     length, pixels = config.data.clip_length, backbone.crop_pixels
@@ -98,7 +96,7 @@ def measure_masks(
             for number in numbers
         ]
         inputs = normalized(torch.from_numpy(np.stack(crops)), backbone.normalization)
-        maps = attend(backbone.network, inputs, heads, settings).refined
+        maps = attend(backbone.network, inputs, heads, tracking).refined
         instances = [instance_map(truth, number, pixels) for number in numbers]
         fits += best_fits(_enlarged(maps, backbone.patch_pixels, pixels), np.stack(instances))
         whole += best_fits(np.ones((1, length, pixels, pixels), np.bool_), np.stack(instances))

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,11 +27,10 @@ from training.engine.optim import clip_gradients, set_lr_and_weight_decay
 from training.engine.setup import build_state
 from training.engine.state import TrainState
 from training.methods.base import Views
-from training.methods.dora import learn, method_settings, teach
-from training.methods.student_teacher import ema_update
+from training.schedules import Progress
 
-HEADS = [2, 0, 1]
 LR, WEIGHT_DECAY, TEACHER_MOMENTUM, TEACHER_TEMP = 1e-5, 0.04, 0.996, 0.04
+NOW = Progress(step=0, steps=1, steps_per_epoch=1.0)
 ALONE = World(0, 1, 0, torch.device("cpu"))
 
 
@@ -67,33 +67,36 @@ def random_views(config: TrainConfig, clips: int) -> Views:
     return Views(
         noise(data.global_crops, data.global_crop_pixels),
         noise(data.local_crops, data.local_crop_pixels),
+        torch.arange(clips),
     )
 
 
 def plainly(state: TrainState, views: Views) -> Callable[[], float]:
     """Return a step of the plain version, with torch's own AdamW."""
-    optimizer = torch.optim.AdamW(state.student.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
-    center = state.center[None]
+    method: Any = state.method
+    student, teacher, center = method.student, method.teacher, method.center[None]
+    optimizer = torch.optim.AdamW(student.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
+    heads = method.draw_heads(NOW).tolist()
 
     def step() -> float:
         nonlocal center
         optimizer.zero_grad()
         done = plain_step(
-            state.student,
-            state.teacher,
+            student,
+            teacher,
             views.global_clips[0],
             views.local_crops,
             center=center,
-            heads=HEADS,
+            heads=heads,
             teacher_temp=TEACHER_TEMP,
         )
         done.loss.backward()  # type: ignore[no-untyped-call]
-        for parameter in state.student.parameters():
+        for parameter in student.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_((3 / (parameter.grad.norm() + 1e-6)).clamp(max=1))
         optimizer.step()
         with torch.no_grad():
-            pairs = zip(state.teacher.parameters(), state.student.parameters(), strict=True)
+            pairs = zip(teacher.parameters(), student.parameters(), strict=True)
             for theirs, ours in pairs:
                 theirs.mul_(TEACHER_MOMENTUM).add_(ours, alpha=1 - TEACHER_MOMENTUM)
         center = done.center
@@ -104,28 +107,20 @@ def plainly(state: TrainState, views: Views) -> Callable[[], float]:
 
 def as_we_do(state: TrainState, views: Views, config: TrainConfig) -> Callable[[], float]:
     """Return a step of the trainer on ready views."""
-    settings, heads = method_settings(config), torch.tensor(HEADS)
+    method = state.method
     set_lr_and_weight_decay(state.optimizer, lr=LR, weight_decay=WEIGHT_DECAY)
     half = config.optim.precision == "bfloat16"
 
     def step() -> float:
         state.optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            lesson = teach(
-                state.teacher,
-                views.global_clips,
-                settings=settings,
-                center=state.center,
-                teacher_temp=TEACHER_TEMP,
-                heads=heads,
-            )
-            parts = learn(state.student, views, lesson, settings)
-        parts.total.backward()  # type: ignore[no-untyped-call]
-        clip_gradients(state.student.parameters(), max_norm=3.0, by="parameter")
+            output = method(views, method.prepare(views, NOW))
+        output.loss.backward()
+        clip_gradients(method.student.parameters(), max_norm=3.0, by="parameter")
         state.optimizer.step()
-        ema_update(state.teacher, state.student, TEACHER_MOMENTUM)
-        state.center = parts.center
-        return parts.total.item()
+        method.after_step(NOW)
+        loss: float = output.loss.item()
+        return loss
 
     return step
 

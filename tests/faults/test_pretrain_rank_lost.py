@@ -114,7 +114,7 @@ def test_a_stopped_rank_is_named_by_the_other(shards, tmp_path, stopped):
     os.kill(numbers[stopped], signal.SIGCONT)  # torchrun would wait for 30 s before it kills it
     errors = end_of(process)
     assert process.returncode == 1
-    told = f"rank {1 - stopped} ends: rank {stopped} has given no sign of life for 4 s"
+    told = f"rank {1 - stopped} ends: rank {stopped} has sent no heartbeat for 4 s"
     assert f"error: {told}: it was killed, stopped or cut off" in errors, errors
     assert whole_checkpoints(run_dir)
 
@@ -122,7 +122,8 @@ def test_a_stopped_rank_is_named_by_the_other(shards, tmp_path, stopped):
 HANGS = """
 import os, sys, time
 import training.pretrain
-from training.data.clips import batches
+import training.engine.trainer
+from training.data.loader import batches
 
 def hanging(*arguments):
     for number, batch in enumerate(batches(*arguments)):
@@ -133,7 +134,7 @@ def hanging(*arguments):
 def wait_for_a_disk_that_is_gone():
     time.sleep(1000)
 
-training.pretrain.batches = hanging
+training.engine.trainer.batches = hanging
 sys.exit(training.pretrain.main())
 """
 

@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.engine.schedules import linear
 from training.losses.cross_entropy import cross_entropies, distillation_loss
 from training.losses.dino import combine, teacher_probabilities, update_center
 from training.losses.ibot import patch_loss
@@ -36,6 +35,7 @@ from training.methods.masking import (
 from training.models.projection_heads import DinoHead
 from training.models.vit import create_vit, encode, encode_tokens, encode_with_attention
 from training.rng import numpy_generator
+from training.schedules import linear
 
 Record = dict[str, Any]
 
@@ -234,13 +234,7 @@ def pairs_loss(
         targets.mean(dim=0)[:, None],
         student_temp=student_temp,
     )
-    return combine_pairs(whole, local)
-
-
-def combine_pairs(whole: Tensor, local: Tensor) -> Tensor:
-    from training.losses.dino import LossSettings
-
-    return combine(whole, local, LossSettings(reduction="pairs", object_weights="mean"))
+    return combine(whole, local, reduction="pairs")
 
 
 def test_dino(golden):
@@ -399,7 +393,7 @@ def student_losses(networks: Networks, masks: Tensor, expected: Record) -> tuple
         by_view.mean(dim=0)[:, None],
         student_temp=temp,
     )
-    loss_cls = combine_pairs(whole, of_crops)
+    loss_cls = combine(whole, of_crops, reduction="pairs")
     loss_patch = masked_loss(head.project(seen.patch_tokens), last, patch_targets, masks, temp)
     check(loss_cls, expected["loss_cls"])
     check(loss_patch, expected["loss_patch"])

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from training.losses.dino import LossSettings, combine, entropy
+from training.config.methods import TrackingConfig
+from training.losses.dino import combine, entropy
 from training.losses.sinkhorn import assignment
 from training.methods.object_tracking import (
-    TrackingSettings,
     object_masks,
     refined_prototypes,
     track,
@@ -24,7 +24,7 @@ def maps_of(recorded):
         prototypes = recorded["P"]
         if settings.pop("sinkhorn", True):
             prototypes = refined_prototypes(
-                prototypes, recorded["teacher_patches_f0"], TrackingSettings(**settings)
+                prototypes, recorded["teacher_patches_f0"], TrackingConfig(**settings)
             )
         return track(prototypes, key)
 
@@ -103,8 +103,8 @@ def test_a_threshold_of_one_clip_instead_of_two_turns_4_percent_of_the_patches(m
 
 def test_carried_object_weights_raise_the_recorded_loss(recorded):
     local = recorded["L_local"][None]
-    carried = combine(recorded["L_obj"], local, LossSettings())
-    plain = combine(recorded["L_obj"], local, LossSettings(object_weights="mean"))
+    carried = combine(recorded["L_obj"], local)
+    plain = combine(recorded["L_obj"], local, object_weights="mean")
     assert carried.item() == pytest.approx(8.0587, abs=1e-4)
     assert plain.item() == pytest.approx(6.7819, abs=1e-4)
 

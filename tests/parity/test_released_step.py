@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from training.config.presets import resolve_config
 from training.engine.optim import build_optimizer, clip_gradients, set_lr_and_weight_decay
 from training.losses.cross_entropy import distillation_loss
-from training.losses.dino import LossParts, combine, object_weights, teacher_probabilities
+from training.losses.dino import combine, teacher_probabilities, weights_of_objects
 from training.losses.sinkhorn import assignment
-from training.methods.base import Views
-from training.methods.dora import DoraSettings, learn, teach
+from training.methods.base import StepOutput, Views
+from training.methods.dora import Dora
 from training.methods.object_tracking import (
     apply_masks,
     mask_threshold,
@@ -26,13 +27,21 @@ from training.methods.object_tracking import (
     track,
     track_objects,
 )
-from training.methods.student_teacher import Network, ema_update, make_teacher
-from training.models.projection_heads import DinoHead
-from training.models.vit import TokenFeatures, build_backbone, encode, encode_with_attention
+from training.models.vit import TokenFeatures, encode, encode_with_attention
+from training.schedules import Progress
 
 FORWARD, GRADIENT = 1e-5, 1e-4
-SETTINGS = DoraSettings()
 NUM_CLIPS, CLIP_LENGTH = 2, 4
+CONFIG = resolve_config(
+    "official",
+    None,
+    [
+        *("model.backbone=vit_tiny_patch16_224", "model.num_prototypes=1024"),
+        *("model.drop_path_rate=0", f"data.clip_length={CLIP_LENGTH}"),
+        *("optim.freeze_last_layer_epochs=0", "optim.momentum_end=0.996"),
+    ],
+)
+NOW = Progress(step=0, steps=100, steps_per_epoch=1.0)
 
 
 def assert_close(ours: Tensor, recorded: Tensor, relative: float) -> None:
@@ -47,55 +56,58 @@ def by_frame(value: Tensor) -> Tensor:
     return value.transpose(0, 1)
 
 
-def build_pair(weights: dict[str, dict[str, Tensor]]) -> tuple[Network, Network]:
-    backbone = build_backbone("vit_tiny_patch16_224")
-    student = Network(backbone, DinoHead(backbone.embed_dim, 1024))
-    student.load_state_dict(weights["student"])
-    teacher = make_teacher(student)
-    teacher.load_state_dict(weights["teacher"])
-    return student, teacher
+class RecordedHeads(Dora):
+    """DORA with the attention heads that the released code drew."""
+
+    heads: Tensor
+
+    def draw_heads(self, now: Progress) -> Tensor:
+        return self.heads
+
+
+def build(weights: dict[str, dict[str, Tensor]], recorded: dict[str, Any]) -> RecordedHeads:
+    method = RecordedHeads(CONFIG)
+    method.student.load_state_dict(weights["student"])
+    method.teacher.load_state_dict(weights["teacher"])
+    method.center = recorded["center_before"][0].clone()
+    method.heads = recorded["heads"]
+    return method
 
 
 @pytest.fixture(scope="module")
 def views(recorded: dict[str, Any]) -> Views:
-    return Views(recorded["global_clip"].float()[None], recorded["local_crops"].float())
+    return Views(
+        recorded["global_clip"].float()[None],
+        recorded["local_crops"].float(),
+        torch.arange(NUM_CLIPS),
+    )
 
 
 @pytest.fixture(scope="module")
-def features(weights: dict[str, dict[str, Tensor]], views: Views) -> TokenFeatures:
-    _, teacher = build_pair(weights)
+def features(
+    weights: dict[str, dict[str, Tensor]], recorded: dict[str, Any], views: Views
+) -> TokenFeatures:
+    method = build(weights, recorded)
     with torch.no_grad():
-        return encode_with_attention(teacher.backbone, views.global_clips[0].flatten(0, 1))
+        return encode_with_attention(method.teacher.backbone, views.global_clips[0].flatten(0, 1))
 
 
 @pytest.fixture(scope="module")
 def maps(features: TokenFeatures, recorded: dict[str, Any]) -> Tensor:
     return track_objects(
-        features, recorded["heads"], clip_length=CLIP_LENGTH, settings=SETTINGS.tracking
+        features, recorded["heads"], clip_length=CLIP_LENGTH, tracking=CONFIG.tracking
     )
-
-
-def step(student: Network, teacher: Network, views: Views, center: Tensor, heads: Tensor) -> Any:
-    lesson = teach(
-        teacher,
-        views.global_clips,
-        settings=SETTINGS,
-        center=center,
-        teacher_temp=0.04,
-        heads=heads,
-    )
-    return learn(student, views, lesson, SETTINGS)
 
 
 @pytest.fixture(scope="module")
 def stepped(
     weights: dict[str, dict[str, Tensor]], views: Views, recorded: dict[str, Any]
-) -> tuple[Network, Network, LossParts]:
-    """Student and teacher after the backward pass, before the optimizer."""
-    student, teacher = build_pair(weights)
-    parts = step(student, teacher, views, recorded["center_before"][0], recorded["heads"])
-    parts.total.backward()
-    return student, teacher, parts
+) -> tuple[RecordedHeads, StepOutput]:
+    """The method after the backward pass, before the optimizer."""
+    method = build(weights, recorded)
+    output = method(views, method.prepare(views, NOW))
+    output.loss.backward()
+    return method, output
 
 
 def test_teacher_features_are_the_recorded_ones(features, recorded, weights):
@@ -105,8 +117,11 @@ def test_teacher_features_are_the_recorded_ones(features, recorded, weights):
     assert_close(features.cls_attention[first], recorded["attn_f0_cls"][:, :, 1:], FORWARD)
     key = features.key.reshape(NUM_CLIPS, CLIP_LENGTH, *features.key.shape[1:])
     assert_close(key, by_frame(recorded["key"]), FORWARD)
-    _, teacher = build_pair(weights)
-    logits = teacher.head(features.cls_token).reshape(NUM_CLIPS, CLIP_LENGTH, -1)
+    logits = (
+        build(weights, recorded)
+        .teacher.head(features.cls_token)
+        .reshape(NUM_CLIPS, CLIP_LENGTH, -1)
+    )
     assert_close(logits, by_frame(recorded["teacher_cls"]), FORWARD)
 
 
@@ -121,7 +136,7 @@ def test_object_prototypes_and_assignment_are_the_recorded_ones(features, record
     similarity = torch.nn.functional.normalize(patches, dim=-1) @ prototypes.transpose(1, 2)
     assert_close(similarity, recorded["sk_logits"], FORWARD)
     assert_close(assignment(similarity, epsilon=0.05, iterations=30), recorded["M"], FORWARD)
-    refined = refined_prototypes(prototypes, patches, SETTINGS.tracking)
+    refined = refined_prototypes(prototypes, patches, CONFIG.tracking)
     assert_close(refined, recorded["P_refined"], FORWARD)
 
 
@@ -146,7 +161,7 @@ def test_no_patch_of_the_masks_differs(maps, recorded):
 def test_student_logits_of_masked_clips_and_local_crops_are_the_recorded_ones(
     maps, recorded, weights, views
 ):
-    student, _ = build_pair(weights)
+    student = build(weights, recorded).student
     masked_clips = apply_masks(views.global_clips[0], object_masks(maps, mask="binary"))
     with torch.no_grad():
         masked, local = (
@@ -162,11 +177,11 @@ def test_student_logits_of_masked_clips_and_local_crops_are_the_recorded_ones(
 
 @pytest.mark.medium
 def test_loss_and_its_parts_are_the_recorded_ones(stepped, recorded):
-    _, _, parts = stepped
-    assert parts.total.item() == pytest.approx(recorded["loss"], rel=FORWARD)
-    assert parts.masked.item() == pytest.approx(recorded["L_obj"].mean().item(), rel=FORWARD)
-    assert parts.local.item() == pytest.approx(recorded["L_local"].mean().item(), rel=FORWARD)
-    assert_close(parts.center, recorded["center_after"][0], FORWARD)
+    _, output = stepped
+    masked, local = output.metrics["loss_masked"], output.metrics["loss_local"]
+    assert output.loss.item() == pytest.approx(recorded["loss"], rel=FORWARD)
+    assert masked.item() == pytest.approx(recorded["L_obj"].mean().item(), rel=FORWARD)
+    assert local.item() == pytest.approx(recorded["L_local"].mean().item(), rel=FORWARD)
 
 
 def of_logits(logits: Tensor, targets: Tensor) -> Tensor:
@@ -184,17 +199,15 @@ def test_cross_entropies_by_object_and_frame_combine_to_the_recorded_loss(record
     crops = recorded["student_local"].reshape(CLIP_LENGTH, 6, NUM_CLIPS, -1).permute(1, 2, 0, 3)
     local = of_logits(crops[1:], targets)
     assert_close(local.mean(dim=0), recorded["L_local"], FORWARD)
-    assert combine(masked, local, SETTINGS.loss).item() == pytest.approx(
-        recorded["loss"], rel=FORWARD
-    )
-    plain = object_weights(3, CLIP_LENGTH, "mean") @ recorded["F_obj"]
+    assert combine(masked, local).item() == pytest.approx(recorded["loss"], rel=FORWARD)
+    plain = weights_of_objects(3, CLIP_LENGTH, "mean") @ recorded["F_obj"]
     assert plain.item() == pytest.approx(recorded["loss_plain_mean"], rel=FORWARD)
 
 
 @pytest.mark.medium
 def test_gradients_are_the_recorded_ones(stepped, recorded):
-    student, _, _ = stepped
-    gradients = {name: p.grad for name, p in student.named_parameters()}
+    method, _ = stepped
+    gradients = {name: p.grad for name, p in method.student.named_parameters()}
     assert gradients.keys() == recorded["grad_norms"].keys()
     for name, norm in recorded["grad_norms"].items():
         assert gradients[name].norm().item() == pytest.approx(norm, rel=GRADIENT), name
@@ -203,51 +216,39 @@ def test_gradients_are_the_recorded_ones(stepped, recorded):
         assert difference.item() <= GRADIENT, name
 
 
-def take_step(
-    student: Network, teacher: Network, optimizer: torch.optim.Optimizer, cfg: dict[str, Any]
-) -> None:
-    clip_gradients(student.parameters(), max_norm=cfg["clip"], by="parameter")
-    optimizer.step()
-    optimizer.zero_grad()
-    ema_update(teacher, student, cfg["ema_m"])
-
-
-def recorded_optimizer(student: Network, cfg: dict[str, Any]) -> torch.optim.Optimizer:
-    optimizer = build_optimizer(student, "adamw")
-    set_lr_and_weight_decay(optimizer, lr=cfg["lr"], weight_decay=cfg["wd"])
-    return optimizer
-
-
 @pytest.mark.medium
 def test_four_steps_follow_the_recorded_losses_centers_and_teacher(weights, views, recorded):
     cfg = recorded["cfg"]
-    student, teacher = build_pair(weights)
-    optimizer = recorded_optimizer(student, cfg)
-    center = recorded["center_before"][0]
+    method = build(weights, recorded)
+    assert method.scheduled(NOW) == {"momentum": cfg["ema_m"], "teacher_temp": 0.04}
+    optimizer = build_optimizer(method.student, "adamw")
+    set_lr_and_weight_decay(optimizer, lr=cfg["lr"], weight_decay=cfg["wd"])
     losses, center_norms = [], []
     for number in range(4):
-        parts = step(student, teacher, views, center, recorded["heads"])
-        parts.total.backward()
-        take_step(student, teacher, optimizer, cfg)
-        center = parts.center
-        losses.append(parts.total.item())
-        center_norms.append(center.norm().item())
+        output = method(views, method.prepare(views, NOW))
+        optimizer.zero_grad()
+        output.loss.backward()
+        clip_gradients(method.student.parameters(), max_norm=cfg["clip"], by="parameter")
+        optimizer.step()
+        method.after_step(NOW)
+        losses.append(output.loss.item())
+        center_norms.append(method.center.norm().item())
         if number == 0:
-            assert_weights_after_one_step(student, teacher, recorded)
+            assert_close(method.center, recorded["center_after"][0], FORWARD)
+            assert_weights_after_one_step(method, recorded)
     assert losses == pytest.approx(recorded["loss_trajectory"], rel=1e-3)
     assert center_norms == pytest.approx(recorded["center_norm_trajectory"], rel=1e-3)
 
 
-def assert_weights_after_one_step(
-    student: Network, teacher: Network, recorded: dict[str, Any]
-) -> None:
+def assert_weights_after_one_step(method: Dora, recorded: dict[str, Any]) -> None:
     """Compare with steps of 5e-4 (student) and 2e-6 (teacher), the sizes of one step.
 
     AdamW's first step is the sign of the gradient, so where a gradient is 0 but for rounding a
     weight can land anywhere within 2 lr: one in a thousand may.
     """
     lr, momentum = recorded["cfg"]["lr"], recorded["cfg"]["ema_m"]
-    ours, followed = dict(student.named_parameters()), dict(teacher.named_parameters())
+    ours = dict(method.student.named_parameters())
+    followed = dict(method.teacher.named_parameters())
     for name, expected in recorded["student_after_adamw"].items():
         difference = (ours[name] - expected).abs()
         assert difference.max().item() <= 2 * lr, name

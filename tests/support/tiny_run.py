@@ -34,7 +34,7 @@ def make_run(run_dir: Path, config: TrainConfig) -> Path:
     state = build_state(config, ONE_PROCESS)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
-        for weight in state.teacher.parameters():
+        for weight in state.method.evaluated_network.parameters():
             weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.05)
     state.step = STEP
     save_checkpoint(run_dir, state, config=config, data=DataIdentity("0" * 64, 1), keep_last=1)

@@ -29,7 +29,7 @@ def measure(shards, *overrides, processes=1):
 def test_sizes_are_counted_and_the_schedule_is_that_of_the_run(shards):
     found = measure(shards, "optim.steps=3600")
     config = resolve_config("official", None, list(TINY))
-    student = build_state(config, WORLD).student
+    student = build_state(config, WORLD).method.student
     sizes = [(p.numel(), p.requires_grad) for p in student.parameters()]
     assert found.parameters == sum(size for size, _ in sizes)
     # float32: student, teacher; gradient and AdamW's two moments of what is trained.

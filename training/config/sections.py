@@ -53,61 +53,6 @@ class ModelConfig(Section):
     """Keep the last layer's weight norms at 1 instead of training them."""
 
 
-class TrackingConfig(Section):
-    """Object discovery and tracking (paper, equations 2 to 7)."""
-
-    num_objects: Count = 3
-    """Objects O per clip: attention heads drawn for each step."""
-    num_heads: Count | None = None
-    """Heads that the last block's queries and keys are split into to find objects (B.2: 16 or 32);
-    None: the backbone's own. The network itself is not changed."""
-    sinkhorn: bool = True
-    """Refine the object prototypes with Sinkhorn-Knopp (equations 4 and 5); false: equation 3."""
-    epsilon: Positive = 0.05
-    """Entropy weight of Sinkhorn-Knopp."""
-    iterations: Count = 30
-    """Sinkhorn-Knopp iterations."""
-    patch_center: bool = False
-    """Subtract the frame's mean patch token from Z before equations 4 and 5 (neither in the paper
-    nor in the released code): the masks of the objects then lie apart."""
-    patch_norm: bool = True
-    """L2-normalize the patch tokens Z before equations 4 and 5."""
-    marginals: Literal["patch", "paper"] = "patch"
-    """Assignment rows sum to 1 for each patch (released code) or to 1/n (paper)."""
-    mask: Literal["binary", "soft", "literal", "random_blocks"] = "binary"
-    """Object masks: where a map is above its mean (released code), the map divided by its maximum,
-    or equation 7 to the letter; or blocks drawn at random for each object and frame."""
-    attention_scale: Literal["head", "width"] = "head"
-    """What the attention that finds objects is divided by: sqrt(D / heads) as in the network, or
-    sqrt(D) as in equation 1."""
-
-
-class LossConfig(Section):
-    """Distillation between teacher and student (paper, equations 8 to 10)."""
-
-    local_crops_skipped: WholeNumber = 1
-    """Local crops, from the first, that the loss leaves out (1 in the released code)."""
-    object_weights: Literal["carry", "mean"] = "carry"
-    """Weights of the objects: as the released code's carried sum, or equal."""
-    reduction: Literal["mean", "sum", "pairs"] = "mean"
-    """Half the mean over objects and half that over crops (released code), the paper's sums, or the
-    mean over all pairs of a teacher's and a student's view (DINO)."""
-    teacher_centering: Literal["mean", "sinkhorn"] = "mean"
-    """Teacher outputs centered by a moving mean, or by Sinkhorn-Knopp over the global batch."""
-    sinkhorn_iterations: Count = 3
-    """Iterations of the teacher's Sinkhorn-Knopp, where it is used."""
-    student_temp: Positive = 0.1
-    """Student softmax temperature."""
-    teacher_temp: Positive = 0.04
-    """Teacher softmax temperature after its warm-up."""
-    warmup_teacher_temp: Positive = 0.04
-    """Teacher softmax temperature at step 0."""
-    warmup_teacher_temp_epochs: NonNegative = 30
-    """Epochs over which the teacher temperature goes linearly from the one to the other."""
-    center_momentum: Share = 0.9
-    """Momentum of the moving mean that centers the teacher."""
-
-
 class DataConfig(Section):
     """Clips, and the crops taken from them."""
 
@@ -119,6 +64,9 @@ class DataConfig(Section):
     """Allow clips that hold a cut."""
     clips_per_epoch: Count | None = None
     """Clips in one epoch; None: each valid clip once."""
+    mixture: dict[str, Count] | None = None
+    """Weight of each video by its id, e.g. {venice: 2, oslo: 1}: so many of each sum of the weights
+    clips are of it, and a video that is not named is left out; None: all clips count alike."""
     num_workers: WholeNumber = 2
     """Decoding processes per rank; 0 decodes in the training process."""
     frame_crop_pixels: Count = 300
@@ -131,8 +79,8 @@ class DataConfig(Section):
     """Side of a global crop."""
     global_crop_scale: Scale = (0.4, 1.0)
     """Share of the first crop's area in a global crop: one box per clip."""
-    local_crops: Count = 6
-    """Local crops of each frame."""
+    local_crops: WholeNumber = 6
+    """Local crops of each frame; 0: none."""
     local_crop_pixels: Count = 112
     """Side of a local crop."""
     local_crop_scale: Scale = (0.05, 0.4)

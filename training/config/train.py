@@ -5,21 +5,20 @@ the others and merges a preset, a YAML file and `key=value` pairs into one `Trai
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import yaml
 from pydantic import ValidationError, model_validator
 
+from training.config.methods import REQUIRED, LossConfig, MethodName, TrackingConfig
 from training.config.sections import (
     AugmentConfig,
     CheckpointConfig,
     DataConfig,
     FaultsConfig,
-    LossConfig,
     ModelConfig,
     OptimConfig,
     Section,
-    TrackingConfig,
     WatchConfig,
     WholeNumber,
 )
@@ -31,7 +30,7 @@ class TrainConfig(Section):
 
     seed: WholeNumber = 0
     """Everything random follows from this, the purpose and the step or clip position."""
-    method: Literal["dora", "dino", "dora_images"] = "dora"
+    method: MethodName = "dora"
     """DORA; DINO: DORA without tracking and masks; or DORA*, on still images: objects are found and
     not tracked. The presets `dino` and `images` have what goes with them."""
     model: ModelConfig = ModelConfig()
@@ -55,19 +54,15 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if self.loss.local_crops_skipped > self.data.local_crops:
+        if 0 < self.data.local_crops < self.loss.local_crops_skipped:
             raise ValueError(
                 f"loss.local_crops_skipped ({self.loss.local_crops_skipped}) must not be above "
                 f"data.local_crops ({self.data.local_crops})"
             )
-        if self.loss.reduction != "mean" and self.loss.object_weights == "carry":
-            raise ValueError(
-                f"loss.reduction={self.loss.reduction} goes only with loss.object_weights=mean"
-            )
-        if self.method == "dino" and self.data.global_crops != 2:
-            raise ValueError("method=dino needs data.global_crops=2: it teaches a view by another")
-        if self.method == "dora_images" and self.data.clip_length != 1:
-            raise ValueError("method=dora_images needs data.clip_length=1: an image is no clip")
+        for key, (value, reason) in REQUIRED[self.method].items():
+            section, _, field = key.partition(".")
+            if getattr(getattr(self, section), field) != value:
+                raise ValueError(f"method={self.method} needs {key}={value}: {reason}")
         if self.optim.warmup_epochs > self.optim.epochs:
             raise ValueError(
                 f"optim.warmup_epochs ({self.optim.warmup_epochs:g}) must not be above "
@@ -93,14 +88,14 @@ def parse_config(value: Any) -> TrainConfig:
         raise UsageError(f"config: {detail}") from error
 
 
-def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return {"section.key": value} of a nested mapping."""
+def flatten(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return {"section.key": value} of a mapping of sections; a field may be a mapping itself."""
     flat: dict[str, Any] = {}
     for key, item in value.items():
         if isinstance(item, Mapping):
-            flat |= flatten(item, f"{prefix}{key}.")
+            flat |= {f"{key}.{field}": inner for field, inner in item.items()}
         else:
-            flat[f"{prefix}{key}"] = item
+            flat[key] = item
     return flat
 
 

@@ -4,9 +4,10 @@ The workers only decode and take each clip's frame crop; what is random in the v
 too (a few numbers), and done on the device by `training.data.multi_crop`.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,13 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from training.config.sections import AugmentConfig, DataConfig
+from training.config.sections import DataConfig
 from training.config.train import TrainConfig
-from training.data.image_clips import StillImages
+from training.data.image_clips import ImageClips
 from training.data.multi_crop import ViewDraws, draw_boxes, draw_views
+from training.data.source import ClipSource, DataIdentity
 from training.rng import numpy_generator
-from wtours.errors import TrainingError, WtoursError
-from wtours.shards import ClipDataset, ClipSampler, ShardIndex
+from wtours.errors import WtoursError
+from wtours.shards import Clip, ClipDataset, ClipSampler, ClipShare, ShardIndex
+
+LOG = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
@@ -32,35 +36,26 @@ class Batch(NamedTuple):
     positions: Tensor  # (b,) int64, in the endless stream of clips
 
 
-Clips = ClipDataset | StillImages
-"""What is trained on, by number."""
-
-
 class ClipViews(Dataset[Batch | WtoursError]):
-    """Decoded clips by their position in the stream, with what is drawn for their views.
+    """Decoded clips by their position in the endless stream, with what is drawn for their views.
 
     Args:
-        clips: The shard set's clips, or still images.
-        sampler: Says which clip stands at a position.
-        data: Crops.
-        augment: Photometric changes.
-        seed: Of the run.
+        source: The clips.
+        config: Of the run: its seed orders the clips, its sections say how they are cropped.
+
+    Raises:
+        WtoursError: a video of data.mixture is not there.
     """
 
-    def __init__(
-        self,
-        clips: Clips,
-        sampler: ClipSampler,
-        *,
-        data: DataConfig,
-        augment: AugmentConfig,
-        seed: int,
-    ) -> None:
-        self.clips = clips
-        self.sampler = sampler
-        self.data = data
-        self.augment = augment
-        self.seed = seed
+    def __init__(self, source: ClipSource, config: TrainConfig) -> None:
+        self.source = source
+        self.data, self.augment, self.seed = config.data, config.augment, config.seed
+        self.sampler = ClipSampler(
+            len(source),
+            seed=config.seed,
+            clips_per_epoch=config.data.clips_per_epoch,
+            mixture=source.shares(config.data.mixture) if config.data.mixture else (),
+        )
 
     def __getitems__(self, positions: Sequence[int]) -> Batch | WtoursError:
         """Return the batch, or the error to raise in the training process: as one line, not two."""
@@ -70,21 +65,11 @@ class ClipViews(Dataset[Batch | WtoursError]):
             return error
 
     def describe(self, position: int) -> dict[str, Any]:
-        """Return which clip stands at a position, to be found again: video, frames and times."""
-        number = self.sampler.clip_at(position)
-        if isinstance(self.clips, StillImages):
-            return {"position": position, **self.clips.describe(number)}
-        rows = self.clips.clip_rows(number)
-        frames = [self.clips.index.frame(row) for row in rows]
-        return {
-            "position": position,
-            "video_id": frames[0].video_id,
-            "frame_index": [frame.frame_index for frame in frames],
-            "pts_us": [frame.pts_us for frame in frames],
-        }
+        """Return which clip stands at a position, to be found again."""
+        return {"position": position, **self.source.describe(self.sampler.clip_at(position))}
 
     def _at(self, position: int) -> Batch:
-        frames = self.clips[self.sampler.clip_at(position)].decode()
+        frames = self.source[self.sampler.clip_at(position)].decode()
         generator = numpy_generator(self.seed, "views", position)
         height, width = frames[0].shape[:2]
         box = draw_boxes(
@@ -119,16 +104,57 @@ def crop_frames(
     return resized.contiguous()
 
 
-def open_data(path: Path, config: TrainConfig) -> Clips:
-    """Return what the config's method is trained on: a shard set's clips, or images.
+class ShardClips:
+    """The clips of a shard set, as a `ClipSource`.
+
+    Raises:
+        ShardError: the shard set is missing, damaged, or has no such clip.
+    """
+
+    def __init__(self, shards_dir: Path, data: DataConfig) -> None:
+        self._clips = open_clips(shards_dir, data)
+        self._clip_length = data.clip_length
+        if not data.across_cuts and not self._clips.index.shots_known:
+            LOG.warning("some videos are not analyzed: their clips may go over cuts")
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __getitem__(self, number: int) -> Clip:
+        return self._clips[number]
+
+    def describe(self, number: int) -> dict[str, Any]:
+        """Return the video, frame numbers and times of a clip."""
+        frames = [self._clips.index.frame(row) for row in self._clips.clip_rows(number)]
+        return {
+            "video_id": frames[0].video_id,
+            "frame_index": [frame.frame_index for frame in frames],
+            "pts_us": [frame.pts_us for frame in frames],
+        }
+
+    def shares(self, weights: Mapping[str, int]) -> tuple[ClipShare, ...]:
+        """Return what mixes videos by weight; `ShardError` if one has no clip."""
+        return self._clips.shares(weights)
+
+    @property
+    def identity(self) -> DataIdentity:
+        """Return the sha256 of the index, and the number of clips."""
+        return DataIdentity(self._clips.index.dataset.index.sha256, len(self))
+
+    @property
+    def mean_bytes(self) -> float:
+        """Return the mean size of a clip's JPEGs."""
+        return float(self._clips.index.size.mean()) * self._clip_length
+
+
+def open_source(path: Path, data: DataConfig, kind: Literal["clips", "images"]) -> ClipSource:
+    """Return the clips of a shard set, or the images of a folder or tar.
 
     Raises:
         ShardError: the shard set is missing, damaged, or has no such clip.
         ImageDataError: no image there.
     """
-    if config.method == "dora_images":
-        return StillImages(path)
-    return open_clips(path, config.data)
+    return ImageClips(path) if kind == "images" else ShardClips(path, data)
 
 
 def open_clips(shards_dir: Path, data: DataConfig) -> ClipDataset:
@@ -143,19 +169,3 @@ def open_clips(shards_dir: Path, data: DataConfig) -> ClipDataset:
         frame_interval_seconds=data.frame_interval_seconds,
         across_cuts=data.across_cuts,
     )
-
-
-def steps_in_epoch(num_clips: int, data: DataConfig, *, global_batch_size: int) -> int:
-    """Return how many whole batches an epoch has.
-
-    Raises:
-        TrainingError: not one.
-    """
-    clips = data.clips_per_epoch or num_clips
-    if clips < global_batch_size:
-        raise TrainingError(
-            f"an epoch of {clips} clips (the shards hold {num_clips}) does not fill a batch of "
-            f"{global_batch_size}: lower optim.global_batch_size, raise data.clips_per_epoch, or "
-            f"shard more video"
-        )
-    return clips // global_batch_size

@@ -1,8 +1,9 @@
-"""Still images without labels as clips of one frame, for `method: dora_images` (DORA*, Table 8).
+"""Images without labels as clips of one frame, for methods that take single images.
 
 Every JPEG, PNG or WebP below a folder, or in an uncompressed tar, at any depth.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from training.data.image_decoding import decode_rgb
 from training.data.image_files import StoredFile, fingerprint, is_image
 from training.data.source import DataIdentity
 from training.data.tar_files import TarFiles, open_files
-from wtours.errors import ImageDataError
+from wtours.errors import ImageDataError, UsageError
+from wtours.shards import ClipShare
 
 
 @dataclass(frozen=True, slots=True)
-class Still:
+class ImageClip:
     """One encoded image: a clip of a single frame."""
 
     name: str
@@ -45,7 +47,7 @@ class Still:
         return (0,)
 
 
-class StillImages:
+class ImageClips:
     """The images of a folder or a tar, listed in the order of their names but not read.
 
     Args:
@@ -75,7 +77,7 @@ class StillImages:
     def __len__(self) -> int:
         return len(self._names)
 
-    def __getitem__(self, number: int) -> Still:
+    def __getitem__(self, number: int) -> ImageClip:
         """Return one image, encoded.
 
         Raises:
@@ -83,11 +85,15 @@ class StillImages:
         """
         name = self._names[number]
         file = StoredFile(name, int(self._sizes[number]), int(self._places[number]))
-        return Still(name, self.path, self._source.read(file))
+        return ImageClip(name, self.path, self._source.read(file))
 
     def describe(self, number: int) -> dict[str, Any]:
         """Return which image has a number, to be found again."""
         return {"image": self._names[number]}
+
+    def shares(self, weights: Mapping[str, int]) -> tuple[ClipShare, ...]:
+        """Refuse: images have no video to weigh."""
+        raise UsageError("data.mixture weighs videos of a shard set; these are single images")
 
     @property
     def mean_bytes(self) -> float:

@@ -29,13 +29,10 @@ def batches(
             f"optim.global_batch_size ({global_batch_size}) must be a multiple of the number of "
             f"ranks ({world.world_size})"
         )
-    positions = RankPositions(
-        global_batch_size, world.rank, world.world_size, range(start_step, end_step)
-    )
     num_workers = config.data.num_workers
     loader = DataLoader(
         views,
-        batch_sampler=positions,
+        batch_sampler=rank_positions(global_batch_size, world, range(start_step, end_step)),
         num_workers=num_workers,
         collate_fn=_unchanged,
         pin_memory=world.device.type == "cuda",
@@ -48,25 +45,14 @@ def batches(
         yield batch
 
 
-class RankPositions:
-    """The positions of one rank's clips, a list per step.
+def rank_positions(global_batch_size: int, world: World, steps: range) -> list[list[int]]:
+    """Return the positions of one rank's clips, for each step.
 
     Step s has the positions [s * G, (s + 1) * G); each rank takes its contiguous share of them.
     """
-
-    def __init__(self, global_batch_size: int, rank: int, world_size: int, steps: range) -> None:
-        self.global_batch_size = global_batch_size
-        self.share = global_batch_size // world_size
-        self.rank = rank
-        self.steps = steps
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in self.steps:
-            first = step * self.global_batch_size + self.rank * self.share
-            yield list(range(first, first + self.share))
-
-    def __len__(self) -> int:
-        return len(self.steps)
+    share = global_batch_size // world.world_size
+    firsts = (step * global_batch_size + world.rank * share for step in steps)
+    return [list(range(first, first + share)) for first in firsts]
 
 
 def _worker_processes() -> BaseContext:

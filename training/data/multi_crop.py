@@ -120,6 +120,8 @@ def make_local(frames: Tensor, draws: ViewDraws, *, pixels: int) -> Tensor:
         draws: Of B clips, on the CPU.
         pixels: Side of a crop; bicubic with antialias, as PIL resizes in the released code.
     """
+    if not draws.local_boxes.shape[1]:
+        return frames.new_zeros((0, *frames.shape[:3], pixels, pixels), dtype=torch.float32)
     images = frames.float() / 255
     crops = []
     for boxes in draws.local_boxes.unbind(1):  # one crop at a time bounds the memory

@@ -7,33 +7,33 @@ import torch
 import torch.distributed as dist
 
 from training.config.sections import FaultsConfig
-from training.distributed.store import Board
-from training.distributed.watchdog import Heartbeat
+from training.distributed.store import RunStore
+from training.distributed.watchdog import Watchdog
 from training.distributed.world import World
 from wtours.errors import TrainingError, WtoursError
 
 _SILENCE_SECONDS = 3.0
-"""After a broken connection: a process that lives writes on the board each second."""
+"""After a broken connection: a process that lives has a heartbeat each second."""
 
 
 @contextmanager
-def watched(world: World, faults: FaultsConfig) -> Iterator[Heartbeat]:
-    """Watch over a run: a process that is lost, or hangs, ends all of them.
+def failure_guard(world: World, faults: FaultsConfig) -> Iterator[Watchdog]:
+    """Guard a run: a process that is lost, or hangs, ends all of them.
 
     Args:
         world: This process.
-        faults: How long is too long.
+        faults: The timeouts.
 
     Raises:
         TrainingError: this process has no memory left, or lost the connection to another one.
     """
-    board = world.board or Board(None, rank=0, world_size=1)
-    with Heartbeat(board, faults) as heartbeat:
+    store = world.store or RunStore(None, rank=0, world_size=1)
+    with Watchdog(store, faults) as watchdog:
         try:
-            yield heartbeat
+            yield watchdog
         except Exception as error:
-            reason = _explain(error, board)
-            board.fail(str(reason or error).split("\n", 1)[0])
+            reason = _explain(error, store)
+            store.fail(str(reason or error).split("\n", 1)[0])
             if reason is None:
                 raise
             raise reason from error
@@ -46,17 +46,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _explain(error: Exception, board: Board) -> TrainingError | None:
+def _explain(error: Exception, store: RunStore) -> TrainingError | None:
     if isinstance(error, WtoursError):
         return None
     if is_out_of_memory(error):
         detail = str(error).split("\n", 1)[0]
         return TrainingError(
-            f"rank {board.rank} is out of memory ({detail}): raise optim.accumulation_steps, set "
+            f"rank {store.rank} is out of memory ({detail}): raise optim.accumulation_steps, set "
             f"model.activation_checkpointing=true, or lower optim.global_batch_size"
         )
-    if board.world_size > 1 and _is_lost_connection(error):
-        return TrainingError(f"rank {board.rank} ends: {_who_was_lost(board)}")
+    if store.world_size > 1 and _is_lost_connection(error):
+        return TrainingError(f"rank {store.rank} ends: {_who_was_lost(store)}")
     return None
 
 
@@ -66,11 +66,11 @@ def _is_lost_connection(error: Exception) -> bool:
     )
 
 
-def _who_was_lost(board: Board) -> str:
+def _who_was_lost(store: RunStore) -> str:
     try:
         # One that ended with an error has written it down; one that was killed writes no more.
-        silent = [] if board.failure() else board.silent_ranks(_SILENCE_SECONDS)
-        failure = board.failure()
+        silent = [] if store.failure() else store.silent_ranks(_SILENCE_SECONDS)
+        failure = store.failure()
     except RuntimeError:
         return "the connection to the others is lost, and torchrun's store does not answer"
     if failure:

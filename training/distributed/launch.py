@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from training.distributed.collectives import broadcast
-from training.distributed.store import connected_board, torchrun_store
+from training.distributed.store import connected_store, torchrun_store
 from training.distributed.world import World
 from wtours.errors import TrainingError
 
@@ -50,8 +50,8 @@ def joined_world(timeout_seconds: float = 1800.0) -> Iterator[World]:
     )
     # A name that tells this attempt from one before it.
     attempt = broadcast(secrets.token_hex(8), world)
-    board = connected_board(attempt=attempt, rank=rank, world_size=world_size)
-    yield replace(world, board=board)
+    store = connected_store(attempt=attempt, rank=rank, world_size=world_size)
+    yield replace(world, store=store)
     # Not after an error: leaving waits for processes that may be gone.
     dist.destroy_process_group()
 

@@ -1,57 +1,45 @@
-"""Ctrl-C and SIGTERM: finish the step, save, then leave the way the signal asks for."""
+"""Ctrl-C and SIGTERM: training finishes its step, saves a checkpoint, and ends by the signal."""
 
 import signal
 import threading
 from types import FrameType
 
-from training.distributed.collectives import any_rank
-from training.distributed.world import World
-
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_PATIENCE = 3
+_INTERRUPT_AT = 3
 
 
 class StopSignals:
-    """While it is entered, SIGINT and SIGTERM are only noted; a third one interrupts at once.
+    """While it is entered, SIGINT and SIGTERM are only recorded; a third one interrupts at once.
 
     Three, because torchrun passes a Ctrl-C on to processes that the terminal has told already.
-    Signals reach the main thread only: elsewhere this notes nothing.
+    Signals reach the main thread only: elsewhere this records nothing.
     """
 
     def __init__(self) -> None:
-        self.noted: signal.Signals | None = None
+        self.received: signal.Signals | None = None
         self._count = 0
         self._before: dict[signal.Signals, signal._HANDLER] = {}
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            self._before = {number: signal.signal(number, self._record) for number in _SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.noted = self.noted or signal.Signals(number)
+    def flags(self) -> list[bool]:
+        """Return for each signal whether this process got it, for `any_rank`."""
+        return [self.received is number for number in _SIGNALS]
+
+    @staticmethod
+    def signal_of(flags: list[bool]) -> signal.Signals | None:
+        """Return the signal that some rank got, of the flags of all; None: none did."""
+        return next((number for number, got in zip(_SIGNALS, flags, strict=True) if got), None)
+
+    def _record(self, number: int, frame: FrameType | None) -> None:
+        self.received = self.received or signal.Signals(number)
         self._count += 1
-        if self._count >= _PATIENCE:
+        if self._count >= _INTERRUPT_AT:
             raise KeyboardInterrupt
-
-
-def agreed(
-    finite: bool, noted: signal.Signals | None, world: World
-) -> tuple[bool, signal.Signals | None]:
-    """Return what all ranks together do after a step: the same answer on every rank.
-
-    Args:
-        finite: Whether this rank's loss and gradients are.
-        noted: The signal that this rank got.
-        world: This process.
-
-    Returns:
-        Whether every rank's were finite, and a signal that some rank got.
-    """
-    broken, *got = any_rank([not finite, *(noted is number for number in _SIGNALS)], world)
-    signals = [number for number, was_got in zip(_SIGNALS, got, strict=True) if was_got]
-    return not broken, signals[0] if signals else None

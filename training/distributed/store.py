@@ -1,6 +1,6 @@
-"""What the processes of a run tell each other beside their tensors: who lives, and what went wrong.
+"""A run's c10d key-value store: the ranks' heartbeats, and the failure that ends them all.
 
-It is a key-value store, not a collective: it answers when another process does not.
+Unlike a collective, it answers when another process does not.
 """
 
 import os
@@ -14,13 +14,13 @@ if TYPE_CHECKING:  # torch's public names for these have no types
 else:
     from torch.distributed import HashStore, PrefixStore, Store, TCPStore
 
-_FAILURE, _MOVES = "failure", "moves"
-_JOIN_SECONDS, _NOTE_SECONDS = 300, 10
-"""How long the store may take: for the processes to find each other, and for a note."""
+_FAILURE, _BEATS = "failure", "beats"
+_JOIN_SECONDS, _ACCESS_SECONDS = 300, 10
+"""Timeouts of the store: for the processes to find each other, and for an access."""
 
 
-class Board:
-    """The notes of one process on the board that all of a run share.
+class RunStore:
+    """One rank's access to the store that all processes of a run share.
 
     Args:
         store: Shared by the processes of this attempt alone; None: there is one process.
@@ -34,47 +34,47 @@ class Board:
         self.rank = rank
         self.world_size = world_size
         self.next_rank = (rank + 1) % world_size
-        self._turn = 0
+        self._heartbeats = 0
 
-    def write(self, moved: int) -> int:
-        """Say that this process lives and has moved so often; return how often all have."""
+    def beat(self, progress: int) -> int:
+        """Record a heartbeat and the progress since the last one; return all ranks' progress."""
         with self._lock:
-            self._turn += 1
-            self._store.set(f"life/{self.rank}", str(self._turn))
-            return self._store.add(_MOVES, moved)
+            self._heartbeats += 1
+            self._store.set(f"heartbeat/{self.rank}", str(self._heartbeats))
+            return self._store.add(_BEATS, progress)
 
-    def life_of_next(self) -> str:
-        """Return what the next process last wrote; "" before it has, or if this one is alone."""
-        return "" if self.next_rank == self.rank else self._read(f"life/{self.next_rank}")
+    def last_heartbeat(self) -> str:
+        """Return the next rank's last heartbeat; "" before its first, or with one rank."""
+        return "" if self.next_rank == self.rank else self._read(f"heartbeat/{self.next_rank}")
 
-    def fail(self, what: str) -> None:
-        """Write down why the run ends, unless it is written already."""
+    def fail(self, reason: str) -> None:
+        """Record why the run ends, unless a reason is recorded already."""
         with self._lock:
-            self._store.compare_set(_FAILURE, "", what)
+            self._store.compare_set(_FAILURE, "", reason)
 
     def failure(self) -> str:
         """Return why the run ends; "" while it does not."""
         return self._read(_FAILURE)
 
-    def say_where(self, place: str) -> None:
-        """Write down where this process's training is in the program."""
+    def record_location(self, location: str) -> None:
+        """Record where in the program this rank's training thread is."""
         with self._lock:
-            self._store.set(f"where/{self.rank}", place)
+            self._store.set(f"location/{self.rank}", location)
 
-    def where_all_are(self) -> str:
-        """Return what `say_where` wrote, of each process."""
-        places = [self._read(f"where/{rank}") or "says nothing" for rank in range(self.world_size)]
-        return "; ".join(f"rank {rank}: {place}" for rank, place in enumerate(places))
+    def locations(self) -> str:
+        """Return the location that each rank recorded."""
+        all_ranks = range(self.world_size)
+        return "; ".join(f"rank {r}: {self._read(f'location/{r}') or 'unknown'}" for r in all_ranks)
 
     def silent_ranks(self, seconds: float) -> list[int]:
-        """Return the other processes that write nothing for so long."""
-        before = self._lives()
+        """Return the other ranks without a heartbeat in the next `seconds`."""
+        before = self._all_heartbeats()
         time.sleep(seconds)
-        after = self._lives()
+        after = self._all_heartbeats()
         return [r for r in after if r != self.rank and before[r] == after[r]]
 
-    def _lives(self) -> dict[int, str]:
-        return {rank: self._read(f"life/{rank}") for rank in range(self.world_size)}
+    def _all_heartbeats(self) -> dict[int, str]:
+        return {rank: self._read(f"heartbeat/{rank}") for rank in range(self.world_size)}
 
     def _read(self, key: str) -> str:
         with self._lock:
@@ -96,8 +96,8 @@ def torchrun_store() -> Store | None:
     )
 
 
-def connected_board(*, attempt: str, rank: int, world_size: int) -> Board:
-    """Return the board of the processes that torchrun started.
+def connected_store(*, attempt: str, rank: int, world_size: int) -> RunStore:
+    """Return the store of the processes that torchrun started.
 
     Args:
         attempt: A name that no earlier attempt has used.
@@ -105,7 +105,7 @@ def connected_board(*, attempt: str, rank: int, world_size: int) -> Board:
         world_size: Number of processes.
     """
     # A connection of its own: the process group's may be waiting.
-    return Board(PrefixStore(f"wtours/{attempt}", _connect(_NOTE_SECONDS)), rank, world_size)
+    return RunStore(PrefixStore(f"wtours/{attempt}", _connect(_ACCESS_SECONDS)), rank, world_size)
 
 
 def _connect(seconds: float) -> Store:

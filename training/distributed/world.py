@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from training.distributed.store import Board
+from training.distributed.store import RunStore
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,8 @@ class World:
     world_size: int
     local_rank: int
     device: torch.device
-    board: Board | None = None
-    """For notes to the others beside the tensors; None: there are no others."""
+    store: RunStore | None = None
+    """For heartbeats and failures, beside the tensors; None: there is one process."""
 
     @property
     def is_main(self) -> bool:

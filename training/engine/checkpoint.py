@@ -1,8 +1,9 @@
 """Checkpoints of a run: whole or absent, checked before they are used, without pickle.
 
 <run>/checkpoints/step-00000100/
-    model.safetensors       student.*, teacher.*, center
-    optimizer.safetensors   <parameter>.exp_avg, .exp_avg_sq, .step; of LARS .momentum_buffer
+    model.safetensors       the method's state_dict: student.*, and e.g. teacher.*, center
+    optimizer.safetensors   <parameter of the student>.exp_avg, .exp_avg_sq, .step; of LARS
+                            .momentum_buffer
     state.json              step, config, and which data it was trained on
     receipt.json            bytes and sha256 of the three; written last
 
@@ -13,7 +14,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -22,10 +23,12 @@ from torch import Tensor
 from training.config.train import TrainConfig, parse_config
 from training.data.source import DataIdentity
 from training.engine.state import TrainState
-from training.methods.student_teacher import Network, build_network
+from training.methods.base import Network
+from training.methods.registry import method_class
 from wtours.errors import CheckpointError, UsageError, WtoursError
 from wtours.storage.atomic import TEMP_PREFIX, atomic_path, read_json, remove
 from wtours.storage.hashing import canonical_json, sha256_file
+from wtours.storage.receipts import FileRecord, record_file
 from wtours.storage.tensor_files import safetensors_bytes
 
 LOG = logging.getLogger(__name__)
@@ -58,7 +61,7 @@ def take_snapshot(state: TrainState, *, config: TrainConfig, data: DataIdentity)
     """Return a copy of the state in the memory of the CPU."""
     return Snapshot(
         step=state.step,
-        model=_model_tensors(state),
+        model=_for_disk(state.method.state_dict()),
         optimizer=_moments(state),
         facts={
             "format": FORMAT,
@@ -83,9 +86,8 @@ def publish_snapshot(snapshot: Snapshot, target: Path) -> None:
             )  # save_file hides why a disk refuses
         (temp / STATE).write_bytes(canonical_json(snapshot.facts))
         files = [
-            {"path": name, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            record_file(temp / name, relative_to=temp).model_dump()
             for name in (MODEL, OPTIMIZER, STATE)
-            for path in [temp / name]
         ]
         (temp / RECEIPT).write_bytes(canonical_json({"format": FORMAT, "files": files}))
 
@@ -110,12 +112,12 @@ def save_checkpoint(
 
 
 def newest_checkpoint(run_dir: Path) -> Path | None:
-    """Return the newest whole checkpoint of a run; damaged ones are passed over with a warning."""
+    """Return the newest whole checkpoint of a run; damaged ones are skipped with a warning."""
     for path in _step_dirs(run_dir):
         problem = find_damage(path)
         if problem is None:
             return path
-        LOG.warning("checkpoint %s is passed over: %s", path, problem)
+        LOG.warning("checkpoint %s is skipped: %s", path, problem)
     return None
 
 
@@ -155,16 +157,16 @@ def find_damage(checkpoint: Path) -> str | None:
         receipt = read_json(checkpoint / RECEIPT)
         if receipt["format"] != FORMAT:
             return f"format {receipt['format']}, this version reads {FORMAT}"
-        records = {record["path"]: record for record in receipt["files"]}
+        records = {record["path"]: FileRecord(**record) for record in receipt["files"]}
         for name in (MODEL, OPTIMIZER, STATE):
             path, record = checkpoint / name, records[name]
-            if path.stat().st_size != record["bytes"]:
-                return f"{name} has {path.stat().st_size} bytes instead of {record['bytes']}"
-            if sha256_file(path) != record["sha256"]:
+            if path.stat().st_size != record.bytes:
+                return f"{name} has {path.stat().st_size} bytes instead of {record.bytes}"
+            if sha256_file(path) != record.sha256:
                 return f"{name} is not what was written (sha256 differs)"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (WtoursError, KeyError, TypeError):
+    except (WtoursError, KeyError, TypeError, ValueError):
         return f"{RECEIPT} cannot be read"
     return None
 
@@ -185,13 +187,10 @@ def read_state(checkpoint: Path) -> tuple[int, TrainConfig, DataIdentity]:
 
 def load_state(checkpoint: Path, state: TrainState) -> None:
     """Set `state`, built from the same config, to what a whole checkpoint holds."""
-    device = state.center.device
-    tensors = load_file(checkpoint / MODEL, device=str(device))
-    state.student.load_state_dict(_with_prefix(tensors, "student."))
-    state.teacher.load_state_dict(_with_prefix(tensors, "teacher."))
-    state.center = tensors["center"]
-    moments = load_file(checkpoint / OPTIMIZER, device=str(device))
-    parameters = dict(state.student.named_parameters())
+    device = str(state.device)
+    state.method.load_state_dict(load_file(checkpoint / MODEL, device=device))
+    moments = load_file(checkpoint / OPTIMIZER, device=device)
+    parameters = dict(state.method.student.named_parameters())
     for key, value in moments.items():
         name, _, moment = key.rpartition(".")
         # AdamW keeps its count on the CPU.
@@ -201,33 +200,28 @@ def load_state(checkpoint: Path, state: TrainState) -> None:
         state.scaler.load_state_dict(scaler)
 
 
-def load_network(
-    checkpoint: Path, which: Literal["teacher", "student"] = "teacher"
-) -> tuple[TrainConfig, Network]:
+def load_network(checkpoint: Path, which: str | None = None) -> tuple[TrainConfig, Network]:
     """Return the config and a trained network, on the CPU, in evaluation mode, without gradients.
 
     Args:
         checkpoint: From `find_checkpoint`.
-        which: The teacher is what is evaluated.
+        which: "student" or "teacher"; None: the one that the method has evaluated.
     """
     _, config, _ = read_state(checkpoint)
-    network = build_network(config)
-    network.load_state_dict(_with_prefix(load_file(checkpoint / MODEL), f"{which}."))
+    method = method_class(config)
+    network, prefix = method.build_network(config), f"{which or method.evaluated}."
+    weights = load_file(checkpoint / MODEL)
+    network.load_state_dict(
+        {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}
+    )
     return config, network.requires_grad_(False).eval()
-
-
-def _model_tensors(state: TrainState) -> dict[str, Tensor]:
-    tensors = {"center": state.center}
-    for name, network in (("student", state.student), ("teacher", state.teacher)):
-        tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
-    return _for_disk(tensors)
 
 
 def _moments(state: TrainState) -> dict[str, Tensor]:
     return _for_disk(
         {
             f"{name}.{key}": value
-            for name, parameter in state.student.named_parameters()
+            for name, parameter in state.method.student.named_parameters()
             for key, value in state.optimizer.state.get(parameter, {}).items()
         }
     )
@@ -237,14 +231,6 @@ def _for_disk(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return copies: the tensors themselves may change while these are written."""
     return {
         name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()
-    }
-
-
-def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
     }
 
 

@@ -10,7 +10,7 @@ import os
 import resource
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,19 +50,24 @@ class MetricsLog:
         self._file.close()
         self._board.close()
 
-    def write(self, step: int, values: dict[str, float], *, time: dict[str, float]) -> None:
-        """Append the line of one step; `step` counts the steps done, from 1."""
+    def write(
+        self, step: int, values: Mapping[str, float | Image.Image], *, time: dict[str, float]
+    ) -> None:
+        """Append the line of one step; `step` counts the steps done, from 1.
+
+        Images go to TensorBoard alone.
+        """
         with explain_full_disk(self._path):
             # A float16 gradient may overflow, and the scaler then leaves out the step.
-            known = {name: x if math.isfinite(x) else None for name, x in values.items()}
+            numbers = {k: x for k, x in values.items() if not isinstance(x, Image.Image)}
+            known = {name: x if math.isfinite(x) else None for name, x in numbers.items()}
             self._file.write(_json_line({"step": step, **known, "time": time}))
             self._file.flush()
             for name, value in (*values.items(), *time.items()):
-                self._board.add_scalar(name, value, step)
-
-    def show(self, name: str, picture: Image.Image, step: int) -> None:
-        """Add a picture to TensorBoard."""
-        self._board.add_image(name, np.asarray(picture), step, dataformats="HWC")
+                if isinstance(value, Image.Image):
+                    self._board.add_image(name, np.asarray(value), step, dataformats="HWC")
+                else:
+                    self._board.add_scalar(name, value, step)
 
     def sync(self) -> None:
         """Flush to the disk; call it before a checkpoint, so that its steps have their lines."""
@@ -94,7 +99,7 @@ class StepStatus:
         )
 
 
-class StepClock:
+class ThroughputMeter:
     """Where the time of each step goes: waiting for data, or computing."""
 
     def __init__(self, clips_per_step: int, device: torch.device) -> None:

@@ -1,13 +1,16 @@
-"""The optimizer: parameter groups, gradient clipping, the last layer's freeze."""
+"""The optimizer: parameter groups, learning rate and weight decay, gradient clipping."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from timm.optim.lars import Lars
 from torch import Tensor, nn
 
-LAST_LAYER = "last_layer"
+from training.config.sections import OptimConfig
+from training.schedules import Progress, warmup_cosine
+
 LARS_MOMENTUM = 0.9
 """Of the gradients; with LARS' trust coefficient of .001, as in DINO's option of the same name."""
 
@@ -44,6 +47,29 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
+@dataclass(frozen=True)
+class ScheduledValues:
+    """What the optimizer is set to in one step; a method schedules the rest itself."""
+
+    lr: float
+    weight_decay: float
+
+
+def scheduled_values(optim: OptimConfig, now: Progress) -> ScheduledValues:
+    """Return the learning rate and the weight decay of a step."""
+    scale = optim.global_batch_size / optim.lr_clips if optim.lr_clips else 1.0
+    return ScheduledValues(
+        lr=warmup_cosine(
+            now.step,
+            peak=optim.lr * scale,
+            end=optim.min_lr,
+            warmup_steps=round(optim.warmup_epochs * now.steps_per_epoch),
+            steps=now.steps,
+        ),
+        weight_decay=now.cosine(start=optim.weight_decay, end=optim.weight_decay_end),
+    )
+
+
 def set_lr_and_weight_decay(
     optimizer: torch.optim.Optimizer, *, lr: float, weight_decay: float
 ) -> None:
@@ -75,10 +101,3 @@ def clip_gradients(
         scales = (max_norm / (clipped + 1e-6)).clamp(max=1.0)
         torch._foreach_mul_(gradients, list(scales.unbind()))
     return common
-
-
-def drop_last_layer_gradients(model: nn.Module) -> None:
-    """Drop the gradients of the head's last layer, so that the optimizer leaves it as it is."""
-    for name, parameter in model.named_parameters():
-        if LAST_LAYER in name:
-            parameter.grad = None

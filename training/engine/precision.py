@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from training.config.train import TrainConfig
-from training.methods.student_teacher import Network
+from training.methods.base import Network
 from training.models.vit_blocks import compile_block
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -33,11 +34,13 @@ def build_scaler(config: TrainConfig, device: torch.device) -> GradScaler:
     return GradScaler(device.type, init_scale=_FIRST_SCALE, enabled=wanted)
 
 
-def compile_blocks(network: Network) -> None:
-    """Have the blocks of the backbone compiled when they are first run."""
+def compile_blocks(method: nn.Module) -> None:
+    """Have the blocks of the method's backbones compiled when they are first run."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VARIANTS)
-    for block in network.backbone.blocks:
-        compile_block(block)
+    for network in method.modules():
+        if isinstance(network, Network):
+            for block in network.backbone.blocks:
+                compile_block(block)
 
 
 @contextmanager

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from training.config.train import TrainConfig, flatten, to_yaml
-from training.data.clips import Clips, ClipViews
+from training.data.clips import ClipViews
 from training.data.source import DataIdentity
 from training.distributed.collectives import broadcast
-from training.distributed.watchdog import Heartbeat
+from training.distributed.watchdog import Watchdog
 from training.distributed.world import World
 from training.engine.async_writer import BackgroundWriter
 from training.engine.checkpoint import (
@@ -25,10 +25,8 @@ from training.engine.checkpoint import (
     take_snapshot,
 )
 from training.engine.metrics import MetricsLog
-from training.engine.schedules import StepSettings
+from training.engine.monitor import Measured
 from training.engine.state import TrainState
-from training.monitors.collapse import CollapseWatch
-from training.monitors.knn_probe import Watcher
 from wtours.errors import CheckpointError, TrainingError
 from wtours.storage.atomic import sweep, write_bytes, write_json
 from wtours.storage.locks import lock
@@ -49,29 +47,25 @@ class Run:
         config: TrainConfig,
         data: DataIdentity,
         world: World,
-        heartbeat: Heartbeat,
+        watchdog: Watchdog,
     ) -> None:
         self.dir = run_dir
         self.config = config
         self.data = data
         self.world = world
-        self._heartbeat = heartbeat
-        # Of rank 0, from `restore` on.
-        self._metrics: MetricsLog | None = None
-        self._watcher: Watcher | None = None
-        self._collapse = CollapseWatch(config.model.num_prototypes)
+        self.watchdog = watchdog
+        self._metrics: MetricsLog | None = None  # of rank 0, from `restore` on
         self._saved_at = time.monotonic()
         self._stack = ExitStack()
-        self._writer = self._stack.enter_context(BackgroundWriter(heartbeat.beat))
-        heartbeat.before_exit = self.finish_saving
+        self._writer = self._stack.enter_context(BackgroundWriter(watchdog.beat))
+        watchdog.before_exit = self.finish_saving
 
-    def restore(self, state: TrainState, resume: Resume, clips: Clips) -> None:
+    def restore(self, state: TrainState, resume: Resume) -> None:
         """Set `state` to the newest whole checkpoint, if there is one, and open the metrics.
 
         Args:
             state: Changed in place.
             resume: See `training.pretrain.pretrain`.
-            clips: Of the run, to draw some.
 
         Raises:
             CheckpointError: the checkpoint is of another config or other data, or `resume` is
@@ -86,27 +80,12 @@ class Run:
             LOG.info("resumed from %s", text)
         if self.world.is_main:
             write_bytes(self.dir / CONFIG_FILE, to_yaml(self.config).encode())
-            self._watcher = Watcher(self.config, self.dir, clips, self._heartbeat)
             self._metrics = self._stack.enter_context(MetricsLog(self.dir, steps_done=state.step))
 
-    def log(
-        self,
-        state: TrainState,
-        values: dict[str, float],
-        now: StepSettings,
-        time: dict[str, float],
-    ) -> None:
-        """Look at the teacher where it is time to, and write the metrics of the step just done."""
-        if self._metrics is not None and self._watcher is not None:
-            scheduled = {
-                "lr": now.lr,
-                "weight_decay": now.weight_decay,
-                "momentum": now.momentum,
-                "teacher_temp": now.teacher_temp,
-            }
-            seen = self._watcher.look(state, self._metrics)
-            self._metrics.write(state.step, values | scheduled | seen, time=time)
-            self._collapse.see(state.step, values)
+    def log(self, step: int, values: Measured, times: dict[str, float]) -> None:
+        """Write what is known of the step just done, on rank 0; `step` counts from 1."""
+        if self._metrics is not None:
+            self._metrics.write(step, values, time=times)
 
     def save_is_due(self, step: int, last_step: int) -> bool:
         """Return whether this rank is to save after step `step`; raise why the last save failed.
@@ -211,7 +190,7 @@ def opened_run(
     config: TrainConfig,
     data: DataIdentity,
     world: World,
-    heartbeat: Heartbeat,
+    watchdog: Watchdog,
 ) -> Iterator[Run]:
     """Hold a run's folder for training; rank 0 locks it and removes what a killed process left.
 
@@ -223,6 +202,6 @@ def opened_run(
             stack.enter_context(lock(run_dir / ".lock", what=f"the run {run_dir}"))
             sweep(run_dir)
             sweep(run_dir / "checkpoints")
-        run = Run(run_dir, config, data, world, heartbeat)
+        run = Run(run_dir, config, data, world, watchdog)
         stack.callback(run.close)
         yield run

@@ -1,24 +1,27 @@
 """The mutable state of a training run: everything that a checkpoint saves."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
-from training.methods.student_teacher import Network
+from training.methods.base import Method
 
 
 @dataclass
 class TrainState:
     """What training changes; the checkpoint of a run is this and the config."""
 
-    student: Network
-    teacher: Network
+    method: Method[Any]
     optimizer: torch.optim.Optimizer
-    center: Tensor
-    """(K,) float32: the moving mean of the teacher's logits."""
+    """Of the method's student."""
     step: int
     """Steps done."""
     scaler: GradScaler = field(default_factory=lambda: GradScaler(enabled=False))
     """Of the gradients, with float16."""
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the networks are."""
+        return next(self.method.parameters()).device

@@ -1,15 +1,11 @@
 """Measures of representational collapse."""
 
 import itertools
-import logging
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-LOG = logging.getLogger(__name__)
-"""Steps over which a sign is averaged before it is believed; single steps are noisy."""
 
 
 @torch.no_grad()

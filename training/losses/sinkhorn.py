@@ -10,10 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-
-def unchanged(value: Tensor) -> Tensor:
-    """Return the value: what a reduction over ranks is when there is one rank."""
-    return value
+from training.distributed import collectives
 
 
 def assignment(
@@ -48,8 +45,8 @@ def sinkhorn_teacher(
     *,
     temp: float,
     iterations: int,
-    all_sum: Callable[[Tensor], Tensor] = unchanged,
-    all_max: Callable[[Tensor], Tensor] = unchanged,
+    all_sum: Callable[[Tensor], Tensor] = collectives.all_sum,
+    all_max: Callable[[Tensor], Tensor] = collectives.all_max,
 ) -> Tensor:
     """Return the teacher's probabilities balanced over the global batch, (M, K) float32.
 

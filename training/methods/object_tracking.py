@@ -7,48 +7,22 @@ the refined prototypes. These attend to the keys of every frame: one map per obj
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from training.losses.sinkhorn import assignment, unchanged
-from training.models.vit import TokenFeatures
+from training.config.methods import TrackingConfig
+from training.distributed import collectives
+from training.losses.sinkhorn import assignment
+from training.models.vit import TokenFeatures, num_heads
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrackingSettings:
-    """How objects are found and masked; the defaults follow the released code.
-
-    Attributes:
-        num_objects: Objects O, each from one attention head drawn at random.
-        num_heads: Heads that queries and keys are split into to find objects; None: the network's.
-        attention_scale: What the attention that finds objects is divided by: "head", as in the
-            network, or "width", the letter of equation 1.
-        sinkhorn: Whether prototypes are refined (equation 6), or track as they are (equation 3).
-        epsilon: Sinkhorn-Knopp's entropy term, > 0.
-        iterations: Sinkhorn-Knopp's iterations, >= 1.
-        patch_center: Whether the frame's mean patch token is subtracted first: what all patches
-            share draws every prototype the same way, and the objects' masks lie on each other.
-        patch_norm: Whether patch tokens are L2-normalized before they are assigned.
-        marginals: "patch": each patch sums to 1; "paper": to 1/N (then the maps are almost flat).
-        mask: "binary": where the map is above its mean; "soft": the map divided by its maximum;
-            "literal": the map itself, equation 7 (then the masked frames are almost black);
-            "random_blocks": not from the maps, see `training.methods.masking`.
-    """
-
-    num_objects: int = 3
-    num_heads: int | None = None
-    attention_scale: Literal["head", "width"] = "head"
-    sinkhorn: bool = True
-    epsilon: float = 0.05
-    iterations: int = 30
-    patch_center: bool = False
-    patch_norm: bool = True
-    marginals: Literal["patch", "paper"] = "patch"
-    mask: Literal["binary", "soft", "literal", "random_blocks"] = "binary"
+def object_heads(backbone: VisionTransformer, tracking: TrackingConfig) -> int:
+    """Return the heads in which objects are looked for: the last block's, or as it is split."""
+    return tracking.num_heads or num_heads(backbone)
 
 
 def draw_heads(num_heads: int, num_objects: int, generator: torch.Generator) -> Tensor:
@@ -63,7 +37,7 @@ def draw_heads(num_heads: int, num_objects: int, generator: torch.Generator) -> 
 
 
 def track_objects(
-    features: TokenFeatures, heads: Tensor, *, clip_length: int, settings: TrackingSettings
+    features: TokenFeatures, heads: Tensor, *, clip_length: int, tracking: TrackingConfig
 ) -> Tensor:
     """Return where each object is in each frame, (B, O, T, N) float32; a map sums to 1 over N.
 
@@ -71,7 +45,7 @@ def track_objects(
         features: Of the B * T frames of B clips, clip by clip.
         heads: (O,) the heads that find the objects.
         clip_length: T.
-        settings: Which equations are followed.
+        tracking: Which equations are followed.
     """
     device = features.key.device
     with torch.autocast(device.type, enabled=False):
@@ -80,8 +54,8 @@ def track_objects(
             for part in (features.cls_attention, features.query, features.patch_tokens)
         )
         prototypes = object_prototypes(cls_attention, query, heads.to(device))
-        if settings.sinkhorn:
-            prototypes = refined_prototypes(prototypes, patches, settings)
+        if tracking.sinkhorn:
+            prototypes = refined_prototypes(prototypes, patches, tracking)
         keys = features.key.float()
         return track(prototypes, keys.reshape(-1, clip_length, *keys.shape[1:]))
 
@@ -97,23 +71,23 @@ def object_prototypes(cls_attention: Tensor, query: Tensor, heads: Tensor) -> Te
     return cls_attention[:, heads] @ _patches_of(query)
 
 
-def refined_prototypes(prototypes: Tensor, patches: Tensor, settings: TrackingSettings) -> Tensor:
+def refined_prototypes(prototypes: Tensor, patches: Tensor, tracking: TrackingConfig) -> Tensor:
     """Return the sums of the patch tokens assigned to each object (equations 4 and 5), (B, O, D).
 
     Args:
         prototypes: (B, O, D) of equation 2.
         patches: (B, N, D) patch tokens of the first frame.
-        settings: Sinkhorn-Knopp's constants.
+        tracking: Sinkhorn-Knopp's constants.
     """
-    if settings.patch_center:
+    if tracking.patch_center:
         patches = patches - patches.mean(dim=1, keepdim=True)
-    if settings.patch_norm:
+    if tracking.patch_norm:
         patches = F.normalize(patches, dim=-1)
     plan = assignment(
         patches @ prototypes.transpose(1, 2),
-        epsilon=settings.epsilon,
-        iterations=settings.iterations,
-        marginals=settings.marginals,
+        epsilon=tracking.epsilon,
+        iterations=tracking.iterations,
+        marginals=tracking.marginals,
     )
     return plan.transpose(1, 2) @ patches
 
@@ -130,7 +104,9 @@ def track(prototypes: Tensor, key: Tensor) -> Tensor:
     return scores.softmax(dim=-1)
 
 
-def mask_threshold(maps: Tensor, *, all_mean: Callable[[Tensor], Tensor] = unchanged) -> Tensor:
+def mask_threshold(
+    maps: Tensor, *, all_mean: Callable[[Tensor], Tensor] = collectives.all_mean
+) -> Tensor:
     """Return the mean over the global batch and the patches of maps of unit length, (O, T).
 
     Args:
@@ -144,13 +120,13 @@ def object_masks(
     maps: Tensor,
     *,
     mask: Literal["binary", "soft", "literal", "random_blocks"],
-    all_mean: Callable[[Tensor], Tensor] = unchanged,
+    all_mean: Callable[[Tensor], Tensor] = collectives.all_mean,
 ) -> Tensor:
     """Return what each patch is multiplied by, (B, O, T, N) float32 in [0, 1].
 
     Args:
         maps: (B, O, T, N) from `track`.
-        mask: See `TrackingSettings.mask`.
+        mask: See `TrackingConfig.mask`.
         all_mean: Mean of a tensor over ranks; used by "binary" only.
 
     Raises:

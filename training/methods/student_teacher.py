@@ -1,55 +1,201 @@
-"""The student, its EMA teacher, and how they are built."""
+"""What DINO and DORA share: a student, its EMA teacher, and the cross-entropy between them."""
 
 import copy
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from timm.layers.drop import DropPath
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from training.config.train import TrainConfig
+from training.losses.collapse_metrics import effective_rank, embedding_spread, mask_overlap
 from training.losses.cross_entropy import distillation_loss
+from training.losses.dino import combine, entropy, teacher_probabilities, update_center
+from training.losses.sinkhorn import sinkhorn_teacher
+from training.methods.base import Method, Network, StepOutput, Targets, Views, configured_backbone
 from training.models.projection_heads import DinoHead
-from training.models.vit import build_backbone, encode, num_heads
-from wtours.errors import UsageError
+from training.models.vit import encode
+from training.schedules import Progress
 
 
-class Network(nn.Module):
-    """A backbone and its head; `state_dict` names are `backbone.*` and `head.*`."""
+@dataclass(frozen=True)
+class TeacherOutput(Targets):
+    """What the teacher gives of G global views of B clips of T frames.
 
-    def __init__(self, backbone: VisionTransformer, head: DinoHead) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = head
+    Attributes:
+        probabilities: (G, B, T, K) float32, the student's targets for each global view.
+        masks: (G, B, O, T, N) what the student sees of each global view; None: all of it.
+        tokens: (G * B * T, D) the CLS tokens that the probabilities come from.
+    """
 
-    def forward(
-        self, views: Sequence[Tensor], targets: Sequence[Tensor], student_temp: float
-    ) -> list[Tensor]:
-        """Return the cross-entropy of each kind of view with its target, from one call for DDP.
+    probabilities: Tensor
+    masks: Tensor | None
+    tokens: Tensor
+
+    def clips(self, part: slice) -> "TeacherOutput":
+        """Return the output for some of the clips."""
+        masks = None if self.masks is None else self.masks[:, part]
+        return replace(self, probabilities=self.probabilities[:, part], masks=masks)
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Return how sharp and how diverse the teacher is, and what the masks hide.
+
+        `teacher_entropy` is the floor of the loss, and log K where the teacher has collapsed to the
+        uniform answer; `teacher_mean_entropy` is 0 where it gives one answer to everything.
+        """
+        probabilities, masks = self.probabilities, self.masks
+        overlap = mask_overlap(masks)
+        return {
+            "teacher_entropy": entropy(probabilities).mean(),
+            "teacher_mean_entropy": entropy(probabilities.flatten(0, -2).mean(dim=0)),
+            "mask_coverage": probabilities.new_ones(()) if masks is None else masks.mean(),
+            "embedding_spread": embedding_spread(self.tokens),
+            "effective_rank": effective_rank(self.tokens),
+            **({} if overlap is None else {"mask_overlap": overlap}),
+        }
+
+
+class StudentTeacher(Method[TeacherOutput]):
+    """Self-distillation with DINO's head; subclasses say what the teacher and the student see."""
+
+    evaluated = "teacher"
+    teacher: Network
+    center: Tensor
+    """(K,) float32, the moving mean of the teacher's logits."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        self.teacher = make_teacher(self.student)
+        self.register_buffer("center", torch.zeros(config.model.num_prototypes))
+        self._next_center: Tensor | None = None
+
+    @classmethod
+    def build_network(cls, config: TrainConfig) -> Network:
+        """Return an untrained backbone and DINO's head."""
+        backbone, model = configured_backbone(config), config.model
+        head = DinoHead(
+            backbone.embed_dim,
+            model.num_prototypes,
+            hidden_dim=model.head_hidden_dim,
+            batch_norm=model.head_batch_norm,
+            norm_last_layer=model.norm_last_layer,
+        )
+        return Network(backbone, head)
+
+    def teacher_forward(self, views: Views, now: Progress) -> tuple[Tensor, Tensor | None]:
+        """Return the teacher's CLS tokens of the global views (G * B * T, D), and the masks."""
+        raise NotImplementedError
+
+    def student_views(self, clips: Tensor, masks: Tensor | None) -> Tensor:
+        """Return what the student sees of clips (M, T, 3, H, W): (V, M, T, 3, H, W)."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def prepare(self, views: Views, now: Progress) -> TeacherOutput:
+        """Return the teacher's output for the whole batch.
+
+        Whatever looks at the batch (the threshold of the masks, the center, the balanced teacher, a
+        batch norm in the head) looks at all of it, in however many micro-batches the backbone sees
+        it.
+        """
+        tokens, masks = self.teacher_forward(views, now)
+        logits = self.teacher.head(tokens).reshape(*views.global_clips.shape[:3], -1)
+        with torch.autocast(logits.device.type, enabled=False):
+            momentum = self.config.loss.center_momentum
+            self._next_center = update_center(self.center, logits, momentum=momentum)
+            return TeacherOutput(self._probabilities(logits, now), masks, tokens)
+
+    def forward(self, views: Views, targets: TeacherOutput) -> StepOutput:
+        """Return the student's loss.
+
+        With two global views the teacher's output for one view is the student's target for the
+        other (equation 8), and the local crops have both as targets (equation 9).
+        """
+        loss = self.config.loss
+        clips = views.global_clips.flatten(0, 1)
+        kinds = [self.student_views(clips, targets.masks)]
+        of_kinds = [targets.probabilities.flip(0).flatten(0, 1)]  # of the other view
+        # The skipped crops would not enter the loss: the student need not see them.
+        local_crops = views.local_crops[loss.local_crops_skipped :]
+        if len(local_crops):
+            kinds.append(local_crops)
+            # Cross-entropy is linear in its target: against the mean it is the mean over views.
+            of_kinds.append(targets.probabilities.mean(dim=0))
+        masked, *rest = self._cross_entropies(kinds, of_kinds)
+        local = rest[0] if rest else masked.new_zeros((0, masked.shape[1]))
+        with torch.autocast(clips.device.type, enabled=False):
+            total = combine(
+                masked,
+                local,
+                reduction=loss.reduction,
+                object_weights=loss.object_weights,
+                global_views=len(views.global_clips),
+            )
+            parts = {"loss_masked": masked.detach().mean(), "loss_local": local.detach().mean()}
+            return StepOutput(total, parts)
+
+    def after_step(self, now: Progress) -> None:
+        """Move the teacher after the student, and the center."""
+        ema_update(self.teacher, self.student, self.scheduled(now)["momentum"])
+        if self._next_center is not None:
+            self.center = self._next_center
+
+    def frozen(self, now: Progress) -> list[nn.Parameter]:
+        """Return the head's last layer during the first epochs."""
+        if now.epoch >= self.config.optim.freeze_last_layer_epochs:
+            return []
+        return list(self.student.head.last_layer.parameters())
+
+    def scheduled(self, now: Progress) -> dict[str, float]:
+        """Return the teacher's EMA momentum and softmax temperature."""
+        optim, loss = self.config.optim, self.config.loss
+        return {
+            "momentum": now.cosine(start=optim.momentum, end=optim.momentum_end),
+            "teacher_temp": now.linear_by_epoch(
+                start=loss.warmup_teacher_temp,
+                end=loss.teacher_temp,
+                epochs=loss.warmup_teacher_temp_epochs,
+            ),
+        }
+
+    def teacher_parts(self, clips: Tensor) -> tuple[Tensor, ...]:
+        """Return clips in the parts in which the teacher's backbone sees them."""
+        return clips.tensor_split(min(self.config.optim.accumulation_steps, len(clips)))
+
+    def encode_whole(self, views: Views) -> Tensor:
+        """Return the teacher's CLS tokens of the global views, (G * B * T, D)."""
+        parts = self.teacher_parts(views.global_clips.flatten(0, 1))
+        return torch.cat([encode(self.teacher.backbone, part.flatten(0, 1)) for part in parts])
+
+    def _probabilities(self, logits: Tensor, now: Progress) -> Tensor:
+        """Return the teacher's softmax, (G, B, T, K) float32, of its logits."""
+        loss, temp = self.config.loss, self.scheduled(now)["teacher_temp"]
+        if loss.teacher_centering == "mean":
+            return teacher_probabilities(logits, self.center, temp=temp)
+        rows, iterations = logits.flatten(0, -2), loss.sinkhorn_iterations
+        return sinkhorn_teacher(rows, temp=temp, iterations=iterations).reshape(logits.shape)
+
+    def _cross_entropies(self, kinds: list[Tensor], targets: list[Tensor]) -> list[Tensor]:
+        """Return the cross-entropy of each kind of view with its target, (V, T) nats.
 
         The head, and so a batch norm in it, sees the CLS tokens of all views as one batch.
 
         Args:
-            views: Of each kind (V, B, T, 3, H, W), e.g. masked clips and local crops.
-            targets: For each kind (B, T, K) float32, the teacher's probabilities.
-            student_temp: Softmax temperature, > 0.
-
-        Returns:
-            For each kind (V, T), the mean over clips, nats.
+            kinds: Of each kind (V, M, T, 3, H, W), e.g. masked clips and local crops.
+            targets: For each kind (M, T, K) float32, the teacher's probabilities.
         """
-        tokens = [encode(self.backbone, view.flatten(0, -4)) for view in views]
-        features = torch.split(self.head.project(torch.cat(tokens)), [len(part) for part in tokens])
-        last = self.head.last_layer
+        backbone, head = self.student.backbone, self.student.head
+        tokens = [encode(backbone, views.flatten(0, -4)) for views in kinds]
+        features = torch.split(head.project(torch.cat(tokens)), [len(part) for part in tokens])
         return [
             distillation_loss(
-                part.reshape(*view.shape[:3], -1),
-                last.weight_v,
-                last.weight_g,
+                part.reshape(*views.shape[:3], -1),
+                head.last_layer.weight_v,
+                head.last_layer.weight_g,
                 target,
-                student_temp=student_temp,
+                student_temp=self.config.loss.student_temp,
             )
-            for part, view, target in zip(features, views, targets, strict=True)
+            for part, views, target in zip(features, kinds, targets, strict=True)
         ]
 
 
@@ -68,7 +214,7 @@ def make_teacher(student: Network) -> Network:
 
 
 @torch.no_grad()
-def ema_update(teacher: Network, student: Network, momentum: float) -> None:
+def ema_update(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """Set each weight of the teacher to momentum * teacher + (1 - momentum) * student.
 
     Args:
@@ -80,57 +226,3 @@ def ema_update(teacher: Network, student: Network, momentum: float) -> None:
     theirs: list[Tensor] = list(student.parameters())
     torch._foreach_mul_(ours, momentum)
     torch._foreach_add_(ours, theirs, alpha=1 - momentum)
-
-
-def build_network(config: TrainConfig) -> Network:
-    """Return a randomly initialized backbone and head, for global crops of the config's size.
-
-    Raises:
-        UsageError: an unknown backbone, crops that its patches do not fill, or fewer attention
-            heads than objects.
-    """
-    model, data = config.model, config.data
-    backbone = build_backbone(
-        model.backbone,
-        img_size=data.global_crop_pixels,
-        patch_size=model.patch_size,
-        depth=model.depth,
-        embed_dim=model.embed_dim,
-        num_heads=model.num_heads,
-        drop_path_rate=model.drop_path_rate,
-    )
-    patch = backbone.patch_embed.patch_size[0]
-    for name, pixels in (
-        ("data.global_crop_pixels", data.global_crop_pixels),
-        ("data.local_crop_pixels", data.local_crop_pixels),
-    ):
-        if pixels % patch:
-            raise UsageError(f"{name} ({pixels}) must be a multiple of the patch size ({patch})")
-    _check_heads(backbone, config)
-    backbone.set_grad_checkpointing(model.activation_checkpointing)
-    head = DinoHead(
-        backbone.embed_dim,
-        model.num_prototypes,
-        hidden_dim=model.head_hidden_dim,
-        batch_norm=model.head_batch_norm,
-        norm_last_layer=model.norm_last_layer,
-    )
-    return Network(backbone, head)
-
-
-def _check_heads(backbone: VisionTransformer, config: TrainConfig) -> None:
-    tracking, heads = config.tracking, object_heads(backbone, config)
-    if backbone.embed_dim % heads:
-        raise UsageError(
-            f"tracking.num_heads ({heads}) must divide the backbone's width ({backbone.embed_dim})"
-        )
-    if tracking.mask != "random_blocks" and tracking.num_objects > heads:
-        raise UsageError(
-            f"tracking.num_objects ({tracking.num_objects}) must not be above the backbone's "
-            f"{heads} attention heads; tracking.num_heads splits its last block into more"
-        )
-
-
-def object_heads(backbone: VisionTransformer, config: TrainConfig) -> int:
-    """Return the heads in which objects are looked for: the last block's, or as it is split."""
-    return config.tracking.num_heads or num_heads(backbone)

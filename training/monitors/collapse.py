@@ -5,8 +5,11 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
+from training.engine.state import TrainState
+
 LOG = logging.getLogger(__name__)
 _WINDOW = 50
+"""Steps over which a sign is averaged before it is believed; single steps are noisy."""
 
 
 @dataclass(frozen=True)
@@ -15,11 +18,13 @@ class _Sign:
     low: float
     """Below this, the mean over the window is a sign."""
     high: float
-    says: str
+    advice: str
 
 
-class CollapseWatch:
-    """Warns in words, once for each sign, from the means over the last 50 steps.
+class CollapseMonitor:
+    """Warns, once for each sign and with advice, from the means over the last 50 steps.
+
+    A method that does not report a metric gets no warning about it.
 
     Args:
         num_prototypes: K.
@@ -30,12 +35,13 @@ class CollapseWatch:
         self._signs = [
             _Sign(
                 "teacher_entropy", -never, 0.98 * most,
-                "the teacher says almost the same of every prototype: lower loss.teacher_temp, or "
-                "set loss.teacher_centering=sinkhorn and model.head_batch_norm=true",
+                "the teacher's output is almost uniform over the prototypes: lower "
+                "loss.teacher_temp, or set loss.teacher_centering=sinkhorn and "
+                "model.head_batch_norm=true",
             ),
             _Sign(
                 "teacher_mean_entropy", 0.1 * most, never,
-                "one prototype has almost all the teacher's answers: set "
+                "almost all frames have the same teacher output: set "
                 "loss.teacher_centering=sinkhorn, or raise loss.teacher_temp",
             ),
             _Sign(
@@ -62,9 +68,14 @@ class CollapseWatch:
             sign.metric: deque(maxlen=_WINDOW) for sign in self._signs
         }
 
-    def see(self, step: int, metrics: dict[str, float]) -> list[str]:
-        """Take in the metrics of a step; return and log what is to be said for the first time."""
-        said = []
+    def after_step(self, state: TrainState, metrics: dict[str, float]) -> dict[str, float]:
+        """Log what the step gives warning of; nothing is measured."""
+        self.update(state.step, metrics)
+        return {}
+
+    def update(self, step: int, metrics: dict[str, float]) -> list[str]:
+        """Add the metrics of a step; log and return the warnings due for the first time."""
+        warnings = []
         for sign in list(self._signs):
             recent = self._recent[sign.metric]
             if math.isfinite(metrics.get(sign.metric, math.nan)):
@@ -72,9 +83,9 @@ class CollapseWatch:
             if len(recent) < _WINDOW or sign.low <= sum(recent) / _WINDOW <= sign.high:
                 continue
             self._signs.remove(sign)
-            said.append(
+            warnings.append(
                 f"step {step}: {sign.metric} is {sum(recent) / _WINDOW:.3g} over {_WINDOW} steps: "
-                f"{sign.says}"
+                f"{sign.advice}"
             )
-            LOG.warning("%s", said[-1])
-        return said
+            LOG.warning("%s", warnings[-1])
+        return warnings

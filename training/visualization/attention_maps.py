@@ -1,6 +1,5 @@
 """Attention maps and object masks of one clip."""
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,22 +9,21 @@ from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from training.config.methods import TrackingConfig
 from training.config.train import TrainConfig
-from training.data.image_clips import Still
 from training.data.image_decoding import crop_center, resize_for
 from training.data.normalization import normalized
+from training.data.source import SourceClip
 from training.losses import collapse_metrics as collapse
 from training.methods.object_tracking import (
-    TrackingSettings,
     draw_heads,
+    object_heads,
     object_masks,
     track_objects,
 )
-from training.methods.student_teacher import object_heads
 from training.models.vit import encode_with_attention
 from training.rng import torch_generator
 from training.visualization.overlay import Picture
-from wtours.shards import Clip
 
 _MIN_PICTURE_PIXELS = 224
 
@@ -45,13 +43,13 @@ class ClipAttention:
 
 def shown_heads(backbone: VisionTransformer, config: TrainConfig) -> Tensor:
     """Return the heads whose objects are drawn, (O,) int64, the same for all figures of a run."""
-    available = object_heads(backbone, config)
+    available = object_heads(backbone, config.tracking)
     num_shown = min(config.tracking.num_objects, available)  # random blocks can be more
     generator = torch_generator(config.seed, "visualize")
     return draw_heads(available, num_shown, generator).sort().values
 
 
-def crop_clip(clip: Clip | Still, crop_pixels: int) -> tuple[list[Picture], Tensor]:
+def crop_clip(clip: SourceClip, crop_pixels: int) -> tuple[list[Picture], Tensor]:
     """Return the center of each frame to look at, and as the network sees it.
 
     Returns:
@@ -76,7 +74,7 @@ def crop_clip(clip: Clip | Still, crop_pixels: int) -> tuple[list[Picture], Tens
 
 @torch.inference_mode()
 def attend(
-    backbone: VisionTransformer, frames: Tensor, heads: Tensor, settings: TrackingSettings
+    backbone: VisionTransformer, frames: Tensor, heads: Tensor, tracking: TrackingConfig
 ) -> ClipAttention:
     """Return where the objects of one clip are.
 
@@ -84,17 +82,17 @@ def attend(
         backbone: Of the teacher, in evaluation mode.
         frames: (T, 3, H, W) normalized, on the backbone's device.
         heads: (O,) int64, the heads that find the objects.
-        settings: Of the run; whether it refined prototypes is left out of account.
+        tracking: Of the run; whether it refined prototypes is left out of account.
     """
     features = encode_with_attention(
-        backbone, frames, num_heads=settings.num_heads, attention_scale=settings.attention_scale
+        backbone, frames, num_heads=tracking.num_heads, attention_scale=tracking.attention_scale
     )
     plain, refined = (
         track_objects(
             features,
             heads,
             clip_length=len(frames),
-            settings=dataclasses.replace(settings, sinkhorn=sinkhorn),
+            tracking=tracking.model_copy(update={"sinkhorn": sinkhorn}),
         )[0].cpu()
         for sinkhorn in (False, True)
     )
@@ -113,7 +111,7 @@ def mask_overlap(maps: Tensor) -> float | None:
     return None if overlap is None else float(overlap)
 
 
-def describe_clip(clip: Clip | Still, attention: ClipAttention) -> dict[str, Any]:
+def describe_clip(clip: SourceClip, attention: ClipAttention) -> dict[str, Any]:
     """Return what a figure's JSON says of its clip."""
     return {
         "video_id": clip.video_id,

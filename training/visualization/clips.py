@@ -13,7 +13,6 @@ import torch
 from training.data.clips import open_clips
 from training.distributed.world import best_device
 from training.engine.checkpoint import MODEL, find_checkpoint, load_network, read_state, run_dir_of
-from training.methods.dora import method_settings
 from training.visualization.attention_figure import draw_still, draw_video, picture_rows, png_bytes
 from training.visualization.attention_maps import attend, crop_clip, describe_clip, shown_heads
 from training.visualization.overlay import Palette, Picture
@@ -69,7 +68,7 @@ def visualize_clips(
 
     device = device or best_device()
     backbone = network.backbone.to(device)
-    settings, heads = method_settings(config).tracking, shown_heads(backbone, config)
+    heads = shown_heads(backbone, config)
     crop_pixels = config.data.global_crop_pixels
     facts = {
         "format": FORMAT,
@@ -86,7 +85,7 @@ def visualize_clips(
     paths = []
     for number in chosen:
         pictures, inputs = crop_clip(clips[number], crop_pixels)
-        attention = attend(backbone, inputs.to(device), heads, settings)
+        attention = attend(backbone, inputs.to(device), heads, config.tracking)
         first_row = int(clips.starts[number])
         name = f"{video_id}-clip-{int(clips.index.frame_index[first_row]):08d}"
         clip_facts = facts | describe_clip(clips[number], attention)

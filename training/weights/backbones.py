@@ -28,7 +28,7 @@ from torch import nn
 from training.config.train import TrainConfig
 from training.data.normalization import Normalization
 from training.engine.checkpoint import MODEL, find_checkpoint, load_network, read_state, run_dir_of
-from training.methods.student_teacher import build_network
+from training.methods.registry import method_class
 from training.models.vit import build_backbone, create_vit
 from training.rng import derived_seed
 from training.weights.huggingface import load_hf
@@ -111,7 +111,7 @@ def initial_backbone(config: TrainConfig) -> VisionTransformer:
     """Return the backbone that a run of this config starts from: its random weights at step 0."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(config.seed, "weights"))  # as build.build_state
-        return _frozen(build_network(config).backbone)
+        return _frozen(method_class(config).build_network(config).backbone)
 
 
 def _open_run(checkpoint: Path) -> Backbone:

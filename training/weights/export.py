@@ -12,7 +12,7 @@ from torch import Tensor
 from training.config.train import TrainConfig
 from training.data.normalization import MEAN, STD
 from training.engine.checkpoint import find_checkpoint, load_network, run_dir_of
-from training.methods.student_teacher import Network
+from training.methods.base import Network
 from wtours.storage.atomic import write_bytes
 from wtours.storage.hashing import canonical_json
 from wtours.storage.tensor_files import pth_bytes, safetensors_bytes

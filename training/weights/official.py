@@ -5,7 +5,6 @@ and a backbone alone, {"cls_token", "blocks.…"}; each name may begin with "mod
 """
 
 import argparse
-import copy
 import math
 import pickle
 from pathlib import Path
@@ -22,7 +21,8 @@ from training.data.source import DataIdentity
 from training.engine.checkpoint import newest_checkpoint, save_checkpoint
 from training.engine.optim import build_optimizer
 from training.engine.state import TrainState
-from training.methods.student_teacher import Network, build_network
+from training.methods.base import Network
+from training.methods.registry import build_method, method_class
 from wtours.errors import CheckpointError
 
 _HEAD_WIDTH = 64
@@ -49,7 +49,7 @@ def load_released(path: Path) -> tuple[TrainConfig, Network]:
     backbone = {k.removeprefix("backbone."): v for k, v in weights.items() if k not in head}
     try:
         config = _config_of(backbone, head)
-        network = build_network(config)
+        network = method_class(config).build_network(config)
         network.backbone.load_state_dict(backbone)
         if head:
             network.head.load_state_dict({k.removeprefix("head."): v for k, v in head.items()})
@@ -72,13 +72,10 @@ def import_released(path: Path, run_dir: Path) -> Path:
     config, network = load_released(path)
     if newest_checkpoint(run_dir) is not None:
         raise CheckpointError(f"{run_dir} is a run already; choose another name")
-    state = TrainState(
-        student=copy.deepcopy(network),
-        teacher=network,
-        optimizer=build_optimizer(network, config.optim.name),
-        center=torch.zeros(config.model.num_prototypes),
-        step=0,
-    )
+    method = build_method(config)
+    for copied in (method.student, method.evaluated_network):
+        copied.load_state_dict(network.state_dict())
+    state = TrainState(method, build_optimizer(method.student, config.optim.name), step=0)
     return save_checkpoint(run_dir, state, config=config, data=DataIdentity("", 0), keep_last=1)
 
 

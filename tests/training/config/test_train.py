@@ -97,10 +97,11 @@ def test_the_paper_differs_from_the_released_code_only_where_the_parity_table_sa
 
 
 def test_every_field_has_a_docstring():
+    import training.config.methods
     import training.config.sections
     import training.config.train
 
-    modules = (training.config.train, training.config.sections)
+    modules = (training.config.train, training.config.sections, training.config.methods)
     lines = [line for m in modules for line in inspect.getsource(m).splitlines()]
     fields = [i for i, line in enumerate(lines) if line.startswith("    ") and " = " in line]
     declared = [i for i in fields if ":" in lines[i].split("=")[0] and lines[i][4].isalpha()]

@@ -9,10 +9,11 @@ from PIL import Image
 
 from tests.support.shard_set import TINY, moving_pattern
 from training.config.presets import resolve_config
-from training.data.image_clips import StillImages
+from training.data.image_clips import ImageClips
 from training.distributed.world import World
 from training.engine.checkpoint import checkpoint_dir
 from training.engine.metrics import read_metrics
+from training.engine.setup import open_views
 from training.pretrain import main, pretrain
 from wtours.errors import CheckpointError, ImageDataError, UsageError
 
@@ -55,7 +56,7 @@ def train(path, run_dir, *overrides):
 
 
 def test_a_folder_and_its_tar_hold_the_same_images_in_the_same_order(folder, tar):
-    ours, packed = StillImages(folder), StillImages(tar)
+    ours, packed = ImageClips(folder), ImageClips(tar)
     assert [ours.describe(number)["image"] for number in range(len(ours))] == [
         *(f"a/{number}.png" for number in (0, 2, 4, 6)),
         *(f"a/deep/er/{number}.jpg" for number in (1, 3, 5, 7)),
@@ -115,12 +116,18 @@ def test_what_is_no_set_of_images_is_refused(tmp_path):
     with tarfile.open(tmp_path / "packed.tgz", "w:gz"):
         pass
     with pytest.raises(ImageDataError, match=r"packed\.tgz is neither a folder nor an unc"):
-        StillImages(tmp_path / "packed.tgz")
+        ImageClips(tmp_path / "packed.tgz")
     with pytest.raises(ImageDataError, match="cannot be read as a tar"):
-        StillImages(tmp_path / "text")
+        ImageClips(tmp_path / "text")
     with pytest.raises(ImageDataError, match="no such file or folder"):
-        StillImages(tmp_path / "absent")
+        ImageClips(tmp_path / "absent")
     with pytest.raises(ImageDataError, match="holds no JPEG, PNG or WebP image"):
-        StillImages(tmp_path / "empty")
+        ImageClips(tmp_path / "empty")
     with pytest.raises(UsageError, match=r"data\.clip_length=1"):
         resolve_config("images", None, ["data.clip_length=8"])
+
+
+def test_images_have_no_videos_to_mix(folder):
+    config = resolve_config("images", None, [*SMALL, "data.mixture={a: 1}"])
+    with pytest.raises(UsageError, match=r"data\.mixture weighs videos"):
+        open_views(folder, config)

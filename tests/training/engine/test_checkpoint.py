@@ -1,10 +1,10 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.support.shard_set import TINY
 from training.config.presets import resolve_config
@@ -22,7 +22,6 @@ from training.engine.checkpoint import (
     take_snapshot,
 )
 from training.engine.setup import build_state
-from training.methods.student_teacher import Network
 from wtours.errors import CheckpointError
 
 CONFIG = resolve_config("official", None, [*TINY, "model.head_batch_norm=true"])
@@ -34,12 +33,12 @@ def trained_state(step=4):
     """A state after one optimizer step on arbitrary gradients."""
     state = build_state(CONFIG, WORLD)
     generator = torch.Generator().manual_seed(step)
-    for parameter in state.student.parameters():
+    for parameter in state.method.student.parameters():
         parameter.grad = torch.randn(parameter.shape, generator=generator)
     for group in state.optimizer.param_groups:
         group["lr"] = 0.01
     state.optimizer.step()
-    state.center = torch.randn(state.center.shape, generator=generator)
+    state.method.center = torch.randn(CONFIG.model.num_prototypes, generator=generator)
     state.step = step
     return state
 
@@ -58,13 +57,12 @@ def test_what_is_loaded_is_what_was_saved(tmp_path):
     assert loaded.step == 4
     assert read_state(path) == (4, CONFIG, DATA)
     for ours, theirs in (
-        (loaded.student.state_dict(), saved.student.state_dict()),
-        (loaded.teacher.state_dict(), saved.teacher.state_dict()),
-        ({"center": loaded.center}, {"center": saved.center}),
+        (loaded.method.state_dict(), saved.method.state_dict()),
         (loaded.optimizer.state_dict()["state"], saved.optimizer.state_dict()["state"]),
     ):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
-    assert {"head.mlp.1.running_mean", "backbone.pos_embed"} <= set(loaded.student.state_dict())
+    names = {"student.head.mlp.1.running_mean", "teacher.backbone.pos_embed", "center"}
+    assert names <= set(load_file(path / "model.safetensors"))
 
 
 def test_a_checkpoint_is_safetensors_and_json_and_the_same_state_gives_the_same_bytes(tmp_path):
@@ -92,10 +90,8 @@ def test_a_run_neither_reads_nor_writes_pickle():
 def test_the_networks_come_back_for_evaluation(tmp_path):
     saved = trained_state()
     path = save_checkpoint(tmp_path, saved, config=CONFIG, data=DATA, keep_last=2)
-    networks: dict[Literal["teacher", "student"], Network] = {
-        "teacher": saved.teacher,
-        "student": saved.student,
-    }
+    method = saved.method
+    networks = {"teacher": method.teacher, "student": method.student, None: method.teacher}
     for which, network in networks.items():
         config, loaded = load_network(path, which)
         assert config == CONFIG
@@ -127,7 +123,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, caplog, ha
     harm(newer)
     assert message in (find_damage(newer) or "")
     assert newest_checkpoint(tmp_path) == older
-    assert f"{newer} is passed over" in caplog.text
+    assert f"{newer} is skipped" in caplog.text
     assert find_checkpoint(tmp_path) == older
     with pytest.raises(CheckpointError, match="is damaged"):
         find_checkpoint(newer)
@@ -150,9 +146,9 @@ def test_a_snapshot_does_not_change_with_the_state_it_is_of(tmp_path):
     state = trained_state()
     snapshot = take_snapshot(state, config=CONFIG, data=DATA)
     with torch.no_grad():
-        for parameter in state.student.parameters():
+        for parameter in state.method.student.parameters():
             parameter.zero_()
-    state.optimizer.state[next(state.student.parameters())]["exp_avg"].zero_()
+    state.optimizer.state[next(state.method.student.parameters())]["exp_avg"].zero_()
     publish_snapshot(snapshot, tmp_path / "step-00000004")
     expected = save(tmp_path / "same", 4)
     for path in expected.iterdir():

@@ -5,7 +5,6 @@ from torch import nn
 from training.engine.optim import (
     build_optimizer,
     clip_gradients,
-    drop_last_layer_gradients,
     set_lr_and_weight_decay,
 )
 
@@ -63,19 +62,6 @@ def test_no_clipping_leaves_the_gradients_and_tells_the_norm_of_a_broken_one():
     a.grad[0] = torch.nan
     assert torch.isnan(clip_gradients([a, b], max_norm=None, by="parameter"))
     assert b.grad.tolist() == pytest.approx([0.6, 0.8])
-
-
-def test_a_last_layer_without_gradients_stays_as_it_is():
-    model = Model()
-    optimizer = build_optimizer(model, "adamw")
-    set_lr_and_weight_decay(optimizer, lr=0.1, weight_decay=0.1)
-    before = {name: p.clone() for name, p in model.named_parameters()}
-    model.last_layer(model.norm(model.body(torch.ones(1, 2)))).sum().backward()
-    drop_last_layer_gradients(model)
-    optimizer.step()
-    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
-    assert "last_layer.weight" not in moved
-    assert "body.weight" in moved
 
 
 def lars_by_hand(weight, gradients, *, lr, weight_decay):

@@ -99,7 +99,8 @@ def test_the_accuracy_is_that_of_scikit_learn_on_the_same_features(trained_run, 
 
 def test_random_weights_are_those_that_the_run_started_from():
     config = tiny_config()
-    initial = build_state(config, ONE_PROCESS).teacher.backbone.state_dict()
+    network = build_state(config, ONE_PROCESS).method.evaluated_network
+    initial = network.backbone.state_dict()
     state = torch.random.get_rng_state()
     again = initial_backbone(config).state_dict()
     assert all(torch.equal(again[name], weight) for name, weight in initial.items())

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from training.losses.collapse_metrics import effective_rank, embedding_spread, mask_overlap
-from training.monitors.collapse import CollapseWatch
+from training.monitors.collapse import CollapseMonitor
 
 
 def test_the_spread_is_0_for_one_embedding_and_1_for_all_directions_alike():
@@ -44,15 +44,15 @@ def test_the_overlap_of_masks_is_the_iou_where_they_are_binary():
 
 def test_a_warning_comes_once_after_fifty_steps_and_says_what_to_try(caplog):
     caplog.set_level(logging.WARNING)
-    watch = CollapseWatch(num_prototypes=1024)
+    monitor = CollapseMonitor(num_prototypes=1024)
     uniform = {"teacher_entropy": math.log(1024) - 0.01, "embedding_spread": 0.5}
-    said = [watch.see(step, uniform) for step in range(1, 121)]
+    said = [monitor.update(step, uniform) for step in range(1, 121)]
     assert [step for step, some in enumerate(said, 1) if some] == [50]
     assert said[49][0].startswith(
-        "step 50: teacher_entropy is 6.92 over 50 steps: the teacher says"
+        "step 50: teacher_entropy is 6.92 over 50 steps: the teacher's output is almost uniform"
     )
     assert "loss.teacher_temp" in caplog.text
-    (spread,) = [text for step in range(121, 200) for text in watch.see(step, NOTHING)]
+    (spread,) = [text for step in range(121, 200) for text in monitor.update(step, NOTHING)]
     assert "all frames have almost the same embedding" in spread
 
 
@@ -60,7 +60,7 @@ NOTHING = {"embedding_spread": 0.0, "effective_rank": math.nan}
 
 
 def test_a_run_that_goes_well_gets_no_warning(caplog):
-    watch = CollapseWatch(num_prototypes=1024)
+    monitor = CollapseMonitor(num_prototypes=1024)
     well = {
         "teacher_entropy": 5.7,
         "teacher_mean_entropy": 6.9,
@@ -69,5 +69,5 @@ def test_a_run_that_goes_well_gets_no_warning(caplog):
         "mask_coverage": 0.4,
         "mask_overlap": 0.3,
     }
-    assert not [text for step in range(200) for text in watch.see(step, well)]
+    assert not [text for step in range(200) for text in monitor.update(step, well)]
     assert not caplog.records

@@ -4,12 +4,11 @@ import pytest
 import torch
 
 from training.losses.dino import (
-    LossSettings,
     combine,
     entropy,
-    object_weights,
     teacher_probabilities,
     update_center,
+    weights_of_objects,
 )
 
 
@@ -29,11 +28,11 @@ def loss_as_released(masked, local):
 def test_carried_weights_are_those_of_a_sum_that_is_not_set_back(num_objects):
     masked, local = torch.rand(num_objects, 8), torch.rand(5, 8)
     expected = loss_as_released(masked, local)
-    torch.testing.assert_close(combine(masked, local, LossSettings()), expected)
+    torch.testing.assert_close(combine(masked, local), expected)
 
 
 def test_carried_weights_at_8_frames_favour_the_first_object():
-    weights = object_weights(3, 8, "carry")
+    weights = weights_of_objects(3, 8, "carry")
     expected = torch.tensor([1 + 1 / 8 + 1 / 64, 1 + 1 / 8, 1.0]) / 3
     torch.testing.assert_close(weights, expected)
     assert weights.sum().item() == pytest.approx(1.0885, abs=1e-4)
@@ -41,20 +40,14 @@ def test_carried_weights_at_8_frames_favour_the_first_object():
 
 def test_equal_cross_entropies_give_9_of_them_by_the_papers_sums():
     # Per global view: 3 objects and 6 local crops.
-    settings = LossSettings(reduction="sum", object_weights="mean")
-    total = combine(torch.full((3, 8), 2.0), torch.full((6, 8), 2.0), settings)
+    total = combine(torch.full((3, 8), 2.0), torch.full((6, 8), 2.0), reduction="sum")
     assert total.item() == pytest.approx(18.0)
 
 
 def test_without_local_crops_the_masked_clips_are_the_loss():
     masked = torch.rand(3, 4)
-    total = combine(masked, torch.zeros(0, 4), LossSettings(object_weights="mean"))
+    total = combine(masked, torch.zeros(0, 4), object_weights="mean")
     torch.testing.assert_close(total, masked.mean())
-
-
-def test_sums_with_carried_weights_are_refused():
-    with pytest.raises(ValueError, match='set object_weights "mean"'):
-        LossSettings(reduction="sum")
 
 
 def test_center_is_a_moving_mean_over_all_ranks():

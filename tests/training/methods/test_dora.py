@@ -4,114 +4,144 @@ from dataclasses import replace
 import pytest
 import torch
 
-from training.losses.dino import LossSettings
-from training.methods.base import Views
-from training.methods.dora import DoraSettings, in_parts, learn, teach
-from training.methods.object_tracking import TrackingSettings, apply_masks
-from training.methods.student_teacher import Network, make_teacher
-from training.models.projection_heads import DinoHead
-from training.models.vit import build_backbone, encode
+from training.config.presets import resolve_config
+from training.methods.base import Views, micro_batches
+from training.methods.object_tracking import apply_masks
+from training.methods.registry import build_method
+from training.models.vit import encode
+from training.schedules import Progress
 
 NUM_PROTOTYPES = 16
+NOW = Progress(step=0, steps=10, steps_per_epoch=1.0)
+SMALL = (
+    *("model.backbone=vit_tiny_patch16_224", "model.patch_size=8", "model.depth=2"),
+    *("model.embed_dim=48", "model.num_heads=3", "model.drop_path_rate=0"),
+    *(f"model.num_prototypes={NUM_PROTOTYPES}", "model.head_hidden_dim=32"),
+    *("data.clip_length=3", "data.global_crop_pixels=32", "data.local_crop_pixels=16"),
+)
+TWO_VIEWS = ("data.global_crops=2",)
+BALANCED = ("loss.teacher_centering=sinkhorn",)
+PAPER = (
+    *(*TWO_VIEWS, "tracking.mask=soft", "loss.local_crops_skipped=0"),
+    *("loss.reduction=sum", "loss.object_weights=mean"),
+)
 
 
-def build(batch_norm=False):
+def build(*overrides, preset="official"):
     torch.manual_seed(0)
-    backbone = build_backbone(
-        "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2, embed_dim=48, num_heads=3
-    )
-    head = DinoHead(48, NUM_PROTOTYPES, hidden_dim=32, bottleneck_dim=8, batch_norm=batch_norm)
-    student = Network(backbone, head)
-    return student, make_teacher(student)
+    return build_method(resolve_config(preset, None, [*SMALL, *overrides]))
 
 
-def some_views(num_views=1):
+def some_views(num_views=1, num_clips=2):
     generator = torch.Generator().manual_seed(1)
     return Views(
-        torch.randn(num_views, 2, 3, 3, 32, 32, generator=generator),
-        torch.randn(4, 2, 3, 3, 16, 16, generator=generator),
+        torch.randn(num_views, num_clips, 3, 3, 32, 32, generator=generator),
+        torch.randn(4, num_clips, 3, 3, 16, 16, generator=generator),
+        torch.arange(num_clips),
     )
 
 
-def lesson_of(teacher, views, settings, **options):
-    return teach(
-        teacher,
-        views.global_clips,
-        settings=settings,
-        center=torch.zeros(NUM_PROTOTYPES),
-        teacher_temp=0.04,
-        heads=torch.tensor([2, 0, 1]),
-        **options,
-    )
-
-
-def step(student, teacher, views, settings=None):
-    settings = settings or DoraSettings()
-    return learn(student, views, lesson_of(teacher, views, settings), settings)
-
-
-PAPER = DoraSettings(
-    tracking=TrackingSettings(mask="soft"),
-    loss=LossSettings(local_crops_skipped=0, reduction="sum", object_weights="mean"),
-)
-BALANCED = DoraSettings(loss=LossSettings(teacher_centering="sinkhorn"))
-
-
-DINO = DoraSettings(
-    method="dino",
-    loss=LossSettings(local_crops_skipped=0, reduction="pairs", object_weights="mean"),
-)
+def step(method, views):
+    """The loss of a step, and its metrics."""
+    targets = method.prepare(views, NOW)
+    output = method(views, targets)
+    return output.loss, output.metrics | targets.metrics()
 
 
 @pytest.mark.parametrize(
-    ("settings", "num_views"),
-    [(DoraSettings(), 1), (DoraSettings(), 2), (PAPER, 2), (BALANCED, 1), (DINO, 2)],
-    ids=["official", "official on two views", "paper", "balanced", "dino"],
+    ("preset", "overrides", "num_views"),
+    [
+        ("official", (), 1),
+        ("official", TWO_VIEWS, 2),
+        ("official", PAPER, 2),
+        ("official", BALANCED, 1),
+        ("official", ("tracking.mask=random_blocks",), 1),
+        ("dino", (), 2),
+    ],
+    ids=["official", "official on two views", "paper", "balanced", "random blocks", "dino"],
 )
-@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("batch_norm", ["false", "true"])
 def test_every_weight_of_the_student_learns_and_none_of_the_teacher(
-    settings, num_views, batch_norm
+    preset, overrides, num_views, batch_norm
 ):
-    student, teacher = build(batch_norm)
-    parts = step(student, teacher, some_views(num_views), settings)
-    parts.total.backward()
-    for name, parameter in student.named_parameters():
+    method = build(*overrides, f"model.head_batch_norm={batch_norm}", preset=preset)
+    loss, metrics = step(method, some_views(num_views))
+    loss.backward()
+    for name, parameter in method.student.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
-    assert all(parameter.grad is None for parameter in teacher.parameters())
-    assert not parts.center.requires_grad
-    assert 0 < parts.teacher_entropy.item() < math.log(NUM_PROTOTYPES)
-    assert parts.masked_divergence.item() > 0
-    assert parts.local_divergence.item() > 0
-    assert (parts.mask_coverage.item() == 1) == (settings is DINO)
-    assert 0 < parts.mask_coverage.item() <= 1
+    assert all(parameter.grad is None for parameter in method.teacher.parameters())
+    floor = metrics["teacher_entropy"].item()
+    assert 0 < floor < math.log(NUM_PROTOTYPES)
+    assert metrics["loss_masked"].item() > floor  # a cross-entropy is above the entropy
+    assert metrics["loss_local"].item() > floor
+    assert (metrics["mask_coverage"].item() == 1) == (preset == "dino")
+    assert 0 < metrics["mask_coverage"].item() <= 1
+    assert ("mask_overlap" in metrics) == (preset != "dino")
+
+
+def test_after_a_step_the_teacher_and_the_center_move_and_not_before():
+    method, views = build("optim.momentum=0.75"), some_views()
+    for _ in range(2):  # a step that ends before it has moved leaves no trace
+        step(method, views)
+    assert method.center.tolist() == [0.0] * NUM_PROTOTYPES
+    logits = method.teacher.head(encode(method.teacher.backbone, views.global_clips.flatten(0, 2)))
+    with torch.no_grad():
+        for parameter in method.student.parameters():
+            parameter.add_(1.0)
+    before = [parameter.clone() for parameter in method.teacher.parameters()]
+    method.after_step(NOW)
+    torch.testing.assert_close(method.center, 0.1 * logits.mean(dim=0))
+    for parameter, old in zip(method.teacher.parameters(), before, strict=True):
+        torch.testing.assert_close(parameter, old + 0.25)
+    assert method.state_dict().keys() == {
+        "center",
+        *(
+            f"{owner}.{key}"
+            for owner in ("student", "teacher")
+            for key in method.student.state_dict()
+        ),
+    }
+
+
+def test_the_last_layer_is_frozen_in_the_first_epochs():
+    method = build("optim.freeze_last_layer_epochs=2")
+    last = {id(parameter) for parameter in method.student.head.last_layer.parameters()}
+    frozen = [{id(p) for p in method.frozen(NOW.at(step))} for step in range(4)]
+    assert frozen == [last, last, set(), set()]
+
+
+def test_the_heads_follow_from_the_seed_and_the_step():
+    drawn = [build(f"seed={seed}").draw_heads(NOW.at(2)).tolist() for seed in (0, 0, 1, 2, 3)]
+    assert drawn[0] == drawn[1]
+    assert len(set(map(tuple, drawn))) > 1
+    assert len({tuple(build().draw_heads(NOW.at(step)).tolist()) for step in range(9)}) > 1
 
 
 def test_the_skipped_local_crop_changes_nothing():
-    student, teacher = build()
-    views = some_views()
+    method, views = build(), some_views()
     other = replace(views, local_crops=views.local_crops.clone())
     other.local_crops[0] = 0
-    assert step(student, teacher, views).total == step(student, teacher, other).total
+    assert step(method, views)[0] == step(method, other)[0]
     other.local_crops[1] = 0
-    assert step(student, teacher, views).total != step(student, teacher, other).total
+    assert step(method, views)[0] != step(method, other)[0]
 
 
-def test_one_local_crop_which_is_skipped_leaves_the_masked_clips():
-    student, teacher = build()
-    views = replace(some_views(), local_crops=some_views().local_crops[:1])
-    settings = DoraSettings(loss=LossSettings(object_weights="mean"))
-    parts = step(student, teacher, views, settings)
-    torch.testing.assert_close(parts.total, parts.masked)
+@pytest.mark.parametrize("num_crops", [0, 1])
+def test_without_local_crops_or_with_one_that_is_skipped_the_masked_clips_are_the_loss(num_crops):
+    views = replace(some_views(), local_crops=some_views().local_crops[:num_crops])
+    loss, metrics = step(build("loss.object_weights=mean"), views)
+    torch.testing.assert_close(loss.detach(), metrics["loss_masked"])
 
 
 def test_half_precision_changes_the_loss_by_less_than_a_percent():
-    student, teacher = build()
-    expected = step(student, teacher, some_views()).total.item()
+    method = build()
+    expected = step(method, some_views())[0].item()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        parts = step(student, teacher, some_views())
-    assert parts.total.dtype == parts.center.dtype == torch.float32
-    assert parts.total.item() == pytest.approx(expected, rel=0.01)
+        loss, _ = step(method, some_views())
+    method.after_step(NOW)
+    assert loss.dtype == method.center.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected, rel=0.01)
 
 
 def cross_entropies(student_logits, targets):
@@ -125,80 +155,70 @@ def logits_of(student, clip):
     return student.head(encode(student.backbone, clip.flatten(0, 1))).unflatten(0, clip.shape[:2])
 
 
-def paper_sums(student, views, lesson):
+def paper_sums(student, views, targets):
     """Equations 8 to 10 as they stand: loops over views u and v, objects and local crops."""
     total = torch.zeros(())
     for u in (0, 1):
         for v in (0, 1):
             if u != v:
-                masked_clips = apply_masks(views.global_clips[v], lesson.masks[v])
+                masked_clips = apply_masks(views.global_clips[v], targets.masks[v])
                 for masked_clip in masked_clips:
                     logits = logits_of(student, masked_clip)
-                    total = total + cross_entropies(logits, lesson.targets[u])
+                    total = total + cross_entropies(logits, targets.probabilities[u])
     for v in (0, 1):
         for crop in views.local_crops:
-            total = total + cross_entropies(logits_of(student, crop), lesson.targets[v])
+            total = total + cross_entropies(logits_of(student, crop), targets.probabilities[v])
     return total.mean()
 
 
 def test_two_views_give_equations_8_to_10():
-    student, teacher = build()
-    views = some_views(2)
-    lesson = lesson_of(teacher, views, PAPER)
-    assert lesson.masks.shape == (2, 2, 3, 3, 16)
-    assert not torch.equal(lesson.masks[0], lesson.masks[1])
-    expected = paper_sums(student, views, lesson)
-    torch.testing.assert_close(learn(student, views, lesson, PAPER).total, expected)
+    method, views = build(*PAPER), some_views(2)
+    targets = method.prepare(views, NOW)
+    assert targets.masks.shape == (2, 2, 3, 3, 16)
+    assert not torch.equal(targets.masks[0], targets.masks[1])
+    expected = paper_sums(method.student, views, targets)
+    torch.testing.assert_close(method(views, targets).loss, expected)
 
 
 def test_the_masks_of_a_view_are_those_that_it_has_alone():
-    _, teacher = build()
-    views = some_views(2)
-    both = lesson_of(teacher, views, PAPER)
+    method, views = build(*PAPER), some_views(2)
+    both = method.prepare(views, NOW)
     for number in range(2):
         alone = replace(views, global_clips=views.global_clips[number : number + 1])
-        torch.testing.assert_close(lesson_of(teacher, alone, PAPER).masks[0], both.masks[number])
+        torch.testing.assert_close(method.prepare(alone, NOW).masks[0], both.masks[number])
 
 
 def test_dino_pairs_every_student_view_with_every_other_teacher_view():
-    student, teacher = build()
-    views = some_views(2)
-    lesson = lesson_of(teacher, views, DINO)
-    assert lesson.masks is None
-    seen = [logits_of(student, clip) for clip in (*views.global_clips, *views.local_crops)]
+    method, views = build(preset="dino"), some_views(2)
+    targets = method.prepare(views, NOW)
+    assert targets.masks is None
+    seen = [logits_of(method.student, clip) for clip in (*views.global_clips, *views.local_crops)]
     pairs = [
-        cross_entropies(seen[v], lesson.targets[u]).mean()
+        cross_entropies(seen[v], targets.probabilities[u]).mean()
         for u in range(2)
         for v in range(len(seen))
         if u != v
     ]
     assert len(pairs) == 2 * (1 + 4)
-    torch.testing.assert_close(learn(student, views, lesson, DINO).total, sum(pairs) / len(pairs))
+    torch.testing.assert_close(method(views, targets).loss, sum(pairs) / len(pairs))
 
 
-@pytest.mark.parametrize("settings", [DoraSettings(), BALANCED], ids=["binary masks", "balanced"])
-@pytest.mark.parametrize("num_parts", [2, 3, 9])
-def test_gradients_of_parts_add_up_to_those_of_the_batch(settings, num_parts):
-    student, teacher = build()
-    generator = torch.Generator().manual_seed(1)
-    views = Views(
-        torch.randn(2, 5, 3, 3, 32, 32, generator=generator),
-        torch.randn(4, 5, 3, 3, 16, 16, generator=generator),
-    )
-    whole = step(student, teacher, views, settings)
-    whole.total.backward()
-    expected = [parameter.grad for parameter in student.parameters()]
-    student.zero_grad(set_to_none=True)
-    lesson = lesson_of(teacher, views, settings, num_parts=num_parts)
+@pytest.mark.parametrize("overrides", [(), BALANCED], ids=["binary masks", "balanced"])
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(overrides, count):
+    method, views = build(*overrides), some_views(2, num_clips=5)
+    whole, _ = step(method, views)
+    whole.backward()
+    expected = [parameter.grad for parameter in method.student.parameters()]
+    parted = build(*overrides, f"optim.accumulation_steps={count}")
     total = 0.0
-    parts = list(in_parts(views, lesson, num_parts))
-    assert len(parts) == min(num_parts, 5)
-    for some_views, some_lesson in parts:
-        share = some_views.global_clips.shape[1] / 5
-        part = learn(student, some_views, some_lesson, settings)
-        (part.total * share).backward()
-        total += part.total.item() * share
-    assert total == pytest.approx(whole.total.item(), rel=1e-5)
-    for parameter, gradient in zip(student.parameters(), expected, strict=True):
+    parts = list(micro_batches(views, parted.prepare(views, NOW), count))
+    assert len(parts) == min(count, 5)
+    for some_clips, some_targets, share in parts:
+        loss = parted(some_clips, some_targets).loss * share
+        loss.backward()
+        total += loss.item()
+    assert total == pytest.approx(whole.item(), rel=1e-5)
+    for parameter, gradient in zip(parted.student.parameters(), expected, strict=True):
         difference = (parameter.grad - gradient).norm() / gradient.norm()
         assert difference.item() < 1e-4

@@ -2,9 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from training.config.methods import TrackingConfig
 from training.losses.sinkhorn import assignment
 from training.methods.object_tracking import (
-    TrackingSettings,
     apply_masks,
     draw_heads,
     mask_threshold,
@@ -74,7 +74,7 @@ def test_without_sinkhorn_the_prototypes_track_unrefined():
         features,
         heads,
         clip_length=3,
-        settings=TrackingSettings(num_objects=2, sinkhorn=False),
+        tracking=TrackingConfig(num_objects=2, sinkhorn=False),
     )
     prototypes = object_prototypes(features.cls_attention[::3], features.query[::3], heads)
     torch.testing.assert_close(maps, track(prototypes, features.key.reshape(2, 3, 3, 17, 4)))
@@ -82,7 +82,7 @@ def test_without_sinkhorn_the_prototypes_track_unrefined():
 
 def test_refined_prototypes_are_sums_of_the_assigned_patches():
     prototypes, patches = torch.randn(2, 3, 12), torch.randn(2, 16, 12)
-    refined = refined_prototypes(prototypes, patches, TrackingSettings(patch_norm=False))
+    refined = refined_prototypes(prototypes, patches, TrackingConfig(patch_norm=False))
     plan = assignment(patches @ prototypes.mT, epsilon=0.05, iterations=30)
     for clip in range(2):
         for number in range(3):
@@ -93,14 +93,14 @@ def test_refined_prototypes_are_sums_of_the_assigned_patches():
 def test_centered_patches_are_assigned_by_what_they_do_not_share():
     prototypes, patches = torch.randn(2, 3, 12), torch.randn(2, 16, 12)
     shared = 20 * torch.randn(2, 1, 12)
-    settings = TrackingSettings(patch_center=True)
+    settings = TrackingConfig(patch_center=True)
     refined = refined_prototypes(prototypes, patches, settings)
     torch.testing.assert_close(
         refined_prototypes(prototypes, patches + shared, settings), refined, rtol=1e-3, atol=1e-3
     )
     centered = F.normalize(patches - patches.mean(1, keepdim=True), dim=-1)
     torch.testing.assert_close(
-        refined, refined_prototypes(prototypes, centered, TrackingSettings(patch_norm=False))
+        refined, refined_prototypes(prototypes, centered, TrackingConfig(patch_norm=False))
     )
 
 
@@ -111,7 +111,7 @@ def test_half_precision_features_are_tracked_in_float32():
             TokenFeatures(**halves),
             torch.tensor([0, 1, 2]),
             clip_length=3,
-            settings=TrackingSettings(),
+            tracking=TrackingConfig(),
         )
     assert maps.dtype == torch.float32
     torch.testing.assert_close(maps.sum(-1), torch.ones(1, 3, 3))

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import av
@@ -11,7 +10,6 @@ from tests.support.shard_set import write_shard_set
 from tests.support.tiny_run import CPU, STEP, make_run, tiny_config
 from training.data.clips import open_clips
 from training.engine.checkpoint import find_checkpoint, load_network
-from training.methods.dora import method_settings
 from training.methods.object_tracking import object_masks, track_objects
 from training.models.vit import encode_with_attention
 from training.visualization.attention_maps import attend, crop_clip, mask_overlap
@@ -63,9 +61,9 @@ def test_the_figure_shows_the_frames_and_the_maps_of_both_equations(run, shards,
     pictures, frames = crop_clip(clip, 32)
     features = encode_with_attention(network.backbone, frames)
     for row, sinkhorn in ((1, False), (2, True)):
-        settings = dataclasses.replace(method_settings(config).tracking, sinkhorn=sinkhorn)
+        tracking = config.tracking.model_copy(update={"sinkhorn": sinkhorn})
         maps = track_objects(
-            features, torch.tensor(facts["heads"]), clip_length=CLIP_LENGTH, settings=settings
+            features, torch.tensor(facts["heads"]), clip_length=CLIP_LENGTH, tracking=tracking
         )[0]
         for column in range(CLIP_LENGTH):
             np.testing.assert_array_equal(picture_at(png, 0, column), pictures[column])
@@ -185,9 +183,7 @@ def test_mask_overlap_is_the_mean_iou_of_the_binary_masks():
 def test_maps_of_a_clip_are_distributions_over_its_patches(run, shards):
     config, network = load_network(find_checkpoint(run))
     _, frames = crop_clip(open_clips(shards, config.data)[0], 32)
-    attention = attend(
-        network.backbone, frames, torch.tensor([0, 1, 2]), method_settings(config).tracking
-    )
+    attention = attend(network.backbone, frames, torch.tensor([0, 1, 2]), config.tracking)
     for maps in (attention.plain, attention.refined):
         assert maps.shape == (3, CLIP_LENGTH, 16)
         torch.testing.assert_close(maps.sum(dim=-1), torch.ones(3, CLIP_LENGTH))

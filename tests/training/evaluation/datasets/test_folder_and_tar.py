@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from training.data.image_clips import StillImages
+from training.data.image_clips import ImageClips
 from training.distributed.world import World
 from training.evaluation.datasets.fingerprint import fingerprint_images
 from training.evaluation.datasets.image_folder import open_images
@@ -110,7 +110,7 @@ def test_an_odd_tree_and_its_tar_are_the_same_images(tmp_path, tree, order, form
     if within in ("", "./"):  # clips are named by the whole path
 
         def clips(source):
-            images = StillImages(source)
+            images = ImageClips(source)
             return images.identity, [images[number].data for number in range(len(images))]
 
         assert outcome(clips, folder) == outcome(clips, path)

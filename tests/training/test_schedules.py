@@ -3,7 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from training.engine.schedules import Schedules, cosine, linear, warmup_cosine
+from training.config.sections import OptimConfig
+from training.engine.optim import scheduled_values
+from training.schedules import Progress, cosine, linear, warmup_cosine
 
 
 def dino_cosine(base, final, steps, warmup_steps=0):
@@ -14,44 +16,32 @@ def dino_cosine(base, final, steps, warmup_steps=0):
     return np.concatenate((warmup, rest))
 
 
-def schedules(**changes):
-    defaults = {
-        "steps": 100,
-        "steps_per_epoch": 10.0,
-        "lr": 5e-4,
-        "min_lr": 1e-5,
-        "warmup_epochs": 3,
-        "weight_decay": 0.04,
-        "weight_decay_end": 0.4,
-        "momentum": 0.996,
-        "momentum_end": 1.0,
-        "teacher_temp": 0.07,
-        "warmup_teacher_temp": 0.04,
-        "warmup_teacher_temp_epochs": 4,
-        "freeze_last_layer_epochs": 1,
-    }
-    return Schedules(**(defaults | changes))
+OPTIM = OptimConfig(lr=5e-4, lr_clips=None, min_lr=1e-5, warmup_epochs=3)
+RUN = Progress(step=0, steps=100, steps_per_epoch=10.0)
 
 
 def test_learning_rate_decay_and_momentum_are_those_of_the_released_code():
     expected = dino_cosine(5e-4, 1e-5, 100, warmup_steps=30)
-    lrs = [schedules().at(step).lr for step in range(100)]
-    np.testing.assert_allclose(lrs, expected, rtol=1e-12)
-    decays = [schedules().at(step).weight_decay for step in range(100)]
+    values = [scheduled_values(OPTIM, RUN.at(step)) for step in range(100)]
+    np.testing.assert_allclose([value.lr for value in values], expected, rtol=1e-12)
+    decays = [value.weight_decay for value in values]
     np.testing.assert_allclose(decays, dino_cosine(0.04, 0.4, 100), rtol=1e-12)
-    momenta = [schedules().at(step).momentum for step in range(100)]
+    momenta = [RUN.at(step).cosine(start=0.996, end=1.0) for step in range(100)]
     np.testing.assert_allclose(momenta, dino_cosine(0.996, 1.0, 100), rtol=1e-12)
+
+
+def test_the_learning_rate_is_scaled_by_the_batch():
+    warm = RUN.at(29)  # the last of the warm-up
+    assert scheduled_values(OptimConfig(warmup_epochs=3), warm).lr == pytest.approx(2.5e-4)
+    assert scheduled_values(OPTIM, warm).lr == pytest.approx(5e-4)
 
 
 def test_the_teacher_temperature_rises_by_epochs_and_stays():
     expected = np.linspace(0.04, 0.07, 4)
-    temps = [schedules().at(10 * epoch).teacher_temp for epoch in range(6)]
+    temps = [
+        RUN.at(10 * epoch + 9).linear_by_epoch(start=0.04, end=0.07, epochs=4) for epoch in range(6)
+    ]
     np.testing.assert_allclose(temps, [*expected, 0.07, 0.07], rtol=1e-12)
-
-
-def test_the_last_layer_is_trained_from_the_second_epoch_on():
-    trained = [schedules().at(step).train_last_layer for step in (0, 9, 10, 99)]
-    assert trained == [False, False, True, True]
 
 
 @pytest.mark.parametrize(("step", "value"), [(0, 2.0), (5, 1.0), (10, 0.0), (20, 0.0)])

@@ -1,0 +1,82 @@
+"""The methods: their names, what else a config must say to use one, and their sections.
+
+The defaults are the released code's; the presets have what goes with each method.
+"""
+
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
+
+from training.config.sections import Count, NonNegative, Positive, Section, Share, WholeNumber
+
+MethodName = Literal["dora", "dino", "dora_images"]
+
+REQUIRED: dict[MethodName, dict[str, tuple[Any, str]]] = {
+    "dora": {},
+    "dino": {"data.global_crops": (2, "it teaches a view by another")},
+    "dora_images": {"data.clip_length": (1, "an image is no clip")},
+}
+"""The fields that a method fixes, with the value and the reason."""
+
+
+class TrackingConfig(Section):
+    """Object discovery and tracking (paper, equations 2 to 7)."""
+
+    num_objects: Count = 3
+    """Objects O per clip: attention heads drawn for each step."""
+    num_heads: Count | None = None
+    """Heads that the last block's queries and keys are split into to find objects (B.2: 16 or 32);
+    None: the backbone's own. The network itself is not changed."""
+    sinkhorn: bool = True
+    """Refine the object prototypes with Sinkhorn-Knopp (equations 4 and 5); false: equation 3."""
+    epsilon: Positive = 0.05
+    """Entropy weight of Sinkhorn-Knopp."""
+    iterations: Count = 30
+    """Sinkhorn-Knopp iterations."""
+    patch_center: bool = False
+    """Subtract the frame's mean patch token from Z before equations 4 and 5 (neither in the paper
+    nor in the released code): the masks of the objects then lie apart."""
+    patch_norm: bool = True
+    """L2-normalize the patch tokens Z before equations 4 and 5."""
+    marginals: Literal["patch", "paper"] = "patch"
+    """Assignment rows sum to 1 for each patch (released code) or to 1/n (paper)."""
+    mask: Literal["binary", "soft", "literal", "random_blocks"] = "binary"
+    """Object masks: where a map is above its mean (released code), the map divided by its maximum,
+    or equation 7 to the letter; or blocks drawn at random for each object and frame."""
+    attention_scale: Literal["head", "width"] = "head"
+    """What the attention that finds objects is divided by: sqrt(D / heads) as in the network, or
+    sqrt(D) as in equation 1."""
+
+
+class LossConfig(Section):
+    """Distillation between teacher and student (paper, equations 8 to 10)."""
+
+    local_crops_skipped: WholeNumber = 1
+    """Local crops, from the first, that the loss leaves out (1 in the released code)."""
+    object_weights: Literal["carry", "mean"] = "carry"
+    """Weights of the objects: as the released code's carried sum, or equal."""
+    reduction: Literal["mean", "sum", "pairs"] = "mean"
+    """Half the mean over objects and half that over crops (released code), the paper's sums, or the
+    mean over all pairs of a teacher's and a student's view (DINO)."""
+    teacher_centering: Literal["mean", "sinkhorn"] = "mean"
+    """Teacher outputs centered by a moving mean, or by Sinkhorn-Knopp over the global batch."""
+    sinkhorn_iterations: Count = 3
+    """Iterations of the teacher's Sinkhorn-Knopp, where it is used."""
+    student_temp: Positive = 0.1
+    """Student softmax temperature."""
+    teacher_temp: Positive = 0.04
+    """Teacher softmax temperature after its warm-up."""
+    warmup_teacher_temp: Positive = 0.04
+    """Teacher softmax temperature at step 0."""
+    warmup_teacher_temp_epochs: NonNegative = 30
+    """Epochs over which the teacher temperature goes linearly from the one to the other."""
+    center_momentum: Share = 0.9
+    """Momentum of the moving mean that centers the teacher."""
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> Self:
+        if self.reduction != "mean" and self.object_weights == "carry":
+            raise ValueError(
+                f"loss.reduction={self.reduction} goes only with loss.object_weights=mean"
+            )
+        return self

@@ -1,0 +1,101 @@
+"""The training loop: steps from where a run stands to the end of its schedule."""
+
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from training.data.clips import ClipViews
+from training.data.loader import batches
+from training.distributed.collectives import any_rank, barrier
+from training.distributed.signals import StopSignals
+from training.engine.checkpoint import checkpoint_dir
+from training.engine.metrics import StepStatus, ThroughputMeter
+from training.engine.monitor import Monitor
+from training.engine.optim import scheduled_values
+from training.engine.run_dir import Resume, Run
+from training.engine.setup import replicate
+from training.engine.state import TrainState
+from training.engine.step import apply_gradients, compute_gradients
+from training.schedules import Progress
+
+OnStep = Callable[[StepStatus], None]
+
+
+@dataclass(frozen=True)
+class PretrainReport:
+    """The state of a run when training returns."""
+
+    checkpoint: Path
+    """Of the last step."""
+    started_at_step: int
+    """0, or the step that was resumed from; equal to `steps` where there was nothing to do."""
+    steps: int
+    """Steps done, over all parts of the run."""
+    stopped_by: signal.Signals | None = None
+    """The signal that ended it before its last step."""
+
+    def describe(self) -> str:
+        """Return one line for a person."""
+        if self.started_at_step == self.steps:
+            return f"nothing to do, all {self.steps} steps are done: {self.checkpoint}"
+        start = f"from step {self.started_at_step} " if self.started_at_step else ""
+        return f"trained {start}to step {self.steps}: {self.checkpoint}"
+
+
+def train(
+    run: Run,
+    state: TrainState,
+    views: ClipViews,
+    length: Progress,
+    *,
+    resume: Resume,
+    monitors: Sequence[Monitor],
+    stop: StopSignals,
+    on_step: OnStep,
+) -> PretrainReport:
+    """Train to the end of the schedule, resuming from the run's newest checkpoint.
+
+    Args:
+        run: The open run folder.
+        state: Untrained, of the run's config.
+        views: The run's clips.
+        length: The first step, which has the number of all.
+        resume: See `training.pretrain.pretrain`.
+        monitors: Called after each step on rank 0.
+        stop: A signal that it noted ends the step and the training.
+        on_step: Called after each step.
+    """
+    config, world = run.config, run.world
+    run.restore(state, resume)
+    meter = ThroughputMeter(config.optim.global_batch_size, world.device)
+    started_at, stopped_by = state.step, None
+    replica = replicate(state.method, world)
+    for batch in meter.waiting(batches(views, world, config, state.step, length.steps)):
+        now = length.at(state.step)
+        gradients = compute_gradients(state, replica, batch, now, config=config, world=world)
+        # One exchange for both: all ranks leave together, before the optimizer moves.
+        is_broken, *stops = any_rank([not gradients.is_finite(), *stop.flags()], world)
+        if is_broken:
+            raise run.non_finite(state, gradients.metrics(), views)
+        scheduled = scheduled_values(config.optim, now)
+        apply_gradients(state, now, scheduled)
+        run.watchdog.beat()
+        metrics, times = gradients.metrics(), meter.lap()
+        if world.is_main:
+            values = asdict(scheduled) | state.method.scheduled(now)
+            measured: dict[str, float | Image.Image] = {**metrics, **values}
+            for monitor in monitors:
+                measured |= monitor.after_step(state, metrics)
+            run.log(state.step, measured, times)
+        stopped_by = stop.signal_of(stops)
+        if stopped_by or run.save_is_due(state.step, length.steps):
+            run.save(state)
+        on_step(meter.status(run.dir.name, state.step, length.steps, metrics["loss"]))
+        if stopped_by:
+            break
+    run.finish_saving()
+    barrier()  # no rank leaves while rank 0 still writes
+    return PretrainReport(checkpoint_dir(run.dir, state.step), started_at, state.step, stopped_by)

@@ -1,0 +1,38 @@
+"""The methods by the name that the config's `method` gives; a new one has its row here."""
+
+from typing import Any
+
+from training.config.methods import MethodName
+from training.config.train import TrainConfig
+from training.methods.base import Method
+from training.methods.dino import Dino
+from training.methods.dora import Dora
+from training.methods.dora_images import DoraImages
+from wtours.errors import UsageError
+
+METHODS: dict[MethodName, type[Method[Any]]] = {
+    "dora": Dora,
+    "dino": Dino,
+    "dora_images": DoraImages,
+}
+
+
+def method_class(config: TrainConfig) -> type[Method[Any]]:
+    """Return the class of the config's method."""
+    return METHODS[config.method]
+
+
+def build_method(config: TrainConfig) -> Method[Any]:
+    """Return the config's method, untrained, on the CPU.
+
+    Raises:
+        UsageError: settings that do not fit each other, the backbone or the method.
+    """
+    cls = method_class(config)
+    if config.optim.accumulation_steps > 1 and not cls.additive:
+        raise UsageError(
+            f"optim.accumulation_steps ({config.optim.accumulation_steps}) must be 1 for method="
+            f"{config.method}, whose loss compares all clips of a step with each other: lower "
+            f"optim.global_batch_size, use more processes or model.activation_checkpointing=true"
+        )
+    return cls(config)
