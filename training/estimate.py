@@ -1,4 +1,4 @@
-"""What a run will take, from a few measured steps that are thrown away: `--estimate`."""
+"""What a run will take, from a few measured steps that are thrown away."""
 
 import time
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Estimate:
     clips_per_process: int
     """In a step."""
     measured_clips: tuple[int, ...]
-    """Clips in the steps that were measured; of more, a straight line through these is said."""
+    """Clips in the measured steps; larger batches are extrapolated linearly."""
     measured_seconds: tuple[float, ...]
     """Of a step, without the wait for data."""
     measured_peak_bytes: int
@@ -48,7 +48,7 @@ class Estimate:
     state_bytes: int
     """Weights of both, gradients and moments, counted."""
     activation_bytes: int
-    """Kept for the backward pass of a part of a step, counted; operators need more in passing."""
+    """Kept for the backward pass of a micro-batch, counted; operators need more in passing."""
     step_seconds: float
     decode_seconds_per_clip: float
     """Of one worker."""
@@ -64,7 +64,7 @@ class Estimate:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the numbers do not say."""
+        """The limits of the numbers."""
         notes = [
             f"measured with {' and '.join(map(str, self.measured_clips))} clips in a step on "
             f"{self.device}, {self.threads} threads, {self.precision}; nothing was written"
@@ -78,7 +78,7 @@ class Estimate:
 
 
 def estimate(config: TrainConfig, *, shards_dir: Path, world: World, processes: int) -> Estimate:
-    """Measure a few steps of one process with one and two clips, and say what the run will take.
+    """Measure a few steps of one process with one and two clips, and extrapolate to the run.
 
     Args:
         config: Of the run.

@@ -121,8 +121,7 @@ def test_a_stopped_rank_is_named_by_the_other(shards, tmp_path, stopped):
 
 HANGS = """
 import os, sys, time
-import training.pretrain
-import training.engine.trainer
+import training.engine.trainer, training.pretrain
 from training.data.loader import batches
 
 def hanging(*arguments):

@@ -126,8 +126,8 @@ class OptimConfig(Section):
     global_batch_size: Count = 128
     """Clips in a step on all ranks together; a multiple of the number of ranks."""
     accumulation_steps: Count = 1
-    """Parts in which the networks see a rank's clips of a step, to need less memory; at most one
-    for each clip."""
+    """Micro-batches that a rank's clips of a step go through the networks in, to need less memory;
+    at most one for each clip."""
     epochs: Positive = 100
     """Length of the run; an epoch is clips_per_epoch // global_batch_size steps."""
     steps: Count | None = None
@@ -175,30 +175,30 @@ class CheckpointConfig(Section):
 
 
 class FaultsConfig(Section):
-    """When a run takes one of its processes for lost, and ends."""
+    """Timeouts after which a process counts as failed and the run ends."""
 
     silence_seconds: Positive = 15
-    """A process that gives no sign of life for so long was killed, stopped or cut off."""
+    """Without a heartbeat for so long, a process was killed, stopped or cut off."""
     stall_seconds: Positive | None = None
-    """Training hangs that does not move for so long on any process; None: ten times the slowest
-    step so far, at least 40 s."""
+    """Without progress on any process for so long, training hangs; None: ten times the slowest step
+    so far, at least 40 s."""
     first_step_seconds: Positive = 1800
     """The same up to the end of the second step, which may load and compile."""
 
 
 class WatchConfig(Section):
-    """What is looked at while a run trains; it changes nothing that is computed."""
+    """What monitors measure and draw while a run trains; it changes nothing that is computed."""
 
     overlay_every_steps: Count | None = None
-    """Steps between two drawings of the teacher's attention over clips; None: never."""
+    """Steps between two drawings of the evaluated network's attention over clips; None: never."""
     overlay_clips: Count = 2
     """Clips drawn, spread over the shard set."""
     knn_train: str | None = None
-    """Labeled images that vote, as `wtours eval knn --train` takes them; None: no k-NN."""
+    """Labeled training images of a k-NN, as `wtours eval knn --train` takes them; None: no k-NN."""
     knn_val: str | None = None
     """Labeled images that are classified."""
     knn_every_steps: Count = 1000
-    """Steps between two k-NN evaluations of the teacher; all ranks wait for them."""
+    """Steps between two k-NN evaluations; all ranks wait for them."""
     knn_k: Count = 20
     """Neighbors."""
 

@@ -48,9 +48,9 @@ class TrainConfig(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     """Checkpoints."""
     faults: FaultsConfig = FaultsConfig()
-    """Lost and hanging processes."""
+    """Failed and hanging processes."""
     watch: WatchConfig = WatchConfig()
-    """What is looked at on the way."""
+    """Monitors."""
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

@@ -1,4 +1,4 @@
-"""What ends a run, in one line that names the process: out of memory, or another process lost."""
+"""Failures that end a run, in one line that names the process: out of memory, a lost process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

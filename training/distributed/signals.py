@@ -11,7 +11,7 @@ _INTERRUPT_AT = 3
 class StopSignals:
     """While it is entered, SIGINT and SIGTERM are only recorded; a third one interrupts at once.
 
-    Three, because torchrun passes a Ctrl-C on to processes that the terminal has told already.
+    Three, because torchrun forwards a Ctrl-C that the terminal has sent to the processes as well.
     Signals reach the main thread only: elsewhere this records nothing.
     """
 

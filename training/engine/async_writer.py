@@ -1,4 +1,4 @@
-"""Writing in the background, so that training need not wait for the disk."""
+"""Background writes, so that training need not wait for the disk."""
 
 import logging
 from collections.abc import Callable
@@ -8,12 +8,12 @@ LOG = logging.getLogger(__name__)
 
 
 class BackgroundWriter:
-    """Does one piece of writing at a time in a thread; a context manager that waits at its end.
+    """Runs one write at a time in a thread; a context manager that waits for it at its end.
 
-    What a piece raised is raised by the next call, whichever that is: nothing is lost.
+    What a write raised is raised by the next call, whichever that is: no error is lost.
 
     Args:
-        while_waiting: Called once a second while this waits for a piece to end.
+        while_waiting: Called once a second while this waits for a write to end.
     """
 
     def __init__(self, while_waiting: Callable[[], None] = lambda: None) -> None:
@@ -35,17 +35,17 @@ class BackgroundWriter:
             self._thread.shutdown()
 
     def start(self, write: Callable[[], None]) -> None:
-        """Begin the piece `write`, after the one before has ended."""
+        """Start a write, after the one before has ended."""
         self.finish()
         self.in_flight = self._thread.submit(write)
 
     def check(self) -> None:
-        """Raise what the last piece raised, if it has ended; do not wait for it."""
+        """Raise what the last write raised, if it has ended; do not wait for it."""
         if self.in_flight is not None and self.in_flight.done():
             self.finish()
 
     def finish(self) -> None:
-        """Wait for the last piece, and raise what it raised."""
+        """Wait for the last write, and raise what it raised."""
         if self.in_flight is not None:
             in_flight, self.in_flight = self.in_flight, None
             while not wait([in_flight], timeout=1).done:

@@ -1,4 +1,4 @@
-"""What a run says about each of its steps: `metrics.jsonl` and TensorBoard.
+"""The metrics of each step of a run: `metrics.jsonl` and TensorBoard.
 
 A line holds what the computation gave, equal for a run that was interrupted and one that was not,
 and under "time" what the clock gave, which is not.
@@ -77,7 +77,7 @@ class MetricsLog:
 
 @dataclass(frozen=True)
 class StepStatus:
-    """How a run stands after a step, for whoever looks on."""
+    """The progress of a run after a step."""
 
     run: str
     step: int
@@ -133,7 +133,7 @@ class ThroughputMeter:
         }
 
     def status(self, run: str, step: int, steps: int, loss: float) -> StepStatus:
-        """Return how the run stands after the last lap."""
+        """Return the progress after the last lap."""
         seconds, waited = (sum(part) for part in zip(*self._recent, strict=True))
         return StepStatus(
             run=run,

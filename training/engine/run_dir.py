@@ -1,4 +1,4 @@
-"""A run's folder: what is resumed from it, and what is written to it (by rank 0 alone)."""
+"""A run's folder: resuming from it, and writing to it (rank 0 alone)."""
 
 import logging
 import math
@@ -34,7 +34,7 @@ from wtours.storage.locks import lock
 LOG = logging.getLogger(__name__)
 Resume = Literal["auto", "never", "force"]
 CONFIG_FILE = "config.yaml"
-# What may differ between two parts of a run, since it changes nothing that is computed.
+# What may differ when a run is resumed, since it changes nothing that is computed.
 _FREE = ("data.num_workers", "checkpoint.", "faults.", "watch.")
 
 
@@ -83,7 +83,7 @@ class Run:
             self._metrics = self._stack.enter_context(MetricsLog(self.dir, steps_done=state.step))
 
     def log(self, step: int, values: Measured, times: dict[str, float]) -> None:
-        """Write what is known of the step just done, on rank 0; `step` counts from 1."""
+        """Write the metrics of the step just done, on rank 0; `step` counts from 1."""
         if self._metrics is not None:
             self._metrics.write(step, values, time=times)
 
@@ -180,7 +180,7 @@ class Run:
         if changes:
             raise CheckpointError(
                 f"{self.dir} was trained with other settings: {'; '.join(changes)}. Use the same "
-                f"ones, choose another run, or go on all the same with --resume force"
+                f"ones, choose another run, or resume all the same with --resume force"
             )
 
 

@@ -1,6 +1,8 @@
 """From a config to what a run is made of: clips, length, networks, optimizer."""
 
+import inspect
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -73,5 +75,8 @@ def replicate(method: nn.Module, world: World) -> nn.Module:
         return method
     device_ids = [world.device] if world.device.type == "cuda" else None
     # The buffers are the same on all ranks already: batch norm's statistics are those of all ranks,
-    # and what a method keeps (centers, queues) it has reduced or gathered.
-    return DistributedDataParallel(method, device_ids=device_ids, broadcast_buffers=False)
+    # and what a method keeps (centers, queues) it has reduced or gathered. torch 2.14 warns of the
+    # option's old name, which is the only one that earlier versions know.
+    known, new = inspect.signature(DistributedDataParallel).parameters, "forward_sync_buffers"
+    option: dict[str, Any] = {new if new in known else "broadcast_buffers": False}
+    return DistributedDataParallel(method, device_ids=device_ids, **option)

@@ -24,7 +24,7 @@ from training.schedules import Progress
 
 @dataclass(frozen=True)
 class Gradients:
-    """The gradients of a step are in the student; this is what is known of them."""
+    """What a step computed; the gradients themselves are in the student."""
 
     output: StepOutput
     """Of all of this rank's clips, without gradients."""
@@ -46,7 +46,7 @@ class Gradients:
         return bool(finite.item())
 
     def metrics(self) -> dict[str, float]:
-        """Return the means over ranks of what is worth logging."""
+        """Return the means over ranks of the scalars to be logged."""
         named = {
             "loss": self.output.loss,
             **self.output.metrics,

@@ -1,8 +1,12 @@
-"""Cross-entropy of features with a weight-normalized last layer, a piece of its outputs at a time.
+"""Cross-entropy of features with a weight-normalized last layer, a chunk of its outputs at a time.
 
 With K = 65,536 prototypes the student's logits, their softmax and the normalized weight are the
-largest tensors of a step. None of them is ever whole here: the backward pass computes each piece
+largest tensors of a step. None of them is ever whole here: the backward pass computes each chunk
 of the logits again, which is one matrix product more in hundreds.
+
+torch's own autograd with `torch.utils.checkpoint` around each chunk gives the same loss in the same
+time, but needs three times the memory (0.34 against 0.11 GiB for 3 x 16 rows and K = 65,536): it
+keeps each chunk's gradient until all are joined. So the backward pass stays written out.
 """
 
 from typing import Any
@@ -13,7 +17,7 @@ from torch import Tensor
 from training.models.linear import linear
 from training.models.projection_heads import _norms
 
-PIECE = 4096
+CHUNK = 4096
 """Prototypes whose logits exist at a time."""
 
 
@@ -62,11 +66,11 @@ class _CrossEntropy(torch.autograd.Function):
         ctx: Any, features: Tensor, weight_v: Tensor, weight_g: Tensor, targets: Tensor, temp: float
     ) -> Tensor:
         parts, expected = [], features.new_zeros(features.shape[:2])
-        for piece in _pieces(len(weight_v)):
-            scale = weight_g[piece] / _norms(weight_v[piece]) / temp
-            logits = linear(features, weight_v[piece]) * scale[:, 0]
+        for chunk in _chunks(len(weight_v)):
+            scale = weight_g[chunk] / _norms(weight_v[chunk]) / temp
+            logits = linear(features, weight_v[chunk]) * scale[:, 0]
             parts.append(logits.logsumexp(dim=-1))
-            expected += torch.einsum("vrk,rk->vr", logits, targets[:, piece])
+            expected += torch.einsum("vrk,rk->vr", logits, targets[:, chunk])
         normalizer = torch.stack(parts).logsumexp(dim=0)
         ctx.save_for_backward(features, weight_v, weight_g, targets, normalizer)
         ctx.temp = temp
@@ -79,21 +83,21 @@ class _CrossEntropy(torch.autograd.Function):
         of_features = torch.zeros_like(features)
         of_v, of_g = torch.empty_like(weight_v), torch.empty_like(weight_g)
         rows = features.flatten(0, 1)
-        for piece in _pieces(len(weight_v)):
-            directions, norms = weight_v[piece], _norms(weight_v[piece])
-            scale = (weight_g[piece] / norms)[:, 0]
+        for chunk in _chunks(len(weight_v)):
+            directions, norms = weight_v[chunk], _norms(weight_v[chunk])
+            scale = (weight_g[chunk] / norms)[:, 0]
             cosines = linear(features, directions)  # times |v|
             moved = (cosines * (scale / ctx.temp) - normalizer[..., None]).exp_()
-            moved = moved.sub_(targets[:, piece]).mul_(upstream)  # gradient of logits x temp
+            moved = moved.sub_(targets[:, chunk]).mul_(upstream)  # gradient of logits x temp
             of_scale = torch.einsum("vrk,vrk->k", moved, cosines)[:, None]
             moved = moved.mul_(scale)
             of_features += linear(moved, directions.t())
-            of_g[piece] = of_scale / norms
+            of_g[chunk] = of_scale / norms
             # d(g / |v|) / dv = -g v / |v|^3
-            of_v[piece] = linear(moved.flatten(0, 1).t(), rows.t())
-            of_v[piece] -= directions * (of_scale * scale[:, None] / norms.square())
+            of_v[chunk] = linear(moved.flatten(0, 1).t(), rows.t())
+            of_v[chunk] -= directions * (of_scale * scale[:, None] / norms.square())
         return of_features, of_v, of_g, None, None
 
 
-def _pieces(num_prototypes: int) -> list[slice]:
-    return [slice(first, first + PIECE) for first in range(0, num_prototypes, PIECE)]
+def _chunks(num_prototypes: int) -> list[slice]:
+    return [slice(first, first + CHUNK) for first in range(0, num_prototypes, CHUNK)]

@@ -50,7 +50,7 @@ def sinkhorn_teacher(
 ) -> Tensor:
     """Return the teacher's probabilities balanced over the global batch, (M, K) float32.
 
-    Instead of subtracting a moving center, every prototype is made to get the same share of the
+    Instead of subtracting a moving center, every prototype gets the same share of the
     global batch (SwAV; DINOv2 uses 3 iterations). Each row sums to 1.
 
     Args:

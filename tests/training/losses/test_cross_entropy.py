@@ -32,9 +32,9 @@ def test_loss_of_a_student_that_agrees_is_the_teachers_entropy():
     torch.testing.assert_close(loss[0], entropy(targets).mean(0), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("piece", [5, 8, 4096])  # 24 prototypes in 5, 3 and 1 pieces
-def test_loss_and_gradients_are_those_of_torchs_weight_norm_and_log_softmax(monkeypatch, piece):
-    monkeypatch.setattr(prototypes, "PIECE", piece)
+@pytest.mark.parametrize("chunk", [5, 8, 4096])  # 24 prototypes in 5, 3 and 1 chunks
+def test_loss_and_gradients_are_those_of_torchs_weight_norm_and_log_softmax(monkeypatch, chunk):
+    monkeypatch.setattr(prototypes, "CHUNK", chunk)
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(3, 2, 4, 6, generator=generator, requires_grad=True)
     targets = torch.randn(2, 4, 24, generator=generator).softmax(-1)
