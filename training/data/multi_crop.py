@@ -6,7 +6,7 @@ docs/parity.md, "Data".
 """
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from training.config.sections import AugmentConfig, DataConfig
 from training.data.color_jitter import ColorDraws, apply_color, draw_color
-from training.data.crop_resize import Kernel, resample_weights
 from training.data.normalization import MEAN, STD
 
+Kernel = Literal["bilinear", "bicubic"]
 _RATIO = (3 / 4, 4 / 3)
 _ATTEMPTS = 10
 
@@ -130,6 +130,42 @@ def make_local(frames: Tensor, draws: ViewDraws, *, pixels: int) -> Tensor:
             (rows[:, :, None] @ images @ columns[:, :, None].transpose(-2, -1)).clamp(0, 1)
         )
     return _finish(torch.stack(crops), _views_first(draws.local_color))
+
+
+def resample_weights(
+    start: Tensor, length: Tensor, *, source: int, pixels: int, kernel: Kernel
+) -> Tensor:
+    """Return the matrices that resize [start, start + length) to `pixels`, (..., pixels, source).
+
+    `rows @ image @ columns.T` is the box of the image, resized. Only pixels inside the box count;
+    every row sums to 1.
+
+    Args:
+        start: (...) int64, first pixel of the box.
+        length: (...) int64, pixels of the box, > 0.
+        source: Pixels of the whole image along this axis.
+        pixels: Pixels wanted.
+        kernel: "bilinear": without antialias, as `torch.nn.functional.interpolate`. "bicubic":
+            antialiased (Keys, a = -0.5), as PIL and `interpolate(antialias=True)`.
+    """
+    first, extent = start[..., None, None].float(), length[..., None, None].float()
+    scale = extent / pixels
+    output = torch.arange(pixels, device=start.device)[:, None]
+    center = (output + 0.5) * scale - 0.5  # in pixels of the box, its first pixel at 0
+    position = torch.arange(source, device=start.device) - first
+    if kernel == "bilinear":
+        inside_center = torch.minimum(center.clamp(min=0), extent - 1)
+        return (1 - (position - inside_center).abs()).clamp(min=0)
+    inside = (position >= 0) & (position < extent)
+    weights = _keys_cubic((position - center) / scale.clamp(min=1)) * inside
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+def _keys_cubic(x: Tensor) -> Tensor:
+    x = x.abs()
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
 def _views_first(color: ColorDraws) -> ColorDraws:

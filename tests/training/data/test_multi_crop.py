@@ -14,8 +14,13 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from training.config.sections import AugmentConfig, DataConfig
 from training.data import color_jitter as photometric
 from training.data.color_jitter import ColorDraws, apply_color, draw_color
-from training.data.crop_resize import resample_weights
-from training.data.multi_crop import draw_boxes, draw_views, make_global, make_local
+from training.data.multi_crop import (
+    draw_boxes,
+    draw_views,
+    make_global,
+    make_local,
+    resample_weights,
+)
 from training.data.normalization import MEAN, STD
 from training.rng import derived_seed, numpy_generator
 
@@ -275,3 +280,20 @@ def test_local_crops_look_as_those_of_the_pil_pipeline():
     )
     other = summaries(make_local(frames, unblurred, pixels=32).flatten(0, 2) * std + mean)
     assert ks_2samp(other[:, 3], expected[:, 3]).pvalue < 1e-3  # the test can fail
+
+
+def test_without_local_crops_there_is_an_empty_view_and_the_global_crop_is_the_same():
+    frames = torch.randint(0, 256, (2, 3, 3, 40, 40), dtype=torch.uint8)
+    made = []
+    for local_crops in (2, 0):
+        data = DataConfig(
+            clip_length=3, frame_crop_pixels=40, global_crop_pixels=16, local_crop_pixels=8,
+            local_crops=local_crops,
+        )  # fmt: skip
+        draws = default_collate(
+            [draw_views(numpy_generator(0, "views", n), data, PLAIN) for n in range(2)]
+        )
+        assert make_local(frames, draws, pixels=8).shape == (local_crops, 2, 3, 3, 8, 8)
+        made.append(draws.global_boxes)
+        assert make_global(frames, draws, pixels=16).shape == (1, 2, 3, 3, 16, 16)
+    torch.testing.assert_close(made[0], made[1])
