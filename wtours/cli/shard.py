@@ -95,7 +95,7 @@ def shard(
     from wtours.sharding.anonymize.params import with_blur
     from wtours.sharding.build import build_shards
     from wtours.sharding.delete_sources import delete_sources
-    from wtours.sharding.plan import match_params
+    from wtours.sharding.duration_match import match_params
     from wtours.shards.schema import ShardParams
     from wtours.workspace.manifest import load_manifest
 

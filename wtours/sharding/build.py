@@ -14,7 +14,7 @@ from wtours.sharding.finalize import finalize
 from wtours.sharding.locks import index_lock, part_lock, set_lock
 from wtours.sharding.plan import (
     VideoWork,
-    plan_shards,
+    plan_videos,
     published_plans,
     recorded_params,
     require_same_params,
@@ -81,20 +81,18 @@ def build_shards(
     directory = layout.shards_dir(name)
     with set_lock(layout, name) if part is None else part_lock(layout, name, part):
         with index_lock(layout, name):
-            plan = plan_shards(layout, directory, video_ids, params, part)
-        left = [(work.plan.facts, work.seconds(params)) for work in plan.works]
-        expected = estimate(left, params, jobs=executor.num_workers)
+            works, failed = plan_videos(layout, directory, video_ids, params, part)
+        expected = estimate(works, params, jobs=executor.num_workers)
         on_estimate(expected)
         require_space(directory, expected)
-        tasks, unreadable = _tasks(plan.works, params)
-        num_written, failed = _write_segments(plan.works, tasks, directory, executor, on_progress)
+        tasks, unreadable = _tasks(works, params)
+        num_written, broken = _write_segments(works, tasks, directory, executor, on_progress)
         with index_lock(layout, name):
-            plans = [work.plan for work in plan.works]
+            plans = [work.plan for work in works]
             complete = part is None or not unfinished_videos(directory, plans, params)
             dataset, lost = finalize(layout, name, params) if complete else (None, {})
-    num_kept = sum(work.num_kept for work in plan.works)
-    failed = lost | plan.failed | unreadable | failed
-    return ShardReport(directory, failed, num_written, num_kept, dataset)
+    failed = lost | failed | unreadable | broken
+    return ShardReport(directory, failed, num_written, sum(w.num_kept for w in works), dataset)
 
 
 def finalize_shards(layout: Layout, name: str) -> ShardReport:

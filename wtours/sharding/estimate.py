@@ -9,7 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from wtours.errors import ShardError
-from wtours.shards.schema import ShardParams, SourceFacts
+from wtours.sharding.plan import VideoWork
+from wtours.shards.schema import ShardParams
 
 logger = logging.getLogger(__name__)
 
@@ -34,18 +35,11 @@ class Estimate:
     seconds: float
 
 
-def estimate(
-    work: Iterable[tuple[SourceFacts, float]], params: ShardParams, *, jobs: int = 1
-) -> Estimate:
-    """Return about how many frames, bytes and seconds sharding takes.
-
-    Args:
-        work: Facts of the videos, and the seconds that are missing of each.
-        params: Of the shard set.
-        jobs: Processes.
-    """
+def estimate(works: Iterable[VideoWork], params: ShardParams, *, jobs: int = 1) -> Estimate:
+    """Return about how many frames, bytes and seconds it takes, in `jobs` processes."""
     num_frames, num_bytes, seconds = 0, 0.0, 0.0
-    for facts, duration_seconds in work:
+    for work in works:
+        facts, duration_seconds = work.plan.facts, work.seconds
         source_rate = facts.rate
         rate = source_rate if params.rate is None else min(params.rate, source_rate)
         video_frames = round(rate * Fraction(duration_seconds))

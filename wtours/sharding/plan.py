@@ -2,15 +2,11 @@
 
 `receipts/<video_id>.json` records it, so that the index can be written again when the video itself
 is gone.
-
-With `--match-duration` the set takes as many seconds of other videos as one walk has (the paper's
-Table 2a): the videos in the order of the manifest, whole, until they are as long as the walk; the
-last one is cut at the exact microsecond. Videos that are not downloaded are skipped, and named.
 """
 
 import bisect
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -18,6 +14,7 @@ from pydantic import ValidationError
 from wtours.errors import ShardError, VideoError
 from wtours.execution.parts import Part
 from wtours.media.reader import open_video
+from wtours.sharding.duration_match import damaged_receipt, duration_of, matching_videos
 from wtours.sharding.segment import (
     RECEIPTS_FOLDER,
     STAGE,
@@ -26,7 +23,7 @@ from wtours.sharding.segment import (
     finished_segment,
     receipt_inputs,
 )
-from wtours.shards.schema import MAX_SEGMENTS, MatchParams, ShardParams, SourceFacts
+from wtours.shards.schema import MAX_SEGMENTS, ShardParams, SourceFacts
 from wtours.storage.atomic import remove
 from wtours.storage.receipts import Receipt, read_receipt, versions_of, write_receipt
 from wtours.workspace.layout import Layout
@@ -34,7 +31,6 @@ from wtours.workspace.videos import DownloadedVideo, downloaded_video
 
 _COPIED = ("source", "title", "channel", "license_claimed", "license_observed")
 _MEASURED = ("frame_rate", "width", "height", "last_pts_us")
-_DAMAGED = "the receipt of {0} is damaged: run `wtours download --video {0}`"
 _US = 1_000_000
 
 
@@ -60,77 +56,61 @@ class VideoPlan:
 
 @dataclass(frozen=True, slots=True)
 class VideoWork:
-    """What this run has to do of one video."""
+    """What this run, or its part, has to do of one video."""
 
     plan: VideoPlan
     video: DownloadedVideo | None
     """None: its file was deleted after all its segments were finished."""
     missing: tuple[int, ...]
     num_kept: int
-    """Segments of this run's part that are finished."""
-
-    def seconds(self, params: ShardParams) -> float:
-        """Return the duration of what is missing."""
-        if self.video is None:
-            return 0.0
-        duration_us = duration_of(self.video.receipt)
-        duration_us = min(duration_us, self.plan.facts.taken_us or duration_us)
-        starts_us = (segment * params.segment_us for segment in self.missing)
-        return sum(min(params.segment_us, duration_us - start) for start in starts_us) / _US
+    """Segments that are finished."""
+    seconds: float
+    """Duration of what is missing."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShardPlan:
-    """What this run has to do."""
-
-    works: tuple[VideoWork, ...]
-    failed: dict[str, str]
-    """Why a video that was asked for cannot be sharded, by video id."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Selection:
-    limit_us: dict[str, int | None] = field(default_factory=dict)
-    """In order; only a video's frames before this are taken; None: all of them."""
-    skipped: dict[str, str] = field(default_factory=dict)
-    """Why a video that would have been taken was not."""
-
-
-def plan_shards(
+def plan_videos(
     layout: Layout,
     directory: Path,
     video_ids: Sequence[str],
     params: ShardParams,
     part: Part | None = None,
-) -> ShardPlan:
-    """Publish the plan of each video, and return what this run (or its part) has to do.
+) -> tuple[list[VideoWork], dict[str, str]]:
+    """Publish the plan of each video.
+
+    Returns:
+        What is to be done, and by video id why a video that was asked for cannot be sharded.
 
     Raises:
         ShardError: the set was begun with other parameters, or with other videos to match.
     """
     require_same_params(directory, params)
-    selection = _Selection(dict.fromkeys(video_ids))
-    if params.match is not None:
-        selection = _matching_selection(layout, directory, video_ids, params.match)
     published = {plan.video_id: plan for plan in published_plans(directory)}
-    works, failed = [], dict(selection.skipped)
-    for video_id, limit_us in selection.limit_us.items():
+    limits_us, failed = dict[str, int | None].fromkeys(video_ids), dict[str, str]()
+    if params.match is not None:
+        facts = {video_id: plan.facts for video_id, plan in published.items()}
+        limits_us, failed = matching_videos(layout, directory, video_ids, params.match, facts)
+    works = []
+    for video_id, limit_us in limits_us.items():
         try:
             video = downloaded_video(layout, video_id)
-            duration_of(video.receipt)
+            duration_us = duration_of(video.receipt)
             plan = _publish_plan(directory, video, params, limit_us)
         except VideoError as error:
             done = published.get(video_id)
             if done is None or done.missing_segments(directory, params):
                 failed[video_id] = str(error)
             else:
-                works.append(VideoWork(done, None, (), done.facts.segments))
+                works.append(VideoWork(done, None, (), done.facts.segments, 0.0))
             continue
         segments = range(plan.facts.segments)
         own = {s for s in segments if part is None or part.has(video_id, s)}
         missing = tuple(s for s in plan.missing_segments(directory, params) if s in own)
-        works.append(VideoWork(plan, video, missing, len(own) - len(missing)))
-    return ShardPlan(tuple(works), failed)
+        end_us = min(duration_us, limit_us or duration_us)
+        lengths_us = (min(params.segment_us, end_us - s * params.segment_us) for s in missing)
+        works.append(
+            VideoWork(plan, video, missing, len(own) - len(missing), sum(lengths_us) / _US)
+        )
+    return works, failed
 
 
 def _publish_plan(
@@ -157,7 +137,7 @@ def _publish_plan(
             {**values, "taken_us": limit_us, "segments": num_segments}
         )
     except (ValidationError, KeyError, TypeError) as error:
-        raise VideoError(_DAMAGED.format(video.video_id)) from error
+        raise damaged_receipt(video.video_id) from error
     _remove_if_of_another_source(directory, video)
     receipt = Receipt(
         stage=STAGE,
@@ -280,72 +260,3 @@ def segment_tasks(
         of_task = tuple(pts_us[first:end])
         numbered.append(replace(task, native_first_index=first, native_pts_us=of_task))
     return numbered
-
-
-# A set as long as a walk.
-
-
-def duration_of(receipt: Receipt) -> int:
-    """Return the duration of a downloaded video in microseconds.
-
-    Raises:
-        VideoError: the receipt is damaged.
-    """
-    duration_us = receipt.facts.get("duration_us")
-    if not isinstance(duration_us, int) or duration_us < 0:
-        raise VideoError(_DAMAGED.format(receipt.key))
-    return duration_us
-
-
-def match_params(layout: Layout, video_id: str) -> MatchParams:
-    """Return the duration of a video of the workspace; its file may be deleted by now.
-
-    Raises:
-        VideoError: it was never downloaded here.
-    """
-    receipt = read_receipt(layout.video_receipt(video_id))
-    if receipt is None or receipt.status != "done":
-        raise VideoError(
-            f"--match-duration {video_id}: its duration is unknown until it is downloaded here: "
-            f"run `wtours download --video {video_id}`"
-        )
-    return MatchParams(video_id=video_id, duration_us=duration_of(receipt))
-
-
-def _matching_selection(
-    layout: Layout, directory: Path, video_ids: Sequence[str], match: MatchParams
-) -> _Selection:
-    """Return what to take of the videos, in the manifest's order, to be as long as the walk.
-
-    Raises:
-        ShardError: the videos are too short together; or the set was begun with other ones.
-    """
-    selection, left_us = _Selection(), match.duration_us
-    begun = {plan.video_id: plan.facts for plan in published_plans(directory)}
-    for video_id in video_ids:
-        if not left_us:
-            break
-        try:
-            receipt = downloaded_video(layout, video_id).receipt
-        except VideoError as error:
-            old = read_receipt(layout.video_receipt(video_id))
-            if video_id not in begun or old is None:
-                selection.skipped[video_id] = str(error)
-                continue
-            receipt = old  # sharded, and its file deleted since
-        duration_us = duration_of(receipt)
-        selection.limit_us[video_id] = None if duration_us <= left_us else left_us
-        left_us -= min(duration_us, left_us)
-    if left_us:
-        found = (match.duration_us - left_us) / 1e6
-        raise ShardError(
-            f"{match.video_id} has {match.duration_us / 1e6:.1f} s, and the downloaded videos to "
-            f"take them from only {found:.1f} s; download more of them"
-        )
-    for video_id, facts in begun.items():
-        if selection.limit_us.get(video_id, -1) != facts.taken_us:
-            raise ShardError(
-                f"shard set {directory.name!r} was begun with other videos, or with another part "
-                f"of {video_id}, as long as {match.video_id}; choose another --name"
-            )
-    return selection

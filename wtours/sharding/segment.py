@@ -7,7 +7,7 @@ that the index will get), `receipts/<shard>.json` (the receipt: the segment is d
 import dataclasses
 import itertools
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from wtours.media.frame import Frame
 from wtours.media.jpeg import encode_planes
 from wtours.media.reader import VideoReader, open_video
 from wtours.media.sampling import nearest_per_tick, tick_period_us
-from wtours.sharding.anonymize.blur import Blur, Coverage
+from wtours.sharding.anonymize.blur import Blur
 from wtours.sharding.tar_writer import FrameSample, MemberPlace, write_shard
 from wtours.shards.schema import INDEX_SCHEMA, Count, ShardParams, ShardRecord, shard_name
 from wtours.storage.atomic import atomic_path
@@ -100,19 +100,6 @@ class FinishedSegment:
     undecodable_frames: int
 
 
-class _CorruptCount:
-    """Passes frames on and counts the corrupt ones of [start_us, end_us)."""
-
-    def __init__(self, start_us: int, end_us: int) -> None:
-        self._interval = range(start_us, end_us)
-        self.count = 0
-
-    def watch(self, frames: Iterator[Frame]) -> Iterator[Frame]:
-        for frame in frames:
-            self.count += frame.is_corrupt and frame.pts_us in self._interval
-            yield frame
-
-
 def run_segments(
     tasks: Iterable[SegmentTask], directory: Path, executor: Executor
 ) -> Iterator[tuple[SegmentTask, str | None]]:
@@ -139,16 +126,20 @@ def shard_segment(task: SegmentTask, *, directory: Path) -> str | None:
     Raises:
         WtoursError: the disk is full.
     """
-    corrupt = _CorruptCount(*task.interval_us)
-    tar_path = directory / f"{task.shard}.tar"
+    start_us, end_us = task.interval_us
+    corrupt: list[int] = []
+
+    def decoded(frames: Iterator[Frame]) -> Iterator[Frame]:
+        for frame in frames:
+            if frame.is_corrupt and start_us <= frame.pts_us < end_us:
+                corrupt.append(frame.pts_us)
+            yield frame
+
     try:
         with open_video(Path(task.video_path), threads=1) as reader:
-            source = _source_facts(reader, task)
-            frames = _sampled_frames(reader, task, corrupt)
-            blur = _blur(task, directory, reader)
-            samples = (_sample(task, index, frame, source, blur) for index, frame in frames)
-            places = write_shard(tar_path, samples)
-            undecodable = reader.undecoded_pts_us(*task.interval_us)
+            samples = _samples(reader, task, directory, decoded)
+            places = write_shard(directory / f"{task.shard}.tar", samples)
+            undecodable = reader.undecoded_pts_us(start_us, end_us)
     except VideoError as error:
         return str(error)
     except (WtoursError, OSError):  # of the disk or the set: it would meet each segment
@@ -156,21 +147,58 @@ def shard_segment(task: SegmentTask, *, directory: Path) -> str | None:
     except Exception as error:  # a file may break any library; the others go on
         logger.info("%s", task, exc_info=True)
         return f"{task}: {type(error).__name__}: {' '.join(str(error).split())}"
-    facts = {"frames": len(places), "corrupt_frames": corrupt.count}
+    facts = {"frames": len(places), "corrupt_frames": len(corrupt)}
     facts["undecodable_frames"] = len(undecodable)
     _publish_receipt(task, directory, files=_publish_rows(task, directory, places), facts=facts)
     return None
 
 
+def _samples(
+    reader: VideoReader,
+    task: SegmentTask,
+    directory: Path,
+    decoded: Callable[[Iterator[Frame]], Iterator[Frame]],
+) -> Iterator[FrameSample]:
+    """Yield the segment's samples in time order; `decoded` sees every frame first."""
+    metadata, params = reader.metadata, task.params
+    rate = metadata.frame_rate
+    source = {  # facts of the file, never of its license
+        "source_sha256": task.source_sha256,
+        "source_width": metadata.width,
+        "source_height": metadata.height,
+        "source_frame_rate": f"{rate.numerator}/{rate.denominator}",
+    }
+    blur = None
+    if params.blur is not None:
+        blur = Blur(
+            directory,
+            params.blur,
+            task.video_id,
+            interval_us=task.interval_us,
+            source_size=(metadata.width, metadata.height),
+            period_us=float(_US / rate),
+        )
+    for frame_index, frame in _sampled_frames(reader, task, decoded):
+        if blur is None:
+            planes, boxes, share = frame.to_jpeg_planes(params.short_side), None, None
+        else:
+            planes, coverage = blur.apply(frame, params.short_side)
+            boxes, share = coverage.boxes, coverage.share
+        jpeg = encode_planes(planes, quality=params.quality)
+        yield FrameSample(task.video_id, frame_index, frame.pts_us, jpeg, source, boxes, share)
+
+
 def _sampled_frames(
-    reader: VideoReader, task: SegmentTask, corrupt: _CorruptCount
+    reader: VideoReader,
+    task: SegmentTask,
+    decoded: Callable[[Iterator[Frame]], Iterator[Frame]],
 ) -> Iterator[tuple[int, Frame]]:
     """Yield (frame_index, frame) for the sampled frames of the segment, in time order."""
     start_us, end_us = task.interval_us
     rate = task.params.rate
     if rate is None:
         indices = dict(zip(task.native_pts_us, itertools.count(task.native_first_index)))
-        for frame in corrupt.watch(reader.frames(start_us, end_us)):
+        for frame in decoded(reader.frames(start_us, end_us)):
             if frame.pts_us not in indices:
                 raise VideoError(
                     f"{task.video_path}: the frame at {frame.pts_us} us has no packet of that "
@@ -186,60 +214,9 @@ def _sampled_frames(
         frames = reader.frames(start_us, end_us + margin_us, lead_us=margin_us)
     else:
         frames = reader.frames(max(0, start_us - margin_us), end_us + margin_us)
-    for tick, frame in nearest_per_tick(corrupt.watch(frames), rate):
+    for tick, frame in nearest_per_tick(decoded(frames), rate):
         if start_us <= frame.pts_us < end_us:
             yield tick, frame
-
-
-def _sample(
-    task: SegmentTask, frame_index: int, frame: Frame, source: dict[str, Any], blur: Blur | None
-) -> FrameSample:
-    jpeg, coverage = _encoded(frame, task.params, blur)
-    return FrameSample(
-        task.video_id,
-        frame_index,
-        frame.pts_us,
-        jpeg,
-        source,
-        blur_boxes=None if coverage is None else coverage.boxes,
-        blurred_share=None if coverage is None else coverage.share,
-    )
-
-
-def _encoded(frame: Frame, params: ShardParams, blur: Blur | None) -> tuple[bytes, Coverage | None]:
-    """Return the frame's JPEG, and what was blurred in it (None: nobody asked for it)."""
-    coverage = None
-    if blur is None:
-        planes = frame.to_jpeg_planes(params.short_side)
-    else:
-        planes, coverage = blur.apply(frame, params.short_side)
-    return encode_planes(planes, quality=params.quality), coverage
-
-
-def _blur(task: SegmentTask, directory: Path, reader: VideoReader) -> Blur | None:
-    metadata = reader.metadata
-    if task.params.blur is None:
-        return None
-    return Blur(
-        directory,
-        task.params.blur,
-        task.video_id,
-        interval_us=task.interval_us,
-        source_size=(metadata.width, metadata.height),
-        period_us=float(1_000_000 / metadata.frame_rate),
-    )
-
-
-def _source_facts(reader: VideoReader, task: SegmentTask) -> dict[str, Any]:
-    """Return what `<key>.json` says of the source: facts of the file, never of its license."""
-    metadata = reader.metadata
-    rate = metadata.frame_rate
-    return {
-        "source_sha256": task.source_sha256,
-        "source_width": metadata.width,
-        "source_height": metadata.height,
-        "source_frame_rate": f"{rate.numerator}/{rate.denominator}",
-    }
 
 
 def _publish_rows(

@@ -18,6 +18,7 @@ from wtours.execution.processes import ProcessExecutor
 from wtours.media.reader import open_video
 from wtours.sharding.build import ShardReport, build_shards
 from wtours.sharding.estimate import estimate
+from wtours.sharding.plan import VideoPlan, VideoWork
 from wtours.shards.schema import BlurParams, ShardParams
 from wtours.storage.receipts import Receipt, record_file, write_receipt
 from wtours.workspace.layout import Layout
@@ -414,7 +415,8 @@ def test_the_estimate_counts_frames_and_pixels(tmp_path, layout):
     publish_video(layout, "walk", rate_60(tmp_path))
     report = build_shards(layout, ["walk"], params=SECOND)
     assert report.dataset is not None
-    work = [(report.dataset.videos[0].model_copy(update={"width": 3840, "height": 2160}), 3600.0)]
+    facts = report.dataset.videos[0].model_copy(update={"width": 3840, "height": 2160})
+    work = [VideoWork(VideoPlan("walk", "", facts), None, (), 0, 3600.0)]
     hour = estimate(work, ShardParams())
     assert hour.frames == 108_000
     assert hour.bytes / hour.frames == pytest.approx(77_000, rel=0.05)  # DESIGN's figure

@@ -13,7 +13,7 @@ from wtours.errors import ShardError, VideoError
 from wtours.execution.parts import Part
 from wtours.execution.processes import ProcessExecutor
 from wtours.sharding.build import ShardReport, build_shards, finalize_shards
-from wtours.sharding.plan import match_params
+from wtours.sharding.duration_match import match_params
 from wtours.sharding.repair import repair_shards
 from wtours.shards.schema import MatchParams, ShardParams
 from wtours.shards.statistics import shards_info

@@ -27,6 +27,7 @@ from wtours.sharding.anonymize.centerface import FaceFinder, find_weights
 from wtours.sharding.anonymize.params import with_blur
 from wtours.sharding.build import ShardReport, build_shards
 from wtours.sharding.estimate import estimate
+from wtours.sharding.plan import VideoPlan, VideoWork
 from wtours.sharding.repair import repair_shards
 from wtours.shards.schema import ShardParams
 from wtours.shards.verify import verify_shards
@@ -335,7 +336,7 @@ def test_faces_of_a_video_are_blurred_and_counted(portrait, tmp_path):
     eyes = stored[50:60, 95:130].mean(axis=2)
     assert np.ptp(eyes) < np.ptp(original[50:60, 95:130].mean(axis=2)) / 3
     assert report.dataset is not None
-    work = [(report.dataset.videos[0], 4.0)]
+    work = [VideoWork(VideoPlan("walk", "", report.dataset.videos[0]), None, (), 0, 4.0)]
     plain = ShardParams(frames_per_second="1", shard_seconds=2, short_side=256)
     assert estimate(work, params).seconds > 5 * estimate(work, plain).seconds
 
