@@ -1,6 +1,10 @@
 """A disk that fills up while shards are written, on a small file system of its own."""
 
+import errno
+import functools
+import itertools
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,3 +99,56 @@ def test_a_disk_that_fills_while_finalizing_leaves_the_earlier_set(source, tmp_p
         build_shards(layout, ["walk"], params=PARAMS)
     assert files_of(directory) == before
     assert len(ShardIndex.open(directory)) == 120
+
+
+@pytest.mark.medium
+def test_wherever_the_disk_fills_nothing_wrong_has_a_final_name(source, tmp_path, small_disk):
+    layout = workspace(source, tmp_path / "root", small_disk)
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    directory = build_shards(layout, ["walk"], params=PARAMS).directory
+    expected = files_of(directory)
+    num_failed = 0
+    for size_kib in range(4, 1400, 60):  # a page and more: at each the disk ends at another write
+        shutil.rmtree(directory)
+        subprocess.run(["mount", "-o", f"remount,size={size_kib}k", str(small_disk)], check=True)
+        try:
+            build_shards(layout, ["walk"], params=PARAMS)
+        except WtoursError:
+            num_failed += 1
+        assert files_of(directory).items() <= expected.items()
+        subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+        build_shards(layout, ["walk"], params=PARAMS)
+        assert files_of(directory) == expected
+    assert num_failed > 10
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_whichever_fsync_fails_nothing_wrong_has_a_final_name(
+    source, tmp_path, monkeypatch, number
+):
+    layout = Layout(tmp_path)
+    publish_video(layout, "walk", source)
+    expected = files_of(build_shards(layout, ["walk"], params=PARAMS).directory)
+    directory, fsync, calls = layout.shards_dir("default"), os.fsync, itertools.count()
+
+    def failing(descriptor, *, fail_at):
+        if next(calls) == fail_at:
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    for fail_at in itertools.count():
+        shutil.rmtree(directory)
+        calls = itertools.count()
+        monkeypatch.setattr(os, "fsync", functools.partial(failing, fail_at=fail_at))
+        try:
+            build_shards(layout, ["walk"], params=PARAMS)
+        except WtoursError:
+            pass
+        else:
+            break  # no fsync is left to fail
+        monkeypatch.undo()
+        assert files_of(directory).items() <= expected.items()
+        build_shards(layout, ["walk"], params=PARAMS)
+        assert files_of(directory) == expected
+    assert fail_at > 20

@@ -18,6 +18,7 @@ from wtours.cli.options import (
     finish,
     named_or_folder,
 )
+from wtours.errors import UsageError
 from wtours.execution.executor import SERIAL, Executor, default_jobs
 from wtours.text import bytes_text, seconds_text
 from wtours.workspace.layout import Layout
@@ -141,6 +142,10 @@ def verify(
         bool,
         typer.Option("--repair", help="Make damaged shards again from the downloaded videos."),
     ] = False,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="All videos, analyses, shard sets and checkpoints, by bytes."),
+    ] = False,
     jobs: Jobs = default_jobs(),
     as_json: AsJson = False,
     root: Root = ROOT,
@@ -152,11 +157,18 @@ def verify(
     wtours verify default
 
     wtours verify default --repair
+
+    wtours verify --all
     """
     from wtours.sharding.repair import repair_shards
     from wtours.shards.verify import verify_shards
 
     layout = Layout(root)
+    if everything:
+        if repair or not deep:
+            raise UsageError("--all reads every byte and repairs nothing: leave out the others")
+        _verify_all(layout, as_json=as_json)
+        return
     with console.progress_bars("verify", "bytes") as on_progress, _executor(jobs) as executor:
         if repair:
             repaired = repair_shards(
@@ -186,6 +198,19 @@ def verify(
         for file in repaired.changed:
             console.warn(f"rebuilt, other bytes (another version of PyAV or simplejpeg): {file}")
     finish({problem.file: problem.message for problem in problems}, "damaged")
+
+
+def _verify_all(layout: Layout, *, as_json: bool) -> None:
+    from wtours.diagnostics.verify_workspace import verify_workspace
+
+    with console.progress_bars("verify", "steps") as on_progress:
+        report = verify_workspace(layout, on_progress=on_progress)
+    if as_json:
+        console.print_json(dataclasses.asdict(report))
+    else:
+        counts = ", ".join(f"{count} {kind}" for kind, count in report.counts.items())
+        console.say(f"{layout.root}: {counts}, {bytes_text(report.bytes)} checked")
+    finish({problem.file: problem.message for problem in report.problems}, "damaged")
 
 
 def finalize(

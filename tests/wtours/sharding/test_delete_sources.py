@@ -1,5 +1,7 @@
 """What is said and checked before the work, and deleting the videos after it."""
 
+import contextlib
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -105,3 +107,27 @@ def test_another_file_of_a_video_than_the_set_has_is_kept(layout, tmp_path):
     other = write_clip(tmp_path / "other.mp4", source="testsrc2=size=64x48:rate=30:duration=1")
     publish_video(layout, "one", other)
     assert delete_sources(layout, "default", ["one"]) == []
+
+
+def test_a_new_file_of_the_same_size_is_kept(layout, caplog):
+    build_shards(layout, ["one"], params=SECOND)
+    video = layout.video_dir("one") / "one.mp4"
+    data = bytearray(video.read_bytes())
+    data[-1] ^= 1
+    video.write_bytes(data)
+    assert delete_sources(layout, "default", ["one"]) == []
+    assert video.read_bytes() == data
+
+
+@pytest.mark.parametrize("where", ["../two/two.mp4", "ABSOLUTE"])
+def test_a_receipt_that_names_a_file_elsewhere_deletes_nothing(layout, where):
+    build_shards(layout, ["one"], params=SECOND)
+    other = layout.video_dir("two") / "two.mp4"
+    receipt = json.loads(layout.video_receipt("one").read_text())
+    receipt["files"][0]["path"] = str(other.absolute()) if where == "ABSOLUTE" else where
+    layout.video_receipt("one").write_text(json.dumps(receipt))
+    deleted = []
+    with contextlib.suppress(ShardError):
+        deleted = delete_sources(layout, "default", ["one"])
+    assert deleted == []
+    assert other.exists()

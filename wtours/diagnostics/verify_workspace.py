@@ -1,0 +1,113 @@
+"""`wtours verify --all`: every file that a receipt vouches for, compared by its bytes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from wtours.errors import ShardError
+from wtours.progress import Progress, no_progress
+from wtours.shards.schema import DATASET_FILE
+from wtours.shards.verify import ShardProblem, verify_shards
+from wtours.storage.hashing import sha256_file
+from wtours.storage.receipts import FileRecord
+from wtours.workspace.layout import Layout
+
+RECEIPT = "receipt.json"
+_MAX_RECEIPT_BYTES = 64 * 2**20
+_KINDS = {
+    "videos": f"videos/*/{RECEIPT}",
+    "analyses": f"analysis/**/{RECEIPT}",
+    "shard sets": f"shards/*/{DATASET_FILE}",
+    "checkpoints": f"runs/*/checkpoints/step-*/{RECEIPT}",
+}
+
+
+class _Receipt(BaseModel):
+    """What a stage's receipt and a checkpoint's have in common."""
+
+    status: str = "done"
+    files: tuple[FileRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceReport:
+    """What was checked, and what is wrong with it."""
+
+    counts: dict[str, int]
+    """By kind: videos, analyses, shard sets, checkpoints."""
+    bytes: int
+    problems: tuple[ShardProblem, ...]
+    """Files relative to the root."""
+
+
+def verify_workspace(layout: Layout, *, on_progress: Progress = no_progress) -> WorkspaceReport:
+    """Read every published file under the root and compare it with its receipt.
+
+    Args:
+        layout: The workspace.
+        on_progress: Called with the kind, and how many of it are done and there are.
+    """
+    counts: dict[str, int] = {}
+    problems: list[ShardProblem] = []
+    num_bytes = 0
+    for kind, pattern in _KINDS.items():
+        receipts = [path for path in sorted(layout.root.glob(pattern)) if not _is_hidden(path)]
+        counts[kind] = len(receipts)
+        for number, path in enumerate(receipts, 1):
+            check = _shard_set if path.name == DATASET_FILE else _receipt_files
+            checked_bytes, found = check(path)
+            num_bytes += checked_bytes
+            folder = path.parent.relative_to(layout.root)
+            problems += [ShardProblem(str(folder / p.file), p.message) for p in found]
+            on_progress(kind, number, len(receipts))
+    problems += [
+        ShardProblem(str(folder.relative_to(layout.root)), f"has no {RECEIPT}: it is not whole")
+        for folder in sorted(layout.root.glob("runs/*/checkpoints/step-*"))
+        if not (folder / RECEIPT).exists()
+    ]
+    return WorkspaceReport(counts, num_bytes, tuple(problems))
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".tmp-") for part in path.parts)
+
+
+def _shard_set(path: Path) -> tuple[int, list[ShardProblem]]:
+    try:
+        report = verify_shards(path.parent)
+    except ShardError as error:
+        return 0, [ShardProblem(DATASET_FILE, str(error))]
+    return report.num_bytes, list(report.problems)
+
+
+def _receipt_files(path: Path) -> tuple[int, list[ShardProblem]]:
+    """Return the bytes that a receipt vouches for, and what is wrong with them."""
+    try:
+        if path.stat().st_size > _MAX_RECEIPT_BYTES:
+            raise ValueError(f"larger than {_MAX_RECEIPT_BYTES} bytes")
+        receipt = _Receipt.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = "is not a receipt" if isinstance(error, ValidationError) else str(error)
+        return 0, [ShardProblem(RECEIPT, f"cannot be read ({reason}); run the stage again")]
+    if receipt.status != "done":
+        return 0, []
+    problems = [ShardProblem(*found) for found in _file_problems(path.parent, receipt.files)]
+    return sum(file.bytes for file in receipt.files), problems
+
+
+def _file_problems(folder: Path, files: tuple[FileRecord, ...]) -> Iterator[tuple[str, str]]:
+    for record in files:
+        path = folder / record.path
+        try:
+            if Path(record.path).is_absolute() or ".." in Path(record.path).parts:
+                yield RECEIPT, f"names a file outside of its folder: {record.path}"
+            elif (size := path.stat().st_size) != record.bytes:
+                yield record.path, f"has {size} bytes instead of {record.bytes}"
+            elif sha256_file(path) != record.sha256:
+                yield record.path, "has another sha256 than its receipt says"
+        except FileNotFoundError:
+            yield record.path, "is missing"
+        except OSError as error:
+            yield record.path, f"cannot be read ({error.strerror})"
