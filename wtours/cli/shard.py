@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from wtours.sharding.build import ShardReport
     from wtours.sharding.estimate import Estimate
 
+SetName = Annotated[str, typer.Argument(help="Name of the shard set.")]
+SetOrFolder = Annotated[str, typer.Argument(help="A shard set's name, or its folder.")]
+
 
 def shard(
     name: Annotated[str, typer.Option("--name", "-n", help="Name of the shard set.")] = "default",
@@ -133,7 +136,7 @@ def shard(
 
 
 def verify(
-    name: Annotated[str, typer.Argument(help="Name of the shard set.")] = "default",
+    name: SetName = "default",
     deep: Annotated[
         bool,
         typer.Option("--deep/--quick", help="Read every byte, or compare sizes and counts only."),
@@ -214,7 +217,7 @@ def _verify_all(layout: Layout, *, as_json: bool) -> None:
 
 
 def finalize(
-    name: Annotated[str, typer.Argument(help="Name of the shard set.")] = "default",
+    name: SetName = "default",
     root: Root = ROOT,
 ) -> None:
     """Write the index and dataset.json of the finished videos, after `shard --part i/N`.
@@ -229,7 +232,7 @@ def finalize(
 
 
 def info_of_shards(
-    name: Annotated[str, typer.Argument(help="A shard set's name, or its folder.")] = "default",
+    name: SetOrFolder = "default",
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
@@ -266,7 +269,7 @@ def info_of_shards(
 
 
 def sample_of_shards(
-    name: Annotated[str, typer.Argument(help="A shard set's name, or its folder.")] = "default",
+    name: SetOrFolder = "default",
     out: Annotated[Path, typer.Option("--out", "-o", help="The PNG to write.")] = Path("grid.png"),
     clips: Annotated[int, typer.Option("--clips", min=1, max=100, help="Rows.")] = 8,
     seed: Annotated[int, typer.Option("--seed", help="Another seed, other clips.")] = 0,
@@ -293,27 +296,21 @@ def _executor(jobs: int) -> AbstractContextManager[Executor]:
 
 
 def _say_estimate(expected: "Estimate") -> None:
-    console.warn(
-        f"about {expected.frames:,} frames, {bytes_text(expected.bytes)}, "
-        f"{seconds_text(expected.seconds)} of work"
-    )
+    work = f"{bytes_text(expected.bytes)}, {seconds_text(expected.seconds)} of work"
+    console.warn(f"about {expected.frames:,} frames, {work}")
 
 
 def _finish_shards(result: "ShardReport") -> None:
     """Say what a shard set holds now, and list the videos that are not in it."""
     done = f"{result.num_segments_written} segments written, {result.num_segments_kept} kept"
     if result.dataset is None:
-        console.say(f"{result.directory}: {done}; not finalized: other parts are not done")
+        console.say(f"{result.directory}: {done}; not finalized: segments are missing")
     else:
-        console.say(
-            f"{result.directory}: {result.dataset.frames:,} frames in "
-            f"{len(result.dataset.shards)} shards, {bytes_text(result.dataset.bytes)} "
-            f"({done})"
-        )
-        match = result.dataset.params.match
+        dataset, match = result.dataset, result.dataset.params.match
+        held = f"{dataset.frames:,} frames in {len(dataset.shards)} shards"
+        console.say(f"{result.directory}: {held}, {bytes_text(dataset.bytes)} ({done})")
         if match is not None:
-            console.say(
-                f"{len(result.dataset.videos)} videos, together as long as {match.video_id}: "
-                f"{seconds_text(match.duration_us / 1_000_000)}"
-            )
+            duration = seconds_text(match.duration_us / 1_000_000)
+            num_videos = len(dataset.videos)
+            console.say(f"{num_videos} videos, together as long as {match.video_id}: {duration}")
     finish(result.failed, "not sharded")

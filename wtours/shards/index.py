@@ -219,16 +219,15 @@ def size_problem(path: Path, expected_bytes: int) -> str | None:
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        return f"is missing; run {_repair(path)}"
+        return f"is missing; run `wtours verify {path.parent.name} --repair`"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     if size != expected_bytes:
-        return f"has {size} bytes instead of {expected_bytes}; run {_repair(path)}"
+        return (
+            f"has {size} bytes instead of {expected_bytes}; "
+            f"run `wtours verify {path.parent.name} --repair`"
+        )
     return None
-
-
-def _repair(shard: Path) -> str:
-    return f"`wtours verify {shard.parent.name} --repair`"
 
 
 def _read_group(path: Path, refs: Iterator[FrameRef]) -> Iterator[bytes]:
@@ -243,7 +242,7 @@ def _read_group(path: Path, refs: Iterator[FrameRef]) -> Iterator[bytes]:
         finally:
             os.close(descriptor)
     except FileNotFoundError as error:
-        raise ShardError(f"{path} is missing; run {_repair(path)}") from error
+        raise ShardError(f"{path} {size_problem(path, 0)}") from error
     except OSError as error:
         raise ShardError(f"{path} cannot be read ({error.strerror})") from error
 
@@ -276,10 +275,8 @@ def _read_columns(path: Path, num_rows: int) -> dict[str, NDArray[Any]]:
             field.name: np.empty(num_rows, np.dtype(str(field.type))) for field in _READ_COLUMNS
         }
         row = 0
-        # Threads save 10 % of a second on three million rows, and may not be had where processes
-        # are limited: a whole set would look damaged.
-        batches = file.iter_batches(_BATCH_ROWS, columns=_READ_COLUMNS.names, use_threads=False)
-        for batch in batches:
+        # No threads: where their number is limited, a whole set would look damaged.
+        for batch in file.iter_batches(_BATCH_ROWS, columns=_READ_COLUMNS.names, use_threads=False):
             for field in _READ_COLUMNS:
                 values = _as_numpy(batch.column(field.name).cast(field.type))
                 columns[field.name][row : row + batch.num_rows] = values

@@ -6,27 +6,24 @@ so that a trainer elsewhere can use it.
 
 import dataclasses
 import re
+import textwrap
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from wtours.errors import ShardError, UsageError
 
 FORMAT: Final = 1
-MAX_MEMBER_BYTES = 64 * 2**20
-"""No file inside a shard is larger; a size above it is refused before anything is allocated."""
+MAX_MEMBER_BYTES = 64 * 2**20  # a larger size is refused before anything is allocated
 MAX_DATASET_BYTES = 64 * 2**20
-"""`dataset.json` is not read above this size."""
-MAX_SEGMENTS = 10**6
-"""Of a video."""
+MAX_SEGMENTS = 10**6  # of a video
 JPEG_SUBSAMPLING = "420"
 PIXELS = "reduced as YUV by swscale's bilinear, then recoloured"
-"""How a frame becomes the planes of a JPEG. Every receipt records it: other pixels get other words,
-and the same ones keep these, spelling included, or sets begun before would be refused."""
+"""Recorded in every receipt: with other words (or spelling) sets begun before are refused."""
 DATASET_FILE = "dataset.json"
 INDEX_FILE = "index.parquet"
 ATTRIBUTION_FILE = "ATTRIBUTION.md"
@@ -110,7 +107,9 @@ class ShardParams:
 
     def __post_init__(self) -> None:
         if self.frames_per_second != "native":
-            rate = _rate(self.frames_per_second)
+            text, rate = self.frames_per_second, parse_rate(self.frames_per_second)
+            allowed = 'above 0 and up to 1000, or "native"'
+            _require(0 < rate <= 1000, "frames_per_second", text, allowed)
             object.__setattr__(self, "frames_per_second", str(rate))  # "30.0" is "30"
         _require(16 <= self.short_side <= 8192, "short_side", self.short_side, "16 to 8192 pixels")
         _require(1 <= self.quality <= 100, "quality", self.quality, "1 to 100")
@@ -136,21 +135,17 @@ class ShardParams:
 
     @classmethod
     def from_recorded(cls, values: Mapping[str, Any]) -> Self:
-        """Return the parameters that a receipt records."""
-        blur, match = values.get("blur"), values.get("match")
+        """Return the parameters that a receipt records.
+
+        Raises:
+            ShardError: they are damaged.
+        """
         names = {field.name for field in dataclasses.fields(cls)}
         own = {name: value for name, value in values.items() if name in names}
-        nested = {
-            "blur": None if blur is None else BlurParams(**blur),
-            "match": None if match is None else MatchParams(**match),
-        }
-        return cls(**{**own, **nested})
-
-
-def _rate(text: str) -> Fraction:
-    rate = parse_rate(text)
-    _require(0 < rate <= 1000, "frames_per_second", text, 'above 0 and up to 1000, or "native"')
-    return rate
+        try:
+            return TypeAdapter(cls).validate_python(own)
+        except (ValidationError, UsageError) as error:
+            raise ShardError(f"a receipt of shards has damaged parameters: {own!r:.200}") from error
 
 
 def parse_rate(text: str) -> Fraction:
@@ -299,7 +294,6 @@ def parse_dataset(data: bytes, name: str) -> Dataset:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
             problem = first["msg"]
-        raise ShardError(
-            f"{name} is not a {DATASET_FILE} of format {FORMAT} ({where}: {problem}); "
-            f"run `wtours shard` again"
-        ) from error
+        problem = textwrap.shorten(f"{where}: {problem}", 300, placeholder=" …")  # one line
+        what = f"{name} is not a {DATASET_FILE} of format {FORMAT} ({problem})"
+        raise ShardError(f"{what}; run `wtours shard` again") from error

@@ -56,7 +56,7 @@ SMALL = ("--shard-seconds", "1", "--short-side", "32", "--video", "walk")
 
 def test_two_parts_a_repair_and_the_end_of_the_source(layout, capsys):
     assert wtours(layout, "shard", *SMALL, "--part", "2/2") == 0
-    assert "written, 0 kept; not finalized: other parts are not done" in capsys.readouterr().out
+    assert "written, 0 kept; not finalized: segments are missing" in capsys.readouterr().out
     assert wtours(layout, "shard", *SMALL, "--part", "1/2", "--delete-source") == 0
     captured = capsys.readouterr()
     assert "about " in captured.err.splitlines()[0]
