@@ -143,7 +143,7 @@ def verify(
     ] = True,
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Make damaged shards again from the downloaded videos."),
+        typer.Option("--repair", help="Rebuild damaged shards from the downloaded videos."),
     ] = False,
     everything: Annotated[
         bool,

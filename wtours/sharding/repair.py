@@ -1,4 +1,4 @@
-"""Making damaged shards again from their source videos; the whole ones are not touched."""
+"""Rebuilding damaged shards from their source videos; intact ones are not touched."""
 
 import itertools
 from collections.abc import Iterator
@@ -22,20 +22,20 @@ from wtours.workspace.videos import DownloadedVideo, downloaded_video
 
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """What was damaged, what was made again, and what is still wrong."""
+    """What was damaged, what was rebuilt, and what is still wrong."""
 
     before: VerifyReport
     repaired: tuple[str, ...] = ()
-    """Shards that were made again to the bytes of before."""
+    """Shards rebuilt to the same bytes."""
     changed: tuple[str, ...] = ()
-    """Shards that were made again, with other bytes: by another version of a library."""
+    """Shards rebuilt to other bytes, by another version of a library."""
     problems: tuple[ShardProblem, ...] = ()
     """What is still wrong."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Remade:
-    """How making a shard again ended."""
+class _Rebuilt:
+    """How rebuilding a shard ended."""
 
     shard: ShardRecord
     error: str | None = None
@@ -54,7 +54,7 @@ def repair_shards(
     executor: Executor = SERIAL,
     on_progress: Progress = no_progress,
 ) -> RepairReport:
-    """Verify a shard set, make its damaged shards again, and write its index again.
+    """Verify a shard set, rebuild its damaged shards and its index.
 
     Shards that are not in `dataset.json` are named and left alone.
 
@@ -62,8 +62,8 @@ def repair_shards(
         layout: The workspace.
         name: The folder under <root>/shards.
         deep: As in `verify_shards`.
-        executor: Makes the shards.
-        on_progress: As in `verify_shards`; then for each video with the bytes made again.
+        executor: Runs the segments.
+        on_progress: As in `verify_shards`; then for each video with the bytes rebuilt.
 
     Raises:
         ShardError: there is no readable `dataset.json`, or a version of wtours that made other
@@ -79,17 +79,17 @@ def repair_shards(
         require_same_params(directory, dataset.params)
         named = {problem.file for problem in before.problems}
         broken = [shard for shard in dataset.shards if _is_broken(directory, dataset, shard, named)]
-        remade: list[_Remade] = []
+        remade: list[_Rebuilt] = []
         for video_id, shards in itertools.groupby(broken, key=lambda shard: shard.video_id):
             video = _video(dataset, video_id)
-            remade += _remake(
+            remade += _rebuild(
                 layout, directory, dataset, video, list(shards), executor, on_progress
             )
         if _has_every_receipt(directory, dataset):
             finalize(layout, name, dataset.params)
         still = verify_shards(directory, deep=False).problems
     failed = [
-        ShardProblem(one.file, f"cannot be made again: {one.error}")
+        ShardProblem(one.file, f"cannot be rebuilt: {one.error}")
         for one in remade
         if one.error is not None
     ]
@@ -103,7 +103,7 @@ def repair_shards(
 
 
 def _is_broken(directory: Path, dataset: Dataset, shard: ShardRecord, named: set[str]) -> bool:
-    """Return whether a shard, its rows or its receipt has to be made again."""
+    """Return whether a shard, its rows or its receipt has to be rebuilt."""
     source = _video(dataset, shard.video_id).source_sha256
     found = finished_segment(directory, shard.video_id, source, shard.segment, dataset.params)
     receipt = read_receipt(directory / RECEIPTS_FOLDER / f"{shard.shard}.json")
@@ -120,7 +120,7 @@ def _is_broken(directory: Path, dataset: Dataset, shard: ShardRecord, named: set
         return True
 
 
-def _remake(
+def _rebuild(
     layout: Layout,
     directory: Path,
     dataset: Dataset,
@@ -128,22 +128,22 @@ def _remake(
     shards: list[ShardRecord],
     executor: Executor,
     on_progress: Progress,
-) -> Iterator[_Remade]:
-    """Make shards of one video again, and yield how each ended."""
+) -> Iterator[_Rebuilt]:
+    """Rebuild shards of one video, and yield how each ended."""
     by_segment = {shard.segment: shard for shard in shards}
     try:
         source = _source(layout, video)
         tasks = segment_tasks(source, by_segment, dataset.params, video.taken_us)
     except VideoError as error:
-        yield from (_Remade(shard, str(error)) for shard in shards)
+        yield from (_Rebuilt(shard, str(error)) for shard in shards)
         return
     done_bytes, all_bytes = 0, sum(shard.bytes for shard in shards)
     for task, reason in run_segments(tasks, directory, executor):
         shard = by_segment[task.segment]
         tar = directory / f"{shard.shard}.tar"
-        yield _Remade(shard, reason, reason is None and sha256_file(tar) == shard.sha256)
+        yield _Rebuilt(shard, reason, reason is None and sha256_file(tar) == shard.sha256)
         done_bytes += shard.bytes
-        on_progress(f"{video.video_id} again", done_bytes, all_bytes)
+        on_progress(f"{video.video_id} rebuilt", done_bytes, all_bytes)
 
 
 def _source(layout: Layout, record: VideoRecord) -> DownloadedVideo:

@@ -121,7 +121,7 @@ def shard_segment(task: SegmentTask, *, directory: Path) -> str | None:
     """Publish one segment in the shard set `directory`.
 
     Returns:
-        Why the video cannot be read (the others go on), or None.
+        Why the video cannot be read (the other videos are still processed), or None.
 
     Raises:
         WtoursError: the disk is full.
@@ -144,7 +144,7 @@ def shard_segment(task: SegmentTask, *, directory: Path) -> str | None:
         return str(error)
     except (WtoursError, OSError):  # of the disk or the set: it would meet each segment
         raise
-    except Exception as error:  # a file may break any library; the others go on
+    except Exception as error:  # a file may break any library
         logger.info("%s", task, exc_info=True)
         return f"{task}: {type(error).__name__}: {' '.join(str(error).split())}"
     facts = {"frames": len(places), "corrupt_frames": len(corrupt)}
@@ -289,6 +289,6 @@ def finished_segment(
                 bytes=tar.bytes,
                 sha256=tar.sha256,
             )
-    except ValueError:  # damaged, so it is made again
+    except ValueError:  # damaged: as if it were not there
         return None
     return FinishedSegment(record, facts.corrupt_frames, facts.undecodable_frames)

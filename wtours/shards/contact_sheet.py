@@ -34,15 +34,15 @@ def sample_grid(
         out: Where to write; must end in .png.
         num_clips: Rows; fewer if the set has fewer clips.
         seed: Another seed, other clips.
-        clip_length: T, pictures in a row.
-        frame_interval_seconds: Δ, from one picture to the next.
+        clip_length: T, frames in a row.
+        frame_interval_seconds: Δ, from one frame to the next.
 
     Raises:
         UsageError: out does not end in .png.
         ShardError: the set is not finished, is damaged, or has no such clip.
     """
     if out.suffix.lower() != ".png":
-        raise UsageError(f"the picture is a PNG: {out} must end in .png")
+        raise UsageError(f"the contact sheet is a PNG: {out} must end in .png")
     dataset = ClipDataset(
         ShardIndex.open(directory),
         clip_length=clip_length,
@@ -68,7 +68,7 @@ def _row(clip: Clip) -> NDArray[np.uint8]:
 
 
 def _resized(pixels: NDArray[Any], axis: int, size: int) -> NDArray[Any]:
-    """Resize one axis linearly. libjpeg has reduced the picture to less than twice the size."""
+    """Resize one axis linearly. libjpeg has reduced the frame to less than twice the size."""
     last = pixels.shape[axis] - 1
     place = ((np.arange(size) + 0.5) * (last + 1) / size - 0.5).clip(0, last)
     low = place.astype(int)

@@ -112,7 +112,7 @@ class ClipBatches:
     """The clip numbers of one rank's batches, a list per step: a `batch_sampler` for torch.
 
     Step s has the positions [s * G, (s + 1) * G) of the sampler's stream, and each rank its
-    contiguous share of them. So a run goes on at `first_step`, on any number of ranks and workers,
+    contiguous share of them. So a run resumes at `first_step`, on any number of ranks and workers,
     with the very clips that one rank would have seen. It may be iterated more than once.
 
     Raises:

@@ -43,7 +43,7 @@ class ShardProblem:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What was looked at, and what is wrong with it."""
+    """What was checked, and what is wrong with it."""
 
     directory: Path
     deep: bool

@@ -73,7 +73,7 @@ def test_two_parts_a_repair_and_the_end_of_the_source(layout, capsys):
     assert wtours(layout, "verify", "--quick") == 3
     capsys.readouterr()
     assert wtours(layout, "verify", "--repair") == 3
-    assert "walk-00001.tar: cannot be made again: walk is not" in capsys.readouterr().err
+    assert "walk-00001.tar: cannot be rebuilt: walk is not" in capsys.readouterr().err
     publish_video(layout, "walk", layout.root.parent / "walk.mp4")
     assert wtours(layout, "verify", "--repair", "--json") == 0
     captured = capsys.readouterr()

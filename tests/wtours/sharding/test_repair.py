@@ -125,7 +125,7 @@ def test_without_the_source_one_line_says_what_to_do_and_nothing_changes(layout)
     (problem,) = report.problems
     assert problem.file == SHARD
     assert problem.message == (
-        "cannot be made again: walk is not downloaded: run `wtours download --video walk`"
+        "cannot be rebuilt: walk is not downloaded: run `wtours download --video walk`"
     )
     assert files_of(directory) == damaged
     (directory / SHARD).unlink()

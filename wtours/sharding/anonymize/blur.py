@@ -1,6 +1,6 @@
 """Blurring parts of a frame before it is encoded: boxes from a file, and faces.
 
-Boxes are in pixels of the full upright picture, as `analyze` writes detections; blurring is done on
+Boxes are in pixels of the full upright frame, as `analyze` writes detections; blurring is done on
 the planes of the reduced frame that a JPEG holds, so that whatever is not blurred is as in a set
 without blurring. Everything in it is whole numbers, so that the same pixels come out anywhere.
 """
@@ -20,7 +20,7 @@ from wtours.shards.schema import BLUR_BOXES_FILE, BlurParams
 from wtours.storage.hashing import sha256_file
 
 BOX_SIDES = ("x0", "y0", "x1", "y1")
-"""Columns of a file of boxes: pixels of the full upright picture."""
+"""Columns of a file of boxes: pixels of the full upright frame."""
 _PASSES = 2
 
 
@@ -96,7 +96,7 @@ def blurred(planes: YuvPlanes, boxes: NDArray[np.float64]) -> tuple[YuvPlanes, C
         planes: As `Frame.to_jpeg_planes` gives them: Y is (H, W).
         boxes: (N, 4) float64, x0, y0, x1, y1 in pixels of Y; rounded outwards to even pixels, since
             a pixel of Cb and Cr stands for two by two. Those outside of the frame, and those
-            without an area, are passed over.
+            without an area, are skipped.
     """
     height, width = planes[0].shape
     low = np.floor(boxes[:, :2]).clip(0, [width, height]).astype(int)
@@ -158,6 +158,6 @@ def _read_boxes(
     sides = [table[name].to_numpy().astype(np.float64) for name in BOX_SIDES]
     pts_us, boxes = table["pts_us"].to_numpy().astype(np.int64), np.stack(sides, axis=1)
     if not np.isfinite(boxes).all():
-        raise ShardError(f"{path} has a box of {video_id} that is not finite; mend or remove it")
+        raise ShardError(f"{path} has a box of {video_id} that is not finite; fix or remove it")
     order = np.lexsort((*boxes.T, pts_us))  # whatever the order of the file's rows
     return pts_us[order], boxes[order]

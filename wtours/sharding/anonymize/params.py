@@ -58,7 +58,7 @@ def with_blur(
 
 
 def _checked_sha256(path: Path, video_ids: Iterable[str], directory: Path) -> str:
-    """Return the sha256 of a file of boxes that speaks of every video of the set."""
+    """Return the sha256 of a file of boxes, which must have rows of every video of the set."""
     wanted = {*video_ids, *(plan.video_id for plan in published_plans(directory))}
     try:
         schema = pq.read_schema(path)
