@@ -4,6 +4,7 @@ A mirror's Venice lasts 3 h 40 min and has content for 1 h 50 min: duration and 
 of that. The last picture is compared with earlier ones, first with the one that may just differ.
 """
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,45 +35,56 @@ class FrozenTail:
     is_blank: bool
 
 
-def check_frozen_tail(path: Path, last_pts_us: int) -> None:
+def check_frozen_tail(path: Path, last_pts_us: int, *, stream: int | None = None) -> None:
     """Raise VideoError if the video shows one picture for too long until its end."""
-    end = find_frozen_tail(path, last_pts_us)
+    end = find_frozen_tail(path, last_pts_us, stream=stream)
     if end is not None:
         kind = "blank" if end.is_blank else "frozen"
         raise VideoError(
             f"its picture is {kind} from {end.start_us / _US:.0f} s on, of "
-            f"{last_pts_us / _US:.0f} s: a broken file; use another source, or cut that end off"
+            f"{last_pts_us / _US:.0f} s: a broken file; use another source, or cut that end off: "
+            f"ffmpeg -i IN -t {end.start_us / _US:.0f} -c copy OUT.mkv"
         )
 
 
-def find_frozen_tail(path: Path, last_pts_us: int) -> FrozenTail | None:
+def find_frozen_tail(
+    path: Path, last_pts_us: int, *, stream: int | None = None
+) -> FrozenTail | None:
     """Return where the picture stops changing, if that is too long before the end.
 
-    Decodes a few frames only: two looks for a sound video.
+    Decodes a few frames only: two looks for a sound video. The last frame is compared with other
+    frames, never with itself: one that is held, as in a slide show, is no frozen tail.
     """
     allowed_us = round(max(MAX_SECONDS * _US, MAX_SHARE * last_pts_us))
     first_look_us = last_pts_us - allowed_us
     if first_look_us <= 0:
         return None
-    with open_video(path) as reader:
-        last = _picture(reader, last_pts_us)
+    with open_video(path, stream=stream) as reader:
+        last_shown_us, last = _picture(reader, last_pts_us)
         for look in range(_NUM_LOOKS):
-            if not _same(last, _picture(reader, first_look_us + look * allowed_us // _NUM_LOOKS)):
+            look_us = first_look_us + look * allowed_us // _NUM_LOOKS
+            shown_us, picture = _picture(reader, look_us)
+            if shown_us >= last_shown_us or not _same(last, picture):
                 return None
         moving_us, still_us = 0, first_look_us
         while still_us - moving_us > _RESOLUTION_US:
             middle_us = (moving_us + still_us) // 2
-            if _same(last, _picture(reader, middle_us)):
+            if _same(last, _picture(reader, middle_us)[1]):
                 still_us = middle_us
             else:
                 moving_us = middle_us
     return FrozenTail(start_us=still_us, is_blank=int(np.ptp(last)) <= MAX_LEVELS)
 
 
-def _picture(reader: VideoReader, pts_us: int) -> NDArray[np.uint8]:
-    """Return the first picture at or after a time, small, (H, W, 3) uint8."""
-    for frame in reader.frames(start_us=pts_us):
-        return frame.to_rgb(short_side=SHORT_SIDE)
+def _picture(reader: VideoReader, pts_us: int) -> tuple[int, NDArray[np.uint8]]:
+    """Return when the first picture at or after a time is shown (else one before it), and it.
+
+    It is small, (H, W, 3) uint8.
+    """
+    for start_us in (pts_us, pts_us - _US, 0):  # the last packets may not decode
+        frames = list(itertools.islice(reader.frames(start_us=max(0, start_us)), 1))
+        if frames:
+            return frames[0].pts_us, frames[0].to_rgb(short_side=SHORT_SIDE)
     raise VideoError(f"has no picture at {pts_us / _US:.0f} s; download it again")
 
 

@@ -1,5 +1,6 @@
 """Validation: a fetched file is the whole, right video, before it gets its final name."""
 
+import logging
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 from wtours.acquire.frozen_tail import check_frozen_tail
 from wtours.acquire.local_files import Fetched
 from wtours.errors import VideoError
-from wtours.media.probe import VideoFacts, is_close_us, probe_video
+from wtours.media.probe import MAX_LOSS, VideoFacts, is_close_us, probe_video
 from wtours.storage.atomic import remove
 from wtours.storage.hashing import sha256_file
 from wtours.workspace.manifest import VideoEntry
+
+logger = logging.getLogger(__name__)
 
 _US = 1_000_000
 _RATE_TOLERANCE = Fraction(1, 500)
@@ -28,18 +31,26 @@ class ValidatedFile:
     sha256: str
 
 
-def validate(entry: VideoEntry, source: str, fetched: Fetched) -> ValidatedFile:
+def validate(
+    entry: VideoEntry, source: str, fetched: Fetched, *, max_loss: float = MAX_LOSS
+) -> ValidatedFile:
     """Return the file's facts and sha256; a file that is not the right one is removed.
 
+    Args:
+        entry: What the manifest says of it.
+        source: Where it is from.
+        fetched: The file.
+        max_loss: The largest share of the video that may be lost to damage.
+
     Raises:
-        VideoError: it is no video, is cut, ends in a still picture, or is not what the manifest or
-            the source itself says.
+        VideoError: it is no video, is cut or damaged, ends in a still picture, cannot be read by
+            the later stages, or is not what the manifest or the source itself says.
     """
     try:
-        facts = probe_video(fetched.path)
+        facts = probe_video(fetched.path, stream=entry.stream, max_loss=max_loss)
         _check_source_duration(fetched, facts)
         check_expected(entry, facts)
-        check_frozen_tail(fetched.path, facts.last_pts_us)
+        check_frozen_tail(fetched.path, facts.last_pts_us, stream=facts.stream)
         sha256 = sha256_file(fetched.path)
         if entry.sha256 not in (None, sha256):
             raise VideoError(
@@ -52,6 +63,8 @@ def validate(entry: VideoEntry, source: str, fetched: Fetched) -> ValidatedFile:
             problem = "the server sent a web page, not a video; check the URL"
         remove(fetched.path.parent)
         raise VideoError(f"{source}: {problem}") from error
+    for remark in facts.remarks():
+        logger.warning("%s: %s", entry.id, remark)
     return ValidatedFile(fetched=fetched, source=source, facts=facts, sha256=sha256)
 
 

@@ -41,7 +41,7 @@ class FrameReducer:
     def reduce(self, frame: Frame) -> NDArray[np.uint8]:
         """Return (h, w, 3) uint8 BGR, the longer side at most 256 pixels, upright."""
         picture = frame.picture
-        if frame.rotation or picture.interlaced_frame or picture.format.name != "yuv420p":
+        if not frame.is_plain or picture.format.name != "yuv420p":
             return reduce_frame(frame.to_bgr())
         rows = _rows_that_do(_kind(picture))
         if rows is None:

@@ -29,7 +29,7 @@ from wtours.analyze.schema import (
 )
 from wtours.analyze.shots import CutFinder, shots_between
 from wtours.errors import AnalysisError, VideoError
-from wtours.media.tick_picker import EVERY_FRAME
+from wtours.media.sampling import EVERY_FRAME
 from wtours.storage.atomic import write_json
 
 _US = 1_000_000
@@ -57,7 +57,7 @@ def find_shots(frames: pa.Table, folder: Path, *, cut_rate: Fraction, end_us: in
     Args:
         frames: Rows of the measurement `frames`.
         folder: Where it goes.
-        cut_rate: As `wtours.analyze.shots.cut_frame_rate` gives it.
+        cut_rate: The video's nominal frame rate, which PySceneDetect counts frames by.
         end_us: Of the video.
     """
     finder = CutFinder(cut_rate)

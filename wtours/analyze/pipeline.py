@@ -35,7 +35,7 @@ from wtours.analyze.merge import (
 from wtours.analyze.publish import adopt_tables, publish_tables, published_params, video_end_us
 from wtours.analyze.schema import FORMAT, FRAMES_FILE, RECEIPT_FILE
 from wtours.analyze.segment import SegmentTask, analyze_segment
-from wtours.analyze.shots import CUT_DETECTORS, cut_frame_rate
+from wtours.analyze.shots import CUT_DETECTORS
 from wtours.analyze.transnet import (
     TRANSNETV2,
     predict_windows,
@@ -53,8 +53,9 @@ from wtours.errors import (
     WtoursError,
 )
 from wtours.execution.executor import SERIAL, Executor, Task
+from wtours.media.limits import limits
 from wtours.media.reader import open_video
-from wtours.media.tick_picker import parse_rate
+from wtours.media.sampling import parse_rate
 from wtours.progress import Progress, no_progress
 from wtours.storage.atomic import remove, sweep
 from wtours.storage.locks import lock
@@ -233,7 +234,7 @@ def _analyze(plan: _Plan, executor: Executor, segment_seconds: int, on_progress:
         for name, params in plan.params.items()
         if name != SHOTS and (name not in stored or stored[name].params != params)
     }
-    with open_video(plan.video.path) as reader:
+    with open_video(plan.video.path, stream=plan.video.stream) as reader:
         metadata, last_pts_us = reader.metadata, reader.last_pts_us()
     segments = _decode(plan, missing, last_pts_us, executor, segment_seconds, on_progress)
     if FRAMES in missing:
@@ -243,10 +244,9 @@ def _analyze(plan: _Plan, executor: Executor, segment_seconds: int, on_progress:
     pts_us = frames["pts_us"].to_numpy()
     shots_params = measurements.shots_params(CUT_DETECTORS)
     if SHOTS not in stored or stored[SHOTS].params != shots_params:
-        cut_rate = cut_frame_rate(plan.video.path) or metadata.frame_rate
         end_us = video_end_us(pts_us, metadata)
         with measurements.publish(SHOTS, shots_params, _versions()) as folder:
-            find_shots(frames, folder, cut_rate=cut_rate, end_us=end_us)
+            find_shots(frames, folder, cut_rate=metadata.nominal_frame_rate, end_us=end_us)
     if plan.detector is not None and OBJECTS in missing:
         versions = _versions() | plan.detector.versions
         with measurements.publish(OBJECTS, missing[OBJECTS], versions) as folder:
@@ -299,10 +299,12 @@ def _decode(
     if not measured:
         return []
     starts = range(0, last_pts_us + 1, segment_seconds * _US)
+    limits().check("segments", len(starts), plan.video.video_id)
     tasks = [
         SegmentTask(
             video_id=plan.video.video_id,
             video_path=plan.video.path,
+            stream=plan.video.stream,
             video_sha256=plan.video.sha256,
             folder=plan.segments_dir / f"{number:05d}",
             number=number,

@@ -47,7 +47,7 @@ from wtours.analyze.schema import (
     table_of,
 )
 from wtours.analyze.transnet import TRANSNETV2, first_frames
-from wtours.media.container import VideoMetadata
+from wtours.media.reader import VideoMetadata
 from wtours.storage.atomic import atomic_path, read_json, remove, write_json
 from wtours.storage.receipts import Receipt, record_file, write_receipt
 
@@ -135,8 +135,8 @@ def publish_tables(
 
 
 def video_end_us(pts_us: NDArray[np.int64], metadata: VideoMetadata) -> int:
-    """Return when the last frame ends, taken to last one period of the average frame rate."""
-    return int(pts_us[-1]) + round(_US / metadata.frame_rate)
+    """Return when the last frame ends."""
+    return int(pts_us[-1]) + metadata.last_duration_us
 
 
 def adopt_tables(measurements: Measurements, stored: Stored) -> None:

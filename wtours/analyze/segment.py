@@ -31,10 +31,9 @@ from wtours.analyze.schema import (
 )
 from wtours.analyze.shots import ContentScorer
 from wtours.analyze.transnet import HEIGHT, PICTURES_FILE, WIDTH, SmallPictures
-from wtours.errors import VideoError
 from wtours.media.frame import Frame
 from wtours.media.reader import VideoReader, open_video
-from wtours.media.tick_picker import TickPicker
+from wtours.media.sampling import TickSampler
 from wtours.storage.atomic import atomic_path, remove
 from wtours.storage.receipts import Receipt, is_current, record_file, write_receipt
 from wtours.text import clock
@@ -48,6 +47,8 @@ class SegmentTask:
 
     video_id: str
     video_path: Path
+    stream: int | None
+    """Of the file; None: the one that `open_video` chooses."""
     video_sha256: str
     folder: Path
     """Where its files are published."""
@@ -144,17 +145,16 @@ class _SegmentRows:
 
 def _read_segment(task: SegmentTask, detector: DetectorClient | None, rows: _SegmentRows) -> None:
     reducer, scorer, small = FrameReducer(), ContentScorer(), SmallPictures()
-    picker = TickPicker[Frame](task.rate, start_us=task.start_us, end_us=task.end_us)
+    sampler = TickSampler[Frame](task.rate, start_us=task.start_us, end_us=task.end_us)
     half_tick_us = int(Fraction(500_000) / task.rate) + 1
-    with open_video(task.video_path, threads=1) as video:
+    with open_video(task.video_path, stream=task.stream, threads=1) as video:
         for frame in _frames_with_lead_in(video, task.start_us, reach_us=half_tick_us):
-            if detector is not None and not frame.is_corrupt:
-                rows.add_detected(detector.submit(picker.push(frame)))
+            if detector is not None:
+                rows.add_detected(detector.submit([f for _, f in sampler.push(frame)]))
             if task.end_us is not None and frame.pts_us >= task.end_us:
                 if not frame.is_corrupt or frame.pts_us > task.end_us + half_tick_us:
                     break
                 continue
-            _check_size(frame, video)
             is_inside = frame.pts_us >= task.start_us
             if FRAMES in task.measured:
                 reduced = reducer.reduce(frame)
@@ -164,7 +164,7 @@ def _read_segment(task: SegmentTask, detector: DetectorClient | None, rows: _Seg
             if TRANSNET in task.measured and is_inside:
                 rows.pictures.append(small.reduce(frame))
     if detector is not None:
-        rows.add_detected(detector.submit(picker.finish()))
+        rows.add_detected(detector.submit([f for _, f in sampler.finish()]))
         rows.add_detected(detector.finish())
 
 
@@ -178,16 +178,6 @@ def _frame_row(frame: Frame, reduced: NDArray[np.uint8], score: float) -> dict[s
         "content_score": score,
         "is_corrupt": frame.is_corrupt,
     }
-
-
-def _check_size(frame: Frame, video: VideoReader) -> None:
-    expected = (video.metadata.width, video.metadata.height)
-    if frame.size != expected:
-        raise VideoError(
-            f"{video.metadata.path}: the picture changes from {expected[0]}x{expected[1]} to "
-            f"{frame.size[0]}x{frame.size[1]} at {frame.pts_us / 1e6:.2f} s; "
-            f"re-encode it to one size"
-        )
 
 
 def _frames_with_lead_in(video: VideoReader, start_us: int, *, reach_us: int) -> Iterator[Frame]:

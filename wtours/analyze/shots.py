@@ -10,16 +10,13 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scenedetect.backends.pyav import VideoStreamAv
 from scenedetect.common import FrameTimecode, Timecode
 from scenedetect.detectors import AdaptiveDetector, ContentDetector
-from scenedetect.video_stream import FrameRateUnavailable
 
 DEFAULT_CUT_DETECTOR = "adaptive"
 _MIN_SHOT = "0.6s"
@@ -34,17 +31,6 @@ class Shot:
 
     start_us: int
     end_us: int
-
-
-def cut_frame_rate(path: Path) -> Fraction | None:
-    """Return the frame rate that PySceneDetect's PyAV backend sees, or None where it sees none.
-
-    For a video of variable rate it is not the average: it decides how many frames 0.6 s are.
-    """
-    try:
-        return Fraction(VideoStreamAv(path, suppress_output=True).frame_rate)
-    except FrameRateUnavailable:
-        return None
 
 
 class ContentScorer:
@@ -73,8 +59,9 @@ class CutFinder:
     """Replays every cut detector over the scores of a whole video, in time order.
 
     Args:
-        frame_rate: As `cut_frame_rate` gives it; it turns 0.6 s into the minimum number of frames
-            in a shot. Positions are timestamps, so a variable rate does not shift cuts.
+        frame_rate: The video's nominal one, as PySceneDetect takes it: it turns 0.6 s into the
+            minimum number of frames in a shot. Positions are timestamps, so a variable rate does
+            not shift cuts.
     """
 
     def __init__(self, frame_rate: Fraction) -> None:

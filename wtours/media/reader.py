@@ -2,15 +2,17 @@
 
 Time is `pts_us`: whole microseconds from the video's first frame; intervals are half-open. The
 frames of [a, b) are the same whether one reads the whole video or seeks to a: `frames` starts at a
-keyframe at or before a and drops what lies before.
+keyframe at or before a and drops what lies before. Which frames there are, and when, is known from
+the packets (`wtours.media.packets`): what does not come out of the decoder is counted, not missed.
 """
 
 import contextlib
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import av
 import av.error
@@ -21,17 +23,78 @@ from numpy.typing import NDArray
 from wtours.errors import VideoError
 from wtours.media.container import (
     FORMATS,
-    MAX_PIXELS,
-    VideoMetadata,
-    metadata_of,
+    choose_stream,
+    num_films,
     open_container,
-    refuse_unsupported,
+    pixel_aspect_ratio,
+    prepare_decoder,
 )
-from wtours.media.frame import Frame, PixelConverter
+from wtours.media.frame import Frame, Orientation, PixelConverter
+from wtours.media.packets import PacketScan, decoded, demux, frame_times, to_us
 
-__all__ = ["FORMATS", "MAX_PIXELS", "Frame", "VideoMetadata", "VideoReader", "open_video"]
+__all__ = ["FORMATS", "Frame", "VideoMetadata", "VideoReader", "open_video"]
 
 _US = 1_000_000
+_REORDERED = 32
+"""Packets within which a frame comes out of the decoder, or not at all; H.264 holds 16 at most."""
+_PRIMARIES = {1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "film"}
+_PRIMARIES |= {9: "bt2020", 10: "smpte428", 11: "smpte431", 12: "smpte432", 22: "ebu3213"}
+_MATRICES = {0: "gbr", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m"}
+_MATRICES |= {9: "bt2020nc", 10: "bt2020c"}
+_WIDE_PRIMARIES = {"bt2020", "smpte428", "smpte431", "smpte432"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoMetadata:
+    """What is known of a video stream without decoding it; sizes are upright, in square pixels."""
+
+    path: Path
+    codec: str
+    """FFmpeg's name: "h264", "vp9", "av1", …"""
+    container: str
+    stream: int
+    """Its index in the container."""
+    num_video_streams: int
+    """How many could have been taken."""
+    width: int
+    height: int
+    coded_size: tuple[int, int]
+    """Width and height as stored."""
+    frame_rate: Fraction
+    """Average frames per second."""
+    nominal_frame_rate: Fraction
+    """The usual one of a variable rate; PySceneDetect counts frames by it."""
+    last_duration_us: int
+    """How long the last frame is shown."""
+    has_repaired_times: bool
+    """The times in the file cannot be right (`wtours.media.packets`)."""
+    rotation: int
+    """Degrees, counterclockwise, that `Frame` applies: 0, 90, 180 or 270."""
+    is_mirrored: bool
+    """`Frame` exchanges left and right, after the rotation."""
+    pixel_aspect_ratio: Fraction
+    """Width of a stored pixel beside its height."""
+    is_interlaced: bool
+    pixel_format: str
+    color_primaries: str | None
+    """As stated; None: not stated. The pixels are not converted to other primaries."""
+    color_matrix: str | None
+    color_range: str | None
+    """"limited" or "full"."""
+    duration_us_from_header: int | None
+    """Of this stream; None: the container states only its own."""
+
+    def display_facts(self) -> dict[str, Any]:
+        """Return what a reader of the pixels has to know: what is not as in usual video."""
+        facts: dict[str, Any] = {}
+        if self.pixel_aspect_ratio != 1:
+            ratio = self.pixel_aspect_ratio
+            facts["source_pixel_aspect_ratio"] = f"{ratio.numerator}/{ratio.denominator}"
+        if self.is_interlaced:
+            facts["source_interlaced"] = True
+        if self.color_primaries in _WIDE_PRIMARIES:
+            facts["source_color_primaries"] = self.color_primaries
+        return facts
 
 
 class VideoReader:
@@ -39,26 +102,43 @@ class VideoReader:
 
     Args:
         path: The file.
+        stream: Which of its streams, as ffprobe numbers them; None: the film (`choose_stream`).
         threads: How many decode; 0: as many as there are cores. Of a damaged video, what FFmpeg
             conceals then differs from run to run: stages that publish pixels decode on one.
 
     Attributes:
-        metadata: What the container says.
+        metadata: What is known of it.
     """
 
-    def __init__(self, path: Path, *, threads: int = 0) -> None:
+    def __init__(self, path: Path, *, stream: int | None = None, threads: int = 0) -> None:
         self._path = path
         self._threads = threads
-        self._container = open_container(path, threads=threads)
         self._converter = PixelConverter()
-        self._waiting: set[int] = set()  # pts of packets that no frame has come of yet
+        self._shown: set[int] = set()  # ticks of the frames that came out since the last seek
+        self._container = open_container(path)
         try:
-            refuse_unsupported(path, self._container)
+            self._stream = choose_stream(path, self._container, stream)
+            prepare_decoder(path, self._stream, threads=threads)
+            self._times = frame_times(path, stream)
+            self._unit = self._times.unit
+            self._ascending = np.sort(self._times.ticks)
+            if self._times.is_repaired:
+                self._threads = 1
+            self._rewind()
             first = next(self._decoded(), None)
             if first is None:
                 raise VideoError(f"{path} has no frame that can be decoded; download it again")
-            self._origin = _pts(first)
-            self.metadata = metadata_of(path, self._container, first)
+            self._origin = first[0]
+            orientation = Orientation.of(first[1])
+            if orientation is None:
+                raise VideoError(
+                    f"{path} is rotated by {round(first[1].rotation) % 360} degrees; only "
+                    f"multiples of 90 are supported: ffmpeg -display_rotation 0 -i IN -c copy "
+                    f"OUT.mp4"
+                )
+            self._orientation = orientation
+            self._pixel_aspect = pixel_aspect_ratio(path, self._stream)
+            self.metadata = self._metadata(first[1])
         except BaseException:
             self._container.close()
             raise
@@ -81,23 +161,29 @@ class VideoReader:
                 keyframe is at start_us exactly: decoding begins there, which may save seconds.
 
         Raises:
-            VideoError: the file ends in the middle, or its frames carry no timestamps.
+            VideoError: the file ends in the middle, or the size of its picture changes.
         """
-        decoded = self._decoded_from(start_us)
-        first = next(decoded, None)
+        found = self._decoded_from(start_us)
+        first = next(found, None)
         lead_start_us = max(0, start_us - lead_us)
-        if first is not None and self._to_us(_pts(first)) == start_us and not first.is_corrupt:
+        if first is not None and self._to_us(first[0]) == start_us and not first[1].is_corrupt:
             lead_start_us = start_us
-        elif first is None or self._to_us(_pts(first)) > lead_start_us:
-            decoded = self._decoded_from(lead_start_us)
-            first = next(decoded, None)
-        for frame in itertools.chain([] if first is None else [first], decoded):
-            pts_us = self._to_us(_pts(frame))
+        elif first is None or self._to_us(first[0]) > lead_start_us:
+            found = self._decoded_from(lead_start_us)
+            first = next(found, None)
+        for ticks, picture in itertools.chain([] if first is None else [first], found):
+            pts_us = self._to_us(ticks)
             if end_us is not None and pts_us >= end_us:
                 return
             if pts_us >= lead_start_us:
-                rotation = self.metadata.rotation
-                yield Frame(frame, pts_us=pts_us, rotation=rotation, converter=self._converter)
+                self._check_size(picture, pts_us)
+                yield Frame(
+                    picture,
+                    pts_us=pts_us,
+                    orientation=self._orientation,
+                    pixel_aspect=self._pixel_aspect,
+                    converter=self._converter,
+                )
 
     def undecoded_pts_us(self, start_us: int, end_us: int) -> list[int]:
         """Return when the frames of [start_us, end_us) are that the file has but cannot show.
@@ -105,36 +191,48 @@ class VideoReader:
         Their packets do not decode. Ask after reading these frames to the end, and before others:
         the answer does not depend on where decoding began, nor on its threads.
         """
-        missing = (self._to_us(pts) for pts in self._waiting)
-        return sorted(pts_us for pts_us in missing if start_us <= pts_us < end_us)
+        # A tick to spare on both sides, since microseconds are rounded.
+        bounds = [self._origin + int(us / _US / self._unit) for us in (start_us, end_us)]
+        first, end = np.searchsorted(self._ascending, [bounds[0] - 1, bounds[1] + 2])
+        hidden = (
+            ticks for ticks in self._ascending[first:end].tolist() if ticks not in self._shown
+        )
+        return [us for us in map(self._to_us, hidden) if start_us <= us < end_us]
 
     def packet_pts_us(self) -> NDArray[np.int64]:
-        """Return the pts of every packet, sorted, int64 microseconds: a scan without decoding."""
-        self._seek(0)
-        pts = [self._to_us(p.pts) for p in self._packets() if p.pts is not None]
-        return np.unique(np.array(pts, dtype=np.int64))
+        """Return when each frame is, those that do not decode too, ascending, int64 microseconds.
+
+        Those before the first frame that decodes are negative.
+        """
+        return np.array([self._to_us(ticks) for ticks in self._ascending.tolist()], np.int64)
 
     def last_pts_us(self) -> int:
-        """Return the pts of the last packet, reading only the end where the container allows it."""
-        duration_us = self.metadata.duration_us_from_header
-        starts = [0] if duration_us is None else [max(0, duration_us - 10 * _US), 0]
-        for start_us in starts:
-            self._seek(start_us)
-            pts = [p.pts for p in self._packets() if p.pts is not None]
-            if pts:
-                return self._to_us(max(pts))
-        raise VideoError(f"{self.metadata.path} holds no packets; download it again")
+        """Return when the last frame is, whether it decodes or not."""
+        return self._to_us(int(self._ascending[-1]))
 
-    def _decoded_from(self, start_us: int) -> Iterator[av.VideoFrame]:
-        """Yield decoded frames beginning with a keyframe at or before `start_us`."""
+    def keyframe_us(self, number: int) -> int:
+        """Return when the keyframe is shown that is the `number`-th frame of the file."""
+        return self._to_us(int(self._times.ticks[number]))
+
+    @property
+    def lost_share(self) -> float:
+        """Return the share of the video that is known to be lost before any decoding."""
+        return self._times.lost_share
+
+    def _decoded_from(self, start_us: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Yield (ticks, picture) beginning with a keyframe at or before `start_us`."""
+        if self._times.is_repaired:
+            self._rewind()
+            yield from self._in_rank_order(self._keyframe_before(start_us))
+            return
         margin_us = 0
         while True:
             seek_us = max(0, start_us - margin_us)
             self._seek(seek_us)
             frames = self._decoded()
             # Frames shown before the keyframe that a seek lands on may lack their references.
-            key = next((f for f in frames if f.key_frame or seek_us == 0), None)
-            if key is not None and (seek_us == 0 or self._to_us(_pts(key)) <= start_us):
+            key = next((f for f in frames if f[1].key_frame or seek_us == 0), None)
+            if key is not None and (seek_us == 0 or self._to_us(key[0]) <= start_us):
                 yield key
                 yield from frames
                 return
@@ -144,95 +242,155 @@ class VideoReader:
 
     def _seek(self, start_us: int) -> None:
         """Go to a keyframe at or before `start_us`; to the beginning where seeking fails."""
-        self._waiting.clear()
         if start_us > 0:
-            offset = self._origin + int(Fraction(start_us, _US) / self._time_base)
+            offset = self._origin + int(Fraction(start_us, _US) / self._unit)
             with contextlib.suppress(av.error.FFmpegError):
                 self._container.seek(offset, stream=self._stream, backward=True)
+                self._shown.clear()
                 return
-        # Opened anew, since some containers (AVI) cannot seek back to their first frame.
-        self._container.close()
-        self._container = open_container(self._path, threads=self._threads)
+        self._rewind()  # some containers (AVI) cannot seek back to their first frame
 
-    def _decoded(self) -> Iterator[av.VideoFrame]:
-        """Yield frames in increasing pts; undecodable packets are left out."""
-        last_pts: int | None = None
-        for frame in self._decoded_once():
-            if last_pts is None or _pts(frame) > last_pts:
-                last_pts = _pts(frame)
-                self._waiting.discard(last_pts)
-                yield frame
-            elif self._container.format.name == "avi":
-                raise VideoError(
-                    f"{self._path}: AVI holds no times for frames that are stored out of order "
-                    f"(B-frames); re-encode it: ffmpeg -i IN -c:v libx264 -crf 14 OUT.mp4"
-                )
-        if last_pts is None or not any(pts > last_pts for pts in self._waiting):
+    def _rewind(self, *, threads: int | None = None) -> None:
+        self._container.close()
+        self._container = open_container(self._path)
+        self._stream = choose_stream(self._path, self._container, self._times.stream)
+        prepare_decoder(self._path, self._stream, threads=threads or self._threads)
+        self._shown.clear()
+
+    def _decoded(self) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Yield (ticks, picture), ascending, from where the container stands."""
+        if self._times.is_repaired:
+            yield from self._in_rank_order(0)
+            return
+        last: int | None = None
+        for frame in self._pictures():
+            if frame.pts is not None and (last is None or frame.pts > last):
+                last = frame.pts
+                self._shown.add(last)
+                yield last, frame
+        if last is None or int(self._ascending[-1]) <= last:
             return
         # An undecodable packet near the end takes with it the frames that other threads held: a
         # decoder that is being drained gives nothing after an error. One thread holds none.
-        seen_pts, undecoded = last_pts, {pts for pts in self._waiting if pts <= last_pts}
-        self._container.close()
-        self._container = open_container(self._path, threads=1)
+        shown = set(self._shown)
+        self._rewind(threads=1)
+        self._shown |= shown
         with contextlib.suppress(av.error.FFmpegError):
-            self._container.seek(last_pts, stream=self._stream, backward=True)
-        for frame in self._decoded_once():
-            if _pts(frame) > last_pts:
-                last_pts = _pts(frame)
-                self._waiting.discard(last_pts)
-                yield frame
-        self._waiting = undecoded | {pts for pts in self._waiting if pts > seen_pts}
+            self._container.seek(last, stream=self._stream, backward=True)
+        for frame in self._pictures():
+            if frame.pts is not None and frame.pts > last:
+                last = frame.pts
+                self._shown.add(last)
+                yield last, frame
 
-    def _decoded_once(self) -> Iterator[av.VideoFrame]:
-        for packet in self._packets():
-            # Neither an edit list's lead-in nor an empty packet of AVI (a frame shown for longer).
-            if packet.pts is not None and packet.size and not packet.is_discard:
-                self._waiting.add(packet.pts)
-            try:
-                frames = packet.decode()
-            except av.error.InvalidDataError:
+    def _pictures(self) -> Iterator[av.VideoFrame]:
+        for packet in demux(self._path, self._container, self._stream):
+            yield from decoded(packet)
+
+    def _keyframe_before(self, start_us: int) -> int:
+        """Return the number of the frame where decoding begins: a keyframe, and one to spare.
+
+        Frames that belong before a keyframe but follow it in the file may not decode where decoding
+        begins with it; they are counted as lost only some packets later.
+        """
+        if start_us <= 0:
+            return 0
+        start = self._origin + start_us  # the unit is 1 us
+        before = np.nonzero(self._times.keyframes & (self._times.ticks <= start))[0]
+        settled = before[before <= int(before[-1]) - _REORDERED] if len(before) else before
+        return int(settled[-1]) if len(settled) else 0
+
+    def _in_rank_order(self, start: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Yield (ticks, picture) of a repaired video from the frame of number `start` in the file.
+
+        The k-th frame that leaves the decoder has the k-th time; one that does not come out within
+        `_REORDERED` packets is lost, and keeps the time that is its own turn.
+        """
+        ticks = self._times.ticks.tolist()
+        number, turn = -1, start
+        waiting: set[int] = set()
+        for packet, is_frame in PacketScan(self._path, self._container, self._stream):
+            number += is_frame
+            if number < start and start > 0:  # the first needs what an edit list hides before it
                 continue
-            for frame in frames:
-                if not isinstance(frame, av.VideoFrame):
+            if is_frame:
+                waiting.add(number)
+                # The decoder hands a packet's pts on to its frame: so it says which one it is.
+                packet.pts = packet.dts = number
+            for frame in decoded(packet):
+                if frame.pts not in waiting:
                     continue
-                if frame.pts is None:
-                    raise VideoError(
-                        f"{self._path}: frames carry no timestamps; remux it: "
-                        f"ffmpeg -i IN -c copy OUT.mp4"
-                    )
-                yield frame
+                waiting.discard(frame.pts)
+                lost = {known for known in waiting if known < frame.pts - _REORDERED}
+                waiting -= lost
+                turn = min(turn + len(lost), len(ticks) - 1)
+                self._shown.add(ticks[turn])
+                yield ticks[turn], frame
+                turn += 1
 
-    def _packets(self) -> Iterator[av.Packet]:  # type: ignore[type-arg]
-        try:
-            yield from self._container.demux(self._stream)
-        except av.error.FFmpegError as error:
+    def _check_size(self, picture: av.VideoFrame, pts_us: int) -> None:
+        width, height = self.metadata.coded_size
+        if (picture.width, picture.height) != (width, height):
             raise VideoError(
-                f"{self._path}: the file is cut or damaged ({error}); download it again"
-            ) from error
+                f"{self._path}: the picture changes from {width}x{height} to "
+                f"{picture.width}x{picture.height} at {pts_us / _US:.2f} s; re-encode it to one "
+                f"size: ffmpeg -i IN -vf scale={width}:{height} -c:v libx264 -crf 14 OUT.mp4"
+            )
 
-    def _to_us(self, pts: int) -> int:
-        return round((pts - self._origin) * self._time_base * _US)
+    def _to_us(self, ticks: int) -> int:
+        return to_us(ticks - self._origin, self._unit)
 
-    @property
-    def _stream(self) -> VideoStream:
-        return self._container.streams.video[0]
+    def _metadata(self, first: av.VideoFrame) -> VideoMetadata:
+        stream, context, times = self._stream, self._stream.codec_context, self._times
+        frame = Frame(
+            first, pts_us=0, orientation=self._orientation, pixel_aspect=self._pixel_aspect
+        )
+        width, height = frame.size
+        return VideoMetadata(
+            path=self._path,
+            codec=context.codec.canonical_name,
+            container=self._container.format.name,
+            stream=stream.index,
+            num_video_streams=num_films(self._container),
+            width=width,
+            height=height,
+            coded_size=(first.width, first.height),
+            frame_rate=times.frame_rate,
+            nominal_frame_rate=times.nominal_rate,
+            last_duration_us=times.last_duration_us,
+            has_repaired_times=times.is_repaired,
+            rotation=self._orientation.rotation,
+            is_mirrored=self._orientation.is_mirrored,
+            pixel_aspect_ratio=self._pixel_aspect,
+            is_interlaced=bool(first.interlaced_frame),
+            pixel_format=first.format.name,
+            color_primaries=_PRIMARIES.get(int(context.color_primaries)),
+            color_matrix=_MATRICES.get(int(context.colorspace)),
+            color_range={1: "limited", 2: "full"}.get(int(context.color_range)),
+            duration_us_from_header=_stated_us(stream, self._container.format.name),
+        )
 
-    @property
-    def _time_base(self) -> Fraction:
-        time_base = self._stream.time_base
-        assert time_base is not None  # every demuxed stream has one
-        return time_base
 
-
-def open_video(path: Path, *, threads: int = 0) -> VideoReader:
-    """Open a video file for reading, `with open_video(path) as video`; `threads` as there.
+def open_video(path: Path, *, stream: int | None = None, threads: int = 0) -> VideoReader:
+    """Open a video file for reading, `with open_video(path) as video`; arguments as there.
 
     Raises:
-        VideoError: it is missing, not a video, a playlist, HDR, or larger than MAX_PIXELS.
+        VideoError: it is missing, not a video, a playlist, HDR, or over a limit.
     """
-    return VideoReader(path, threads=threads)
+    return VideoReader(path, stream=stream, threads=threads)
 
 
-def _pts(frame: av.VideoFrame) -> int:
-    assert frame.pts is not None  # `_decoded` yields no other
-    return frame.pts
+def _stated_us(stream: VideoStream, container: str) -> int | None:
+    """Return the duration that the container states for the stream alone."""
+    if stream.duration is not None and stream.time_base is not None:
+        # FFmpeg shortens the duration of an AVI file to what is there of it, but not its frames.
+        ticks = max(stream.duration, stream.frames if container == "avi" else 0)
+        return to_us(ticks, stream.time_base)
+    for name, text in stream.metadata.items():  # Matroska's statistics tag, with a language or not
+        if name.partition("-")[0] == "DURATION":
+            hours, _, rest = text.partition(":")
+            minutes, _, seconds = rest.partition(":")
+            with contextlib.suppress(ValueError, ArithmeticError):
+                length = int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+                return round(length * _US)
+    return None

@@ -95,7 +95,7 @@ def make_thumbnails(
     )
     colors = class_colors(video.measured)
     figures = []
-    with open_video(video.download.path) as reader:
+    with open_video(video.download.path, stream=video.download.stream) as reader:
         size = reader.metadata.width, reader.metadata.height
         scale = min(1.0, LONG_SIDE / max(size))
         for moment in moments:

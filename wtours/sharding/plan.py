@@ -242,6 +242,7 @@ def segment_tasks(
         SegmentTask(
             video_id=video.video_id,
             video_path=str(video.path),
+            stream=video.stream,
             source_sha256=video.sha256,
             segment=segment,
             params=params,
@@ -251,7 +252,7 @@ def segment_tasks(
     ]
     if params.rate is not None or not tasks:
         return tasks
-    with open_video(video.path) as reader:
+    with open_video(video.path, stream=video.stream) as reader:
         # Packets before the first frame are an edit list's lead-in: they are never shown.
         pts_us = [pts for pts in reader.packet_pts_us().tolist() if pts >= 0]
     numbered = []

@@ -58,6 +58,8 @@ class SegmentTask:
     source_sha256: str
     segment: int
     params: ShardParams
+    stream: int | None = None
+    """Of the file; None: the one that `open_video` chooses."""
     limit_us: int | None = None
     """Of the video, only frames before this are taken; None: all."""
     native_first_index: int = 0
@@ -136,7 +138,7 @@ def shard_segment(task: SegmentTask, *, directory: Path) -> str | None:
             yield frame
 
     try:
-        with open_video(Path(task.video_path), threads=1) as reader:
+        with open_video(Path(task.video_path), stream=task.stream, threads=1) as reader:
             samples = _samples(reader, task, directory, decoded)
             places = write_shard(directory / f"{task.shard}.tar", samples)
             undecodable = reader.undecoded_pts_us(start_us, end_us)
@@ -167,6 +169,7 @@ def _samples(
         "source_width": metadata.width,
         "source_height": metadata.height,
         "source_frame_rate": f"{rate.numerator}/{rate.denominator}",
+        **metadata.display_facts(),
     }
     blur = None
     if params.blur is not None:

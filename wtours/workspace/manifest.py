@@ -97,6 +97,8 @@ class VideoEntry(_Strict):
     """Frames per second, for example "60000/1001"."""
     resolution: tuple[PositiveInt, PositiveInt] | None = None
     """Width and height, upright, of the largest version; a smaller one of its shape is right."""
+    stream: int | None = Field(default=None, ge=0, le=9999)
+    """Which video stream of the file is the film, as ffprobe numbers it, where it has several."""
     published: PublishedFigures | None = None
     rendered: RenderedWalk | None = None
 

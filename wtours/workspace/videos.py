@@ -25,6 +25,12 @@ class DownloadedVideo:
     receipt: Receipt
     """`facts` of it are listed in docs/tables.md."""
 
+    @property
+    def stream(self) -> int | None:
+        """Return which stream of the file is the film; None: the receipt is older than that."""
+        stream: int | None = self.receipt.facts.get("stream")
+        return stream
+
 
 def download_receipt(layout: Layout, video_id: str) -> Receipt | None:
     """Return the receipt of a video that is done and has its files, else None."""

@@ -19,7 +19,6 @@ from wtours.analyze.shots import (
     ContentScorer,
     CutFinder,
     Shot,
-    cut_frame_rate,
     shots_between,
 )
 from wtours.media.reader import open_video
@@ -48,8 +47,7 @@ def our_cuts(path: Path) -> tuple[dict[str, list[int]], list[int]]:
         for frame in video.frames():
             pts_us.append(frame.pts_us)
             scores.append(scorer.score(reducer.reduce(frame)))
-    rate = cut_frame_rate(path)
-    assert rate is not None
+        rate = video.metadata.nominal_frame_rate
     finder = CutFinder(rate)
     finder.add(pts_us, scores)
     return finder.cuts_us(), pts_us
@@ -167,7 +165,7 @@ def test_variable_rate_gives_the_librarys_cuts_at_the_real_times(tmp_path):
     )
     with open_video(path) as video:
         assert video.metadata.frame_rate < 28
-    assert cut_frame_rate(path) == 30
+        assert video.metadata.nominal_frame_rate == 30
     cuts, pts_us = our_cuts(path)
     assert cuts == library_cuts(path)
     assert cuts["content27"][:2] == [1_000_000, 2_000_000]

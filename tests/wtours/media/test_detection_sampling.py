@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wtours.errors import UsageError
-from wtours.media.sampling import nearest_per_tick, tick_of
-from wtours.media.tick_picker import EVERY_FRAME, TickPicker, parse_rate
+from wtours.media.sampling import EVERY_FRAME, TickSampler, nearest_per_tick, parse_rate, tick_of
 
 
 @dataclass(frozen=True)
@@ -20,14 +19,14 @@ def pick(pts, rate, bounds=(0,)):
     """Pick in ranges that begin at `bounds`, each pushed from the frame before to the one after."""
     picked = []
     for start, end in zip(bounds, [*bounds[1:], None], strict=True):
-        picker = TickPicker[Timed](rate, start_us=start, end_us=end)
+        sampler = TickSampler[Timed](rate, start_us=start, end_us=end)
         before = [p for p in pts if p < start][-1:]
         inside = [p for p in pts if p >= start and (end is None or p < end)]
         after = [] if end is None else [p for p in pts if p >= end][:1]
         for p in [*before, *inside, *after]:
-            picked += picker.push(Timed(p))
-        picked += picker.finish()
-    return [frame.pts_us for frame in picked]
+            picked += sampler.push(Timed(p))
+        picked += sampler.finish()
+    return [frame.pts_us for _, frame in picked]
 
 
 def brute_force(pts, rate):
