@@ -109,7 +109,7 @@ def report(
     What was not measured says so. Example: wtours report --video venice --threshold 0.5
     """
     from wtours.report import build_report
-    from wtours.report.hints import Remedy
+    from wtours.report.footnotes import CommandHints
     from wtours.workspace.manifest import load_manifest
 
     entries = load_manifest(manifest).select(videos or ())
@@ -119,7 +119,7 @@ def report(
             entries,
             threshold=threshold,
             compare=compare or (),
-            remedy=Remedy(manifest, None if root == ROOT else root),
+            hints=CommandHints(manifest, None if root == ROOT else root),
             on_progress=on_progress,
         )
     console.say(result.table6_markdown.read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ from wtours.progress import Progress, no_progress
 from wtours.report.comparison import load_compared
 from wtours.report.data import ReportVideo, load_videos
 from wtours.report.figure2 import save_figure
-from wtours.report.hints import AS_BY_DEFAULT, Remedy
+from wtours.report.footnotes import NO_OPTIONS, CommandHints
 from wtours.report.page import PageVideo, render_page
 from wtours.report.style import DARK
 from wtours.report.table6 import make_table
@@ -65,7 +65,7 @@ def build_report(
     *,
     threshold: float = DEFAULT_THRESHOLD,
     compare: Sequence[Path] = (),
-    remedy: Remedy = AS_BY_DEFAULT,
+    hints: CommandHints = NO_OPTIONS,
     on_progress: Progress = no_progress,
 ) -> ReportResult:
     """Publish Table 6, Figure 2 and the page of these videos under `layout.reports_dir`.
@@ -79,7 +79,7 @@ def build_report(
         threshold: Objects are counted, and detections drawn, from this score up.
         compare: Folders analyzed with --from-dir, to be drawn beside the videos in Figure 2, each
             as one video of at most the length of the longest.
-        remedy: Words the commands that bring what is missing.
+        hints: The commands that bring what is missing.
         on_progress: Called with the video id and its thumbnails done and in all.
 
     Raises:
@@ -92,7 +92,7 @@ def build_report(
         raise UsageError(f"--threshold must be above 0 and at most 1, got {threshold}")
     with lock(layout.lock("report"), what="the report"):
         sweep(layout.reports_dir)
-        return _build(layout, entries, threshold, compare, remedy, on_progress)
+        return _build(layout, entries, threshold, compare, hints, on_progress)
 
 
 def _build(
@@ -100,7 +100,7 @@ def _build(
     entries: Sequence[VideoEntry],
     threshold: float,
     compare: Sequence[Path],
-    remedy: Remedy,
+    hints: CommandHints,
     on_progress: Progress,
 ) -> ReportResult:
     folder = layout.reports_dir
@@ -109,7 +109,7 @@ def _build(
     compared = [
         load_compared(layout, path, threshold=threshold, until_us=longest_us) for path in compare
     ]
-    table = make_table(videos, threshold=threshold, compared=compared, remedy=remedy)
+    table = make_table(videos, threshold=threshold, compared=compared, hints=hints)
     write_bytes(folder / "table6.md", to_markdown(table).encode())
     write_bytes(folder / "table6.csv", to_csv(table).encode())
     write_json(folder / "table6.json", to_json(table))

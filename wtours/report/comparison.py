@@ -21,8 +21,7 @@ from wtours.report.data import (
     ReportVideo,
     load_measured,
 )
-from wtours.report.hints import Remedy
-from wtours.text import clock, plain
+from wtours.text import plain
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry
 
@@ -38,27 +37,6 @@ class Compared:
     num_not_analyzed: int
     """Files that come before the end of what is drawn, but are not analyzed."""
     folder: Path
-
-    def note(self, remedy: Remedy) -> str:
-        """Return what it is and what it amounts to, in a few sentences."""
-        name, measured = plain(self.video.entry.title), self.video.measured
-        run = f"run `{remedy.for_folder(self.folder)}`"
-        if measured is None:
-            return f"{name}, beside the videos in Figure 2, is not measured: {run}."
-        text = (
-            f"{name}, beside the videos in Figure 2: {self.num_joined} of its videos joined in the "
-            f"order of their names, {clock(round(measured.summary.seconds * _US))} in all, not "
-            f"longer than the longest video; {measured.cuts} cuts, not counting where two videos "
-            f"meet; mean lightness {measured.summary.lightness.mean:.1f}"
-        )
-        if measured.objects is None:
-            text += "; objects not measured, or not all by one detector at one rate"
-        else:
-            (count,) = measured.objects.counts
-            text += f"; {count.objects_per_frame:.1f} objects/frame, {count.classes} classes"
-        if self.num_not_analyzed:
-            text += f"; {self.num_not_analyzed} videos are not analyzed ({run})"
-        return f"{text}."
 
 
 def load_compared(

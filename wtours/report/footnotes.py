@@ -1,15 +1,44 @@
 """What a reader must know before comparing Table 6 with the paper's."""
 
+import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from wtours.analyze.shots import DEFAULT_CUT_DETECTOR
 from wtours.report.comparison import Compared
 from wtours.report.data import ReportVideo
-from wtours.report.hints import AS_BY_DEFAULT, Remedy
-from wtours.text import plain
+from wtours.text import clock, plain
 
 _TEXT_MINUTES = {"bangkok": ("2 h 55 min", 175)}
 """Durations that the paper's section 3.1 gives in words."""
+_US = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class CommandHints:
+    """The commands that bring what a report lacks, with its own options: they work when pasted."""
+
+    manifest: Path | None = None
+    """None: the built-in one."""
+    root: Path | None = None
+    """None: the default."""
+
+    def for_video(self, command: str, video_id: str) -> str:
+        """Return for example "wtours download --manifest walks.toml --video my_walk"."""
+        manifest = () if self.manifest is None else ("--manifest", str(self.manifest))
+        return self._words(command, *manifest, "--video", video_id)
+
+    def for_folder(self, folder: Path) -> str:
+        """Return the command that analyzes a folder of videos."""
+        return self._words("analyze", "--from-dir", str(folder))
+
+    def _words(self, *words: str) -> str:
+        root = () if self.root is None else ("--root", str(self.root))
+        return plain(shlex.join(["wtours", *words, *root]))
+
+
+NO_OPTIONS = CommandHints()
 
 
 def footnotes(
@@ -17,15 +46,15 @@ def footnotes(
     *,
     threshold: float,
     compared: Sequence[Compared] = (),
-    remedy: Remedy = AS_BY_DEFAULT,
+    hints: CommandHints = NO_OPTIONS,
 ) -> list[str]:
     """Return the notes of Table 6, plain text, each a few sentences."""
     return [
         *_paper_notes(videos),
         *_cut_notes(),
         *_object_notes(videos, threshold),
-        *(folder.note(remedy) for folder in compared),
-        *_missing_notes(videos, remedy),
+        *(comparison_note(folder, hints) for folder in compared),
+        *_missing_notes(videos, hints),
     ]
 
 
@@ -96,13 +125,35 @@ def _object_notes(videos: Sequence[ReportVideo], threshold: float) -> list[str]:
     return notes
 
 
-def _missing_notes(videos: Sequence[ReportVideo], remedy: Remedy) -> list[str]:
+def comparison_note(compared: Compared, hints: CommandHints) -> str:
+    """Return what a folder beside the videos amounts to, in a few sentences."""
+    name, measured = plain(compared.video.entry.title), compared.video.measured
+    run = f"run `{hints.for_folder(compared.folder)}`"
+    if measured is None:
+        return f"{name}, beside the videos in Figure 2, is not measured: {run}."
+    text = (
+        f"{name}, beside the videos in Figure 2: {compared.num_joined} of its videos joined in the "
+        f"order of their names, {clock(round(measured.summary.seconds * _US))} in all, not "
+        f"longer than the longest video; {measured.cuts} cuts, not counting where two videos "
+        f"meet; mean lightness {measured.summary.lightness.mean:.1f}"
+    )
+    if measured.objects is None:
+        text += "; objects not measured, or not all by one detector at one rate"
+    else:
+        (count,) = measured.objects.counts
+        text += f"; {count.objects_per_frame:.1f} objects/frame, {count.classes} classes"
+    if compared.num_not_analyzed:
+        text += f"; {compared.num_not_analyzed} videos are not analyzed ({run})"
+    return f"{text}."
+
+
+def _missing_notes(videos: Sequence[ReportVideo], hints: CommandHints) -> list[str]:
     notes = []
     for video in videos:
         video_id = video.entry.id
         if video.measured is None:
             command = "analyze" if video.download is not None else "download"
-            run = remedy.for_video(command, video_id)
+            run = hints.for_video(command, video_id)
             notes.append(f"{video_id} is not measured: run `{run}`.")
             continue
         if video.measured.objects is None:
@@ -113,7 +164,7 @@ def _missing_notes(videos: Sequence[ReportVideo], remedy: Remedy) -> list[str]:
         if video.download is not None and not video.is_same_file:
             notes.append(
                 f"{video_id} was analyzed from another file than the one at hand (sha256 "
-                f"differs): run `{remedy.for_video('analyze', video_id)}`."
+                f"differs): run `{hints.for_video('analyze', video_id)}`."
             )
     if notes and any(video.entry.published for video in videos):
         notes.append(

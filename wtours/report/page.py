@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
+from urllib.parse import urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -18,13 +19,12 @@ from markupsafe import Markup
 import wtours
 from wtours.analyze.shots import DEFAULT_CUT_DETECTOR
 from wtours.report.data import MeasuredVideo, ReportVideo
-from wtours.report.page_facts import headline, measuring_facts, source_facts
 from wtours.report.table6 import (
     NOT_MEASURED,
     QUANTITIES,
     Row,
     Table6,
-    count_at,
+    format_counts,
     format_deviation,
     format_figure,
 )
@@ -62,7 +62,7 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["plain"] = plain
+    environment.filters |= {"plain": plain, "jpeg_url": lambda jpeg: _data_url(jpeg, "image/jpeg")}
     css = resources.files("wtours.report").joinpath("templates/page.css").read_text("utf-8")
     return environment.get_template("page.html.j2").render(
         version=wtours.__version__,
@@ -89,7 +89,8 @@ def _totals(videos: Sequence[PageVideo]) -> list[tuple[str, str]]:
     totals = [(f"{len(measured)} of {len(videos)}", "videos measured")]
     if measured:
         seconds = sum(m.summary.seconds for m in measured)
-        length = (f"{seconds / 3600:.1f}", "hours") if seconds >= 3600 else _minutes(seconds)
+        is_long = seconds >= 3600
+        length = (f"{seconds / (3600 if is_long else 60):.1f}", "hours" if is_long else "minutes")
         frames = sum(m.summary.frames for m in measured)
         cuts = sum(m.cuts for m in measured)
         totals += [length, (f"{frames:,}", "frames"), (f"{cuts:,}", "cuts")]
@@ -98,10 +99,6 @@ def _totals(videos: Sequence[PageVideo]) -> list[tuple[str, str]]:
         looked_at = sum(o.facts.frames_analysed for o in objects)
         totals.append((f"{looked_at:,}", "frames searched for objects"))
     return totals
-
-
-def _minutes(seconds: float) -> tuple[str, str]:
-    return f"{seconds / 60:.1f}", "minutes"
 
 
 def _cells(row: Row, *, is_average: bool = False) -> dict[str, Any]:
@@ -122,17 +119,11 @@ def _cells(row: Row, *, is_average: bool = False) -> dict[str, Any]:
 
 
 def _sweep(video: ReportVideo, thresholds: Sequence[float]) -> dict[str, Any]:
-    counts = [count_at(video, threshold) for threshold in thresholds]
     measured = video.measured
     has_objects = measured is not None and measured.objects is not None
     return {
         "title": plain(video.entry.title),
-        "counts": [
-            [format_figure(objects, QUANTITIES[3]) for objects, _ in counts],
-            [format_figure(classes, QUANTITIES[4]) for _, classes in counts],
-        ]
-        if has_objects
-        else None,
+        "counts": format_counts(video, thresholds) if has_objects else None,
         "cuts": None if measured is None else measured.summary.cuts,
     }
 
@@ -147,13 +138,18 @@ def _section(page_video: PageVideo, row: Row) -> dict[str, Any]:
     return {
         "id": row.video_id,
         "title": row.title,
-        "facts": headline(video),
+        "facts": _headline(video),
         "problem": page_video.problem or _why_no_pictures(video),
-        "groups": _groups(page_video.figures),
+        "groups": [
+            (heading, list(figures))
+            for heading, figures in itertools.groupby(
+                page_video.figures, key=lambda figure: figure.moment.group
+            )
+        ],
         "classes": _classes(video.measured),
         "shots": _shots(video.measured),
-        "how": measuring_facts(video.measured),
-        "receipt": source_facts(video),
+        "how": _measuring_facts(video.measured),
+        "receipt": _source_facts(video),
     }
 
 
@@ -166,30 +162,6 @@ def _why_no_pictures(video: ReportVideo) -> str:
     if not video.is_same_file:
         return f"No pictures: {video_id} was analyzed from another file than the one at hand."
     return ""
-
-
-def _groups(figures: Sequence[Figure]) -> list[dict[str, Any]]:
-    return [
-        {
-            "heading": heading,
-            "figures": [
-                {
-                    "caption": figure.moment.caption,
-                    "thumbnails": [
-                        {
-                            "url": _data_url(thumbnail.jpeg, "image/jpeg"),
-                            "width": thumbnail.width,
-                            "height": thumbnail.height,
-                            "alt": thumbnail.alt,
-                        }
-                        for thumbnail in figure.thumbnails
-                    ],
-                }
-                for figure in group
-            ],
-        }
-        for heading, group in itertools.groupby(figures, key=lambda f: f.moment.group)
-    ]
 
 
 def _classes(measured: MeasuredVideo | None) -> dict[str, Any] | None:
@@ -221,6 +193,91 @@ def _shots(measured: MeasuredVideo | None) -> list[tuple[str, str, str]]:
         (clock(start_us), clock(end_us), f"{(end_us - start_us) / 1e6:,.1f}")
         for start_us, end_us in measured.shots_us
     ]
+
+
+def _headline(video: ReportVideo) -> list[str]:
+    """Return length, size, frames, cuts and lightness."""
+    if video.measured is None:
+        return [NOT_MEASURED]
+    summary, cuts = video.measured.summary, video.measured.cuts
+    low, mean, high = summary.lightness.min, summary.lightness.mean, summary.lightness.max
+    return [
+        clock(round(summary.seconds * 1e6)),
+        f"{summary.width}x{summary.height}",
+        f"{summary.frames:,} frames at {_rate(summary.frame_rate)} a second",
+        f"{cuts} cut{'' if cuts == 1 else 's'}",
+        f"lightness {mean:.1f} (darkest frame {low:.1f}, lightest {high:.1f})",
+    ]
+
+
+def _measuring_facts(measured: MeasuredVideo | None) -> list[tuple[str, str]]:
+    """Return (name, value) of how a video was measured; none if it was not."""
+    if measured is None:
+        return []
+    summary = measured.summary
+    facts = [
+        ("Video measured, sha256", summary.video_sha256),
+        ("Frames that the decoder repaired", f"{summary.corrupt_frames:,}"),
+        ("Lightness", "mean CIELAB L* of every frame, 0 (black) to 100 (white)"),
+        ("Cuts", f"PySceneDetect, {DEFAULT_CUT_DETECTOR}"),
+    ]
+    if measured.objects is None:
+        facts.append(("Objects", f"{NOT_MEASURED}: {plain(summary.objects_not_measured)}"))
+    else:
+        objects = measured.objects.facts
+        detector = objects.detector
+        cap = "no cap" if detector.max_per_frame is None else f"{detector.max_per_frame}"
+        facts += [
+            ("Object detector", plain(detector.name)),
+            ("Weights, sha256", plain(detector.weights_sha256)),
+            ("Vocabulary", f"{len(detector.vocabulary):,} classes"),
+            ("Looked at", f"{objects.frames_analysed:,} frames, {measured.objects.rate}"),
+            ("Stored from a score of", f"{detector.threshold:g}"),
+            ("At most per frame", f"{cap}; {objects.frames_at_cap:,} frames reach it"),
+        ]
+    versions = (f"{plain(name)} {plain(version)}" for name, version in measured.versions.items())
+    return [*facts, ("Made by", ", ".join(sorted(versions)))]
+
+
+def _source_facts(video: ReportVideo) -> list[dict[str, Any]]:
+    """Return (name, value, link or None) of where the video came from."""
+    facts = video.download.receipt.facts if video.download is not None else {}
+    observed = facts.get("license_observed")
+    when = facts.get("license_observed_at")
+    rows: list[tuple[str, object]] = [
+        ("Source", facts.get("source") or video.entry.sources[0]),
+        ("Title at the source", facts.get("title") or "not recorded"),
+        ("Channel", facts.get("channel") or "not recorded"),
+        ("License claimed by the dataset", video.entry.license_claimed),
+        (
+            "License observed at the download",
+            f"{observed} ({when})" if observed and when else observed or "not observed",
+        ),
+        ("sha256", video.download.sha256 if video.download is not None else "not downloaded"),
+    ]
+    if video.download is not None:
+        container = f"{facts.get('codec')}, {facts.get('width')}x{facts.get('height')}"
+        rows.append(("File", f"{video.download.path.name}, {container}"))
+    return [
+        {"name": name, "value": plain(value), "link": _web_link(plain(value))}
+        for name, value in rows
+    ]
+
+
+def _web_link(text: str) -> str | None:
+    """Return the text if it is the address of a web page; a `javascript:` address is none."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return None
+    is_link = parts.scheme in ("http", "https") and parts.hostname and " " not in text
+    return text if is_link else None
+
+
+def _rate(frame_rate: str) -> str:
+    """Return "60000/1001" as "59.94"."""
+    top, _, bottom = frame_rate.partition("/")
+    return f"{int(top) / int(bottom or 1):.4g}"
 
 
 def _data_url(data: bytes, kind: str) -> str:

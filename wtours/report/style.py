@@ -1,4 +1,4 @@
-"""Colors and settings of Figure 2."""
+"""The colors of the report, and the settings of Figure 2."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +35,11 @@ DARK = Theme(
     grid="#333b44",
     colors=("#4fa8e0", "#f08a3c", "#35c195", "#e08fc0", "#f0b93c", "#8fd0ff"),
 )
+
+
+# The same palette for the most frequent classes, and one color for the rest.
+CLASS_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1")
+OTHER_CLASS_COLOR = "#8b949e"
 
 
 @contextmanager

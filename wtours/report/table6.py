@@ -9,8 +9,7 @@ from statistics import fmean
 
 from wtours.report.comparison import Compared
 from wtours.report.data import THRESHOLDS, MeasuredVideo, ReportVideo
-from wtours.report.footnotes import footnotes
-from wtours.report.hints import AS_BY_DEFAULT, Remedy
+from wtours.report.footnotes import NO_OPTIONS, CommandHints, footnotes
 from wtours.text import plain
 from wtours.workspace.manifest import PublishedFigures
 
@@ -87,7 +86,7 @@ def make_table(
     *,
     threshold: float,
     compared: Sequence[Compared] = (),
-    remedy: Remedy = AS_BY_DEFAULT,
+    hints: CommandHints = NO_OPTIONS,
 ) -> Table6:
     """Return Table 6 of these videos, counting objects from `threshold` up.
 
@@ -95,12 +94,12 @@ def make_table(
         videos: Its rows.
         threshold: Score.
         compared: Folders that stand beside the videos in Figure 2; here they have notes only.
-        remedy: Words the commands in the notes.
+        hints: The commands in the notes.
     """
     rows = tuple(_row(video, threshold) for video in videos)
     columns = zip(QUANTITIES, zip(*(row.cells for row in rows), strict=True), strict=True)
     average = Row("average", "Average", "", tuple(_average(*column) for column in columns))
-    notes = footnotes(videos, threshold=threshold, compared=compared, remedy=remedy)
+    notes = footnotes(videos, threshold=threshold, compared=compared, hints=hints)
     return Table6(videos=videos, rows=rows, average=average, threshold=threshold, notes=notes)
 
 
@@ -133,6 +132,15 @@ def count_at(video: ReportVideo, threshold: float) -> tuple[float | None, int | 
         return None, None
     count = video.measured.objects.at(threshold)
     return (None, None) if count is None else (count.objects_per_frame, count.classes)
+
+
+def format_counts(video: ReportVideo, thresholds: Sequence[float]) -> tuple[list[str], list[str]]:
+    """Return objects per frame and classes, counted from each threshold up, as the tables do."""
+    counts = [count_at(video, threshold) for threshold in thresholds]
+    return (
+        [format_figure(objects, QUANTITIES[3]) for objects, _ in counts],
+        [format_figure(classes, QUANTITIES[4]) for _, classes in counts],
+    )
 
 
 def _row(video: ReportVideo, threshold: float) -> Row:

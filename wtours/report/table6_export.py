@@ -12,6 +12,7 @@ from wtours.report.table6 import (
     Row,
     Table6,
     count_at,
+    format_counts,
     format_deviation,
     format_figure,
 )
@@ -128,9 +129,7 @@ def _threshold_columns(table: Table6) -> tuple[list[str], list[list[str]]]:
     head += [f"#classes from {t}" for t in table.thresholds]
     body = []
     for row, video in zip(table.rows, table.videos, strict=True):
-        counts = [count_at(video, t) for t in table.thresholds]
-        objects = [format_figure(count[0], QUANTITIES[3]) for count in counts]
-        classes = [format_figure(count[1], QUANTITIES[4]) for count in counts]
+        objects, classes = format_counts(video, table.thresholds)
         body.append([escape_markdown(row.title), *objects, *classes])
     return head, body
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from wtours.errors import VideoError
 from wtours.media.reader import open_video
 from wtours.report.data import MeasuredVideo, ReportVideo, detections_on
+from wtours.report.style import CLASS_COLORS, OTHER_CLASS_COLOR
 from wtours.text import clock, plain
 from wtours.workspace.layout import Layout
 
@@ -28,9 +29,6 @@ _MAX_NAMED = 8
 """Boxes on a frame that carry their label: the best ones whose labels do not hide each other."""
 _QUALITY = 82
 _US = 1_000_000
-# Okabe and Ito's palette for the most frequent classes, and one color for the rest.
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1")
-_OTHER_COLOR = "#8b949e"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +123,7 @@ def make_thumbnails(
 def class_colors(measured: MeasuredVideo) -> dict[str, str]:
     """Return "#rrggbb" by label: distinct for the most frequent classes of the video."""
     counts = measured.objects.class_counts if measured.objects is not None else ()
-    colors = itertools.chain(_COLORS, itertools.repeat(_OTHER_COLOR))
+    colors = itertools.chain(CLASS_COLORS, itertools.repeat(OTHER_CLASS_COLOR))
     return {label: color for (label, _), color in zip(counts, colors, strict=False)}
 
 

@@ -1,4 +1,4 @@
-"""Who and what stands, walks and drives in the streets, at any place and time.
+"""The people, animals and things in the streets, at any place and time.
 
 Every street has the same lanes; in a lane, object number k stands at `k * spacing` plus its own
 jitter and moves with the lane. So the crowd is endless, needs no state, and the same object is the
@@ -124,7 +124,7 @@ class Population:
         return Crowd(key[keep], lane[keep], x[keep], y[keep], axes[keep])
 
     def is_clear(self, crowd: Crowd, index: int, seconds: float) -> bool:
-        """Say whether an object keeps clear of the walker during the minutes around a time."""
+        """Return whether an object keeps clear of the walker during the minutes around a time."""
         key = int(crowd.key[index])
         if key not in self._is_clear:
             lane, axis = LANES[crowd.lane[index]], int(crowd.axis[index])

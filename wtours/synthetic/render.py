@@ -36,7 +36,7 @@ def render_walk(
             failed.
     """
     try:
-        from wtours.synthetic.frames import render_frames
+        from wtours.synthetic.scene import render_frames
     except ModuleNotFoundError as error:
         if error.name != "cv2":
             raise

@@ -1,4 +1,8 @@
-"""One street scene, from one cut to the next: its picture and its objects at any time."""
+"""The frames of a walk, street scene by street scene: the picture and the objects at any time."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -11,17 +15,33 @@ from wtours.synthetic.drawing.backdrop import cast_walls, draw_backdrop, haze
 from wtours.synthetic.drawing.car import HALF_LENGTH, HALF_WIDTH, PAINTS, car_polygons
 from wtours.synthetic.drawing.painter import Painter
 from wtours.synthetic.drawing.palette import Palette, Picture
-from wtours.synthetic.drawing.sprites import NUM_PHASES, Sprite
+from wtours.synthetic.drawing.sprites import NUM_PHASES, Sprite, draw_sprites
 from wtours.synthetic.drawing.textures import paint_atlas
+from wtours.synthetic.spec import WalkSpec
 from wtours.synthetic.types import Region, RenderedFrame, SeenObject
 
 EXPOSURE = 128.0
 """The mean luma, 0 to 255, that the camera's exposure gives every frame before the light falls."""
+_SPRITES_STREAM = 2**32
+"""Keeps the sprites' random numbers apart from those of any street."""
 _REACH_ASIDE = 2.3
 """No object reaches farther from its middle, in meters."""
 _STRIDES_PER_SECOND = {"person": 0.9, "dog": 1.6}
 _IS_CAR = np.array([lane.label == "car" for lane in LANES])
 _SHADOW_RADIUS = {"tree": 1.3, "bench": 0.8, "bicycle": 0.8, "dog": 0.4}
+
+
+def render_frames(spec: WalkSpec) -> Iterator[RenderedFrame]:
+    """Yield every frame of a walk; the same spec gives the same frames."""
+    sprites = draw_sprites(np.random.default_rng([spec.seed, _SPRITES_STREAM]))
+    rate = Fraction(spec.frame_rate)
+    edges = (0, *spec.cut_frames, spec.num_frames)
+    for street, (start, end) in enumerate(pairwise(edges)):
+        scene = Scene(spec.seed, street, float((end - start) / rate), sprites)
+        for frame_index in range(start, end):
+            seconds = float((frame_index - start) / rate)
+            lightness = spec.lightness(frame_index)
+            yield scene.render(seconds, lightness, width=spec.width, height=spec.height)
 
 
 class Scene:
@@ -147,7 +167,7 @@ def _far_to_near(
 def _in_sight(
     camera: Camera, wall_depth: NDArray[np.float32], depth: Points, right: Points
 ) -> NDArray[np.bool_]:
-    """Say which places have, within `_REACH_ASIDE`, a column of the picture and no wall before."""
+    """Return which places show, within `_REACH_ASIDE`, a column that no wall hides."""
     scale = camera.focal / np.maximum(depth, NEAR)
     left_edge = camera.center + (right - _REACH_ASIDE) * scale
     right_edge = camera.center + (right + _REACH_ASIDE) * scale

@@ -11,7 +11,7 @@ from wtours.analyze.video_folder import folder_videos
 from wtours.errors import UsageError
 from wtours.report import build_report
 from wtours.report.comparison import load_compared
-from wtours.report.hints import Remedy
+from wtours.report.footnotes import CommandHints, comparison_note
 from wtours.workspace.layout import Layout
 
 
@@ -68,7 +68,7 @@ def test_a_folder_is_joined_and_where_videos_meet_is_no_cut(layout, movies):
     # Ticks 0 to 3 of the first film (its last frame is nearest to 3 s) and 0 to 4 of the second.
     assert dict(measured.objects.class_counts) == {"x": 8, "y": 8, "z": 2}
     assert len(measured.objects.per_frame) == 9
-    note = compared.note(Remedy())
+    note = comparison_note(compared, CommandHints())
     assert "3 cuts" in note
     assert "2.0 objects/frame, 3 classes" in note
 
@@ -88,7 +88,7 @@ def test_a_folder_is_cropped_to_a_length(layout, movies):
 def test_a_folder_not_analyzed_says_what_to_run(tmp_path, movies):
     compared = load_compared(Layout(tmp_path), movies, threshold=0.3, until_us=None)
     assert compared.video.measured is None
-    note = compared.note(Remedy(root=Path("r")))
+    note = comparison_note(compared, CommandHints(root=Path("r")))
     assert f"run `wtours analyze --from-dir '{movies}' --root r`" in note
 
 

@@ -11,8 +11,8 @@ import pytest
 from wtours.errors import WtoursError
 from wtours.media.reader import open_video
 from wtours.synthetic import WalkSpec, WalkTruth, load_truth, render_walk
-from wtours.synthetic.frames import render_frames
 from wtours.synthetic.ground_truth import MIN_VISIBLE_SHARE
+from wtours.synthetic.scene import render_frames
 
 SPEC = WalkSpec(seconds=12, width=320, height=180, frame_rate=10, seed=4, cut_seconds=(7,))
 

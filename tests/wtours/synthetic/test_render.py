@@ -16,7 +16,7 @@ from wtours.media.encode import open_encoder
 from wtours.synthetic import WalkSpec, load_truth, render_walk
 from wtours.synthetic.camera_path import BLOCK, STREET, Route
 from wtours.synthetic.crowd import LANES, Population
-from wtours.synthetic.frames import render_frames
+from wtours.synthetic.scene import render_frames
 
 TINY = WalkSpec(seconds=1, width=128, height=72, frame_rate=10, seed=3)
 

@@ -56,7 +56,7 @@ class Painter:
         return region if region.left < region.right and region.top < region.bottom else None
 
     def hidden_columns(self, region: Region, depth: float) -> NDArray[np.bool_]:
-        """Say which columns of a region show a wall nearer than a depth."""
+        """Return which columns of a region show a wall nearer than a depth."""
         return self._wall_depth[region.left : region.right] < depth
 
     def draw_shadow(self, right: float, depth: float, radius: float) -> None:
