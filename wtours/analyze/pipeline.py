@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ except ImportError as error:
     raise MissingPackageError("scenedetect-headless", "analyze", "`wtours analyze`") from error
 
 from wtours.analyze.detectors.base import DetectorIdentity, DetectorSource
-from wtours.analyze.detectors.precomputed import PrecomputedDetector, PrecomputedFile
+from wtours.analyze.detectors.precomputed import PrecomputedFile, precomputed_facts
 from wtours.analyze.detectors.server import DetectorService
 from wtours.analyze.detectors.spec import DetectorSpec, parse_detector
 from wtours.analyze.measurements import FRAMES, OBJECTS, SHOTS, TRANSNET, Measurements, Stored
@@ -135,7 +136,7 @@ def analyze_videos(
         for video_id in videos:
             with report.boundary(video_id):
                 video = _open(layout, videos, video_id)
-                plan = _plan(layout, video, spec, rate, service, cut_network)
+                plan = _plan(layout, video, spec, rate, service, executor, cut_network)
                 is_new = _analyze(plan, executor, segment_seconds, on_progress)
                 (report.done if is_new else report.skipped).append(video_id)
                 if plan.not_measured is not None and spec.kind != "none":
@@ -188,6 +189,7 @@ def _plan(
     spec: DetectorSpec,
     rate: Fraction,
     service: DetectorService,
+    executor: Executor,
     cut_network: dict[str, Any] | None,
 ) -> _Plan:
     detector: DetectorIdentity | None = None
@@ -198,14 +200,18 @@ def _plan(
             detector, source = service.identity(), service.endpoint()
         elif spec.kind == "file":
             path = spec.file(video.video_id)
-            detector = DetectorIdentity(PrecomputedDetector(path, rate=rate).facts, versions={})
-            source = PrecomputedFile(path, rate, detector.facts.weights_sha256)
-    except (AnalysisError, MissingPackageError) as error:
+            check = partial(precomputed_facts, rate=rate)
+            ((_, facts),) = executor.map(check, [path])
+            detector = DetectorIdentity(facts, versions={})
+            source = PrecomputedFile(path, rate, facts.weights_sha256)
+    except (AnalysisError, MissingPackageError, WorkerDiedError) as error:
         not_measured = str(error)
     params: dict[str, dict[str, Any]] = {FRAMES: {}, SHOTS: {"cut_detectors": [*CUT_DETECTORS]}}
     if detector is not None:
-        facts = detector.facts.model_dump(mode="json")
-        params[OBJECTS] = {"detector": facts, "detect_fps": str(rate)}
+        params[OBJECTS] = {
+            "detector": detector.facts.model_dump(mode="json"),
+            "detect_fps": str(rate),
+        }
     if cut_network is not None:
         params[TRANSNET] = cut_network
     return _Plan(

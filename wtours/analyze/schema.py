@@ -4,18 +4,18 @@ docs/tables.md describes every column. Same rows, same bytes: row groups are cut
 `ROW_GROUP_ROWS` rows whatever the pieces they came in, and nothing holds a clock or a path.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from wtours.errors import AnalysisError
+from wtours.errors import AnalysisError, WtoursError
 from wtours.storage.atomic import atomic_path, read_json
-from wtours.storage.receipts import files_present, read_receipt
+from wtours.storage.receipts import Receipt, files_intact, files_present, read_receipt
 from wtours.workspace.layout import Layout
 
 FORMAT = 1
@@ -79,8 +79,29 @@ MEASURED_SCHEMA = _schema(("pts_us", pa.int64()))  # of the frames that the dete
 SEGMENT_DETECTIONS_SCHEMA = pa.schema([f for f in DETECTIONS_SCHEMA if f.name != "frame"])
 
 
+def _with_default(cuts: dict[str, int]) -> dict[str, int]:
+    if DEFAULT_CUT_DETECTOR not in cuts:
+        raise ValueError(f"no cuts by {DEFAULT_CUT_DETECTOR}")
+    return cuts
+
+
+DEFAULT_CUT_DETECTOR = "adaptive"
+Cuts = Annotated[dict[str, int], AfterValidator(_with_default)]
+FrameRate = Annotated[str, Field(pattern=r"^[1-9]\d{0,15}(/[1-9]\d{0,15})?$")]
+MAX_FRAMES = 2**25
+"""Rows of a table that is read at once: the frames of 38 hours at 240 a second."""
+MAX_DETECTIONS = 2**30
+"""Rows of a table that is read in pieces."""
+_MAX_CHUNK_BYTES = 2**28
+"""Of one column of a row group, decompressed: it is held in memory."""
+
+
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class NotAnalyzedError(AnalysisError):
+    """There is no analysis of a video."""
 
 
 class LightnessSummary(_Strict):
@@ -141,7 +162,7 @@ class VideoSummary(_Strict):
     width: int
     """Pixels, upright."""
     height: int
-    frame_rate: str
+    frame_rate: FrameRate
     """As the container states it, for example "30000/1001"."""
     frames: int
     """Decoded frames."""
@@ -149,7 +170,7 @@ class VideoSummary(_Strict):
     seconds: float
     """From the first frame to the end of the last, taken to last one period of `frame_rate`."""
     last_pts_us: int
-    cuts: dict[str, int]
+    cuts: Cuts
     """Number of cuts by cut detector; Table 6's "#shots" is the one of "adaptive"."""
     lightness: LightnessSummary
     objects: ObjectsSummary | None
@@ -157,23 +178,75 @@ class VideoSummary(_Strict):
     objects_not_measured: str | None
 
 
-def load_summary(layout: Layout, video_id: str) -> VideoSummary:
-    """Return the published summary of a video.
+def published_analysis(layout: Layout, video_id: str) -> tuple[Receipt, VideoSummary]:
+    """Return the receipt and the summary of an analysis whose files are, byte for byte, its own.
 
     Raises:
-        AnalysisError: the video is not analyzed, or its files are not those of its receipt.
+        NotAnalyzedError: there is none.
+        AnalysisError: its files are damaged, or of another version.
     """
+    folder, run = layout.analysis_dir(video_id), f"run `wtours analyze --video {video_id}`"
     receipt = read_receipt(layout.analysis_receipt(video_id))
-    folder = layout.analysis_dir(video_id)
     if receipt is None or receipt.status != "done" or not files_present(receipt, folder):
-        raise AnalysisError(f"{video_id} is not analyzed: run `wtours analyze --video {video_id}`")
+        raise NotAnalyzedError(f"{video_id} is not analyzed: {run}")
+    with explain_damage(folder, run):
+        if not files_intact(receipt, folder):
+            raise AnalysisError(f"files in {folder} are not those that were published: {run}")
+        try:
+            return receipt, VideoSummary.model_validate(read_json(folder / SUMMARY_FILE))
+        except ValidationError as error:  # made by another version
+            raise AnalysisError(
+                f"{folder / SUMMARY_FILE} is of another version: remove {folder} and {run}"
+            ) from error
+
+
+def load_summary(layout: Layout, video_id: str) -> VideoSummary:
+    """Return the summary of a published analysis; raises as `published_analysis`."""
+    return published_analysis(layout, video_id)[1]
+
+
+@contextmanager
+def explain_damage(path: Path, remedy: str) -> Iterator[None]:
+    """Turn whatever reading a damaged file raises into one line.
+
+    Raises:
+        AnalysisError: naming the file, what is wrong and what to do.
+    """
     try:
-        return VideoSummary.model_validate(read_json(folder / SUMMARY_FILE))
-    except ValidationError as error:  # made by another version
+        yield
+    except WtoursError:
+        raise
+    except Exception as error:  # Arrow's, the file system's and Python's have no common base
+        reason = (str(error).splitlines() or [""])[0][:200]
         raise AnalysisError(
-            f"{folder / SUMMARY_FILE} is of another version: remove {folder} and run "
-            f"`wtours analyze --video {video_id}`"
+            f"{path} is damaged ({type(error).__name__}: {reason}); {remedy}"
         ) from error
+
+
+def open_parquet(
+    path: Path,
+    remedy: str,
+    *,
+    max_rows: int = MAX_FRAMES,
+    read_dictionary: Sequence[str] = (),
+) -> pq.ParquetFile:
+    """Open a Parquet file that may say anything of itself; use it as a context manager.
+
+    Raises:
+        AnalysisError: it declares more than could be held in memory.
+    """
+    file = pq.ParquetFile(path, read_dictionary=list(read_dictionary))
+    metadata = file.metadata
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    chunks = [g.column(i).total_uncompressed_size for g in groups for i in range(g.num_columns)]
+    largest = max(chunks, default=0)
+    if metadata.num_rows > max_rows or largest > _MAX_CHUNK_BYTES:
+        file.close()
+        raise AnalysisError(
+            f"{path} declares {metadata.num_rows} rows, and {largest} bytes of one column in a row "
+            f"group: at most {max_rows} and {_MAX_CHUNK_BYTES} are read; {remedy}"
+        )
+    return file
 
 
 class TableWriter:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from scenedetect.common import FrameTimecode, Timecode
 from scenedetect.detectors import AdaptiveDetector, ContentDetector
 
-DEFAULT_CUT_DETECTOR = "adaptive"
+from wtours.analyze.schema import DEFAULT_CUT_DETECTOR
+
 _MIN_SHOT = "0.6s"
 """PySceneDetect's command line turns its default of 0.6 s into whole frames; so do we."""
 _US = 1_000_000

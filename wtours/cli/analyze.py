@@ -125,4 +125,4 @@ def report(
     console.say(result.table6_markdown.read_text(encoding="utf-8"))
     for path in result.paths:
         console.say(str(path))
-    finish(result.problems, "without thumbnails")
+    finish(result.problems, "shown in part")

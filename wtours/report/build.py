@@ -13,7 +13,7 @@ except ImportError as error:
 
     raise MissingPackageError("matplotlib and jinja2", "analyze", "`wtours report`") from error
 
-from wtours.errors import UsageError, VideoError
+from wtours.errors import AnalysisError, UsageError, VideoError
 from wtours.progress import Progress, no_progress
 from wtours.report.comparison import load_compared
 from wtours.report.data import ReportVideo, load_videos
@@ -50,7 +50,7 @@ class ReportResult:
     without_objects: tuple[str, ...]
     """Ids of analyzed videos whose objects are not measured."""
     problems: dict[str, str]
-    """One line by id for a video whose thumbnails could not be made."""
+    """One line by id for a video whose analysis cannot be read, or whose thumbnails not be made."""
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -129,7 +129,11 @@ def _build(
         without_objects=tuple(
             v.entry.id for v in videos if v.measured is not None and v.measured.objects is None
         ),
-        problems={page.video.entry.id: page.problem for page in pages if page.problem},
+        problems={
+            page.video.entry.id: problem
+            for page in pages
+            if (problem := page.video.problem or page.problem)
+        },
     )
 
 
@@ -147,7 +151,7 @@ def _page_video(
             threshold=threshold,
             on_figure=lambda done, total: on_progress(video_id, done, total),
         )
-    except VideoError as error:
+    except (VideoError, AnalysisError) as error:
         return PageVideo(video=video, figures=[], problem=str(error))
     return PageVideo(video=video, figures=figures, problem="")
 

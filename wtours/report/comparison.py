@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from wtours.analyze.shots import DEFAULT_CUT_DETECTOR
+from wtours.analyze.schema import DEFAULT_CUT_DETECTOR
 from wtours.analyze.video_folder import folder_id, folder_videos
+from wtours.errors import AnalysisError
 from wtours.report.data import (
     MeasuredObjects,
     MeasuredVideo,
@@ -59,8 +60,9 @@ def load_compared(
         if until_us is not None and length_us >= until_us:
             break
         rest_us = None if until_us is None else until_us - length_us
-        part = load_measured(layout, video_id, threshold, until_us=rest_us)
-        if part is None:
+        try:
+            part = load_measured(layout, video_id, threshold, until_us=rest_us)
+        except AnalysisError:  # there is none, or it is damaged: analyzing it mends both
             num_not_analyzed += 1
             continue
         parts.append(part)

@@ -17,16 +17,19 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from wtours.analyze.schema import (
+    DEFAULT_CUT_DETECTOR,
     DETECTIONS_FILE,
     FRAMES_FILE,
+    MAX_DETECTIONS,
     SHOTS_FILE,
+    NotAnalyzedError,
     ObjectsSummary,
     VideoSummary,
-    load_summary,
+    explain_damage,
+    open_parquet,
+    published_analysis,
 )
-from wtours.analyze.shots import DEFAULT_CUT_DETECTOR
 from wtours.errors import AnalysisError, VideoError
-from wtours.storage.receipts import read_receipt
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry
 from wtours.workspace.videos import DownloadedVideo, downloaded_video
@@ -105,6 +108,8 @@ class ReportVideo:
     measured: MeasuredVideo | None
     label: str
     """Short, for the figure; plain ASCII."""
+    problem: str = ""
+    """Why its analysis, which is there, cannot be used."""
 
     @property
     def is_same_file(self) -> bool:
@@ -123,28 +128,36 @@ def load_videos(
     short = {entry.title for entry in entries if _is_short(entry.title)}
     use_titles = len(short) == len(entries)
     return [
-        ReportVideo(
-            entry=entry,
-            download=_download(layout, entry.id),
-            measured=load_measured(layout, entry.id, threshold),
-            label=entry.title if use_titles else entry.id,
-        )
+        _load_video(layout, entry, threshold, entry.title if use_titles else entry.id)
         for entry in entries
     ]
+
+
+def _load_video(layout: Layout, entry: VideoEntry, threshold: float, label: str) -> ReportVideo:
+    measured, problem = None, ""
+    try:
+        measured = load_measured(layout, entry.id, threshold)
+    except NotAnalyzedError:
+        pass
+    except AnalysisError as error:
+        problem = str(error)
+    return ReportVideo(entry, _download(layout, entry.id), measured, label, problem)
 
 
 def detections_on(
     layout: Layout, video_id: str, frames: Sequence[int], *, threshold: float
 ) -> dict[int, list[dict[str, Any]]]:
     """Return the detections on some frames (ordinals) by frame: label, score, x0..y1."""
-    table = pq.read_table(
-        layout.analysis_dir(video_id) / DETECTIONS_FILE,
-        columns=["frame", "label", "score", "x0", "y0", "x1", "y1"],
-        filters=pc.field("frame").isin(pa.array(frames, pa.int64())) & _counts_from(threshold),
-    )
+    path = layout.analysis_dir(video_id) / DETECTIONS_FILE
     found: dict[int, list[dict[str, Any]]] = {frame: [] for frame in frames}
-    for row in table.to_pylist():
-        found[row["frame"]].append(row)
+    with explain_damage(path, f"run `wtours analyze --video {video_id}`"):
+        table = pq.read_table(
+            path,
+            columns=["frame", "label", "score", "x0", "y0", "x1", "y1"],
+            filters=pc.field("frame").isin(pa.array(frames, pa.int64())) & _counts_from(threshold),
+        )
+        for row in table.to_pylist():
+            found[row["frame"]].append(row)
     return found
 
 
@@ -170,7 +183,9 @@ def count_objects(
     labels: dict[float, Counter[str]] = {score: Counter() for score in thresholds}
     per_frame = np.zeros(len(looked_at_us), np.int64)
     in_range = pc.field("pts_us") <= int(looked_at_us[-1])
-    with pq.ParquetFile(path, read_dictionary=["label"]) as file:
+    with open_parquet(
+        path, "detect again", max_rows=MAX_DETECTIONS, read_dictionary=["label"]
+    ) as file:
         for rows in file.iter_batches(columns=["pts_us", "label", "score"]):
             batch = rows.filter(in_range)
             for score in thresholds:
@@ -208,41 +223,53 @@ def _download(layout: Layout, video_id: str) -> DownloadedVideo | None:
 
 def load_measured(
     layout: Layout, video_id: str, threshold: float, *, until_us: int | None = None
-) -> MeasuredVideo | None:
-    """Return the analysis of a video, of its first `until_us` if given; None: not analyzed."""
-    try:
-        summary = load_summary(layout, video_id)
-    except AnalysisError:
-        return None
+) -> MeasuredVideo:
+    """Return the analysis of a video, of its first `until_us` if given.
+
+    Raises:
+        NotAnalyzedError: there is none.
+        AnalysisError: its files are damaged.
+    """
+    receipt, summary = published_analysis(layout, video_id)
     folder = layout.analysis_dir(video_id)
     before = None if until_us is None else pc.field("pts_us") < until_us
-    frames = pq.read_table(folder / FRAMES_FILE, filters=before)
-    pts_us, looked_at = frames["pts_us"].to_numpy(), frames["objects_measured"].to_numpy()
-    objects = None
-    if summary.objects is not None and looked_at.any():
-        objects = count_objects(
-            folder / DETECTIONS_FILE, summary.objects, pts_us[looked_at], threshold=threshold
+    remedy = f"run `wtours analyze --video {video_id}`"
+    with explain_damage(folder, remedy):
+        for name in (FRAMES_FILE, SHOTS_FILE):
+            open_parquet(folder / name, remedy).close()
+        frames = pq.read_table(folder / FRAMES_FILE, filters=before)
+        pts_us, looked_at = frames["pts_us"].to_numpy(), frames["objects_measured"].to_numpy()
+        if not len(pts_us) or pts_us[0] < 0 or (np.diff(pts_us) <= 0).any():
+            raise ValueError("times of frames do not rise from 0")
+        objects = None
+        if summary.objects is not None and looked_at.any():
+            objects = count_objects(
+                folder / DETECTIONS_FILE, summary.objects, pts_us[looked_at], threshold=threshold
+            )
+        return MeasuredVideo(
+            summary=summary,
+            versions=receipt.versions,
+            pts_us=pts_us,
+            lightness=frames["lightness"].to_numpy(),
+            lightness_p5=frames["lightness_p5"].to_numpy(),
+            lightness_p95=frames["lightness_p95"].to_numpy(),
+            looked_at=looked_at,
+            shots_us=_shots(folder / SHOTS_FILE, until_us),
+            objects=objects,
         )
-    receipt = read_receipt(layout.analysis_receipt(video_id))
-    return MeasuredVideo(
-        summary=summary,
-        versions=receipt.versions if receipt is not None else {},
-        pts_us=pts_us,
-        lightness=frames["lightness"].to_numpy(),
-        lightness_p5=frames["lightness_p5"].to_numpy(),
-        lightness_p95=frames["lightness_p95"].to_numpy(),
-        looked_at=looked_at,
-        shots_us=_shots(folder / SHOTS_FILE, until_us),
-        objects=objects,
-    )
 
 
 def _shots(path: Path, until_us: int | None) -> tuple[tuple[int, int], ...]:
     table = pq.read_table(path, filters=pc.field("detector") == DEFAULT_CUT_DETECTOR)
     shots = zip(table["start_us"].to_pylist(), table["end_us"].to_pylist(), strict=True)
-    if until_us is None:
-        return tuple(shots)
-    return tuple((start, min(end, until_us)) for start, end in shots if start < until_us)
+    shown = tuple(
+        (start, end if until_us is None else min(end, until_us))
+        for start, end in shots
+        if until_us is None or start < until_us
+    )
+    if not shown or any(start >= end for start, end in shown):
+        raise ValueError("there are no shots, or such that end before they begin")
+    return shown
 
 
 def _is_short(title: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wtours.analyze.shots import DEFAULT_CUT_DETECTOR
+from wtours.analyze.schema import DEFAULT_CUT_DETECTOR
 from wtours.report.comparison import Compared
 from wtours.report.data import ReportVideo
 from wtours.text import clock, plain
@@ -151,6 +151,9 @@ def _missing_notes(videos: Sequence[ReportVideo], hints: CommandHints) -> list[s
     notes = []
     for video in videos:
         video_id = video.entry.id
+        if video.problem:
+            notes.append(f"{video_id} is not measured: {plain(video.problem)}.")
+            continue
         if video.measured is None:
             command = "analyze" if video.download is not None else "download"
             run = hints.for_video(command, video_id)

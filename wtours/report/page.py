@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import wtours
-from wtours.analyze.shots import DEFAULT_CUT_DETECTOR
+from wtours.analyze.schema import DEFAULT_CUT_DETECTOR
 from wtours.report.data import MeasuredVideo, ReportVideo
 from wtours.report.table6 import (
     NOT_MEASURED,
@@ -157,6 +157,8 @@ def _why_no_pictures(video: ReportVideo) -> str:
     video_id = video.entry.id
     if video.download is None:
         return f"No pictures: {video_id} is not downloaded."
+    if video.problem:
+        return f"No pictures: {video.problem}"
     if video.measured is None:
         return f"No pictures: {video_id} is not analyzed."
     if not video.is_same_file:

@@ -4,7 +4,7 @@ import csv
 import io
 from typing import Any
 
-from wtours.analyze.shots import DEFAULT_CUT_DETECTOR
+from wtours.analyze.schema import DEFAULT_CUT_DETECTOR
 from wtours.report.data import MeasuredVideo
 from wtours.report.table6 import (
     NOT_MEASURED,

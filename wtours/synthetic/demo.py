@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import simplejpeg
 from numpy.typing import NDArray
 
-from wtours.analyze.schema import PRECOMPUTED_COLUMNS, load_summary
+from wtours.analyze.schema import DEFAULT_CUT_DETECTOR, PRECOMPUTED_COLUMNS, load_summary
 from wtours.errors import UsageError
 from wtours.media.reader import open_video
 from wtours.progress import Progress, no_progress
@@ -67,7 +67,7 @@ def cuts_beside_drawn(layout: Layout, video_ids: Iterable[str]) -> list[tuple[st
         (
             video_id,
             str(len(load_truth(_truth_dir(layout.rendered_dir, video_id)).cuts)),
-            str(load_summary(layout, video_id).cuts["adaptive"]),
+            str(load_summary(layout, video_id).cuts[DEFAULT_CUT_DETECTOR]),
         )
         for video_id in video_ids
     ]

@@ -15,7 +15,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wtours.analyze.detectors.base import STORE_THRESHOLD, Detection
-from wtours.analyze.schema import PRECOMPUTED_COLUMNS, DetectorFacts
+from wtours.analyze.schema import (
+    MAX_DETECTIONS,
+    PRECOMPUTED_COLUMNS,
+    DetectorFacts,
+    explain_damage,
+    open_parquet,
+)
 from wtours.errors import AnalysisError
 from wtours.media.frame import Frame
 from wtours.media.sampling import tick_of
@@ -24,6 +30,7 @@ from wtours.storage.hashing import sha256_file
 COLUMNS = pa.schema(PRECOMPUTED_COLUMNS)
 """What the file must have; other columns are ignored. Units as in detections.parquet."""
 _BLOCK_SECONDS = 20
+_REMEDY = "write it again, in smaller row groups if it is large"
 _US = 1_000_000
 
 
@@ -47,12 +54,13 @@ class PrecomputedDetector:
         self._path = path
         self._rate = rate
         self._ticks_per_block = math.ceil(_BLOCK_SECONDS * rate)
-        metadata = _checked_metadata(path)
-        vocabulary = sorted(_checked_labels(path))
+        with explain_damage(path, _REMEDY):
+            metadata = _checked_metadata(path)
+            vocabulary = sorted(_checked_labels(path))
+            made_by = metadata.get(b"detector", b"").decode()
         self._label_ids = {label: i for i, label in enumerate(vocabulary)}
-        made_by = metadata.get(b"detector")
         self.facts = DetectorFacts(
-            name=f"file:{path.name}" + (f" ({made_by.decode()})" if made_by else ""),
+            name=f"file:{path.name}" + (f" ({made_by})" if made_by else ""),
             weights_sha256=sha256_file(path),
             vocabulary=tuple(vocabulary),
             threshold=STORE_THRESHOLD,
@@ -81,11 +89,12 @@ class PrecomputedDetector:
         half = Fraction(1, 2)
         start_us = math.floor((first - half) * _US / self._rate)
         end_us = math.ceil((end - half) * _US / self._rate)
-        rows = pq.read_table(
-            self._path,
-            columns=COLUMNS.names,
-            filters=(pc.field("pts_us") >= start_us) & (pc.field("pts_us") < end_us),
-        )
+        with explain_damage(self._path, _REMEDY):
+            rows = pq.read_table(
+                self._path,
+                columns=COLUMNS.names,
+                filters=(pc.field("pts_us") >= start_us) & (pc.field("pts_us") < end_us),
+            )
         ticks: dict[int, dict[int, list[Detection]]] = {}
         for pts_us, label, score, *box in zip(
             *(rows[name].to_pylist() for name in COLUMNS.names), strict=True
@@ -95,6 +104,17 @@ class PrecomputedDetector:
                 tick = ticks.setdefault(tick_of(pts_us, self._rate), {})
                 tick.setdefault(pts_us, []).append(detection)
         return ticks
+
+
+def precomputed_facts(path: Path, rate: Fraction) -> DetectorFacts:
+    """Return what a file of detections says of itself, having checked it.
+
+    A task for an executor: there are damaged files at which Arrow ends the process.
+
+    Raises:
+        AnalysisError: as `PrecomputedDetector`.
+    """
+    return PrecomputedDetector(path, rate=rate).facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +202,7 @@ def _checked_labels(path: Path) -> set[str]:
 
 def _batches(path: Path) -> Iterator[tuple[str, pa.RecordBatch]]:
     first = 0
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path, _REMEDY, max_rows=MAX_DETECTIONS) as file:
         for batch in file.iter_batches(columns=COLUMNS.names):
             yield f"{first} to {first + batch.num_rows - 1}", batch
             first += batch.num_rows
