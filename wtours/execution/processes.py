@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import logging
 import textwrap
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import Pipe, get_context
@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from wtours.errors import WorkerDiedError
 from wtours.execution.child_process import follow_parent
-from wtours.execution.executor import SERIAL, Result, Task
+from wtours.execution.executor import Result, Task
 
 logger = logging.getLogger(__name__)
 
@@ -123,14 +123,3 @@ class ProcessExecutor:
 
 def _has_died(future: Future[Any]) -> bool:
     return isinstance(future.exception(), BrokenProcessPool)
-
-
-def run_tasks(
-    function: Callable[[Task], Result], tasks: Sequence[Task], *, jobs: int
-) -> Iterator[tuple[Task, Result]]:
-    """Map in `jobs` processes, in this one if it is 1; for who is not handed an executor yet."""
-    if jobs == 1:
-        yield from SERIAL.map(function, tasks)
-    else:
-        with ProcessExecutor(jobs) as executor:
-            yield from executor.map(function, tasks)
