@@ -7,7 +7,7 @@ folders are left out; links are followed.
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -88,6 +88,22 @@ def fingerprint(rows: Iterable[Iterable[str | int]]) -> str:
         line = "\0".join(map(str, row)) + "\n"
         whole.update(line.encode("utf-8", "surrogateescape"))
     return whole.hexdigest()
+
+
+class FilesSeen:
+    """Adds up files that were read to the fingerprint of them all, sorted by name."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, str]] = {}
+
+    def add(self, files: Mapping[str, bytes]) -> None:
+        """Count these files in."""
+        for name, data in files.items():
+            self._seen[name] = len(data), hashlib.sha256(data).hexdigest()
+
+    def fingerprint(self) -> str:
+        """Return the fingerprint of all files so far."""
+        return fingerprint((name, *facts) for name, facts in sorted(self._seen.items()))
 
 
 @dataclass(frozen=True)

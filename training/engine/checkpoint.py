@@ -25,6 +25,7 @@ from training.data.source import DataIdentity
 from training.engine.state import TrainState
 from training.methods.base import Network
 from training.methods.registry import method_class
+from training.models.loading import read_safetensors, require_weights
 from wtours.errors import CheckpointError, UsageError, WtoursError
 from wtours.storage.atomic import TEMP_PREFIX, atomic_path, read_json, remove
 from wtours.storage.hashing import canonical_json, sha256_file
@@ -175,14 +176,22 @@ def read_state(checkpoint: Path) -> tuple[int, TrainConfig, DataIdentity]:
     """Return step, config and data of a whole checkpoint.
 
     Raises:
-        CheckpointError: its config has fields that this version does not know.
+        CheckpointError: its config has fields that this version does not know, or it is damaged.
     """
-    state: dict[str, Any] = read_json(checkpoint / STATE)
     try:
+        state: dict[str, Any] = read_json(checkpoint / STATE)
         config = parse_config(state["config"])
+        step, data = state["step"], DataIdentity(**state["data"])
     except UsageError as error:
         raise CheckpointError(f"{checkpoint} is of another version of wtours ({error})") from error
-    return state["step"], config, DataIdentity(**state["data"])
+    except (KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{checkpoint / STATE} is damaged ({type(error).__name__}: {error}); use another "
+            f"checkpoint of the run"
+        ) from error
+    if type(step) is not int:
+        raise CheckpointError(f"{checkpoint / STATE} is damaged (step {step!r})")
+    return step, config, data
 
 
 def load_state(checkpoint: Path, state: TrainState) -> None:
@@ -206,14 +215,24 @@ def load_network(checkpoint: Path, which: str | None = None) -> tuple[TrainConfi
     Args:
         checkpoint: From `find_checkpoint`.
         which: "student" or "teacher"; None: the one that the method has evaluated.
+
+    Raises:
+        CheckpointError: damaged files, or a config of another network than the weights.
     """
     _, config, _ = read_state(checkpoint)
     method = method_class(config)
-    network, prefix = method.build_network(config), f"{which or method.evaluated}."
-    weights = load_file(checkpoint / MODEL)
-    network.load_state_dict(
-        {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}
-    )
+    prefix = f"{which or method.evaluated}."
+    tensors = read_safetensors(checkpoint / MODEL)
+    weights = {
+        name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)
+    }
+    refusal = f"{checkpoint} does not hold the network its {STATE} tells of"
+    if (config.model.depth or 0) > len(weights):
+        raise CheckpointError(f"{refusal} ({config.model.depth} blocks)")
+    with torch.device("meta"):  # no memory, whatever sizes a config claims
+        require_weights(method.build_network(config), weights, refusal)
+    network = method.build_network(config)
+    network.load_state_dict(weights)
     return config, network.requires_grad_(False).eval()
 
 

@@ -10,13 +10,10 @@ from torch import Tensor
 
 from training.data.image_decoding import resize_for
 from training.distributed.world import best_device
-from training.evaluation.datasets.image_folder import (
-    LabeledImages,
-    open_images,
-    require_known_classes,
-)
+from training.evaluation.datasets.image_folder import open_images, require_known_classes
 from training.evaluation.features import FeatureSet, extract_features
-from training.evaluation.results import Published, publish
+from training.evaluation.metrics.classification import top_hits
+from training.evaluation.results import EvalResult, write_result
 from training.weights.backbones import Backbone, initial_backbone
 from wtours.errors import UsageError
 from wtours.progress import Progress, no_progress
@@ -80,7 +77,7 @@ def knn_scores(
             votes = count_votes(
                 similarity[:, :k], classes[:, :k], num_classes=num_classes, temperature=temperature
             )
-            hits[row] += _hits(votes, labels)
+            hits[row] += top_hits(votes.masked_fill(votes == 0, -torch.inf), labels)
     percent = 100 * hits.double() / len(val)
     return [
         KnnScore(k, k_used, *percent[row].tolist())
@@ -91,25 +88,18 @@ def knn_scores(
 def count_votes(
     similarity: Tensor, classes: Tensor, *, num_classes: int, temperature: float
 ) -> Tensor:
-    """Return the votes for each class, (M, C) float64, relative to the nearest neighbor's vote.
+    """Return the votes for each class, (M, C), relative to the nearest neighbor's vote.
 
     Args:
-        similarity: (M, k) of the neighbors, the nearest first.
+        similarity: (M, k) floats of the neighbors, the nearest first; the votes are of their dtype.
         classes: (M, k) int64, their classes.
         num_classes: C.
         temperature: See `knn_scores`. Dividing by the nearest neighbor's weight changes no
             order and lets no temperature overflow.
     """
-    weights = ((similarity - similarity[:, :1]).double() / temperature).exp()
+    weights = ((similarity - similarity[:, :1]) / temperature).exp()
     votes = weights.new_zeros(len(similarity), num_classes)
     return votes.scatter_add_(1, classes, weights)
-
-
-def _hits(votes: Tensor, labels: Tensor) -> Tensor:
-    """Return how many labels are the first, and among the first five, (2,) int64."""
-    ranked = votes.argsort(dim=1, descending=True, stable=True)[:, :5]
-    hit = (ranked == labels[:, None]) & (votes.gather(1, ranked) > 0)
-    return torch.stack([hit[:, 0].sum(), hit.sum()])
 
 
 KS = (10, 20, 100, 200)
@@ -128,7 +118,7 @@ def evaluate_knn(  # noqa: PLR0913 - an argument for each thing that a user of t
     random_baseline: bool = False,
     device: torch.device | None = None,
     on_progress: Progress = no_progress,
-) -> Published:
+) -> EvalResult:
     """Classify labeled images by their nearest neighbors in frozen features, and publish it.
 
     Args:
@@ -182,27 +172,17 @@ def evaluate_knn(  # noqa: PLR0913 - an argument for each thing that a user of t
         )
         for name in networks
     }
-    return publish(
+    return write_result(
         backbone,
         "knn",
         protocol=_protocol(backbone, ks, temperature),
         data={
-            "train": describe_images(train_images, train_set.fingerprint),
-            "val": describe_images(val_images, val_set.fingerprint),
+            "train": train_images.describe(train_set.fingerprint),
+            "val": val_images.describe(val_set.fingerprint),
         },
         results={name: [asdict(score) for score in of_one] for name, of_one in scores.items()},
         notes=_notes(ks, train_set, val_set),
     )
-
-
-def describe_images(images: LabeledImages, fingerprint: str) -> dict[str, Any]:
-    """Return what a result's JSON says about a split of labeled images."""
-    return {
-        "source": images.spec,
-        "num_images": len(images.entries),
-        "num_classes": len(images.classes),
-        "fingerprint": fingerprint,
-    }
 
 
 def _check_settings(ks: Sequence[int], temperature: float, batch_size: int) -> None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.distributed.collectives import all_sum
+from training.evaluation.metrics.classification import top_hits
 
 INITIAL_STD = 0.01
 MOMENTUM = 0.9
@@ -97,9 +98,7 @@ class LinearHeads:
         """
         counts = torch.zeros(len(self.heads), 2, dtype=torch.int64, device=features.device)
         for row, head in enumerate(self.heads):
-            first = head(features).argsort(dim=1, descending=True, stable=True)[:, :5]
-            right = first == labels[:, None]
-            counts[row] = torch.stack([right[:, 0].sum(), right.sum()])
+            counts[row] = top_hits(head(features), labels)
         total = all_sum(torch.tensor(len(labels), device=features.device))
         return Hits(all_sum(counts).cpu(), int(total))
 

@@ -13,24 +13,22 @@ from torch import Tensor
 from training.data.normalization import normalized
 from training.distributed.collectives import barrier
 from training.distributed.world import World
-from training.evaluation.datasets.fingerprint import fingerprint_images
 from training.evaluation.datasets.image_folder import (
     LabeledImages,
     open_images,
     require_known_classes,
 )
 from training.evaluation.datasets.image_loader import Epoch, ImageCrops, crop_batches
-from training.evaluation.knn import describe_images
 from training.evaluation.linear_classifiers import LinearHeads
 from training.evaluation.linear_protocol import (
     History,
-    LinearSettings,
+    LinearProbeConfig,
     describe_protocol,
     notes_on,
     read_out,
     summarize,
 )
-from training.evaluation.results import Published, publish, result_path
+from training.evaluation.results import EvalResult, result_path, write_result
 from training.models.vit import encode_blocks
 from training.rng import torch_generator
 from training.weights.backbones import Backbone
@@ -48,10 +46,10 @@ def evaluate_linear(
     train: str,
     val: str,
     *,
-    settings: LinearSettings,
+    config: LinearProbeConfig,
     world: World,
     on_progress: Progress = no_progress,
-) -> Published | None:
+) -> EvalResult | None:
     """Train linear classifiers on frozen features, measure them after each epoch, and publish.
 
     Every epoch ends with a checkpoint beside the result (`.safetensors`); the same call goes on
@@ -62,7 +60,7 @@ def evaluate_linear(
         backbone: From `training.weights.backbones.open_backbone`; moved to the world's device.
         train: Labeled images to train on: see `training.evaluation.datasets.image_folder`; no
         compressed tar. val: Labeled images that are measured after each epoch.
-        settings: How it is trained.
+        config: How it is trained.
         world: This process among those of torchrun.
         on_progress: Counts images.
 
@@ -75,18 +73,22 @@ def evaluate_linear(
     train_images, val_images = open_images(train), open_images(val)
     require_known_classes(train_images, val_images)
     data = {
-        name: describe_images(images, fingerprint_images(images, world, on_progress))
+        name: images.describe(images.fingerprint(world, on_progress))
         for name, images in (("train", train_images), ("val", val_images))
     }
-    protocol = describe_protocol(backbone, settings)
-    task = _Task(backbone.to(world.device), train_images.classes, settings, world, on_progress)
+    protocol = describe_protocol(backbone, config)
+    task = _Task(backbone.to(world.device), train_images.classes, config, world, on_progress)
     state_path = result_path(backbone, "linear", data, [protocol]).with_suffix(".safetensors")
+    # Before the weights were part of it.
+    earlier_path = state_path.with_name(
+        state_path.name.replace(backbone.label, backbone.description["name"], 1)
+    )
 
     val_features, val_labels = task.center_features(val_images)
     heads = task.new_heads(num_features=val_features.shape[1])
     weights: str = backbone.description["sha256"]
-    history = _resume(state_path, heads, weights)
-    for epoch in range(history.epochs_done, settings.epochs):
+    history = _resume(state_path if state_path.is_file() else earlier_path, heads, weights)
+    for epoch in range(history.epochs_done, config.epochs):
         loss = task.train_epoch(heads, train_images, epoch)
         hits = heads.hits(val_features, val_labels)
         percent = 100 * hits.counts.double() / hits.num_images
@@ -99,12 +101,12 @@ def evaluate_linear(
     barrier()
     if not world.is_main:
         return None
-    return publish(
+    return write_result(
         backbone,
         "linear",
         protocol=protocol,
         data=data,
-        results=summarize(settings, history),
+        results=summarize(config, history),
         notes=notes_on(data),
         identity=[protocol],
         packages=("torchvision",),
@@ -140,25 +142,25 @@ class _Task:
         self,
         backbone: Backbone,
         classes: tuple[str, ...],
-        settings: LinearSettings,
+        config: LinearProbeConfig,
         world: World,
         on_progress: Progress,
     ) -> None:
         self.backbone = backbone
         self.classes = classes
-        self.settings = settings
+        self.config = config
         self.world = world
         self.on_progress = on_progress
         self.blocks, self.patch_average = read_out(backbone)
 
     def new_heads(self, num_features: int) -> LinearHeads:
-        settings = self.settings
+        config = self.config
         return LinearHeads(
             num_features,
             len(self.classes),
-            [rate * settings.batch_size / 256 for rate in settings.rates],
+            [rate * config.batch_size / 256 for rate in config.rates],
             device=self.world.device,
-            generator=torch_generator(settings.seed, "linear weights"),
+            generator=torch_generator(config.seed, "linear weights"),
         )
 
     def center_features(self, images: LabeledImages) -> tuple[Tensor, Tensor]:
@@ -179,17 +181,17 @@ class _Task:
 
     def train_epoch(self, heads: LinearHeads, images: LabeledImages, epoch: int) -> Tensor:
         """Train on every image once; return each head's mean loss, (heads,)."""
-        settings, world = self.settings, self.world
-        generator = torch_generator(settings.seed, "linear order", epoch)
+        config, world = self.config, self.world
+        generator = torch_generator(config.seed, "linear order", epoch)
         order = torch.randperm(len(images.entries), generator=generator).tolist()
         batches = [
-            order[start : start + settings.batch_size]
-            for start in range(0, len(order), settings.batch_size)
+            order[start : start + config.batch_size]
+            for start in range(0, len(order), config.batch_size)
         ]
         shares = [batch[world.rank :: world.world_size] for batch in batches]
-        heads.set_epoch(epoch, settings.epochs)
-        total = torch.zeros(len(settings.rates), device=world.device)
-        item = f"epoch {epoch + 1} of {settings.epochs}"
+        heads.set_epoch(epoch, config.epochs)
+        total = torch.zeros(len(config.rates), device=world.device)
+        item = f"epoch {epoch + 1} of {config.epochs}"
         for batch, (features, labels) in zip(
             batches, self._features(images, shares, epoch=epoch, item=item), strict=True
         ):
@@ -203,14 +205,14 @@ class _Task:
             images,
             classes=self.classes,
             crop_pixels=self.backbone.crop_pixels,
-            epoch=None if epoch is None else Epoch(self.settings.seed, epoch),
+            epoch=None if epoch is None else Epoch(self.config.seed, epoch),
         )
         device = self.world.device
         done, total = 0, sum(map(len, batches))
         for squares, labels in crop_batches(
             crops,
             batches,
-            num_workers=self.settings.num_workers,
+            num_workers=self.config.num_workers,
             pin_memory=device.type == "cuda",
         ):
             features = linear_features(

@@ -16,7 +16,7 @@ _WIDE = 768
 
 
 @dataclass(frozen=True)
-class LinearSettings:
+class LinearProbeConfig:
     """How the classifiers are trained; the defaults are the paper's.
 
     Attributes:
@@ -70,7 +70,7 @@ def read_out(backbone: Backbone) -> tuple[tuple[int, ...], bool]:
     return tuple(range(depth - num_blocks + 1, depth + 1)), wide
 
 
-def describe_protocol(backbone: Backbone, settings: LinearSettings) -> dict[str, Any]:
+def describe_protocol(backbone: Backbone, config: LinearProbeConfig) -> dict[str, Any]:
     """Return every constant, for the JSON."""
     blocks, patch_average = read_out(backbone)
     return {
@@ -89,24 +89,24 @@ def describe_protocol(backbone: Backbone, settings: LinearSettings) -> dict[str,
         "weight_decay": 0,
         "initial_weights": f"N(0, {INITIAL_STD})",
         "schedule": "cosine to 0, a step an epoch",
-        "epochs": settings.epochs,
-        "batch_size": settings.batch_size,
-        "learning_rates_for_256": list(settings.rates),
-        "seed": settings.seed,
+        "epochs": config.epochs,
+        "batch_size": config.batch_size,
+        "learning_rates_for_256": list(config.rates),
+        "seed": config.seed,
     }
 
 
-def summarize(settings: LinearSettings, history: History) -> dict[str, Any]:
+def summarize(config: LinearProbeConfig, history: History) -> dict[str, Any]:
     """Return the best and the last epoch of each learning rate, for the JSON."""
     heads = []
-    for column, rate in enumerate(settings.rates):
+    for column, rate in enumerate(config.rates):
         top1 = [row[column] for row in history.top1]
         best = max(range(len(top1)), key=top1.__getitem__)
         loss = history.loss[-1][column]
         heads.append(
             {
                 "learning_rate_for_256": rate,
-                "learning_rate": rate * settings.batch_size / 256,
+                "learning_rate": rate * config.batch_size / 256,
                 "best_epoch": best + 1,
                 "best_top1_percent": top1[best],
                 "best_top5_percent": history.top5[best][column],

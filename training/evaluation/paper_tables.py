@@ -3,6 +3,7 @@
 Nothing is computed here and no network is loaded: <run>/eval/*.json is read.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +34,10 @@ from wtours.text import escape_markdown
 HOLE = "-"
 PAPER_RATE, PAPER_K = 0.001, 20
 _INITIAL = "initial-random"
+
+
+_Content = tuple[Path, dict[str, Any]]
+"""A result's file and what is in it."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,8 @@ def collect(runs: Iterable[Path]) -> list[Measured]:
     """Return what was measured of each run: one row for it, one for its random weights if any.
 
     Of several results of one kind the one on the paper's data counts, then the one of the most
-    trained checkpoint.
+    trained checkpoint. Weights that are no steps of one run get a row each: files of one name, a
+    run that was trained again under its name.
 
     Raises:
         CheckpointError: a run is not there.
@@ -89,10 +95,39 @@ def collect(runs: Iterable[Path]) -> list[Measured]:
         trained = [each for each in contents if each[1]["checkpoint"]["name"] != _INITIAL]
         random = [each for each in contents if each not in trained]
         random += [(path, _random_part(content)) for path, content in trained]
-        rows.append(Measured(run.name, _values(trained)))
+        rows += [Measured(name, _values(part)) for name, part in _by_weights(run.name, trained)]
         if values := _values(random):
             rows.append(Measured(f"{run.name}, random weights", values))
     return rows
+
+
+def _by_weights(name: str, contents: list[_Content]) -> list[tuple[str, list[_Content]]]:
+    """Return the results of each network by the name of its row."""
+    weights_at = defaultdict[int | None, set[str]](set)
+    for _, content in contents:
+        if sha256 := content["checkpoint"].get("sha256"):
+            weights_at[content["checkpoint"].get("step")].add(sha256)
+    groups = defaultdict[tuple[Any, ...], list[_Content]](list)
+    for path, content in contents:
+        checkpoint = content["checkpoint"]
+        step, sha256 = checkpoint.get("step"), checkpoint.get("sha256")
+        is_one_run = step is not None and all(
+            len(found) == 1 for other, found in weights_at.items() if other is not None
+        )
+        is_one_file = step is None and len(weights_at[None]) <= 1
+        key = (step is None,) if is_one_run or is_one_file else (step, sha256)
+        groups[key].append((path, content))
+    if len(groups) <= 1:
+        return [(name, contents)]
+    return [
+        (name if key == (False,) else f"{name}, {_weights_name(part[0][1]['checkpoint'])}", part)
+        for key, part in groups.items()
+    ]
+
+
+def _weights_name(checkpoint: dict[str, Any]) -> str:
+    sha256 = checkpoint.get("sha256")
+    return f"{checkpoint['name']} ({sha256[:8] if sha256 else 'weights not recorded'})"
 
 
 def as_json(measured: Sequence[Measured]) -> list[dict[str, Any]]:
@@ -208,11 +243,14 @@ def _values(contents: Iterable[tuple[Path, dict[str, Any]]]) -> dict[str, Value]
         kind = _KINDS.get(content["evaluation"])
         if kind is None:
             continue
-        note = _note(content, kind)
-        rank = (not note, content["checkpoint"].get("step") or 0)
-        for measure, percent in kind.values(content).items():
-            if percent is not None and (measure not in best or rank > best[measure][0]):
-                best[measure] = rank, Value(percent, path.name, note)
+        try:
+            note = _note(content, kind)
+            rank = (not note, content["checkpoint"].get("step") or 0)
+            for measure, percent in kind.values(content).items():
+                if percent is not None and (measure not in best or rank > best[measure][0]):
+                    best[measure] = rank, Value(float(percent), path.name, note)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise _no_result(path) from error
     return {measure: value for measure, (_, value) in best.items()}
 
 
@@ -247,8 +285,20 @@ def _read(path: Path) -> dict[str, Any]:
     content = read_json(path)
     needed = ("evaluation", "checkpoint", "results", "protocol")
     if not isinstance(content, dict) or any(name not in content for name in needed):
-        raise WtoursError(f"{path} is not a result of an evaluation; move it elsewhere")
+        raise _no_result(path)
+    checkpoint = content["checkpoint"]
+    if not all(isinstance(content[name], dict) for name in needed[1:]):
+        raise _no_result(path)
+    if not isinstance(checkpoint.get("name"), str):
+        raise _no_result(path)
+    step, sha256 = checkpoint.get("step"), checkpoint.get("sha256")
+    if not isinstance(step, int | None) or not isinstance(sha256, str | None):
+        raise _no_result(path)
     return content
+
+
+def _no_result(path: Path) -> WtoursError:
+    return WtoursError(f"{path} is not a result of an evaluation; move it elsewhere")
 
 
 def _cell(figure: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Publishing what an evaluation measured: one JSON per result, the same envelope for all."""
+"""Writing what an evaluation measured: one JSON per result, the same envelope for all."""
 
 import importlib.metadata
 import platform
@@ -13,11 +13,12 @@ from wtours.storage.hashing import digest
 
 FORMAT = 1
 _PACKAGES = ("wtours", "torch", "timm", "numpy", "pillow")
+Splits = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Published:
-    """Where a result was published, and what it holds (docs/evaluation.md lists its fields)."""
+class EvalResult:
+    """Where a result was written, and what it holds (docs/evaluation.md lists its fields)."""
 
     path: Path
     content: dict[str, Any]
@@ -28,18 +29,18 @@ class Published:
         return list(self.content["notes"])
 
 
-def publish(
+def write_result(
     backbone: Backbone,
     evaluation: str,
     *,
     protocol: Mapping[str, Any],
-    data: Mapping[str, Mapping[str, Any]],
+    data: Splits,
     results: Mapping[str, Any],
     notes: Sequence[str] = (),
     identity: Sequence[Any] = (),
     packages: Sequence[str] = (),
-) -> Published:
-    """Write eval/<evaluation>-<checkpoint>-<8 digits>.json in the backbone's folder, or nothing.
+) -> EvalResult:
+    """Write the JSON of a result, whole or not at all, to `result_path`.
 
     Args:
         backbone: What was measured.
@@ -47,11 +48,12 @@ def publish(
         protocol: Every constant of it.
         data: By split ("train", "val", …), each with `source` and `fingerprint`.
         results: The numbers; percentages are named so.
-        notes: See `Published`.
-        identity: What else the digits follow from, beside the splits' fingerprints: settings under
-            which another result must not replace this one.
+        notes: See `EvalResult`.
+        identity: What else the result follows from, beside weights and images: settings under which
+            another result must not replace this one.
         packages: Further packages whose versions matter.
     """
+    names = (*_PACKAGES, *packages)
     content = {
         "format": FORMAT,
         "evaluation": evaluation,
@@ -60,25 +62,22 @@ def publish(
         **{split: dict(facts) for split, facts in data.items()},
         "results": dict(results),
         "notes": list(notes),
-        "versions": _versions(packages),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in names},
+        },
     }
     path = result_path(backbone, evaluation, data, identity)
     write_json(path, content)
-    return Published(path, content)
+    return EvalResult(path, content)
 
 
 def result_path(
-    backbone: Backbone,
-    evaluation: str,
-    data: Mapping[str, Mapping[str, Any]],
-    identity: Sequence[Any] = (),
+    backbone: Backbone, evaluation: str, data: Splits, identity: Sequence[Any] = ()
 ) -> Path:
-    """Return where `publish` writes; other images or another identity give another file."""
+    """Return <folder>/eval/<evaluation>-<checkpoint>-<weights>-<digits>.json.
+
+    Other weights, other images or another identity give another file.
+    """
     digits = digest([*(facts["fingerprint"] for facts in data.values()), *identity])[:8]
-    return backbone.folder / "eval" / f"{evaluation}-{backbone.description['name']}-{digits}.json"
-
-
-def _versions(packages: Sequence[str]) -> dict[str, str]:
-    names = (*_PACKAGES, *packages)
-    versions = {name: importlib.metadata.version(name) for name in names}
-    return {"python": platform.python_version(), **versions}
+    return backbone.folder / "eval" / f"{evaluation}-{backbone.label}-{digits}.json"

@@ -13,6 +13,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from timm.layers.attention import Attention
+from timm.layers.patch_embed import PatchEmbed
 from timm.models import checkpoint_seq
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
@@ -117,7 +118,10 @@ def create_vit(name: str, **arguments: Any) -> VisionTransformer:
         )
     except (TypeError, AssertionError) as error:
         raise UsageError(f"{refusal} ({error})") from error
-    if not isinstance(backbone, VisionTransformer) or backbone.pos_embed is None:
+    # Exactly: a distilled DeiT is a subclass with a second token, a hybrid embeds by a CNN.
+    if type(backbone) is not VisionTransformer or type(backbone.patch_embed) is not PatchEmbed:
+        raise UsageError(refusal)
+    if backbone.pos_embed is None:
         raise UsageError(refusal)
     if not all(_is_plain(block) for block in backbone.blocks):
         raise UsageError(refusal)

@@ -14,13 +14,13 @@ and attention alike.
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -29,15 +29,15 @@ from training.config.train import TrainConfig
 from training.data.normalization import Normalization
 from training.engine.checkpoint import MODEL, find_checkpoint, load_network, read_state, run_dir_of
 from training.methods.registry import method_class
-from training.models.vit import build_backbone, create_vit
+from training.models.loading import require_finite
 from training.rng import derived_seed
 from training.weights.huggingface import load_hf
-from training.weights.official import load_released, read_weights
-from wtours.errors import CheckpointError, UsageError
+from training.weights.official import load_released
+from training.weights.timm_hub import RANDOM, load_timm
+from wtours.errors import CheckpointError
 from wtours.storage.hashing import sha256_file
 from wtours.storage.tensor_files import safetensors_bytes
 
-RANDOM = "random"
 RunDir = Callable[[str], Path]
 
 
@@ -64,6 +64,11 @@ class Backbone:
     config: TrainConfig | None = None
 
     @property
+    def label(self) -> str:
+        """Return what results are named by: the checkpoint and 8 digits of its weights' sha256."""
+        return f"{self.description['name']}-{self.description['sha256'][:8]}"
+
+    @property
     def patch_pixels(self) -> int:
         """Return the side of a patch."""
         return int(self.network.patch_embed.patch_size[0])
@@ -82,9 +87,14 @@ def open_backbone(text: str, run_dir: RunDir) -> Backbone:
         run_dir: The folder of a run by its name; results of other backbones go to one as well.
 
     Raises:
-        CheckpointError: no usable weights under this name; the message says why.
+        CheckpointError: no usable weights under this name (none, damaged, not finite); the message
+            says why.
         UsageError: an unknown model, or not a plain ViT with a CLS token.
     """
+    return _require_usable(_open(text, run_dir), text)
+
+
+def _open(text: str, run_dir: RunDir) -> Backbone:
     kind, colon, name = text.partition(":")
     if colon and kind == "timm":
         return _open_timm(name, run_dir)
@@ -159,63 +169,18 @@ def _open_released(path: Path, run_dir: RunDir) -> Backbone:
 
 
 def _open_timm(name: str, run_dir: RunDir) -> Backbone:
-    model, comma, weights = name.partition(",")
-    if not comma:
-        network, sha256 = _from_hub(model), None
-    elif weights == RANDOM:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            network, sha256 = build_backbone(model), None
-    else:
-        network, sha256 = _with_weights(model, Path(weights)), sha256_file(Path(weights))
-    _frozen(network)
+    model, _, weights = name.partition(",")
+    network, normalization = load_timm(model, weights)
+    is_file = weights not in ("", RANDOM)
     slug = _slug("timm", model, Path(weights).stem)
+    sha256 = sha256_file(Path(weights)) if is_file else None
     return Backbone(
-        network,
+        _frozen(network),
         crop_pixels=int(network.patch_embed.img_size[0]),
-        normalization=Normalization() if comma else _pixels_of_hub(model),
+        normalization=normalization,
         folder=run_dir(slug),
         description=_description("timm", slug, sha256, network) | {"model": model},
     )
-
-
-def _from_hub(model: str) -> VisionTransformer:
-    if timm.is_model(model) and not timm.is_model_pretrained(model):
-        raise UsageError(
-            f"timm has no weights for {model!r}; say timm:{model},{RANDOM} or timm:{model},FILE"
-        )
-    try:
-        return create_vit(model, pretrained=True)
-    except UsageError:
-        raise
-    except Exception as error:  # the hub's client raises errors of its own, of httpx and of OSError
-        reason = str(error).strip().partition("\n")[0]
-        raise CheckpointError(
-            f"timm's weights of {model!r} cannot be had ({type(error).__name__}: {reason}); "
-            f"where the hub is out of reach, say timm:{model},FILE or timm:{model},{RANDOM}"
-        ) from error
-
-
-def _pixels_of_hub(model: str) -> Normalization:
-    """Return what the hub's weights expect; those of a file are taken for ImageNet's usual."""
-    facts: Any = timm.get_pretrained_cfg(model)
-    return Normalization(facts.mean, facts.std) if facts else Normalization()
-
-
-def _with_weights(model: str, path: Path) -> VisionTransformer:
-    """Return timm's ViT with a file's weights; a head in the file is left out."""
-    network = create_vit(model)
-    found = {
-        name.removeprefix("backbone."): value
-        for name, value in read_weights(path).items()
-        if not name.startswith(("head.", "fc_norm."))
-    }
-    try:
-        network.load_state_dict(found)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path} does not hold the weights of {model} ({reason})") from error
-    return network
 
 
 def _open_hf(name: str, run_dir: RunDir) -> Backbone:
@@ -224,10 +189,27 @@ def _open_hf(name: str, run_dir: RunDir) -> Backbone:
     return Backbone(
         _frozen(found.network),
         crop_pixels=found.crop_pixels,
-        normalization=Normalization(found.mean, found.std),
+        normalization=found.normalization,
         folder=run_dir(slug),
         description=_description("hf", slug, None, found.network) | {"model": name},
     )
+
+
+def _require_usable(backbone: Backbone, text: str) -> Backbone:
+    """Refuse what would publish numbers of nothing.
+
+    Raises:
+        CheckpointError: weights or a normalization that are not numbers, or a deviation of 0.
+    """
+    require_finite(backbone.network.state_dict(), f"{text} has weights that are damaged")
+    mean, std = map(list[float], backbone.normalization)
+    is_rgb = len(mean) == len(std) == 3 and all(map(math.isfinite, mean + std))
+    if not is_rgb or min(std) <= 0:
+        raise CheckpointError(
+            f"{text}: mean {mean} and deviation {std} of the pixels must be three "
+            f"numbers each, deviations above 0; correct its preprocessor_config.json or config.json"
+        )
+    return backbone
 
 
 def _description(

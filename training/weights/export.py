@@ -13,6 +13,7 @@ from training.config.train import TrainConfig
 from training.data.normalization import MEAN, STD
 from training.engine.checkpoint import find_checkpoint, load_network, run_dir_of
 from training.methods.base import Network
+from training.weights.official import HEAD_WIDTH
 from wtours.storage.atomic import write_bytes
 from wtours.storage.hashing import canonical_json
 from wtours.storage.tensor_files import pth_bytes, safetensors_bytes
@@ -109,8 +110,16 @@ def _write_official(file: Path, _: TrainConfig, network: Network) -> None:
     write_bytes(file, pth_bytes({"teacher": dict(network.state_dict())}))
 
 
-def _describe_official(file: Path, _: TrainConfig) -> str:
-    return f'torch.load({json.dumps(str(file))}, weights_only=True)["teacher"]'
+def _describe_official(file: Path, config: TrainConfig) -> str:
+    call = f'torch.load({json.dumps(str(file))}, weights_only=True)["teacher"]'
+    model = config.model
+    if model.embed_dim is None or model.num_heads in (None, model.embed_dim // HEAD_WIDTH):
+        return call
+    # The format has no word of it: every ViT of DINO and DORA has heads of 64.
+    return (
+        f"{call}  # build it with {model.num_heads} attention heads: the file cannot say so, and "
+        f"its readers, `wtours import` too, take {model.embed_dim // HEAD_WIDTH}"
+    )
 
 
 def _write_detectron2(file: Path, _: TrainConfig, network: Network) -> None:

@@ -5,21 +5,25 @@ and a folder that `wtours export --to hf` wrote (timm's own format).
 """
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from training.data.normalization import MEAN, STD
+from training.data.normalization import MEAN, STD, Normalization
+from training.models.loading import load_weights, read_safetensors, require_weights
 from training.models.vit import create_vit
-from wtours.errors import CheckpointError, MissingPackageError, UsageError
+from wtours.errors import CheckpointError, MissingPackageError, UsageError, WtoursError
 from wtours.storage.atomic import read_json
 
+_MAX_DEPTH, _MAX_WIDTH = 1000, 2**16
+_SIZES = frozenset({"img_size", "patch_size", "depth", "embed_dim", "num_heads"})
+_NOT_USED = ("pooler.", "embeddings.mask_token")
 _ANY_VIT = "vit_tiny_patch16_224"
 _KNOWN = ("vit", "dinov2", "dinov2_with_registers")
 _BLOCK_NAMES = {
@@ -40,8 +44,7 @@ class HfViT:
 
     network: VisionTransformer
     crop_pixels: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    normalization: Normalization
 
 
 def load_hf(name: str) -> HfViT:
@@ -53,27 +56,87 @@ def load_hf(name: str) -> HfViT:
         UsageError: another kind of model.
     """
     config_file = Path(name) / "config.json"
-    if config_file.is_file() and "architecture" in (content := read_json(config_file)):
-        return _load_timm_folder(Path(name), content)
+    if config_file.is_file():
+        content = _read_object(config_file)
+        if "architecture" in content:
+            return _load_timm_folder(Path(name), content)
     try:
         import transformers
     except ImportError as error:
         raise MissingPackageError("transformers", "eval", "a backbone of transformers") from error
-    from transformers.image_processing_base import ImageProcessingMixin
 
     try:
         config = transformers.AutoConfig.from_pretrained(name)
         _require_known(name, config)
-        model = transformers.AutoModel.from_pretrained(name, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError) as error:
+        model, report = transformers.AutoModel.from_pretrained(
+            name, dtype=torch.float32, output_loading_info=True
+        )
+    except WtoursError:
+        raise
+    except Exception as error:  # the hub's client and the readers of configs have their own
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(f"hf:{name} cannot be loaded ({reason})") from error
+    # Where a weight is missing transformers draws it at random, and says so in its log.
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith(_NOT_USED))
+    if missing or report["mismatched_keys"]:
+        raise CheckpointError(
+            f"hf:{name} does not hold the weights of its config: "
+            f"{len(missing) + len(report['mismatched_keys'])} are missing or of another size, "
+            f"{[*missing, *map(str, report['mismatched_keys'])][0]} for example"
+        )
+    return HfViT(as_timm(model), _side(name, config, "image_size"), _normalization(name))
+
+
+def _normalization(name: str) -> Normalization:
+    """Return what the pixels are normalized with; ImageNet's usual where nothing is said."""
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    file = Path(name) / "preprocessor_config.json"
+    if file.is_file():
+        pixels = _read_object(file)
+    else:
+        try:
+            pixels, _ = ImageProcessingMixin.get_image_processor_dict(name)
+        except OSError:
+            pixels = {}
+    if pixels.get("do_normalize") is False:
+        return Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    if not math.isclose(_number(pixels.get("rescale_factor", 1 / 255)), 1 / 255, rel_tol=1e-3):
+        raise UsageError(f"hf:{name} rescales pixels by another factor than 1/255")
+    return _as_normalization(pixels, name)
+
+
+def _as_normalization(facts: dict[str, Any], name: str) -> Normalization:
     try:
-        pixels, _ = ImageProcessingMixin.get_image_processor_dict(name)
-    except OSError:
-        pixels = {}
-    mean, std = (tuple(pixels.get(k, v)) for k, v in (("image_mean", MEAN), ("image_std", STD)))
-    return HfViT(as_timm(model), config.image_size, mean, std)
+        mean, std = facts.get("image_mean", MEAN), facts.get("image_std", STD)
+        return Normalization(tuple(map(float, mean)), tuple(map(float, std)))  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"hf:{name} has a mean or deviation of the pixels that is no list of numbers"
+        ) from error
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json(path)
+    except RecursionError:
+        content = None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is not a JSON object")
+    return content
+
+
+def _side(name: str, config: Any, key: str) -> int:
+    """Return a size of a config that may be one number or two equal ones."""
+    value = getattr(config, key)
+    sides = set(value) if isinstance(value, list | tuple) else {value}
+    if len(sides) != 1 or not all(type(side) is int and side > 0 for side in sides):
+        raise UsageError(f"hf:{name} has {key} {value}; only squares are supported")
+    return int(sides.pop())
 
 
 def as_timm(model: nn.Module) -> VisionTransformer:
@@ -87,8 +150,8 @@ def as_timm(model: nn.Module) -> VisionTransformer:
     num_registers = getattr(config, "num_register_tokens", 0)
     network = create_vit(
         _ANY_VIT,
-        img_size=config.image_size,
-        patch_size=config.patch_size,
+        img_size=_side(config.model_type, config, "image_size"),
+        patch_size=_side(config.model_type, config, "patch_size"),
         depth=config.num_hidden_layers,
         embed_dim=config.hidden_size,
         num_heads=config.num_attention_heads,
@@ -99,7 +162,8 @@ def as_timm(model: nn.Module) -> VisionTransformer:
         reg_tokens=num_registers,
         no_embed_class=num_registers > 0,
     )
-    network.load_state_dict(_timm_names(model.state_dict(), num_registers))
+    weights = _timm_names(model.state_dict(), num_registers)
+    load_weights(network, weights, f"a {config.model_type} of transformers does not fit timm's ViT")
     return network
 
 
@@ -110,6 +174,13 @@ def _require_known(name: str, config: Any) -> None:
         )
     if config.hidden_act != "gelu" or getattr(config, "use_swiglu_ffn", False):
         raise UsageError(f"hf:{name} has another activation than GELU, which is not supported")
+    if config.num_channels != 3:
+        raise UsageError(f"hf:{name} takes images of {config.num_channels} channels, not of 3")
+    for key in ("image_size", "patch_size"):
+        _side(name, config, key)
+    depth, width = config.num_hidden_layers, config.hidden_size
+    if not (0 < depth <= _MAX_DEPTH and 0 < width <= _MAX_WIDTH):
+        raise UsageError(f"hf:{name} has {depth} layers of {width}, which no ViT has")
 
 
 def _timm_names(theirs: Mapping[str, Tensor], num_registers: int) -> dict[str, Tensor]:
@@ -143,17 +214,26 @@ def _timm_names(theirs: Mapping[str, Tensor], num_registers: int) -> dict[str, T
 
 
 def _load_timm_folder(folder: Path, content: dict[str, Any]) -> HfViT:
-    facts = content["pretrained_cfg"]
-    network = create_vit(content["architecture"], **_without_pool(content.get("model_args", {})))
+    """Return what `wtours export --to hf` (or --to timm) wrote."""
+    weights = read_safetensors(folder / "model.safetensors")
+    refusal = f"{folder} does not hold the weights its config.json tells of"
     try:
-        network.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        arguments = {
+            key: value for key, value in content.get("model_args", {}).items() if key in _SIZES
+        }
+        if not all(type(v) is int and v > 0 for v in arguments.values()):
+            raise ValueError("sizes that are no numbers")
+        if arguments.get("depth", 0) > len(weights):
+            raise ValueError(f"{arguments['depth']} blocks")
+        with torch.device("meta"):  # no memory, whatever sizes a config claims
+            require_weights(create_vit(content["architecture"], **arguments), weights, refusal)
+        network = create_vit(content["architecture"], **arguments)
+        facts = content["pretrained_cfg"]
+        crop_pixels = int(facts["input_size"][-1])
+        pixels = {"image_mean": facts["mean"], "image_std": facts["std"]}
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise CheckpointError(
-            f"{folder} does not hold the weights it tells of ({reason})"
+            f"{folder / 'config.json'} is damaged ({type(error).__name__}: {error})"
         ) from error
-    return HfViT(network, facts["input_size"][-1], tuple(facts["mean"]), tuple(facts["std"]))
-
-
-def _without_pool(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in arguments.items() if key != "global_pool"}
+    load_weights(network, weights, refusal)
+    return HfViT(network, crop_pixels, _as_normalization(pixels, str(folder)))

@@ -4,15 +4,10 @@ Known layouts: a training checkpoint, {"teacher": {"backbone.*", "head.*"}, "stu
 and a backbone alone, {"cls_token", "blocks.…"}; each name may begin with "module.".
 """
 
-import argparse
 import math
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from training.config.sections import DataConfig, ModelConfig
@@ -23,11 +18,12 @@ from training.engine.optim import build_optimizer
 from training.engine.state import TrainState
 from training.methods.base import Network
 from training.methods.registry import build_method, method_class
+from training.models.loading import load_weights
+from training.weights.files import read_weights
 from wtours.errors import CheckpointError
 
-_HEAD_WIDTH = 64
+HEAD_WIDTH = 64
 """Width of an attention head in every ViT of DINO and DORA; the weights do not tell it."""
-_WEIGHTS_UNDER = ("teacher", "state_dict", "model")
 _ANY_VIT = "vit_tiny_patch16_224"
 
 
@@ -47,17 +43,18 @@ def load_released(path: Path) -> tuple[TrainConfig, Network]:
     weights = read_weights(path)
     head = {k: v for k, v in weights.items() if k.startswith("head.")}
     backbone = {k.removeprefix("backbone."): v for k, v in weights.items() if k not in head}
+    refusal = f"{path} does not hold a ViT of DINO or DORA"
     try:
         config = _config_of(backbone, head)
         network = method_class(config).build_network(config)
-        network.backbone.load_state_dict(backbone)
-        if head:
-            network.head.load_state_dict({k.removeprefix("head."): v for k, v in head.items()})
-    except (KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{path} does not hold a ViT of DINO or DORA ({type(error).__name__}: {reason})"
-        ) from error
+    except (KeyError, IndexError, TypeError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "sizes that cannot be"
+        raise CheckpointError(f"{refusal} ({type(error).__name__}: {reason})") from error
+    load_weights(network.backbone, backbone, refusal)
+    if head:
+        load_weights(
+            network.head, {k.removeprefix("head."): v for k, v in head.items()}, f"{refusal}: head"
+        )
     return config, network.requires_grad_(False).eval()
 
 
@@ -79,43 +76,10 @@ def import_released(path: Path, run_dir: Path) -> Path:
     return save_checkpoint(run_dir, state, config=config, data=DataIdentity("", 0), keep_last=1)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a .pth or .safetensors by name, without "module.", and run no code.
-
-    Of a training checkpoint these are the teacher's, or what is under "state_dict" or "model".
-
-    Raises:
-        CheckpointError: see `load_released`.
-    """
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} is refused: it is not a file of weights alone; nothing in it was run"
-        ) from error
-    except (RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{path} is not a file that torch.save wrote") from error
-    if isinstance(content, dict):
-        content = next((content[k] for k in _WEIGHTS_UNDER if k in content), content)
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f"{path} holds no weights by name, alone or under 'teacher'")
-    return {name.removeprefix("module."): value for name, value in content.items()}
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors ({error})") from error
-
-
 def _config_of(backbone: dict[str, Tensor], head: dict[str, Tensor]) -> TrainConfig:
     width, _, patch, _ = backbone["patch_embed.proj.weight"].shape
+    if width % HEAD_WIDTH:
+        raise ValueError(f"its width {width} is not {HEAD_WIDTH} for each attention head")
     side = math.isqrt(backbone["pos_embed"].shape[1] - 1) * patch
     depth = 1 + max(int(name.split(".")[1]) for name in backbone if name.startswith("blocks."))
     sizes: dict[str, Any] = {}
@@ -131,7 +95,7 @@ def _config_of(backbone: dict[str, Tensor], head: dict[str, Tensor]) -> TrainCon
             patch_size=patch,
             depth=depth,
             embed_dim=width,
-            num_heads=width // _HEAD_WIDTH,
+            num_heads=width // HEAD_WIDTH,
             **sizes,
         ),
         data=DataConfig(global_crop_pixels=side, local_crop_pixels=side // 2 // patch * patch),

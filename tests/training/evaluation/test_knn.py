@@ -75,7 +75,7 @@ def test_one_near_neighbor_outvotes_two_far_ones():
 
 def test_votes_are_the_weights_relative_to_the_nearest():
     votes = count_votes(
-        torch.tensor([[0.5, 0.4, 0.3]]),
+        torch.tensor([[0.5, 0.4, 0.3]], dtype=torch.float64),
         torch.tensor([[2, 0, 2]]),
         num_classes=3,
         temperature=0.1,

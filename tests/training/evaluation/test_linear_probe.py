@@ -16,11 +16,10 @@ from torchvision.transforms import v2
 
 from tests.support.tiny_run import ONE_PROCESS, make_run, tiny_config
 from training.data.normalization import Normalization
-from training.evaluation.datasets.fingerprint import fingerprint_images
 from training.evaluation.datasets.image_folder import open_images
 from training.evaluation.datasets.image_loader import Epoch, ImageCrops
 from training.evaluation.linear_probe import evaluate_linear, linear_features
-from training.evaluation.linear_protocol import LinearSettings, read_out
+from training.evaluation.linear_protocol import LinearProbeConfig, read_out
 from training.models.vit import create_vit
 from training.rng import derived_seed
 from training.weights.backbones import Backbone, open_backbone
@@ -55,14 +54,14 @@ def run(tmp_path):
 
 
 def settings(**changed):
-    return LinearSettings(
+    return LinearProbeConfig(
         **{"epochs": 3, "batch_size": 8, "rates": (0.1, 1.0), "num_workers": 0, **changed}
     )
 
 
 def evaluate(run, splits, **changed):
     result = evaluate_linear(
-        open_backbone(str(run), Path), *splits, settings=settings(**changed), world=ONE_PROCESS
+        open_backbone(str(run), Path), *splits, config=settings(**changed), world=ONE_PROCESS
     )
     assert result is not None
     return result
@@ -92,8 +91,8 @@ def test_the_result_holds_the_best_and_the_last_epoch_of_each_rate(run, splits):
     content = json.loads(result.path.read_text())
     assert content["evaluation"] == "linear"
     assert content["protocol"]["blocks"] == [2, 3, 4, 5]
-    assert content["train"]["fingerprint"] == fingerprint_images(
-        open_images(splits[0]), ONE_PROCESS, no_progress
+    assert content["train"]["fingerprint"] == open_images(splits[0]).fingerprint(
+        ONE_PROCESS, no_progress
     )
     heads = content["results"]["heads"]
     assert [head["learning_rate_for_256"] for head in heads] == [0.1, 1.0]

@@ -14,11 +14,13 @@ from wtours.errors import CheckpointError, WtoursError
 IMAGENET = {"num_images": 50_000, "source": "imagenet/val", "fingerprint": "1"}
 
 
-def result(run, name, evaluation, results, *, val, protocol=None, checkpoint="step-1", step=1):
+def result(
+    run, name, evaluation, results, *, val, protocol=None, checkpoint="step-1", step=1, sha256=None
+):
     (run / "eval").mkdir(parents=True, exist_ok=True)
     content = {
         "evaluation": evaluation,
-        "checkpoint": {"name": checkpoint, "step": step},
+        "checkpoint": {"name": checkpoint, "step": step} | ({"sha256": sha256} if sha256 else {}),
         "protocol": protocol or {},
         "val": val,
         "results": results,
@@ -119,6 +121,57 @@ def test_the_papers_data_and_then_the_most_trained_checkpoint_count(tmp_path):
     (measured,) = collect([run])
     assert (measured.values[CORLOC].percent, measured.values[CORLOC].source) == (55.0, "2.json")
     assert JACCARD not in measured.values
+
+
+def knn_of(percent):
+    return {"teacher": [{"k": 20, "top1_percent": percent}]}
+
+
+def test_two_files_of_one_name_have_a_row_each(tmp_path):
+    run = tmp_path / "checkpoint"
+    one = {"val": IMAGENET, "checkpoint": "checkpoint", "step": None}
+    result(run, "a", "knn", knn_of(30.0), sha256="1" * 64, **one)
+    result(run, "b", "linear", heads((0.001, 60.0)), protocol=linear(), sha256="2" * 64, **one)
+    first, second = collect([run])
+    assert first.name == "checkpoint, checkpoint (11111111)"
+    assert (first.values[KNN].percent, LINEAR in first.values) == (30.0, False)
+    assert second.name == "checkpoint, checkpoint (22222222)"
+    assert (second.values[LINEAR].percent, KNN in second.values) == (60.0, False)
+
+
+def test_steps_of_a_run_share_a_row_and_a_run_trained_again_does_not(tmp_path):
+    run = tmp_path / "walk"
+    result(run, "a", "knn", knn_of(30.0), val=IMAGENET, step=100, sha256="1" * 64)
+    result(run, "b", "knn", knn_of(20.0), val=IMAGENET, step=50, sha256="2" * 64)
+    (measured,) = collect([run])
+    assert (measured.name, measured.values[KNN].percent) == ("walk", 30.0)
+    result(run, "c", "knn", knn_of(10.0), val=IMAGENET, step=100, sha256="3" * 64)
+    assert [(each.name, each.values[KNN].percent) for each in collect([run])] == [
+        ("walk, step-1 (11111111)", 30.0),
+        ("walk, step-1 (22222222)", 20.0),
+        ("walk, step-1 (33333333)", 10.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"checkpoint": None},
+        {"checkpoint": {"name": 3}},
+        {"checkpoint": {"name": "a", "step": "9"}},
+        {"results": {"teacher": [1]}},
+        {"results": {"teacher": [{"k": 20, "top1_percent": "much"}]}},
+        {"results": []},
+        {"val": 5},
+    ],
+)
+def test_a_damaged_result_is_named(tmp_path, changed):
+    run = tmp_path / "run"
+    result(run, "a", "knn", knn_of(30.0), val=IMAGENET)
+    path = run / "eval" / "a.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(WtoursError, match=r"a\.json is not a result of an evaluation"):
+        collect([run])
 
 
 def test_random_weights_have_a_row_of_their_own(tmp_path):

@@ -8,16 +8,25 @@
 A folder and its tar give the same images in the same order.
 """
 
+import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from training.data.image_files import ImageSource, StoredFile, is_image
+from training.data.image_files import ImageSource, StoredFile, fingerprint, is_image
 from training.data.tar_files import TarFiles, open_files
+from training.distributed.collectives import gathered
+from training.distributed.world import World
 from training.evaluation.datasets.huggingface import SavedImages, is_saved_dataset
 from wtours.errors import ImageDataError
+from wtours.progress import Progress
+
+_READERS = min(8, os.cpu_count() or 1)
 
 _OTHER_FORMATS = frozenset(
     {".bmp", ".gif", ".tif", ".tiff", ".heic", ".avif", ".jfif", ".jpe", ".jp2", ".ppm", ".pgm"}
@@ -79,6 +88,40 @@ class LabeledImages:
             ImageDataError: as of `read`, or the tar is compressed.
         """
         return self.source.read(entry.file)
+
+    def fingerprint(self, world: World, on_progress: Progress) -> str:
+        """Return what identifies the images; each rank reads its share of them.
+
+        Raises:
+            ImageDataError: as of `read_one`.
+        """
+        entries = sorted(self.entries, key=lambda entry: entry.name)
+        share = entries[world.rank :: world.world_size]
+
+        def digest(entry: ImageEntry) -> str:
+            return hashlib.sha256(self.read_one(entry)).hexdigest()
+
+        digests = []
+        with ThreadPoolExecutor(_READERS) as readers:
+            for done, found in enumerate(readers.map(digest, share), start=1):
+                digests.append(found)
+                on_progress(f"reading {self.spec}", done, len(share))
+        whole = [""] * len(entries)
+        for rank, found_there in enumerate(gathered(digests)):
+            whole[rank :: world.world_size] = found_there
+        return fingerprint(
+            (entry.name, entry.num_bytes, found)
+            for entry, found in zip(entries, whole, strict=True)
+        )
+
+    def describe(self, fingerprint: str) -> dict[str, Any]:
+        """Return what a result's JSON says about the split."""
+        return {
+            "source": self.spec,
+            "num_images": len(self.entries),
+            "num_classes": len(self.classes),
+            "fingerprint": fingerprint,
+        }
 
 
 def open_images(spec: str) -> LabeledImages:

@@ -23,7 +23,7 @@ _AT_ONCE = 2**25
 
 
 @dataclass(frozen=True)
-class PropagationSettings:
+class PropagationConfig:
     """How masks are carried; the defaults are DINO's.
 
     Attributes:
@@ -43,7 +43,7 @@ class PropagationSettings:
 
 @torch.inference_mode()
 def propagate(
-    backbone: Backbone, sequence: Sequence, settings: PropagationSettings
+    backbone: Backbone, sequence: Sequence, config: PropagationConfig
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the mask of each frame, (H, W) at the frames' own size; of the first, the given one.
 
@@ -55,13 +55,13 @@ def propagate(
     first_mask = sequence.read_mask(0)
     yield first_mask
     device = next(backbone.network.parameters()).device
-    size = working_size(first_mask.shape[:2], settings.short_side, backbone.patch_pixels)
+    size = working_size(first_mask.shape[:2], config.short_side, backbone.patch_pixels)
     grid = size[0] // backbone.patch_pixels, size[1] // backbone.patch_pixels
     first = (
         _features(backbone, sequence.read_frame(0), size),
         one_hot_on_grid(first_mask, grid).to(device),
     )
-    recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=settings.last_frames)
+    recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=config.last_frames)
     for number in range(1, len(sequence.frames)):
         features = _features(backbone, sequence.read_frame(number), size)
         sources = [first, *recent]
@@ -70,7 +70,7 @@ def propagate(
             torch.cat([each for each, _ in sources]),
             torch.cat([each for _, each in sources]),
             grid=grid,
-            settings=settings,
+            config=config,
         )
         recent.append((features, soft))
         yield _hard(soft, grid, backbone.patch_pixels, first_mask.shape[:2])
@@ -102,7 +102,7 @@ def carry(
     source_masks: Tensor,
     *,
     grid: tuple[int, int],
-    settings: PropagationSettings,
+    config: PropagationConfig,
 ) -> Tensor:
     """Return the soft masks of a frame, (N, C), from those of the frames it looks at.
 
@@ -111,17 +111,17 @@ def carry(
         source_features: (S * N, D) of the S frames it looks at, rows of unit length.
         source_masks: (S * N, C), soft.
         grid: Rows and columns of patches, N in all.
-        settings: See `PropagationSettings`; ties with the last of the top count too.
+        config: See `PropagationConfig`; ties with the last of the top count too.
     """
     places = torch.cartesian_prod(*(torch.arange(n, device=features.device) for n in grid))
     num_sources = len(source_features) // len(features)
     piece = max(1, _AT_ONCE // len(source_features))
     carried = []
     for part, there in zip(torch.split(features, piece), torch.split(places, piece), strict=True):
-        near = ((there[:, None] - places[None]).abs() <= settings.radius).all(dim=-1)
-        weights = (part @ source_features.T / settings.temperature).exp()
+        near = ((there[:, None] - places[None]).abs() <= config.radius).all(dim=-1)
+        weights = (part @ source_features.T / config.temperature).exp()
         weights = weights * near.repeat(1, num_sources)
-        last_of_top = weights.topk(settings.top, dim=1).values[:, -1:]
+        last_of_top = weights.topk(config.top, dim=1).values[:, -1:]
         weights = weights.where(weights >= last_of_top, 0)
         carried.append(weights @ source_masks / weights.sum(dim=1, keepdim=True))
     return torch.cat(carried)

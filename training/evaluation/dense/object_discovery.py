@@ -8,22 +8,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
+from torchvision.ops import box_iou
 
+from training.data.image_files import FilesSeen
 from training.data.normalization import normalized
 from training.distributed.world import best_device
-from training.evaluation.datasets.fingerprint import FilesSeen
 from training.evaluation.datasets.voc import VocFolder, VocImage
 from training.evaluation.dense.saliency import (
     KEPT_MASS,
     LOST_SEEDS,
+    Box,
     Found,
     box_of,
     by_attention,
     by_lost,
     to_pixels,
 )
-from training.evaluation.metrics.overlap import Box, Mask, box_ious, jaccard
-from training.evaluation.results import Published, publish
+from training.evaluation.metrics.segmentation import Mask, mask_iou
+from training.evaluation.results import EvalResult, write_result
 from training.models.vit import encode_with_attention
 from training.weights.backbones import Backbone
 from wtours.progress import Progress, no_progress
@@ -53,7 +55,7 @@ def evaluate_discover(
     pictures: Path | None = None,
     device: torch.device | None = None,
     on_progress: Progress = no_progress,
-) -> Published:
+) -> EvalResult:
     """Find objects in each image of a VOC folder, compare them with its annotations, and publish.
 
     Args:
@@ -85,7 +87,7 @@ def evaluate_discover(
         on_progress(split, number, len(folder.names))
 
     protocol = _protocol(backbone, method)
-    return publish(
+    return write_result(
         backbone,
         "discover",
         protocol=protocol,
@@ -136,8 +138,9 @@ def _measure(image: VocImage, found: Found, backbone: Backbone) -> _Measured:
     mask = to_pixels(found.mask, patch_pixels=backbone.patch_pixels, size=size)
     overlap = None
     if image.objects is not None and image.void is not None:
-        overlap = jaccard(mask, image.objects, image.void)
-    return _Measured(box, mask, float(box_ious(box, image.boxes).max()), overlap)
+        overlap = mask_iou(mask, image.objects, image.void)
+    ious = box_iou(torch.from_numpy(box[None]), torch.from_numpy(image.boxes))
+    return _Measured(box, mask, float(ious.max()), overlap)
 
 
 def _draw(path: Path, image: VocImage, measured: _Measured) -> None:

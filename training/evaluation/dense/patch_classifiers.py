@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.evaluation.dense.patch_features import PatchGrid, SplitTokens
+from training.evaluation.knn import TEMPERATURE, count_votes
 from training.evaluation.metrics.segmentation import (
     SegmentationScore,
     confusion_matrix,
@@ -23,7 +24,7 @@ Classify = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearSettings:
+class PatchLinearConfig:
     """How the linear head is trained: AdamW, cosine to 0, on tokens of mean 0 and variance 1."""
 
     epochs: int = 100
@@ -34,17 +35,17 @@ class LinearSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NeighborSettings:
+class PatchKnnConfig:
     """How patches vote: as in `training.evaluation.knn`, with the patch's most frequent class."""
 
     k: int = 20
-    temperature: float = 0.07
+    temperature: float = TEMPERATURE
     bank_patches: int = 20_000
     """Training patches at most, spread evenly over all."""
 
 
 def fit_linear(
-    train: SplitTokens, settings: LinearSettings, *, on_progress: Progress = no_progress
+    train: SplitTokens, config: PatchLinearConfig, *, on_progress: Progress = no_progress
 ) -> Classify:
     """Return a linear classifier of patch tokens, trained on the shares of classes under them.
 
@@ -56,17 +57,13 @@ def fit_linear(
     head = nn.Linear(len(mean), num_classes, device=train.device)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
-    optimizer = torch.optim.AdamW(
-        head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
-    )
-    steps_in_epoch = -(-len(train) // settings.images_per_step)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimizer, settings.epochs * steps_in_epoch
-    )
-    generator = torch_generator(settings.seed, "segment")
-    for epoch in range(settings.epochs):
+    optimizer = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    steps_in_epoch = -(-len(train) // config.images_per_step)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs * steps_in_epoch)
+    generator = torch_generator(config.seed, "segment")
+    for epoch in range(config.epochs):
         order = torch.randperm(len(train), generator=generator)
-        for numbers in torch.split(order, settings.images_per_step):
+        for numbers in torch.split(order, config.images_per_step):
             tokens, shares = _stacked([train.grid(number) for number in numbers.tolist()])
             tokens, shares = tokens.to(train.device), shares.to(train.device)
             log_probs = head((tokens - mean) / std).log_softmax(dim=-1)
@@ -75,17 +72,17 @@ def fit_linear(
             loss.backward()
             optimizer.step()
             schedule.step()
-        on_progress("linear head, epochs", epoch + 1, settings.epochs)
+        on_progress("linear head, epochs", epoch + 1, config.epochs)
     head.requires_grad_(False)
     return lambda tokens: head((tokens - mean) / std)
 
 
 def fit_neighbors(
-    train: SplitTokens, settings: NeighborSettings, *, on_progress: Progress = no_progress
+    train: SplitTokens, config: PatchKnnConfig, *, on_progress: Progress = no_progress
 ) -> Classify:
     """Return the votes of the nearest training patches, by cosine similarity."""
     num_patches = sum(_num_patches(grid) for grid in train.grids(on_progress))
-    step = -(-num_patches // settings.bank_patches)
+    step = -(-num_patches // config.bank_patches)
     tokens, shares, start = [], [], 0
     for grid in train.grids():
         kept = slice(start, None, step)
@@ -100,11 +97,14 @@ def fit_neighbors(
 
     def classify(tokens: Tensor) -> Tensor:
         similarity, neighbors = (F.normalize(tokens, dim=-1) @ bank.T).topk(
-            min(settings.k, len(bank)), dim=1
+            min(config.k, len(bank)), dim=1
         )
-        weights = ((similarity - similarity[:, :1]) / settings.temperature).exp()
-        votes = weights.new_zeros(len(tokens), num_classes)
-        return votes.scatter_add_(1, labels[neighbors], weights)
+        return count_votes(
+            similarity,
+            labels[neighbors],
+            num_classes=num_classes,
+            temperature=config.temperature,
+        )
 
     return classify
 

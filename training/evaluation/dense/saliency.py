@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from training.evaluation.metrics.overlap import Box, Mask
+from training.evaluation.metrics.segmentation import Mask
+
+Box = NDArray[np.float64]
 
 KEPT_MASS = 0.8
 """Of the attention; the paper, B.3."""

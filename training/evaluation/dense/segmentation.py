@@ -10,14 +10,14 @@ from training.distributed.world import best_device
 from training.evaluation.datasets.segmentation import LabeledPixels, open_labeled_pixels
 from training.evaluation.dense.patch_classifiers import (
     Classify,
-    LinearSettings,
-    NeighborSettings,
+    PatchKnnConfig,
+    PatchLinearConfig,
     fit_linear,
     fit_neighbors,
     score_split,
 )
 from training.evaluation.dense.patch_features import SplitTokens, View
-from training.evaluation.results import Published, publish
+from training.evaluation.results import EvalResult, write_result
 from training.weights.backbones import Backbone
 from wtours.errors import UsageError
 from wtours.progress import Progress, no_progress
@@ -35,11 +35,11 @@ def evaluate_segmentation(
     data: Path,
     *,
     short_side: int | None = None,
-    linear: LinearSettings | None = None,
-    neighbors: NeighborSettings | None = None,
+    linear: PatchLinearConfig | None = None,
+    neighbors: PatchKnnConfig | None = None,
     device: torch.device | None = None,
     on_progress: Progress = no_progress,
-) -> Published:
+) -> EvalResult:
     """Read the classes of pixels out of a frozen backbone's patch tokens, and publish the scores.
 
     Args:
@@ -63,7 +63,7 @@ def evaluate_segmentation(
         ImageDataError: images or labels that are missing, unreadable or out of range.
         UsageError: a short side of less than a patch.
     """
-    linear, neighbors = linear or LinearSettings(), neighbors or NeighborSettings()
+    linear, neighbors = linear or PatchLinearConfig(), neighbors or PatchKnnConfig()
     short_side = 2 * backbone.crop_pixels if short_side is None else short_side
     if short_side < backbone.patch_pixels:
         raise UsageError(
@@ -81,7 +81,7 @@ def evaluate_segmentation(
         scores[name] = _score(classify, test.seen_as(view), on_progress)
     classify = fit_neighbors(train, neighbors, on_progress=on_progress)
     scores[DENSE_KNN] = _score(classify, test, on_progress)
-    return publish(
+    return write_result(
         backbone,
         "segment",
         protocol=_protocol(train_images, short_side, linear, neighbors),
@@ -96,7 +96,7 @@ def _score(classify: Classify, test: SplitTokens, on_progress: Progress) -> dict
 
 
 def _protocol(
-    images: LabeledPixels, short_side: int, linear: LinearSettings, neighbors: NeighborSettings
+    images: LabeledPixels, short_side: int, linear: PatchLinearConfig, neighbors: PatchKnnConfig
 ) -> dict[str, Any]:
     return {
         "layout": asdict(images.layout),

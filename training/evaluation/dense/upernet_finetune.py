@@ -25,7 +25,7 @@ from training.evaluation.metrics.segmentation import (
     confusion_matrix,
     segmentation_score,
 )
-from training.evaluation.results import Published, publish
+from training.evaluation.results import EvalResult, write_result
 from training.rng import derived_seed, numpy_generator
 from training.weights.backbones import Backbone
 from wtours.errors import CheckpointError, TrainingError
@@ -36,7 +36,7 @@ from wtours.storage.tensor_files import safetensors_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneSettings:
+class FinetuneConfig:
     """The paper's schedule (B.3), and mmsegmentation's pictures, which it follows through iBOT.
 
     Attributes:
@@ -73,11 +73,11 @@ class FinetuneSettings:
 def finetune_segmentation(
     backbone: Backbone,
     data: Path,
-    settings: FinetuneSettings,
+    config: FinetuneConfig,
     *,
     device: torch.device | None = None,
     on_progress: Progress = no_progress,
-) -> Published:
+) -> EvalResult:
     """Train UperNet on a backbone, all weights, and publish its scores on the test split.
 
     A state is kept beside the result every `save_every_steps`; the same command goes on from it,
@@ -86,7 +86,7 @@ def finetune_segmentation(
     Args:
         backbone: Is changed by the training.
         data: As in `training.evaluation.dense.segmentation.evaluate_segmentation`.
-        settings: The schedule.
+        config: The schedule.
         device: Where to train; None: CUDA where there is one.
         on_progress: Counts steps, then images.
 
@@ -98,14 +98,14 @@ def finetune_segmentation(
     train_images, test_images = open_labeled_pixels(data)
     device = device or best_device()
     described = {"train": train_images.describe(), "test": test_images.describe()}
-    facts = [backbone.description["sha256"], described["train"]["fingerprint"], asdict(settings)]
+    facts = [backbone.description["sha256"], described["train"]["fingerprint"], asdict(config)]
     state = backbone.folder / "eval" / f"upernet-{digest(facts)}.safetensors"
-    model = _train(backbone, train_images, settings, state, device, on_progress)
-    score = score_upernet(model, backbone, test_images, settings, device, on_progress)
-    result = publish(
+    model = _train(backbone, train_images, config, state, device, on_progress)
+    score = score_upernet(model, backbone, test_images, config, device, on_progress)
+    result = write_result(
         backbone,
         "upernet",
-        protocol=asdict(settings)
+        protocol=asdict(config)
         | {
             "layout": asdict(train_images.layout),
             "optimizer": "AdamW, warm-up and linear decay to 0",
@@ -116,7 +116,7 @@ def finetune_segmentation(
         },
         data=described,
         results=asdict(score),
-        identity=[asdict(settings)],
+        identity=[asdict(config)],
         packages=("transformers",),
     )
     state.unlink(missing_ok=True)
@@ -126,26 +126,26 @@ def finetune_segmentation(
 def _train(
     backbone: Backbone,
     images: LabeledPixels,
-    settings: FinetuneSettings,
+    config: FinetuneConfig,
     state: Path,
     device: torch.device,
     on_progress: Progress,
 ) -> UperNet:
-    torch.manual_seed(derived_seed(settings.seed, "upernet"))
+    torch.manual_seed(derived_seed(config.seed, "upernet"))
     backbone.network.requires_grad_(True)
-    model = UperNet(backbone.network, images.layout.num_classes, hidden_dim=settings.hidden_dim).to(
+    model = UperNet(backbone.network, images.layout.num_classes, hidden_dim=config.hidden_dim).to(
         device
     )
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+        model.parameters(), lr=config.lr, weight_decay=config.weight_decay
     )
     first = _restore(state, model, optimizer)
     model.train()
-    for step in range(first, settings.steps):
-        pixels, labels = draw_batch(images, settings, step)
+    for step in range(first, config.steps):
+        pixels, labels = draw_batch(images, config, step)
         inputs = normalized(pixels.to(device), backbone.normalization)
         for group in optimizer.param_groups:
-            group["lr"] = settings.lr_at(step)
+            group["lr"] = config.lr_at(step)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             loss = model.loss(inputs, labels.to(device))
         if not loss.isfinite():
@@ -153,9 +153,9 @@ def _train(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        if (step + 1) % settings.save_every_steps == 0:
+        if (step + 1) % config.save_every_steps == 0:
             _keep(state, step + 1, model, optimizer)
-        on_progress("UperNet, steps", step + 1, settings.steps)
+        on_progress("UperNet, steps", step + 1, config.steps)
     backbone.network.requires_grad_(False)
     return model.eval()
 
@@ -198,30 +198,28 @@ def _restore(state: Path, model: UperNet, optimizer: torch.optim.Optimizer) -> i
     return step
 
 
-def draw_batch(
-    images: LabeledPixels, settings: FinetuneSettings, step: int
-) -> tuple[Tensor, Tensor]:
+def draw_batch(images: LabeledPixels, config: FinetuneConfig, step: int) -> tuple[Tensor, Tensor]:
     """Return the pictures of a step, (B, S, S, 3) uint8, and their labels, (B, S, S) int64.
 
     All that is drawn follows from the seed and the place of the picture in the run.
     """
     pairs = [
-        _draw_pair(images, settings, step * settings.batch_size + row)
-        for row in range(settings.batch_size)
+        _draw_pair(images, config, step * config.batch_size + row)
+        for row in range(config.batch_size)
     ]
     pixels, labels = zip(*pairs, strict=True)
     return torch.stack(pixels), torch.stack(labels)
 
 
 def _draw_pair(
-    images: LabeledPixels, settings: FinetuneSettings, position: int
+    images: LabeledPixels, config: FinetuneConfig, position: int
 ) -> tuple[Tensor, Tensor]:
     epoch, place = divmod(position, len(images))
-    order = numpy_generator(settings.seed, "finetune order", epoch).permutation(len(images))
+    order = numpy_generator(config.seed, "finetune order", epoch).permutation(len(images))
     image, labels = images.pair(int(order[place]))
-    generator = numpy_generator(settings.seed, "finetune picture", position)
-    side = settings.crop_pixels
-    short = round(side * generator.uniform(*settings.scale))
+    generator = numpy_generator(config.seed, "finetune picture", position)
+    side = config.crop_pixels
+    short = round(side * generator.uniform(*config.scale))
     scale = short / min(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     pixels = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
@@ -256,7 +254,7 @@ def score_upernet(
     model: UperNet,
     backbone: Backbone,
     images: LabeledPixels,
-    settings: FinetuneSettings,
+    config: FinetuneConfig,
     device: torch.device,
     on_progress: Progress = no_progress,
 ) -> SegmentationScore:
@@ -264,9 +262,7 @@ def score_upernet(
     num_classes = images.layout.num_classes
     confusion = np.zeros((num_classes, num_classes), np.int64)
     for number, (image, labels) in enumerate(_pairs(images), 1):
-        size = network_size(
-            *image.size, short_side=settings.crop_pixels, patch=backbone.patch_pixels
-        )
+        size = network_size(*image.size, short_side=config.crop_pixels, patch=backbone.patch_pixels)
         pixels = np.array(image.resize(size, Image.Resampling.BILINEAR))
         inputs = normalized(torch.from_numpy(pixels)[None].to(device), backbone.normalization)
         scores = F.interpolate(

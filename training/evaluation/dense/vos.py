@@ -8,21 +8,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from training.data.image_files import FilesSeen
 from training.distributed.world import best_device
 from training.evaluation.datasets.davis import Sequence, list_sequences, save_indices
-from training.evaluation.datasets.fingerprint import FilesSeen
 from training.evaluation.dense.label_propagation import (
     NORMALIZATION,
-    PropagationSettings,
+    PropagationConfig,
     propagate,
 )
 from training.evaluation.metrics.davis import (
     BOUNDARY_TOLERANCE,
     boundary_accuracy,
-    region_similarity,
     statistics,
 )
-from training.evaluation.results import Published, publish
+from training.evaluation.metrics.segmentation import mask_iou
+from training.evaluation.results import EvalResult, write_result
 from training.weights.backbones import Backbone
 from wtours.errors import ImageDataError, UsageError
 from wtours.progress import Progress, no_progress
@@ -34,18 +34,18 @@ def evaluate_vos(
     davis: Path,
     *,
     split: str = "val",
-    settings: PropagationSettings | None = None,
+    config: PropagationConfig | None = None,
     masks_dir: Path | None = None,
     device: torch.device | None = None,
     on_progress: Progress = no_progress,
-) -> Published:
+) -> EvalResult:
     """Carry each sequence's first masks through it, compare them with the true ones, and publish.
 
     Args:
         backbone: From `training.weights.backbones.open_backbone`.
         davis: The folder, see `training.evaluation.datasets.davis`.
         split: A list in ImageSets/2017.
-        settings: See `PropagationSettings`; None: DINO's.
+        config: See `PropagationConfig`; None: DINO's.
         masks_dir: Where the masks go, <sequence>/00000.png as the official evaluation reads them;
             masks of the same sequence are replaced. None: in the backbone's folder, eval/vos-masks.
         device: Where the network runs; None: CUDA where there is one.
@@ -55,19 +55,19 @@ def evaluate_vos(
         ImageDataError: files that are missing, unreadable or not laid out as DAVIS's.
         UsageError: `masks_dir` is where the true masks are.
     """
-    settings = settings or PropagationSettings()
+    config = config or PropagationConfig()
     sequences = list_sequences(davis, split)
     backbone.to(device or best_device())
-    masks_dir = masks_dir or backbone.folder / "eval" / "vos-masks" / backbone.description["name"]
+    masks_dir = masks_dir or backbone.folder / "eval" / "vos-masks" / backbone.label
     if masks_dir.resolve() == sequences[0].masks[0].parents[1].resolve():
         raise UsageError(f"{masks_dir} holds the true masks of {davis}; choose another folder")
     objects: list[dict[str, Any]] = []
     seen = FilesSeen()
     for sequence in sequences:
         seen.add(sequence.files(davis))
-        objects += _measure(backbone, sequence, settings, masks_dir, on_progress)
-    protocol = _protocol(settings)
-    return publish(
+        objects += _measure(backbone, sequence, config, masks_dir, on_progress)
+    protocol = _protocol(config)
+    return write_result(
         backbone,
         "vos",
         protocol=protocol,
@@ -89,7 +89,7 @@ def evaluate_vos(
 def _measure(
     backbone: Backbone,
     sequence: Sequence,
-    settings: PropagationSettings,
+    config: PropagationConfig,
     masks_dir: Path,
     on_progress: Progress,
 ) -> list[dict[str, Any]]:
@@ -100,7 +100,7 @@ def _measure(
     scores = np.zeros((2, num_objects, num_frames))
     with atomic_path(masks_dir / sequence.name) as temp:
         temp.mkdir()
-        for number, found in enumerate(propagate(backbone, sequence, settings)):
+        for number, found in enumerate(propagate(backbone, sequence, config)):
             save_indices(temp / sequence.masks[number].name, found)
             if 0 < number < num_frames - 1:
                 truth = sequence.read_mask(number)
@@ -130,7 +130,7 @@ def _compare(
     pairs = [(found == index, truth == index) for index in range(1, num_objects + 1)]
     return np.array(
         [
-            [region_similarity(*pair) for pair in pairs],
+            [mask_iou(*pair) for pair in pairs],
             [boundary_accuracy(*pair) for pair in pairs],
         ]
     )
@@ -146,10 +146,10 @@ def _results(objects: list[dict[str, Any]]) -> dict[str, float]:
     return {"jf_mean_percent": (means["j_mean_percent"] + means["f_mean_percent"]) / 2, **means}
 
 
-def _protocol(settings: PropagationSettings) -> dict[str, Any]:
+def _protocol(config: PropagationConfig) -> dict[str, Any]:
     return {
         "features": "patch tokens of the last block after the final norm, L2-normalized",
-        **asdict(settings),
+        **asdict(config),
         "long_side": "floored to a multiple of 64",
         "resize": "bilinear without antialias",
         "mean": NORMALIZATION.mean,

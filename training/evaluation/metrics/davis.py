@@ -1,4 +1,4 @@
-"""J, F and their statistics, as davis2017-evaluation measures them."""
+"""F and the statistics of J and F, as davis2017-evaluation has them; J is `mask_iou`."""
 
 import math
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from training.evaluation.metrics.segmentation import Mask
+
 BOUNDARY_TOLERANCE = 0.008
 """Of the frame's diagonal: boundaries at most so far apart, in pixels rounded up, match."""
 _BINS = 4
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,6 @@ class Statistics:
     mean: float
     recall: float
     decay: float
-
-
-def region_similarity(found: Mask, truth: Mask) -> float:
-    """Return J: intersection over union; 1 if both are empty."""
-    union = (found | truth).sum()
-    return float((found & truth).sum() / union) if union else 1.0
 
 
 def boundary_accuracy(found: Mask, truth: Mask) -> float:

@@ -1,9 +1,11 @@
-"""How well predicted labels agree with the true ones: IoU and accuracy from a confusion matrix."""
+"""IoU and accuracy of segmentations: of many classes from a confusion matrix, of one mask."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -53,3 +55,16 @@ def segmentation_score(confusion: NDArray[np.int64]) -> SegmentationScore:
         pixel_accuracy_percent=100 * float(right.sum() / confusion.sum()),
         iou_percent=tuple(iou),
     )
+
+
+def mask_iou(found: Mask, truth: Mask, void: Mask | None = None) -> float:
+    """Return the intersection over union of two masks, the Jaccard index; 1 if both are empty.
+
+    Args:
+        found: Any shape.
+        truth: The same shape.
+        void: Pixels that count neither way; None: there are none.
+    """
+    scored = True if void is None else ~void
+    union = ((found | truth) & scored).sum()
+    return float((found & truth & scored).sum() / union) if union else 1.0

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from training.data.image_clips import ImageClips
 from training.distributed.world import World
-from training.evaluation.datasets.fingerprint import fingerprint_images
 from training.evaluation.datasets.image_folder import open_images
 from wtours.errors import ImageDataError
 from wtours.progress import no_progress
@@ -34,7 +33,7 @@ def seen(spec):
         [(entry.name, images.read_one(entry)) for entry in images.entries],
         [read[name] for name in names],
         images.classes,
-        fingerprint_images(images, ONE, no_progress),
+        images.fingerprint(ONE, no_progress),
     )
 
 

@@ -12,7 +12,6 @@ from PIL import Image
 from training.data.image_decoding import decode_center
 from training.data.image_files import MAX_IMAGE_BYTES
 from training.distributed.world import World
-from training.evaluation.datasets.fingerprint import fingerprint_images
 from training.evaluation.datasets.image_folder import open_images, require_known_classes
 from wtours.errors import ImageDataError
 from wtours.progress import no_progress
@@ -296,7 +295,7 @@ def test_a_dataset_saved_on_disk_is_read_by_its_own_columns(tmp_path):
         for entry in sorted(images.entries, key=lambda entry: entry.name)
     ]
     expected = hashlib.sha256("".join(lines).encode()).hexdigest()  # as of every version
-    assert fingerprint_images(images, ONE, no_progress) == expected
+    assert images.fingerprint(ONE, no_progress) == expected
 
 
 def test_classes_of_a_saved_dataset_stay_apart(tmp_path):

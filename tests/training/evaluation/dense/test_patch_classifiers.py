@@ -9,8 +9,8 @@ from tests.support.pixel_labels import CAMVID, stripes, write_data
 from tests.support.tiny_run import CPU, make_run, tiny_config
 from training.evaluation.datasets.segmentation import open_labeled_pixels
 from training.evaluation.dense.patch_classifiers import (
-    LinearSettings,
-    NeighborSettings,
+    PatchKnnConfig,
+    PatchLinearConfig,
     fit_linear,
     fit_neighbors,
     predict_pixels,
@@ -79,7 +79,7 @@ def test_positions_are_cosines_of_the_patch_centers():
 
 def test_the_linear_head_finds_the_optimum_that_scikit_learn_finds(splits):
     train, _ = splits
-    settings = LinearSettings(epochs=600, images_per_step=3, weight_decay=0.01)
+    settings = PatchLinearConfig(epochs=600, images_per_step=3, weight_decay=0.01)
     classify = fit_linear(train, settings)
 
     tokens = torch.cat([grid.tokens.flatten(0, 1) for grid in train.grids()]).double()
@@ -104,7 +104,7 @@ def test_the_linear_head_finds_the_optimum_that_scikit_learn_finds(splits):
 
 def test_dense_neighbors_vote_as_scikit_learn_counts(splits):
     train, test = splits
-    settings = NeighborSettings(k=5, bank_patches=10_000)
+    settings = PatchKnnConfig(k=5, bank_patches=10_000)
     classify = fit_neighbors(train, settings)
 
     tokens = F.normalize(torch.cat([g.tokens.flatten(0, 1) for g in train.grids()]).float(), dim=1)
@@ -127,7 +127,7 @@ def test_a_bank_of_few_patches_is_spread_over_all_images(splits):
     of_each = [grid.tokens.flatten(0, 1) for grid in train.grids()]
     kept = torch.cat(of_each)[::3]  # 24 patches an image: at most 24 of 72 is every third
 
-    classify = fit_neighbors(train, NeighborSettings(k=1, bank_patches=24))
+    classify = fit_neighbors(train, PatchKnnConfig(k=1, bank_patches=24))
 
     # Each kept patch finds itself: its own class has all the votes.
     shares = torch.cat([grid.shares.flatten(0, 1) for grid in train.grids()])[::3]
@@ -149,7 +149,7 @@ def test_scores_of_patches_are_enlarged_bilinearly():
 
 def test_colors_are_read_out_better_than_places(splits):
     train, test = splits
-    settings = LinearSettings(epochs=60, images_per_step=3)
+    settings = PatchLinearConfig(epochs=60, images_per_step=3)
 
     by_tokens = score_split(fit_linear(train, settings), test)
     place = train.seen_as("position"), test.seen_as("position")

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 from skimage import measure
-from torchvision.ops import box_iou
 
 from training.evaluation.dense.saliency import box_of, by_attention, by_lost, to_pixels
-from training.evaluation.metrics.overlap import box_ious, jaccard
+from training.evaluation.metrics.segmentation import mask_iou
 
 GRID = (9, 13)
 N = GRID[0] * GRID[1]
@@ -57,14 +56,6 @@ def test_losts_expansion_is_that_of_loops(seed):
     assert len(voters) > 1
 
 
-def test_overlaps_of_boxes_are_torchvisions():
-    rng = np.random.default_rng(0)
-    corners = rng.uniform(0, 50, (40, 2))
-    boxes = np.concatenate([corners, corners + rng.uniform(1, 40, (40, 2))], axis=1)
-    expected = box_iou(torch.from_numpy(boxes[:1]), torch.from_numpy(boxes))[0]
-    assert box_ious(boxes[0], boxes) == pytest.approx(expected.numpy())
-
-
 def test_equally_large_parts_the_first_by_rows_is_boxed():
     attention = torch.full((1, N), 1e-6)
     attention[0, [0, 13, 100, 101]] = 1.0  # two below each other, two beside each other
@@ -81,5 +72,5 @@ def test_jaccard_leaves_out_void_and_is_one_when_both_are_empty():
     mask = np.array([True, True, False, False])
     objects = np.array([True, False, True, False])
     void = np.array([False, True, False, False])
-    assert jaccard(mask, objects, void) == 1 / 2
-    assert jaccard(mask & False, objects & False, void) == 1
+    assert mask_iou(mask, objects, void) == 1 / 2
+    assert mask_iou(mask & False, objects & False, void) == 1

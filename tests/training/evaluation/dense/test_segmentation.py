@@ -8,7 +8,11 @@ from typer.testing import CliRunner
 from tests.support.pixel_labels import ADE20K, CAMVID, stripes, write_data
 from tests.support.tiny_run import CPU, make_run, tiny_config
 from training.evaluation.datasets.segmentation import open_labeled_pixels
-from training.evaluation.dense.patch_classifiers import LinearSettings, fit_linear, predict_pixels
+from training.evaluation.dense.patch_classifiers import (
+    PatchLinearConfig,
+    fit_linear,
+    predict_pixels,
+)
 from training.evaluation.dense.patch_features import SplitTokens
 from training.evaluation.dense.segmentation import evaluate_segmentation
 from training.weights.backbones import open_backbone
@@ -22,7 +26,7 @@ MAPS = {
     "train": [stripes([0, 1, 2]), stripes([2, 0])],
     "test": [stripes([1, 2, 0]), stripes([-1, 1])],
 }
-LINEAR = LinearSettings(epochs=20)
+LINEAR = PatchLinearConfig(epochs=20)
 
 
 @pytest.fixture(scope="module")

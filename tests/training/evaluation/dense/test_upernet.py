@@ -12,7 +12,7 @@ from tests.support.tiny_run import CPU, make_run, tiny_config
 from training.evaluation.datasets.segmentation import VOID, open_labeled_pixels
 from training.evaluation.dense.upernet import UperNet, pyramid_blocks
 from training.evaluation.dense.upernet_finetune import (
-    FinetuneSettings,
+    FinetuneConfig,
     draw_batch,
     finetune_segmentation,
 )
@@ -27,7 +27,7 @@ MAPS = {
     "train": [stripes([0, 1, 2]), stripes([2, 0, 1]), stripes([1, -1])],
     "test": [stripes([1, 2, 0]), stripes([0, 2])],
 }
-QUICK = FinetuneSettings(
+QUICK = FinetuneConfig(
     steps=30, warmup_steps=5, lr=2e-3, batch_size=2, crop_pixels=32, hidden_dim=16
 )
 
@@ -42,7 +42,7 @@ def opened(folder):
 
 
 def test_the_schedule_is_the_papers():
-    settings = FinetuneSettings()
+    settings = FinetuneConfig()
 
     assert (settings.lr, settings.weight_decay, settings.batch_size) == (6e-5, 0.01, 4)
     assert settings.lr_at(0) == pytest.approx(6e-5 / 1500)

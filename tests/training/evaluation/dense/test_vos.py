@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.support.red_backbone import red_seer
 from training.evaluation.dense.label_propagation import (
-    PropagationSettings,
+    PropagationConfig,
     carry,
     resized,
     working_size,
@@ -20,14 +20,14 @@ from training.evaluation.dense.vos import evaluate_vos
 from wtours.errors import ImageDataError, UsageError
 
 CPU = torch.device("cpu")
-SMALL = PropagationSettings(short_side=64)
+SMALL = PropagationConfig(short_side=64)
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
 
 @pytest.mark.parametrize("pieces", [2**25, 3 * 35 * 4])
 def test_carried_masks_are_those_of_loops(monkeypatch, pieces):
     monkeypatch.setattr("training.evaluation.dense.label_propagation._AT_ONCE", pieces)
-    grid, settings = (5, 7), PropagationSettings(radius=2, top=4, temperature=0.1)
+    grid, settings = (5, 7), PropagationConfig(radius=2, top=4, temperature=0.1)
     generator = torch.Generator().manual_seed(0)
     target = F.normalize(torch.randn(35, 6, generator=generator), dim=1)
     sources = F.normalize(torch.randn(3 * 35, 6, generator=generator), dim=1)
@@ -46,9 +46,7 @@ def test_carried_masks_are_those_of_loops(monkeypatch, pieces):
         for weight, source in best:
             expected[patch] += weight / total * masks[source]
 
-    torch.testing.assert_close(
-        carry(target, sources, masks, grid=grid, settings=settings), expected
-    )
+    torch.testing.assert_close(carry(target, sources, masks, grid=grid, config=settings), expected)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +99,7 @@ def backbone(tmp_path):
 
 
 def evaluate(backbone, davis, **changed):
-    arguments = {"settings": SMALL, "device": CPU, **changed}
+    arguments = {"config": SMALL, "device": CPU, **changed}
     return evaluate_vos(backbone, davis, **arguments)
 
 
@@ -139,7 +137,7 @@ def test_j_and_f_are_those_worked_out_by_hand(backbone, tmp_path):
     published = json.loads(result.path.read_text())
     assert published["val"]["num_objects"] == 1
     assert published["protocol"]["last_frames"] == 7
-    masks = backbone.folder / "eval" / "vos-masks" / "red-seer" / "still"
+    masks = backbone.folder / "eval" / "vos-masks" / "red-seer-00000000" / "still"
     assert sorted(path.name for path in masks.iterdir()) == [f"{n:05}.png" for n in range(5)]
 
 
@@ -194,7 +192,7 @@ def test_what_is_missing_or_broken_is_one_line(backbone, tmp_path):
     (masks / "00000.png").write_bytes(whole)
     (davis / "JPEGImages/480p/walk/00001.jpg").write_bytes(b"no picture")
     assert "00001.jpg is not a JPEG" in refused()
-    assert not (backbone.folder / "eval/vos-masks/red-seer/walk").exists()
+    assert not (backbone.folder / "eval/vos-masks/red-seer-00000000/walk").exists()
     write_video(davis, "walk", MOVING)
     Image.new("L", (9, 9)).save(masks / "00003.png")
     assert "00003.png has another size than the first" in refused()

@@ -11,9 +11,9 @@ from skimage.morphology import disk
 from training.evaluation.metrics.davis import (
     boundary,
     boundary_accuracy,
-    region_similarity,
     statistics,
 )
+from training.evaluation.metrics.segmentation import mask_iou
 
 
 def blob(seed, shape=(120, 150)):
@@ -59,16 +59,16 @@ def test_f_is_that_of_opencvs_dilation(seed):
 def test_a_shift_within_the_tolerance_costs_regions_and_no_boundary():
     # The diagonal is 143 pixels: 0.008 of it, rounded up, is 2.
     found, moved = rectangle(20, 36), rectangle(22, 38)
-    assert region_similarity(found, moved) == 14 / 18
+    assert mask_iou(found, moved) == 14 / 18
     assert boundary_accuracy(found, moved) == 1
     assert boundary_accuracy(found, rectangle(60, 76)) == 0
-    assert region_similarity(found, rectangle(20, 28)) == 1 / 2
+    assert mask_iou(found, rectangle(20, 28)) == 1 / 2
 
 
 def test_masks_without_pixels():
     nothing, something = np.zeros((64, 128), dtype=bool), rectangle(20, 36)
-    assert (region_similarity(nothing, nothing), boundary_accuracy(nothing, nothing)) == (1, 1)
-    assert (region_similarity(nothing, something), boundary_accuracy(nothing, something)) == (0, 0)
+    assert (mask_iou(nothing, nothing), boundary_accuracy(nothing, nothing)) == (1, 1)
+    assert (mask_iou(nothing, something), boundary_accuracy(nothing, something)) == (0, 0)
 
 
 def test_mean_recall_and_decay_of_eight_frames():
