@@ -81,6 +81,23 @@ def read_file(path: Path, limit: int = MAX_IMAGE_BYTES) -> bytes:
     return data
 
 
+def read_names(path: Path) -> list[str]:
+    """Return the names in a list of a data set, the first word of each line.
+
+    Raises:
+        ImageDataError: it cannot be read, is empty, or has what is no name: files are read and
+            written under them.
+    """
+    text = read_file(path).decode("utf-8", "replace")
+    names = [line.split()[0] for line in text.splitlines() if line.strip()]
+    if not names:
+        raise ImageDataError(f"{path} is empty")
+    for name in names:
+        if PurePosixPath(name).name != name or not name.isprintable():
+            raise ImageDataError(f"{path} has {name!r}, which is not the name of an image or video")
+    return names
+
+
 def fingerprint(rows: Iterable[Iterable[str | int]]) -> str:
     """Return the sha256 over a line for each file: name, bytes and, where known, its sha256."""
     whole = hashlib.sha256()

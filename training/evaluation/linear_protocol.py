@@ -79,7 +79,8 @@ def describe_protocol(backbone: Backbone, config: LinearProbeConfig) -> dict[str
         "blocks": list(blocks),
         "crop_pixels": backbone.crop_pixels,
         "train_crop": "RandomResizedCrop, area 0.08 to 1, bilinear; horizontal flip",
-        "val_crop": "short side resized, bicubic with antialias; center",
+        # "centre" as in the results of every version: their names follow from these texts.
+        "val_crop": "short side resized, bicubic with antialias; centre",
         "val_resize_pixels": resize_for(backbone.crop_pixels),
         "mean": backbone.normalization.mean,
         "std": backbone.normalization.std,

@@ -3,7 +3,7 @@
 Nothing is computed here and no network is loaded: <run>/eval/*.json is read.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,8 +27,8 @@ from training.evaluation.published import (
     J,
     PaperTable,
 )
-from wtours.errors import CheckpointError, WtoursError
-from wtours.storage.atomic import read_json
+from training.evaluation.results import no_result, read_result
+from wtours.errors import CheckpointError
 from wtours.text import escape_markdown
 
 HOLE = "-"
@@ -91,7 +91,7 @@ def collect(runs: Iterable[Path]) -> list[Measured]:
     for run in runs:
         if not run.is_dir():
             raise CheckpointError(f"{run} is not there; give the name or the folder of a run")
-        contents = [(path, _read(path)) for path in sorted((run / "eval").glob("*.json"))]
+        contents = [(path, read_result(path)) for path in sorted((run / "eval").glob("*.json"))]
         trained = [each for each in contents if each[1]["checkpoint"]["name"] != _INITIAL]
         random = [each for each in contents if each not in trained]
         random += [(path, _random_part(content)) for path, content in trained]
@@ -103,20 +103,16 @@ def collect(runs: Iterable[Path]) -> list[Measured]:
 
 def _by_weights(name: str, contents: list[_Content]) -> list[tuple[str, list[_Content]]]:
     """Return the results of each network by the name of its row."""
-    weights_at = defaultdict[int | None, set[str]](set)
-    for _, content in contents:
-        if sha256 := content["checkpoint"].get("sha256"):
-            weights_at[content["checkpoint"].get("step")].add(sha256)
+    checkpoints = [content["checkpoint"] for _, content in contents]
+    known = {(each.get("step"), each["sha256"]) for each in checkpoints if each.get("sha256")}
+    weights_at = Counter(step for step, _ in known)
+    is_one_file = weights_at.pop(None, 0) <= 1
+    is_one_run = max(weights_at.values(), default=0) <= 1
     groups = defaultdict[tuple[Any, ...], list[_Content]](list)
-    for path, content in contents:
-        checkpoint = content["checkpoint"]
-        step, sha256 = checkpoint.get("step"), checkpoint.get("sha256")
-        is_one_run = step is not None and all(
-            len(found) == 1 for other, found in weights_at.items() if other is not None
-        )
-        is_one_file = step is None and len(weights_at[None]) <= 1
-        key = (step is None,) if is_one_run or is_one_file else (step, sha256)
-        groups[key].append((path, content))
+    for each, item in zip(checkpoints, contents, strict=True):
+        step, sha256 = each.get("step"), each.get("sha256")
+        is_one = is_one_file if step is None else is_one_run
+        groups[(step is None,) if is_one else (step is None, step, sha256)].append(item)
     if len(groups) <= 1:
         return [(name, contents)]
     return [
@@ -250,7 +246,7 @@ def _values(contents: Iterable[tuple[Path, dict[str, Any]]]) -> dict[str, Value]
                 if percent is not None and (measure not in best or rank > best[measure][0]):
                     best[measure] = rank, Value(float(percent), path.name, note)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            raise _no_result(path) from error
+            raise no_result(path) from error
     return {measure: value for measure, (_, value) in best.items()}
 
 
@@ -279,26 +275,6 @@ def _random_part(content: dict[str, Any]) -> dict[str, Any]:
     results = content["results"]
     rows = results.get("random_weights", []) if content["evaluation"] == "knn" else []
     return content | {"evaluation": "knn" if rows else "", "results": {"teacher": rows}}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content = read_json(path)
-    needed = ("evaluation", "checkpoint", "results", "protocol")
-    if not isinstance(content, dict) or any(name not in content for name in needed):
-        raise _no_result(path)
-    checkpoint = content["checkpoint"]
-    if not all(isinstance(content[name], dict) for name in needed[1:]):
-        raise _no_result(path)
-    if not isinstance(checkpoint.get("name"), str):
-        raise _no_result(path)
-    step, sha256 = checkpoint.get("step"), checkpoint.get("sha256")
-    if not isinstance(step, int | None) or not isinstance(sha256, str | None):
-        raise _no_result(path)
-    return content
-
-
-def _no_result(path: Path) -> WtoursError:
-    return WtoursError(f"{path} is not a result of an evaluation; move it elsewhere")
 
 
 def _cell(figure: float | None) -> str:

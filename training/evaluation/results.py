@@ -1,15 +1,20 @@
-"""Writing what an evaluation measured: one JSON per result, the same envelope for all."""
+"""What an evaluation measured: one JSON per result, the same envelope for all."""
 
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from training.weights.backbones import Backbone
-from wtours.storage.atomic import write_json
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from wtours.errors import WtoursError
+from wtours.storage.atomic import read_json, write_json
 from wtours.storage.hashing import digest
+
+if TYPE_CHECKING:  # reading results needs no torch
+    from training.weights.backbones import Backbone
 
 FORMAT = 1
 _PACKAGES = ("wtours", "torch", "timm", "numpy", "pillow")
@@ -30,7 +35,7 @@ class EvalResult:
 
 
 def write_result(
-    backbone: Backbone,
+    backbone: "Backbone",
     evaluation: str,
     *,
     protocol: Mapping[str, Any],
@@ -73,7 +78,7 @@ def write_result(
 
 
 def result_path(
-    backbone: Backbone, evaluation: str, data: Splits, identity: Sequence[Any] = ()
+    backbone: "Backbone", evaluation: str, data: Splits, identity: Sequence[Any] = ()
 ) -> Path:
     """Return <folder>/eval/<evaluation>-<checkpoint>-<weights>-<digits>.json.
 
@@ -81,3 +86,39 @@ def result_path(
     """
     digits = digest([*(facts["fingerprint"] for facts in data.values()), *identity])[:8]
     return backbone.folder / "eval" / f"{evaluation}-{backbone.label}-{digits}.json"
+
+
+class _Checkpoint(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    name: str
+    step: int | None = None
+    sha256: str | None = None
+
+
+class _Result(BaseModel):
+    """What is read of a result; some are written by hand (docs/evaluation.md)."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    evaluation: str
+    checkpoint: _Checkpoint
+    protocol: dict[str, Any]
+    results: dict[str, Any]
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Return the content of a result.
+
+    Raises:
+        WtoursError: it is none.
+    """
+    try:
+        return _Result.model_validate(read_json(path)).model_dump()
+    except (ValidationError, RecursionError) as error:
+        raise no_result(path) from error
+
+
+def no_result(path: Path) -> WtoursError:
+    """Return what is said of a file that is no result."""
+    return WtoursError(f"{path} is not a result of an evaluation; move it elsewhere")

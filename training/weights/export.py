@@ -1,7 +1,6 @@
 """A trained teacher as files that other programs load: the spine of `wtours export`."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from torch import Tensor
 from training.config.train import TrainConfig
 from training.data.normalization import MEAN, STD
 from training.engine.checkpoint import find_checkpoint, load_network, run_dir_of
-from training.methods.base import Network
+from training.models.vit import num_heads
 from training.weights.official import HEAD_WIDTH
 from wtours.storage.atomic import write_bytes
 from wtours.storage.hashing import canonical_json
@@ -46,10 +45,48 @@ def export_run(run: Path, *, to: Target, out: Path | None = None) -> Exported:
     """
     checkpoint = find_checkpoint(run)
     config, network = load_network(checkpoint)
-    write, describe, name = _TARGETS[to]
+    name = to if to in ("timm", "hf") else f"{to}.pth"
     out = out or run_dir_of(checkpoint) / "exports" / name
-    write(out, config, network)
-    return Exported(out, describe(out, config))
+    backbone = network.backbone
+    match to:
+        case "timm" | "hf":
+            _write_timm(out, config, backbone)
+        case "official":
+            write_bytes(out, pth_bytes({"teacher": dict(network.state_dict())}))
+        case "detectron2":
+            write_bytes(out, pth_bytes({"model": detectron2_weights(backbone)}))
+        case "seqtrack":
+            write_bytes(out, pth_bytes({"model": dict(backbone.state_dict())}))
+    return Exported(out, _how_to_load(to, out, config, backbone))
+
+
+def _how_to_load(to: Target, out: Path, config: TrainConfig, backbone: VisionTransformer) -> str:
+    match to:
+        case "timm":
+            sizes = ", ".join(f"{key}={value!r}" for key, value in timm_arguments(config).items())
+            return (
+                f"timm.create_model({config.model.backbone!r}, num_classes=0, {sizes}, "
+                f"checkpoint_path={str(out / 'model.safetensors')!r})"
+            )
+        case "hf":
+            return f"transformers.AutoModel.from_pretrained({str(out)!r})"
+        case "detectron2":
+            return (
+                f"train.init_checkpoint={str(out)!r}, "
+                f"model.backbone.net.pretrain_img_size={config.data.global_crop_pixels}"
+            )
+        case "seqtrack":
+            return f"MODEL.ENCODER.PRETRAIN_TYPE: mae, its url file://{out.absolute()}"
+        case "official":
+            call = f'torch.load({json.dumps(str(out))}, weights_only=True)["teacher"]'
+            heads, told = num_heads(backbone), backbone.embed_dim // HEAD_WIDTH
+            if heads == told:
+                return call
+            # The format has no word of it: every ViT of DINO and DORA has heads of 64.
+            return (
+                f"{call}  # build it with {heads} attention heads: the file cannot say so, and its "
+                f"readers, `wtours import` too, take {told}"
+            )
 
 
 def timm_arguments(config: TrainConfig) -> dict[str, Any]:
@@ -68,8 +105,7 @@ def timm_arguments(config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def _write_timm(folder: Path, config: TrainConfig, network: Network) -> None:
-    backbone = network.backbone
+def _write_timm(folder: Path, config: TrainConfig, backbone: VisionTransformer) -> None:
     weights = {name: value.contiguous() for name, value in backbone.state_dict().items()}
     metadata = {"format": "pt"}  # as HF asks
     write_bytes(folder / "model.safetensors", safetensors_bytes(weights, metadata))
@@ -94,45 +130,6 @@ def _write_timm(folder: Path, config: TrainConfig, network: Network) -> None:
     write_bytes(folder / "config.json", canonical_json(content))
 
 
-def _describe_timm(folder: Path, config: TrainConfig) -> str:
-    arguments = ", ".join(f"{key}={value!r}" for key, value in timm_arguments(config).items())
-    return (
-        f"timm.create_model({config.model.backbone!r}, num_classes=0, {arguments}, "
-        f"checkpoint_path={str(folder / 'model.safetensors')!r})"
-    )
-
-
-def _describe_hf(folder: Path, _: TrainConfig) -> str:
-    return f"transformers.AutoModel.from_pretrained({str(folder)!r})"
-
-
-def _write_official(file: Path, _: TrainConfig, network: Network) -> None:
-    write_bytes(file, pth_bytes({"teacher": dict(network.state_dict())}))
-
-
-def _describe_official(file: Path, config: TrainConfig) -> str:
-    call = f'torch.load({json.dumps(str(file))}, weights_only=True)["teacher"]'
-    model = config.model
-    if model.embed_dim is None or model.num_heads in (None, model.embed_dim // HEAD_WIDTH):
-        return call
-    # The format has no word of it: every ViT of DINO and DORA has heads of 64.
-    return (
-        f"{call}  # build it with {model.num_heads} attention heads: the file cannot say so, and "
-        f"its readers, `wtours import` too, take {model.embed_dim // HEAD_WIDTH}"
-    )
-
-
-def _write_detectron2(file: Path, _: TrainConfig, network: Network) -> None:
-    write_bytes(file, pth_bytes({"model": detectron2_weights(network.backbone)}))
-
-
-def _describe_detectron2(file: Path, config: TrainConfig) -> str:
-    return (
-        f"train.init_checkpoint={str(file)!r}, "
-        f"model.backbone.net.pretrain_img_size={config.data.global_crop_pixels}"
-    )
-
-
 def detectron2_weights(backbone: VisionTransformer) -> dict[str, Tensor]:
     """Return a backbone's weights under the names of a detector around detectron2's ViT.
 
@@ -144,23 +141,3 @@ def detectron2_weights(backbone: VisionTransformer) -> dict[str, Tensor]:
         for name, value in backbone.state_dict().items()
         if name != "cls_token" and not name.startswith("norm.")
     }
-
-
-def _write_seqtrack(file: Path, _: TrainConfig, network: Network) -> None:
-    write_bytes(file, pth_bytes({"model": dict(network.backbone.state_dict())}))
-
-
-def _describe_seqtrack(file: Path, _: TrainConfig) -> str:
-    return f"MODEL.ENCODER.PRETRAIN_TYPE: mae, its url file://{file.absolute()}"
-
-
-_TARGETS: dict[
-    Target,
-    tuple[Callable[[Path, TrainConfig, Network], None], Callable[[Path, TrainConfig], str], str],
-] = {
-    "timm": (_write_timm, _describe_timm, "timm"),
-    "hf": (_write_timm, _describe_hf, "hf"),
-    "official": (_write_official, _describe_official, "official.pth"),
-    "detectron2": (_write_detectron2, _describe_detectron2, "detectron2.pth"),
-    "seqtrack": (_write_seqtrack, _describe_seqtrack, "seqtrack.pth"),
-}

@@ -34,7 +34,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} is refused: it is not a file of weights alone; nothing in it was run"
         ) from error
     except (RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{path} is not a file that torch.save wrote") from error
+        raise CheckpointError(f"{path} is not a .pth file, as PyTorch writes them") from error
     if isinstance(content, dict):
         content = next((content[k] for k in _WEIGHTS_UNDER if k in content), content)
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.data.image_decoding import decode_indices, decode_rgb
-from training.data.image_files import read_file
+from training.data.image_files import is_image, read_file, read_names
 from training.evaluation.datasets.voc import VOID
 from wtours.errors import ImageDataError
 
@@ -40,10 +40,15 @@ class Sequence:
         """Return a frame's mask, (H, W): 0 is background, 1 and more are objects.
 
         Raises:
-            ImageDataError: it cannot be read.
+            ImageDataError: it cannot be read, or the first marks its object as DAVIS 2016 does.
         """
         path = self.masks[number]
-        values = decode_indices(read_file(path), what=str(path))
+        values = decode_indices(read_file(path), what=f"mask {path}")
+        if number == 0 and set(np.unique(values)) == {0, VOID}:
+            raise ImageDataError(
+                f"mask {path} has one object, marked by {VOID} as in DAVIS 2016; DAVIS 2017 counts "
+                f"objects from 1 and has {VOID} for what is not scored"
+            )
         return np.where(values == VOID, 0, values).astype(np.uint8)
 
     def files(self, root: Path) -> dict[str, bytes]:
@@ -71,10 +76,7 @@ def list_sequences(root: Path, split: str) -> list[Sequence]:
     path = root / "ImageSets" / "2017" / f"{split}.txt"
     if not path.is_file():
         raise ImageDataError(f"{root} has no split {split!r}: {path} is missing")
-    names = path.read_text().split()
-    if not names:
-        raise ImageDataError(f"split {split} of {root} is empty ({path})")
-    return [_sequence(name, images / name, masks / name) for name in names]
+    return [_sequence(name, images / name, masks / name) for name in read_names(path)]
 
 
 def save_indices(path: Path, indices: NDArray[np.uint8]) -> None:
@@ -86,7 +88,7 @@ def save_indices(path: Path, indices: NDArray[np.uint8]) -> None:
 
 
 def _sequence(name: str, frames_dir: Path, masks_dir: Path) -> Sequence:
-    frames = tuple(sorted(frames_dir.glob("*.jpg")))
+    frames = tuple(sorted(file for file in frames_dir.glob("*.jpg") if is_image(file.name)))
     if len(frames) < 3:
         raise ImageDataError(
             f"sequence {name} has {len(frames)} frames in {frames_dir}; three or more are needed"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.data.image_decoding import decode_indices, decode_rgb
-from training.data.image_files import read_file
+from training.data.image_files import read_file, read_names
 from wtours.errors import ImageDataError
 
 VOID = 255
@@ -71,10 +71,7 @@ class VocFolder:
                 if "_" not in file.stem
             )
             raise ImageDataError(f"{root} has no split {split!r}; it has {', '.join(lists[:12])}")
-        # A list of one class has -1, 0 or 1 behind each name.
-        self.names = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
-        if not self.names:
-            raise ImageDataError(f"split {split} of {root} is empty ({path})")
+        self.names = read_names(path)  # a list of one class has -1, 0 or 1 behind each name
 
     def read(self, name: str) -> VocImage:
         """Return one image with its annotations.
@@ -91,7 +88,7 @@ class VocFolder:
         if mask is not None:
             file = f"{mask}/{name}.png"
             files[file] = read_file(self.root / file)
-            values = decode_indices(files[file], what=str(self.root / file))
+            values = decode_indices(files[file], what=f"mask {self.root / file}")
             if values.shape != (image.height, image.width):
                 raise ImageDataError(
                     f"mask {file} of {self.root} is {values.shape[1]}x{values.shape[0]}, its image "
@@ -103,6 +100,8 @@ class VocFolder:
 
 
 def _boxes(xml: bytes, what: str) -> NDArray[np.float64]:
+    if b"<!DOCTYPE" in xml or b"<!ENTITY" in xml:  # entities can make gigabytes of a line
+        raise ImageDataError(f"{what} has a document type, which VOC's do not")
     try:
         found = [
             [float(box.findtext(side, "")) - shift for side, shift in _SIDES.items()]
@@ -112,4 +111,7 @@ def _boxes(xml: bytes, what: str) -> NDArray[np.float64]:
         raise ImageDataError(f"{what} cannot be read ({error})") from error
     if not found:
         raise ImageDataError(f"{what} has no object with a box")
-    return np.array(found)
+    boxes = np.array(found)
+    if not np.isfinite(boxes).all() or (boxes[:, 2:] <= boxes[:, :2]).any():
+        raise ImageDataError(f"{what} has a box without area")
+    return boxes

@@ -163,12 +163,24 @@ def test_what_is_missing_or_broken_is_one_line(backbone, three_images, tmp_path)
     assert "annotation half of" in refused()
     (three_images / "Annotations" / "half.xml").write_text("<annotation></annotation>")
     assert "has no object with a box" in refused()
+    for xmax in ("nan", "1", "inf"):
+        box = f"<xmin>5</xmin><ymin>5</ymin><xmax>{xmax}</xmax><ymax>9</ymax>"
+        (three_images / "Annotations" / "half.xml").write_text(
+            f"<annotation><object><bndbox>{box}</bndbox></object></annotation>"
+        )
+        assert "has a box without area" in refused()
+    (three_images / "Annotations" / "half.xml").write_text(
+        '<!DOCTYPE a [<!ENTITY b "bbbb">]><annotation>&b;</annotation>'
+    )
+    assert "has a document type" in refused()
     (three_images / "JPEGImages" / "half.jpg").write_bytes(b"\xff\xd8no")
     assert "image half of" in refused()
     (three_images / "JPEGImages" / "half.jpg").unlink()
     assert "half.jpg cannot be read (No such file or directory)" in refused()
     (three_images / "ImageSets" / "Segmentation" / "val.txt").write_text("\n")
-    assert "split Segmentation/val of" in refused()
+    assert "val.txt is empty" in refused()
+    (three_images / "ImageSets" / "Segmentation" / "val.txt").write_text("../half\n")
+    assert "'../half', which is not the name of an image" in refused()
 
 
 def test_a_list_of_one_class_has_a_flag_behind_each_name(three_images):

@@ -187,6 +187,10 @@ def test_what_is_missing_or_broken_is_one_line(backbone, tmp_path):
     whole = (masks / "00000.png").read_bytes()
     Image.new("L", (128, 64)).save(masks / "00000.png")
     assert "sequence walk has no object in" in refused()
+    half = Image.new("L", (128, 64))
+    half.paste(255, (0, 0, 64, 64))
+    half.save(masks / "00000.png")
+    assert "has one object, marked by 255 as in DAVIS 2016" in refused()
     Image.new("RGB", (128, 64)).save(masks / "00000.png")
     assert "an image of mode RGB, not one number for each pixel" in refused()
     (masks / "00000.png").write_bytes(whole)
@@ -203,3 +207,6 @@ def test_what_is_missing_or_broken_is_one_line(backbone, tmp_path):
     assert "sequence walk has 2 frames" in refused()
     (davis / "ImageSets/2017/val.txt").write_text("")
     assert "is empty" in refused()
+    for name in ("../../walk", "..", "/tmp/walk", "a/b"):
+        (davis / "ImageSets/2017/val.txt").write_text(name)
+        assert "is not the name of an image or video" in refused()
