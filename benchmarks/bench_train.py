@@ -215,13 +215,13 @@ def train(
         "optim.warmup_epochs=0",
         *overrides,
     ]
-    launcher = ["-m", "training.pretrain"]
+    command = [sys.executable, "-m", "wtours", "pretrain"]
     if processes is not None:
-        count = ["--standalone", "--nproc-per-node", str(processes)]
-        launcher = ["-m", "torch.distributed.run", *count, *launcher]
+        count = ["--standalone", "--no-python", "--nproc-per-node", str(processes), "--"]
+        command = [sys.executable, "-m", "torch.distributed.run", *count, *command]
     words = [word for setting in settings for word in ("--set", setting)]
     subprocess.run(
-        [sys.executable, *launcher, str(shards), "--run-dir", str(run_dir), *words],
+        [*command, str(shards), "--run", str(run_dir), *words],
         check=True,
         capture_output=True,
         env={**os.environ, **({"OMP_NUM_THREADS": "1"} if processes else {})},

@@ -1,4 +1,4 @@
-"""What a run will take, from a few measured steps that are thrown away."""
+"""What a run will take, from a few measured steps that are thrown away: `wtours estimate`."""
 
 import time
 from collections.abc import Sequence

@@ -1,11 +1,5 @@
-"""A step whose loss was not finite, computed once more: `wtours pretrain SHARDS --replay FILE`.
+"""A step whose loss was not finite, computed once more: `wtours replay`."""
 
-On several processes, as the run was: torchrun … -m training.nan_replay SHARDS_DIR FILE
-"""
-
-import argparse
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +7,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from training.data.loader import batches
-from training.distributed.launch import joined_world
 from training.distributed.world import World
 from training.engine.checkpoint import RECEIPT, find_damage, load_state, read_state
 from training.engine.precision import deterministic
 from training.engine.setup import build_state, open_views, replicate, run_length
 from training.engine.state import TrainState
 from training.engine.step import compute_gradients
-from wtours.errors import CheckpointError, WtoursError
+from wtours.errors import CheckpointError
 from wtours.storage.atomic import read_json
 
 
@@ -101,24 +94,3 @@ def _watch_outputs(state: TrainState) -> list[str]:
         if not list(module.children()):
             watch(name, module)
     return found
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `python -m training.nan_replay`; return the exit code."""
-    parser = argparse.ArgumentParser(prog="training.nan_replay", description=replay.__doc__)
-    parser.add_argument("shards_dir", type=Path)
-    parser.add_argument("listing", type=Path, help="a run's nonfinite-step-N.json")
-    options = parser.parse_args(arguments)
-    try:
-        with joined_world() as world:
-            result = replay(options.listing, options.shards_dir, world)
-    except WtoursError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    if world.is_main:
-        sys.stdout.write(f"{result.describe()}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,20 +1,9 @@
-"""`wtours pretrain`: where data, method, monitors and the training loop are put together.
+"""`wtours pretrain`: where data, method, monitors and the training loop are put together."""
 
-`torchrun --nproc-per-node N -m training.pretrain SHARDS_DIR --run-dir DIR` runs it on N processes.
-"""
-
-import argparse
-import logging
-import os
-import signal
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import timedelta
 from pathlib import Path
 
-from training.config.presets import PRESETS, resolve_config
 from training.config.train import TrainConfig
 from training.data.clips import ClipViews
 from training.distributed.failures import failure_guard
@@ -30,10 +19,6 @@ from training.engine.trainer import OnStep, PretrainReport, train
 from training.monitors.attention_overlay import AttentionOverlay
 from training.monitors.collapse import CollapseMonitor
 from training.monitors.knn_probe import KnnProbe
-from wtours.errors import WtoursError
-
-LOG = logging.getLogger(__name__)
-_LOG_EVERY_SECONDS = 10.0
 
 
 def _ignore(status: StepStatus) -> None:
@@ -68,7 +53,7 @@ def pretrain(
 ) -> PretrainReport:
     """Train to the end of the config's schedule, resuming from the run's newest checkpoint.
 
-    On SIGINT or SIGTERM it finishes the step, saves a checkpoint and raises the signal again.
+    On SIGINT or SIGTERM it finishes the step, saves a checkpoint and returns.
 
     Args:
         config: Of the run.
@@ -96,7 +81,7 @@ def pretrain(
         run = stack.enter_context(
             opened_run(run_dir, config, views.source.identity, world, watchdog)
         )
-        report = train(
+        return train(
             run,
             state,
             views,
@@ -106,9 +91,6 @@ def pretrain(
             stop=stop,
             on_step=on_step,
         )
-    if report.stopped_by:
-        signal.raise_signal(report.stopped_by)
-    return report
 
 
 def run_pretraining(
@@ -129,52 +111,3 @@ def run_pretraining(
             resume=resume,
             on_step=on_step if world.is_main else _ignore,
         )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `python -m training.pretrain`; return the exit code."""
-    parser = argparse.ArgumentParser(prog="training.pretrain", description=pretrain.__doc__)
-    parser.add_argument("shards_dir", type=Path)
-    parser.add_argument("--run-dir", type=Path, required=True)
-    parser.add_argument("--preset", default="official", help=f"one of {', '.join(PRESETS)}")
-    parser.add_argument("--config", type=Path, help="YAML file over the preset")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
-    parser.add_argument("--resume", choices=("auto", "never", "force"), default="auto")
-    options = parser.parse_args(arguments)
-    is_main = os.environ.get("RANK", "0") == "0"  # torchrun's; one process says what all do
-    logging.basicConfig(level=logging.INFO if is_main else logging.ERROR, format="%(message)s")
-    try:
-        report = run_pretraining(
-            resolve_config(options.preset, options.config, options.overrides),
-            shards_dir=options.shards_dir,
-            run_dir=options.run_dir,
-            resume=options.resume,
-            on_step=_log_now_and_then(),
-        )
-    except WtoursError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    LOG.info("%s: %s", options.run_dir, report.describe())
-    return 0
-
-
-def _log_now_and_then() -> OnStep:
-    last = -_LOG_EVERY_SECONDS
-
-    def log(now: StepStatus) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _LOG_EVERY_SECONDS:
-            last = time.monotonic()
-            left = timedelta(seconds=round(now.seconds_left))
-            LOG.info(
-                "%s: step %d of %d · %s · %s left",
-                *(now.run, now.step, now.steps, now.describe(), left),
-            )
-
-    return log
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -108,8 +108,8 @@ def train_all(runs: Sequence[TrainingRun], shards: Path, *, jobs: int) -> Iterat
 
 def command(run: TrainingRun, shards: Path) -> list[str]:
     """Return the command that trains a run."""
-    words = [sys.executable, "-m", "training.pretrain", str(shards)]
-    words += ["--run-dir", str(run.run_dir), "--preset", "demo"]
+    words = [sys.executable, "-m", "wtours", "pretrain", str(shards)]
+    words += ["--run", str(run.run_dir), "--preset", "demo"]
     steps = f"optim.steps={run.num_clips // CLIPS_PER_STEP}"
     for override in (*RECIPE, steps, f"seed={run.seed}", *(run.method.overrides or ())):
         words += ["--set", override]

@@ -1,4 +1,4 @@
-"""What `--estimate` counts, checked by hand, and that it leaves nothing behind."""
+"""What `wtours estimate` counts, checked by hand, and that it leaves nothing behind."""
 
 import dataclasses
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from wtours.cli.console import PlainFormatter
+from wtours.cli.console import LogHandler
 from wtours.text import escape_csv, escape_json, escape_markdown, plain, plain_lines
 
 HOSTILE = "a\x1b[31mb\x1b]0;title\x07c\x9bd\u202ee\u2066f\udcffg"
@@ -44,12 +44,13 @@ def test_a_spreadsheet_takes_no_text_for_a_formula(text):
     assert escape_csv("walk") == "walk"
 
 
-def test_a_log_line_and_its_traceback_hold_no_control_characters():
+def test_a_log_line_and_its_traceback_hold_no_control_characters(capsys):
     try:
         raise ValueError(HOSTILE)
     except ValueError:
         record = logging.LogRecord("x", 20, "", 1, "%s", (HOSTILE,), sys.exc_info())
-    text = PlainFormatter("%(message)s").format(record)
+    LogHandler(names=True).emit(record)
+    text = capsys.readouterr().err
     assert "ValueError" in text
     assert plain_lines(text) == text
 

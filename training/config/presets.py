@@ -88,6 +88,15 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """What each preset changes in the defaults, as {"section.key": value}."""
 
+ABOUT = {
+    "official": "DORA as the released code trains it",
+    "paper": "DORA as the paper describes it, where the code differs",
+    "dino": "DINO on the same clips, crops and optimizer",
+    "images": "DORA* on single images (Table 8)",
+    "demo": "a small DORA, minutes on a CPU",
+}
+"""What each preset is, in a few words."""
+
 
 def resolve_config(preset: str, config_file: Path | None, overrides: Sequence[str]) -> TrainConfig:
     """Return a preset changed by a YAML file, then by "section.key=value" pairs (values are YAML).

@@ -77,7 +77,7 @@ class Run:
         text = broadcast("" if checkpoint is None else str(checkpoint), self.world)
         if text:
             load_state(Path(text), state)
-            LOG.info("resumed from %s", text)
+            LOG.info("resumed from step %d (%s)", state.step, text)
         if self.world.is_main:
             write_bytes(self.dir / CONFIG_FILE, to_yaml(self.config).encode())
             self._metrics = self._stack.enter_context(MetricsLog(self.dir, steps_done=state.step))
@@ -150,7 +150,7 @@ class Run:
         what = "loss" if not math.isfinite(values["loss"]) else "gradient"
         return TrainingError(
             f"the {what} is not finite at step {step} (loss {values['loss']:g}); no weight was "
-            f"changed by it, and `wtours pretrain SHARDS --replay {path}` computes it again: lower "
+            f"changed by it, and `wtours replay {path} SHARDS` computes it again: lower "
             f"optim.lr, or use optim.precision=float32"
         )
 

@@ -39,6 +39,8 @@ class PretrainReport:
 
     def describe(self) -> str:
         """Return one line for a person."""
+        if self.stopped_by is not None:
+            return f"stopped at step {self.steps}, checkpoint saved; rerun to resume"
         if self.started_at_step == self.steps:
             return f"nothing to do, all {self.steps} steps are done: {self.checkpoint}"
         start = f"from step {self.started_at_step} " if self.started_at_step else ""

@@ -193,7 +193,7 @@ def pin(
 
 
 def _say_choice(video_id: str, choice: SelectedFormat) -> None:
-    console.warn(f"{video_id}: {choice.describe()}, {_size_text(choice)}, from {choice.source}")
+    console.note(f"{video_id}: {choice.describe()}, {_size_text(choice)}, from {choice.source}")
 
 
 def _say_smaller(video_ids: Sequence[str], max_height: int, layout: Layout) -> None:

@@ -42,7 +42,7 @@ def analyze(
         typer.Option(
             "--transnet",
             help="Find cuts by the network TransNet V2 too, beside PySceneDetect's detectors; "
-            "needs wtours[cuts]. See docs/tables.md.",
+            "needs the extra wtours\\[cuts]. See docs/tables.md.",
         ),
     ] = False,
     jobs: Jobs = default_jobs(),

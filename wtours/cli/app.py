@@ -1,89 +1,76 @@
-"""The command line: parse, build values, one library call, print, exit code.
+"""The commands, put together: parse, build values, one library call, print, exit code.
 
-Exit codes: 0 everything asked for is done; 1 stopped by an error; 2 usage; 3 finished, with a list
-of what failed; 130 and 143 for Ctrl-C and SIGTERM. Heavy modules are imported inside the commands,
-so that `wtours --help` answers at once. The commands are in `wtours.cli`, which alone may
-import `training`.
+Heavy modules are imported inside the commands, so that `wtours --help` answers at once. The
+commands are in `wtours.cli`, which alone may import `training`.
 """
 
 import errno
 import io
-import logging
+import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
+from wtours import __version__
 from wtours.cli import acquire, analyze, console, evaluate, shard, status, train
-from wtours.cli.options import Root
-from wtours.errors import WtoursError
+from wtours.cli.options import Quiet, Root, Verbose, with_verbosity
+from wtours.errors import TrainingError, WtoursError
 from wtours.workspace.layout import Layout
+
+EXIT_CODES = (
+    "Exit codes: 0 everything asked for is done; 1 stopped by an error; 2 wrong usage; "
+    "3 finished, with a list of what failed; 130 and 143 stopped by Ctrl-C and SIGTERM."
+)
 
 app = typer.Typer(
     name="wtours",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Long first-person videos, from a list of URLs to a trained encoder.\n\n"
-    "The road: [bold]download[/] → [bold]analyze[/] → [bold]report[/], and "
-    "[bold]shard[/] → [bold]pretrain[/] → [bold]eval[/]. Every command works with no argument on "
-    "the ten Walking Tours, goes on where it was stopped, and does only what is missing.",
+    "The pipeline: [bold]download[/] → [bold]analyze[/] → [bold]report[/], and "
+    "[bold]shard[/] → [bold]pretrain[/] → [bold]eval[/]. Without arguments a command takes the "
+    "ten Walking Tours; it resumes where it was stopped and does only what is missing.",
+    epilog=EXIT_CODES,
 )
-eval_app = typer.Typer(no_args_is_help=True, help="Measure a trained encoder.")
-app.add_typer(eval_app, name="eval")
-shards_app = typer.Typer(no_args_is_help=True, help="Finalize a shard set, or look into it.")
-app.add_typer(shards_app, name="shards")
-presets_app = typer.Typer(no_args_is_help=True, help="Compare the presets of training.")
-app.add_typer(presets_app, name="presets")
+shards_app = typer.Typer(no_args_is_help=True, help="Finalize a shard set, or inspect it.")
+presets_app = typer.Typer(no_args_is_help=True, help="Inspect the presets of training.")
+eval_app = typer.Typer(no_args_is_help=True, help="Evaluate a trained encoder.")
 
-for name, command in (
-    ("list", status.list_videos),
-    ("render", acquire.render),
-    ("download", acquire.download),
-    ("add", acquire.add),
-    ("pin", acquire.pin),
-    ("doctor", status.doctor),
-    ("analyze", analyze.analyze),
-    ("report", analyze.report),
-    ("shard", shard.shard),
-    ("verify", shard.verify),
-    ("pretrain", train.pretrain),
-    ("visualize", train.visualize),
-    ("export", train.export),
-    ("import", train.import_weights),
-):
-    app.command(name)(command)
-shards_app.command("finalize")(shard.finalize)
-shards_app.command("info")(shard.info_of_shards)
-shards_app.command("sample")(shard.sample_of_shards)
-presets_app.command("diff")(train.diff_presets)
-eval_app.command("knn")(evaluate.eval_knn)
-eval_app.command("linear")(evaluate.eval_linear)
-eval_app.command("discover")(evaluate.eval_discover)
-eval_app.command("segment")(evaluate.eval_segment)
-eval_app.command("vos")(evaluate.eval_vos)
-eval_app.command("table")(evaluate.eval_table)
+OF_THE_WORLD = {
+    errno.EACCES: "change its permissions, or choose another --root",
+    errno.EPERM: "change its permissions, or choose another --root",
+    errno.EROFS: "choose a --root on a file system that can be written",
+    errno.ENOSPC: "the disk is full: free some space and rerun the command",
+    errno.EDQUOT: "your quota is used up: free some space and rerun the command",
+    errno.EFBIG: "the file system takes no file of this size: choose another --root",
+    errno.ENOTDIR: "a file stands where a folder should be: move it away",
+    errno.EEXIST: "a file stands where a folder should be: move it away",
+    errno.EISDIR: "a folder stands where a file should be: move it away",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "a symbolic link leads back to itself",
+    errno.EMFILE: "raise the limit of open files (ulimit -n), or lower --jobs",
+    errno.ENFILE: "too many files are open on this machine",
+    errno.EIO: "the disk or the network behind it does not answer properly",
+    errno.ESTALE: "the network file system has lost it: rerun the command",
+}
+"""Errors of the operating system that are no bug, and what to do."""
+
+DATA, SHARDS, TRAINING = "Data", "Shards", "Training"
+EVALUATION, TOOLS = "Evaluation", "Tools"
 
 
-@app.callback()
-def _common(
-    verbose: Annotated[bool, typer.Option("--verbose", help="Log what happens to stderr.")] = False,
-) -> None:
-    level = logging.INFO if verbose else logging.WARNING
-    handler = logging.StreamHandler()
-    handler.setFormatter(console.PlainFormatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-
-
-@app.command()
 def demo(root: Root = Path("demo-data")) -> None:
-    """Walk the whole road on two rendered walks: offline, on a CPU, in minutes.
+    """Run the whole pipeline on two rendered walks: offline, on a CPU, in minutes.
 
     Prints each command as you would type it, and at the end what to look at.
+
+    Example: wtours demo
     """
     from wtours.synthetic.demo import cuts_beside_drawn
 
@@ -108,7 +95,7 @@ def demo(root: Root = Path("demo-data")) -> None:
     rows = cuts_beside_drawn(layout, ("demo_day", "demo_cuts"))
     console.print_table("Cuts", ("video", "drawn", "measured"), rows)
     console.say(
-        "The objects above are the rendered truth, given as detections made elsewhere.\n\n"
+        "The objects above are the rendered ground truth, given as precomputed detections.\n\n"
         "Look at:\n"
         f"  {layout.reports_dir / 'report.html'}   the report, in a browser\n"
         f"  {layout.reports_dir / 'figure2.png'}   lightness, objects and cuts over time\n"
@@ -116,7 +103,67 @@ def demo(root: Root = Path("demo-data")) -> None:
         f"  {run / 'metrics.jsonl'}   the training, a line a step"
     )
     if any(drawn != measured for _, drawn, measured in rows):
-        raise WtoursError("the cuts measured are not the cuts drawn; please report it")
+        raise WtoursError("the measured cuts are not the cuts drawn; please report it")
+
+
+COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] = (
+    (app, DATA, "download", acquire.download),
+    (app, DATA, "add", acquire.add),
+    (app, DATA, "pin", acquire.pin),
+    (app, DATA, "list", status.list_videos),
+    (app, DATA, "analyze", analyze.analyze),
+    (app, DATA, "report", analyze.report),
+    (app, SHARDS, "shard", shard.shard),
+    (app, SHARDS, "verify", shard.verify),
+    (shards_app, None, "finalize", shard.finalize),
+    (shards_app, None, "info", shard.info_of_shards),
+    (shards_app, None, "sample", shard.sample_of_shards),
+    (app, TRAINING, "pretrain", train.pretrain),
+    (app, TRAINING, "estimate", train.estimate),
+    (app, TRAINING, "replay", train.replay),
+    (app, TRAINING, "export", train.export),
+    (app, TRAINING, "import", train.import_weights),
+    (presets_app, None, "list", train.list_presets),
+    (presets_app, None, "show", train.show_preset),
+    (presets_app, None, "diff", train.diff_presets),
+    (eval_app, None, "knn", evaluate.eval_knn),
+    (eval_app, None, "linear", evaluate.eval_linear),
+    (eval_app, None, "discover", evaluate.eval_discover),
+    (eval_app, None, "segment", evaluate.eval_segment),
+    (eval_app, None, "vos", evaluate.eval_vos),
+    (eval_app, None, "table", evaluate.eval_table),
+    (app, EVALUATION, "visualize", train.visualize),
+    (app, TOOLS, "doctor", status.doctor),
+    (app, TOOLS, "demo", demo),
+    (app, TOOLS, "render", acquire.render),
+)
+"""Each command with what it belongs to, its panel of the help and its name."""
+
+for owner, panel, name, command in COMMANDS:
+    owner.command(name, rich_help_panel=panel)(with_verbosity(command))
+app.add_typer(shards_app, name="shards", rich_help_panel=SHARDS)
+app.add_typer(presets_app, name="presets", rich_help_panel=TRAINING)
+app.add_typer(eval_app, name="eval", rich_help_panel=EVALUATION)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        console.say(f"wtours {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    console.set_verbosity(verbose=verbose, quiet=quiet)
 
 
 def main() -> NoReturn:
@@ -125,16 +172,25 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # None where the shell has closed it
             stream.reconfigure(errors="replace")  # titles need more than a Latin-1 terminal has
+    exit_code: str | int | None = 0
     try:
         app()
+    except SystemExit as end:
+        exit_code = end.code
     except WtoursError as error:
-        console.warn(f"error: {error}")
-        sys.exit(error.exit_code)
+        console.fail(f"error: {error}", on_every_rank=isinstance(error, TrainingError))
+        exit_code = error.exit_code
     except KeyboardInterrupt:
-        sys.exit(130)
+        exit_code = 130
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in OF_THE_WORLD:
             raise
-        console.warn(f"error: disk full ({error}); free some space and run the command again")
-        sys.exit(1)
-    sys.exit(0)
+        where = f"{error.filename}: " if error.filename else ""
+        console.fail(f"error: {where}{error.strerror}; {OF_THE_WORLD[error.errno]}")
+        exit_code = 1
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough; Python would complain at its own flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(exit_code)

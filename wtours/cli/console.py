@@ -1,10 +1,14 @@
-"""What the command line shows: progress bars on stderr, tables and JSON on stdout."""
+"""What the command line shows: progress and notes on stderr, results on stdout.
+
+Of the processes that torchrun starts, the first one speaks for all.
+"""
 
 import contextlib
 import json
 import logging
+import os
 import re
-import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -25,23 +29,66 @@ from rich.table import Table
 from rich.text import Text
 
 from wtours.progress import Progress as OnProgress
-from wtours.text import escape_json, plain, plain_lines
+from wtours.text import bytes_text, escape_json, plain, plain_lines, seconds_text
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+IS_FIRST = os.environ.get("RANK", "0") == "0"
+"""Whether this is rank 0, or the only process."""
+IS_FIRST_OF_NODE = os.environ.get("LOCAL_RANK", "0") == "0"
+
+out = Console(highlight=False, emoji=False, soft_wrap=True, quiet=not IS_FIRST)
+err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True, quiet=not IS_FIRST)
+
+LINE_SECONDS = "WTOURS_PROGRESS_SECONDS"
+"""The environment variable that says how often a line tells the progress without a terminal."""
+_LINE_SECONDS = 30.0
+
+Unit = Literal["bytes", "percent", "steps"]
 
 
-class PlainFormatter(logging.Formatter):
-    """Formats a log record, and its traceback, without control characters."""
+class LogHandler(logging.Handler):
+    """Prints log records above the progress bars: INFO as it is, else with the level."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the record as text."""
-        return plain_lines(super().format(record))
+    def __init__(self, *, names: bool) -> None:
+        super().__init__()
+        self._names = names
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record, and its traceback, without control characters."""
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        name = f"{record.name}: " if self._names else ""
+        warn(f"{level}{name}{self.format(record)}")
+
+
+_shows_progress = True
+
+
+def set_verbosity(*, verbose: bool = False, quiet: bool = False) -> None:
+    """Choose what is shown beside results and errors.
+
+    Args:
+        verbose: Everything that is logged, with the module that logs it.
+        quiet: Neither progress nor notes.
+    """
+    global _shows_progress
+    _shows_progress = not quiet
+    root = logging.getLogger()
+    for handler in [h for h in root.handlers if isinstance(h, LogHandler)]:
+        root.removeHandler(handler)
+    root.addHandler(LogHandler(names=verbose))
+    root.setLevel(logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING)
+    # What training says at this level is for whoever runs it: where it resumes, for example.
+    logging.getLogger("training").setLevel(logging.ERROR if quiet else logging.INFO)
 
 
 def say(text: str) -> None:
-    """Print a line to stdout, as it is: no markup, no control characters."""
+    """Print a result to stdout, as it is: no markup, no control characters."""
     out.print(plain_lines(text), markup=False)
+
+
+def note(text: str) -> None:
+    """Print to stderr what is good to know; nothing after --quiet."""
+    if _shows_progress:
+        warn(text)
 
 
 def warn(text: str) -> None:
@@ -51,13 +98,12 @@ def warn(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print `value` as JSON to stdout, and nothing else."""
-    text = json.dumps(value, indent=1, ensure_ascii=False)
-    sys.stdout.write(escape_json(text) + "\n")
+    out.out(escape_json(json.dumps(value, indent=1, ensure_ascii=False)), highlight=False)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; a column whose cells are all numbers is aligned to the right."""
-    table = Table(title=Text(plain(title)), title_justify="left")
+    table = Table(title=Text(plain_lines(title)), title_justify="left")
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(re.fullmatch(r"[-\d.,:]*", row[index]) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
@@ -66,9 +112,32 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     out.print(table)
 
 
+def is_live() -> bool:
+    """Return whether bars are shown that change in place."""
+    return _shows_progress and err.is_terminal and not err.is_dumb_terminal
+
+
+class Lines:
+    """Progress where there is no terminal: for each item a line now and then, and at its end."""
+
+    def __init__(self) -> None:
+        self._seconds = float(os.environ.get(LINE_SECONDS, _LINE_SECONDS))
+        self._said: dict[str, float] = {}
+
+    def say(self, item: str, text: str, *, is_last: bool) -> None:
+        """Print a line of an item, if it is time to."""
+        now = time.monotonic()
+        if is_last or now - self._said.get(item, -self._seconds) >= self._seconds:
+            self._said[item] = now
+            note(text)
+
+
 @contextlib.contextmanager
-def progress_bars(title: str, unit: Literal["bytes", "percent", "steps"]) -> Iterator[OnProgress]:
-    """Show a bar for each item of a stage; yield the function that moves them."""
+def progress_bars(title: str, unit: Unit) -> Iterator[OnProgress]:
+    """Show a bar for each item of a stage, or lines; yield the function that moves them."""
+    if not is_live():
+        yield _progress_lines(title, unit)
+        return
     columns: dict[str, list[ProgressColumn]] = {
         "bytes": [DownloadColumn(), TransferSpeedColumn()],
         "percent": [TaskProgressColumn()],
@@ -92,3 +161,37 @@ def progress_bars(title: str, unit: Literal["bytes", "percent", "steps"]) -> Ite
 
     with bars:
         yield on_progress
+
+
+def _progress_lines(title: str, unit: Unit) -> OnProgress:
+    lines, begun = Lines(), dict[str, tuple[float, float]]()
+
+    def on_progress(item: str, done: float, total: float | None) -> None:
+        at, first = begun.setdefault(item, (time.monotonic(), done))
+        text = plain(f"{title} {item}: {_amount(done, total, unit)}")
+        if total and first < done < total:
+            seconds = (time.monotonic() - at) * (total - done) / (done - first)
+            text += f", {seconds_text(seconds)} left"
+        lines.say(item, text, is_last=done == total)
+
+    return on_progress
+
+
+def _amount(done: float, total: float | None, unit: Unit) -> str:
+    if unit == "bytes":
+        return bytes_text(done) + (f" of {bytes_text(total)}" if total else "")
+    if unit == "percent" and total:
+        return f"{done / total:.0%}"
+    return f"{done:,.0f}" + (f" of {total:,.0f}" if total else "")
+
+
+def fail(text: str, *, on_every_rank: bool = False) -> None:
+    """Print an error to stderr, of several processes only the first of a node.
+
+    Args:
+        text: The line.
+        on_every_rank: It names a rank: other ranks may not know.
+    """
+    if IS_FIRST_OF_NODE or on_every_rank:
+        err.quiet = False
+        warn(text)

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wtours.cli import console
-from wtours.cli.options import ROOT, AsJson, Root, named_or_folder, require_scipy, require_torch
+from wtours.cli.options import (
+    ROOT,
+    AsJson,
+    Root,
+    existing_run,
+    named_or_folder,
+    require_scipy,
+    require_training,
+)
 from wtours.errors import MissingPackageError, UsageError
 from wtours.progress import Progress, no_progress
 from wtours.workspace.layout import Layout
@@ -81,7 +89,7 @@ def _evaluate(
         as_json: Whether the JSON is printed.
         on_ranks: Whether the work is shared by the processes of torchrun.
     """
-    require_torch("evaluation")
+    _require_backbone(run, root)
     from training.distributed.launch import joined_world
     from training.weights.backbones import open_backbone
 
@@ -102,6 +110,15 @@ def _evaluate(
     for note in result.notes:
         console.say(note)
     console.say(str(result.path))
+
+
+def _require_backbone(name: str, root: Path) -> None:
+    """Refuse a run that is not there before torch is imported; the rest is for `open_backbone`."""
+    require_training("evaluation")
+    bare = name.removesuffix(",random")
+    of_others = bare.startswith(("timm:", "hf:")) or Path(bare).suffix in (".pth", ".pt")
+    if not of_others and not Path(bare).is_file():
+        existing_run(bare, Layout(root).run_dir)
 
 
 def eval_knn(
@@ -163,7 +180,7 @@ def eval_linear(
 ) -> None:
     """Train linear classifiers on the frozen features, as DINO does; resumes where it stopped.
 
-    On several GPUs: torchrun --nproc-per-node 8 --no-python wtours eval linear …
+    On several GPUs: torchrun --no-python --nproc-per-node 8 -- wtours eval linear …
 
     Example: wtours eval linear default --train imagenet/train --val imagenet/val
     """
@@ -364,6 +381,7 @@ def eval_table(
 
     Example: wtours eval table default walk30 --markdown > tables.md
     """
+    require_training("evaluation", packages=["yaml"])
     from training.evaluation import paper_tables as tables
     from training.evaluation.published import TABLES
 

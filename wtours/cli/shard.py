@@ -297,7 +297,7 @@ def _executor(jobs: int) -> AbstractContextManager[Executor]:
 
 def _say_estimate(expected: "Estimate") -> None:
     work = f"{bytes_text(expected.bytes)}, {seconds_text(expected.seconds)} of work"
-    console.warn(f"about {expected.frames:,} frames, {work}")
+    console.note(f"about {expected.frames:,} frames, {work}")
 
 
 def _finish_shards(result: "ShardReport") -> None:

@@ -1,4 +1,4 @@
-"""The progress of a training run on the terminal."""
+"""The progress of a training run: a bar on a terminal, elsewhere a line now and then."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -24,7 +24,10 @@ _WIDE = 110
 
 @contextlib.contextmanager
 def training_bar() -> Iterator[Callable[["StepStatus"], None]]:
-    """Show a bar with loss, clips a second, data wait, memory, time left; yield what moves it."""
+    """Show loss, clips a second, data wait, memory and time left; yield what updates them."""
+    if not console.is_live():
+        yield _training_lines()
+        return
     columns: list[ProgressColumn] = [
         TextColumn("{task.description}", markup=False),
         MofNCompleteColumn(),
@@ -36,14 +39,22 @@ def training_bar() -> Iterator[Callable[["StepStatus"], None]]:
     task = bar.add_task("pretrain", total=None, status="starting")
 
     def on_step(now: "StepStatus") -> None:
-        left = seconds_text(now.seconds_left)
-        bar.update(
-            task,
-            description=plain(now.run),
-            completed=now.step,
-            total=now.steps,
-            status=f"{now.describe()} · {left} left",
-        )
+        run, status = plain(now.run), _status(now)
+        bar.update(task, description=run, completed=now.step, total=now.steps, status=status)
 
     with bar:
         yield on_step
+
+
+def _training_lines() -> Callable[["StepStatus"], None]:
+    lines = console.Lines()
+
+    def on_step(now: "StepStatus") -> None:
+        text = f"{plain(now.run)}: step {now.step:,} of {now.steps:,} · {_status(now)}"
+        lines.say(now.run, text, is_last=now.step == now.steps)
+
+    return on_step
+
+
+def _status(now: "StepStatus") -> str:
+    return f"{now.describe()} · {seconds_text(now.seconds_left)} left"

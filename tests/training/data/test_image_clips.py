@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.support.command_line import exit_code_of
 from tests.support.shard_set import TINY, moving_pattern
 from training.config.presets import resolve_config
 from training.data.image_clips import ImageClips
@@ -14,7 +15,7 @@ from training.distributed.world import World
 from training.engine.checkpoint import checkpoint_dir
 from training.engine.metrics import read_metrics
 from training.engine.setup import open_views
-from training.pretrain import main, pretrain
+from training.pretrain import pretrain
 from wtours.errors import CheckpointError, ImageDataError, UsageError
 
 WORLD = World(0, 1, 0, torch.device("cpu"))
@@ -96,14 +97,14 @@ def test_another_set_of_images_is_refused_when_going_on(folder, tar, tmp_path):
 
 
 @pytest.mark.medium
-def test_a_broken_image_is_named_in_one_line(tar, tmp_path, capsys):
+def test_a_broken_image_is_named_in_one_line(tar, tmp_path, capsys, monkeypatch):
     with tarfile.open(tar) as packed:
         packed.extractall(tmp_path / "photos", filter="data")
     for file in (tmp_path / "photos").rglob("*.jpg"):
         file.write_bytes(file.read_bytes()[:300])
     words = [word for value in (*SMALL, *STEPS) for word in ("--set", value)]
-    arguments = [str(tmp_path / "photos"), "--run-dir", str(tmp_path / "run"), "--preset", "images"]
-    assert main([*arguments, *words]) == 1
+    command = ["pretrain", tmp_path / "photos", "--run", tmp_path / "run", "--preset", "images"]
+    assert exit_code_of(monkeypatch, *command, *words) == 1
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     assert "jpg of" in line

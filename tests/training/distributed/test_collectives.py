@@ -3,13 +3,13 @@
 import contextlib
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 
+from tests.support.command_line import SCRIPT, torchrun
 from tests.support.shard_set import TINY, write_shard_set
 from training.config.presets import resolve_config
 from training.distributed.collectives import all_max, all_mean, all_sum, any_rank, broadcast
@@ -56,18 +56,13 @@ def test_two_processes_get_the_same_answer(tmp_path):
 
 def pretrain_on_two(shards, run_dir, overrides):
     pairs = [part for pair in (*TINY, *overrides) for part in ("--set", pair)]
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     result = subprocess.run(
-        [
-            *(sys.executable, *launcher, "-m", "training.pretrain"),
-            *(str(shards), "--run-dir", str(run_dir), *pairs),
-        ],
+        torchrun(2, SCRIPT, "pretrain", shards, "--run", run_dir, *pairs),
         env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
     )
     assert result.returncode == 0, result.stderr
     return read_metrics(run_dir / "metrics.jsonl")

@@ -1,20 +1,19 @@
 import dataclasses
 import json
-import logging
 import signal
 import threading
 
 import pytest
 import torch
 
+from tests.support.command_line import exit_code_of
 from tests.support.shard_set import TINY, write_shard_set
 from training.config.presets import resolve_config
 from training.distributed.world import World
 from training.engine.checkpoint import checkpoint_dir, read_state
 from training.engine.metrics import MetricsLog, read_metrics
-from training.nan_replay import main as replay_main
 from training.nan_replay import replay
-from training.pretrain import main, pretrain
+from training.pretrain import pretrain
 from wtours.errors import CheckpointError, TrainingError, UsageError, WtoursError
 from wtours.storage.locks import lock
 
@@ -102,9 +101,10 @@ def test_resuming_passes_over_a_damaged_checkpoint_and_still_ends_the_same(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_step_saves_and_is_passed_on(shards, undisturbed, tmp_path, number):
-    run_dir, got = tmp_path / "run", []
-    before = signal.signal(number, lambda *_: got.append(number))
+@pytest.mark.parametrize("before", [signal.SIG_IGN, signal.SIG_DFL])  # ignored: `cmd &` in a script
+def test_a_signal_ends_the_step_and_saves(shards, undisturbed, tmp_path, number, before):
+    run_dir = tmp_path / "run"
+    before = signal.signal(number, before)
     try:
         report = train(
             shards, run_dir,
@@ -112,8 +112,9 @@ def test_a_signal_ends_the_step_saves_and_is_passed_on(shards, undisturbed, tmp_
         )  # fmt: skip
     finally:
         signal.signal(number, before)
-    assert got == [number]
+    assert report.stopped_by == number
     assert report.steps == 6
+    assert report.describe() == "stopped at step 6, checkpoint saved; rerun to resume"
     assert report.checkpoint.is_dir()
     train(shards, run_dir)
     assert computed(run_dir) == computed(undisturbed)
@@ -165,7 +166,7 @@ def test_a_run_in_use_is_refused(shards, undisturbed):
 
 
 def test_a_loss_that_is_not_finite_stops_before_a_weight_moves_and_is_replayed(
-    shards, tmp_path, capsys
+    shards, tmp_path, capsys, monkeypatch
 ):
     run_dir = tmp_path / "run"
     overflow = ("optim.lr=1e30", "optim.warmup_epochs=0", "checkpoint.every_steps=1")
@@ -186,15 +187,15 @@ def test_a_loss_that_is_not_finite_stops_before_a_weight_moves_and_is_replayed(
         assert str(again.metrics[name]) == str(value), name
     # Weights of some 1e30 overflow in the first product.
     assert again.first == "the output of teacher.backbone.blocks.0.norm1"
-    assert replay_main([str(shards), str(listing)]) == 0
-    said = capsys.readouterr().out
-    assert "step 2 again: loss nan (it was nan)" in said
-    assert replay_main([str(shards), str(run_dir / "nonfinite-step-9.json")]) == 1
+    for command in (["replay", listing, shards], ["pretrain", shards, "--replay", listing]):
+        assert exit_code_of(monkeypatch, *command) == 0
+        assert "step 2 again: loss nan (it was nan)" in capsys.readouterr().out
+    assert exit_code_of(monkeypatch, "replay", run_dir / "nonfinite-step-9.json", shards) == 1
 
 
 def test_a_replay_wants_the_shards_and_the_state_of_the_run(shards, tmp_path):
     run_dir = tmp_path / "run"
-    with pytest.raises(TrainingError, match="--replay"):
+    with pytest.raises(TrainingError, match="wtours replay"):
         train(shards, run_dir, "optim.lr=1e30", "optim.warmup_epochs=0")
     listing = run_dir / "nonfinite-step-2.json"
     other = write_shard_set(tmp_path / "other", num_frames=20)
@@ -231,16 +232,21 @@ def test_a_config_that_does_not_fit_the_model_is_a_usage_error(shards, tmp_path,
     assert not (tmp_path / "run").exists()
 
 
-def test_main_says_one_line_and_the_exit_code(shards, tmp_path, capsys, caplog):
-    caplog.set_level(logging.INFO)
-    pairs = [part for pair in (*TINY, "optim.steps=2") for part in ("--set", pair)]
-    arguments = [str(shards), "--run-dir", str(tmp_path / "run"), *pairs]
-    assert main([*arguments, "--set", "optim.step=5"]) == 2
+def test_the_command_says_one_line_and_the_exit_code(shards, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WTOURS_PROGRESS_SECONDS", "0")
+    pairs = [part for pair in (*TINY, "optim.steps=3") for part in ("--set", pair)]
+    command = ["pretrain", shards, "--run", tmp_path / "run", *pairs]
+    assert exit_code_of(monkeypatch, *command, "--set", "optim.step=5") == 2
     assert capsys.readouterr().err.startswith("error: unknown config key 'optim.step'; did you")
-    assert main([*arguments, "--set", "optim.global_batch_size=99"]) == 1
+    assert exit_code_of(monkeypatch, *command, "--set", "optim.global_batch_size=99") == 1
     assert "does not fill a batch of 99" in capsys.readouterr().err
-    assert main(arguments) == 0
-    assert "trained to step 2" in caplog.text
+    assert exit_code_of(monkeypatch, *command) == 0
+    said = capsys.readouterr()
+    assert "trained to step 3" in said.out
+    lines = [line for line in said.err.splitlines() if line.startswith("run: step ")]
+    assert [line.partition(" · loss ")[0] for line in lines] == [
+        f"run: step {step} of 3" for step in (1, 2, 3)
+    ]
 
 
 def test_metrics_after_the_resumed_step_and_a_torn_last_line_are_cut(tmp_path):

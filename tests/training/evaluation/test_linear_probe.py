@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torchvision.transforms import v2
 
+from tests.support.command_line import SCRIPT, torchrun
 from tests.support.tiny_run import ONE_PROCESS, make_run, tiny_config
 from training.data.normalization import Normalization
 from training.evaluation.datasets.image_folder import open_images
@@ -70,14 +70,14 @@ def evaluate(run, splits, **changed):
 def command(run, splits, *more):
     train, val = splits
     return [
-        *("-m", "wtours", "eval", "linear", str(run), "--train", train, "--val", val),
+        *(SCRIPT, "eval", "linear", str(run), "--train", train, "--val", val),
         *("--epochs", "3", "--batch-size", "8", "--lr", "0.1", "--lr", "1.0", *more),
     ]
 
 
 def start(arguments):
     return subprocess.Popen(
-        [sys.executable, *arguments],
+        arguments,
         env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
@@ -170,9 +170,8 @@ def test_two_processes_give_what_one_gives(run, splits):
     expected = json.loads(alone.read_text())
     alone.unlink()
     alone.with_suffix(".safetensors").unlink()
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    process = start([*launcher, *command(run, splits, "--workers", "1", "--json")])
-    out, err = process.communicate(timeout=300)
+    process = start(torchrun(2, *command(run, splits, "--workers", "1", "--json")))
+    out, err = process.communicate()
     assert process.returncode == 0, err
     found = json.loads(alone.read_text())
     assert json.loads(out) == found

@@ -7,30 +7,27 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from tests.support.analyze_cases import write_scenes
-from wtours.cli.app import app
+from tests.support.command_line import SCRIPT, wtours
+from tests.support.shard_set import write_shard_set
+from training.config.presets import ABOUT, PRESETS, resolve_config
+from wtours import __version__
+from wtours.cli.app import COMMANDS, app
 from wtours.cli.train import default_run_name
 from wtours.workspace.layout import checked_name
 
 pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
 
-COMMANDS = [
-    command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands
+NAMES = [
+    [*(group.name for group in app.registered_groups if group.typer_instance is owner), name]
+    for owner, _, name, _ in COMMANDS
 ]
-
-
-def wtours(*args: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "wtours", *map(str, args)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "100", "TERM": "dumb", **environment},
-        check=False,
-    )
 
 
 def test_the_built_in_manifest_is_listed_as_json_without_anything_else(tmp_path):
@@ -46,11 +43,175 @@ def test_the_root_comes_from_the_environment_too(tmp_path):
     assert str(tmp_path / "elsewhere") in result.stdout.replace("\n", "")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_with_an_example(name):
-    result = wtours(name, "--help")
+@pytest.mark.parametrize("words", NAMES, ids=" ".join)
+def test_every_command_has_help_with_an_example_that_shows_what_is_written(words):
+    command: Any = typer.main.get_command(app)
+    for word in words:
+        command = command.commands[word]
+    result = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert f"wtours {' '.join(words)}" in result.stdout.split("Usage:")[1].partition("\n")[2]
+    texts = [command.help, *(getattr(parameter, "help", None) for parameter in command.params)]
+    for bracketed in re.findall(r"\[[a-z]+\]", " ".join(filter(None, texts))):
+        assert bracketed in result.stdout  # no part of a text is taken for markup
+    assert {"--verbose", "--quiet"} <= {name for p in command.params for name in p.opts}
+
+
+def test_the_help_names_panels_and_exit_codes_and_the_version_is_printed():
+    text = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "120"}).stdout
+    for panel in ("Data", "Shards", "Training", "Evaluation", "Tools"):
+        assert f"─ {panel} ─" in text
+    assert "3 finished, with a list of" in text
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"wtours {__version__}\n"
+
+
+def test_a_shell_completes_a_command():
+    environment = {
+        "_WTOURS_COMPLETE": "complete_bash",
+        "COMP_WORDS": "wtours est",
+        "COMP_CWORD": "1",
+    }
+    assert wtours(program=SCRIPT, **environment).stdout.split() == ["estimate"]
+
+
+@pytest.mark.parametrize(
+    ("words", "level"),
+    [
+        (("verify",), "lines"),
+        (("verify", "-q"), "nothing"),
+        (("--quiet", "verify"), "nothing"),
+        (("verify", "-v"), "lines"),
+        (("-v", "verify"), "lines"),
+    ],
+)
+def test_without_a_terminal_lines_tell_the_progress_unless_it_is_quiet(tmp_path, words, level):
+    write_shard_set(tmp_path / "shards" / "default")
+    result = wtours(*words, "--root", tmp_path)
     assert result.returncode == 0
-    assert f"wtours {name}" in result.stdout or name == "demo"
+    assert "1 shards, 24 frames" in result.stdout
+    done = re.findall(r"^verify \S+: (.+?)( of .+)?$", result.stderr, re.MULTILINE)
+    assert bool(done) is (level == "lines"), result.stderr
+    assert "\x1b" not in result.stderr
+
+
+def test_verbose_names_the_module_that_logs_and_video_has_no_short_name(tmp_path):
+    quiet, verbose = (
+        wtours("pretrain", "--video", "x", *words, "--root", tmp_path) for words in ([], ["-v"])
+    )
+    assert quiet.returncode == verbose.returncode == 2  # pretrain knows no --video
+    assert wtours("list", "-v", "venice", "--root", tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize("words", [("presets", "diff", "demo"), ("list", "--json")])
+def test_a_reader_that_has_seen_enough_is_no_traceback(tmp_path, words):
+    process = subprocess.Popen(
+        [SCRIPT, *words, "--root", tmp_path] if words[0] == "list" else [SCRIPT, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()  # as `| head` does; Python is still starting
+    with process.stderr:
+        assert process.stderr.read() == ""
+    assert process.wait() == 1
+
+
+def test_a_closed_output_is_no_traceback(tmp_path):
+    for words in ("list --json", "list", "--help"):
+        command = f"'{SCRIPT}' {words} >&-"
+        result = subprocess.run(
+            ["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path
+        )
+        assert (result.returncode, result.stderr) == (0, ""), words
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_a_terminal_of_few_characters_shows_replacements(tmp_path, encoding):
+    for words in (["--help"], ["list"]):
+        command = [SCRIPT, *words, *(["--root", tmp_path] if words == ["list"] else [])]
+        result = subprocess.run(
+            command,
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "200"},
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        shown = result.stdout.decode(encoding)
+        assert "download ? analyze ? report" in shown if words == ["--help"] else "venice" in shown
+
+
+def test_an_error_of_the_operating_system_is_one_line_with_its_path(tmp_path):
+    (tmp_path / "file").write_text("")
+    for words in (["render", "--video", "demo_cuts"], ["report", "--manifest", "demo"]):
+        result = wtours(*words, "--root", tmp_path / "file")
+        assert result.returncode == 1
+        assert result.stderr.startswith(f"error: {tmp_path / 'file'}"), result.stderr
+        assert "a file stands where a folder should be" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["pretrain", "--preset", "mine"], "unknown preset 'mine'"),
+        (["pretrain", "absent"], "absent is not a finished shard set"),
+        (["estimate", "absent"], "absent is not a finished shard set"),
+        (["visualize", "absent", "--video", "x"], "absent is not there"),
+        (["export", "absent"], "absent is not there"),
+        (["eval", "knn", "absent", "--train", "a", "--val", "b"], "absent is not there"),
+    ],
+)
+def test_what_cannot_work_is_said_before_torch_is_imported(tmp_path, words, message):
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    result = wtours(*words, "--root", tmp_path, PYTHONPATH=path)
+    assert message in result.stderr, result.stderr
+    assert result.returncode in (1, 2)
+
+
+def test_another_module_named_training_is_one_line_and_not_found_by_the_console_script(tmp_path):
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "__init__.py").write_text("")
+    words = ("presets", "diff", "demo", "--json")
+    module = subprocess.run(
+        [sys.executable, "-m", "wtours", *words],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert module.returncode == 1
+    assert module.stderr.startswith(f"error: {tmp_path / 'training' / '__init__.py'} hides")
+    assert module.stderr.count("\n") == 1
+    script = subprocess.run(
+        [SCRIPT, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert script.returncode == 0, script.stderr
+    assert "optim.lr" in json.loads(script.stdout)
+
+
+def test_of_several_processes_the_first_prints_and_the_first_of_a_node_says_errors(tmp_path):
+    ranks = {"first": ("0", "0"), "second": ("1", "1"), "other node": ("8", "0")}
+    for name, (rank, local_rank) in ranks.items():
+        place = {"RANK": rank, "LOCAL_RANK": local_rank}
+        done = wtours("list", "--json", "--root", tmp_path, **place)
+        failed = wtours("list", "--manifest", "absent.toml", **place)
+        assert (done.returncode, failed.returncode) == (0, 2)
+        assert bool(done.stdout) is (name == "first")
+        assert bool(failed.stderr) is (name != "second")
+
+
+def test_presets_are_listed_and_one_is_shown_as_yaml_that_gives_it_again(tmp_path):
+    listed = json.loads(CliRunner().invoke(app, ["presets", "list", "--json"]).stdout)
+    assert listed.keys() == PRESETS.keys() == ABOUT.keys()
+    assert listed["official"]["fields"] == 0 < listed["demo"]["fields"]
+    shown = CliRunner().invoke(app, ["presets", "show", "demo", "--set", "optim.steps=7"]).stdout
+    old = CliRunner().invoke(
+        app, ["pretrain", "--preset", "demo", "--set", "optim.steps=7", "--print-config"]
+    )
+    assert old.stdout == shown
+    (tmp_path / "config.yaml").write_text(shown)
+    given = resolve_config("official", tmp_path / "config.yaml", [])
+    assert given == resolve_config("demo", None, ["optim.steps=7"])
 
 
 @pytest.mark.parametrize(

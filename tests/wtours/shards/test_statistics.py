@@ -7,9 +7,9 @@ import av
 import numpy as np
 import pytest
 
+from tests.support.command_line import wtours
 from tests.support.sharded_videos import publish_video
 from tests.support.video_clips import write_clip
-from tests.wtours.cli.test_main import wtours
 from wtours.errors import ShardError, UsageError
 from wtours.sharding.build import build_shards
 from wtours.shards.contact_sheet import sample_grid

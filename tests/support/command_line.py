@@ -1,0 +1,41 @@
+"""The command line as a user meets it: in a process of its own, or quicker in this one."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from wtours.cli.app import main
+
+SCRIPT = str(Path(sys.executable).with_name("wtours"))
+
+
+def torchrun(processes: int, *words: str | Path, options: tuple[str, ...] = ()) -> list[str]:
+    """Return the command that starts a program in several processes."""
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python")
+    # Without "--" torchrun takes our --run for its own --run-path, up to Python 3.12.
+    return [*launcher, "--nproc-per-node", str(processes), *options, "--", *map(str, words)]
+
+
+def wtours(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own."""
+    return subprocess.run(
+        [SCRIPT, *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "100", "TERM": "dumb", **environment},
+        check=False,
+    )
+
+
+def exit_code_of(monkeypatch, *words: str | Path) -> str | int | None:
+    """Run a command in this process; `capsys` has what it says."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sys, "argv", ["wtours", *map(str, words)])
+    try:
+        main()
+    except SystemExit as end:
+        return end.code
+    finally:
+        signal.signal(signal.SIGTERM, before)
