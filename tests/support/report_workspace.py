@@ -82,7 +82,7 @@ def add_analysis(
 ) -> None:
     """Publish an analysis; `detections` are (frame, label, score), None: objects not measured."""
     folder = layout.analysis_dir(video_id)
-    _write_frames(folder, looked_at=detections is not None)
+    _write_frames(folder, detected=detections is not None)
     objects, names = None, ["frames.parquet", "shots.parquet", "summary.json"]
     if detections is not None:
         names.append("detections.parquet")
@@ -123,7 +123,7 @@ def add_analysis(
     write_receipt(layout.analysis_receipt(video_id), receipt)
 
 
-def _write_frames(folder: Path, *, looked_at: bool) -> None:
+def _write_frames(folder: Path, *, detected: bool) -> None:
     """Lightness is 20 before the cut and 70 after it; the detector looks once a second."""
     light = [20.0 if frame < 20 else 70.0 for frame in range(FRAMES)]
     columns = {
@@ -134,7 +134,7 @@ def _write_frames(folder: Path, *, looked_at: bool) -> None:
         "lightness_p95": [value + 10 for value in light],
         "content_score": [0.0] * FRAMES,
         "is_corrupt": [False] * FRAMES,
-        "objects_measured": [looked_at and frame % 10 == 0 for frame in range(FRAMES)],
+        "objects_measured": [detected and frame % 10 == 0 for frame in range(FRAMES)],
     }
     with open_table(folder / "frames.parquet", FRAMES_SCHEMA) as table:
         table.write(table_of(FRAMES_SCHEMA, columns))

@@ -1,4 +1,4 @@
-"""The picture that cuts and lightness are measured on: PySceneDetect's, made with less work.
+"""The image that cuts and lightness are measured on: PySceneDetect's, made with less work.
 
 PySceneDetect converts every frame to BGR and reduces it by OpenCV's linear interpolation, which
 reads two rows for each row of the result and leaves out the rest: at 4K, thirteen of fifteen. So
@@ -24,7 +24,7 @@ _LEAST_KEPT = 3
 
 
 def reduce_frame(bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the (H, W, 3) uint8 picture with its longer side at 256 pixels, never enlarged.
+    """Return the (H, W, 3) uint8 image with its longer side at 256 pixels, never enlarged.
 
     As PySceneDetect's SceneManager does it: OpenCV's linear interpolation of the full frame.
     """
@@ -61,7 +61,7 @@ class _Kind:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Rows:
-    """The rows that a resize needs, such that the kept ones resize to the same picture."""
+    """The rows that a resize needs, such that the kept ones resize to the same image."""
 
     luma: NDArray[np.intp]
     chroma: NDArray[np.intp]
@@ -128,7 +128,7 @@ def _reduce_rows(
 
 
 def _bgr(picture: av.VideoFrame, reformatter: VideoReformatter) -> NDArray[np.uint8]:
-    """Return the picture as (H, W, 3); the pixels are not copied once more."""
+    """Return the image as (H, W, 3); the pixels are not copied once more."""
     converted = reformatter.reformat(picture, format="bgr24", threads=1)
     (pixels,) = _planes(converted, bytes_a_pixel=3)
     return pixels.reshape(picture.height, picture.width, 3)
@@ -152,7 +152,7 @@ def _frame(kind: _Kind, height: int) -> av.VideoFrame:
 
 
 def _reduced_size(width: int, height: int) -> tuple[int, int] | None:
-    """Return width and height of the reduced picture, or None where the frame is small enough."""
+    """Return width and height of the reduced image, or None where the frame is small enough."""
     factor = compute_downscale_factor(max(height, width))
     if factor <= 1:
         return None

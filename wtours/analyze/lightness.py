@@ -27,7 +27,7 @@ class Lightness:
 
 
 def frame_lightness(bgr: NDArray[np.uint8]) -> Lightness:
-    """Return mean, 5th and 95th percentile of L* over an (H, W, 3) uint8 BGR picture.
+    """Return mean, 5th and 95th percentile of L* over an (H, W, 3) uint8 BGR image.
 
     The percentiles interpolate linearly between pixels, as `numpy.percentile` does. Within 0.01 of
     scikit-image's `rgb2lab` of the same pixels.

@@ -59,7 +59,7 @@ DETECTIONS_SCHEMA = _schema(
     ("label", pa.string()),
     ("label_id", pa.int32()),  # index in the detector's vocabulary
     ("score", pa.float32()),  # 0.05..1
-    ("x0", pa.float32()),  # pixels of the full upright picture, x0 <= x1, y0 <= y1
+    ("x0", pa.float32()),  # pixels of the full upright image, x0 <= x1, y0 <= y1
     ("y0", pa.float32()),
     ("x1", pa.float32()),
     ("y1", pa.float32()),

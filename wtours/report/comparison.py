@@ -108,7 +108,7 @@ def _joined(parts: Sequence[MeasuredVideo], threshold: float) -> MeasuredVideo:
         lightness=light,
         lightness_p5=np.concatenate([part.lightness_p5 for part in parts]),
         lightness_p95=np.concatenate([part.lightness_p95 for part in parts]),
-        looked_at=np.concatenate([part.looked_at for part in parts]),
+        detected=np.concatenate([part.detected for part in parts]),
         shots_us=tuple(itertools.pairwise(bounds)),
         objects=_joined_objects([part.objects for part in parts], offsets, threshold),
     )

@@ -44,14 +44,14 @@ class ObjectCount:
 
     threshold: float
     objects_per_frame: float
-    """Mean number of detections per frame that the detector looked at."""
+    """Mean number of detections per frame given to the detector."""
     classes: int
     """Distinct labels over the video."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class MeasuredObjects:
-    """Detections of one video, counted; F frames that the detector looked at."""
+    """Detections of one video, counted; F frames given to the detector."""
 
     facts: ObjectsSummary
     counts: tuple[ObjectCount, ...]
@@ -59,13 +59,13 @@ class MeasuredObjects:
     class_counts: tuple[tuple[str, int], ...]
     """(label, detections) from the report's threshold up, most frequent first."""
     pts_us: NDArray[np.int64]
-    """(F,) when the detector looked."""
+    """(F,) the times of the frames given to the detector."""
     per_frame: NDArray[np.int64]
     """(F,) detections from the report's threshold up."""
 
     @property
     def rate(self) -> str:
-        """Return how often the detector looked, in words."""
+        """Return the rate of the detector, in words."""
         return "every frame" if self.facts.every_frame else f"{self.facts.detect_fps:g} a second"
 
     def at(self, threshold: float) -> ObjectCount | None:
@@ -87,8 +87,8 @@ class MeasuredVideo:
     lightness_p5: NDArray[np.float32]
     lightness_p95: NDArray[np.float32]
     """(N,) 5th and 95th percentile of L* over the frame."""
-    looked_at: NDArray[np.bool_]
-    """(N,) whether the object detector looked at the frame."""
+    detected: NDArray[np.bool_]
+    """(N,) whether the frame was given to the object detector."""
     shots_us: tuple[tuple[int, int], ...]
     """[start, end) of each shot by the default cut detector."""
     objects: MeasuredObjects | None
@@ -162,7 +162,7 @@ def detections_on(
 
 
 def count_objects(
-    path: Path, facts: ObjectsSummary, looked_at_us: NDArray[np.int64], *, threshold: float
+    path: Path, facts: ObjectsSummary, detected_us: NDArray[np.int64], *, threshold: float
 ) -> MeasuredObjects:
     """Count a detections table from `threshold` and from each of `THRESHOLDS` up.
 
@@ -171,7 +171,7 @@ def count_objects(
     Args:
         path: detections.parquet.
         facts: How it was made.
-        looked_at_us: (F,) pts of the frames that the detector looked at, ascending; detections
+        detected_us: (F,) pts of the frames given to the detector, ascending; detections
             after the last of them are not counted.
         threshold: What `class_counts` and `per_frame` count from.
     """
@@ -181,8 +181,8 @@ def count_objects(
         if np.float32(score) >= np.float32(facts.detector.threshold)
     ]
     labels: dict[float, Counter[str]] = {score: Counter() for score in thresholds}
-    per_frame = np.zeros(len(looked_at_us), np.int64)
-    in_range = pc.field("pts_us") <= int(looked_at_us[-1])
+    per_frame = np.zeros(len(detected_us), np.int64)
+    in_range = pc.field("pts_us") <= int(detected_us[-1])
     with open_parquet(
         path, "detect again", max_rows=MAX_DETECTIONS, read_dictionary=["label"]
     ) as file:
@@ -193,18 +193,18 @@ def count_objects(
                 for item in pc.value_counts(kept["label"]).to_pylist():
                     labels[score][item["values"]] += item["counts"]
                 if score == threshold:
-                    frames = np.searchsorted(looked_at_us, kept["pts_us"].to_numpy())
+                    frames = np.searchsorted(detected_us, kept["pts_us"].to_numpy())
                     per_frame += np.bincount(frames, minlength=len(per_frame))
     return MeasuredObjects(
-        facts=facts.model_copy(update={"frames_analysed": len(looked_at_us)}),
+        facts=facts.model_copy(update={"frames_analysed": len(detected_us)}),
         counts=tuple(
-            ObjectCount(score, labels[score].total() / len(looked_at_us), len(labels[score]))
+            ObjectCount(score, labels[score].total() / len(detected_us), len(labels[score]))
             for score in thresholds
         ),
         class_counts=tuple(
             sorted(labels.get(threshold, Counter()).items(), key=lambda item: (-item[1], item[0]))
         ),
-        pts_us=looked_at_us,
+        pts_us=detected_us,
         per_frame=per_frame,
     )
 
@@ -238,13 +238,13 @@ def load_measured(
         for name in (FRAMES_FILE, SHOTS_FILE):
             open_parquet(folder / name, remedy).close()
         frames = pq.read_table(folder / FRAMES_FILE, filters=before)
-        pts_us, looked_at = frames["pts_us"].to_numpy(), frames["objects_measured"].to_numpy()
+        pts_us, detected = frames["pts_us"].to_numpy(), frames["objects_measured"].to_numpy()
         if not len(pts_us) or pts_us[0] < 0 or (np.diff(pts_us) <= 0).any():
             raise ValueError("times of frames do not rise from 0")
         objects = None
-        if summary.objects is not None and looked_at.any():
+        if summary.objects is not None and detected.any():
             objects = count_objects(
-                folder / DETECTIONS_FILE, summary.objects, pts_us[looked_at], threshold=threshold
+                folder / DETECTIONS_FILE, summary.objects, pts_us[detected], threshold=threshold
             )
         return MeasuredVideo(
             summary=summary,
@@ -253,7 +253,7 @@ def load_measured(
             lightness=frames["lightness"].to_numpy(),
             lightness_p5=frames["lightness_p5"].to_numpy(),
             lightness_p95=frames["lightness_p95"].to_numpy(),
-            looked_at=looked_at,
+            detected=detected,
             shots_us=_shots(folder / SHOTS_FILE, until_us),
             objects=objects,
         )

@@ -36,12 +36,12 @@ _TOP_CLASSES = 12
 
 @dataclass(frozen=True, slots=True)
 class PageVideo:
-    """One video with its pictures."""
+    """One video with its images."""
 
     video: ReportVideo
     figures: Sequence[Figure]
     problem: str
-    """Why there are no pictures although there is a file; "" where there is no problem."""
+    """Why there are no images although there is a file; "" where there is no problem."""
 
 
 def render_page(
@@ -96,8 +96,8 @@ def _totals(videos: Sequence[PageVideo]) -> list[tuple[str, str]]:
         totals += [length, (f"{frames:,}", "frames"), (f"{cuts:,}", "cuts")]
     objects = [m.objects for m in measured if m.objects is not None]
     if objects:
-        looked_at = sum(o.facts.frames_analysed for o in objects)
-        totals.append((f"{looked_at:,}", "frames searched for objects"))
+        detected = sum(o.facts.frames_analysed for o in objects)
+        totals.append((f"{detected:,}", "frames searched for objects"))
     return totals
 
 

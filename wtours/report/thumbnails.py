@@ -1,6 +1,6 @@
 """Thumbnails: the frames at the cuts, in the lightest and darkest minute, and evenly spaced ones.
 
-Detections are drawn on the frames that the detector looked at.
+Detections are drawn on the frames given to the detector.
 """
 
 import itertools
@@ -44,7 +44,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """One picture."""
+    """One image."""
 
     jpeg: bytes
     width: int
@@ -54,7 +54,7 @@ class Thumbnail:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A moment with its pictures."""
+    """A moment with its images."""
 
     moment: Moment
     thumbnails: tuple[Thumbnail, ...]
@@ -85,7 +85,7 @@ def make_thumbnails(
         raise ValueError(f"{video.entry.id} is not downloaded and analyzed")
     moments = choose_moments(video.measured)
     frames = sorted({frame for moment in moments for frame in moment.frames})
-    seen = [frame for frame in frames if video.measured.looked_at[frame]]
+    seen = [frame for frame in frames if video.measured.detected[frame]]
     detections = (
         detections_on(layout, video.entry.id, seen, threshold=threshold)
         if video.measured.objects is not None
@@ -134,12 +134,12 @@ def draw_detections(
     scale: float,
     colors: Mapping[str, str],
 ) -> NDArray[np.uint8]:
-    """Return a copy of an (H, W, 3) uint8 RGB picture with boxes, the best of them named.
+    """Return a copy of an (H, W, 3) uint8 RGB image with boxes, the best of them named.
 
     Args:
-        rgb: The reduced picture.
-        detections: Rows of detections.parquet; boxes in pixels of the full picture.
-        scale: Pixels of the reduced picture per pixel of the full one.
+        rgb: The reduced image.
+        detections: Rows of detections.parquet; boxes in pixels of the full image.
+        scale: Pixels of the reduced image per pixel of the full one.
         colors: "#rrggbb" by label, for example of `class_colors`.
     """
     image = Image.fromarray(rgb)
@@ -212,8 +212,8 @@ def _evenly_spaced(measured: MeasuredVideo) -> list[Moment]:
 
 
 def _frame_near(measured: MeasuredVideo, time_us: float, *, within: NDArray[np.bool_]) -> int:
-    """Return the frame nearest to a time, one that the detector looked at where there is one."""
-    (frames,) = np.nonzero(within & measured.looked_at)
+    """Return the frame nearest to a time, one given to the detector where there is one."""
+    (frames,) = np.nonzero(within & measured.detected)
     if not len(frames):
         (frames,) = np.nonzero(within)
     return int(frames[np.abs(measured.pts_us[frames] - time_us).argmin()])

@@ -6,7 +6,7 @@ of an endless city and writes it as H.264; `load_truth(truth_path)` reads what i
 A street is houses, pavement and sky, seen by a camera that walks at 1.4 m/s, looks around and turns
 at corners; people, dogs and cars move through it, parked cars, trees, benches, bicycles, traffic
 lights and fire hydrants stand in it. A cut goes to another street under another sky. The camera's
-exposure holds every picture's mean luma at the same value; then the frame's lightness factor
+exposure holds every image's mean luma at the same value; then the frame's lightness factor
 multiplies the 8-bit R, G and B, so mean CIELAB L* follows the factor and nothing else.
 
 The truth directory:
@@ -32,7 +32,7 @@ The truth directory:
         mask             binary   the visible pixels inside the box: (y1 - y0) x (x1 - x0) bits, row
                                   by row without padding, highest bit first, compressed by zlib
 
-An object is labeled when at least 1/5000 of the picture's pixels show it (46 at 640x360).
+An object is labeled when at least 1/5000 of the image's pixels show it (46 at 640x360).
 """
 
 from wtours.synthetic.ground_truth import WalkTruth, load_truth

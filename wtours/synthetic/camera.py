@@ -13,7 +13,7 @@ NEAR = 0.35
 
 @dataclass(frozen=True)
 class Camera:
-    """A pose and a picture size; about 67 degrees along the longer side."""
+    """A pose and an image size; about 67 degrees along the longer side."""
 
     pose: Pose
     width: int

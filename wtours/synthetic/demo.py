@@ -1,9 +1,9 @@
-"""The rendered walks of a manifest: the videos, their truth, and labeled pictures cut from them.
+"""The rendered walks of a manifest: the videos, their truth, and labeled images cut from them.
 
 <root>/rendered/<video_id>.mp4
                 <video_id>.receipt.json
                 truth/<video_id>/                 see `wtours.synthetic`
-                detections/<video_id>.parquet     the truth as detections made elsewhere
+                detections/<video_id>.parquet     the truth as precomputed detections
                 crops/{train,val}/<label>/        objects cut out, for k-NN
 """
 
@@ -31,7 +31,7 @@ _CROPS_PER_LABEL = 40
 _MIN_CROP_PIXELS = 24
 
 Crops = dict[str, list[NDArray[np.uint8]]]
-"""Pictures (H, W, 3) uint8 RGB by label."""
+"""Images (H, W, 3) uint8 RGB by label."""
 
 
 def render_walks(
@@ -112,7 +112,7 @@ def _publish_crops(folder: Path, *, train: Sequence[str], val: Sequence[str]) ->
 
 
 def _cut_out(folder: Path, video_ids: Sequence[str]) -> Crops:
-    """Return the first pictures of each label: of a track at most one a second of video."""
+    """Return the first images of each label: of a track at most one a second of video."""
     crops: Crops = defaultdict(list)
     for video_id in video_ids:
         boxes = defaultdict(list)

@@ -21,7 +21,7 @@ from wtours.synthetic.types import RenderedFrame, SeenObject
 TRUTH_NAME, DETECTIONS_NAME, FRAMES_NAME = "truth.json", "detections.parquet", "frames.parquet"
 FORMAT_VERSION = 1
 MIN_VISIBLE_SHARE = 1 / 5000
-"""An object with fewer visible pixels than this share of the picture is not labeled."""
+"""An object with fewer visible pixels than this share of the image is not labeled."""
 _ROWS_PER_GROUP = 20_000
 
 DETECTIONS_SCHEMA = pa.schema(
@@ -190,7 +190,7 @@ def visible_mask(
 ) -> tuple[tuple[int, int], NDArray[np.bool_]] | None:
     """Return the left, top and (h, w) mask of what is seen of an object, tightly cut.
 
-    None if that is less than `MIN_VISIBLE_SHARE` of the picture.
+    None if that is less than `MIN_VISIBLE_SHARE` of the image.
     """
     mine = frame.owner[seen.region.slices] == seen.number
     if np.count_nonzero(mine) < MIN_VISIBLE_SHARE * frame.owner.size:

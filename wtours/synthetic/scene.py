@@ -1,4 +1,4 @@
-"""The frames of a walk, street scene by street scene: the picture and the objects at any time."""
+"""The frames of a walk, street scene by street scene: the image and the objects at any time."""
 
 from collections.abc import Iterator
 from fractions import Fraction

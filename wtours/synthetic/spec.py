@@ -10,7 +10,7 @@ MIN_STREET_SECONDS = 1.0
 MIN_STREET_FRAMES = 20
 """A street lasts at least this long between two cuts: detectors merge cuts that are nearer."""
 MIN_LIGHT = 0.2
-"""Below this the 8-bit picture is too dark for a cut to be seen."""
+"""Below this the 8-bit image is too dark for a cut to be seen."""
 MIN_SIDE, MAX_SIDE = 64, 4096
 MAX_FRAME_RATE = 240
 

@@ -1,4 +1,4 @@
-"""What rendering a frame gives: the picture, and whose each pixel is."""
+"""What rendering a frame gives: the image, and whose each pixel is."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class Region:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """The rows and columns to index a picture with."""
+        """The rows and columns to index an image with."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
 
@@ -43,7 +43,7 @@ class RenderedFrame:
     """A frame and whose each pixel is.
 
     Attributes:
-        picture: (H, W, 3) uint8 BGR.
+        image: (H, W, 3) uint8 BGR.
         owner: (H, W) uint16; an object's number, or 0.
         objects: Far to near.
     """

@@ -64,8 +64,8 @@ def test_the_tables_say_what_the_video_shows(layout, truth):
     frames = pq.read_table(folder / "frames.parquet")
     assert frames["frame"].to_pylist() == list(range(216))
     assert frames["pts_us"].to_pylist() == [round(i * 1e6 / 30) for i in range(216)]
-    looked_at = np.flatnonzero(frames["objects_measured"].to_numpy(zero_copy_only=False))
-    assert looked_at.tolist() == [0, 30, 60, 90, 120, 150, 180, 210]
+    detected = np.flatnonzero(frames["objects_measured"].to_numpy(zero_copy_only=False))
+    assert detected.tolist() == [0, 30, 60, 90, 120, 150, 180, 210]
     shots = pq.read_table(folder / "shots.parquet").to_pylist()
     assert [s for s in shots if s["detector"] == "adaptive"] == [
         {"detector": "adaptive", "shot": 0, "start_us": 0, "end_us": 1_500_000},
@@ -74,7 +74,7 @@ def test_the_tables_say_what_the_video_shows(layout, truth):
         {"detector": "adaptive", "shot": 3, "start_us": 5_200_000, "end_us": 7_200_000},
     ]
     detections = pq.read_table(folder / "detections.parquet")
-    assert detections["frame"].to_pylist() == np.repeat(looked_at, 2).tolist()
+    assert detections["frame"].to_pylist() == np.repeat(detected, 2).tolist()
     assert detections["label"].to_pylist() == ["cat", "dog"] * 8
     assert detections["label_id"].to_pylist() == [0, 1] * 8
 

@@ -23,7 +23,7 @@ Colors: TypeAlias = Literal["bgr", "rgb"]
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """One object in one frame; the box is in pixels of the full upright picture."""
+    """One object in one frame; the box is in pixels of the full upright image."""
 
     label: str
     label_id: int
@@ -56,17 +56,17 @@ class Picture(Protocol):
 
 
 class Network(Protocol):
-    """Finds objects in pictures."""
+    """Finds objects in images."""
 
     facts: DetectorFacts
     versions: dict[str, str]
     batch_size: int
-    """How many pictures `detect` takes at a time; its result must not depend on it."""
+    """How many images `detect` takes at a time; its result must not depend on it."""
     colors: Colors
     """Which of `Picture`'s methods it calls."""
 
     def detect(self, frames: Sequence[Picture]) -> list[list[Detection]]:
-        """Return each picture's detections, from `facts.threshold` up, highest score first."""
+        """Return each image's detections, from `facts.threshold` up, highest score first."""
         ...
 
 

@@ -67,7 +67,7 @@ def load_detectron2(config: Path, weights: Path) -> TorchDetector:
 
 
 class _Inference:
-    """Runs a model as detectron2's DefaultPredictor does, on several pictures at a time."""
+    """Runs a model as detectron2's DefaultPredictor does, on several images at a time."""
 
     def __init__(self, settings: Any) -> None:
         transforms = import_module("detectron2.data.transforms")

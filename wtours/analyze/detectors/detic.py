@@ -69,12 +69,12 @@ def load_detic(folder: Path | None = None) -> TorchDetector:
 
 
 def _best_classes(logits: Any, boxes: Any, shape: tuple[int, ...]) -> list[Found]:
-    """Return each picture's queries with their best class.
+    """Return each image's queries with their best class.
 
     Args:
         logits: (B, Q, C) tensor.
-        boxes: (B, Q, 4) tensor: center x, y, width, height as shares of the picture.
-        shape: The pictures' height, width, ...
+        boxes: (B, Q, 4) tensor: center x, y, width, height as shares of the image.
+        shape: The images' height, width, ...
     """
     height, width = shape[:2]
     scores, label_ids = logits.sigmoid().max(-1)

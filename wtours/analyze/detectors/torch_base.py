@@ -21,24 +21,24 @@ GPU_BATCH = 8
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Found:
-    """What a network found in one picture: n boxes."""
+    """What a network found in one image: n boxes."""
 
     label_ids: NDArray[np.int64]
     """(n,) indices in the vocabulary."""
     scores: NDArray[np.float32]
     """(n,) 0 to 1."""
     boxes: NDArray[np.float32]
-    """(n, 4) x0, y0, x1, y1 in pixels of the full picture."""
+    """(n, 4) x0, y0, x1, y1 in pixels of the full image."""
 
 
 Infer = Callable[[Any, Sequence[NDArray[np.uint8]]], list[Found]]
-"""Called as infer(model, pictures), the pictures (H, W, 3) uint8 RGB of one size."""
+"""Called as infer(model, images), the images (H, W, 3) uint8 RGB of one size."""
 
 
 class TorchDetector:
     """A network with the function that runs it.
 
-    On a GPU every batch has `GPU_BATCH` pictures, the last one filled up, so that the same kernels
+    On a GPU every batch has `GPU_BATCH` images, the last one filled up, so that the same kernels
     run whatever the number of frames; on a CPU it runs on one thread, as sums there depend on their
     number (`--jobs` is what spreads the work).
 

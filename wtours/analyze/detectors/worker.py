@@ -2,7 +2,7 @@
 
 `wtours.analyze.detectors.server` starts it, with two file descriptors. It loads the network, says
 through the control pipe what it is, and then answers whoever connects to the listening socket:
-pictures come in, detections go out, in order. On a GPU one process serves every connection; on a
+images come in, detections go out, in order. On a GPU one process serves every connection; on a
 CPU, where there is a process for each, one at a time. When its parent is gone, so is it.
 """
 
@@ -23,7 +23,7 @@ from wtours.errors import AnalysisError, WtoursError
 from wtours.execution.child_process import follow_parent
 
 Answer: TypeAlias = list[list[Detection]] | WtoursError
-"""The detections of each picture of a batch, or why there are none."""
+"""The detections of each image of a batch, or why there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def _detect(spec: DetectorSpec, network: Network, pictures: Sequence[NDArray[np.
 
 
 class _Pixels:
-    """A picture that came in the colors that the network takes."""
+    """An image that came in the colors that the network takes."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
         self._pixels = pixels

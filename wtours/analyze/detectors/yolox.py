@@ -1,7 +1,7 @@
 """YOLOX through onnxruntime, on the CPU: 80 COCO classes.
 
 The model is one exported by YOLOX's `tools/export_onnx.py` without `--decode_in_inference`: input
-(1, 3, H, W) float32 BGR 0..255, the picture at the upper left and 114 elsewhere; output
+(1, 3, H, W) float32 BGR 0..255, the image at the upper left and 114 elsewhere; output
 (1, H*W*(1/64 + 1/256 + 1/1024), 85): for each cell of the grids of stride 8, 16 and 32, the box
 (center as an offset from the cell, log size, in strides), objectness, and 80 class scores.
 Source: github.com/Megvii-BaseDetection/YOLOX, demo/ONNXRuntime.
@@ -44,7 +44,7 @@ class YoloxDetector:
     """A YOLOX model file.
 
     A detection is a cell with its best class (one cell counts once), score = objectness x class
-    score, suppressed within its class by `NMS_IOU`, and cut off at the picture's edge.
+    score, suppressed within its class by `NMS_IOU`, and cut off at the image's edge.
 
     Raises:
         AnalysisError: the file is missing or is not such a model.
@@ -98,7 +98,7 @@ class YoloxDetector:
         ]
 
     def _letterbox(self, bgr: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
-        """Return the (3, H, W) float32 input and how much the picture was scaled."""
+        """Return the (3, H, W) float32 input and how much the image was scaled."""
         height, width = bgr.shape[:2]
         scale = min(self._height / height, self._width / width)
         size = (int(width * scale), int(height * scale))
@@ -113,7 +113,7 @@ class YoloxDetector:
     def _boxes(
         self, raw: NDArray[np.float32], kept: NDArray[np.intp], scale: float
     ) -> NDArray[np.float32]:
-        """Return (n, 4) x0, y0, x1, y1 in pixels of the full picture."""
+        """Return (n, 4) x0, y0, x1, y1 in pixels of the full image."""
         strides = self._cell_strides[kept, None]
         centers = (raw[:, :2] + self._cells[kept]) * strides
         halves = np.exp(raw[:, 2:]) * strides / 2

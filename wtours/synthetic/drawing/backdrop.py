@@ -79,7 +79,7 @@ def cast_walls(camera: Camera, seed: int) -> Walls:
 
 
 def draw_backdrop(camera: Camera, walls: Walls, atlas: Atlas) -> Picture:
-    """Return the (H, W, 3) uint8 BGR picture of the empty streets."""
+    """Return the (H, W, 3) uint8 BGR image of the empty streets."""
     height, width = camera.height, camera.width
     map_x, map_y = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
     clear = np.ones((height, width), np.float32)

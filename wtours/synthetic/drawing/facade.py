@@ -11,7 +11,7 @@ FACADE_METERS = 9.0
 SLOT_METERS = 13.0
 """Room for the tallest front."""
 FACADE_SIZE = (round(SLOT_METERS * FACADE_PPM), round(FACADE_METERS * FACADE_PPM))
-"""Rows and columns of a front's picture."""
+"""Rows and columns of a front's image."""
 _STOREY, _SHOP, _CORNICE = 3.0, 3.5, 0.45
 _WINDOW_HEIGHT = 1.62
 

@@ -22,10 +22,10 @@ _MIN_SHADOW = 6.0
 
 
 class Painter:
-    """A picture in the making.
+    """An image in the making.
 
     Args:
-        picture: (H, W, 3) uint8 BGR backdrop, drawn over in place.
+        image: (H, W, 3) uint8 BGR backdrop, drawn over in place.
         camera: Where from.
         wall_depth: (W,) meters; what lies deeper is hidden by the houses.
         horizon_color: What distance fades to.
@@ -46,7 +46,7 @@ class Painter:
         self.owner = np.zeros(picture.shape[:2], np.uint16)
 
     def region(self, left: float, top: float, right: float, bottom: float) -> Region | None:
-        """Return the part of a rectangle inside the picture, with a pixel around it."""
+        """Return the part of a rectangle inside the image, with a pixel around it."""
         region = Region(
             max(0, math.floor(left) - 1),
             max(0, math.floor(top) - 1),
@@ -77,10 +77,10 @@ class Painter:
     def draw_sprite(
         self, sprite: Sprite, number: int, *, depth: float, right: float, clear: float
     ) -> Region | None:
-        """Draw an upright picture facing the camera; return where, or None if out of sight.
+        """Draw an upright image facing the camera; return where, or None if out of sight.
 
         Args:
-            sprite: The picture and its size in meters.
+            sprite: The image and its size in meters.
             number: Its number in `owner`.
             depth: Meters along the view.
             right: Meters right of the view, of the sprite's middle.
@@ -166,6 +166,6 @@ class Painter:
 
 
 def _fitting_level(sprite: Sprite, pixels: float) -> Picture:
-    """Return the smallest picture that is at least as tall as asked, or the largest."""
+    """Return the smallest image that is at least as tall as asked, or the largest."""
     fitting = [level for level in sprite.levels if level.shape[0] >= pixels]
     return fitting[-1] if fitting else sprite.levels[0]

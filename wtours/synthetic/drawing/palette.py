@@ -56,7 +56,7 @@ def bgr(hue: float, saturation: float, value: float) -> Color:
 
 
 def clipped(picture: NDArray[np.floating]) -> Picture:
-    """Return a picture as uint8."""
+    """Return an image as uint8."""
     result: Picture = np.clip(picture, 0, 255).astype(np.uint8)
     return result
 

@@ -1,4 +1,4 @@
-"""Flat pictures of people, dogs, trees and street furniture, drawn once and cached by size.
+"""Flat images of people, dogs, trees and street furniture, drawn once and cached by size.
 
 A sprite is (H, W, 4) uint8: BGR already multiplied by alpha, and alpha. Drawing aliased at twice
 the size and averaging gives both the soft edge and the multiplication.
@@ -20,7 +20,7 @@ _DRAW_PPM |= {"traffic light": 140, "fire hydrant": 240}
 
 @dataclass(frozen=True)
 class Sprite:
-    """One picture at halving sizes; `levels[0]` is the largest. Sizes in meters."""
+    """One image at halving sizes; `levels[0]` is the largest. Sizes in meters."""
 
     width: float
     height: float
@@ -28,7 +28,7 @@ class Sprite:
 
 
 class Canvas:
-    """A transparent picture to draw on in meters, x from the middle, y up from the ground."""
+    """A transparent image to draw on in meters, x from the middle, y up from the ground."""
 
     def __init__(self, width: float, height: float, ppm: int) -> None:
         self.width, self.height, self.ppm = width, height, ppm

@@ -1,7 +1,7 @@
 """The painted surfaces of a street scene, at several resolutions, in one atlas image.
 
 One atlas means one `cv2.remap` for the whole background. Level L of the atlas is the level 0
-picture reduced 2**L times, to its right; far surfaces read a coarse level, so they do not flicker.
+image reduced 2**L times, to its right; far surfaces read a coarse level, so they do not flicker.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ _PAD = 16
 _GROUND_SIDE = round(BLOCK * GROUND_PPM)
 SKY_HEIGHT = 288
 SKY_SLOPE = 0.75
-"""The sky picture reaches from the horizon to this tangent of elevation."""
+"""The sky image reaches from the horizon to this tangent of elevation."""
 SKY_WIDTH = _GROUND_SIDE
 _PER_ROW = 3
 _WIDTH = _GROUND_SIDE + 2 * _PAD
@@ -43,7 +43,7 @@ class Atlas:
     """The surfaces of one scene.
 
     Attributes:
-        picture: (H, W, 3) uint8 BGR.
+        image: (H, W, 3) uint8 BGR.
         level_x: (NUM_LEVELS,) left edge of each level in pixels.
         facade_x: (NUM_FACADES,) left edge of each facade at level 0.
         facade_y: (NUM_FACADES,) line of the pavement of each facade at level 0.

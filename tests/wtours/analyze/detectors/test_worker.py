@@ -49,12 +49,12 @@ def test_detections_are_those_of_the_network_in_this_process(tmp_path, data_dir,
     network = YoloxDetector(model)
     with open_video(path) as video:
         frames = list(video.frames())
-    looked_at = [*frames[::80], frames[-1]]  # the tick at 80 s has the last frame, at 79.4 s
-    assert [frame.pts_us for frame in looked_at] == [*range(0, 80_000_000, 8_000_000), 79_400_000]
+    detected = [*frames[::80], frames[-1]]  # the tick at 80 s has the last frame, at 79.4 s
+    assert [frame.pts_us for frame in detected] == [*range(0, 80_000_000, 8_000_000), 79_400_000]
     rows = pq.read_table(layout.analysis_dir("walk") / "detections.parquet").to_pylist()
     expected = [
         (frame.pts_us, d.label, np.float32(d.score), np.float32(d.x0), np.float32(d.y1))
-        for frame, found in zip(looked_at, network.detect(looked_at), strict=True)
+        for frame, found in zip(detected, network.detect(detected), strict=True)
         for d in found
     ]
     assert len(expected) > 50
