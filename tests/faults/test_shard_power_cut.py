@@ -5,17 +5,11 @@ a disk holds when the power goes. With fsync taken out of `wtours.storage.atomic
 fails, which shows that it can.
 """
 
-import os
-import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.support.power_cut import cut_power, make_image, mounted
 from tests.support.sharded_videos import files_of, publish_video
 from tests.support.video_clips import write_clip
 from wtours.sharding.build import build_shards
@@ -66,34 +60,9 @@ def expected(source, tmp_path_factory) -> dict[str, bytes]:
     return files_of(build_shards(layout, ["walk"], params=PARAMS).directory)
 
 
-@contextmanager
-def mounted(image: Path, folder: Path) -> Iterator[Path]:
-    folder.mkdir()
-    subprocess.run(["mount", "-o", "loop", str(image), str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 @pytest.fixture
 def image(tmp_path) -> Path:
-    """A file that holds an empty ext4 file system which this process may mount."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to mount a file system from a file")
-    if shutil.which("mkfs.ext4") is None:
-        pytest.skip("needs mkfs.ext4")
-    path: Path = tmp_path / "disk.img"
-    with path.open("wb") as file:
-        file.truncate(64 * 2**20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", str(path)], check=True)
-    trial = ["mount", "-o", "loop", str(path), str(tmp_path / "trial")]
-    (tmp_path / "trial").mkdir()
-    result = subprocess.run(trial, capture_output=True, text=True, check=False)
-    if result.returncode:
-        pytest.skip(f"needs the right to mount a loop device: {result.stderr.strip()}")
-    subprocess.run(["umount", str(tmp_path / "trial")], check=True)
-    return path
+    return make_image(tmp_path)
 
 
 def workspace(source: Path, root: Path, shards: Path) -> Layout:
@@ -101,25 +70,6 @@ def workspace(source: Path, root: Path, shards: Path) -> Layout:
     publish_video(layout, "walk", source)
     layout.shards_dir("default").parent.symlink_to(shards)
     return layout
-
-
-def cut_power(layout: Layout, image: Path, copy: Path, *, report: str, synced: bool) -> None:
-    """Run `shard`, and copy the disk right after it has reported `report`."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SHARD, str(layout.root), "yes" if synced else "no"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.strip() == report:
-            break
-    process.send_signal(signal.SIGSTOP)
-    shutil.copyfile(image, copy)
-    process.kill()
-    process.communicate()
 
 
 def damaged(directory: Path, report: str) -> list[str]:
@@ -142,7 +92,7 @@ def test_after_a_power_cut_every_reported_shard_is_whole(source, expected, tmp_p
     copy = tmp_path / "copy.img"
     with mounted(image, tmp_path / "disk") as disk:
         layout = workspace(source, tmp_path / "root", disk)
-        cut_power(layout, image, copy, report=report, synced=True)
+        cut_power(SHARD, str(layout.root), "yes", after=report, image=image, copy=copy)
     with mounted(copy, tmp_path / "replayed") as disk:
         layout = workspace(source, tmp_path / "after", disk)
         directory = layout.shards_dir("default")
@@ -156,7 +106,7 @@ def test_without_fsync_the_same_check_finds_damage(source, tmp_path, image, repo
     copy = tmp_path / "copy.img"
     with mounted(image, tmp_path / "disk") as disk:
         layout = workspace(source, tmp_path / "root", disk)
-        cut_power(layout, image, copy, report=report, synced=False)
+        cut_power(SHARD, str(layout.root), "no", after=report, image=image, copy=copy)
     with mounted(copy, tmp_path / "replayed") as disk:
         layout = workspace(source, tmp_path / "after", disk)
         assert damaged(layout.shards_dir("default"), report)
