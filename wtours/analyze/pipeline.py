@@ -4,8 +4,6 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +19,9 @@ except ImportError as error:
 
     raise MissingPackageError("scenedetect-headless", "analyze", "`wtours analyze`") from error
 
-from wtours.analyze.detectors.base import DetectorIdentity, DetectorSource
-from wtours.analyze.detectors.precomputed import PrecomputedFile, precomputed_facts
 from wtours.analyze.detectors.server import DetectorService
-from wtours.analyze.detectors.spec import DetectorSpec, parse_detector
-from wtours.analyze.measurements import FRAMES, OBJECTS, SHOTS, TRANSNET, Measurements, Stored
+from wtours.analyze.detectors.spec import parse_detector
+from wtours.analyze.measurements import FRAMES, OBJECTS, SHOTS, TRANSNET
 from wtours.analyze.merge import (
     find_shots,
     merge_frames,
@@ -33,8 +29,9 @@ from wtours.analyze.merge import (
     require_same_frames,
     write_transitions,
 )
-from wtours.analyze.publish import adopt_tables, publish_tables, published_params, video_end_us
-from wtours.analyze.schema import FORMAT, FRAMES_FILE, RECEIPT_FILE
+from wtours.analyze.plan import Plan, plan_video
+from wtours.analyze.publish import adopt_tables, publish_tables, video_end_us
+from wtours.analyze.schema import FRAMES_FILE
 from wtours.analyze.segment import SegmentTask, analyze_segment
 from wtours.analyze.shots import CUT_DETECTORS
 from wtours.analyze.transnet import (
@@ -60,7 +57,7 @@ from wtours.media.sampling import parse_rate
 from wtours.progress import Progress, no_progress
 from wtours.storage.atomic import remove, sweep
 from wtours.storage.locks import lock
-from wtours.storage.receipts import read_receipt, versions_of
+from wtours.storage.receipts import versions_of
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import DownloadedVideo, downloaded_video
 
@@ -136,43 +133,12 @@ def analyze_videos(
         for video_id in videos:
             with report.boundary(video_id):
                 video = _open(layout, videos, video_id)
-                plan = _plan(layout, video, spec, rate, service, executor, cut_network)
+                plan = plan_video(layout, video, spec, rate, service, executor, cut_network)
                 is_new = _analyze(plan, executor, segment_seconds, on_progress)
                 (report.done if is_new else report.skipped).append(video_id)
                 if plan.not_measured is not None and spec.kind != "none":
                     report.objects_not_measured[video_id] = plan.not_measured
     return report
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """One video and what is asked for."""
-
-    measurements: Measurements
-    detector: DetectorIdentity | None
-    """What objects are detected with."""
-    source: DetectorSource | None
-    """Where it is."""
-    rate: Fraction
-    not_measured: str | None
-    """Why there is no detector."""
-    params: dict[str, dict[str, Any]]
-    """What each measurement that is asked for depends on, besides the video."""
-
-    @property
-    def video(self) -> DownloadedVideo:
-        return self.measurements.video
-
-    @property
-    def segments_dir(self) -> Path:
-        """Where the segments are until everything is published."""
-        return self.measurements.folder / "segments"
-
-    def is_published(self) -> bool:
-        """Return whether the tables hold what is asked for; they may hold more."""
-        receipt = self.measurements.receipt_in(self.measurements.folder)
-        asked = {k: v for k, v in published_params(self.params).items() if v is not None}
-        return receipt is not None and asked.items() <= receipt.params.items()
 
 
 def _open(
@@ -183,48 +149,7 @@ def _open(
     return downloaded_video(layout, video_id)
 
 
-def _plan(
-    layout: Layout,
-    video: DownloadedVideo,
-    spec: DetectorSpec,
-    rate: Fraction,
-    service: DetectorService,
-    executor: Executor,
-    cut_network: dict[str, Any] | None,
-) -> _Plan:
-    detector: DetectorIdentity | None = None
-    source: DetectorSource | None = None
-    not_measured = "no detector was asked for (--detector none)" if spec.kind == "none" else None
-    try:
-        if spec.is_network:
-            detector, source = service.identity(), service.endpoint()
-        elif spec.kind == "file":
-            path = spec.file(video.video_id)
-            check = partial(precomputed_facts, rate=rate)
-            ((_, facts),) = executor.map(check, [path])
-            detector = DetectorIdentity(facts, versions={})
-            source = PrecomputedFile(path, rate, facts.weights_sha256)
-    except (AnalysisError, MissingPackageError, WorkerDiedError) as error:
-        not_measured = str(error)
-    params: dict[str, dict[str, Any]] = {FRAMES: {}, SHOTS: {"cut_detectors": [*CUT_DETECTORS]}}
-    if detector is not None:
-        params[OBJECTS] = {
-            "detector": detector.facts.model_dump(mode="json"),
-            "detect_fps": str(rate),
-        }
-    if cut_network is not None:
-        params[TRANSNET] = cut_network
-    return _Plan(
-        measurements=Measurements(layout.analysis_dir(video.video_id), video),
-        detector=detector,
-        source=source,
-        rate=rate,
-        not_measured=not_measured,
-        params={name: {"format": FORMAT, **own} for name, own in params.items()},
-    )
-
-
-def _analyze(plan: _Plan, executor: Executor, segment_seconds: int, on_progress: Progress) -> bool:
+def _analyze(plan: Plan, executor: Executor, segment_seconds: int, on_progress: Progress) -> bool:
     """Measure what is missing and publish the tables; return whether there was anything to do."""
     if plan.is_published():
         remove(plan.segments_dir)
@@ -234,7 +159,7 @@ def _analyze(plan: _Plan, executor: Executor, segment_seconds: int, on_progress:
         sweep(folder)
     adopt_tables(measurements, measurements.stored())
     stored = measurements.stored()
-    _require_not_lost(plan, stored)
+    plan.require_not_lost(stored)
     missing = {
         name: params
         for name, params in plan.params.items()
@@ -276,25 +201,8 @@ def _analyze(plan: _Plan, executor: Executor, segment_seconds: int, on_progress:
     return True
 
 
-def _require_not_lost(plan: _Plan, stored: Stored) -> None:
-    """Refuse to publish tables without what they had, unless it is asked for.
-
-    Raises:
-        AnalysisError: objects or transitions were measured, and their files are damaged.
-    """
-    receipt = read_receipt(plan.measurements.folder / RECEIPT_FILE)
-    if receipt is None or receipt.inputs != plan.measurements.inputs:
-        return
-    for name, key in ((OBJECTS, "objects"), (TRANSNET, TRANSNETV2)):
-        if receipt.params.get(key) is not None and name not in {*stored, *plan.params}:
-            raise AnalysisError(
-                f"{name}, measured earlier, is damaged: ask for it again in the same command, or "
-                f"remove {plan.measurements.folder} to do without it"
-            )
-
-
 def _decode(
-    plan: _Plan,
+    plan: Plan,
     measured: dict[str, dict[str, Any]],
     last_pts_us: int,
     executor: Executor,
@@ -331,7 +239,7 @@ def _decode(
 
 
 def _transitions(
-    plan: _Plan, segments: Sequence[Path], executor: Executor, on_progress: Progress
+    plan: Plan, segments: Sequence[Path], executor: Executor, on_progress: Progress
 ) -> NDArray[np.float32]:
     """Return TransNet V2's probability of every frame; windows that are there stay."""
     made_from = [plan.video.sha256, plan.params[TRANSNET]]
