@@ -14,6 +14,8 @@ from wtours.analyze.schema import load_summary
 from wtours.errors import AnalysisError
 from wtours.workspace.layout import Layout
 
+WAIT_SECONDS = 600  # for what would never come; a busy machine is slow
+
 ANALYZE = """
 import sys
 from pathlib import Path
@@ -68,7 +70,7 @@ def start(
 
 def kill_when(process: subprocess.Popen[bytes], condition) -> None:
     """Kill the process and its workers, without warning, once `condition()` holds."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + WAIT_SECONDS
     while not condition():
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
@@ -153,7 +155,7 @@ def test_when_the_command_is_killed_none_of_its_processes_stays(tmp_path, video,
     # One segment is decoded in the command's own process: a longer film has more.
     write_scenes(video.parent / "long.mp4", seconds=(40, 40), size="160x96", rate=10)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + WAIT_SECONDS
     started: set[int] = set()
     while len(started) < 4:
         assert process.poll() is None
@@ -161,8 +163,8 @@ def test_when_the_command_is_killed_none_of_its_processes_stays(tmp_path, video,
         time.sleep(0.05)
         started |= descendants(process.pid)
     process.send_signal(by)
-    assert process.wait(60) == (-signal.SIGKILL if by == signal.SIGKILL else 143)
-    deadline = time.monotonic() + 30
+    assert process.wait(WAIT_SECONDS) == (-signal.SIGKILL if by == signal.SIGKILL else 143)
+    deadline = time.monotonic() + WAIT_SECONDS
     while alive(started):
         assert time.monotonic() < deadline, alive(started)
         time.sleep(0.05)

@@ -1,6 +1,7 @@
 """One process of two is killed, stopped, hangs or has no memory: all end, and say which and why."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ def shards(tmp_path_factory):
 
 
 def start(shards, run_dir, *overrides, program=(SCRIPT,), options=()):
-    changes = (*TINY, "checkpoint.every_steps=2", "faults.silence_seconds=4", *overrides)
+    changes = (*TINY, "checkpoint.every_steps=2", "faults.silence_seconds=10", *overrides)
     pairs = [part for pair in changes for part in ("--set", pair)]
     words = (*program, "pretrain", shards, "--run", run_dir, *pairs)
     return subprocess.Popen(
@@ -115,7 +116,7 @@ def test_a_stopped_rank_is_named_by_the_other(shards, tmp_path, stopped):
     os.kill(numbers[stopped], signal.SIGCONT)  # torchrun would wait for 30 s before it kills it
     errors = end_of(process)
     assert process.returncode == 1
-    told = f"rank {1 - stopped} ends: rank {stopped} has sent no heartbeat for 4 s"
+    told = f"rank {1 - stopped} ends: rank {stopped} has sent no heartbeat for 10 s"
     assert f"error: {told}: it was killed, stopped or cut off" in errors, errors
     assert whole_checkpoints(run_dir)
 
@@ -149,7 +150,8 @@ def test_a_hanging_rank_is_named_with_the_place_where_it_hangs(shards, tmp_path)
     )  # fmt: skip
     errors = end_of(process)
     assert process.returncode == 1
-    assert "error: rank 0 ends: no step has ended for 3 s; rank 0: " in errors
+    # Ten times the slowest step, if that is more than 3 s.
+    assert re.search(r"error: rank 0 ends: no step has ended for \d+ s; rank 0: ", errors), errors
     assert (
         f"rank 1: hanging ({program}:10) > wait_for_a_disk_that_is_gone ({program}:14)" in errors
     ), errors

@@ -18,6 +18,7 @@ from wtours.execution.processes import ProcessExecutor
 
 pytestmark = pytest.mark.medium  # each test starts processes
 
+WAIT_SECONDS = 600  # for what would never come; a busy machine is slow
 SCRIPT = """
 import sys, time
 from pathlib import Path
@@ -158,7 +159,7 @@ def two_running_tasks(folder: Path, stop_seconds: float):
 
 
 def wait_until(condition, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + WAIT_SECONDS
     while not condition():
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -177,8 +178,8 @@ def group_is_gone(group: int) -> bool:
 
 def end_of(process: subprocess.Popen[bytes]) -> int:
     """Return the exit code; nothing of the command runs any more."""
-    code = process.wait(120)
-    deadline = time.monotonic() + 60
+    code = process.wait(WAIT_SECONDS)
+    deadline = time.monotonic() + WAIT_SECONDS
     while not group_is_gone(process.pid):
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -232,7 +232,7 @@ def chromium_errors(page, profile):
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=True,
     )
     return result.stdout, [line for line in result.stderr.splitlines() if "CONSOLE" in line]

@@ -240,5 +240,5 @@ def test_many_adds_at_once_lose_no_entry(tmp_path):
         f"    add_video(Path({str(path)!r}), entry)\n"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code, f"p{n}"]) for n in range(4)]
-    assert [process.wait(timeout=120) for process in processes] == [0] * 4
+    assert [process.wait(timeout=600) for process in processes] == [0] * 4
     assert set(load_manifest(path).by_id) == {f"p{p}_{n}" for p in range(4) for n in range(5)}
