@@ -112,6 +112,13 @@ def test_packages_are_small(top):
         assert len(modules) <= 14, f"{folder.relative_to(ROOT)} has {len(modules)} modules"
 
 
+@pytest.mark.parametrize("top", LAYERS)
+def test_every_package_has_its_paragraph(top):
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    missing = [name for name in LAYERS[top] if f"`{top}.{name}`" not in text]
+    assert not missing
+
+
 def test_the_command_line_imports_nothing_heavy():
     code = f"import sys, wtours.cli.app; print(sorted({HEAVY!r} & set(sys.modules)))"
     result = subprocess.run(
