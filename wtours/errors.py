@@ -3,6 +3,8 @@
     WtoursError                 the world is not as it should be: exit code 1
     ├── UsageError              the command line or a config asks for the impossible: exit code 2
     ├── ManifestError           a manifest that cannot be used: exit code 2
+    ├── StorageError            the file system refuses to read or write
+    │   └── DiskFullError           ... since there is no room: nothing more can be done
     ├── VideoError              one video cannot be read; the others go on
     ├── DownloadError           one video cannot be fetched; the others go on
     │   └── PermanentDownloadError   ... and asking again will not help
@@ -36,6 +38,14 @@ class UsageError(WtoursError):
 
 class ManifestError(UsageError):
     """A manifest that cannot be used."""
+
+
+class StorageError(WtoursError):
+    """The file system refuses to read or write something."""
+
+
+class DiskFullError(StorageError):
+    """There is no room for what is to be written."""
 
 
 class VideoError(WtoursError):

@@ -17,6 +17,41 @@ _IN_LINE = re.compile(_UNSHOWABLE.format("\x1f"))
 _IN_LINES = re.compile(_UNSHOWABLE.format("\x08\x0b-\x1f"))
 _MARKDOWN = re.compile(r"[\\`*_{}\[\]()<>#!|~&]|^[+-](?=\s)")
 
+_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>]+", re.IGNORECASE)
+_PARAMETER = re.compile(r"([?&;#])([^=&;#]*)=([^&;#]+)")
+_SECRET_NAME = re.compile(
+    r"token|key|sig|auth|pass|pwd|secret|cred|session|sid$|access|policy|code|ticket|jwt|hmac|hash",
+    re.IGNORECASE,
+)
+_LONG_VALUE = 32
+"""Characters; a parameter as long is taken for a secret whatever its name."""
+_PUBLIC_NAMES = ("v", "list")
+"""YouTube's; a playlist's has more than 32 characters."""
+REDACTED = "REDACTED"
+
+
+def redact_url(url: str) -> str:
+    """Return a URL without user name, password, and parameters that are secrets."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    tail = rest[len(authority) :]
+    if "@" in authority:
+        authority = f"{REDACTED}@{authority.rpartition('@')[2]}"
+    return f"{scheme}://{authority}{_PARAMETER.sub(_redact_parameter, tail)}"
+
+
+def redact_urls(text: str) -> str:
+    """Return the text with each URL in it redacted."""
+    return _URL.sub(lambda found: redact_url(found[0]), text)
+
+
+def _redact_parameter(found: re.Match[str]) -> str:
+    separator, name, value = found.groups()
+    is_long = len(value) >= _LONG_VALUE and name not in _PUBLIC_NAMES
+    return f"{separator}{name}={REDACTED if is_long or _SECRET_NAME.search(name) else value}"
+
 
 def plain(text: object) -> str:
     """Return the text on one line without characters that hide or reorder what stands there."""

@@ -19,6 +19,7 @@ from wtours.acquire import download
 from wtours.acquire.download import DownloadReport
 from wtours.acquire.options import FetchOptions
 from wtours.errors import WtoursError
+from wtours.text import bytes_text
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry
 from wtours.workspace.videos import downloaded_video
@@ -188,23 +189,35 @@ def grow(disk: Path) -> None:
 
 @pytest.mark.medium
 @pytest.mark.parametrize("kind", ["url", "file"])
-def test_a_full_disk_is_named_and_the_same_call_completes_when_there_is_room(
+def test_a_file_without_room_is_refused_first_and_fetched_when_there_is_room(
     kind, body, small_disk, tmp_path
 ):
     assert len(body) > 1.5 * 2**20
-    layout = Layout(small_disk / "root")
+    layout, size = Layout(small_disk / "root"), bytes_text(len(body))
     (tmp_path / "x.mp4").write_bytes(body)
     with serve({"/x.mp4": Resource(body)}) as server:
         source = server.url("/x.mp4") if kind == "url" else "file:x.mp4"
-        with pytest.raises(
-            WtoursError, match=r"disk full while writing .*free some space"
-        ) as error:
-            download_videos([entry(source)], layout, files_dir=tmp_path)
-        assert "\n" not in str(error.value)
-        names = {p.name for p in layout.video_dir("walk").iterdir()}
-        assert all(name.startswith(".partial-") for name in names)
+        report = download_videos([entry(source)], layout, files_dir=tmp_path)
+        assert f"it needs {size}, and" in report.failed["walk"]
+        assert "free some space or choose another --root" in report.failed["walk"]
+        assert [p.name for p in layout.video_dir("walk").iterdir()] == ["receipt.json"]
 
         grow(small_disk)
         report = download_videos([entry(source)], layout, files_dir=tmp_path)
     assert report.done == ["walk"]
     assert downloaded_video(layout, "walk").sha256 == sha256(body)
+
+
+@pytest.mark.medium
+def test_a_disk_that_fills_on_the_way_ends_the_run_with_one_line(body, small_disk):
+    layout = Layout(small_disk / "root")
+    with serve({"/x.mp4": Resource(body, states_length=False)}) as server:
+        with pytest.raises(WtoursError, match=r"disk full while writing .*free some") as error:
+            download_videos([entry(server.url("/x.mp4"))], layout)
+        assert "\n" not in str(error.value)
+        names = {p.name for p in layout.video_dir("walk").iterdir()}
+        assert all(name.startswith(".partial-") for name in names)
+
+        grow(small_disk)
+        report = download_videos([entry(server.url("/x.mp4"))], layout)
+    assert report.done == ["walk"]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 _BLOCK = 16 * 1024
+_ENDLESS_BLOCK = 2**20
 
 
 @dataclass(slots=True)
@@ -37,6 +38,12 @@ class Resource:
     """Send byte by byte, and wait so long after each."""
     retry_after: str | None = None
     """The Retry-After header of the failing statuses."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Sent instead of those of the same name."""
+    location: str | None = None
+    """Redirect there."""
+    is_endless: bool = False
+    """The body is sent again and again, up to 1 GiB; its length is stated to HEAD alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +63,12 @@ class Request:
 class LoopbackServer:
     """The running server; made by `serve`."""
 
-    def __init__(self, resources: dict[str, Resource]) -> None:
+    def __init__(self, resources: dict[str, Resource], host: str) -> None:
+        self.host = host
         self.resources = resources
         self.requests: list[Request] = []
+        self.endless_bytes = 0
+        """Sent of endless bodies."""
         self.closing = threading.Event()
         self._http = _HttpServer(self)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
@@ -66,7 +76,7 @@ class LoopbackServer:
 
     def url(self, path: str) -> str:
         """Return the full URL of a path."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}{path}"
+        return f"http://{self.host}:{self._http.server_address[1]}{path}"
 
     def close(self) -> None:
         """Let stalled connections go and stop."""
@@ -77,9 +87,9 @@ class LoopbackServer:
 
 
 @contextlib.contextmanager
-def serve(resources: dict[str, Resource]) -> Iterator[LoopbackServer]:
+def serve(resources: dict[str, Resource], *, host: str = "127.0.0.1") -> Iterator[LoopbackServer]:
     """Serve the resources by path until the block ends."""
-    server = LoopbackServer(resources)
+    server = LoopbackServer(resources, host)
     try:
         yield server
     finally:
@@ -90,7 +100,7 @@ class _HttpServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, owner: LoopbackServer) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__((owner.host, 0), _Handler)
         self.owner = owner
 
 
@@ -131,23 +141,33 @@ class _Handler(BaseHTTPRequestHandler):
             self._fail(416)
             return
         body = resource.body[start:end]
-        self._log(206 if asked else 200)
-        self.send_response(206 if asked else 200)
-        self.send_header("Content-Type", resource.content_type)
+        status = 302 if resource.location else 206 if asked else 200
+        headers = {"Content-Type": resource.content_type, "Connection": "close"}
         if asked:
-            self.send_header("Content-Range", f"bytes {start}-{start + len(body) - 1}/{total}")
-        if resource.states_length:
-            self.send_header("Content-Length", str(len(body)))
-        if resource.etag is not None:
-            self.send_header("ETag", resource.etag)
-        if resource.last_modified is not None:
-            self.send_header("Last-Modified", resource.last_modified)
-        self.send_header("Connection", "close")
+            headers["Content-Range"] = f"bytes {start}-{start + len(body) - 1}/{total}"
+        if resource.states_length and (self.command == "HEAD" or not resource.is_endless):
+            headers["Content-Length"] = str(len(body))
+        stated = {
+            "ETag": resource.etag,
+            "Last-Modified": resource.last_modified,
+            "Location": resource.location,
+        }
+        headers |= {name: value for name, value in stated.items() if value is not None}
+        self._log(status)
+        self.send_response(status)
+        for name, value in {**headers, **resource.headers}.items():
+            self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
             self._send_body(body, resource)
 
     def _send_body(self, body: bytes, resource: Resource) -> None:
+        if resource.is_endless:
+            block = (body * (_ENDLESS_BLOCK // len(body) + 1))[:_ENDLESS_BLOCK]
+            for _ in range(2**30 // _ENDLESS_BLOCK):
+                self.wfile.write(block)
+                self.server.owner.endless_bytes += len(block)
+            return
         if resource.trickle_seconds is not None:
             for index in range(len(body)):
                 self.wfile.write(body[index : index + 1])

@@ -21,7 +21,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from wtours.storage.atomic import write_bytes
-from wtours.storage.disk_space import explain_full_disk
+from wtours.storage.os_errors import explain_os_errors
 
 T = TypeVar("T")
 METRICS_FILE = "metrics.jsonl"
@@ -57,7 +57,7 @@ class MetricsLog:
 
         Images go to TensorBoard alone.
         """
-        with explain_full_disk(self._path):
+        with explain_os_errors(self._path):
             # A float16 gradient may overflow, and the scaler then leaves out the step.
             numbers = {k: x for k, x in values.items() if not isinstance(x, Image.Image)}
             known = {name: x if math.isfinite(x) else None for name, x in numbers.items()}

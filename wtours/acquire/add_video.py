@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from wtours.acquire.download import OnSelected, download_videos, ignore_format
+from wtours.acquire.local_files import require_utf8_name
 from wtours.acquire.options import FetchOptions
 from wtours.errors import DownloadError, ManifestError, UsageError
 from wtours.progress import Progress, no_progress
@@ -13,6 +14,7 @@ from wtours.text import plain
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry, is_builtin, load_manifest, new_entry
 from wtours.workspace.manifest_edit import add_video
+from wtours.workspace.source_url import SourceUrl
 from wtours.workspace.videos import DownloadedVideo, download_receipt, downloaded_video, video_file
 
 
@@ -60,8 +62,10 @@ def add_walk(
     given = None if source.startswith(("http://", "https://")) else Path(source).expanduser()
     if given is not None and not given.is_file():
         raise UsageError(f"{source} is no file, and no http or https URL; check the path")
+    if given is not None:
+        require_utf8_name(given)
     _refuse_taken(video_id, manifest)
-    _refuse_other_video(video_id, layout, source, given)
+    _refuse_other_video(video_id, layout, SourceUrl(source), given)
     name = source if given is None else f"file:{_name_beside(given, manifest)}"
     stated = {"license_claimed": claims.license_claimed, "domain": claims.domain}
     title = claims.title or (given.stem if given else video_id)

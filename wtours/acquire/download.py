@@ -4,6 +4,7 @@ What is fetched lies in a hidden working folder until it is proved to be the who
 only then does it get its final name, and last of all its receipt (`wtours.storage.receipts`).
 """
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,24 +12,43 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from wtours.acquire.completeness import states_own_length
 from wtours.acquire.download_queue import Stop, run_queue
-from wtours.acquire.local_files import PARTIAL_PREFIX
+from wtours.acquire.local_files import PARTIAL_PREFIX, Fetched
 from wtours.acquire.options import FetchOptions
 from wtours.acquire.rate_limit import HostBusyError
 from wtours.acquire.sources import LocalFiles, Sources
 from wtours.acquire.validation import ValidatedFile, validate
 from wtours.acquire.ytdlp.formats import SelectedFormat
-from wtours.errors import DownloadError, PermanentDownloadError, VideoError
+from wtours.errors import (
+    DiskFullError,
+    DownloadError,
+    MissingPackageError,
+    PermanentDownloadError,
+    StorageError,
+    UsageError,
+    VideoError,
+    WtoursError,
+)
 from wtours.media.file_types import VIDEO_SUFFIXES
 from wtours.media.probe import VideoFacts
 from wtours.progress import Progress, no_progress
 from wtours.storage.atomic import atomic_path, remove, sweep, write_json
 from wtours.storage.locks import lock
+from wtours.storage.os_errors import explain_os_errors
 from wtours.storage.receipts import FileRecord, Receipt, record_file, versions_of, write_receipt
+from wtours.text import plain
 from wtours.workspace.attribution import write_attribution
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry
-from wtours.workspace.videos import INFO_NAME, download_receipt, video_file
+from wtours.workspace.source_url import SourceUrl
+from wtours.workspace.videos import (
+    INFO_NAME,
+    checked_identity,
+    download_receipt,
+    downloaded_video,
+    note_identity,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +102,9 @@ def download_videos(
             full, or yt-dlp is not installed.
     """
     options = options or FetchOptions()
-    sources = Sources(LocalFiles(from_dir, files_dir, given_file), options, on_selected)
+    files = LocalFiles(from_dir, files_dir, given_file)
+    named_urls = tuple(SourceUrl(source).working for entry in entries for source in entry.sources)
+    sources = Sources(files, options, on_selected, named_urls=named_urls)
     stop = Stop()
     failed: dict[str, str] = {}
 
@@ -94,46 +116,75 @@ def download_videos(
         return _fetch_video(entry, layout, sources, progress)
 
     with lock(layout.lock("download"), what=f"the folder {layout.videos_dir}"):
-        wanted = [entry for entry in entries if not is_downloaded(entry, layout)]
+        wanted = []
+        for entry in entries:
+            try:
+                if not is_downloaded(entry, layout):
+                    wanted.append(entry)
+            except (StorageError, VideoError) as error:
+                failed[entry.id] = str(error)
         for entry, problem in run_queue(fetch, wanted, jobs=options.jobs, stop=stop):
             if problem is not None:
                 failed[entry.id] = problem
-        if len(failed) < len(wanted):
+        asked = {entry.id for entry in wanted}
+        if not asked <= failed.keys():
             write_attribution(layout)
-    asked = [entry.id for entry in wanted]
+    ids = [entry.id for entry in entries]
     return DownloadReport(
-        done=[video_id for video_id in asked if video_id not in failed],
-        skipped=[entry.id for entry in entries if entry.id not in asked],
-        failed={video_id: failed[video_id] for video_id in asked if video_id in failed},
+        done=[id for id in ids if id in asked and id not in failed],
+        skipped=[id for id in ids if id not in asked and id not in failed],
+        failed={id: failed[id] for id in ids if id in failed},
     )
 
 
 def is_downloaded(entry: VideoEntry, layout: Layout) -> bool:
-    """Return whether the video is there, with the sha256 that the manifest may demand."""
-    receipt = download_receipt(layout, entry.id)
-    return receipt is not None and entry.sha256 in (None, video_file(receipt).sha256)
+    """Return whether the video is there, with the sha256 that the manifest may demand.
+
+    Raises:
+        VideoError: another file has taken the name of the one that was downloaded.
+    """
+    if download_receipt(layout, entry.id) is None:
+        return False
+    video = downloaded_video(layout, entry.id)
+    checked_identity(layout, video)
+    return entry.sha256 in (None, video.sha256)
 
 
 def _fetch_video(
     entry: VideoEntry, layout: Layout, sources: Sources, on_progress: Progress
 ) -> str | None:
-    """Fetch and publish one video; return None, or why it cannot be had."""
-    try:
-        folder = _clean_folder(entry, layout)
-        validated = _first_good(entry, sources, folder, on_progress)
-    except HostBusyError:
-        raise  # put off, not failed
-    except (DownloadError, VideoError) as error:
-        return _record_failure(entry, layout, error)
-    _publish(entry, layout, validated)
-    return None
+    """Fetch and publish one video; return None, or why it cannot be downloaded.
 
+    Whatever is wrong with one video, the others go on.
 
-def _clean_folder(entry: VideoEntry, layout: Layout) -> Path:
+    Raises:
+        HostBusyError: it is to be tried again later.
+        WtoursError: none of the videos can be downloaded: the disk is full, a package is missing.
+    """
     folder = layout.video_dir(entry.id)
-    folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder)
-    return folder
+    try:
+        with explain_os_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            sweep(folder)
+        _publish(entry, layout, _first_good(entry, sources, folder, on_progress))
+    except (HostBusyError, DiskFullError, MissingPackageError, UsageError):
+        raise
+    except (DownloadError, VideoError, StorageError) as error:
+        return _record_failure(entry, layout, error)
+    except Exception as error:
+        logger.info("%s: unexpected", entry.id, exc_info=error)
+        problem = plain(error)[:300]
+        for source in entry.sources:
+            problem = SourceUrl(source).hide(problem)
+        return _record_failure(
+            entry,
+            layout,
+            DownloadError(
+                f"unexpected {type(error).__name__}: {problem}; `wtours --verbose download` shows "
+                f"where"
+            ),
+        )
+    return None
 
 
 def _first_good(
@@ -143,7 +194,9 @@ def _first_good(
     for source, fetch in sources.of(entry):
         try:
             fetched = fetch(source, folder, partial(on_progress, entry.id))
-            return validate(entry, source, fetched)
+            validated = validate(entry, source, fetched)
+            _require_known_length(entry, source, fetched)
+            return validated
         except HostBusyError:
             raise
         except (DownloadError, VideoError) as error:
@@ -155,6 +208,19 @@ def _first_good(
     if all(isinstance(error, PermanentDownloadError | VideoError) for error in errors):
         raise PermanentDownloadError(message)
     raise DownloadError(message)
+
+
+def _require_known_length(entry: VideoEntry, source: str, fetched: Fetched) -> None:
+    """Refuse a file of which nothing says how long it is: half of it would look as good."""
+    expected = entry.sha256 or entry.duration_seconds or fetched.info.get("duration")
+    if fetched.length_stated or expected or states_own_length(fetched.path):
+        return
+    remove(fetched.path.parent)
+    raise VideoError(
+        f"{source}: neither the server nor the file says how long it is, so that a part would "
+        f"look like all of it; state duration_seconds or sha256 in the manifest, or give the file: "
+        f"--from-dir DIR"
+    )
 
 
 def _publish(entry: VideoEntry, layout: Layout, validated: ValidatedFile) -> None:
@@ -180,6 +246,7 @@ def _publish(entry: VideoEntry, layout: Layout, validated: ValidatedFile) -> Non
         facts=_receipt_facts(entry, validated),
     )
     write_receipt(layout.video_receipt(entry.id), receipt)
+    note_identity(layout, downloaded_video(layout, entry.id))
 
 
 def _suffix(path: Path, facts: VideoFacts) -> str:
@@ -203,7 +270,7 @@ def _receipt_facts(entry: VideoEntry, validated: ValidatedFile) -> dict[str, Any
     }
 
 
-def _record_failure(entry: VideoEntry, layout: Layout, error: DownloadError | VideoError) -> str:
+def _record_failure(entry: VideoEntry, layout: Layout, error: WtoursError) -> str:
     """Publish a receipt that says why the video is not there; return the one line."""
     permanent = isinstance(error, PermanentDownloadError | VideoError)
     receipt = Receipt(
@@ -213,5 +280,6 @@ def _record_failure(entry: VideoEntry, layout: Layout, error: DownloadError | Vi
         error=str(error),
         versions=versions_of("av"),
     )
-    write_receipt(layout.video_receipt(entry.id), receipt)
+    with contextlib.suppress(StorageError):  # where nothing can be written, the line must do
+        write_receipt(layout.video_receipt(entry.id), receipt)
     return f"{error} (permanent)" if permanent else str(error)

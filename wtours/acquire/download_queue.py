@@ -33,8 +33,8 @@ class Stop:
             raise StoppedError
 
 
-class StoppedError(Exception):
-    """Ends a thread whose run is over; it never leaves this module."""
+class StoppedError(BaseException):
+    """Ends a thread whose run is over, through whatever catches an Exception."""
 
 
 def run_queue(

@@ -1,5 +1,6 @@
 """What a download would do: from where, how large, how long, and what is there already."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -9,10 +10,13 @@ from wtours.acquire.local_files import FileFetcher, GivenFile
 from wtours.acquire.options import FetchOptions
 from wtours.acquire.sources import Sources
 from wtours.acquire.ytdlp.formats import estimate_bytes
-from wtours.errors import DownloadError, VideoError
+from wtours.errors import DownloadError, MissingPackageError, UsageError, VideoError
+from wtours.text import plain
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry
 from wtours.workspace.videos import download_receipt, video_file
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,10 +42,16 @@ def plan_downloads(
 ) -> Iterator[Planned]:
     """Yield a row for each entry; asks the sources, and fetches and writes nothing."""
     for entry in entries:
-        if is_downloaded(entry, layout):
-            yield _there(entry, layout)
-        else:
-            yield _first_choice(entry, layout, sources, options)
+        try:
+            if is_downloaded(entry, layout):
+                yield _there(entry, layout)
+            else:
+                yield _first_choice(entry, layout, sources, options)
+        except (MissingPackageError, UsageError):
+            raise
+        except Exception as error:  # whatever is wrong with one video, the others are shown
+            logger.info("%s: unexpected", entry.id, exc_info=error)
+            yield Planned(id=entry.id, action="fail", what=plain(error)[:300])
 
 
 def _there(entry: VideoEntry, layout: Layout) -> Planned:

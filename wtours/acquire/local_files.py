@@ -5,6 +5,7 @@
 """
 
 import re
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Any, Protocol
 from wtours.errors import DownloadError, PermanentDownloadError
 from wtours.media.file_types import VIDEO_SUFFIXES
 from wtours.storage.atomic import remove
-from wtours.storage.disk_space import explain_full_disk
 from wtours.storage.hashing import digest
+from wtours.storage.os_errors import explain_os_errors
+from wtours.text import bytes_text, plain
 from wtours.workspace.manifest import VideoEntry
 
 PARTIAL_PREFIX = ".partial-"
@@ -36,6 +38,8 @@ class Fetched:
     """What the source says of it, for info.json: no signed URLs, headers or cookies."""
     license_observed_at: str | None = None
     """When `info["license"]` was looked at (ISO 8601, UTC); None where nobody can tell."""
+    length_stated: bool = True
+    """Whether its source said how long it is, so that a cut would have been seen."""
 
 
 class Fetcher(Protocol):
@@ -64,7 +68,7 @@ class FileFetcher:
         work = working_folder(folder, source, {})
         copy = work / f"source{path.suffix.lower()}"
         try:
-            with explain_full_disk(copy):
+            with explain_os_errors(copy):
                 _copy(path, copy, on_progress)
         except OSError as error:
             remove(work)
@@ -104,6 +108,16 @@ class GivenFile:
         """Copy the file; see `Fetcher`."""
         path = self.path.resolve()
         return FileFetcher(path.parent)(f"file:{path.name}", folder, on_progress)
+
+
+def require_utf8_name(path: Path) -> None:
+    """Raise PermanentDownloadError if a file's name is not text: no manifest could name it."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError as error:
+        raise PermanentDownloadError(
+            f"the name of {plain(path)} is not UTF-8; rename the file"
+        ) from error
 
 
 def find_given_file(entry: VideoEntry, from_dir: Path) -> Path | None:
@@ -149,8 +163,19 @@ def working_folder(folder: Path, source: str, identity: dict[str, Any]) -> Path:
     return work
 
 
+def require_room(source: str, folder: Path, num_bytes: int) -> None:
+    """Raise DownloadError if so many bytes have no room on the disk of `folder`."""
+    free = shutil.disk_usage(folder).free
+    if num_bytes > free:
+        raise DownloadError(
+            f"{source}: it needs {bytes_text(num_bytes)}, and {folder} has {bytes_text(free)} "
+            f"free; free some space or choose another --root, then run the same command again"
+        )
+
+
 def _copy(path: Path, copy: Path, on_progress: FetchProgress) -> None:
     total = path.stat().st_size
+    require_room(f"file:{path.name}", copy.parent, total)
     with path.open("rb") as read, copy.open("wb") as write:
         done = 0
         while block := read.read(_COPY_BYTES):

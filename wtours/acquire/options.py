@@ -10,6 +10,10 @@ from wtours.media.file_types import Codec
 
 MIN_RATE = 32 * 1024
 """A slower download would count as hanging."""
+MAX_PAGE_BYTES = 64 * 2**20
+"""Of a page, a playlist or a script; YouTube's largest have a few MB."""
+DEFAULT_MAX_BYTES = 256 * 2**30
+"""Of one video; the longest walk in 4K has about 50 GB."""
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -45,6 +49,8 @@ class FetchOptions:
     """Between two requests to one host, over all downloads."""
     jobs: int = 1
     """Videos fetched at once."""
+    max_bytes: int = DEFAULT_MAX_BYTES
+    """Of one video, whatever the server says or sends."""
     retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
 
 
@@ -56,8 +62,24 @@ def parse_rate(text: str | None) -> int | None:
     """
     if text is None:
         return None
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([KMG]?)", text.upper())
-    rate = round(float(match[1]) * _UNITS[match[2]]) if match else 0
+    rate = _bytes(text)
     if rate < MIN_RATE:
         raise UsageError(f"--limit-rate {text!r}: use for example 500K or 2M, and at least 32K")
     return rate
+
+
+def parse_size(text: str) -> int:
+    """Return "200G" as bytes.
+
+    Raises:
+        UsageError: it is no size, or 0.
+    """
+    size = _bytes(text)
+    if not size:
+        raise UsageError(f"--max-size {text!r}: use for example 500M or 200G")
+    return size
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([KMG]?)", text.upper())
+    return round(float(match[1]) * _UNITS[match[2]]) if match else 0

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from wtours.acquire.local_files import Fetcher, FileFetcher, GivenFile, find_given_file
+from wtours.acquire.local_files import (
+    Fetcher,
+    FileFetcher,
+    GivenFile,
+    find_given_file,
+    require_utf8_name,
+)
 from wtours.acquire.options import FetchOptions
 from wtours.acquire.rate_limit import HostLimits
 from wtours.acquire.ytdlp.formats import SelectedFormat
@@ -34,10 +40,14 @@ class Sources:
         files: LocalFiles,
         options: FetchOptions,
         on_selected: Callable[[str, SelectedFormat], None] = lambda video_id, choice: None,
+        *,
+        named_urls: tuple[str, ...] = (),
     ) -> None:
+        """Take the files, the options, and all URLs of the manifest (see `YtDlpFetcher`)."""
+        self._named_urls = named_urls
         self._files = files
         self._options = options
-        self._on_choice = on_selected
+        self._on_selected = on_selected
         self._hosts = HostLimits(sleep_seconds=options.sleep_seconds)
 
     def of(self, entry: VideoEntry) -> Iterator[tuple[str, Fetcher]]:
@@ -51,6 +61,7 @@ class Sources:
         if given is None and files.from_dir is not None:
             given = find_given_file(entry, files.from_dir)
         if given is not None:
+            require_utf8_name(given)
             yield f"file:{given.name}", GivenFile(given)
             return
         local_only = files.from_dir is not None
@@ -70,4 +81,5 @@ class Sources:
         # Late, so that local files need no yt-dlp.
         from wtours.acquire.ytdlp.fetcher import YtDlpFetcher
 
-        return YtDlpFetcher(self._options, self._hosts, partial(self._on_choice, entry.id))
+        on_selected = partial(self._on_selected, entry.id)
+        return YtDlpFetcher(self._options, self._hosts, self._named_urls, on_selected)

@@ -67,6 +67,9 @@ def download(
     limit_rate: Annotated[
         str | None, typer.Option("--limit-rate", help="Bytes a second in all, for example 2M.")
     ] = None,
+    max_size: Annotated[
+        str, typer.Option("--max-size", help="Refuse a video with more bytes than this.")
+    ] = "256G",
     sleep: Annotated[
         float, typer.Option("--sleep", min=0, help="Seconds between requests to one host.")
     ] = 0.0,
@@ -97,7 +100,7 @@ def download(
     wtours download --from-dir ~/videos   (files named venice.mp4, …)
     """
     from wtours.acquire.download import download_videos
-    from wtours.acquire.options import FetchOptions, parse_rate
+    from wtours.acquire.options import FetchOptions, parse_rate, parse_size
     from wtours.acquire.sources import LocalFiles
     from wtours.workspace.manifest import load_manifest
 
@@ -107,6 +110,7 @@ def download(
         allow_unknown_license=allow_unknown_license,
         jobs=jobs,
         limit_rate=parse_rate(limit_rate),
+        max_bytes=parse_size(max_size),
         sleep_seconds=sleep,
         proxy=proxy,
         cookies_file=cookies,
@@ -218,8 +222,10 @@ def _show_plan(
 ) -> None:
     from wtours.acquire.dry_run import plan_downloads
     from wtours.acquire.sources import Sources
+    from wtours.workspace.source_url import SourceUrl
 
-    rows = list(plan_downloads(entries, layout, Sources(files, options), options))
+    named = tuple(SourceUrl(source).working for entry in entries for source in entry.sources)
+    rows = list(plan_downloads(entries, layout, Sources(files, options, named_urls=named), options))
     if as_json:
         console.print_json([row.to_json() for row in rows])
     else:

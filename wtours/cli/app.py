@@ -4,7 +4,6 @@ Heavy modules are imported inside the commands, so that `wtours --help` answers 
 commands are in `wtours.cli`, which alone may import `training`.
 """
 
-import errno
 import io
 import os
 import signal
@@ -19,6 +18,7 @@ from wtours import __version__
 from wtours.cli import acquire, analyze, console, evaluate, shard, status, train
 from wtours.cli.options import Quiet, Root, Verbose, with_verbosity
 from wtours.errors import TrainingError, WtoursError
+from wtours.storage.os_errors import explain_os_error
 from wtours.workspace.layout import Layout
 
 EXIT_CODES = (
@@ -41,25 +41,6 @@ app = typer.Typer(
 shards_app = typer.Typer(no_args_is_help=True, help="Finalize a shard set, or inspect it.")
 presets_app = typer.Typer(no_args_is_help=True, help="Inspect the presets of training.")
 eval_app = typer.Typer(no_args_is_help=True, help="Evaluate a trained encoder.")
-
-OF_THE_WORLD = {
-    errno.EACCES: "change its permissions, or choose another --root",
-    errno.EPERM: "change its permissions, or choose another --root",
-    errno.EROFS: "choose a --root on a file system that can be written",
-    errno.ENOSPC: "the disk is full: free some space and rerun the command",
-    errno.EDQUOT: "your quota is used up: free some space and rerun the command",
-    errno.EFBIG: "the file system takes no file of this size: choose another --root",
-    errno.ENOTDIR: "a file stands where a folder should be: move it away",
-    errno.EEXIST: "a file stands where a folder should be: move it away",
-    errno.EISDIR: "a folder stands where a file should be: move it away",
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.ELOOP: "a symbolic link leads back to itself",
-    errno.EMFILE: "raise the limit of open files (ulimit -n), or lower --jobs",
-    errno.ENFILE: "too many files are open on this machine",
-    errno.EIO: "the disk or the network behind it does not answer properly",
-    errno.ESTALE: "the network file system has lost it: rerun the command",
-}
-"""Errors of the operating system that are no bug, and what to do."""
 
 DATA, SHARDS, TRAINING = "Data", "Shards", "Training"
 EVALUATION, TOOLS = "Evaluation", "Tools"
@@ -183,10 +164,10 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         exit_code = 130
     except OSError as error:
-        if error.errno not in OF_THE_WORLD:
+        explained = explain_os_error(error)
+        if explained is None:  # a bug
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        console.fail(f"error: {where}{error.strerror}; {OF_THE_WORLD[error.errno]}")
+        console.fail(f"error: {explained}")
         exit_code = 1
     try:
         if sys.stdout is not None:

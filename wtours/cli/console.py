@@ -29,7 +29,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wtours.progress import Progress as OnProgress
-from wtours.text import bytes_text, escape_json, plain, plain_lines, seconds_text
+from wtours.text import bytes_text, escape_json, plain, plain_lines, redact_urls, seconds_text
 
 IS_FIRST = os.environ.get("RANK", "0") == "0"
 """Whether this is rank 0, or the only process."""
@@ -93,7 +93,7 @@ def note(text: str) -> None:
 
 def warn(text: str) -> None:
     """Print a line to stderr, as it is."""
-    err.print(plain_lines(text), markup=False)
+    err.print(plain_lines(redact_urls(text)), markup=False)
 
 
 def print_json(value: Any) -> None:

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from wtours.errors import WtoursError
-from wtours.storage.disk_space import explain_full_disk
 from wtours.storage.hashing import canonical_json
+from wtours.storage.os_errors import explain_os_errors
 
 TEMP_PREFIX = ".tmp-"
+MAX_JSON_BYTES = 256 * 2**20
+"""No JSON of ours is as large: a `dataset.json` of a million shards has about 200 MB."""
 
 
 @contextlib.contextmanager
@@ -30,19 +32,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
     exist.
 
     Raises:
-        WtoursError: the disk is full; the message names the path and the free space.
+        StorageError: the file system refuses it (full, read-only, …); names the path.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Two machines may share the folder, and processes of containers the same small number.
     temp = path.with_name(f"{TEMP_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
     try:
-        with explain_full_disk(path):
+        with explain_os_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield temp
             fsync_tree(temp)
             temp.replace(path)
             _fsync(path.parent)
     except BaseException:
-        remove(temp)
+        with contextlib.suppress(OSError):  # what cannot be written cannot be removed either
+            remove(temp)
         raise
 
 
@@ -57,17 +60,33 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, canonical_json(value))
 
 
+def read_bytes(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> bytes:
+    """Return the bytes of a small file of our own.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+        WtoursError: it cannot be read, or is larger than anything that we write.
+    """
+    with explain_os_errors(path), path.open("rb") as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise WtoursError(
+            f"{path} is larger than {max_bytes} bytes; remove it and run the command again"
+        )
+    return data
+
+
 def read_json(path: Path) -> Any:
     """Return the JSON value in `path`.
 
     Raises:
-        WtoursError: the file is not JSON.
+        WtoursError: the file is not JSON, or cannot be read.
     """
     try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
+        return json.loads(read_bytes(path))
+    except (ValueError, RecursionError) as error:
         raise WtoursError(
-            f"{path} is not JSON ({error}); remove it and run the command again"
+            f"{path} is not JSON ({str(error)[:200]}); remove it and run the command again"
         ) from error
 
 

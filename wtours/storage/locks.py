@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wtours.errors import WtoursError
-from wtours.storage.disk_space import explain_full_disk
+from wtours.storage.os_errors import explain_os_errors
 
 _POLL_SECONDS = 0.05
 
@@ -23,9 +23,11 @@ def lock(path: Path, *, what: str, wait_seconds: float = 0.0) -> Iterator[None]:
     Raises:
         WtoursError: another process holds it, also after `wait_seconds`; names that process.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + wait_seconds
-    with explain_full_disk(path), path.open("a+") as file:
+    with contextlib.ExitStack() as stack:
+        with explain_os_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(path.open("a+"))
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -39,7 +41,8 @@ def lock(path: Path, *, what: str, wait_seconds: float = 0.0) -> Iterator[None]:
                 raise WtoursError(
                     f"{what} is in use by process {owner}; wait for it or stop it"
                 ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        with explain_os_errors(path):
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
         yield

@@ -1,22 +1,46 @@
 """Receipts: a thing exists only if its receipt exists and matches.
 
 The receipt is written last, by the commit rule of `wtours.storage.atomic`. It says what a thing
-was made from
-(`inputs`, `params`, `versions`), what it is (`files`, `facts`) and how it ended (`status`).
+was made from (`inputs`, `params`, `versions`), what it is (`files`, `facts`) and how it ended
+(`status`).
 """
 
 import importlib.metadata
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 import wtours
-from wtours.storage.atomic import write_json
+from wtours.storage.atomic import read_bytes, write_json
 from wtours.storage.hashing import digest, sha256_file
+from wtours.storage.os_errors import explain_os_errors
 
 SCHEMA = 1
 Status = Literal["done", "failed_transient", "failed_permanent"]
+
+
+def inside_name(name: str) -> str:
+    """Return the name of a file inside a folder, "/" between its parts, as it is.
+
+    Raises:
+        ValueError: it is absolute or leads out of the folder: whoever joins it to the folder would
+            read, or delete, a file elsewhere.
+    """
+    path = PurePosixPath(name)
+    if not path.name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+        raise ValueError(f"{name[:80]!r} is not the name of a file inside the folder")
+    return name
+
+
+def _beside_receipt(name: str) -> str:
+    """Return a path of a record as it is: inside the receipt's folder, or `../NAME`.
+
+    The receipt of a shard lies in a folder of its own beside the shard.
+    """
+    parent, _, rest = name.partition("../")
+    inside_name(rest if not parent and "/" not in rest else name)
+    return name
 
 
 class FileRecord(BaseModel):
@@ -24,8 +48,8 @@ class FileRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str
-    bytes: int
+    path: Annotated[str, AfterValidator(_beside_receipt)]
+    bytes: Annotated[int, Field(ge=0)]
     sha256: str
 
 
@@ -80,11 +104,15 @@ def write_receipt(path: Path, receipt: Receipt) -> None:
 def read_receipt(path: Path) -> Receipt | None:
     """Return the receipt at `path`, or None if there is none that can be read.
 
-    A receipt that is absent, empty, torn or of another schema is none: the work is done again.
+    A receipt that is absent, empty, torn, tampered with or of another schema is none: the work is
+    done again.
+
+    Raises:
+        StorageError: the file system refuses to read it, so that nobody can tell.
     """
     try:
-        receipt = Receipt.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValidationError):
+        receipt = Receipt.model_validate_json(read_bytes(path))
+    except (FileNotFoundError, ValidationError):
         return None
     return receipt if receipt.schema_version == SCHEMA else None
 
@@ -123,6 +151,7 @@ def versions_of(*packages: str) -> dict[str, str]:
 
 def _size(path: Path) -> int | None:
     try:
-        return path.stat().st_size
-    except (FileNotFoundError, NotADirectoryError):
+        with explain_os_errors(path):
+            return path.stat().st_size if path.is_file() else None
+    except FileNotFoundError:
         return None

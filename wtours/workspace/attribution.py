@@ -4,10 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from wtours.storage.atomic import write_bytes
-from wtours.text import escape_markdown
+from wtours.text import escape_markdown, redact_url
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import download_receipt, video_file
 
+_FACTS = (
+    *("title", "channel", "source"),
+    *("license_claimed", "license_observed", "license_observed_at"),
+)
 ATTRIBUTION_FILE = "ATTRIBUTION.md"
 LICENSES_NOTE = (
     "The license claimed is the one the list of videos states; the license observed is what "
@@ -43,19 +47,8 @@ def write_attribution(layout: Layout) -> None:
     for path in sorted(layout.videos_dir.glob("*/receipt.json")):
         receipt = download_receipt(layout, path.parent.name)
         if receipt is not None:
-            facts = receipt.facts
-            works.append(
-                Work(
-                    video_id=receipt.key,
-                    title=facts["title"],
-                    channel=facts["channel"],
-                    source=facts["source"],
-                    license_claimed=facts["license_claimed"],
-                    license_observed=facts["license_observed"],
-                    license_observed_at=facts["license_observed_at"],
-                    sha256=video_file(receipt).sha256,
-                )
-            )
+            stated = {name: receipt.facts.get(name) for name in _FACTS}
+            works.append(Work(video_id=receipt.key, sha256=video_file(receipt).sha256, **stated))
     text = attribution(
         "Attribution of the videos in this folder",
         "Changes made to each: none; its pictures as the source serves them.",
@@ -71,7 +64,7 @@ def _lines(work: Work) -> list[str]:
     rows = {
         "Title": work.title,
         "Channel": work.channel,
-        "Source": work.source,
+        "Source": work.source and redact_url(work.source),  # an older receipt may have it all
         "License claimed": work.license_claimed,
         "License observed": observed,
         "sha256 of the file": work.sha256,

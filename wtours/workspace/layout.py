@@ -9,6 +9,7 @@
 <root>/runs/<name>/                         config.yaml  metrics.jsonl  checkpoints/  figures/
                                             eval/  tensorboard/
 <root>/rendered/                            walks that we drew (`wtours.synthetic.demo`)
+<root>/cache/                               identity/ (can be deleted at any time)
 <root>/reports/                             table6.md|csv|json  figure2.png|svg|pdf  report.html
 """
 
@@ -55,6 +56,10 @@ class Layout:
     def run_dir(self, name: str) -> Path:
         """Return the folder of the training run `name`."""
         return self.root / "runs" / checked_name(name, "run")
+
+    def identity(self, video_id: str) -> Path:
+        """Return what notes which file on this disk a video's sha256 was last measured of."""
+        return self.root / "cache" / "identity" / f"{video_id}.json"
 
     @property
     def reports_dir(self) -> Path:

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from wtours.errors import ManifestError
+from wtours.text import redact_url
+from wtours.workspace.source_url import checked_source
 
 FORMAT = 1
 MAX_BYTES = 4 * 2**20
@@ -28,32 +29,20 @@ _LONG_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*\
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def _source_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme in ("http", "https"):
-        if not parts.hostname:
-            raise ValueError(f"{url!r} has no host")
-    elif parts.scheme == "file":
-        name = url.removeprefix("file:")
-        if name.startswith("/") or "\\" in name or ".." in Path(name).parts or not name:
-            raise ValueError(f"{url!r}: a file: source is a name inside the given folder")
-    else:
-        raise ValueError(f"{url!r}: sources are https:, http: or file: URLs")
-    return _plain_text(url)
-
-
 def _plain_text(text: str) -> str:
     if _CONTROL.search(text):
-        raise ValueError(f"{text!r} has control characters")
+        raise ValueError(f"{redact_url(text)!r} has control characters")
     return text
 
 
 PlainText = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_plain_text)]
+Source = Annotated[str, AfterValidator(_plain_text), AfterValidator(checked_source)]
+Side = Annotated[int, Field(gt=0, le=2**20)]
 VideoId = Annotated[str, Field(pattern=f"^{_VIDEO_ID}$")]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PublishedFigures(_Strict):
@@ -84,18 +73,21 @@ class VideoEntry(_Strict):
     id: VideoId
     """Names the video everywhere: no dots and no dashes, since a WebDataset key ends at a dot."""
     title: PlainText
-    sources: tuple[Annotated[str, AfterValidator(_source_url)], ...] = Field(min_length=1)
-    """URLs, tried in order; `file:NAME` is a file in the folder given on the command line."""
+    sources: tuple[Source, ...] = Field(min_length=1)
+    """URLs, tried in order; `file:NAME` is a file in the folder given on the command line.
+
+    Each is a `SourceUrl`: as text it shows no secret.
+    """
     domain: PlainText = "unknown"
     license_claimed: PlainText = "unknown"
     """What the dataset's authors claim; what a download observes stands in its receipt."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """Demanded of the file, if given."""
-    duration_seconds: float | None = Field(default=None, gt=0)
+    duration_seconds: float | None = Field(default=None, gt=0, le=1e9)
     """Expected of the file, if given, within 2 s or 1 %; so are the next two."""
     frame_rate: str | None = Field(default=None, pattern=r"^[1-9]\d{0,8}(/[1-9]\d{0,8})?$")
     """Frames per second, for example "60000/1001"."""
-    resolution: tuple[PositiveInt, PositiveInt] | None = None
+    resolution: tuple[Side, Side] | None = None
     """Width and height, upright, of the largest version; a smaller one of its shape is right."""
     stream: int | None = Field(default=None, ge=0, le=9999)
     """Which video stream of the file is the film, as ffprobe numbers it, where it has several."""

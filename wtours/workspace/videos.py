@@ -1,18 +1,58 @@
-"""Downloaded videos: what the later stages read, and the facts that prove a file whole.
+"""Downloaded videos: what the later stages read, and whether it is still the file of the receipt.
 
 A video exists when `<root>/videos/<video_id>/receipt.json` says "done" and its files are there.
 """
 
+import contextlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from wtours.errors import VideoError
+from pydantic import BaseModel, Field, ValidationError
+
+from wtours.errors import StorageError, VideoError, WtoursError
+from wtours.storage.atomic import read_json, write_json
+from wtours.storage.hashing import sha256_file
+from wtours.storage.os_errors import explain_os_errors
 from wtours.storage.receipts import FileRecord, Receipt, files_present, read_receipt
 from wtours.workspace.layout import Layout
 
-"""File names taken as videos, lower case; what a file really is, `open_video` decides."""
 INFO_NAME = "info.json"
+
+
+class _Facts(BaseModel):
+    """What the other stages rely on in a download receipt, where it is stated."""
+
+    duration_us: int = Field(default=1, gt=0)
+    width: int = Field(default=1, gt=0)
+    height: int = Field(default=1, gt=0)
+    frame_rate: str = Field(default="1/1", pattern=r"^[1-9]\d{0,15}(/[1-9]\d{0,15})?$")
+    codec: str = ""
+    title: str | None = None
+    channel: str | None = None
+    source: str | None = None
+    license_claimed: str | None = None
+    license_observed: str | None = None
+    license_observed_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """What tells one file on a disk from another that has taken its name."""
+
+    bytes: int
+    mtime_ns: int
+    inode: int
+    ctime_ns: int
+    """Changed by every write and rename; unlike the other date nobody can set it back."""
+
+    @classmethod
+    def of(cls, path: Path) -> "FileIdentity":
+        """Return the identity of the file that is at `path` now."""
+        with explain_os_errors(path):
+            found = path.stat()
+        return cls(found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,16 +73,82 @@ class DownloadedVideo:
 
 
 def download_receipt(layout: Layout, video_id: str) -> Receipt | None:
-    """Return the receipt of a video that is done and has its files, else None."""
+    """Return the receipt of a video that is done and has its files, else None.
+
+    A receipt that was tampered with is none, as if the video had never been downloaded.
+    """
     path = layout.video_receipt(video_id)
     receipt = read_receipt(path)
-    if receipt is None or receipt.status != "done" or not files_present(receipt, path.parent):
+    if receipt is None or receipt.status != "done" or receipt.key != video_id:
         return None
-    return receipt
+    names = [file.path for file in receipt.files if file.path != INFO_NAME]
+    is_of_one_video = len(names) == 1 and "/" not in names[0]
+    try:
+        _Facts.model_validate(receipt.facts)
+    except ValidationError:
+        return None
+    return receipt if is_of_one_video and files_present(receipt, path.parent) else None
+
+
+def require_same_file(path: Path, identity: FileIdentity) -> None:
+    """Call it before and after each piece of work on a video, with its identity at the beginning.
+
+    Raises:
+        VideoError: another file has taken its name since.
+    """
+    try:
+        is_same = FileIdentity.of(path) == identity
+    except FileNotFoundError:
+        is_same = False
+    if not is_same:
+        raise VideoError(f"{path} was replaced or changed while it was read; run the command again")
+
+
+def checked_identity(layout: Layout, video: DownloadedVideo, *, deep: bool = False) -> FileIdentity:
+    """Return the identity of a video's file, which is the one that its receipt speaks of.
+
+    The sha256 is measured where size, date and inode are not those that it was last measured of.
+
+    Args:
+        layout: The workspace.
+        video: A published video.
+        deep: Measure the sha256 in any case: before the file is deleted, for example.
+
+    Raises:
+        VideoError: another file has taken its name.
+    """
+    identity, note = FileIdentity.of(video.path), layout.identity(video.video_id)
+    known = {**asdict(identity), "sha256": video.sha256}
+    if not deep and _read_note(note) == known:
+        return identity
+    with explain_os_errors(video.path):
+        sha256 = sha256_file(video.path)
+    require_same_file(video.path, identity)
+    if sha256 != video.sha256:
+        raise VideoError(
+            f"{video.path} is not the file that was downloaded: its sha256 is {sha256}, its "
+            f"receipt says {video.sha256}; remove {video.path.parent} and download it again"
+        )
+    note_identity(layout, video)
+    return identity
+
+
+def note_identity(layout: Layout, video: DownloadedVideo) -> None:
+    """Note which file the sha256 of a video was measured of, so that it is measured once."""
+    identity = asdict(FileIdentity.of(video.path))
+    with contextlib.suppress(StorageError):  # a workspace on a read-only disk
+        write_json(layout.identity(video.video_id), {**identity, "sha256": video.sha256})
+
+
+def _read_note(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except (FileNotFoundError, WtoursError):
+        return None
 
 
 def downloaded_video(layout: Layout, video_id: str) -> DownloadedVideo:
-    """Return a published video.
+    """Return a published video; see `checked_identity` too, before anything is made of it.
 
     Raises:
         VideoError: it is not downloaded; the message has the command.

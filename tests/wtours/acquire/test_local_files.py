@@ -14,6 +14,7 @@ from wtours.acquire.ytdlp.errors import explain
 from wtours.acquire.ytdlp.fetcher import YtDlpFetcher
 from wtours.errors import DownloadError, PermanentDownloadError
 from wtours.workspace.manifest import VideoEntry
+from wtours.workspace.source_url import SourceUrl
 
 
 def ignore(done: float, total: float | None) -> None:
@@ -110,7 +111,9 @@ def test_a_refusal_is_told_with_its_status_and_not_asked_on(status, kind, remedy
     ],
 )
 def test_youtube_errors_say_what_to_do(message, warning, kind, remedy, tmp_path):
-    error = explain(YtDlpError(message), source="URL", folder=tmp_path, warnings=[warning])
+    error = explain(
+        YtDlpError(message), source=SourceUrl("URL"), folder=tmp_path, warnings=[warning]
+    )
     assert type(error) is kind
     assert str(error).startswith("URL: ")
     assert remedy in str(error)

@@ -148,7 +148,7 @@ def test_an_error_of_the_operating_system_is_one_line_with_its_path(tmp_path):
         result = wtours(*words, "--root", tmp_path / "file")
         assert result.returncode == 1
         assert result.stderr.startswith(f"error: {tmp_path / 'file'}"), result.stderr
-        assert "a file stands where a folder should be" in result.stderr
+        assert "a file where a folder should be" in result.stderr
         assert "Traceback" not in result.stderr
 
 

@@ -1,5 +1,8 @@
 """Proving a file whole, and finding what is downloaded."""
 
+import json
+import os
+import shutil
 import subprocess
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +16,14 @@ from wtours.errors import VideoError
 from wtours.media.probe import probe_video
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry
-from wtours.workspace.videos import downloaded_video, downloaded_videos
+from wtours.workspace.videos import (
+    DownloadedVideo,
+    FileIdentity,
+    checked_identity,
+    downloaded_video,
+    downloaded_videos,
+    require_same_file,
+)
 
 pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
 
@@ -103,4 +113,78 @@ def test_a_file_that_has_shrunk_is_not_downloaded(clip, tmp_path):
     download_videos([entry], layout, files_dir=clip.parent)
     cut(clip, downloaded_video(layout, "a").path, 0.9)
     with pytest.raises(VideoError, match="a is not downloaded"):
+        downloaded_video(layout, "a")
+
+
+@pytest.fixture
+def walk(clip, tmp_path) -> tuple[Layout, DownloadedVideo]:
+    layout = Layout(tmp_path / "root")
+    entry = VideoEntry(id="a", title="a", sources=(f"file:{clip.name}",))
+    download_videos([entry], layout, files_dir=clip.parent)
+    return layout, downloaded_video(layout, "a")
+
+
+@pytest.mark.parametrize("keeps", ["date", "inode"])
+def test_another_file_of_the_same_size_is_told_when_a_stage_begins(keeps, walk):
+    layout, video = walk
+    identity = checked_identity(layout, video)
+    other = bytearray(video.path.read_bytes())
+    other[-1] ^= 1
+    if keeps == "date":
+        video.path.unlink()
+    video.path.write_bytes(bytes(other))
+    if keeps == "date":
+        os.utime(video.path, ns=(identity.mtime_ns, identity.mtime_ns))
+    assert downloaded_video(layout, "a").sha256 == video.sha256  # its size is right
+    with pytest.raises(VideoError, match=r"is not the file that was downloaded.*download it again"):
+        checked_identity(layout, video)
+    with pytest.raises(VideoError, match=r"a\.mp4 was replaced or changed while it was read"):
+        require_same_file(video.path, identity)
+
+
+def test_a_copied_workspace_is_measured_once_and_then_known(walk, tmp_path):
+    layout, video = walk
+    copy = Layout(tmp_path / "copy")
+    shutil.copytree(layout.root, copy.root)
+    copied = downloaded_video(copy, "a")
+    identity = checked_identity(copy, copied)
+    assert identity.inode != FileIdentity.of(video.path).inode
+    noted = copy.identity("a").read_bytes()
+    assert checked_identity(copy, copied) == identity
+    assert copy.identity("a").read_bytes() == noted
+    copy.identity("a").write_bytes(b"[" * 100_000)  # a rotten note is none
+    assert checked_identity(copy, copied) == identity
+
+
+def test_before_a_deletion_the_bytes_are_measured_whatever_the_note_says(walk):
+    layout, video = walk
+    checked_identity(layout, video)
+    with video.path.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"?")
+    note = json.loads(layout.identity("a").read_bytes())
+    found = video.path.stat()
+    note |= {"mtime_ns": found.st_mtime_ns, "ctime_ns": found.st_ctime_ns}
+    layout.identity("a").write_text(json.dumps(note))
+    checked_identity(layout, video)  # the forged note is believed
+    with pytest.raises(VideoError, match="is not the file that was downloaded"):
+        checked_identity(layout, video, deep=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"key": "b"},
+        {"facts": {"duration_us": "long"}},
+        {"facts": {"frame_rate": "1/0"}},
+        {"files": []},
+        {"files": [{"path": n, "bytes": 1, "sha256": "0"} for n in ("a.mp4", "b.mp4")]},
+        {"files": [{"path": "../a.mp4", "bytes": 1, "sha256": "0"}]},
+    ],
+)
+def test_a_receipt_that_was_tampered_with_is_none(change, walk):
+    layout, _ = walk
+    path = layout.video_receipt("a")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(VideoError, match="a is not downloaded: run"):
         downloaded_video(layout, "a")

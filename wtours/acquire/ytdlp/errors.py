@@ -8,9 +8,10 @@ from pathlib import Path
 from yt_dlp.networking.exceptions import HTTPError, TransportError
 from yt_dlp.utils import UnsupportedError, YoutubeDLError
 
-from wtours.errors import DownloadError, PermanentDownloadError, WtoursError
-from wtours.storage.disk_space import full_disk_message
-from wtours.text import plain
+from wtours.errors import DiskFullError, DownloadError, PermanentDownloadError, WtoursError
+from wtours.storage.os_errors import full_disk_message
+from wtours.text import plain, redact_urls
+from wtours.workspace.source_url import SourceUrl
 
 _SIGN_IN = (
     "YouTube asks for a signed-in user: add --cookies-from-browser BROWSER (firefox, chrome, …) or "
@@ -34,6 +35,10 @@ class StalledError(DownloadError):
     """The server sends next to nothing."""
 
 
+class RefusedError(PermanentDownloadError):
+    """What the server does is not accepted: too many bytes, a redirect to a private host."""
+
+
 def is_passing(error: BaseException) -> bool:
     """Return whether a second request may succeed: a server's 5xx, a network fault, a stall."""
     return any(
@@ -52,7 +57,7 @@ def http_error(error: BaseException, status: int) -> HTTPError | None:
 
 
 def explain(
-    error: YoutubeDLError, *, source: str, folder: Path, warnings: Sequence[str] = ()
+    error: YoutubeDLError, *, source: SourceUrl, folder: Path, warnings: Sequence[str] = ()
 ) -> WtoursError:
     """Return our error for yt-dlp's: one line, with what to do.
 
@@ -64,8 +69,8 @@ def explain(
     """
     origins = list(causes(error))
     if any(getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for cause in origins):
-        return WtoursError(full_disk_message(folder / "source"))
-    problem = one_line(str(error))
+        return DiskFullError(full_disk_message(folder / "source"))
+    problem = source.hide(one_line(str(error)))
     if any(isinstance(cause, UnsupportedError) for cause in origins):
         problem = "unsupported URL"  # the original repeats the URL with its query
     for pattern, kind, remedy in _REMEDIES:
@@ -97,5 +102,5 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 def one_line(text: str) -> str:
     """Return yt-dlp's message without colors, control characters and advice on reporting bugs."""
-    text = plain(text).removeprefix("ERROR:")
+    text = redact_urls(plain(text)).removeprefix("ERROR:")
     return re.split(r"; please report this issue|\. Use --cookies| \(caused by ", text)[0].strip()

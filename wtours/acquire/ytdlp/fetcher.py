@@ -14,13 +14,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from wtours.acquire.completeness import playlist_seconds, require_no_holes
 from wtours.acquire.license_policy import require_open
-from wtours.acquire.local_files import Fetched, FetchProgress, working_folder
+from wtours.acquire.local_files import Fetched, FetchProgress, require_room, working_folder
 from wtours.acquire.options import FetchOptions
 from wtours.acquire.rate_limit import HostLimits
 from wtours.acquire.ytdlp.formats import SelectedFormat, selected_format
-from wtours.errors import DownloadError, MissingPackageError, PermanentDownloadError
+from wtours.errors import DownloadError, MissingPackageError, PermanentDownloadError, VideoError
 from wtours.storage.atomic import remove
+from wtours.workspace.source_url import SourceUrl
 
 try:
     from yt_dlp.networking import HEADRequest
@@ -29,9 +31,16 @@ try:
 except ModuleNotFoundError as _error:
     raise MissingPackageError("yt-dlp", "download", "downloading from a URL") from _error
 
-from wtours.acquire.ytdlp.errors import StalledError, explain, http_error, is_passing, one_line
+from wtours.acquire.ytdlp.errors import (
+    RefusedError,
+    StalledError,
+    explain,
+    http_error,
+    is_passing,
+    one_line,
+)
 from wtours.acquire.ytdlp.partial_files import drop_foreign_parts
-from wtours.acquire.ytdlp.session import Log, open_ytdlp
+from wtours.acquire.ytdlp.session import Log, YtDlp, open_ytdlp
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +69,8 @@ class YtDlpFetcher:
     options: FetchOptions = field(default_factory=FetchOptions)
     hosts: HostLimits = field(default_factory=HostLimits)
     """Shared by all fetchers of a run."""
+    named_urls: tuple[str, ...] = ()
+    """Of the whole manifest: private hosts are asked only if one of these URLs names them."""
     on_selected: Callable[[SelectedFormat], None] = _ignore_choice
     """Called before the first byte of the video, each time it is looked up."""
 
@@ -69,8 +80,9 @@ class YtDlpFetcher:
         Raises:
             HostBusyError: the host has asked to wait.
         """
-        return self._patiently(
-            source, folder, lambda log: self._fetch(source, folder, on_progress, log)
+        url = SourceUrl(source)
+        return self._with_retries(
+            url, folder, lambda log: self._fetch(url, folder, on_progress, log)
         )
 
     def choose(self, source: str, folder: Path) -> SelectedFormat:
@@ -80,15 +92,25 @@ class YtDlpFetcher:
             DownloadError: it cannot be had, or its license does not allow it.
         """
 
+        url = SourceUrl(source)
+
         def look(log: Log) -> SelectedFormat:
-            with open_ytdlp(self.options, self.hosts, log, lambda done, total: None) as ydl:
-                choice, info, _ = self._look_up(ydl, source)
+            with self._open(url, log, lambda done, total: None) as ydl:
+                choice, info, _ = self._look_up(ydl, url)
                 size = None if choice.bytes else _identity(ydl, info)["bytes"]
             return choice if size is None else choice.with_size(size)
 
-        return self._patiently(source, folder, look)
+        return self._with_retries(url, folder, look)
 
-    def _patiently(self, source: str, folder: Path, attempt: Callable[[Log], Answer]) -> Answer:
+    def _open(
+        self, source: SourceUrl, log: Log, on_progress: FetchProgress, **more: Any
+    ) -> contextlib.AbstractContextManager[YtDlp]:
+        named = [source.working, *self.named_urls]
+        return open_ytdlp(self.options, self.hosts, log, on_progress, named_urls=named, **more)
+
+    def _with_retries(
+        self, source: SourceUrl, folder: Path, attempt: Callable[[Log], Answer]
+    ) -> Answer:
         """Return the attempt's answer; after a passing fault, or one 403, it is made again."""
         waits_seconds = [*self.options.retry_policy.retry_waits_seconds]
         may_look_up_again = True
@@ -96,7 +118,9 @@ class YtDlpFetcher:
             log = Log()
             try:
                 return attempt(log)
-            except (YoutubeDLError, StalledError) as error:
+            except (YoutubeDLError, StalledError, RefusedError) as error:
+                if isinstance(error, RefusedError):
+                    raise RefusedError(f"{source}: {error}") from error
                 if (busy := http_error(error, 429)) is not None:
                     self.hosts.check(busy.response.url)  # raises, unless the wait is over
                 elif http_error(error, 403) is not None and may_look_up_again:
@@ -109,25 +133,51 @@ class YtDlpFetcher:
                     raise explain(
                         error, source=source, folder=folder, warnings=log.warnings
                     ) from error
-                logger.info("%s: %s; trying again", source, one_line(str(error)))
+                logger.info("%s: %s; trying again", source, source.hide(one_line(str(error))))
 
-    def _fetch(self, source: str, folder: Path, on_progress: FetchProgress, log: Log) -> Fetched:
-        with open_ytdlp(self.options, self.hosts, log, on_progress) as ydl:
+    def _fetch(
+        self, source: SourceUrl, folder: Path, on_progress: FetchProgress, log: Log
+    ) -> Fetched:
+        with self._open(source, log, on_progress) as ydl:
             choice, info, observed_at = self._look_up(ydl, source)
             identity = _identity(ydl, info)
-        self.on_selected(choice if choice.bytes else choice.with_size(identity["bytes"]))
+        size: int | None = identity["bytes"]
+        self.on_selected(choice if choice.bytes else choice.with_size(size))
+        self._require_room(source, folder, size)
         work = working_folder(folder, source, identity)
-        with open_ytdlp(self.options, self.hosts, log, on_progress, work) as ydl:
+        with self._open(source, log, on_progress, work=work, declared_bytes=size) as ydl:
             drop_foreign_parts(ydl, info, work)
+            is_fragmented = info.get("protocol") not in ("http", "https")
+            seconds = _seconds_of_fragments(ydl, info) if is_fragmented else 0.0
+            ydl.lengths_stated = True  # from here on it is the video that is asked for
             result = ydl.process_ie_result(info, download=True)
             path = Path(result["requested_downloads"][0]["filepath"])
             kept = {key: ydl.sanitize_info(result).get(key) for key in _INFO_KEYS}
-        _check_size(source, path, identity["bytes"])
-        return Fetched(path=path, info=kept, license_observed_at=observed_at)
+        _check_size(source, path, size)
+        if is_fragmented:
+            try:
+                require_no_holes(path, seconds=seconds, lengths_stated=ydl.lengths_stated)
+            except VideoError as error:
+                remove(work)
+                raise VideoError(f"{source}: {error}") from error
+        return Fetched(
+            path=path,
+            info={key: source.hide(v) if isinstance(v, str) else v for key, v in kept.items()},
+            license_observed_at=observed_at,
+            length_stated=is_fragmented or size is not None or ydl.lengths_stated,
+        )
 
-    def _look_up(self, ydl: Any, source: str) -> tuple[SelectedFormat, dict[str, Any], str]:
+    def _require_room(self, source: str, folder: Path, size: int | None) -> None:
+        """Refuse a file that is declared larger than allowed, or than what is free."""
+        if size is None:
+            return
+        if size > self.options.max_bytes:
+            raise RefusedError(f"the server states {size} bytes; raise --max-size to allow it")
+        require_room(source, folder, size)
+
+    def _look_up(self, ydl: Any, source: SourceUrl) -> tuple[SelectedFormat, dict[str, Any], str]:
         """Return what yt-dlp selects of the source, its info, and when it was looked at."""
-        info = ydl.extract_info(source, download=False)
+        info = ydl.extract_info(source.working, download=False)
         observed_at = datetime.now(UTC).isoformat(timespec="seconds")
         _refuse_unfit(source, info)
         choice = selected_format(source, info)
@@ -148,6 +198,14 @@ def _refuse_unfit(source: str, info: dict[str, Any]) -> None:
         )
 
 
+def _seconds_of_fragments(ydl: YtDlp, info: dict[str, Any]) -> float:
+    """Return how long the list of fragments says that they last; 0 if it does not say."""
+    if fragments := info.get("fragments"):
+        return sum(float(fragment.get("duration") or 0) for fragment in fragments)
+    with contextlib.closing(ydl.urlopen(info["url"])) as response:
+        return playlist_seconds(response.read().decode("utf-8", "replace"))
+
+
 def _identity(ydl: Any, info: dict[str, Any]) -> dict[str, Any]:
     """Return what tells one version of the file from another, as the server states it now."""
     headers: dict[str, str | None] = {}
@@ -164,6 +222,8 @@ def _identity(ydl: Any, info: dict[str, Any]) -> dict[str, Any]:
                 raise
             # Some servers answer no HEAD request; the download itself will tell.
     length = headers.get("Content-Length")
+    if length is not None and not length.isdigit():
+        raise RefusedError(f"the server states the length {length[:40]!r}, which is no number")
     return {
         "format_id": info.get("format_id"),
         "bytes": int(length) if length is not None else info.get("filesize"),

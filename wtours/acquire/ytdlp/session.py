@@ -9,25 +9,28 @@ import io
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yt_dlp
 import yt_dlp.globals
-from yt_dlp.networking.exceptions import HTTPError
+from yt_dlp.networking import Request
+from yt_dlp.networking.exceptions import HTTPError, TransportError
 
 from wtours.acquire.local_files import FetchProgress
-from wtours.acquire.options import FetchOptions, RetryPolicy
+from wtours.acquire.options import MAX_PAGE_BYTES, FetchOptions, RetryPolicy
 from wtours.acquire.rate_limit import HostLimits
-from wtours.acquire.ytdlp.errors import StalledError, one_line
+from wtours.acquire.ytdlp.errors import RefusedError, StalledError, causes, one_line
 from wtours.acquire.ytdlp.formats import SORT, selector
+from wtours.acquire.ytdlp.private_hosts import PrivateHostError, only_public_hosts
 from wtours.errors import UsageError
 
 logger = logging.getLogger(__name__)
 
 _NO_PROGRAM = "/nonexistent"
 _BLOCK_BYTES = 64 * 1024
+_LARGEST_READ = 4 * 2**20
 _opening = threading.Lock()  # yt-dlp fills its tables of extractors when it is opened
 
 
@@ -37,9 +40,22 @@ def open_ytdlp(
     hosts: HostLimits,
     log: "Log",
     on_progress: FetchProgress,
+    *,
+    named_urls: Iterable[str],
     work: Path | None = None,
-) -> Iterator[Any]:
-    """Open yt-dlp; `work` is the folder that it writes in."""
+    declared_bytes: int | None = None,
+) -> Iterator["YtDlp"]:
+    """Open yt-dlp.
+
+    Args:
+        options: The user's.
+        hosts: The limits that all downloads share.
+        log: Takes its messages.
+        on_progress: Called with the bytes so far and in all.
+        named_urls: The only URLs whose hosts may be private.
+        work: The folder that it writes in; None: it only looks things up.
+        declared_bytes: The size that the server states of the file.
+    """
     retry_policy = options.retry_policy
     settings = {
         "format": selector(options.max_height, options.codec),
@@ -49,6 +65,7 @@ def open_ytdlp(
         "continuedl": True,
         "retries": 10,
         "fragment_retries": 10,
+        "skip_unavailable_fragments": False,  # a hole would be a video that looks whole
         "retry_sleep_functions": {"http": _retry_wait, "fragment": _retry_wait},
         "socket_timeout": retry_policy.socket_seconds,
         "ratelimit": options.limit_rate and options.limit_rate // options.jobs,
@@ -68,12 +85,14 @@ def open_ytdlp(
         "noprogress": True,
         "color": "no_color",
         "logger": log,
-        "progress_hooks": [_progress_hook(on_progress)],
+        "progress_hooks": [_progress_hook(on_progress, declared_bytes)],
     }
     with _opening:
         yt_dlp.globals.plugin_dirs.value = []  # code from the user's plugin folders is not ours
-        ydl = _YtDlp(settings, hosts, retry_policy)
-    with ydl:
+        ydl = YtDlp(settings, hosts, retry_policy)
+    ydl.bytes_left = MAX_PAGE_BYTES if work is None else options.max_bytes
+    named = [*named_urls, options.proxy or ""]
+    with only_public_hosts(named), ydl:
         yield ydl
 
 
@@ -101,10 +120,14 @@ class Log:
         logger.debug("%s", one_line(message))
 
 
-class _YtDlp(yt_dlp.YoutubeDL):  # type: ignore[misc]
-    """yt-dlp whose every request goes through the host's limit, and whose reads cannot hang.
+class YtDlp(yt_dlp.YoutubeDL):  # type: ignore[misc]
+    """yt-dlp whose every request goes through the host's limit, and whose reads are bounded.
 
     It also closes the responses which its extractors and its errors leave open.
+
+    Attributes:
+        bytes_left: What may still be read, of all responses together.
+        lengths_stated: Whether each body that was asked for said where it ends.
     """
 
     def __init__(
@@ -112,11 +135,18 @@ class _YtDlp(yt_dlp.YoutubeDL):  # type: ignore[misc]
     ) -> None:
         self._responses: list[Any] = []
         self._hosts = hosts
-        self._patience = retry_policy
+        self._retry_policy = retry_policy
+        self.bytes_left = MAX_PAGE_BYTES
+        self.lengths_stated = True
         super().__init__(settings)
 
     def urlopen(self, request: Any) -> Any:
-        url = request if isinstance(request, str) else request.url
+        """Send a request when it is the host's turn, and bound what is read of the response."""
+        if isinstance(request, str):
+            request = Request(request)
+        # A small body that is unpacked to gigabytes is of no use to anybody here.
+        request.headers["Accept-Encoding"] = "identity"
+        url = request.url
         self._responses = [response for response in self._responses if not response.closed]
         self._hosts.before_request(url)
         try:
@@ -127,49 +157,66 @@ class _YtDlp(yt_dlp.YoutubeDL):  # type: ignore[misc]
             if error.status == 429 or (error.status == 503 and retry_after is not None):
                 self._hosts.refused(url, retry_after)
             raise
+        except TransportError as error:
+            for cause in causes(error):
+                if isinstance(cause, PrivateHostError):
+                    raise RefusedError(str(cause)) from error
+            raise
         self._responses.append(response)
-        _bound_reads(response, self._patience)
+        headers = response.headers
+        is_chunked = "chunked" in (headers.get("Transfer-Encoding") or "").lower()
+        if request.method != "HEAD" and not is_chunked:
+            self.lengths_stated &= (headers.get("Content-Length") or "").isdigit()
+        self._bound_reads(response)
         return response
 
+    def _bound_reads(self, response: Any) -> None:
+        """Make `response.read` raise when next to nothing comes, or too much.
+
+        A socket's timeout starts again with every byte, and a read of n bytes waits for all n; so
+        each read takes what is there, and the bytes are counted over time.
+        """
+        stream = response.fp
+        if not hasattr(stream, "read1"):
+            return
+        policy = self._retry_policy
+        since, num_bytes = time.monotonic(), 0
+
+        def read(amount: int | None = None, **keywords: Any) -> bytes:
+            nonlocal since, num_bytes
+            if amount is None:
+                return b"".join(iter(lambda: read(_BLOCK_BYTES, **keywords), b""))
+            block: bytes = stream.read1(min(amount, _LARGEST_READ), **keywords)
+            self.bytes_left -= len(block)
+            if self.bytes_left < 0:
+                raise RefusedError("the server sends more than --max-size, or than a page can have")
+            num_bytes += len(block)
+            now = time.monotonic()
+            if now - since >= policy.stall_seconds:
+                if block and num_bytes < policy.stall_bytes:
+                    raise StalledError(
+                        f"the server sent {num_bytes} bytes in {now - since:.0f} s; "
+                        f"run the command again later"
+                    )
+                since, num_bytes = now, 0
+            return block
+
+        with contextlib.suppress(AttributeError):  # a body that is in memory already
+            stream.read = read
+
     def close(self) -> None:
+        """Close what is still open."""
         for response in self._responses:
             response.close()
         super().close()
 
 
-def _bound_reads(response: Any, retry_policy: RetryPolicy) -> None:
-    """Make `response.read` raise StalledError when next to nothing comes.
-
-    A socket's timeout starts anew with every byte, and a read of n bytes waits for all n; so each
-    read takes what is there, and the bytes are counted over time.
-    """
-    stream = response.fp
-    if not hasattr(stream, "read1"):
-        return
-    since, num_bytes = time.monotonic(), 0
-
-    def read(amount: int | None = None, **keywords: Any) -> bytes:
-        nonlocal since, num_bytes
-        if amount is None:
-            return b"".join(iter(lambda: read(_BLOCK_BYTES, **keywords), b""))
-        block: bytes = stream.read1(amount, **keywords)
-        num_bytes += len(block)
-        now = time.monotonic()
-        if now - since >= retry_policy.stall_seconds:
-            if block and num_bytes < retry_policy.stall_bytes:
-                raise StalledError(
-                    f"the server sent {num_bytes} bytes in {now - since:.0f} s; "
-                    f"run the command again later"
-                )
-            since, num_bytes = now, 0
-        return block
-
-    with contextlib.suppress(AttributeError):  # a body that is in memory already
-        stream.read = read
-
-
-def _progress_hook(on_progress: FetchProgress) -> Callable[[dict[str, Any]], None]:
+def _progress_hook(
+    on_progress: FetchProgress, declared_bytes: int | None
+) -> Callable[[dict[str, Any]], None]:
     def hook(status: dict[str, Any]) -> None:
+        if declared_bytes is not None and (status.get("downloaded_bytes") or 0) > declared_bytes:
+            raise RefusedError(f"the server sends more than the {declared_bytes} bytes it states")
         total = status.get("total_bytes") or status.get("total_bytes_estimate")
         on_progress(status.get("downloaded_bytes") or 0, total)
 
