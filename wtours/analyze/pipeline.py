@@ -59,7 +59,7 @@ from wtours.storage.atomic import remove, sweep
 from wtours.storage.locks import lock
 from wtours.storage.receipts import versions_of
 from wtours.workspace.layout import Layout
-from wtours.workspace.videos import DownloadedVideo, downloaded_video
+from wtours.workspace.videos import DownloadedVideo, checked_video
 
 SEGMENT_SECONDS = 60
 _US = 1_000_000
@@ -146,7 +146,7 @@ def _open(
 ) -> DownloadedVideo:
     if isinstance(videos, Mapping):
         return video_in_place(video_id, videos[video_id])
-    return downloaded_video(layout, video_id)
+    return checked_video(layout, video_id)
 
 
 def _analyze(plan: Plan, executor: Executor, segment_seconds: int, on_progress: Progress) -> bool:
@@ -218,6 +218,7 @@ def _decode(
         SegmentTask(
             video_id=plan.video.video_id,
             video_path=plan.video.path,
+            identity=plan.video.identity,
             stream=plan.video.stream,
             video_sha256=plan.video.sha256,
             folder=plan.segments_dir / f"{number:05d}",

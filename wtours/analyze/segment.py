@@ -37,6 +37,7 @@ from wtours.media.sampling import TickSampler
 from wtours.storage.atomic import atomic_path, remove
 from wtours.storage.receipts import Receipt, is_current, record_file, write_receipt
 from wtours.text import clock
+from wtours.workspace.videos import FileIdentity, require_same_file
 
 _LEAD_IN_US = 1_000_000
 
@@ -47,6 +48,8 @@ class SegmentTask:
 
     video_id: str
     video_path: Path
+    identity: FileIdentity | None
+    """Of the file when the stage began."""
     stream: int | None
     """Of the file; None: the one that `open_video` chooses."""
     video_sha256: str
@@ -95,11 +98,13 @@ def analyze_segment(task: SegmentTask) -> None:
         AnalysisError: the detector failed.
     """
     rows = _SegmentRows()
+    require_same_file(task.video_path, task.identity)
     if task.detector is None:
         _read_segment(task, None, rows)
     else:
         with task.detector.connect() as detector:
             _read_segment(task, detector, rows)
+    require_same_file(task.video_path, task.identity)
     remove(task.folder)  # what was made with other parameters
     with atomic_path(task.folder) as folder:
         folder.mkdir()

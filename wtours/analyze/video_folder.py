@@ -7,7 +7,7 @@ from wtours.errors import UsageError
 from wtours.media.file_types import VIDEO_SUFFIXES
 from wtours.storage.hashing import digest, sha256_file
 from wtours.storage.receipts import Receipt
-from wtours.workspace.videos import DownloadedVideo
+from wtours.workspace.videos import DownloadedVideo, FileIdentity
 
 _LONGEST = 24
 """Characters of a name that go into an id; what makes it unique stands behind them."""
@@ -37,9 +37,11 @@ def folder_videos(folder: Path) -> dict[str, Path]:
 
 def video_in_place(video_id: str, path: Path) -> DownloadedVideo:
     """Return a video that was not downloaded: it stays where it is and is only read."""
+    identity = FileIdentity.of(path)
     return DownloadedVideo(
         video_id=video_id,
         path=path,
+        identity=identity,
         sha256=sha256_file(path),
         receipt=Receipt(stage="folder", key=video_id),
     )

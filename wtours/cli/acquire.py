@@ -188,10 +188,10 @@ def pin(
     """
     from wtours.workspace.manifest import load_manifest
     from wtours.workspace.manifest_edit import pin_videos
-    from wtours.workspace.videos import downloaded_videos
+    from wtours.workspace.videos import checked_video
 
     ids = [entry.id for entry in load_manifest(manifest).select(videos or ())]
-    pinned = {video.video_id: video.sha256 for video in downloaded_videos(Layout(root), ids)}
+    pinned = {id: checked_video(Layout(root), id, deep=True).sha256 for id in ids}
     changed = pin_videos(manifest, pinned)
     console.say(f"{len(changed)} of {len(pinned)} pinned anew in {manifest}")
 

@@ -41,6 +41,7 @@ err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True, quiet=n
 LINE_SECONDS = "WTOURS_PROGRESS_SECONDS"
 """The environment variable that says how often a line tells the progress without a terminal."""
 _LINE_SECONDS = 30.0
+_MAX_DRAWN_ROWS = 500
 
 Unit = Literal["bytes", "percent", "steps"]
 
@@ -98,11 +99,20 @@ def warn(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print `value` as JSON to stdout, and nothing else."""
-    out.out(escape_json(json.dumps(value, indent=1, ensure_ascii=False)), highlight=False)
+    _write(escape_json(json.dumps(value, indent=1, ensure_ascii=False)) + "\n")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; a column whose cells are all numbers is aligned to the right."""
+    """Print a table; a column whose cells are all numbers is aligned to the right.
+
+    A very long one comes as plain columns: rich takes a millisecond a row to draw it.
+    """
+    if len(rows) > _MAX_DRAWN_ROWS:
+        cells = [[plain(cell) for cell in row] for row in (columns, *rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+        _write("\n".join([plain(title), *lines]) + "\n")
+        return
     table = Table(title=Text(plain_lines(title)), title_justify="left")
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(re.fullmatch(r"[-\d.,:]*", row[index]) for row in rows)
@@ -110,6 +120,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*(Text(plain_lines(cell)) for cell in row))
     out.print(table)
+
+
+def _write(text: str) -> None:
+    """Write text of any length to stdout; rich would split it into lines and words first."""
+    if IS_FIRST:
+        out.file.write(text)
 
 
 def is_live() -> bool:

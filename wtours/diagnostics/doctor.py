@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
@@ -15,8 +16,9 @@ from wtours.acquire.local_files import youtube_ids
 from wtours.acquire.ytdlp.formats import estimate_bytes
 from wtours.diagnostics.codec_check import decode_test_clip, ffmpeg_version
 from wtours.diagnostics.js_runtime import find_js_runtime
-from wtours.errors import WtoursError
+from wtours.errors import StorageError, WtoursError
 from wtours.media.file_types import Codec
+from wtours.storage.os_errors import explain_os_errors
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry
 from wtours.workspace.videos import download_receipt
@@ -114,12 +116,19 @@ def _js_runtime(*, is_needed: bool) -> Check:
 
 
 def _disk(entries: Sequence[VideoEntry], layout: Layout, max_height: int) -> Check:
-    missing = [entry for entry in entries if download_receipt(layout, entry.id) is None]
-    lengths = [_seconds(entry) for entry in missing]
-    needed = sum(estimate_bytes(seconds, max_height) for seconds in lengths if seconds is not None)
     folder = layout.root.absolute()
     while not folder.exists():
         folder = folder.parent
+    try:  # free space says nothing of a read-only disk, or of a file that has the folder's name
+        with explain_os_errors(folder), tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0")
+            file.flush()
+    except StorageError as error:
+        remedy = "choose a --root that can be written"
+        return Check(name="disk", status="problem", found=str(error), remedy=remedy)
+    missing = [entry for entry in entries if download_receipt(layout, entry.id) is None]
+    lengths = [_seconds(entry) for entry in missing]
+    needed = sum(estimate_bytes(seconds, max_height) for seconds in lengths if seconds is not None)
     free = shutil.disk_usage(folder).free
     found = f"{free / _GB:.0f} GB free in {folder}, about {needed / _GB:.0f} GB still to fetch"
     num_unknown = lengths.count(None)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from wtours.errors import ShardError
+from wtours.errors import ShardError, StorageError
 from wtours.shards.schema import DATASET_FILE, read_dataset
 from wtours.storage.receipts import Status, files_present, read_receipt
 from wtours.workspace.layout import Layout
@@ -47,7 +47,21 @@ class VideoState:
 def video_states(entries: Iterable[VideoEntry], layout: Layout) -> list[VideoState]:
     """Return the state of each entry, in order; reads receipts only, no video."""
     shard_sets = _shard_sets(layout)
-    return [_video_state(entry, layout, shard_sets) for entry in entries]
+    states = []
+    for entry in entries:
+        try:
+            states.append(_video_state(entry, layout, shard_sets))
+        except StorageError as error:  # the other rows are still worth showing
+            states.append(
+                VideoState(
+                    id=entry.id,
+                    title=entry.title,
+                    download="failed_transient",
+                    error=str(error),
+                    license_claimed=entry.license_claimed,
+                )
+            )
+    return states
 
 
 def _video_state(
@@ -69,7 +83,7 @@ def _video_state(
     video, facts = video_file(done), done.facts
     return VideoState(
         id=entry.id,
-        title=facts["title"],
+        title=facts.get("title") or entry.title,
         download="done",
         bytes=video.bytes,
         duration_seconds=facts["duration_us"] / 1_000_000,
@@ -78,7 +92,7 @@ def _video_state(
         codec=facts["codec"],
         frame_rate=facts["frame_rate"],
         license_claimed=entry.license_claimed,
-        license_observed=facts["license_observed"],
+        license_observed=facts.get("license_observed"),
         analysed=_is_analyzed(entry.id, video.sha256, layout),
         shard_sets=holding,
     )

@@ -15,8 +15,8 @@ from wtours.errors import WtoursError
 from wtours.execution.parts import Part
 from wtours.sharding.segment import RECEIPTS_FOLDER
 from wtours.storage.atomic import sweep
-from wtours.storage.disk_space import explain_full_disk
 from wtours.storage.locks import lock
+from wtours.storage.os_errors import explain_os_errors
 from wtours.workspace.layout import Layout
 
 
@@ -46,7 +46,7 @@ def part_lock(layout: Layout, name: str, part: Part) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         lock(own, what=f"part {part} of shard set {name!r}"),
-        explain_full_disk(path),
+        explain_os_errors(path),
         path.open("a+") as file,
     ):
         with index_lock(layout, name):  # else two parts that begin together refuse each other
@@ -81,7 +81,7 @@ def index_lock(layout: Layout, name: str) -> Iterator[None]:
     """Hold what all parts write; waits for its turn."""
     path = layout.lock(f"shard-{name}-plans")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with explain_full_disk(path), path.open("a+") as file:
+    with explain_os_errors(path), path.open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -27,7 +27,7 @@ from wtours.shards.schema import MAX_SEGMENTS, ShardParams, SourceFacts
 from wtours.storage.atomic import remove
 from wtours.storage.receipts import Receipt, read_receipt, versions_of, write_receipt
 from wtours.workspace.layout import Layout
-from wtours.workspace.videos import DownloadedVideo, downloaded_video
+from wtours.workspace.videos import DownloadedVideo, checked_video
 
 _COPIED = ("source", "title", "channel", "license_claimed", "license_observed")
 _MEASURED = ("frame_rate", "width", "height", "last_pts_us")
@@ -92,7 +92,7 @@ def plan_videos(
     works = []
     for video_id, limit_us in limits_us.items():
         try:
-            video = downloaded_video(layout, video_id)
+            video = checked_video(layout, video_id)
             duration_us = duration_of(video.receipt)
             plan = _publish_plan(directory, video, params, limit_us)
         except VideoError as error:
@@ -242,6 +242,7 @@ def segment_tasks(
         SegmentTask(
             video_id=video.video_id,
             video_path=str(video.path),
+            identity=video.identity,
             stream=video.stream,
             source_sha256=video.sha256,
             segment=segment,

@@ -35,6 +35,7 @@ from wtours.storage.receipts import (
     versions_of,
     write_receipt,
 )
+from wtours.workspace.videos import FileIdentity, require_same_file
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ class SegmentTask:
     params: ShardParams
     stream: int | None = None
     """Of the file; None: the one that `open_video` chooses."""
+    identity: FileIdentity | None = None
+    """Of the file when the stage began."""
     limit_us: int | None = None
     """Of the video, only frames before this are taken; None: all."""
     native_first_index: int = 0
@@ -139,7 +142,7 @@ def shard_segment(task: SegmentTask, *, directory: Path) -> str | None:
 
     try:
         with open_video(Path(task.video_path), stream=task.stream, threads=1) as reader:
-            samples = _samples(reader, task, directory, decoded)
+            samples = _of_one_file(task, _samples(reader, task, directory, decoded))
             places = write_shard(directory / f"{task.shard}.tar", samples)
             undecodable = reader.undecoded_pts_us(start_us, end_us)
     except VideoError as error:
@@ -153,6 +156,13 @@ def shard_segment(task: SegmentTask, *, directory: Path) -> str | None:
     facts["undecodable_frames"] = len(undecodable)
     _publish_receipt(task, directory, files=_publish_rows(task, directory, places), facts=facts)
     return None
+
+
+def _of_one_file(task: SegmentTask, samples: Iterator[FrameSample]) -> Iterator[FrameSample]:
+    """Yield the samples; a file that was replaced since the stage began makes no shard."""
+    require_same_file(Path(task.video_path), task.identity)
+    yield from samples
+    require_same_file(Path(task.video_path), task.identity)
 
 
 def _samples(

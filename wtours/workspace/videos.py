@@ -5,7 +5,7 @@ A video exists when `<root>/videos/<video_id>/receipt.json` says "done" and its 
 
 import contextlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,8 @@ class DownloadedVideo:
     sha256: str
     receipt: Receipt
     """`facts` of it are listed in docs/tables.md."""
+    identity: FileIdentity | None = None
+    """Of the file, where `checked_video` has held it against the receipt."""
 
     @property
     def stream(self) -> int | None:
@@ -90,12 +92,16 @@ def download_receipt(layout: Layout, video_id: str) -> Receipt | None:
     return receipt if is_of_one_video and files_present(receipt, path.parent) else None
 
 
-def require_same_file(path: Path, identity: FileIdentity) -> None:
+def require_same_file(path: Path, identity: FileIdentity | None) -> None:
     """Call it before and after each piece of work on a video, with its identity at the beginning.
+
+    None: nobody has looked at the beginning, so nothing can be said.
 
     Raises:
         VideoError: another file has taken its name since.
     """
+    if identity is None:
+        return
     try:
         is_same = FileIdentity.of(path) == identity
     except FileNotFoundError:
@@ -148,7 +154,7 @@ def _read_note(path: Path) -> Any:
 
 
 def downloaded_video(layout: Layout, video_id: str) -> DownloadedVideo:
-    """Return a published video; see `checked_identity` too, before anything is made of it.
+    """Return a published video; `checked_video` also looks whether its file was replaced.
 
     Raises:
         VideoError: it is not downloaded; the message has the command.
@@ -167,6 +173,16 @@ def downloaded_video(layout: Layout, video_id: str) -> DownloadedVideo:
         sha256=record.sha256,
         receipt=receipt,
     )
+
+
+def checked_video(layout: Layout, video_id: str, *, deep: bool = False) -> DownloadedVideo:
+    """Return a published video whose file is the one of its receipt; see `checked_identity`.
+
+    Raises:
+        VideoError: it is not downloaded, or its file was replaced.
+    """
+    video = downloaded_video(layout, video_id)
+    return replace(video, identity=checked_identity(layout, video, deep=deep))
 
 
 def downloaded_videos(layout: Layout, video_ids: Iterable[str]) -> list[DownloadedVideo]:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,34 @@ def test_a_disk_too_small_for_the_manifest_is_a_problem(tmp_path):
     assert large.status == "problem"
     assert f"free in {tmp_path}, about 500000 GB" in large.found
     assert large.remedy is not None
+
+
+def test_a_root_that_cannot_be_written_is_a_problem_however_much_is_free(tmp_path):
+    (tmp_path / "root").write_bytes(b"")
+    found = checks([walk(duration_seconds=60)], tmp_path / "root")["disk"]
+    assert found.status == "problem"
+    assert f"{tmp_path}/root: a file where a folder should be" in found.found
+    assert found.remedy == "choose a --root that can be written"
+
+
+def test_a_read_only_root_is_a_problem(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("NOT TESTED: a read-only disk; mounting one needs root")
+    try:
+        found = checks([walk(duration_seconds=60)], disk / "root")["disk"]
+        assert (found.status, "read-only" in found.found) == ("problem", True)
+        command = [sys.executable, "-m", "wtours", "download", "--manifest", "demo"]
+        result = subprocess.run(
+            [*command, "--root", str(disk / "root")], capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 1
+        assert "read-only" in result.stderr
+        assert "Traceback" not in result.stderr
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_the_command_prints_json_and_its_exit_code_tells_of_problems(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.video_clips import write_clip
 from wtours.acquire.download import download_videos
+from wtours.cli import console
 from wtours.diagnostics.status import video_states
 from wtours.shards.schema import Dataset, IndexRecord, ShardParams, VideoRecord
 from wtours.storage.atomic import write_json
@@ -100,3 +101,22 @@ def test_an_analysis_counts_only_for_the_file_that_is_there_now(clip, tmp_path):
         write_receipt(layout.analysis_receipt("walk"), receipt)
         (state,) = video_states(ENTRIES[:1], layout)
         assert state.analysed is analyzed
+
+
+def test_a_folder_that_cannot_be_read_costs_its_own_row_only(tmp_path):
+    layout = Layout(tmp_path)
+    layout.videos_dir.mkdir()
+    layout.video_dir("walk").write_bytes(b"a file where a folder should be")
+    walk, *others = video_states(ENTRIES, layout)
+    assert walk.error is not None
+    assert "a file where a folder should be" in walk.error
+    assert {state.download for state in others} == {"missing"}
+
+
+def test_a_very_long_list_is_printed_whole(tmp_path, capsys):
+    rows = [(f"v{number}", "A \x1b[31mwalk") for number in range(2000)]
+    console.print_table("Videos", ("video", "title"), rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2002
+    assert lines[:3] == ["Videos", "video  title", "v0     A walk"]
+    assert lines[-1] == "v1999  A walk"

@@ -1,0 +1,76 @@
+"""A video is replaced by one of the same size: before a stage begins, or while it runs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.sharded_videos import publish_video
+from tests.support.video_clips import write_clip
+from wtours.analyze.pipeline import analyze_videos
+from wtours.execution.executor import SerialExecutor
+from wtours.sharding.build import build_shards
+from wtours.shards.schema import ShardParams
+from wtours.workspace.layout import Layout
+
+pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
+
+PARAMS = ShardParams(frames_per_second="2", shard_seconds=1, short_side=32)
+
+
+@pytest.fixture
+def workspace(tmp_path) -> tuple[Layout, Path, bytes]:
+    """A workspace with the videos "walk" and "other", the walk's file, and what replaces it."""
+    first = write_clip(tmp_path / "first.mp4", source="testsrc2=size=64x48:rate=10:duration=4")
+    second = write_clip(tmp_path / "second.mp4", source="testsrc=size=64x48:rate=10:duration=4")
+    size = max(first.stat().st_size, second.stat().st_size) + 8
+    for path in (first, second):
+        free = size - path.stat().st_size
+        path.write_bytes(
+            path.read_bytes() + free.to_bytes(4, "big") + b"free".ljust(free - 4, b"\0")
+        )
+    layout = Layout(tmp_path / "root")
+    publish_video(layout, "walk", first)
+    publish_video(layout, "other", first)
+    return layout, layout.video_dir("walk") / "walk.mp4", second.read_bytes()
+
+
+class ReplacingExecutor(SerialExecutor):
+    """Replaces the walk's file when its second segment is about to be done."""
+
+    def __init__(self, path: Path, body: bytes) -> None:
+        self._path, self._body, self._seen = path, body, 0
+
+    def map(self, function, tasks):
+        def watched(task):
+            self._seen += task.video_id == "walk"
+            if self._seen == 2:
+                self._path.write_bytes(self._body)
+            return function(task)
+
+        yield from super().map(watched, tasks)
+
+
+@pytest.mark.parametrize("when", ["before", "while it runs"])
+def test_shard_refuses_a_replaced_video_and_the_others_go_on(when, workspace):
+    layout, path, body = workspace
+    executor = ReplacingExecutor(path, body) if when != "before" else SerialExecutor()
+    if when == "before":
+        path.write_bytes(body)
+    report = build_shards(layout, ["walk", "other"], params=PARAMS, executor=executor)
+    assert list(report.failed) == ["walk"]
+    assert ("is not the file" if when == "before" else "was replaced") in report.failed["walk"]
+    dataset = json.loads((report.directory / "dataset.json").read_text())
+    assert [video["video_id"] for video in dataset["videos"]] == ["other"]
+
+
+@pytest.mark.parametrize("when", ["before", "while it runs"])
+def test_analyze_refuses_a_replaced_video_and_the_others_go_on(when, workspace):
+    layout, path, body = workspace
+    executor = ReplacingExecutor(path, body) if when != "before" else SerialExecutor()
+    if when == "before":
+        path.write_bytes(body)
+    report = analyze_videos(layout, ["walk", "other"], executor=executor, segment_seconds=1)
+    assert report.done == ["other"]
+    assert ("is not the file" if when == "before" else "was replaced") in report.failed["walk"]
+    assert not layout.analysis_receipt("walk").exists()
