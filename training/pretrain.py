@@ -34,7 +34,7 @@ def build_monitors(
         ImageDataError: labeled images that are not there.
     """
     watch = config.watch
-    monitors: list[Monitor] = [CollapseMonitor(config.model.num_prototypes)]
+    monitors: list[Monitor] = [CollapseMonitor(config)]
     if watch.overlay_every_steps is not None:
         monitors.append(AttentionOverlay(config, run_dir, views.source, on_progress))
     if watch.knn_train is not None:

@@ -7,14 +7,30 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from training.config.sections import Count, NonNegative, Positive, Section, Share, WholeNumber
+from training.config.sections import (
+    Count,
+    NonNegative,
+    Positive,
+    Scale,
+    Section,
+    Share,
+    WholeNumber,
+)
 
-MethodName = Literal["dora", "dino", "dora_images"]
+MethodName = Literal["dora", "dino", "dora_images", "simclr", "swav", "vicreg", "ibot", "attmask"]
 
 REQUIRED: dict[MethodName, dict[str, tuple[Any, str]]] = {
     "dora": {},
     "dino": {"data.global_crops": (2, "it teaches a view by another")},
     "dora_images": {"data.clip_length": (1, "an image is no clip")},
+    "simclr": {"data.global_crops": (2, "two views of an image are its positives")},
+    "swav": {"data.global_crops": (2, "the codes of a view are predicted from another")},
+    "vicreg": {
+        "data.global_crops": (2, "it compares two views"),
+        "data.local_crops": (0, "it compares two views, and has no use for more"),
+    },
+    "ibot": {"data.global_crops": (2, "it teaches a view by another")},
+    "attmask": {"data.global_crops": (2, "it teaches a view by another")},
 }
 """The fields that a method fixes, with the value and the reason."""
 
@@ -80,3 +96,80 @@ class LossConfig(Section):
                 f"loss.reduction={self.reduction} goes only with loss.object_weights=mean"
             )
         return self
+
+
+class SimclrConfig(Section):
+    """SimCLR's contrastive loss, of method=simclr; its projector has model.head_hidden_dim."""
+
+    temperature: Positive = 0.2
+    """Softmax temperature (solo-learn's ImageNet-100 recipe; SimCLR's own code: 0.1)."""
+    siblings: Literal["exclude", "negative", "positive"] = "exclude"
+    """What the other frames of an image's clip are: neither positives nor negatives; negatives as
+    any other image; or positives as its other views."""
+    output_dim: Count = 512
+    """Width of the embedding that is compared."""
+
+
+class SwavConfig(Section):
+    """SwAV's codes and queue, of method=swav; its prototypes are model.num_prototypes."""
+
+    temperature: Positive = 0.1
+    """Softmax temperature of the predictions."""
+    epsilon: Positive = 0.05
+    """Entropy weight of Sinkhorn-Knopp; smaller ones make the codes harder."""
+    sinkhorn_iterations: Count = 3
+    """Iterations of Sinkhorn-Knopp."""
+    output_dim: Count = 128
+    """Width of the features that are compared with the prototypes."""
+    queue_length: WholeNumber = 3072
+    """Past images per global view that share in the codes' balance; 0: none."""
+    queue_start_epoch: NonNegative = 15
+    """Epoch from which the queue is filled; it is used once it is full."""
+
+
+class VicregConfig(Section):
+    """VICReg's three terms, of method=vicreg; its projector has model.head_hidden_dim twice."""
+
+    invariance_weight: NonNegative = 25.0
+    """Weight of the mean squared difference of the views."""
+    variance_weight: NonNegative = 25.0
+    """Weight of the hinge on each dimension's standard deviation."""
+    covariance_weight: NonNegative = 1.0
+    """Weight of the squared covariances of different dimensions."""
+    halve_variance: bool = False
+    """Halve the variance term, as the authors' code does; their paper and solo-learn do not."""
+    output_dim: Count = 2048
+    """Width of the embedding (8192 in the authors' code)."""
+
+
+class IbotConfig(Section):
+    """iBOT's masked patches, of method=ibot and method=attmask; CLS tokens: section `loss`."""
+
+    patch_weight: NonNegative = 1.0
+    """Weight of the loss of masked patches beside that of CLS tokens."""
+    patch_temp: Positive = 0.07
+    """The teacher's softmax temperature for patches after its warm-up."""
+    warmup_patch_temp: Positive = 0.04
+    """That at step 0; the warm-up has loss.warmup_teacher_temp_epochs."""
+    patch_center_momentum: Share = 0.9
+    """Momentum of the moving mean that centers the teacher's patches."""
+    mask_ratio: Scale = (0.1, 0.5)
+    """Bounds of the share of patches to mask; drawn for each frame of a view (attmask: a step)."""
+    masked_probability: Share = 0.5
+    """Share of the global views' frames that have a mask at all."""
+
+    @model_validator(mode="after")
+    def _check_ratio(self) -> Self:
+        low, high = self.mask_ratio
+        if not 0 <= low <= high < 1:
+            raise ValueError(f"mask_ratio ({low}, {high}) must be 0 <= low <= high < 1")
+        return self
+
+
+class AttmaskConfig(Section):
+    """Which patches the teacher's attention has masked, of method=attmask."""
+
+    kind: Literal["high", "low", "hint"] = "high"
+    """Mask those with the most attention, with the least, or the most but for a few shown again."""
+    hint_share: Share = 0.1
+    """Of "hint": shown patches are this times a second draw of ibot.mask_ratio."""

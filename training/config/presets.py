@@ -79,11 +79,61 @@ IMAGES: dict[str, Any] = {
 }
 """DORA* on still images (Table 8), else `official`."""
 
+_ONE_NETWORK: dict[str, Any] = {
+    "data.global_crops": 2,
+    "loss.local_crops_skipped": 0,
+    # Their recipes decay by 1e-6 with LARS, which says nothing about AdamW; constant, as for
+    # MoCo v3's ViTs and in comparisons by DINO's author.
+    "optim.weight_decay": 0.05,
+    "optim.weight_decay_end": 0.05,
+}
+"""What methods without a teacher differ in from `official`."""
+
+SIMCLR: dict[str, Any] = {
+    "method": "simclr",
+    **_ONE_NETWORK,
+    "data.local_crops": 0,
+    "model.head_hidden_dim": 4096,
+}
+"""SimCLR on the same clips and optimizer as `official`, two global crops."""
+
+SWAV: dict[str, Any] = {
+    "method": "swav",
+    **_ONE_NETWORK,
+    "model.num_prototypes": 3000,
+    "model.head_batch_norm": True,
+}
+"""SwAV on the same clips, crops and optimizer as `official`."""
+
+VICREG: dict[str, Any] = {
+    "method": "vicreg",
+    **_ONE_NETWORK,
+    "data.local_crops": 0,
+    "model.head_batch_norm": True,
+}
+"""VICReg on the same clips and optimizer as `official`, two global crops."""
+
+IBOT: dict[str, Any] = {
+    **DINO,
+    "method": "ibot",
+    "model.num_prototypes": 8192,
+    "loss.teacher_temp": 0.07,
+}
+"""iBOT on the same clips, crops and optimizer as `official`."""
+
+ATTMASK: dict[str, Any] = {**IBOT, "method": "attmask"}
+"""AttMask (high) on the same clips, crops and optimizer as `official`."""
+
 PRESETS: dict[str, dict[str, Any]] = {
     "official": {},
     "paper": PAPER,
     "dino": DINO,
     "images": IMAGES,
+    "simclr": SIMCLR,
+    "swav": SWAV,
+    "vicreg": VICREG,
+    "ibot": IBOT,
+    "attmask": ATTMASK,
     "demo": DEMO,
 }
 """What each preset changes in the defaults, as {"section.key": value}."""
@@ -93,9 +143,14 @@ ABOUT = {
     "paper": "DORA as the paper describes it, where the code differs",
     "dino": "DINO on the same clips, crops and optimizer",
     "images": "DORA* on single images (Table 8)",
+    "simclr": "SimCLR on the same clips and optimizer: two views of an image against all others",
+    "swav": "SwAV on the same clips, crops and optimizer: views predict each other's cluster",
+    "vicreg": "VICReg on the same clips and optimizer: two views alike, all dimensions in use",
+    "ibot": "iBOT on the same clips, crops and optimizer: DINO and masked patches",
+    "attmask": "AttMask on the same: iBOT that masks what its teacher attends to",
     "demo": "a small DORA, minutes on a CPU",
 }
-"""What each preset is, in a few words."""
+"""What each preset is, in a few words; docs/methods.md says more of the methods."""
 
 
 def resolve_config(preset: str, config_file: Path | None, overrides: Sequence[str]) -> TrainConfig:

@@ -44,9 +44,9 @@ class ModelConfig(Section):
     """Compile the backbones' blocks (torch.compile): faster steps after a slower start; the numbers
     differ in the last digits."""
     num_prototypes: Annotated[int, Field(gt=1)] = 65536
-    """Outputs K of the head."""
+    """Outputs K of the head; SimCLR and VICReg have none."""
     head_hidden_dim: Count = 2048
-    """Width of the head's two hidden layers."""
+    """Width of the head's hidden layers: two, or one of SimCLR and SwAV."""
     head_batch_norm: bool = False
     """Batch norm after the head's hidden layers, with the statistics of all ranks."""
     norm_last_layer: bool = False

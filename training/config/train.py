@@ -10,7 +10,17 @@ from typing import Any, Self
 import yaml
 from pydantic import ValidationError, model_validator
 
-from training.config.methods import REQUIRED, LossConfig, MethodName, TrackingConfig
+from training.config.methods import (
+    REQUIRED,
+    AttmaskConfig,
+    IbotConfig,
+    LossConfig,
+    MethodName,
+    SimclrConfig,
+    SwavConfig,
+    TrackingConfig,
+    VicregConfig,
+)
 from training.config.sections import (
     AugmentConfig,
     CheckpointConfig,
@@ -39,6 +49,16 @@ class TrainConfig(Section):
     """Object discovery and tracking."""
     loss: LossConfig = LossConfig()
     """Distillation."""
+    simclr: SimclrConfig = SimclrConfig()
+    """SimCLR."""
+    swav: SwavConfig = SwavConfig()
+    """SwAV."""
+    vicreg: VicregConfig = VicregConfig()
+    """VICReg."""
+    ibot: IbotConfig = IbotConfig()
+    """Masked patches of iBOT and AttMask."""
+    attmask: AttmaskConfig = AttmaskConfig()
+    """AttMask."""
     data: DataConfig = DataConfig()
     """Clips and crops."""
     augment: AugmentConfig = AugmentConfig()

@@ -62,7 +62,9 @@ def sinkhorn_teacher(
     """
     log_plan = logits.float() / temp
     for _ in range(iterations):
-        highest = all_max(log_plan.amax(dim=0))
+        # A rank may have no row, where these are masked patches.
+        lowest = log_plan.new_full(logits.shape[1:], -torch.inf)
+        highest = all_max(log_plan.amax(dim=0) if len(log_plan) else lowest)
         share = all_sum((log_plan - highest).exp().sum(dim=0)).log() + highest
         log_plan = log_plan - share
         log_plan = log_plan - torch.logsumexp(log_plan, dim=1, keepdim=True)

@@ -49,11 +49,11 @@ def vicreg_terms(first: Tensor, second: Tensor) -> VicregTerms:
 
 
 def _lacking(centered: Tensor) -> Tensor:
-    variance = centered.square().sum(dim=0) / (len(centered) - 1)
+    variance = centered.square().sum(dim=0) / max(len(centered) - 1, 1)
     return (1 - (variance + _EPSILON).sqrt()).relu().mean()
 
 
 def _redundancy(centered: Tensor) -> Tensor:
-    covariance = centered.T @ centered / (len(centered) - 1)
+    covariance = centered.T @ centered / max(len(centered) - 1, 1)
     squares = covariance.square()
     return (squares.sum() - squares.diagonal().sum()) / len(covariance)

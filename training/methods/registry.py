@@ -4,16 +4,26 @@ from typing import Any
 
 from training.config.methods import MethodName
 from training.config.train import TrainConfig
+from training.methods.attmask import Attmask
 from training.methods.base import Method
 from training.methods.dino import Dino
 from training.methods.dora import Dora
 from training.methods.dora_images import DoraImages
+from training.methods.ibot import Ibot
+from training.methods.simclr import Simclr
+from training.methods.swav import Swav
+from training.methods.vicreg import Vicreg
 from wtours.errors import UsageError
 
 METHODS: dict[MethodName, type[Method[Any]]] = {
     "dora": Dora,
     "dino": Dino,
     "dora_images": DoraImages,
+    "simclr": Simclr,
+    "swav": Swav,
+    "vicreg": Vicreg,
+    "ibot": Ibot,
+    "attmask": Attmask,
 }
 
 

@@ -1,6 +1,8 @@
 """What DINO and DORA share: a student, its EMA teacher, and the cross-entropy between them."""
 
 import copy
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -103,7 +105,8 @@ class StudentTeacher(Method[TeacherOutput]):
         with torch.autocast(logits.device.type, enabled=False):
             momentum = self.config.loss.center_momentum
             self._next_center = update_center(self.center, logits, momentum=momentum)
-            return TeacherOutput(self._probabilities(logits, now), masks, tokens)
+            temp = self.scheduled(now)["teacher_temp"]
+            return TeacherOutput(self.probabilities(logits, self.center, temp), masks, tokens)
 
     def forward(self, views: Views, targets: TeacherOutput) -> StepOutput:
         """Return the student's loss.
@@ -111,28 +114,55 @@ class StudentTeacher(Method[TeacherOutput]):
         With two global views the teacher's output for one view is the student's target for the
         other (equation 8), and the local crops have both as targets (equation 9).
         """
-        loss = self.config.loss
         clips = views.global_clips.flatten(0, 1)
-        kinds = [self.student_views(clips, targets.masks)]
-        of_kinds = [targets.probabilities.flip(0).flatten(0, 1)]  # of the other view
+        kinds = [self.student_views(clips, targets.masks), *self.local_kinds(views)]
+        backbone, head = self.student.backbone, self.student.head
+        tokens = [encode(backbone, kind.flatten(0, -4)) for kind in kinds]
+        # The head, and so a batch norm in it, sees the CLS tokens of all views as one batch.
+        return self.cls_loss(head.project(torch.cat(tokens)), kinds, targets)
+
+    def local_kinds(self, views: Views) -> list[Tensor]:
+        """Return the local crops, (L, B, T, 3, s, s), that the loss has a term for; none: []."""
         # The skipped crops would not enter the loss: the student need not see them.
-        local_crops = views.local_crops[loss.local_crops_skipped :]
-        if len(local_crops):
-            kinds.append(local_crops)
-            # Cross-entropy is linear in its target: against the mean it is the mean over views.
-            of_kinds.append(targets.probabilities.mean(dim=0))
-        masked, *rest = self._cross_entropies(kinds, of_kinds)
+        local_crops = views.local_crops[self.config.loss.local_crops_skipped :]
+        return [local_crops] if len(local_crops) else []
+
+    def cls_loss(
+        self, features: Tensor, kinds: Sequence[Tensor], targets: TeacherOutput
+    ) -> StepOutput:
+        """Return the loss of CLS tokens.
+
+        Args:
+            features: (R, c) what the head's last layer gets of all views, kind by kind.
+            kinds: What the student saw: (V, G * B, T, ...) of global views, then (L, B, T, ...) of
+                local crops, if any.
+            targets: From `prepare`.
+        """
+        loss, last = self.config.loss, self.student.head.last_layer
+        # Cross-entropy is linear in its target: against the mean it is the mean over views.
+        of_kinds = [targets.probabilities.flip(0).flatten(0, 1), targets.probabilities.mean(dim=0)]
+        parts = torch.split(features, [math.prod(kind.shape[:3]) for kind in kinds])
+        masked, *rest = [
+            distillation_loss(
+                part.reshape(*kind.shape[:3], -1),
+                last.weight_v,
+                last.weight_g,
+                of_kind,
+                student_temp=loss.student_temp,
+            )
+            for part, kind, of_kind in zip(parts, kinds, of_kinds, strict=False)
+        ]
         local = rest[0] if rest else masked.new_zeros((0, masked.shape[1]))
-        with torch.autocast(clips.device.type, enabled=False):
+        with torch.autocast(features.device.type, enabled=False):
             total = combine(
                 masked,
                 local,
                 reduction=loss.reduction,
                 object_weights=loss.object_weights,
-                global_views=len(views.global_clips),
+                global_views=len(targets.probabilities),
             )
-            parts = {"loss_masked": masked.detach().mean(), "loss_local": local.detach().mean()}
-            return StepOutput(total, parts)
+            metrics = {"loss_masked": masked.detach().mean(), "loss_local": local.detach().mean()}
+            return StepOutput(total, metrics)
 
     def after_step(self, now: Progress) -> None:
         """Move the teacher after the student, and the center."""
@@ -167,36 +197,13 @@ class StudentTeacher(Method[TeacherOutput]):
         parts = self.teacher_parts(views.global_clips.flatten(0, 1))
         return torch.cat([encode(self.teacher.backbone, part.flatten(0, 1)) for part in parts])
 
-    def _probabilities(self, logits: Tensor, now: Progress) -> Tensor:
-        """Return the teacher's softmax, (G, B, T, K) float32, of its logits."""
-        loss, temp = self.config.loss, self.scheduled(now)["teacher_temp"]
+    def probabilities(self, logits: Tensor, center: Tensor, temp: float) -> Tensor:
+        """Return the teacher's softmax, float32, of logits (..., K): centered, or balanced."""
+        loss = self.config.loss
         if loss.teacher_centering == "mean":
-            return teacher_probabilities(logits, self.center, temp=temp)
+            return teacher_probabilities(logits, center, temp=temp)
         rows, iterations = logits.flatten(0, -2), loss.sinkhorn_iterations
         return sinkhorn_teacher(rows, temp=temp, iterations=iterations).reshape(logits.shape)
-
-    def _cross_entropies(self, kinds: list[Tensor], targets: list[Tensor]) -> list[Tensor]:
-        """Return the cross-entropy of each kind of view with its target, (V, T) nats.
-
-        The head, and so a batch norm in it, sees the CLS tokens of all views as one batch.
-
-        Args:
-            kinds: Of each kind (V, M, T, 3, H, W), e.g. masked clips and local crops.
-            targets: For each kind (M, T, K) float32, the teacher's probabilities.
-        """
-        backbone, head = self.student.backbone, self.student.head
-        tokens = [encode(backbone, views.flatten(0, -4)) for views in kinds]
-        features = torch.split(head.project(torch.cat(tokens)), [len(part) for part in tokens])
-        return [
-            distillation_loss(
-                part.reshape(*views.shape[:3], -1),
-                head.last_layer.weight_v,
-                head.last_layer.weight_g,
-                target,
-                student_temp=self.config.loss.student_temp,
-            )
-            for part, views, target in zip(features, kinds, targets, strict=True)
-        ]
 
 
 def make_teacher(student: Network) -> Network:

@@ -46,6 +46,11 @@ class DinoHead(nn.Module):
         self.last_layer = WeightNormLinear(bottleneck_dim, num_prototypes)
         self.last_layer.weight_g.requires_grad_(not norm_last_layer)
 
+    @property
+    def has_batch_norm(self) -> bool:
+        """Return whether what it gives of a token depends on the others."""
+        return any(isinstance(layer, GlobalBatchNorm) for layer in self.mlp)
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Return logits (M, K) float32 of tokens (M, D)."""
         return self.last_layer(self.project(tokens))  # type: ignore[no-any-return]

@@ -5,6 +5,8 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
+from training.config.methods import MethodName
+from training.config.train import TrainConfig
 from training.engine.state import TrainState
 
 LOG = logging.getLogger(__name__)
@@ -27,43 +29,11 @@ class CollapseMonitor:
     A method that does not report a metric gets no warning about it.
 
     Args:
-        num_prototypes: K.
+        config: Of the run.
     """
 
-    def __init__(self, num_prototypes: int) -> None:
-        most, never = math.log(num_prototypes), math.inf
-        self._signs = [
-            _Sign(
-                "teacher_entropy", -never, 0.98 * most,
-                "the teacher's output is almost uniform over the prototypes: lower "
-                "loss.teacher_temp, or set loss.teacher_centering=sinkhorn and "
-                "model.head_batch_norm=true",
-            ),
-            _Sign(
-                "teacher_mean_entropy", 0.1 * most, never,
-                "almost all frames have the same teacher output: set "
-                "loss.teacher_centering=sinkhorn, or raise loss.teacher_temp",
-            ),
-            _Sign(
-                "embedding_spread", 0.05, never,
-                "all frames have almost the same embedding: lower optim.lr, raise optim.momentum, "
-                "or set loss.teacher_centering=sinkhorn",
-            ),
-            _Sign(
-                "effective_rank", 1.5, never,
-                "the embeddings lie on one line: lower optim.lr, raise the batch, or set "
-                "loss.teacher_centering=sinkhorn",
-            ),
-            _Sign(
-                "mask_coverage", 0.01, never,
-                "the masks hide almost everything: try another tracking.mask",
-            ),
-            _Sign(
-                "mask_overlap", -never, 0.95,
-                "the objects are almost the same: set tracking.patch_center=true, raise "
-                "tracking.num_heads, or lower tracking.num_objects",
-            ),
-        ]  # fmt: skip
+    def __init__(self, config: TrainConfig) -> None:
+        self._signs = _signs(config)
         self._recent: dict[str, deque[float]] = {
             sign.metric: deque(maxlen=_WINDOW) for sign in self._signs
         }
@@ -89,3 +59,71 @@ class CollapseMonitor:
             )
             LOG.warning("%s", warnings[-1])
         return warnings
+
+
+_SPREAD_ADVICE: dict[MethodName, str] = {
+    "simclr": "lower optim.lr, raise optim.warmup_epochs, or lower simclr.temperature",
+    "swav": "lower optim.lr or swav.epsilon, or raise optim.freeze_last_layer_epochs",
+    "vicreg": "lower optim.lr, or raise optim.warmup_epochs or vicreg.variance_weight",
+}
+_RANK_ADVICE: dict[MethodName, str] = {
+    "vicreg": "lower optim.lr, or raise the batch or vicreg.covariance_weight",
+}
+_TEACHER_ADVICE = (
+    "lower optim.lr, raise optim.momentum, or set loss.teacher_centering=sinkhorn",
+    "lower optim.lr, raise the batch, or set loss.teacher_centering=sinkhorn",
+)
+
+
+def _signs(config: TrainConfig) -> list[_Sign]:
+    """Return what tells a collapse; a method reports some of these metrics."""
+    most, never, method = math.log(config.model.num_prototypes), math.inf, config.method
+    spread = _SPREAD_ADVICE.get(method, _TEACHER_ADVICE[0])
+    rank = _RANK_ADVICE.get(method, _SPREAD_ADVICE.get(method, _TEACHER_ADVICE[1]))
+    masks = (
+        "lower ibot.mask_ratio" if method in ("ibot", "attmask") else "try another tracking.mask"
+    )
+    return [
+        _Sign(
+            "teacher_entropy", -never, 0.98 * most,
+            "the teacher's output is almost uniform over the prototypes: lower "
+            "loss.teacher_temp, or set loss.teacher_centering=sinkhorn and "
+            "model.head_batch_norm=true",
+        ),
+        _Sign(
+            "teacher_mean_entropy", 0.1 * most, never,
+            "almost all frames have the same teacher output: set "
+            "loss.teacher_centering=sinkhorn, or raise loss.teacher_temp",
+        ),
+        _Sign(
+            "patch_entropy", -never, 0.98 * most,
+            "the teacher's output for patches is almost uniform over the prototypes: lower "
+            "ibot.patch_temp, or set loss.teacher_centering=sinkhorn",
+        ),
+        _Sign(
+            "patch_mean_entropy", 0.1 * most, never,
+            "almost all patches have the same teacher output: set "
+            "loss.teacher_centering=sinkhorn, or raise ibot.patch_temp",
+        ),
+        _Sign(
+            "code_entropy", -never, 0.98 * most,
+            "the codes are almost uniform, as of equal images: lower swav.epsilon (to 0.03), raise "
+            "optim.freeze_last_layer_epochs, or set model.head_batch_norm=false",
+        ),
+        _Sign(
+            "loss_variance", -never, 1.9,
+            "no dimension of the embeddings varies, where the variance term has hardly a gradient "
+            "left: lower optim.lr, or raise optim.warmup_epochs or vicreg.variance_weight",
+        ),
+        _Sign(
+            "embedding_spread", 0.05, never,
+            f"all frames have almost the same embedding: {spread}",
+        ),
+        _Sign("effective_rank", 1.5, never, f"the embeddings lie on one line: {rank}"),
+        _Sign("mask_coverage", 0.01, never, f"the masks hide almost everything: {masks}"),
+        _Sign(
+            "mask_overlap", -never, 0.95,
+            "the objects are almost the same: set tracking.patch_center=true, raise "
+            "tracking.num_heads, or lower tracking.num_objects",
+        ),
+    ]  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from training.config.presets import PRESETS, differing_fields, resolve_config
+from training.config.presets import ABOUT, PRESETS, differing_fields, resolve_config
 from training.config.train import TrainConfig, flatten, to_yaml
 from wtours.cli.app import app
 from wtours.errors import UsageError
@@ -65,9 +65,17 @@ def test_what_is_not_allowed_is_refused_by_name_as_a_usage_error(given, message)
     assert caught.value.exit_code == 2
 
 
+def test_every_preset_says_what_it_is():
+    assert ABOUT.keys() == PRESETS.keys()
+    about_methods = Path(__file__).parents[3].joinpath("docs/methods.md").read_text()
+    for name, changes in PRESETS.items():
+        if changes.get("method", "dora") not in ("dora", "dora_images"):
+            assert f"| `{name}` |" in about_methods
+
+
 def test_an_unknown_preset_names_those_there_are():
     with pytest.raises(
-        UsageError, match="unknown preset 'big'; there are: official, paper, dino, images, demo"
+        UsageError, match="unknown preset 'big'; there are: official, paper, dino, images, simclr"
     ):
         resolve_config("big", None, [])
 
@@ -107,7 +115,8 @@ def test_every_field_has_a_docstring():
     declared = [i for i in fields if ":" in lines[i].split("=")[0] and lines[i][4].isalpha()]
     keys = flatten(TrainConfig().model_dump())
     documented = [i for i in declared if lines[i + 1].strip().startswith('"""')]
-    assert len(documented) == len(keys) + 9  # the sections are fields too
+    sections = [value for value in TrainConfig().model_dump().values() if isinstance(value, dict)]
+    assert len(documented) == len(keys) + len(sections)  # the sections are fields too
     assert yaml.safe_load(to_yaml(TrainConfig()))["optim"]["name"] == "adamw"
 
 

@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 
+from training.config.presets import resolve_config
 from training.losses.collapse_metrics import effective_rank, embedding_spread, mask_overlap
 from training.monitors.collapse import CollapseMonitor
 
@@ -44,7 +45,7 @@ def test_the_overlap_of_masks_is_the_iou_where_they_are_binary():
 
 def test_a_warning_comes_once_after_fifty_steps_and_says_what_to_try(caplog):
     caplog.set_level(logging.WARNING)
-    monitor = CollapseMonitor(num_prototypes=1024)
+    monitor = CollapseMonitor(resolve_config("demo", None, []))
     uniform = {"teacher_entropy": math.log(1024) - 0.01, "embedding_spread": 0.5}
     said = [monitor.update(step, uniform) for step in range(1, 121)]
     assert [step for step, some in enumerate(said, 1) if some] == [50]
@@ -60,7 +61,7 @@ NOTHING = {"embedding_spread": 0.0, "effective_rank": math.nan}
 
 
 def test_a_run_that_goes_well_gets_no_warning(caplog):
-    monitor = CollapseMonitor(num_prototypes=1024)
+    monitor = CollapseMonitor(resolve_config("demo", None, []))
     well = {
         "teacher_entropy": 5.7,
         "teacher_mean_entropy": 6.9,

@@ -162,7 +162,7 @@ def test_lars_goes_on_after_a_stop_as_if_there_had_been_none(shards, tmp_path):
         (["tracking.num_heads=5"], r"num_heads \(5\) must divide the backbone's width \(48\)"),
         (["tracking.num_objects=4"], r"3 attention heads; tracking.num_heads splits"),
         (["method=dino"], "method=dino needs data.global_crops=2"),
-        (["method=moco"], "method='moco': Input should be 'dora', 'dino' or 'dora_images'"),
+        (["method=moco"], "method='moco': Input should be 'dora', 'dino', 'dora_images', 'simclr'"),
     ],
 )
 def test_what_does_not_go_together_is_refused_by_name(shards, tmp_path, overrides, message):

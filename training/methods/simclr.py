@@ -1,0 +1,57 @@
+"""SimCLR (Chen et al. 2020) on clips: an image's views attract, all other images repel."""
+
+import torch
+from torch import Tensor
+
+from training.config.train import TrainConfig
+from training.losses.simclr import nt_xent
+from training.methods.base import Network, StepOutput, Targets, Views, configured_backbone
+from training.methods.one_network import OneNetwork, embedding_metrics, encode_views
+from training.models.projection_heads import Projector
+from wtours.errors import UsageError
+
+
+class Simclr(OneNetwork):
+    """SimCLR; every view of every frame is an anchor, local crops too where there are any."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        if config.optim.global_batch_size < 2 and config.simclr.siblings != "negative":
+            raise UsageError(
+                "method=simclr needs optim.global_batch_size of at least 2: with one clip in a "
+                "step no image has a negative"
+            )
+
+    @classmethod
+    def build_network(cls, config: TrainConfig) -> Network:
+        """Return an untrained backbone and SimCLR's projector."""
+        backbone, simclr = configured_backbone(config), config.simclr
+        head = Projector(
+            backbone.embed_dim,
+            (config.model.head_hidden_dim,),
+            simclr.output_dim,
+            batch_norm=config.model.head_batch_norm,
+        )
+        return Network(backbone, head)
+
+    def forward(self, views: Views, targets: Targets) -> StepOutput:
+        """Return NT-Xent over the frames of all ranks' clips."""
+        simclr = self.config.simclr
+        tokens = encode_views(self.student, views)
+        images, clips = _labels(views)
+        loss = nt_xent(
+            self.student.head(tokens.flatten(0, 1)),
+            images.repeat(len(tokens)),
+            clips.repeat(len(tokens)),
+            temperature=simclr.temperature,
+            siblings=simclr.siblings,
+        )
+        return StepOutput(loss, embedding_metrics(tokens))
+
+
+def _labels(views: Views) -> tuple[Tensor, Tensor]:
+    """Return the number of each frame and of its clip, (B * T,), the same on all ranks."""
+    clip_length = views.global_clips.shape[2]
+    clips = views.positions.to(views.global_clips.device).repeat_interleave(clip_length)
+    frames = torch.arange(clip_length, device=clips.device).repeat(len(views.positions))
+    return clips * clip_length + frames, clips

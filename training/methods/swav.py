@@ -1,0 +1,116 @@
+"""SwAV (Caron et al. 2020) on clips: each view predicts the balanced codes of the other views."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from training.config.train import TrainConfig
+from training.losses.dino import entropy
+from training.losses.swav import (
+    balanced_codes,
+    enqueue,
+    is_full,
+    part_of_rank,
+    swapped_prediction,
+)
+from training.methods.base import (
+    Method,
+    Network,
+    StepOutput,
+    Targets,
+    Views,
+    configured_backbone,
+)
+from training.methods.one_network import embedding_metrics, encode_views
+from training.models.projection_heads import SwavHead
+from training.schedules import Progress
+
+
+@dataclass(frozen=True)
+class SwavTargets(Targets):
+    """What a step knows before its forward pass.
+
+    Attributes:
+        queue: (G, q, c) this rank's part of the full queue; None: there is none to be used.
+    """
+
+    queue: Tensor | None
+
+
+class Swav(Method[SwavTargets]):
+    """SwAV with one batch norm over the crops of both sizes, as in its authors' code."""
+
+    additive = False
+    queue: Tensor
+    """(G, Q, c) float32 features of past global views, newest first, the same on every rank."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        shape = (config.data.global_crops, config.swav.queue_length, config.swav.output_dim)
+        self.register_buffer("queue", torch.zeros(shape))
+        self._features: Tensor | None = None
+
+    @classmethod
+    def build_network(cls, config: TrainConfig) -> Network:
+        """Return an untrained backbone and SwAV's head with its prototypes."""
+        backbone, model = configured_backbone(config), config.model
+        head = SwavHead(
+            backbone.embed_dim,
+            model.num_prototypes,
+            hidden_dims=(model.head_hidden_dim,),
+            out_dim=config.swav.output_dim,
+            batch_norm=model.head_batch_norm,
+        )
+        return Network(backbone, head)
+
+    def prepare(self, views: Views, now: Progress) -> SwavTargets:
+        """Return the queue, once it is full: a zero row is no image."""
+        is_used = self._queues(now) and is_full(self.queue)
+        return SwavTargets(part_of_rank(self.queue) if is_used else None)
+
+    def forward(self, views: Views, targets: SwavTargets) -> StepOutput:
+        """Return the swapped prediction loss over the frames of all ranks' clips."""
+        swav, head = self.config.swav, self.student.head
+        tokens = encode_views(self.student, views)
+        features = head.project(tokens.flatten(0, 1)).reshape(*tokens.shape[:2], -1)
+        logits = head.last_layer(features)
+        global_views = len(views.global_clips)
+        self._features = features[:global_views].detach()
+        with torch.no_grad(), torch.autocast(tokens.device.type, enabled=False):
+            queued = [None] * global_views
+            if targets.queue is not None:
+                queued = list(head.last_layer(targets.queue))
+            codes = torch.stack(
+                [
+                    balanced_codes(
+                        logits[view],
+                        queued[view],
+                        epsilon=swav.epsilon,
+                        iterations=swav.sinkhorn_iterations,
+                    )
+                    for view in range(global_views)
+                ]
+            )
+        with torch.autocast(tokens.device.type, enabled=False):
+            loss = swapped_prediction(logits, codes, temperature=swav.temperature)
+        metrics = {
+            "code_entropy": entropy(codes).mean(),
+            "queue_used": loss.new_tensor(float(targets.queue is not None)),
+        }
+        return StepOutput(loss, metrics | embedding_metrics(tokens))
+
+    def after_step(self, now: Progress) -> None:
+        """Put the step's features into the queue."""
+        if self._queues(now) and self._features is not None:
+            self.queue = enqueue(self.queue, self._features)
+
+    def frozen(self, now: Progress) -> list[nn.Parameter]:
+        """Return the prototypes during the first epochs."""
+        if now.epoch >= self.config.optim.freeze_last_layer_epochs:
+            return []
+        return list(self.student.head.last_layer.parameters())
+
+    def _queues(self, now: Progress) -> bool:
+        swav = self.config.swav
+        return swav.queue_length > 0 and now.epoch >= swav.queue_start_epoch

@@ -1,0 +1,51 @@
+"""VICReg (Bardes et al. 2022) on clips: two views alike, every dimension used, none redundant."""
+
+from training.config.train import TrainConfig
+from training.losses.vicreg import vicreg_terms
+from training.methods.base import Network, StepOutput, Targets, Views, configured_backbone
+from training.methods.one_network import OneNetwork, embedding_metrics, encode_views
+from training.models.projection_heads import Projector
+from wtours.errors import UsageError
+
+
+class Vicreg(OneNetwork):
+    """VICReg; the frames of clips are independent images."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        if config.optim.global_batch_size * config.data.clip_length < 2:
+            raise UsageError(
+                "method=vicreg needs two images in a step, for their variance: raise "
+                "optim.global_batch_size or data.clip_length"
+            )
+
+    @classmethod
+    def build_network(cls, config: TrainConfig) -> Network:
+        """Return an untrained backbone and VICReg's projector (expander)."""
+        backbone, vicreg = configured_backbone(config), config.vicreg
+        head = Projector(
+            backbone.embed_dim,
+            (config.model.head_hidden_dim,) * 2,
+            vicreg.output_dim,
+            batch_norm=config.model.head_batch_norm,
+        )
+        return Network(backbone, head)
+
+    def forward(self, views: Views, targets: Targets) -> StepOutput:
+        """Return the weighted sum of the three terms over the frames of all ranks' clips."""
+        vicreg = self.config.vicreg
+        tokens = encode_views(self.student, views)
+        # A call for each view: both released codes normalize the views on their own.
+        terms = vicreg_terms(self.student.head(tokens[0]), self.student.head(tokens[1]))
+        variance = terms.variance / 2 if vicreg.halve_variance else terms.variance
+        loss = (
+            vicreg.invariance_weight * terms.invariance
+            + vicreg.variance_weight * variance
+            + vicreg.covariance_weight * terms.covariance
+        )
+        parts = {
+            "loss_invariance": terms.invariance.detach(),
+            "loss_variance": terms.variance.detach(),
+            "loss_covariance": terms.covariance.detach(),
+        }
+        return StepOutput(loss, parts | embedding_metrics(tokens))
