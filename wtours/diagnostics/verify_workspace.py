@@ -18,7 +18,8 @@ RECEIPT = "receipt.json"
 _MAX_RECEIPT_BYTES = 64 * 2**20
 _KINDS = {
     "videos": f"videos/*/{RECEIPT}",
-    "analyses": f"analysis/**/{RECEIPT}",
+    "analyses": f"analysis/*/{RECEIPT}",
+    "measurements": f"analysis/*/measurements/*/{RECEIPT}",
     "shard sets": f"shards/*/{DATASET_FILE}",
     "checkpoints": f"runs/*/checkpoints/step-*/{RECEIPT}",
 }

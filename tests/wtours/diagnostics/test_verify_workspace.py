@@ -17,6 +17,7 @@ from wtours.workspace.layout import Layout
 FILES = {
     "video": "videos/walk/walk.mp4",
     "analysis": "analysis/walk/frames.parquet",
+    "measurement": "analysis/walk/measurements/frames/rows.parquet",
     "shard": "shards/default/walk-00000.tar",
     "checkpoint": "runs/default/checkpoints/step-00000004/model.safetensors",
 }
@@ -28,13 +29,13 @@ def layout(tmp_path) -> Layout:
     clip = write_clip(tmp_path / "walk.mp4", source="testsrc2=size=64x48:rate=10:duration=2")
     publish_video(layout, "walk", clip)
     build_shards(layout, ["walk"], params=ShardParams(shard_seconds=1, short_side=32))
-    for kind in ("analysis", "checkpoint"):
+    for kind in ("analysis", "measurement", "checkpoint"):
         path = layout.root / FILES[kind]
         path.parent.mkdir(parents=True)
         path.write_bytes(b"numbers " * 100)
         record = record_file(path, relative_to=path.parent)
         receipt = path.with_name("receipt.json")
-        if kind == "analysis":
+        if kind != "checkpoint":
             write_receipt(receipt, Receipt(stage="analyze", key="walk", files=(record,)))
         else:  # as training.engine.checkpoint writes it
             receipt.write_bytes(canonical_json({"format": 1, "files": [record.model_dump()]}))
@@ -44,11 +45,16 @@ def layout(tmp_path) -> Layout:
 def test_a_whole_workspace_has_no_problem_and_is_counted(layout):
     report = verify_workspace(layout)
     assert report.problems == ()
-    kinds = ("videos", "analyses", "shard sets", "checkpoints")
-    assert report.counts == dict.fromkeys(kinds, 1)
+    assert report.counts == {
+        "videos": 1,
+        "analyses": 1,
+        "measurements": 1,
+        "shard sets": 1,
+        "checkpoints": 1,
+    }
     assert report.bytes == sum(
         path.stat().st_size
-        for pattern in ("*/walk/walk.mp4", "*/walk/*.parquet", "*/*/*.tar", "**/model.safetensors")
+        for pattern in ("*/walk/walk.mp4", "*/walk/**/*.parquet", "*/*/*.tar", "**/model.safetensors")
         for path in layout.root.glob(pattern)
     )
 
