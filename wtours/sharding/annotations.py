@@ -4,8 +4,6 @@ They come from `<root>/analysis/<video_id>/` when its receipt is of the same vid
 they are null, and running `shard` again after `analyze` fills them in.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,13 +11,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from wtours.errors import ShardError
+from wtours.shards.index import UNREADABLE
 from wtours.storage.receipts import read_receipt
 from wtours.workspace.layout import Layout
 
 CUT_DETECTOR = "adaptive"
-"""Whose shots the index has: the default detector of `analyze`."""
-_SHOTS = ("detector", "shot", "start_us", "end_us")
-_FRAMES = ("pts_us", "lightness")
+"""The index has its shots: the default detector of `analyze`."""
+_SHOTS = pa.schema(
+    {"detector": pa.string(), "shot": pa.int32(), "start_us": pa.int64(), "end_us": pa.int64()}
+)
+_FRAMES = pa.schema({"pts_us": pa.int64(), "lightness": pa.float32()})
 
 
 def shot_column(
@@ -38,14 +39,14 @@ def shot_column(
     """
     table = _analysis_table(layout, video_id, source_sha256, "shots.parquet", _SHOTS)
     if table is not None:
-        table = table.filter(pc.equal(table["detector"], CUT_DETECTOR)).sort_by("start_us")
+        table = table.filter(pc.equal(table["detector"], CUT_DETECTOR))
+        table = table.drop_null().sort_by("start_us")
     if table is None or not table.num_rows:
         return pa.nulls(len(pts_us), pa.int32())
     start_us, end_us = table["start_us"].to_numpy(), table["end_us"].to_numpy()
     row = np.searchsorted(start_us, pts_us, side="right") - 1
     inside = (row >= 0) & (pts_us < end_us[row])
-    shots = table["shot"].to_numpy()[row].astype(np.int32)
-    return pa.array(shots, pa.int32(), mask=~inside)
+    return pa.array(table["shot"].to_numpy()[row], pa.int32(), mask=~inside)
 
 
 def lightness_column(
@@ -62,28 +63,25 @@ def lightness_column(
     known_us, lightness = table["pts_us"].to_numpy(), table["lightness"].to_numpy()
     row = np.searchsorted(known_us, pts_us).clip(max=len(known_us) - 1)
     known = (known_us[row] == pts_us) & np.isfinite(lightness[row])
-    return pa.array(lightness[row].astype(np.float32), pa.float32(), mask=~known)
+    return pa.array(lightness[row], pa.float32(), mask=~known)
 
 
 def _analysis_table(
-    layout: Layout, video_id: str, source_sha256: str, name: str, columns: tuple[str, ...]
+    layout: Layout, video_id: str, source_sha256: str, name: str, columns: pa.Schema
 ) -> pa.Table | None:
     """Return a table of the analysis of this very video file, or None if there is none."""
     receipt = read_receipt(layout.analysis_receipt(video_id))
     if receipt is None or source_sha256 not in receipt.inputs.values():
         return None
     path = layout.analysis_dir(video_id) / name
-    size = _size(path)
-    if not any(file.path == name and file.bytes == size for file in receipt.files):
+    bytes_ = path.stat().st_size if path.is_file() else None
+    if not any(file.path == name and file.bytes == bytes_ for file in receipt.files):
         return None
     try:
-        return pq.read_table(path).select(list(columns))
-    except (pa.ArrowException, KeyError, OSError) as error:
+        return pq.read_table(path, columns=columns.names).select(columns.names).cast(columns)
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())
         raise ShardError(
-            f"{path} has not the columns {', '.join(columns)} ({error}); "
+            f"{path} does not have the columns {', '.join(columns.names)} ({reason}); "
             f"remove it and run `wtours analyze --video {video_id}`"
         ) from error
-
-
-def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None

@@ -156,40 +156,37 @@ def attribution(dataset: Dataset) -> str:
     """Return ATTRIBUTION.md: who made each video, under which license, and what was changed."""
     params = dataset.params
     rate = "every frame" if params.rate is None else f"{params.frames_per_second} frames a second"
+    blurred = (
+        {}
+        if params.blur is None
+        else {
+            "faces that a network found": params.blur.faces_sha256,
+            "the areas of a list": params.blur.boxes_sha256,
+        }
+    )
+    areas = ", ".join(what for what, sha256 in blurred.items() if sha256)
     changes = (
         "The frames in these shards come from the videos below. Changes made to each: "
         f"sampled ({rate}), reduced to a short side of at most {params.short_side} pixels, "
-        f"{_blur_text(params)}encoded as JPEG of quality {params.quality}. The sound was left out."
-        f"{_cut_text(dataset)}"
+        f"{f'blurred ({areas}), ' if areas else ''}encoded as JPEG of quality {params.quality}. "
+        "The sound was left out."
+    )
+    for video in dataset.videos:
+        if video.taken_us is not None:
+            changes += (
+                f" Only the first {video.taken_us / 1e6:.1f} s of {video.video_id} were taken."
+            )
+    works = (
+        Work(
+            video_id=video.video_id,
+            title=video.title,
+            channel=video.channel,
+            source=video.source,
+            license_claimed=video.license_claimed,
+            license_observed=video.license_observed,
+            sha256=video.source_sha256,
+        )
+        for video in dataset.videos
     )
     heading = f"Attribution of the shard set {escape_markdown(dataset.name)}"
-    return attribution_text(heading, changes, (_work(video) for video in dataset.videos))
-
-
-def _blur_text(params: ShardParams) -> str:
-    if params.blur is None:
-        return ""
-    found = {
-        "faces that a network found": params.blur.faces_sha256,
-        "the areas of a list": params.blur.boxes_sha256,
-    }
-    return f"blurred ({', '.join(what for what, sha256 in found.items() if sha256)}), "
-
-
-def _cut_text(dataset: Dataset) -> str:
-    cut = [(v.video_id, v.taken_us / 1e6) for v in dataset.videos if v.taken_us is not None]
-    return "".join(
-        f" Only the first {seconds:.1f} s of {name} were taken." for name, seconds in cut
-    )
-
-
-def _work(video: VideoRecord) -> Work:
-    return Work(
-        video_id=video.video_id,
-        title=video.title,
-        channel=video.channel,
-        source=video.source,
-        license_claimed=video.license_claimed,
-        license_observed=video.license_observed,
-        sha256=video.source_sha256,
-    )
+    return attribution_text(heading, changes, works)

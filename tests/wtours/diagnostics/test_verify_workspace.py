@@ -54,7 +54,12 @@ def test_a_whole_workspace_has_no_problem_and_is_counted(layout):
     }
     assert report.bytes == sum(
         path.stat().st_size
-        for pattern in ("*/walk/walk.mp4", "*/walk/**/*.parquet", "*/*/*.tar", "**/model.safetensors")
+        for pattern in (
+            "*/walk/walk.mp4",
+            "*/walk/**/*.parquet",
+            "*/*/*.tar",
+            "**/model.safetensors",
+        )
         for path in layout.root.glob(pattern)
     )
 

@@ -390,11 +390,30 @@ def test_an_analysis_of_another_file_of_the_video_is_not_used(clip, layout):
     assert index["shot"] == index["lightness"] == [None] * 90
 
 
-def test_an_analysis_without_the_columns_is_named(clip, layout):
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"shots": pa.table({"cut_us": [1]})},
+        {"shots": pa.table({"detector": [1.5], "shot": ["x"], "start_us": ["y"], "end_us": [1]})},
+        {"frames": pa.table({"pts_us": [0], "lightness": ["bright"]})},
+    ],
+)
+def test_an_analysis_without_the_columns_is_named(clip, layout, tables):
     sha256 = publish_video(layout, "walk", clip)
-    write_analysis(layout, "walk", sha256, shots=pa.table({"cut_us": [1]}))
-    with pytest.raises(ShardError, match=r"shots\.parquet has not the columns detector, shot"):
+    write_analysis(layout, "walk", sha256, **tables)
+    with pytest.raises(ShardError, match=r"\.parquet does not have the columns .*; remove it"):
         build_shards(layout, ["walk"], params=SECOND)
+
+
+def test_rotten_tables_of_an_analysis_are_named_in_one_line(clip, layout):
+    sha256 = publish_video(layout, "walk", clip)
+    frames = pa.table({"pts_us": [0], "lightness": [50.0]})
+    write_analysis(layout, "walk", sha256, frames=frames)
+    path = layout.analysis_dir("walk") / "frames.parquet"
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(ShardError, match=r"frames\.parquet does not have") as caught:
+        build_shards(layout, ["walk"], params=SECOND)
+    assert "\n" not in str(caught.value)
 
 
 def test_attribution_names_each_video_its_licenses_and_the_changes(clip, layout):
