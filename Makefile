@@ -14,7 +14,7 @@ ROOT ?= data
 DETECTOR ?= detic
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock weights demo test test-fast test-slow check format bench fault-table reproduce-table6
+.PHONY: help setup lock weights demo test test-fast test-slow fuzz check format bench fault-table reproduce-table6
 
 help:              ## Show this list
 	@grep -E '^[a-z0-9%-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ test-fast: $(INSTALLED) ## The inner loop: under a minute on 2 cores
 
 test-slow: $(FACES) ## Soak, random kills, long video
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+fuzz: $(INSTALLED)  ## Mutated videos against the reader, minutes (WTOURS_FUZZ_RUNS=1500 a seed)
+	WTOURS_FUZZ_RUNS=$${WTOURS_FUZZ_RUNS:-1500} $(BIN)/python -m pytest -m slow tests/fuzz $(PYTEST_ARGS)
 
 check: $(INSTALLED) ## Format, rules and types
 	$(BIN)/python -m ruff format --check .

@@ -8,6 +8,7 @@ from wtours.acquire.download import OnSelected, download_videos, ignore_format
 from wtours.acquire.local_files import require_utf8_name
 from wtours.acquire.options import FetchOptions
 from wtours.errors import DownloadError, ManifestError, UsageError
+from wtours.media.file_types import name_problem
 from wtours.progress import Progress, no_progress
 from wtours.storage.hashing import sha256_file
 from wtours.text import plain
@@ -26,6 +27,8 @@ class Claims:
     """None: the source's title, else the file's name."""
     license_claimed: str = "unknown"
     domain: str = "unknown"
+    stream: int | None = None
+    """Which video stream of the file is the film, as ffprobe numbers it; None: choose."""
 
 
 def add_walk(
@@ -64,11 +67,14 @@ def add_walk(
         raise UsageError(f"{source} is no file, and no http or https URL; check the path")
     if given is not None:
         require_utf8_name(given)
+    if given is not None and (problem := name_problem(given)) is not None:
+        raise UsageError(problem)
     _refuse_taken(video_id, manifest)
     _refuse_other_video(video_id, layout, SourceUrl(source), given)
     name = source if given is None else f"file:{_name_beside(given, manifest)}"
-    stated = {"license_claimed": claims.license_claimed, "domain": claims.domain}
+    stated: dict[str, Any] = {"license_claimed": claims.license_claimed, "domain": claims.domain}
     title = claims.title or (given.stem if given else video_id)
+    stated |= {"stream": claims.stream}
     entry = new_entry(id=video_id, title=title, sources=(name,), **stated)
     report = download_videos(
         [entry],

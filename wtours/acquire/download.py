@@ -113,7 +113,7 @@ def download_videos(
         on_progress(item, done, total)
 
     def fetch(entry: VideoEntry) -> str | None:
-        return _fetch_video(entry, layout, sources, progress)
+        return _fetch_video(entry, layout, sources, options.max_loss, progress)
 
     with lock(layout.lock("download"), what=f"the folder {layout.videos_dir}"):
         wanted = []
@@ -151,7 +151,7 @@ def is_downloaded(entry: VideoEntry, layout: Layout) -> bool:
 
 
 def _fetch_video(
-    entry: VideoEntry, layout: Layout, sources: Sources, on_progress: Progress
+    entry: VideoEntry, layout: Layout, sources: Sources, max_loss: float, on_progress: Progress
 ) -> str | None:
     """Fetch and publish one video; return None, or why it cannot be downloaded.
 
@@ -166,7 +166,7 @@ def _fetch_video(
         with explain_os_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             sweep(folder)
-        _publish(entry, layout, _first_good(entry, sources, folder, on_progress))
+        _publish(entry, layout, _first_good(entry, sources, folder, max_loss, on_progress))
     except (HostBusyError, DiskFullError, MissingPackageError, UsageError):
         raise
     except (DownloadError, VideoError, StorageError) as error:
@@ -188,13 +188,13 @@ def _fetch_video(
 
 
 def _first_good(
-    entry: VideoEntry, sources: Sources, folder: Path, on_progress: Progress
+    entry: VideoEntry, sources: Sources, folder: Path, max_loss: float, on_progress: Progress
 ) -> ValidatedFile:
     errors: list[DownloadError | VideoError] = []
     for source, fetch in sources.of(entry):
         try:
             fetched = fetch(source, folder, partial(on_progress, entry.id))
-            validated = validate(entry, source, fetched)
+            validated = validate(entry, source, fetched, max_loss=max_loss)
             _require_known_length(entry, source, fetched)
             return validated
         except HostBusyError:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from wtours.errors import DownloadError, PermanentDownloadError
-from wtours.media.file_types import VIDEO_SUFFIXES
+from wtours.media.file_types import is_video_name, name_problem
 from wtours.storage.atomic import remove
 from wtours.storage.hashing import digest
 from wtours.storage.os_errors import explain_os_errors
@@ -126,17 +126,21 @@ def find_given_file(entry: VideoEntry, from_dir: Path) -> Path | None:
     `venice.webm`, `fGX0Te6pFvk.mp4` and yt-dlp's own `Some title [fGX0Te6pFvk].mkv` are found.
 
     Raises:
-        DownloadError: `from_dir` is no folder, or several files fit.
+        DownloadError: `from_dir` is no folder, several files fit, or the one that does cannot be
+            taken.
     """
     if not from_dir.is_dir():
         raise DownloadError(f"--from-dir {from_dir} is not a folder")
     names = {entry.id, *youtube_ids(entry.sources)}
-    found = [
+    named = [
         path
         for path in sorted(from_dir.iterdir())
-        if path.suffix.lower() in VIDEO_SUFFIXES
-        and (path.stem in names or any(path.stem.endswith(f"[{name}]") for name in names))
+        if path.stem in names or any(path.stem.endswith(f"[{name}]") for name in names)
     ]
+    found = [path for path in named if is_video_name(path)]
+    if not found:
+        for problem in filter(None, map(name_problem, named)):
+            raise DownloadError(problem)
     if len(found) > 1:
         listed = ", ".join(path.name for path in found)
         raise DownloadError(f"several files in {from_dir} fit ({listed}); keep one of them")

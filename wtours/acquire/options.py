@@ -7,6 +7,7 @@ from pathlib import Path
 from wtours.acquire.ytdlp.formats import DEFAULT_MAX_HEIGHT
 from wtours.errors import UsageError
 from wtours.media.file_types import Codec
+from wtours.media.limits import MAX_LOSS
 
 MIN_RATE = 32 * 1024
 """A slower download would count as hanging."""
@@ -51,6 +52,8 @@ class FetchOptions:
     """Videos fetched at once."""
     max_bytes: int = DEFAULT_MAX_BYTES
     """Of one video, whatever the server says or sends."""
+    max_loss: float = MAX_LOSS
+    """The largest share of a video that may be lost to damage."""
     retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
 
 

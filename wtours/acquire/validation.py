@@ -8,7 +8,8 @@ from pathlib import Path
 from wtours.acquire.frozen_tail import check_frozen_tail
 from wtours.acquire.local_files import Fetched
 from wtours.errors import VideoError
-from wtours.media.probe import MAX_LOSS, VideoFacts, is_close_us, probe_video
+from wtours.media.limits import MAX_LOSS
+from wtours.media.probe import VideoFacts, is_close_us, probe_video
 from wtours.storage.atomic import remove
 from wtours.storage.hashing import sha256_file
 from wtours.workspace.manifest import VideoEntry

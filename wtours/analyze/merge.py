@@ -21,6 +21,7 @@ from wtours.analyze.schema import (
     SHOTS_SCHEMA,
     SUMMARY_FILE,
     TRANSITIONS_SCHEMA,
+    UNDECODABLE,
     DetectorFacts,
     ObjectCounts,
     ObjectsSummary,
@@ -42,13 +43,21 @@ def merge_frames(segments: Sequence[Path], folder: Path) -> None:
         VideoError: no frame could be decoded.
     """
     count = 0
-    with open_table(folder / FRAMES_FILE, MEASURED_FRAMES_SCHEMA) as table:
+    undecodable = sum(undecodable_frames(segment / FRAMES_FILE) or 0 for segment in segments)
+    schema = MEASURED_FRAMES_SCHEMA.with_metadata({UNDECODABLE: str(undecodable)})
+    with open_table(folder / FRAMES_FILE, schema) as table:
         for segment in segments:
             rows = pq.read_table(segment / FRAMES_FILE)
-            table.write(rows)
+            table.write(rows.replace_schema_metadata(schema.metadata))
             count += rows.num_rows
     if count == 0:
         raise VideoError("no frame of it can be decoded; download it again")
+
+
+def undecodable_frames(path: Path) -> int | None:
+    """Return how many frames do not decode, of a measured frames table; None: not counted."""
+    count = (pq.read_schema(path).metadata or {}).get(UNDECODABLE.encode())
+    return None if count is None else int(count)
 
 
 def find_shots(frames: pa.Table, folder: Path, *, cut_rate: Fraction, end_us: int) -> None:

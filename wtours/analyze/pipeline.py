@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -27,6 +28,7 @@ from wtours.analyze.merge import (
     merge_frames,
     merge_objects,
     require_same_frames,
+    undecodable_frames,
     write_transitions,
 )
 from wtours.analyze.plan import Plan, plan_video
@@ -51,7 +53,7 @@ from wtours.errors import (
     WtoursError,
 )
 from wtours.execution.executor import SERIAL, Executor, Task
-from wtours.media.limits import limits
+from wtours.media.limits import MAX_LOSS, check_loss, limits
 from wtours.media.reader import open_video
 from wtours.media.sampling import parse_rate
 from wtours.progress import Progress, no_progress
@@ -93,7 +95,7 @@ class AnalyzeReport:
             self.failed[video_id] = f"{type(error).__name__}: {reason}; see more with --verbose"
 
 
-def analyze_videos(
+def analyze_videos(  # noqa: PLR0913 -- options of the command, by keyword
     layout: Layout,
     videos: Sequence[str] | Mapping[str, Path],
     *,
@@ -102,6 +104,7 @@ def analyze_videos(
     executor: Executor = SERIAL,
     segment_seconds: int = SEGMENT_SECONDS,
     transnet: bool = False,
+    max_loss: float = MAX_LOSS,
     on_progress: Progress = no_progress,
 ) -> AnalyzeReport:
     """Publish the analysis of each video; what is there already is not measured again.
@@ -116,6 +119,7 @@ def analyze_videos(
         executor: Where segments are decoded; the result does not depend on it.
         segment_seconds: The length of a segment; the result does not depend on it.
         transnet: Find cuts by TransNet V2 too. Without it, those found earlier stay.
+        max_loss: The largest share of a video's frames that may be lost to damage.
         on_progress: Called with (video id, seconds of video done, seconds in all).
 
     Raises:
@@ -134,7 +138,7 @@ def analyze_videos(
             with report.boundary(video_id):
                 video = _open(layout, videos, video_id)
                 plan = plan_video(layout, video, spec, rate, service, executor, cut_network)
-                is_new = _analyze(plan, executor, segment_seconds, on_progress)
+                is_new = _analyze(plan, executor, segment_seconds, max_loss, on_progress)
                 (report.done if is_new else report.skipped).append(video_id)
                 if plan.not_measured is not None and spec.kind != "none":
                     report.objects_not_measured[video_id] = plan.not_measured
@@ -149,7 +153,13 @@ def _open(
     return checked_video(layout, video_id)
 
 
-def _analyze(plan: Plan, executor: Executor, segment_seconds: int, on_progress: Progress) -> bool:
+def _analyze(
+    plan: Plan,
+    executor: Executor,
+    segment_seconds: int,
+    max_loss: float,
+    on_progress: Progress,
+) -> bool:
     """Measure what is missing and publish the tables; return whether there was anything to do."""
     if plan.is_published():
         remove(plan.segments_dir)
@@ -173,6 +183,10 @@ def _analyze(plan: Plan, executor: Executor, segment_seconds: int, on_progress: 
             merge_frames(segments, folder)
     frames = pq.read_table(measurements.path(FRAMES) / FRAMES_FILE)
     pts_us = frames["pts_us"].to_numpy()
+    num_lost = pc.sum(frames["is_corrupt"]).as_py()
+    undecodable = undecodable_frames(measurements.path(FRAMES) / FRAMES_FILE) or 0
+    share = (num_lost + undecodable) / (len(frames) + undecodable)
+    check_loss(share, max_loss, plan.video.video_id)
     shots_params = measurements.shots_params(CUT_DETECTORS)
     if SHOTS not in stored or stored[SHOTS].params != shots_params:
         end_us = video_end_us(pts_us, metadata)

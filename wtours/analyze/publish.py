@@ -26,7 +26,7 @@ from wtours.analyze.measurements import (
     Measurements,
     Stored,
 )
-from wtours.analyze.merge import require_same_frames, shot_rows
+from wtours.analyze.merge import require_same_frames, shot_rows, undecodable_frames
 from wtours.analyze.schema import (
     DETECTIONS_FILE,
     FORMAT,
@@ -113,6 +113,7 @@ def publish_tables(
         frame_rate=str(metadata.frame_rate),
         frames=len(pts_us),
         corrupt_frames=pc.sum(frames["is_corrupt"]).as_py(),
+        undecodable_frames=undecodable_frames(measurements.path(FRAMES) / FRAMES_FILE),
         seconds=end_us / _US,
         last_pts_us=int(pts_us[-1]),
         cuts={item["values"]: item["counts"] - 1 for item in detectors},

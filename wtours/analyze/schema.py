@@ -154,6 +154,10 @@ class ObjectsSummary(_Strict):
     """One for each of SCORE_THRESHOLDS, ascending; the first is everything that is stored."""
 
 
+UNDECODABLE = "undecodable_frames"
+"""Key of a frames table's metadata: how many frames the file has that do not decode."""
+
+
 class VideoSummary(_Strict):
     """summary.json: a video's row of Table 6, as measured."""
 
@@ -167,8 +171,11 @@ class VideoSummary(_Strict):
     frames: int
     """Decoded frames."""
     corrupt_frames: int
+    """Of these, the ones in which the decoder concealed errors."""
+    undecodable_frames: int | None = None
+    """Besides these, frames that are in the file and do not decode; None: not counted."""
     seconds: float
-    """From the first frame to the end of the last, taken to last one period of `frame_rate`."""
+    """From the first frame to the end of the last."""
     last_pts_us: int
     cuts: Cuts
     """Number of cuts by cut detector; Table 6's "#shots" is the one of "adaptive"."""

@@ -28,6 +28,7 @@ from wtours.analyze.schema import (
     MEASURED_SCHEMA,
     RECEIPT_FILE,
     SEGMENT_DETECTIONS_SCHEMA,
+    UNDECODABLE,
 )
 from wtours.analyze.shots import ContentScorer
 from wtours.analyze.transnet import HEIGHT, PICTURES_FILE, WIDTH, SmallPictures
@@ -120,6 +121,7 @@ class _SegmentRows:
         self.frames: list[dict[str, Any]] = []
         self.measured_pts_us: list[int] = []
         self.detections: list[dict[str, Any]] = []
+        self.num_undecodable = 0
         self.pictures: list[NDArray[np.uint8]] = []
         """(27, 48, 3) RGB, one for each frame."""
 
@@ -135,7 +137,8 @@ class _SegmentRows:
     def write(self, folder: Path, task: SegmentTask) -> None:
         tables = {}
         if FRAMES in task.measured:
-            tables[FRAMES_FILE] = pa.Table.from_pylist(self.frames, MEASURED_FRAMES_SCHEMA)
+            schema = MEASURED_FRAMES_SCHEMA.with_metadata({UNDECODABLE: str(self.num_undecodable)})
+            tables[FRAMES_FILE] = pa.Table.from_pylist(self.frames, schema)
         if task.detector is not None:
             tables[MEASURED_FILE] = pa.table([self.measured_pts_us], schema=MEASURED_SCHEMA)
             tables[DETECTIONS_FILE] = pa.Table.from_pylist(
@@ -168,6 +171,8 @@ def _read_segment(task: SegmentTask, detector: DetectorClient | None, rows: _Seg
                     rows.frames.append(_frame_row(frame, reduced, score))
             if TRANSNET in task.measured and is_inside:
                 rows.pictures.append(small.reduce(frame))
+        end_us = video.last_pts_us() + 1 if task.end_us is None else task.end_us
+        rows.num_undecodable = len(video.undecoded_pts_us(task.start_us, end_us))
     if detector is not None:
         rows.add_detected(detector.submit([f for _, f in sampler.finish()]))
         rows.add_detected(detector.finish())

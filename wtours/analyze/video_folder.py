@@ -1,13 +1,16 @@
 """Other datasets, to stand beside the walks: a folder of videos, analyzed where they lie."""
 
+import logging
 import re
 from pathlib import Path
 
 from wtours.errors import UsageError
-from wtours.media.file_types import VIDEO_SUFFIXES
+from wtours.media.file_types import VIDEO_SUFFIXES, is_video_name, name_problem, visible_files
 from wtours.storage.hashing import digest, sha256_file
 from wtours.storage.receipts import Receipt
 from wtours.workspace.videos import DownloadedVideo, FileIdentity
+
+logger = logging.getLogger(__name__)
 
 _LONGEST = 24
 """Characters of a name that go into an id; what makes it unique stands behind them."""
@@ -15,6 +18,8 @@ _LONGEST = 24
 
 def folder_videos(folder: Path) -> dict[str, Path]:
     """Return the videos in a folder and the folders in it, by id, in the order of their names.
+
+    Hidden files are left out; files that may be videos and cannot be taken are named in a warning.
 
     An id is made of the folder's name and the file's path in it, so the same folder gives the same
     ids on every machine.
@@ -25,11 +30,13 @@ def folder_videos(folder: Path) -> dict[str, Path]:
     root = folder.resolve()
     if not root.is_dir():
         raise UsageError(f"{folder} is not a folder; give one that holds videos")
-    paths = [
-        path
-        for path in sorted(root.rglob("*"))
-        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
-    ]
+    paths = []
+    for path in visible_files(root):
+        problem = name_problem(path)
+        if problem is not None:
+            logger.warning("%s", problem)
+        elif is_video_name(path):
+            paths.append(path)
     if not paths:
         raise UsageError(f"{folder} has no video; files named *{', *'.join(VIDEO_SUFFIXES)} are")
     return {_video_id(root, path): path for path in paths}

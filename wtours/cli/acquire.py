@@ -8,8 +8,16 @@ import typer
 
 from wtours.acquire.ytdlp.formats import DEFAULT_MAX_HEIGHT, SelectedFormat
 from wtours.cli import console
-from wtours.cli.options import ROOT, ManifestOption, Root, Videos, finish
+from wtours.cli.options import (
+    ROOT,
+    ManifestOption,
+    MaxLoss,
+    Root,
+    Videos,
+    finish,
+)
 from wtours.media.file_types import Codec
+from wtours.media.limits import MAX_LOSS
 from wtours.text import bytes_text, seconds_text
 from wtours.workspace.layout import Layout
 
@@ -84,6 +92,7 @@ def download(
         str | None,
         typer.Option("--cookies-from-browser", help="BROWSER[:PROFILE], for example firefox."),
     ] = None,
+    max_loss: MaxLoss = MAX_LOSS,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be fetched, and fetch nothing.")
     ] = False,
@@ -115,6 +124,7 @@ def download(
         proxy=proxy,
         cookies_file=cookies,
         cookies_from_browser=cookies_from_browser,
+        max_loss=max_loss,
     )
     loaded = load_manifest(manifest)
     if dry_run:
@@ -145,6 +155,16 @@ def add(
     license_claimed: Annotated[str, typer.Option("--license", help="As you know it.")] = "unknown",
     max_height: Annotated[int, typer.Option("--max-height", min=144, help="For a URL.")] = 720,
     allow_unknown_license: AllowUnknownLicense = False,
+    stream: Annotated[
+        int | None,
+        typer.Option(
+            "--stream",
+            min=0,
+            help="Of a file with several videos: the one that ffprobe calls Stream #0:N.",
+            show_default="the default one, else the largest",
+        ),
+    ] = None,
+    max_loss: MaxLoss = MAX_LOSS,
     root: Root = ROOT,
 ) -> None:
     """Bring your own walk under the root, and into a manifest of your own.
@@ -162,9 +182,11 @@ def add(
             video_id,
             manifest,
             Layout(root),
-            claims=Claims(title=title, license_claimed=license_claimed),
+            claims=Claims(title=title, license_claimed=license_claimed, stream=stream),
             options=FetchOptions(
-                max_height=max_height, allow_unknown_license=allow_unknown_license
+                max_height=max_height,
+                allow_unknown_license=allow_unknown_license,
+                max_loss=max_loss,
             ),
             on_selected=_say_choice,
             on_progress=on_progress,

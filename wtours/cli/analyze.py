@@ -6,9 +6,18 @@ from typing import Annotated
 import typer
 
 from wtours.cli import console
-from wtours.cli.options import ROOT, Jobs, ManifestOption, Root, Videos, finish
+from wtours.cli.options import (
+    ROOT,
+    Jobs,
+    ManifestOption,
+    MaxLoss,
+    Root,
+    Videos,
+    finish,
+)
 from wtours.errors import UsageError
 from wtours.execution.executor import default_jobs
+from wtours.media.limits import MAX_LOSS
 from wtours.workspace.layout import Layout
 
 
@@ -46,6 +55,7 @@ def analyze(
         ),
     ] = False,
     jobs: Jobs = default_jobs(),
+    max_loss: MaxLoss = MAX_LOSS,
     root: Root = ROOT,
 ) -> None:
     """Measure lightness, cuts and objects of the downloaded videos, in one decoding pass.
@@ -81,6 +91,7 @@ def analyze(
             detect_fps=detect_fps,
             executor=executor,
             transnet=transnet,
+            max_loss=max_loss,
             on_progress=on_progress,
         )
     console.say(f"{len(report.done)} analyzed, {len(report.skipped)} already there")

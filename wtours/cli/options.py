@@ -57,6 +57,17 @@ Jobs = Annotated[
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 
+MaxLoss = Annotated[
+    float,
+    typer.Option(
+        "--max-loss",
+        min=0,
+        max=1,
+        metavar="SHARE",
+        help="Refuse a video of which a larger share is lost to damage.",
+    ),
+]
+
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Log what happens to stderr.", show_default=False)
 ]

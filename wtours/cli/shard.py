@@ -13,6 +13,7 @@ from wtours.cli.options import (
     AsJson,
     Jobs,
     ManifestOption,
+    MaxLoss,
     Root,
     Videos,
     finish,
@@ -20,6 +21,7 @@ from wtours.cli.options import (
 )
 from wtours.errors import UsageError
 from wtours.execution.executor import SERIAL, Executor, default_jobs
+from wtours.media.limits import MAX_LOSS
 from wtours.text import bytes_text, seconds_text
 from wtours.workspace.layout import Layout
 
@@ -82,6 +84,7 @@ def shard(
             "--delete-source", help="Delete the videos once their shards are verified to the byte."
         ),
     ] = False,
+    max_loss: MaxLoss = MAX_LOSS,
     root: Root = ROOT,
 ) -> None:
     """Turn the downloaded videos into WebDataset shards with an index.
@@ -104,7 +107,7 @@ def shard(
     from wtours.workspace.manifest import load_manifest
 
     if seal_only:
-        finalize(name, root)
+        finalize(name, max_loss, root)
         return
     layout = Layout(root)
     chosen_part = None if part is None else Part.parse(part)
@@ -122,6 +125,7 @@ def shard(
             layout,
             ids,
             name=name,
+            max_loss=max_loss,
             params=params,
             executor=executor,
             part=chosen_part,
@@ -218,6 +222,7 @@ def _verify_all(layout: Layout, *, as_json: bool) -> None:
 
 def finalize(
     name: SetName = "default",
+    max_loss: MaxLoss = MAX_LOSS,
     root: Root = ROOT,
 ) -> None:
     """Write the index and dataset.json of the finished videos, after `shard --part i/N`.
@@ -228,7 +233,7 @@ def finalize(
     """
     from wtours.sharding.build import finalize_shards
 
-    _finish_shards(finalize_shards(Layout(root), name))
+    _finish_shards(finalize_shards(Layout(root), name, max_loss=max_loss))
 
 
 def info_of_shards(

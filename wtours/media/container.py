@@ -38,7 +38,7 @@ def open_container(path: Path) -> InputContainer:
     # FFmpeg's index of an MP4 has the sound's samples too: twice as many may be declared.
     declared = declared_samples(path)
     limits().check("packets", declared // 2, f"{path} declares {declared:,} samples")
-    pixels = {"max_pixels": str(limits().pixels)}
+    pixels = {"max_pixels": str(limits().pixels * 9 // 8 + 2**16)}
     try:
         return av.open(
             f"file:{path.absolute()}",
@@ -105,8 +105,10 @@ def prepare_decoder(path: Path, stream: VideoStream, *, threads: int) -> None:
         )
     stream.thread_type = "AUTO" if threads != 1 else "NONE"
     context.thread_count = threads
-    # A picture may grow in mid-stream: FFmpeg refuses it before it allocates.
-    context.options = {**context.options, "max_pixels": str(limits().pixels)}
+    # A picture may grow in mid-stream: FFmpeg refuses it before it allocates. It counts what it
+    # pads a picture with.
+    most = limits().pixels * 9 // 8 + 2**16
+    context.options = {**context.options, "max_pixels": str(most)}
 
 
 def pixel_aspect_ratio(path: Path, stream: VideoStream) -> Fraction:

@@ -1,6 +1,8 @@
 """Names of video codecs and suffixes of video files; needs no decoder."""
 
+import os
 from enum import StrEnum
+from pathlib import Path, PurePath
 
 
 class Codec(StrEnum):
@@ -12,6 +14,48 @@ class Codec(StrEnum):
 
 
 VIDEO_SUFFIXES = (
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts"
+    ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".insv", ".360", ".mkv", ".webm", ".avi",
+    ".ts", ".mts", ".m2ts", ".m2t",
 )  # fmt: skip
 """File names taken as videos, lower case; what a file really is, `open_video` decides."""
+_OTHER_SUFFIXES = (
+    ".mpg", ".mpeg", ".vob", ".flv", ".wmv", ".asf", ".ogv", ".mxf", ".dv", ".rm", ".rmvb",
+    ".divx", ".h264", ".264", ".h265", ".265", ".hevc", ".y4m",
+)  # fmt: skip
+"""Videos in containers that are not opened (`wtours.media.container.FORMATS`)."""
+
+
+def is_video_name(path: PurePath) -> bool:
+    """Return whether a file is taken as a video: by its suffix, and not hidden.
+
+    Hidden files are a system's own: macOS writes `._walk.mp4` beside each file on a camera's card.
+    """
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+
+
+def name_problem(path: PurePath) -> str | None:
+    """Return in one line why a file is not taken though it may be a video; None: nothing to say."""
+    if path.name.startswith("."):
+        return None
+    name = printable_name(path)
+    if path.suffix.lower() in _OTHER_SUFFIXES:
+        return (
+            f"{name}: {path.suffix.lower()} is not read; convert it: ffmpeg -i IN -crf 14 OUT.mp4"
+        )
+    if is_video_name(path) and name != path.name:
+        return f"{name}: its name is not UTF-8; rename it"
+    return None
+
+
+def printable_name(path: PurePath) -> str:
+    r"""Return a file's name with bytes that are not UTF-8 as \xNN."""
+    return os.fsencode(path.name).decode("utf-8", "backslashreplace")
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """Return the files in a folder and the folders in it, by path; hidden ones are left out."""
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in found if path.is_file())

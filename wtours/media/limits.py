@@ -10,6 +10,9 @@ from dataclasses import dataclass, fields
 
 from wtours.errors import UsageError, VideoError
 
+MAX_LOSS = 0.2
+"""The largest share of a video's frames that may be lost to damage, without `--max-loss`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -58,3 +61,13 @@ def limits() -> Limits:
             raise UsageError(f"{variable(field.name)}={text!r}: give a whole number above 0")
         given[field.name] = int(text)
     return Limits(**given)
+
+
+def check_loss(share: float, max_loss: float, what: str) -> None:
+    """Raise VideoError if more of a video is lost than may be."""
+    if share > max_loss:
+        raise VideoError(
+            f"{what}: {share:.1%} of it is lost (frames that do not decode, gaps), over --max-loss "
+            f"{max_loss:g}; get the file again, or accept the loss: --max-loss "
+            f"{min(1.0, share + 0.01):.2f}"
+        )

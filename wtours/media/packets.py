@@ -45,7 +45,8 @@ _NONE = np.iinfo(np.int64).min
 _FAR = 2**60
 """Times are cut off here, so that the difference of two is an int64."""
 _RESTART_SECONDS = Fraction(1, 10)
-_LOST_SECONDS = 2
+_LOST_SECONDS = 0.5
+_MOST_RETRIES = 100_000
 _FASTEST_CAMERA = 240
 _WITH_PARAMETER_SETS = {"h264", "hevc", "av1", "mpeg1video", "mpeg2video", "mpeg4", "vc1"}
 _SIZE_IN_HEADER = {"vp8": slice(6, 10), "vp9": slice(1, 9)}
@@ -75,7 +76,7 @@ class FrameTimes:
     last_duration_us: int
     """Of the last frame: its packet's, else the average period."""
     lost_share: float
-    """Of the video: frames of zero bytes, and gaps of over 2 s that no packet's duration covers."""
+    """Of the video: frames of zero bytes, and gaps over 0.5 s that no packet's duration covers."""
 
 
 class PacketScan:
@@ -123,12 +124,17 @@ def demux(
     Raises:
         VideoError: the file ends in the middle.
     """
-    try:
-        yield from container.demux() if stream is None else container.demux(stream)
-    except av.error.FFmpegError as error:
-        raise VideoError(
-            f"{path}: the file is cut or damaged ({error}); download it again"
-        ) from error
+    for _ in range(_MOST_RETRIES):
+        try:
+            yield from container.demux() if stream is None else container.demux(stream)
+        except av.error.BlockingIOError:
+            continue  # MPEG-TS lost its sync in damage, and finds it again further on
+        except av.error.FFmpegError as error:
+            raise VideoError(
+                f"{path}: the file is cut or damaged ({error}); download it again"
+            ) from error
+        return
+    raise VideoError(f"{path}: the file is damaged in too many places; download it again")
 
 
 def frame_times(path: Path, stream: int | None = None) -> FrameTimes:
@@ -179,8 +185,11 @@ class _Listed:
         self.stated_rate = stream.average_rate
         self.guessed_rate = stream.guessed_rate
         self.may_reorder = bool(stream.codec_context.has_b_frames)
+        self.stated_ticks = stream.duration if "mp4" in container.format.name else None
         self.is_avi = container.format.name == "avi"
         self.is_ts = container.format.name == "mpegts"
+        # MP4 and AVI list every packet; here, what damage hides from the demuxer is a gap.
+        self.may_have_gaps = container.format.name in ("mpegts", "matroska,webm")
         self.pts = np.frombuffer(pts, np.int64)
         self.dts = np.frombuffer(dts, np.int64)
         self.durations = np.clip(np.frombuffer(durations, np.int64), 0, _FAR)
@@ -214,9 +223,14 @@ class _Listed:
             ticks = self._repaired(known)
             unit = Fraction(1, _US)
         first, last = int(ticks.min()), int(ticks.max())
-        rate = self._frame_rate(Fraction(last - first) * unit, int(self.durations[known.argmax()]))
+        last_ticks = int(self.durations[known.argmax()])
+        if self.stated_ticks is not None and not is_repaired:
+            # With B-frames the last frame's duration may stand at another packet.
+            rest = self.stated_ticks - (last - first)
+            last_ticks = rest if rest > 0 and rest in self.durations else last_ticks
+        rate = self._frame_rate(Fraction(last - first) * unit, last_ticks)
         period_us = round(_US / rate)
-        last_us = round(int(self.durations[known.argmax()]) * self.unit * _US)
+        last_us = round(last_ticks * self.unit * _US)
         if last_us == 0 or abs(last_us - period_us) <= self.unit * _US:
             last_us = period_us  # it is the period, rounded to the time base
         length_us = round((last - first) * unit * _US) + last_us
@@ -260,8 +274,9 @@ class _Listed:
     def _leaps(self, ticks: NDArray[np.int64], durations: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return (n - 1,) how many ticks to skip between ascending frames: empty time."""
         gaps = np.diff(ticks)
-        most = int(limits().gap_seconds / self.unit)
-        return np.where(gaps - durations[:-1] > most, gaps, 0)
+        # MP4 states durations in the order of decoding: a frame that is held may not have its own.
+        most = int(limits().gap_seconds / self.unit) + int(durations.max())
+        return np.where(gaps > most, gaps, 0)
 
     def _repaired(self, known: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return (n,) microseconds, rising: part by part, each where the one before it ends."""
@@ -340,12 +355,9 @@ class _Listed:
         """Return the share of the video's time that is known to be lost before any decoding."""
         order = np.argsort(ticks, kind="stable")
         gaps = np.diff(ticks[order]) * float(unit)
-        if self.is_avi:  # its empty packets say that a frame is held
-            gaps = np.zeros_like(gaps)
         covered = self.durations[order][:-1] * float(self.unit)
-        missing = np.where(
-            (covered > 0) & (gaps - covered > _LOST_SECONDS), gaps - covered, 0
-        ).sum()
+        is_gap = self.may_have_gaps & (covered > 0) & (gaps - covered > _LOST_SECONDS)
+        missing = np.where(is_gap, gaps - covered, 0).sum()
         seconds = float(gaps.sum())
         zero = self.num_zero / len(ticks)
         return zero + (1 - zero) * (float(missing) / seconds if seconds else 0.0)

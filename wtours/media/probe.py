@@ -8,13 +8,12 @@ from typing import Any
 
 from wtours.errors import VideoError
 from wtours.media.container import choose_stream, open_container
+from wtours.media.limits import MAX_LOSS, check_loss
 from wtours.media.packets import demux, parameter_changes, to_us
 from wtours.media.reader import VideoMetadata, VideoReader, open_video
 
 _US = 1_000_000
 _CHANGE_SHOWS_WITHIN = 4
-MAX_LOSS = 0.1
-"""Of a video, by default: more that is lost is refused."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +98,7 @@ def probe_video(path: Path, *, stream: int | None = None, max_loss: float = MAX_
         first_pts_us = next(frame.pts_us for frame in reader.frames())
         _check_index(metadata)
         duration_us = last_pts_us - first_pts_us + metadata.last_duration_us
-        if not metadata.has_repaired_times:
+        if not metadata.has_repaired_times or metadata.container == "avi":
             _check_length(metadata, duration_us)
         check_loss(reader.lost_share, max_loss, str(path))
         for number in parameter_changes(path, metadata.stream):
@@ -127,15 +126,6 @@ def probe_video(path: Path, *, stream: int | None = None, max_loss: float = MAX_
             color_primaries=metadata.color_primaries,
             color_matrix=metadata.color_matrix,
             color_range=metadata.color_range,
-        )
-
-
-def check_loss(share: float, max_loss: float, what: str) -> None:
-    """Raise VideoError if more of a video is lost than may be."""
-    if share > max_loss:
-        raise VideoError(
-            f"{what}: {share:.1%} of its frames are lost to damage, over --max-loss {max_loss:g}; "
-            f"get the file again, or accept the loss: --max-loss {min(1.0, share + 0.01):.2f}"
         )
 
 

@@ -188,16 +188,18 @@ class VideoReader:
     def undecoded_pts_us(self, start_us: int, end_us: int) -> list[int]:
         """Return when the frames of [start_us, end_us) are that the file has but cannot show.
 
-        Their packets do not decode. Ask after reading these frames to the end, and before others:
+        Their packets do not decode. Those before the first that does belong to 0, and are
+        negative. Ask after reading these frames to the end, and before others:
         the answer does not depend on where decoding began, nor on its threads.
         """
         # A tick to spare on both sides, since microseconds are rounded.
         bounds = [self._origin + int(us / _US / self._unit) for us in (start_us, end_us)]
         first, end = np.searchsorted(self._ascending, [bounds[0] - 1, bounds[1] + 2])
+        first = first if start_us > 0 else 0
         hidden = (
             ticks for ticks in self._ascending[first:end].tolist() if ticks not in self._shown
         )
-        return [us for us in map(self._to_us, hidden) if start_us <= us < end_us]
+        return [us for us in map(self._to_us, hidden) if start_us <= us < end_us or us < 0]
 
     def packet_pts_us(self) -> NDArray[np.int64]:
         """Return when each frame is, those that do not decode too, ascending, int64 microseconds.

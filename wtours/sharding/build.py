@@ -8,6 +8,7 @@ from pathlib import Path
 from wtours.errors import ShardError, VideoError
 from wtours.execution.executor import SERIAL, Executor
 from wtours.execution.parts import Part
+from wtours.media.limits import MAX_LOSS
 from wtours.progress import Progress, no_progress
 from wtours.sharding.estimate import Estimate, estimate, require_space
 from wtours.sharding.finalize import finalize
@@ -44,7 +45,7 @@ def _ignore_estimate(expected: Estimate) -> None:
     """Begin without a word."""
 
 
-def build_shards(
+def build_shards(  # noqa: PLR0913 -- options of the command, by keyword
     layout: Layout,
     video_ids: Sequence[str],
     *,
@@ -52,6 +53,7 @@ def build_shards(
     params: ShardParams,
     executor: Executor = SERIAL,
     part: Part | None = None,
+    max_loss: float = MAX_LOSS,
     on_estimate: Callable[[Estimate], None] = _ignore_estimate,
     on_progress: Progress = no_progress,
 ) -> ShardReport:
@@ -70,6 +72,8 @@ def build_shards(
         executor: Runs the segments; the bytes do not depend on it.
         part: Do only the segments of this part. Parts may run at the same time; the one that finds
             every segment of the videos finished finalizes the set.
+        max_loss: The largest share of a video's frames that may be lost to damage; a video that
+            lost more is not in the set, though its segments stay.
         on_estimate: Called before the work begins with an estimate of it.
         on_progress: Called with the video id and segments done and in all; with several videos,
             for "all videos" too.
@@ -90,12 +94,12 @@ def build_shards(
         with index_lock(layout, name):
             plans = [work.plan for work in works]
             complete = part is None or not unfinished_videos(directory, plans, params)
-            dataset, lost = finalize(layout, name, params) if complete else (None, {})
+            dataset, lost = finalize(layout, name, params, max_loss) if complete else (None, {})
     failed = lost | failed | unreadable | broken
     return ShardReport(directory, failed, num_written, sum(w.num_kept for w in works), dataset)
 
 
-def finalize_shards(layout: Layout, name: str) -> ShardReport:
+def finalize_shards(layout: Layout, name: str, *, max_loss: float = MAX_LOSS) -> ShardReport:
     """Finalize the shard set `name` over the finished videos, after parts of it have run.
 
     Raises:
@@ -108,9 +112,9 @@ def finalize_shards(layout: Layout, name: str) -> ShardReport:
         params = recorded_params(directory)
         require_same_params(directory, params)
         failed = unfinished_videos(directory, published_plans(directory), params)
-        dataset, lost = finalize(layout, name, params)
+        dataset, lost = finalize(layout, name, params, max_loss)
     if dataset is None:
-        raise ShardError(f"no video of shard set {name!r} is finished: {failed}")
+        raise ShardError(f"no video of shard set {name!r} is finished: {lost | failed}")
     return ShardReport(directory, lost | failed, dataset=dataset)
 
 

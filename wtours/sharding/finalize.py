@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wtours.errors import ShardError
+from wtours.errors import ShardError, VideoError
+from wtours.media.limits import check_loss
 from wtours.sharding.annotations import lightness_column, shot_column
 from wtours.sharding.plan import VideoPlan, published_plans
 from wtours.sharding.segment import RECEIPTS_FOLDER, FinishedSegment
@@ -34,27 +35,33 @@ from wtours.workspace.layout import Layout
 
 
 def finalize(
-    layout: Layout, name: str, params: ShardParams
+    layout: Layout, name: str, params: ShardParams, max_loss: float
 ) -> tuple[Dataset | None, dict[str, str]]:
     """Publish the index, ATTRIBUTION.md and dataset.json over all videos whose segments are there.
 
     What it writes depends only on the receipts and on the analysis, so finalizing again changes
-    nothing but the columns that an analysis has brought since. Without a finished video nothing is
-    written.
+    nothing but the columns that an analysis has brought since. A video of which more than
+    `max_loss` is lost to damage is left out. Without a video nothing is written.
 
     Returns:
         What dataset.json holds now (None: no video is finished), and by video id why a video that
         it held before is no longer in it.
     """
     directory = layout.shards_dir(name)
-    finished = []
+    finished, refused = [], {}
     for plan in published_plans(directory):
         segments = [segment for segment in plan.segments(directory, params) if segment is not None]
-        if len(segments) == plan.facts.segments:
+        if len(segments) < plan.facts.segments:
+            continue
+        try:
+            check_loss(_lost_share(plan, segments), max_loss, plan.video_id)
             finished.append((plan, segments))
+        except VideoError as error:
+            refused[plan.video_id] = str(error)
     if not finished:
-        return None, {}
-    lost = _held_videos(directory) - {plan.video_id for plan, _ in finished}
+        return None, refused
+    held = _held_videos(directory)
+    lost = held - {plan.video_id for plan, _ in finished} - refused.keys()
     with (
         atomic_path(directory / INDEX_FILE) as temp,
         pq.ParquetWriter(temp, INDEX_SCHEMA, compression="zstd") as writer,
@@ -76,7 +83,15 @@ def finalize(
     write_bytes(directory / ATTRIBUTION_FILE, attribution(dataset).encode())
     write_json(directory / DATASET_FILE, dataset.model_dump(mode="json"))
     reason = "it was in the set, and some of its shards or receipts are gone: run `wtours shard`"
-    return dataset, dict.fromkeys(sorted(lost), reason)
+    return dataset, dict.fromkeys(sorted(lost), reason) | refused
+
+
+def _lost_share(plan: VideoPlan, segments: Sequence[FinishedSegment]) -> float:
+    """Return the share of the video's frames that are damaged or do not decode."""
+    num_lost = sum(segment.corrupt_frames + segment.undecodable_frames for segment in segments)
+    end_us = min(plan.facts.last_pts_us, plan.facts.taken_us or plan.facts.last_pts_us)
+    num_frames = round(end_us * plan.facts.rate / 1_000_000) + 1
+    return min(1.0, num_lost / num_frames)
 
 
 def _held_videos(directory: Path) -> set[str]:

@@ -86,7 +86,7 @@ def repair_shards(
                 layout, directory, dataset, video, list(shards), executor, on_progress
             )
         if _has_every_receipt(directory, dataset):
-            finalize(layout, name, dataset.params)
+            finalize(layout, name, dataset.params, max_loss=1.0)  # what it holds, it keeps
         still = verify_shards(directory, deep=False).problems
     failed = [
         ShardProblem(one.file, f"cannot be rebuilt: {one.error}")

@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ def layout(tmp_path) -> Layout:
     return Layout(tmp_path / "root")
 
 
-def add(source: object, layout: Layout, manifest: Path, id: str = "my_walk", **claims: str):
+def add(source: object, layout: Layout, manifest: Path, id: str = "my_walk", **claims: Any):
     return add_walk(str(source), id, manifest, layout, claims=Claims(**claims))
 
 
