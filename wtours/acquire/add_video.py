@@ -28,7 +28,7 @@ class Claims:
     license_claimed: str = "unknown"
     domain: str = "unknown"
     stream: int | None = None
-    """Which video stream of the file is the film, as ffprobe numbers it; None: choose."""
+    """Which video stream of the file to take, as ffprobe numbers it; None: choose."""
 
 
 def add_walk(

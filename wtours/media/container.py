@@ -1,4 +1,4 @@
-"""Opening a video file: which containers are let in, which stream is the film, what it states.
+"""Opening a video file: which containers are let in, and which stream is the main video.
 
 Only the containers in `FORMATS` are opened: a playlist (HLS, DASH, ffconcat) that calls itself .mp4
 would make FFmpeg read other files.
@@ -20,8 +20,7 @@ from wtours.media.mp4_samples import declared_samples
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,avi"
 """FFmpeg demuxers that may open a file: containers, no playlists."""
-REENCODE = "ffmpeg -i IN -map 0:v:0 -c:v libx264 -crf 14 OUT.mp4"
-_NO_FILM = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
+_AUXILIARY = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
 _HDR_TRANSFERS = {16: "PQ (HDR10)", 18: "HLG"}
 
 av.logging.set_level(None)  # what matters is raised, or counted as corrupt
@@ -54,7 +53,7 @@ def open_container(path: Path) -> InputContainer:
 
 
 def choose_stream(path: Path, container: InputContainer, wanted: int | None) -> VideoStream:
-    """Return the stream that is the film.
+    """Return the main video stream.
 
     Not cover art, thumbnails or a still picture; then what the container marks as the default; then
     the largest picture; then the first.
@@ -74,16 +73,16 @@ def choose_stream(path: Path, container: InputContainer, wanted: int | None) -> 
                 return stream
         found = ", ".join(str(stream.index) for stream in streams) or "none"
         raise VideoError(f"{path} has no video stream {wanted}; its video streams: {found}")
-    films = [stream for stream in streams if not stream.disposition & _NO_FILM]
-    if not films:
+    videos = [stream for stream in streams if not stream.disposition & _AUXILIARY]
+    if not videos:
         kind = "no video stream" if not streams else "only a cover picture, no video stream"
         raise VideoError(f"{path} has {kind}")
-    return max(films, key=_rank)
+    return max(videos, key=_rank)
 
 
-def num_films(container: InputContainer) -> int:
-    """Return how many streams could be the film."""
-    return sum(not stream.disposition & _NO_FILM for stream in container.streams.video)
+def num_main_streams(container: InputContainer) -> int:
+    """Return how many streams could be the main video."""
+    return sum(not stream.disposition & _AUXILIARY for stream in container.streams.video)
 
 
 def prepare_decoder(path: Path, stream: VideoStream, *, threads: int) -> None:

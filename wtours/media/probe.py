@@ -85,7 +85,7 @@ def probe_video(path: Path, *, stream: int | None = None, max_loss: float = MAX_
 
     Args:
         path: The file.
-        stream: Which of its streams; None: the film.
+        stream: Which of its streams; None: the main one.
         max_loss: The largest share of it that may be lost.
 
     Raises:

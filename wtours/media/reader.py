@@ -24,7 +24,7 @@ from wtours.errors import VideoError
 from wtours.media.container import (
     FORMATS,
     choose_stream,
-    num_films,
+    num_main_streams,
     open_container,
     pixel_aspect_ratio,
     prepare_decoder,
@@ -102,7 +102,7 @@ class VideoReader:
 
     Args:
         path: The file.
-        stream: Which of its streams, as ffprobe numbers them; None: the film (`choose_stream`).
+        stream: Which of its streams, as ffprobe numbers them; None: the main one (`choose_stream`).
         threads: How many decode; 0: as many as there are cores. Of a damaged video, what FFmpeg
             conceals then differs from run to run: stages that publish pixels decode on one.
 
@@ -353,7 +353,7 @@ class VideoReader:
             codec=context.codec.canonical_name,
             container=self._container.format.name,
             stream=stream.index,
-            num_video_streams=num_films(self._container),
+            num_video_streams=num_main_streams(self._container),
             width=width,
             height=height,
             coded_size=(first.width, first.height),

@@ -90,7 +90,7 @@ class VideoEntry(_Strict):
     resolution: tuple[Side, Side] | None = None
     """Width and height, upright, of the largest version; a smaller one of its shape is right."""
     stream: int | None = Field(default=None, ge=0, le=9999)
-    """Which video stream of the file is the film, as ffprobe numbers it, where it has several."""
+    """Which video stream of the file to take, as ffprobe numbers it, where it has several."""
     published: PublishedFigures | None = None
     rendered: RenderedWalk | None = None
 

@@ -69,7 +69,7 @@ class DownloadedVideo:
 
     @property
     def stream(self) -> int | None:
-        """Return which stream of the file is the film; None: the receipt is older than that."""
+        """Return which stream of the file is taken; None: the receipt is older than that."""
         stream: int | None = self.receipt.facts.get("stream")
         return stream
 

@@ -104,3 +104,11 @@ def test_a_manifest_that_expects_nonsense_is_refused(line, tmp_path):
     )
     with pytest.raises(ManifestError, match=r"video 'a': (frame_rate|resolution)"):
         load_manifest(path)
+
+
+def test_slides_are_no_frozen_tail_since_no_frame_is_compared_with_itself(tmp_path):
+    slides = "testsrc2=size=64x48:rate=1/40:duration=120"  # at 0, 40 and 80 s
+    path = write_clip(tmp_path / "slides.mp4", source=slides, bf=0)
+    facts = probe_video(path)
+    assert (facts.last_pts_us, facts.duration_us) == (80_000_000, 120_000_000)
+    assert find_frozen_tail(path, facts.last_pts_us) is None

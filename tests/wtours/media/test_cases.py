@@ -14,6 +14,7 @@ import pytest
 import simplejpeg
 
 from wtours.acquire.add_video import Claims, add_walk
+from wtours.acquire.download import download_videos
 from wtours.analyze.pipeline import analyze_videos
 from wtours.analyze.schema import load_summary
 from wtours.errors import DownloadError
@@ -22,6 +23,7 @@ from wtours.media.reader import open_video
 from wtours.sharding.build import build_shards
 from wtours.shards.schema import ShardParams
 from wtours.workspace.layout import Layout
+from wtours.workspace.manifest import load_manifest
 from wtours.workspace.videos import download_receipt
 
 pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
@@ -110,6 +112,25 @@ def test_the_film_is_taken_and_not_its_preview(data_dir):
     assert (facts.width, facts.height) == (160, 120)
     preview = probe_video(data_dir / "cases/preview_first.mov", stream=0)
     assert (preview.width, preview.height, preview.duration_us) == (64, 48, 6_000_000)
+
+
+def test_another_stream_is_taken_when_asked_for_by_add_and_by_the_manifest(data_dir, tmp_path):
+    source, manifest = data_dir / "cases/preview_first.mov", tmp_path / "w.toml"
+    claims = Claims(stream=0)
+    add_walk(str(source), "walk", manifest, Layout(tmp_path / "root"), claims=claims)
+    loaded = load_manifest(manifest)
+    assert [entry.stream for entry in loaded.videos] == [0]
+    assert loaded.videos[0].resolution == (64, 48)
+
+    layout = Layout(tmp_path / "again")
+    report = download_videos(loaded.select(), layout, files_dir=source.parent)
+    assert report.done == ["walk"]
+    assert analyze_videos(layout, ["walk"]).failed == {}
+    assert load_summary(layout, "walk").frames == 6
+    params = ShardParams(frames_per_second="native", shard_seconds=60, short_side=48)
+    shards = build_shards(layout, ["walk"], params=params)
+    assert shards.dataset is not None
+    assert shards.dataset.frames == 6
 
 
 def test_oblong_pixels_become_square_and_are_recorded(data_dir, tmp_path):
