@@ -41,7 +41,7 @@ def decode_rgb(data: bytes, *, what: str, short_side: int = 1) -> Image.Image:
     Args:
         data: A JPEG, PNG or WebP.
         what: Its name, for messages.
-        short_side: What it will be resized to; no picture of more than `MAX_PIXELS` comes of it.
+        short_side: What it will be resized to; the result must not exceed `MAX_PIXELS`.
 
     Raises:
         ImageDataError: it does not decode, or has more than `MAX_PIXELS`.
@@ -111,7 +111,7 @@ def decode_indices(data: bytes, *, what: str) -> NDArray[np.uint8]:
 
 
 def crop_center(image: Image.Image, *, resize_pixels: int, crop_pixels: int) -> NDArray[np.uint8]:
-    """Return the central square of a picture, (crop_pixels, crop_pixels, 3) uint8 RGB.
+    """Return the central square of an image, (crop_pixels, crop_pixels, 3) uint8 RGB.
 
     The short side is resized to `resize_pixels`, up or down, bicubic with antialias, and the
     center is cut out: torchvision's Resize(resize_pixels, BICUBIC) and CenterCrop(crop_pixels),

@@ -119,7 +119,7 @@ def evaluate_knn(  # noqa: PLR0913 - an argument for each thing that a user of t
     device: torch.device | None = None,
     on_progress: Progress = no_progress,
 ) -> EvalResult:
-    """Classify labeled images by their nearest neighbors in frozen features, and publish it.
+    """Classify labeled images by their nearest neighbors in frozen features, and write the result.
 
     Args:
         backbone: From `training.weights.backbones.open_backbone`.
@@ -133,7 +133,7 @@ def evaluate_knn(  # noqa: PLR0913 - an argument for each thing that a user of t
         on_progress: Counts images of each split.
 
     Returns:
-        The published result; `results` holds `training.evaluation.knn.KnnScore` as dicts, a list
+        The written result; `results` holds `training.evaluation.knn.KnnScore` as dicts, a list
         for "teacher" (the backbone named, whatever it is) and, if asked for, "random_weights".
 
     Raises:

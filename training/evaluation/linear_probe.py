@@ -23,9 +23,9 @@ from training.evaluation.linear_classifiers import LinearHeads
 from training.evaluation.linear_protocol import (
     History,
     LinearProbeConfig,
+    classifier_inputs,
     describe_protocol,
     notes_on,
-    read_out,
     summarize,
 )
 from training.evaluation.results import EvalResult, result_path, write_result
@@ -50,9 +50,9 @@ def evaluate_linear(
     world: World,
     on_progress: Progress = no_progress,
 ) -> EvalResult | None:
-    """Train linear classifiers on frozen features, measure them after each epoch, and publish.
+    """Train linear classifiers on frozen features, measure after each epoch, and write the result.
 
-    Every epoch ends with a checkpoint beside the result (`.safetensors`); the same call goes on
+    Every epoch ends with a checkpoint beside the result (`.safetensors`); the same call resumes
     from it and gives the same result as one that was never stopped. Every rank of torchrun calls
     this; the result does not depend on how many there are (but for rounding).
 
@@ -65,7 +65,7 @@ def evaluate_linear(
         on_progress: Counts images.
 
     Returns:
-        The published result on rank 0, None on the others.
+        The written result on rank 0, None on the others.
 
     Raises:
         ImageDataError: images that are missing, unreadable or not in class folders.
@@ -151,7 +151,7 @@ class _Task:
         self.config = config
         self.world = world
         self.on_progress = on_progress
-        self.blocks, self.patch_average = read_out(backbone)
+        self.blocks, self.patch_average = classifier_inputs(backbone)
 
     def new_heads(self, num_features: int) -> LinearHeads:
         config = self.config
@@ -226,7 +226,7 @@ class _Task:
 def _resume(path: Path, heads: LinearHeads, weights: str) -> History:
     """Set the heads to what was kept of the same backbone weights (sha256); return their history.
 
-    A name can come to mean other weights: a run trained anew, another file of the same name.
+    A name can come to mean other weights: a run trained again, another file of the same name.
     """
     if not path.is_file():
         return History()
@@ -234,12 +234,12 @@ def _resume(path: Path, heads: LinearHeads, weights: str) -> History:
         with safe_open(path, "pt") as file:
             header = file.metadata()
         if header.get("weights") != weights:
-            LOG.warning("%s is of other weights of the backbone: starting anew", path)
+            LOG.warning("%s is of other weights of the backbone: starting over", path)
             return History()
         history = History(**json.loads(header["history"]))
         heads.load_state(load_file(path))
     except Exception as error:
         raise CheckpointError(
-            f"{path} cannot be gone on from ({type(error).__name__}); remove it to start anew"
+            f"{path} cannot be resumed from ({type(error).__name__}); remove it to start over"
         ) from error
     return history

@@ -58,8 +58,8 @@ class History:
         return len(self.top1)
 
 
-def read_out(backbone: Backbone) -> tuple[tuple[int, ...], bool]:
-    """Return the blocks whose CLS tokens are read, counted from 1, and whether patches are too.
+def classifier_inputs(backbone: Backbone) -> tuple[tuple[int, ...], bool]:
+    """Return the blocks whose CLS tokens are used, from 1, and whether the mean patch is too.
 
     DINO's choice by the network's size: four blocks up to ViT-S; from ViT-B on the last block and
     the mean of its patch tokens.
@@ -72,7 +72,7 @@ def read_out(backbone: Backbone) -> tuple[tuple[int, ...], bool]:
 
 def describe_protocol(backbone: Backbone, config: LinearProbeConfig) -> dict[str, Any]:
     """Return every constant, for the JSON."""
-    blocks, patch_average = read_out(backbone)
+    blocks, patch_average = classifier_inputs(backbone)
     return {
         "features": "CLS tokens after blocks, each through the final norm, concatenated"
         + ("; the mean of the last block's patch tokens" if patch_average else ""),

@@ -1,1 +1,1 @@
-"""Pictures and videos of what an encoder attends to."""
+"""Figures and videos of what an encoder attends to."""

@@ -44,7 +44,7 @@ def draw_still(rows: list[Row], facts: dict[str, Any]) -> Image.Image:
 
 
 def draw_video(rows: list[Row], facts: dict[str, Any]) -> list[Picture]:
-    """Return a picture for each frame, with the rows' pictures side by side."""
+    """Return an image for each frame, with the rows' images side by side."""
     labels = [" ".join(row.label[:-1] if len(row.label) > 2 else row.label) for row in rows]
     return [
         np.asarray(
@@ -55,7 +55,7 @@ def draw_video(rows: list[Row], facts: dict[str, Any]) -> list[Picture]:
 
 
 def png_bytes(figure: Image.Image) -> bytes:
-    """Return a picture as a PNG."""
+    """Return an image as a PNG."""
     png = io.BytesIO()
     figure.save(png, "PNG")
     return png.getvalue()

@@ -24,7 +24,7 @@ from wtours.storage.hashing import sha256_file
 
 FORMAT = 1
 _VIDEO_RATE = 30
-"""Frames a second of a figure's video; a picture stays for as long as lies before the next."""
+"""Frames a second of a figure's video; an image stays for as long as lies before the next."""
 
 
 def visualize_clips(
@@ -38,7 +38,7 @@ def visualize_clips(
     out_dir: Path | None = None,
     device: torch.device | None = None,
 ) -> list[Path]:
-    """Draw the tracked objects of some clips; return the pictures: a PNG and an MP4 for each clip.
+    """Draw the tracked objects of some clips; return the files: a PNG and an MP4 for each clip.
 
     A JSON beside them has the facts.
 

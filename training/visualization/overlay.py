@@ -1,4 +1,4 @@
-"""Drawing attention over frames, and pictures in a labeled grid."""
+"""Drawing attention over frames, and images in a labeled grid."""
 
 import colorsys
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ STRENGTH = 0.6
 GAP = 4
 HEADER = 52
 MARGIN = 150
-"""Pixels between the pictures, above them and to their left."""
+"""Pixels between the images, above them and to their left."""
 _FONT_SIZE = 15
 Palette = Literal["rgb", "colourblind"]
 _OKABE_ITO = (
@@ -30,7 +30,7 @@ _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a grid: what it shows, one line of text each, and its pictures."""
+    """A row of a grid: what it shows, one line of text each, and its images."""
 
     label: Sequence[str]
     pictures: Sequence[Picture]
@@ -78,9 +78,9 @@ def overlay(frame: Picture, maps: NDArray[np.float64], palette: Palette = "rgb")
 
 
 def draw_grid(title: str, columns: Sequence[str], rows: Sequence[Row]) -> Image.Image:
-    """Return pictures of one size in a labeled grid, black on white.
+    """Return images of one size in a labeled grid, black on white.
 
-    The picture in row i and column j has its corner at
+    The image in row i and column j has its corner at
     (MARGIN + j * (width + GAP), HEADER + i * (height + GAP)).
     """
     height, width = rows[0].pictures[0].shape[:2]

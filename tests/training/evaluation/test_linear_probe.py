@@ -19,7 +19,7 @@ from training.data.normalization import Normalization
 from training.evaluation.datasets.image_folder import open_images
 from training.evaluation.datasets.image_loader import Epoch, ImageCrops
 from training.evaluation.linear_probe import evaluate_linear, linear_features
-from training.evaluation.linear_protocol import LinearProbeConfig, read_out
+from training.evaluation.linear_protocol import LinearProbeConfig, classifier_inputs
 from training.models.vit import create_vit
 from training.rng import derived_seed
 from training.weights.backbones import Backbone, open_backbone
@@ -75,11 +75,11 @@ def command(run, splits, *more):
     ]
 
 
-def start(arguments):
+def start(arguments, cwd=REPOSITORY):
     return subprocess.Popen(
         arguments,
         env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        cwd=REPOSITORY,
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -165,12 +165,14 @@ def test_the_same_as_a_plain_loop_over_torchvisions_crops(run, splits):
     assert head["top1_percent_by_epoch"] == pytest.approx(top1)
 
 
-def test_two_processes_give_what_one_gives(run, splits):
+def test_two_processes_give_what_one_gives(run, splits, tmp_path):
     alone = evaluate(run, splits).path
     expected = json.loads(alone.read_text())
     alone.unlink()
     alone.with_suffix(".safetensors").unlink()
-    process = start(torchrun(2, *command(run, splits, "--workers", "1", "--json")))
+    (tmp_path / "elsewhere/training").mkdir(parents=True)  # a script is not misled by it
+    arguments = command(run, splits, "--workers", "1", "--json")
+    process = start(torchrun(2, *arguments), tmp_path / "elsewhere")
     out, err = process.communicate()
     assert process.returncode == 0, err
     found = json.loads(alone.read_text())
@@ -179,6 +181,33 @@ def test_two_processes_give_what_one_gives(run, splits):
         assert ours.pop("last_loss") == pytest.approx(theirs.pop("last_loss"), rel=1e-5)
         assert ours == theirs
     assert found == expected
+
+
+def test_an_evaluation_of_one_process_says_so_on_two(run, splits):
+    arguments = [SCRIPT, "eval", "knn", run, "--train", splits[0], "--val", splits[1]]
+    process = start(torchrun(2, *arguments))
+    _, err = process.communicate()
+    assert process.returncode != 0
+    assert "error: this evaluation runs in one process: leave out torchrun" in err
+    assert not (run / "eval").exists()
+
+
+def test_an_unfinished_state_of_an_earlier_version_is_resumed(run, splits):
+    whole = evaluate(run, splits)
+    heads = whole.path.with_suffix(".safetensors")
+    label = whole.content["checkpoint"]["sha256"][:8]
+    old = heads.with_name(heads.name.replace(f"-{label}", ""))
+    heads.rename(old)
+    told = []
+    again = evaluate_linear(
+        open_backbone(str(run), Path),
+        *splits,
+        config=settings(),
+        world=ONE_PROCESS,
+        on_progress=lambda item, *_: told.append(item),
+    )
+    assert again == whole
+    assert not [item for item in told if item.startswith("epoch")]  # all three were done
 
 
 def test_killed_after_an_epoch_it_goes_on_to_the_same_bytes(run, splits):
@@ -217,7 +246,7 @@ def test_a_rate_that_diverges_is_published_beside_one_that_does_not(run, splits)
 def test_a_damaged_checkpoint_is_refused_by_name(run, splits):
     heads = evaluate(run, splits).path.with_suffix(".safetensors")
     heads.write_bytes(heads.read_bytes()[:-100])
-    with pytest.raises(Exception, match=rf"{heads.name} cannot be gone on from"):
+    with pytest.raises(Exception, match=rf"{heads.name} cannot be resumed from"):
         evaluate(run, splits)
 
 
@@ -226,7 +255,7 @@ def test_a_wide_vit_is_read_by_its_last_block_and_the_mean_patch(tmp_path):
     sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 768, "depth": 2, "num_heads": 12}
     network = create_vit("vit_tiny_patch16_224", **sizes).eval().requires_grad_(False)
     backbone = Backbone(network, 32, Normalization(), tmp_path, {})
-    assert read_out(backbone) == ((2,), True)
+    assert classifier_inputs(backbone) == ((2,), True)
     images = torch.randint(256, (2, 32, 32, 3), dtype=torch.uint8)
     found = linear_features(backbone, images, (2,), patch_average=True)
     pixels = images.permute(0, 3, 1, 2) / 255

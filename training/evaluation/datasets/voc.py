@@ -79,9 +79,9 @@ class VocFolder:
         Raises:
             ImageDataError: a file is missing or unreadable, or a mask has another size.
         """
-        picture, annotation = f"JPEGImages/{name}.jpg", f"Annotations/{name}.xml"
-        files = {file: read_file(self.root / file) for file in (picture, annotation)}
-        image = decode_rgb(files[picture], what=f"{name} of {self.root}")
+        photo, annotation = f"JPEGImages/{name}.jpg", f"Annotations/{name}.xml"
+        files = {file: read_file(self.root / file) for file in (photo, annotation)}
+        image = decode_rgb(files[photo], what=f"{name} of {self.root}")
         boxes = _boxes(files[annotation], f"annotation {name} of {self.root}")
         objects = void = None
         mask = next((m for m in _MASKS if (self.root / m / f"{name}.png").is_file()), None)

@@ -1,4 +1,4 @@
-"""Carrying the masks of a video's first frame to the others by frozen features, as DINO does it."""
+"""Label propagation from a video's first frame by frozen features, as DINO does it."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _AT_ONCE = 2**25
 
 @dataclass(frozen=True)
 class PropagationConfig:
-    """How masks are carried; the defaults are DINO's.
+    """How labels are propagated; the defaults are DINO's.
 
     Attributes:
         last_frames: How many frames before this one are looked at, beside the first.
@@ -65,7 +65,7 @@ def propagate(
     for number in range(1, len(sequence.frames)):
         features = _features(backbone, sequence.read_frame(number), size)
         sources = [first, *recent]
-        soft = carry(
+        soft = propagate_masks(
             features,
             torch.cat([each for each, _ in sources]),
             torch.cat([each for _, each in sources]),
@@ -96,7 +96,7 @@ def one_hot_on_grid(mask: NDArray[np.uint8], grid: tuple[int, int]) -> Tensor:
     return F.one_hot(indices, int(mask.max()) + 1).float()
 
 
-def carry(
+def propagate_masks(
     features: Tensor,
     source_features: Tensor,
     source_masks: Tensor,
@@ -104,11 +104,11 @@ def carry(
     grid: tuple[int, int],
     config: PropagationConfig,
 ) -> Tensor:
-    """Return the soft masks of a frame, (N, C), from those of the frames it looks at.
+    """Return the soft masks of a frame, (N, C), from those of its source frames.
 
     Args:
         features: (N, D) of the frame's patches, rows of unit length.
-        source_features: (S * N, D) of the S frames it looks at, rows of unit length.
+        source_features: (S * N, D) of S source frames, rows of unit length.
         source_masks: (S * N, C), soft.
         grid: Rows and columns of patches, N in all.
         config: See `PropagationConfig`; ties with the last of the top count too.
@@ -116,15 +116,15 @@ def carry(
     places = torch.cartesian_prod(*(torch.arange(n, device=features.device) for n in grid))
     num_sources = len(source_features) // len(features)
     piece = max(1, _AT_ONCE // len(source_features))
-    carried = []
+    propagated = []
     for part, there in zip(torch.split(features, piece), torch.split(places, piece), strict=True):
         near = ((there[:, None] - places[None]).abs() <= config.radius).all(dim=-1)
         weights = (part @ source_features.T / config.temperature).exp()
         weights = weights * near.repeat(1, num_sources)
         last_of_top = weights.topk(config.top, dim=1).values[:, -1:]
         weights = weights.where(weights >= last_of_top, 0)
-        carried.append(weights @ source_masks / weights.sum(dim=1, keepdim=True))
-    return torch.cat(carried)
+        propagated.append(weights @ source_masks / weights.sum(dim=1, keepdim=True))
+    return torch.cat(propagated)
 
 
 def _features(backbone: Backbone, frame: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:

@@ -56,7 +56,7 @@ def evaluate_discover(
     device: torch.device | None = None,
     on_progress: Progress = no_progress,
 ) -> EvalResult:
-    """Find objects in each image of a VOC folder, compare them with its annotations, and publish.
+    """Find objects in the images of a VOC folder, compare with its annotations, write the result.
 
     Args:
         backbone: From `training.weights.backbones.open_backbone`.
@@ -147,14 +147,14 @@ def _draw(path: Path, image: VocImage, measured: _Measured) -> None:
     """Draw what was found in red (mask and box) over the annotated boxes in green."""
     pixels = np.asarray(image.image).astype(float)
     pixels[measured.mask] = 0.5 * pixels[measured.mask] + 0.5 * np.array(_RED)
-    picture = Image.fromarray(pixels.astype(np.uint8))
-    draw = ImageDraw.Draw(picture)
+    drawing = Image.fromarray(pixels.astype(np.uint8))
+    draw = ImageDraw.Draw(drawing)
     for color, boxes in ((_GREEN, image.boxes), (_RED, measured.box[None])):
         for left, top, right, bottom in boxes:
             corners = (left, top, max(left, right - 1), max(top, bottom - 1))
             draw.rectangle(corners, outline=color, width=2)
     with atomic_path(path) as temp:
-        picture.save(temp, "PNG")
+        drawing.save(temp, "PNG")
 
 
 def _protocol(backbone: Backbone, method: Method) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What can be read out of frozen patch tokens: a linear head, and dense nearest neighbors."""
+"""Linear and k-NN probes on frozen patch tokens."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -20,7 +20,7 @@ from training.weights.backbones import Backbone
 from wtours.progress import Progress, no_progress
 
 CACHE_BYTES = 4 * 2**30
-"""Tokens kept between passes; what is beyond is computed anew in each."""
+"""Tokens kept between passes; the rest is computed again in each."""
 _POSITION_ORDER = 6
 View = Literal["tokens", "tokens_and_position", "position"]
 """What a patch is described by: its token, also where it is (`position_features`), or only that."""
@@ -28,7 +28,7 @@ View = Literal["tokens", "tokens_and_position", "position"]
 
 @dataclass(frozen=True)
 class PatchGrid:
-    """An image as the read-outs see it.
+    """An image as the probes see it.
 
     Attributes:
         tokens: (rows, columns, D) float16 on the CPU.

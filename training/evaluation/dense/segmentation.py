@@ -1,4 +1,4 @@
-"""How well frozen patch tokens tell what a pixel shows: the spine of `wtours eval segment`."""
+"""Semantic segmentation with linear and k-NN probes on frozen tokens: `wtours eval segment`."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -40,7 +40,7 @@ def evaluate_segmentation(
     device: torch.device | None = None,
     on_progress: Progress = no_progress,
 ) -> EvalResult:
-    """Read the classes of pixels out of a frozen backbone's patch tokens, and publish the scores.
+    """Segment images with probes on a frozen backbone's patch tokens, and write the scores.
 
     Args:
         backbone: From `training.weights.backbones.open_backbone`.
@@ -54,7 +54,7 @@ def evaluate_segmentation(
         on_progress: Counts images, and epochs of a head.
 
     Returns:
-        The published result; `results` holds
+        The written result; `results` holds
         `training.evaluation.metrics.segmentation.SegmentationScore` as dicts:
         "linear", "linear_with_position" (each token with the place of its patch), "position_alone"
         (no token at all: what the place says), "dense_knn".

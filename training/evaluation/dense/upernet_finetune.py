@@ -37,7 +37,7 @@ from wtours.storage.tensor_files import safetensors_bytes
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
-    """The paper's schedule (B.3), and mmsegmentation's pictures, which it follows through iBOT.
+    """The paper's schedule (B.3), and mmsegmentation's augmentation, which it follows through iBOT.
 
     Attributes:
         steps: Of AdamW; after the warm-up the learning rate falls linearly to 0.
@@ -49,7 +49,7 @@ class FinetuneConfig:
         scale: Of the short side in training, over `crop_pixels`.
         hidden_dim: Width of UperNet's head.
         seed: Of the heads' weights and of everything drawn.
-        save_every_steps: Steps between two states that a stopped run goes on from.
+        save_every_steps: Steps between two states that a stopped run resumes from.
     """
 
     steps: int = 160_000
@@ -78,10 +78,10 @@ def finetune_segmentation(
     device: torch.device | None = None,
     on_progress: Progress = no_progress,
 ) -> EvalResult:
-    """Train UperNet on a backbone, all weights, and publish its scores on the test split.
+    """Train UperNet on a backbone, all weights, and write its scores on the test split.
 
-    A state is kept beside the result every `save_every_steps`; the same command goes on from it,
-    with the same pictures as without a stop.
+    A state is kept beside the result every `save_every_steps`; the same command resumes from it,
+    with the same images as without a stop.
 
     Args:
         backbone: Is changed by the training.
@@ -161,7 +161,7 @@ def _train(
 
 
 def _keep(state: Path, step: int, model: UperNet, optimizer: torch.optim.Optimizer) -> None:
-    """Publish what a stopped run goes on from: model.*, optimizer.<parameter>.<moment>, a step."""
+    """Publish what a stopped run resumes from: model.*, optimizer.<parameter>.<moment>, a step."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         for moment, value in optimizer.state.get(parameter, {}).items():
@@ -193,15 +193,15 @@ def _restore(state: Path, model: UperNet, optimizer: torch.optim.Optimizer) -> i
                     optimizer.state[parameter][moment] = value.to(device)
     except Exception as error:
         raise CheckpointError(
-            f"{state} cannot be gone on from ({type(error).__name__}); remove it to start anew"
+            f"{state} cannot be resumed from ({type(error).__name__}); remove it to start over"
         ) from error
     return step
 
 
 def draw_batch(images: LabeledPixels, config: FinetuneConfig, step: int) -> tuple[Tensor, Tensor]:
-    """Return the pictures of a step, (B, S, S, 3) uint8, and their labels, (B, S, S) int64.
+    """Return the images of a step, (B, S, S, 3) uint8, and their labels, (B, S, S) int64.
 
-    All that is drawn follows from the seed and the place of the picture in the run.
+    All that is drawn follows from the seed and the position of the image in the run.
     """
     pairs = [
         _draw_pair(images, config, step * config.batch_size + row)

@@ -1,4 +1,4 @@
-"""Masks carried through videos by frozen features: the spine of `wtours eval vos`."""
+"""Video object segmentation by label propagation: the spine of `wtours eval vos`."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -39,7 +39,7 @@ def evaluate_vos(
     device: torch.device | None = None,
     on_progress: Progress = no_progress,
 ) -> EvalResult:
-    """Carry each sequence's first masks through it, compare them with the true ones, and publish.
+    """Propagate each sequence's first masks, compare with the ground truth, and write the result.
 
     Args:
         backbone: From `training.weights.backbones.open_backbone`.

@@ -123,7 +123,7 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path, data):
     (kept,) = (tmp_path / "run/eval").glob("upernet-*.safetensors")
     whole_state = kept.read_bytes()
     kept.write_bytes(whole_state[:100])
-    with pytest.raises(CheckpointError, match=r"cannot be gone on from .*; remove it"):
+    with pytest.raises(CheckpointError, match=r"cannot be resumed from .*; remove it"):
         finetune_segmentation(opened(tmp_path / "run"), data, settings, device=CPU)
     kept.write_bytes(whole_state)
     steps = []

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.support.red_backbone import red_seer
 from training.evaluation.dense.label_propagation import (
     PropagationConfig,
-    carry,
+    propagate_masks,
     resized,
     working_size,
 )
@@ -46,7 +46,9 @@ def test_carried_masks_are_those_of_loops(monkeypatch, pieces):
         for weight, source in best:
             expected[patch] += weight / total * masks[source]
 
-    torch.testing.assert_close(carry(target, sources, masks, grid=grid, config=settings), expected)
+    torch.testing.assert_close(
+        propagate_masks(target, sources, masks, grid=grid, config=settings), expected
+    )
 
 
 @pytest.mark.parametrize(
