@@ -63,7 +63,13 @@ class SavedImages:
         Raises:
             ImageDataError: the row has no image, or refers to a file that cannot be read.
         """
-        image = self._rows[file.place][self._image]
+        try:
+            image = self._rows[file.place][self._image]
+        except Exception as error:  # pyarrow's, by the kind of damage
+            reason = str(error).partition("\n")[0]
+            raise ImageDataError(
+                f"{self._spec}: row {file.place} cannot be read ({reason})"
+            ) from error
         if image is None:
             raise ImageDataError(f"{self._spec}: row {file.place} has no image")
         if image["bytes"] is not None:
@@ -82,7 +88,7 @@ class SavedImages:
         datasets = _datasets()
         try:
             rows = datasets.load_from_disk(str(self.path))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # of pyarrow, of fsspec, of what `datasets` makes of its JSON
             reason = str(error).partition("\n")[0]
             raise ImageDataError(
                 f"{self._spec} cannot be loaded as a dataset ({reason})"

@@ -5,6 +5,7 @@
 
 import gzip
 import os
+import random
 import shutil
 import tarfile
 
@@ -128,6 +129,27 @@ def test_links_that_multiply_are_refused_in_a_folder_and_in_a_tar(tmp_path):
     for spec in (folder, tmp_path / "photos.tar"):
         with pytest.raises(ImageDataError, match="same folder more than 1000 times"):
             open_images(str(spec))
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])
+def test_a_damaged_tar_ends_in_images_or_in_one_line(tmp_path, mode):
+    build(
+        tmp_path / "photos",
+        ({"a/1.jpg": b"x" * 700, "b/1.jpg": b"y"}, [], {"b/2.jpg": "1.jpg"}, {}),
+    )
+    path = tmp_path / "photos.tar"
+    with tarfile.open(path, mode) as tar:
+        tar.add(tmp_path / "photos", "photos")
+    whole, generator = path.read_bytes(), random.Random(0)
+    for _ in range(150):
+        damaged = bytearray(
+            whole[: generator.choice([len(whole), generator.randrange(len(whole))])]
+        )
+        for _ in range(generator.choice([0, 1, 4])):
+            if damaged:
+                damaged[generator.randrange(len(damaged))] = generator.randrange(256)
+        path.write_bytes(damaged)
+        outcome(lambda: list(open_images(str(path)).read()))
 
 
 @pytest.fixture
