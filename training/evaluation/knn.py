@@ -181,7 +181,7 @@ def evaluate_knn(  # noqa: PLR0913 - an argument for each thing that a user of t
             "val": val_images.describe(val_set.fingerprint),
         },
         results={name: [asdict(score) for score in of_one] for name, of_one in scores.items()},
-        notes=_notes(ks, train_set, val_set),
+        notes=[*train_images.notes, *val_images.notes, *_notes(ks, train_set, val_set)],
     )
 
 

@@ -107,7 +107,7 @@ def evaluate_linear(
         protocol=protocol,
         data=data,
         results=summarize(config, history),
-        notes=notes_on(data),
+        notes=[*train_images.notes, *val_images.notes, *notes_on(data)],
         identity=[protocol],
         packages=("torchvision",),
     )

@@ -1,5 +1,6 @@
 """Linear evaluation as a whole: by itself, by two processes, and killed."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -163,6 +164,19 @@ def test_the_same_as_a_plain_loop_over_torchvisions_crops(run, splits):
     (head,) = result.content["results"]["heads"]
     assert head["last_loss"] == pytest.approx(losses[-1], rel=1e-5)
     assert head["top1_percent_by_epoch"] == pytest.approx(top1)
+
+
+def test_a_tar_of_two_splits_with_equal_names_does_not_train_on_the_validation(
+    run, tmp_path, data_dir
+):
+    case = data_dir / "cases" / "eval" / "same_names.tar.gz"
+    if not case.is_file():
+        pytest.skip(f"{case} is not there")
+    path = tmp_path / "images.tar"
+    path.write_bytes(gzip.decompress(case.read_bytes()))
+    result = evaluate(run, (f"{path}:train", f"{path}:val"), epochs=10)
+    head = result.content["results"]["heads"][1]
+    assert head["last_top1_percent"] == 0  # the colors of its two classes are swapped
 
 
 def test_two_processes_give_what_one_gives(run, splits, tmp_path):

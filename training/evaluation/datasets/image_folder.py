@@ -10,7 +10,7 @@ A folder and its tar give the same images in the same order.
 
 import hashlib
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from training.data.image_files import ImageSource, StoredFile, fingerprint, is_image
+from training.data.image_files import SUFFIXES, ImageSource, StoredFile, fingerprint, is_image
 from training.data.tar_files import TarFiles, open_files
 from training.distributed.collectives import gathered
 from training.distributed.world import World
@@ -60,11 +60,13 @@ class LabeledImages:
         spec: As the user wrote it.
         source: The folder, the tar or the saved dataset.
         entries: Ordered by class and file; of a saved dataset by row.
+        notes: What a reader of a result must know about them, a line each.
     """
 
     spec: str
     source: ImageSource
     entries: tuple[ImageEntry, ...]
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -135,6 +137,7 @@ def open_images(spec: str) -> LabeledImages:
             link to nothing, or a class has images of other formats only.
     """
     path, prefix = _split_spec(spec)
+    notes: tuple[str, ...] = ()
     source: ImageSource
     if path.is_dir() and is_saved_dataset(path):
         source = SavedImages(path, spec)
@@ -146,9 +149,9 @@ def open_images(spec: str) -> LabeledImages:
             prefix = _whole_prefix(prefix, files, spec)
         inside = "".join(f"{part}/" for part in prefix)
         below = [f for f in files if f.name.startswith(inside)]
-        _require_readable_classes([f.name.removeprefix(inside) for f in below], spec)
+        notes = _left_out([f.name.removeprefix(inside) for f in below], spec)
         entries = [_entry(f.name.removeprefix(inside), f, spec) for f in below if is_image(f.name)]
-    images = LabeledImages(spec, source, tuple(entries))
+    images = LabeledImages(spec, source, tuple(entries), notes)
     if not entries:
         raise ImageDataError(f"{spec} has no JPEG, PNG or WebP image in class folders")
     if len(images.classes) == 1:
@@ -220,19 +223,25 @@ def _entry(name: str, file: StoredFile, spec: str) -> ImageEntry:
     return ImageEntry(name, file)
 
 
-def _require_readable_classes(names: Sequence[str], spec: str) -> None:
-    """Refuse a class whose images are all of formats that are not read: it would vanish."""
-    suffixes = defaultdict[str, set[str]](set)
+def _left_out(names: Sequence[str], spec: str) -> tuple[str, ...]:
+    """Return a note on images of other formats; refuse a class that has no others."""
+    suffixes = defaultdict[str, Counter[str]](Counter)
     for name in names:
         class_name, slash, file = name.partition("/")
         if slash and "/" not in file:
-            suffixes[class_name].add(PurePosixPath(file).suffix.lower())
+            suffixes[class_name][PurePosixPath(file).suffix.lower()] += 1
+    others = Counter[str]()
     for class_name, found in sorted(suffixes.items()):
-        if not any(is_image(f"x{suffix}") for suffix in found) and found & _OTHER_FORMATS:
+        here = Counter({each: count for each, count in found.items() if each in _OTHER_FORMATS})
+        if here and not found.keys() & SUFFIXES:
             raise ImageDataError(
                 f"{spec}: class {class_name!r} has no JPEG, PNG or WebP, only "
-                f"{_some(sorted(found & _OTHER_FORMATS))}; convert its images, or remove its folder"
+                f"{_some(sorted(here))}; convert its images, or remove its folder"
             )
+        others += here
+    if not others:
+        return ()
+    return (f"{spec}: {others.total()} images are left out ({_some(sorted(others))})",)
 
 
 def _some(names: Sequence[str]) -> str:

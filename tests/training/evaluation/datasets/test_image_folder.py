@@ -132,6 +132,14 @@ def test_a_class_of_another_format_is_refused_not_left_out(tmp_path):
         assert "class 'fox' has no JPEG, PNG or WebP, only .bmp; convert" in refused(spec)
 
 
+def test_some_images_of_another_format_are_said(tmp_path):
+    folder = make_folder(tmp_path / "photos", NAMES)
+    assert open_images(str(folder)).notes == ()
+    for name in ("cat/9.bmp", "dog/9.TIF", "dog/notes.txt", "dog/._8.bmp"):
+        (folder / name).write_bytes(b"")
+    assert open_images(str(folder)).notes == (f"{folder}: 2 images are left out (.bmp, .tif)",)
+
+
 def test_a_missing_path_is_refused(tmp_path):
     assert "nowhere: no such file" in refused(tmp_path / "nowhere")
     assert "nowhere.tar:val: no such file" in refused(f"{tmp_path}/nowhere.tar:val")
