@@ -93,7 +93,7 @@ def read_names(path: Path) -> list[str]:
     if not names:
         raise ImageDataError(f"{path} is empty")
     for name in names:
-        if PurePosixPath(name).name != name or not name.isprintable():
+        if "/" in name or name.startswith(".") or not name.isprintable():
             raise ImageDataError(f"{path} has {name!r}, which is not the name of an image or video")
     return names
 
