@@ -1,6 +1,8 @@
 """Batches of clips by DataLoader workers, starting at any step."""
 
+import errno
 import multiprocessing
+import shutil
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -10,8 +12,10 @@ from torch.utils.data import DataLoader
 from training.config.train import TrainConfig
 from training.data.clips import Batch, ClipViews
 from training.distributed.world import World
-from wtours.errors import UsageError, WtoursError
+from wtours.errors import TrainingError, UsageError, WtoursError
 from wtours.execution.child_process import follow_parent
+
+SHARED_MEMORY = "/dev/shm"
 
 
 def batches(
@@ -22,6 +26,7 @@ def batches(
     Raises:
         UsageError: the global batch cannot be divided by the number of ranks.
         ShardError: a shard is damaged.
+        TrainingError: a worker was killed, or has no shared memory.
     """
     global_batch_size = config.optim.global_batch_size
     if global_batch_size % world.world_size:
@@ -39,10 +44,31 @@ def batches(
         multiprocessing_context=_worker_processes() if num_workers else None,
         worker_init_fn=_start_worker,
     )
-    for batch in loader:
+    for batch in _received(loader, world.rank):
         if isinstance(batch, WtoursError):
             raise batch
         yield batch
+
+
+def _received(loader: "DataLoader[Any]", rank: int) -> Iterator[Any]:
+    """Yield what the workers send; what ends a worker is one line."""
+    try:
+        yield from loader
+    except (RuntimeError, OSError) as error:
+        text = str(error)
+        if "shared memory" in text or getattr(error, "errno", None) == errno.ENOSPC:
+            free = shutil.disk_usage(SHARED_MEMORY).free / 2**20
+            raise TrainingError(
+                f"rank {rank}: the loader's workers need more shared memory than {SHARED_MEMORY} "
+                f"has ({free:.0f} MiB free): enlarge it (docker run --shm-size=8g), or set "
+                f"data.num_workers=0"
+            ) from error
+        if "DataLoader worker" in text:
+            raise TrainingError(
+                f"rank {rank}: a worker of the loader was lost ({text.splitlines()[0]}): out of "
+                f"memory? Set a lower data.num_workers, or 0 to decode in the training process"
+            ) from error
+        raise
 
 
 def rank_positions(global_batch_size: int, world: World, steps: range) -> list[list[int]]:

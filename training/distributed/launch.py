@@ -13,7 +13,7 @@ import torch.distributed as dist
 from training.distributed.collectives import broadcast
 from training.distributed.store import connected_store, torchrun_store
 from training.distributed.world import World
-from wtours.errors import TrainingError
+from wtours.errors import TrainingError, UsageError
 
 
 @contextmanager
@@ -28,11 +28,19 @@ def joined_world(timeout_seconds: float = 1800.0) -> Iterator[World]:
 
     Raises:
         TrainingError: torchrun started more processes here than there are CUDA devices.
+        UsageError: the environment of some launcher says that there are others, but not where.
     """
     rank, world_size, local_rank = (
         int(os.environ.get(name, default))
         for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
     )
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if rank >= world_size or (world_size > 1 and missing):
+        lacks = f"without {' and '.join(missing)}" if world_size > 1 and missing else "do not fit"
+        raise UsageError(
+            f"RANK={rank} and WORLD_SIZE={world_size} {lacks}: start several processes by torchrun "
+            f"(docs/training.md), or unset both for a single one"
+        )
     world = World(rank, world_size, local_rank, _pick_device(local_rank))
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)

@@ -141,12 +141,15 @@ def test_running_a_finished_run_again_does_nothing_and_says_so(shards, undisturb
     assert before == {p: p.stat().st_mtime_ns for p in (undisturbed / "checkpoints").rglob("*")}
 
 
-def test_another_config_is_refused_by_name_unless_forced(shards, undisturbed):
+def test_another_config_is_refused_by_name_unless_forced(shards, undisturbed, caplog):
     with pytest.raises(CheckpointError, match=r"local_crops was 3, now 4; optim.lr was 0.001, now"):
         train(shards, undisturbed, "optim.lr=0.5", "data.local_crops=4")
     with pytest.raises(CheckpointError, match="is a run at step 12; choose another run"):
         train(shards, undisturbed, resume="never")
     assert train(shards, undisturbed, "optim.lr=0.5", resume="force").started_at_step == 12
+    train(shards, undisturbed, "optim.global_batch_size=2", resume="force")
+    told = "optim.global_batch_size was 4 and is now 2: 24 of the stream's clips are seen again"
+    assert told in caplog.text
     free = ("data.num_workers=1", "checkpoint.keep_last=5")
     assert train(shards, undisturbed, *free).started_at_step == 12
 

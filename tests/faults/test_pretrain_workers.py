@@ -1,0 +1,75 @@
+"""The loader's workers: one is killed, or they have too little shared memory."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import SCRIPT
+from tests.support.shard_set import TINY, write_shard_set
+from training.engine.metrics import read_metrics
+
+pytestmark = pytest.mark.medium
+
+
+def pretrain(folder, *overrides):
+    """Return the command that trains with one worker on a new shard set."""
+    shards = write_shard_set(folder / "shards")
+    pairs = [word for pair in (*TINY, "data.num_workers=1", *overrides) for word in ("--set", pair)]
+    return [SCRIPT, "pretrain", str(shards), "--run", str(folder / "run"), *pairs]
+
+
+def run(command, **options):
+    return subprocess.Popen(
+        command,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def grandchildren(pid):
+    """Return the processes that the children of a process have started: forks of the server."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    return [child for child, parent in parents.items() if parents.get(parent) == pid]
+
+
+def test_a_killed_worker_is_one_line_with_a_remedy(tmp_path):
+    process = run(pretrain(tmp_path, "optim.steps=4000"))
+    while process.poll() is None and len(read_metrics(tmp_path / "run" / "metrics.jsonl")) < 2:
+        time.sleep(0.01)
+    for worker in grandchildren(process.pid):
+        os.kill(worker, signal.SIGKILL)
+    errors = process.communicate()[1]
+    assert process.returncode == 1
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert "rank 0: a worker of the loader was lost (DataLoader worker (pid" in line
+    assert "out of memory? Set a lower data.num_workers" in line
+    assert "Traceback" not in errors
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None,
+    reason="needs root, to mount a small /dev/shm of its own",
+)
+def test_too_little_shared_memory_is_named_with_a_remedy(tmp_path):
+    mount = "mount -t tmpfs -o size=100k tmpfs /dev/shm || exit 77; exec "
+    process = run(["unshare", "-m", "sh", "-c", mount + shlex.join(pretrain(tmp_path))])
+    errors = process.communicate()[1]
+    if process.returncode == 77 or "unshare" in errors:
+        pytest.skip(f"needs the right to mount a tmpfs: {errors.strip()}")
+    assert process.returncode == 1
+    assert "more shared memory than /dev/shm has (0 MiB free)" in errors
+    assert "or set data.num_workers=0" in errors
+    assert "Traceback" not in errors
