@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from wtours.errors import ShardError
 from wtours.shards.clip_starts import tolerance_us
 from wtours.shards.schema import (
+    DATASET_FILE,
     INDEX_FILE,
     INDEX_SCHEMA,
     MAX_MEMBER_BYTES,
@@ -107,10 +108,13 @@ class ShardIndex:
         directory = Path(directory)
         dataset = read_dataset(directory)
         # Counts and sizes first: what is allocated below is bounded by the bytes on the disk.
-        _check_counts(directory, dataset)
+        if (problem := count_problem(dataset)) is not None:
+            raise ShardError(f"{directory / DATASET_FILE} {problem}")
         for shard in dataset.shards:
             shard_path = directory / f"{shard.shard}.tar"
             problem = size_problem(shard_path, shard.bytes)
+            if problem is None and shard.frames > shard.bytes // MIN_SAMPLE_BYTES:
+                problem = f"is too short for {shard.frames} frames; run `wtours shard` again"
             if problem is not None:
                 raise ShardError(f"{shard_path} {problem}")
         path = directory / INDEX_FILE
@@ -192,26 +196,21 @@ class ShardIndex:
             )
 
 
-def _check_counts(directory: Path, dataset: Dataset) -> None:
-    """Refuse a dataset.json that contradicts itself."""
+def count_problem(dataset: Dataset) -> str | None:
+    """Return how dataset.json contradicts itself, or None."""
     by_video = [
         (video_id, sum(shard.frames for shard in shards))
         for video_id, shards in itertools.groupby(dataset.shards, lambda shard: shard.video_id)
     ]
-    if by_video != [(video.video_id, video.frames) for video in dataset.videos if video.frames]:
-        raise ShardError(f"{directory}: dataset.json's videos and shards disagree")
-    for shard in dataset.shards:
-        if shard.frames > shard.bytes // MIN_SAMPLE_BYTES:
-            raise ShardError(
-                f"{directory}: dataset.json has {shard.frames} frames in the {shard.bytes} bytes "
-                f"of {shard.shard}.tar, which cannot be; run `wtours shard` again"
-            )
-    num_frames = sum(frames for _, frames in by_video)
-    if not num_frames == dataset.frames == dataset.index.rows:
-        raise ShardError(
-            f"{directory}: dataset.json counts {num_frames} frames in shards, {dataset.frames} in "
-            f"all and {dataset.index.rows} in {INDEX_FILE}; run `wtours shard` again"
+    in_shards, in_videos = sum(n for _, n in by_video), sum(v.frames for v in dataset.videos)
+    if not in_shards == in_videos == dataset.frames == dataset.index.rows:
+        return (
+            f"counts {in_shards} frames in shards, {in_videos} in videos, {dataset.frames} in all "
+            f"and {dataset.index.rows} in the index; run `wtours shard` again"
         )
+    if by_video != [(video.video_id, video.frames) for video in dataset.videos if video.frames]:
+        return "has other videos than shards; run `wtours shard` again"
+    return None
 
 
 def size_problem(path: Path, expected_bytes: int) -> str | None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from wtours.errors import ShardError
 from wtours.progress import Progress, no_progress
-from wtours.shards.index import UNREADABLE, ShardIndex, size_problem
+from wtours.shards.index import UNREADABLE, ShardIndex, count_problem, size_problem
 from wtours.shards.schema import (
     DATASET_FILE,
     INDEX_FILE,
@@ -75,7 +75,9 @@ def verify_shards(
         ShardError: there is no readable `dataset.json`, so nothing to compare with.
     """
     dataset = read_dataset(directory)
-    problems = [*_foreign_shards(directory, dataset), *_count_problems(dataset)]
+    problems = list(_foreign_shards(directory, dataset))
+    if (problem := count_problem(dataset)) is not None:
+        problems.append(ShardProblem(DATASET_FILE, problem))
     rows = _IndexRows(directory, dataset)
     done_bytes = 0
     for shard in dataset.shards:
@@ -107,18 +109,6 @@ def _foreign_shards(directory: Path, dataset: Dataset) -> Iterator[ShardProblem]
                 path.name,
                 "is not in dataset.json; run `wtours shard` again if it was stopped, or remove it",
             )
-
-
-def _count_problems(dataset: Dataset) -> Iterator[ShardProblem]:
-    """Compare dataset.json with itself."""
-    frames = sum(shard.frames for shard in dataset.shards)
-    of_videos = sum(video.frames for video in dataset.videos)
-    if not frames == of_videos == dataset.frames == dataset.index.rows:
-        yield ShardProblem(
-            DATASET_FILE,
-            f"counts {frames} frames in shards, {of_videos} in videos, {dataset.frames} in all and "
-            f"{dataset.index.rows} in the index; run `wtours shard` again",
-        )
 
 
 class _IndexRows:
