@@ -123,7 +123,7 @@ def test_wherever_the_disk_fills_nothing_wrong_has_a_final_name(source, tmp_path
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 def test_whichever_fsync_fails_nothing_wrong_has_a_final_name(
     source, tmp_path, monkeypatch, number
 ):

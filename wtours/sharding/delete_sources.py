@@ -9,9 +9,8 @@ from wtours.progress import Progress, no_progress
 from wtours.sharding.locks import set_lock
 from wtours.shards.schema import read_dataset
 from wtours.shards.verify import verify_shards
-from wtours.storage.hashing import sha256_file
 from wtours.workspace.layout import Layout
-from wtours.workspace.videos import downloaded_video
+from wtours.workspace.videos import checked_video
 
 logger = logging.getLogger(__name__)
 
@@ -44,22 +43,13 @@ def delete_sources(
         deleted = []
         for video_id in video_ids:
             try:
-                video = downloaded_video(layout, video_id)
-            except VideoError:
-                continue  # already gone
-            folder = layout.video_dir(video_id)
-            if video.path.parent.resolve() != folder.resolve():
-                raise ShardError(
-                    f"no video is deleted, since {layout.video_receipt(video_id)} names a file "
-                    f"outside of its folder: {video.path}"
-                )
-            if held.get(video_id) != video.sha256:
+                # The receipt's word is not enough: another file may have taken the name since.
+                video = checked_video(layout, video_id, deep=True)
+            except VideoError as error:
+                logger.info("nothing is deleted of %s: %s", video_id, error)
                 continue
-            # The receipt's word is not enough: another file may have taken the name since.
-            if sha256_file(video.path) != video.sha256:
-                logger.warning("%s is kept: it is not the file that was sharded", video.path)
-                continue
-            video.path.unlink()
-            logger.info("deleted %s", video.path)
-            deleted.append(video.path)
+            if held.get(video_id) == video.sha256:
+                video.path.unlink()
+                logger.info("deleted %s", video.path)
+                deleted.append(video.path)
     return deleted

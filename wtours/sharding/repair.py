@@ -17,7 +17,7 @@ from wtours.shards.verify import ShardProblem, VerifyReport, verify_shards
 from wtours.storage.hashing import sha256_file
 from wtours.storage.receipts import read_receipt
 from wtours.workspace.layout import Layout
-from wtours.workspace.videos import DownloadedVideo, downloaded_video
+from wtours.workspace.videos import DownloadedVideo, checked_video
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +152,12 @@ def _source(layout: Layout, record: VideoRecord) -> DownloadedVideo:
     Raises:
         VideoError: it is gone, another one, or damaged itself.
     """
-    video = downloaded_video(layout, record.video_id)
-    found = sha256_file(video.path)
-    if found != record.source_sha256:
+    video = checked_video(layout, record.video_id, deep=True)
+    if video.sha256 != record.source_sha256:
         raise VideoError(
-            f"{video.path} is another file than the shards were made from (sha256 {found[:12]}…, "
-            f"not {record.source_sha256[:12]}…); download that one, or run `wtours shard` again"
+            f"{video.path} is another file than the shards were made from (sha256 "
+            f"{video.sha256[:12]}…, not {record.source_sha256[:12]}…); download that one, or run "
+            f"`wtours shard` again"
         )
     return video
 

@@ -261,6 +261,35 @@ def test_one_bad_video_does_not_stop_the_others(clip, tmp_path, layout):
     assert [path.name for path in report.directory.glob("bad*")] == []
 
 
+@pytest.mark.parametrize("moment", ["before the run", "after the first segment"])
+def test_a_file_that_takes_the_name_of_another_is_not_mixed_with_it(clip, tmp_path, layout, moment):
+    publish_video(layout, "walk", clip)
+    build_shards(layout, ["walk"], name="first", params=SECOND)  # has noted which file it is
+    data = bytearray(clip.read_bytes())
+    data[-1] ^= 1
+    other = tmp_path / "other.mp4"
+    other.write_bytes(data)
+    video = layout.video_dir("walk") / "walk.mp4"
+
+    def replace(item, done, total):
+        if other.exists() and done == 1:
+            other.replace(video)
+
+    if moment == "before the run":
+        other.replace(video)
+    report = build_shards(layout, ["walk"], params=SECOND, on_progress=replace)
+    assert report.dataset is None
+    assert "was replaced or changed" in report.failed["walk"] or (
+        "is not the file that was downloaded" in report.failed["walk"]
+    )
+    written = len(list(report.directory.glob("*.tar")))
+    assert written == (0 if moment == "before the run" else 1)
+    assert list(build_shards(layout, ["walk"], params=SECOND).failed) == ["walk"]
+    publish_video(layout, "walk", clip)
+    report = build_shards(layout, ["walk"], params=SECOND)
+    assert (report.failed, report.num_segments_kept) == ({}, written)
+
+
 def test_without_a_good_video_there_is_no_set(layout):
     report = build_shards(layout, ["absent"], params=SECOND)
     assert report.dataset is None

@@ -141,7 +141,7 @@ def test_a_source_that_is_damaged_or_another_is_not_used(layout, tmp_path):
     data[len(data) // 2] ^= 1
     video.write_bytes(data)
     (_, problem) = repair_shards(layout, "default").problems
-    assert "is another file than the shards were made from (sha256 " in problem.message
+    assert "is not the file that was downloaded: its sha256 is " in problem.message
     assert not (directory / SHARD).exists()
 
 
