@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from wtours import __version__
-from wtours.cli import acquire, analyze, console, evaluate, shard, status, train
+from wtours.cli import acquire, analyze, console, evaluate, shard, status, train, verify
 from wtours.cli.options import Quiet, Root, Verbose, with_verbosity
 from wtours.errors import TrainingError, WtoursError
 from wtours.storage.os_errors import explain_os_error
@@ -95,7 +95,7 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
     (app, DATA, "analyze", analyze.analyze),
     (app, DATA, "report", analyze.report),
     (app, SHARDS, "shard", shard.shard),
-    (app, SHARDS, "verify", shard.verify),
+    (app, SHARDS, "verify", verify.verify),
     (shards_app, None, "finalize", shard.finalize),
     (shards_app, None, "info", shard.info_of_shards),
     (shards_app, None, "sample", shard.sample_of_shards),

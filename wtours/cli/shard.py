@@ -1,7 +1,6 @@
-"""The commands that make and check shards: shard, verify, shards finalize, info and sample."""
+"""The commands that make shards: shard, and shards finalize, info and sample."""
 
 import dataclasses
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,8 +18,8 @@ from wtours.cli.options import (
     finish,
     named_or_folder,
 )
-from wtours.errors import UsageError
-from wtours.execution.executor import SERIAL, Executor, default_jobs
+from wtours.cli.verify import SetName, executor_of
+from wtours.execution.executor import default_jobs
 from wtours.media.limits import MAX_LOSS
 from wtours.text import bytes_text, seconds_text
 from wtours.workspace.layout import Layout
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from wtours.sharding.build import ShardReport
     from wtours.sharding.estimate import Estimate
 
-SetName = Annotated[str, typer.Argument(help="Name of the shard set.")]
 SetOrFolder = Annotated[str, typer.Argument(help="A shard set's name, or its folder.")]
 
 
@@ -120,7 +118,7 @@ def shard(
         match=None if match_duration is None else match_params(layout, match_duration),
     )
     params = with_blur(layout.shards_dir(name), params, ids, boxes=blur_boxes, faces=blur_faces)
-    with console.progress_bars("shard", "percent") as on_progress, _executor(jobs) as executor:
+    with console.progress_bars("shard", "percent") as on_progress, executor_of(jobs) as executor:
         result = build_shards(
             layout,
             ids,
@@ -137,87 +135,6 @@ def shard(
             for path in delete_sources(layout, name, ids, on_progress=on_progress):
                 console.say(f"deleted {path}: its shards are whole")
     _finish_shards(result)
-
-
-def verify(
-    name: SetName = "default",
-    deep: Annotated[
-        bool,
-        typer.Option("--deep/--quick", help="Read every byte, or compare sizes and counts only."),
-    ] = True,
-    repair: Annotated[
-        bool,
-        typer.Option("--repair", help="Rebuild damaged shards from the downloaded videos."),
-    ] = False,
-    everything: Annotated[
-        bool,
-        typer.Option("--all", help="All videos, analyses, shard sets and checkpoints, by bytes."),
-    ] = False,
-    jobs: Jobs = default_jobs(),
-    as_json: AsJson = False,
-    root: Root = ROOT,
-) -> None:
-    """Check every shard against the index: sizes, sha256, members, frames.
-
-    Examples:
-
-    wtours verify default
-
-    wtours verify default --repair
-
-    wtours verify --all
-    """
-    from wtours.sharding.repair import repair_shards
-    from wtours.shards.verify import verify_shards
-
-    layout = Layout(root)
-    if everything:
-        if repair or not deep:
-            raise UsageError("--all reads every byte and repairs nothing: leave out the others")
-        _verify_all(layout, as_json=as_json)
-        return
-    with console.progress_bars("verify", "bytes") as on_progress, _executor(jobs) as executor:
-        if repair:
-            repaired = repair_shards(
-                layout, name, deep=deep, executor=executor, on_progress=on_progress
-            )
-            result, problems = repaired.before, repaired.problems
-        else:
-            result = verify_shards(layout.shards_dir(name), deep=deep, on_progress=on_progress)
-            repaired, problems = None, result.problems
-    if as_json:
-        console.print_json(
-            {
-                **dataclasses.asdict(result),
-                "directory": str(result.directory),
-                "problems": [dataclasses.asdict(problem) for problem in problems],
-                "repaired": () if repaired is None else repaired.repaired + repaired.changed,
-            }
-        )
-    else:
-        console.say(
-            f"{result.directory}: {result.num_shards} shards, {result.num_frames:,} frames, "
-            f"{bytes_text(result.num_bytes)} checked"
-        )
-    if repaired is not None:
-        for file in repaired.repaired:
-            console.warn(f"rebuilt, byte-identical: {file}")
-        for file in repaired.changed:
-            console.warn(f"rebuilt, other bytes (another version of PyAV or simplejpeg): {file}")
-    finish({problem.file: problem.message for problem in problems}, "damaged")
-
-
-def _verify_all(layout: Layout, *, as_json: bool) -> None:
-    from wtours.diagnostics.verify_workspace import verify_workspace
-
-    with console.progress_bars("verify", "steps") as on_progress:
-        report = verify_workspace(layout, on_progress=on_progress)
-    if as_json:
-        console.print_json(dataclasses.asdict(report))
-    else:
-        counts = ", ".join(f"{count} {kind}" for kind, count in report.counts.items())
-        console.say(f"{layout.root}: {counts}, {bytes_text(report.bytes)} checked")
-    finish({problem.file: problem.message for problem in report.problems}, "damaged")
 
 
 def finalize(
@@ -291,13 +208,6 @@ def sample_of_shards(
         first = seconds_text(clip.pts_us[0] / 1_000_000)
         console.say(f"row {row}: {clip.video_id} from {first}")
     console.say(str(out))
-
-
-def _executor(jobs: int) -> AbstractContextManager[Executor]:
-    """Return what runs the segments; one job needs no other process, which takes a second."""
-    from wtours.execution.processes import ProcessExecutor
-
-    return nullcontext(SERIAL) if jobs == 1 else ProcessExecutor(jobs, say=console.warn)
 
 
 def _say_estimate(expected: "Estimate") -> None:

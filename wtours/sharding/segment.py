@@ -42,12 +42,8 @@ logger = logging.getLogger(__name__)
 RECEIPTS_FOLDER = "receipts"
 STAGE = "shard"
 _US = 1_000_000
-ROWS_SCHEMA = pa.schema(
-    [
-        INDEX_SCHEMA.field(name)
-        for name in ("frame_index", "pts_us", "offset", "size", "blur_boxes", "blurred_share")
-    ]
-)
+_ROWS = ("frame_index", "pts_us", "offset", "size", "blur_boxes", "blurred_share")
+ROWS_SCHEMA = pa.schema([INDEX_SCHEMA.field(name) for name in _ROWS])
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,17 +253,12 @@ def _publish_receipt(task: SegmentTask, directory: Path, **how_it_ended: Any) ->
         versions=versions_of("av", "simplejpeg"),
         **how_it_ended,
     )
-    write_receipt(segment_receipt(directory, task.video_id, task.segment), receipt)
+    write_receipt(directory / RECEIPTS_FOLDER / f"{task.shard}.json", receipt)
 
 
 def receipt_inputs(source_sha256: str) -> dict[str, str]:
     """Return the `inputs` of every receipt of a shard set."""
     return {"video": source_sha256}
-
-
-def segment_receipt(directory: Path, video_id: str, segment: int) -> Path:
-    """Return the receipt that makes a segment exist."""
-    return directory / RECEIPTS_FOLDER / f"{shard_name(video_id, segment)}.json"
 
 
 def finished_segment(
@@ -278,7 +269,7 @@ def finished_segment(
     The receipt's paths are not used: the names of a segment's files follow from its own.
     """
     name = shard_name(video_id, segment)
-    path = segment_receipt(directory, video_id, segment)
+    path = directory / RECEIPTS_FOLDER / f"{name}.json"
     receipt = read_receipt(path)
     if (
         receipt is None

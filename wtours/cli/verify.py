@@ -1,0 +1,104 @@
+"""The command that checks what other stages have published: verify."""
+
+import dataclasses
+from contextlib import AbstractContextManager, nullcontext
+from typing import Annotated
+
+import typer
+
+from wtours.cli import console
+from wtours.cli.options import ROOT, AsJson, Jobs, Root, finish
+from wtours.errors import UsageError
+from wtours.execution.executor import SERIAL, Executor, default_jobs
+from wtours.text import bytes_text
+from wtours.workspace.layout import Layout
+
+SetName = Annotated[str, typer.Argument(help="Name of the shard set.")]
+
+
+def verify(
+    name: SetName = "default",
+    deep: Annotated[
+        bool,
+        typer.Option("--deep/--quick", help="Read every byte, or compare sizes and counts only."),
+    ] = True,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Rebuild damaged shards from the downloaded videos."),
+    ] = False,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="All videos, analyses, shard sets and checkpoints, by bytes."),
+    ] = False,
+    jobs: Jobs = default_jobs(),
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Check every shard against the index: sizes, sha256, members, frames.
+
+    Examples:
+
+    wtours verify default
+
+    wtours verify default --repair
+
+    wtours verify --all
+    """
+    from wtours.sharding.repair import repair_shards
+    from wtours.shards.verify import verify_shards
+
+    layout = Layout(root)
+    if everything:
+        if repair or not deep:
+            raise UsageError("--all reads every byte and repairs nothing: leave out the others")
+        _verify_all(layout, as_json=as_json)
+        return
+    with console.progress_bars("verify", "bytes") as on_progress, executor_of(jobs) as executor:
+        if repair:
+            repaired = repair_shards(
+                layout, name, deep=deep, executor=executor, on_progress=on_progress
+            )
+            result, problems = repaired.before, repaired.problems
+        else:
+            result = verify_shards(layout.shards_dir(name), deep=deep, on_progress=on_progress)
+            repaired, problems = None, result.problems
+    if as_json:
+        console.print_json(
+            {
+                **dataclasses.asdict(result),
+                "directory": str(result.directory),
+                "problems": [dataclasses.asdict(problem) for problem in problems],
+                "repaired": () if repaired is None else repaired.repaired + repaired.changed,
+            }
+        )
+    else:
+        console.say(
+            f"{result.directory}: {result.num_shards} shards, {result.num_frames:,} frames, "
+            f"{bytes_text(result.num_bytes)} checked"
+        )
+    if repaired is not None:
+        for file in repaired.repaired:
+            console.warn(f"rebuilt, byte-identical: {file}")
+        for file in repaired.changed:
+            console.warn(f"rebuilt, other bytes (another version of PyAV or simplejpeg): {file}")
+    finish({problem.file: problem.message for problem in problems}, "damaged")
+
+
+def _verify_all(layout: Layout, *, as_json: bool) -> None:
+    from wtours.diagnostics.verify_workspace import verify_workspace
+
+    with console.progress_bars("verify", "steps") as on_progress:
+        report = verify_workspace(layout, on_progress=on_progress)
+    if as_json:
+        console.print_json(dataclasses.asdict(report))
+    else:
+        counts = ", ".join(f"{count} {kind}" for kind, count in report.counts.items())
+        console.say(f"{layout.root}: {counts}, {bytes_text(report.bytes)} checked")
+    finish({problem.file: problem.message for problem in report.problems}, "damaged")
+
+
+def executor_of(jobs: int) -> AbstractContextManager[Executor]:
+    """Return what runs the segments; one job needs no other process, which takes a second."""
+    from wtours.execution.processes import ProcessExecutor
+
+    return nullcontext(SERIAL) if jobs == 1 else ProcessExecutor(jobs, say=console.warn)
