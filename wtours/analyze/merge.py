@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from wtours.analyze.object_counts import count_detections
 from wtours.analyze.schema import (
     DETECTIONS_FILE,
     DETECTIONS_SCHEMA,
@@ -117,7 +118,6 @@ def merge_objects(
         table.write(measured)
     if not len(measured_pts_us):
         return
-    counts = _ObjectCounter(detector.max_per_frame)
     schema = DETECTIONS_SCHEMA.with_metadata(detection_metadata(detector, rate))
     with open_table(folder / DETECTIONS_FILE, schema) as table:
         for segment in segments:
@@ -125,15 +125,24 @@ def merge_objects(
             ordinals = np.searchsorted(pts_us, rows["pts_us"].to_numpy())
             columns = {name: rows[name] for name in rows.column_names}
             table.write(table_of(DETECTIONS_SCHEMA, {**columns, "frame": pa.array(ordinals)}))
-            counts.add(ordinals, rows["score"].to_numpy(), rows["label_id"].to_numpy())
+    counts = count_detections(folder / DETECTIONS_FILE, measured_pts_us, SCORE_THRESHOLDS)
+    stored, cap = counts[SCORE_THRESHOLDS[0]], detector.max_per_frame
     summary = ObjectsSummary(
         detector=detector,
         detect_fps=float(frame_rate if rate == EVERY_FRAME else rate),
         every_frame=rate == EVERY_FRAME,
         frames_analysed=len(measured_pts_us),
-        detections=counts.total[0],
-        frames_at_cap=counts.frames_at_cap,
-        counts=counts.summary(len(measured_pts_us)),
+        detections=stored.labels.total(),
+        frames_at_cap=0 if cap is None else int((stored.per_frame >= cap).sum()),
+        counts=tuple(
+            ObjectCounts(
+                threshold=threshold,
+                objects_per_frame=count.labels.total() / len(measured_pts_us),
+                classes=len(count.labels),
+                max_objects=int(count.per_frame.max()),
+            )
+            for threshold, count in counts.items()
+        ),
     )
     write_json(folder / SUMMARY_FILE, summary.model_dump(mode="json"))
 
@@ -168,40 +177,3 @@ def detection_metadata(detector: DetectorFacts, rate: Fraction) -> dict[str, str
         "max_per_frame": "none" if cap is None else str(cap),
         "detect_fps": "native" if rate == EVERY_FRAME else str(rate),
     }
-
-
-class _ObjectCounter:
-    """Counts detections from each of SCORE_THRESHOLDS up."""
-
-    def __init__(self, max_per_frame: int | None) -> None:
-        self._max_per_frame = max_per_frame
-        self._classes: list[set[int]] = [set() for _ in SCORE_THRESHOLDS]
-        self._most = [0] * len(SCORE_THRESHOLDS)
-        self.total = [0] * len(SCORE_THRESHOLDS)
-        self.frames_at_cap = 0
-
-    def add(
-        self, frames: NDArray[np.int64], scores: NDArray[np.float32], label_ids: NDArray[np.int32]
-    ) -> None:
-        """Take the rows of one segment: a frame's rows are all in one."""
-        for i, threshold in enumerate(SCORE_THRESHOLDS):
-            kept = scores >= np.float32(threshold)
-            per_frame = np.unique_counts(frames[kept]).counts
-            self.total[i] += int(kept.sum())
-            self._classes[i].update(label_ids[kept].tolist())
-            self._most[i] = max(self._most[i], int(per_frame.max(initial=0)))
-            if i == 0 and self._max_per_frame is not None:
-                self.frames_at_cap += int((per_frame >= self._max_per_frame).sum())
-
-    def summary(self, num_frames: int) -> tuple[ObjectCounts, ...]:
-        return tuple(
-            ObjectCounts(
-                threshold=threshold,
-                objects_per_frame=total / num_frames,
-                classes=len(classes),
-                max_objects=most,
-            )
-            for threshold, total, classes, most in zip(
-                SCORE_THRESHOLDS, self.total, self._classes, self._most, strict=True
-            )
-        )

@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from wtours.analyze.object_counts import DetectionCount, count_detections, scored_at_least
 from wtours.analyze.schema import (
     DEFAULT_CUT_DETECTOR,
     DETECTIONS_FILE,
     FRAMES_FILE,
-    MAX_DETECTIONS,
     SHOTS_FILE,
     NotAnalyzedError,
     ObjectsSummary,
@@ -154,7 +154,8 @@ def detections_on(
         table = pq.read_table(
             path,
             columns=["frame", "label", "score", "x0", "y0", "x1", "y1"],
-            filters=pc.field("frame").isin(pa.array(frames, pa.int64())) & _counts_from(threshold),
+            filters=pc.field("frame").isin(pa.array(frames, pa.int64()))
+            & scored_at_least(threshold),
         )
         for row in table.to_pylist():
             found[row["frame"]].append(row)
@@ -166,13 +167,10 @@ def count_objects(
 ) -> MeasuredObjects:
     """Count a detections table from `threshold` and from each of `THRESHOLDS` up.
 
-    Reads batch by batch: memory grows with frames and labels, not with detections.
-
     Args:
         path: detections.parquet.
         facts: How it was made.
-        detected_us: (F,) pts of the frames given to the detector, ascending; detections
-            after the last of them are not counted.
+        detected_us: (F,) pts of the frames given to the detector, ascending.
         threshold: What `class_counts` and `per_frame` count from.
     """
     thresholds = [
@@ -180,38 +178,20 @@ def count_objects(
         for score in sorted({*THRESHOLDS, threshold})
         if np.float32(score) >= np.float32(facts.detector.threshold)
     ]
-    labels: dict[float, Counter[str]] = {score: Counter() for score in thresholds}
-    per_frame = np.zeros(len(detected_us), np.int64)
-    in_range = pc.field("pts_us") <= int(detected_us[-1])
-    with open_parquet(
-        path, "detect again", max_rows=MAX_DETECTIONS, read_dictionary=["label"]
-    ) as file:
-        for rows in file.iter_batches(columns=["pts_us", "label", "score"]):
-            batch = rows.filter(in_range)
-            for score in thresholds:
-                kept = batch.filter(_counts_from(score))
-                for item in pc.value_counts(kept["label"]).to_pylist():
-                    labels[score][item["values"]] += item["counts"]
-                if score == threshold:
-                    frames = np.searchsorted(detected_us, kept["pts_us"].to_numpy())
-                    per_frame += np.bincount(frames, minlength=len(per_frame))
+    counts = count_detections(path, detected_us, thresholds)
+    num_frames = len(detected_us)
+    nothing = DetectionCount(Counter(), np.zeros(num_frames, np.int64))
+    shown = counts.get(threshold, nothing)
     return MeasuredObjects(
-        facts=facts.model_copy(update={"frames_analysed": len(detected_us)}),
+        facts=facts.model_copy(update={"frames_analysed": num_frames}),
         counts=tuple(
-            ObjectCount(score, labels[score].total() / len(detected_us), len(labels[score]))
-            for score in thresholds
+            ObjectCount(score, count.labels.total() / num_frames, len(count.labels))
+            for score, count in counts.items()
         ),
-        class_counts=tuple(
-            sorted(labels.get(threshold, Counter()).items(), key=lambda item: (-item[1], item[0]))
-        ),
+        class_counts=tuple(sorted(shown.labels.items(), key=lambda item: (-item[1], item[0]))),
         pts_us=detected_us,
-        per_frame=per_frame,
+        per_frame=shown.per_frame,
     )
-
-
-def _counts_from(score: float) -> pc.Expression:
-    # Scores are float32: 0.7 as float64 is more than 0.7 as float32.
-    return pc.field("score") >= pa.scalar(score, pa.float32())
 
 
 def _download(layout: Layout, video_id: str) -> DownloadedVideo | None:
