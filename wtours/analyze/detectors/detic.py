@@ -7,7 +7,6 @@ those of its own config. docs/detectors.md says how it stands to the paper's det
 
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from wtours.analyze.detectors.base import STORE_THRESHOLD
 from wtours.analyze.detectors.torch_base import Found, TorchDetector, require_torch
 from wtours.analyze.schema import DetectorFacts
-from wtours.errors import AnalysisError, MissingPackageError
+from wtours.errors import AnalysisError
 from wtours.storage.hashing import sha256_file
 
 HUB_NAME = "facebook/deformable-detr-detic"
@@ -37,10 +36,7 @@ def load_detic(folder: Path | None = None) -> TorchDetector:
         AnalysisError: the model is not there and cannot be downloaded, or is not such a model.
         MissingPackageError: torch, torchvision, timm or transformers is not installed.
     """
-    require_torch("the detector detic")
-    for package in ("torchvision", "timm", "transformers"):
-        if find_spec(package) is None:
-            raise MissingPackageError(package, "objects", "the detector detic")
+    require_torch("the detector detic", "torchvision", "timm", "transformers")
     transformers = import_module("transformers")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

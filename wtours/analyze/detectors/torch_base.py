@@ -6,6 +6,7 @@ Torch itself is imported when a detector is made, never with this module.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -100,12 +101,11 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def require_torch(purpose: str) -> None:
-    """Raise MissingPackageError, naming the extra, if torch is not installed."""
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise MissingPackageError("torch", "objects", purpose) from error
+def require_torch(purpose: str, *packages: str) -> None:
+    """Raise MissingPackageError, naming the extra, if torch or one of these is not installed."""
+    for package in ("torch", *packages):
+        if find_spec(package) is None:
+            raise MissingPackageError(package, "objects", purpose)
 
 
 @contextmanager

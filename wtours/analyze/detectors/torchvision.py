@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from wtours.analyze.detectors.base import STORE_THRESHOLD
 from wtours.analyze.detectors.torch_base import Found, TorchDetector, require_torch
 from wtours.analyze.schema import DetectorFacts
-from wtours.errors import AnalysisError, MissingPackageError
+from wtours.errors import AnalysisError
 from wtours.storage.hashing import sha256_file
 
 
@@ -29,9 +28,7 @@ def load_torchvision(name: str, weights: Path | None = None) -> TorchDetector:
         AnalysisError: there is no such model, or its weights cannot be had or loaded.
         MissingPackageError: torch or torchvision is not installed.
     """
-    require_torch(f"the detector torchvision:{name}")
-    if find_spec("torchvision") is None:
-        raise MissingPackageError("torchvision", "objects", f"the detector torchvision:{name}")
+    require_torch(f"the detector torchvision:{name}", "torchvision")
     models = import_module("torchvision.models")
     known = [n for n in models.list_models(module=models.detection) if "keypoint" not in n]
     if name not in known:
