@@ -52,6 +52,7 @@ def test_a_disk_that_fails_at_the_nth_call(
 ):
     target, name = (atomic, "_fsync") if call == "fsync" else (Path, "replace")
     real = getattr(target, name)
+    num_harmless = 0
     for nth in range(1, 1000):
         layout = Layout(tmp_path / str(nth))
         add_video(layout, "walk", clip)
@@ -73,6 +74,10 @@ def test_a_disk_that_fails_at_the_nth_call(
         if calls < nth:
             break
         expected = "disk full" if number == errno.ENOSPC else "input/output error"
+        if not reason:  # at a note that nothing depends on
+            assert published_bytes(layout, "walk") == undisturbed
+            num_harmless += 1
+            continue
         assert expected in reason.lower()
         assert "\n" not in reason
         assert_whole_or_absent(layout, undisturbed)
@@ -80,6 +85,7 @@ def test_a_disk_that_fails_at_the_nth_call(
         assert published_bytes(layout, "walk") == undisturbed
         shutil.rmtree(layout.root)
     assert nth > 10
+    assert num_harmless <= 2
 
 
 @pytest.fixture

@@ -45,13 +45,7 @@ from wtours.analyze.transnet import (
     windows_tasks,
 )
 from wtours.analyze.video_folder import video_in_place
-from wtours.errors import (
-    AnalysisError,
-    MissingPackageError,
-    VideoError,
-    WorkerDiedError,
-    WtoursError,
-)
+from wtours.errors import DiskFullError, WtoursError
 from wtours.execution.executor import SERIAL, Executor, Task
 from wtours.media.limits import MAX_LOSS, check_loss, limits
 from wtours.media.reader import open_video
@@ -85,10 +79,10 @@ class AnalyzeReport:
         """Record what goes wrong with one video, so that the others go on."""
         try:
             yield
-        except (VideoError, AnalysisError, WorkerDiedError) as error:
-            self.failed[video_id] = str(error)
-        except WtoursError:  # a full disk: it would be the same for the others
+        except DiskFullError:  # it would be the same for the others
             raise
+        except WtoursError as error:
+            self.failed[video_id] = str(error)
         except Exception as error:  # a file that no one has thought of
             logger.info("%s", video_id, exc_info=True)
             reason = (str(error).splitlines() or [""])[0]
