@@ -104,7 +104,7 @@ def finish(failed: Mapping[str, str], what: str) -> None:
     for item, reason in failed.items():
         console.warn(f"error: {item}: {reason}")
     if failed:
-        console.warn(f"{len(failed)} {what}; run the same command again after mending it")
+        console.warn(f"{len(failed)} {what}: fix what is named above and rerun the command")
         raise typer.Exit(FINISHED_WITH_FAILURES)
 
 
