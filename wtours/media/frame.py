@@ -92,6 +92,7 @@ class Frame:
 
     Attributes:
         orientation: What makes `picture` upright.
+        pixel_aspect: Width of a pixel beside its height.
         pts_us: Microseconds from the video's first frame.
         is_corrupt: The decoder concealed errors in it.
     """
@@ -106,7 +107,7 @@ class Frame:
         converter: "PixelConverter | None" = None,
     ) -> None:
         self._stored = frame
-        self._pixel_aspect = pixel_aspect
+        self.pixel_aspect = pixel_aspect
         self.orientation = orientation
         self._converter = converter or PixelConverter()
         self.pts_us = pts_us
@@ -115,13 +116,23 @@ class Frame:
     @cached_property
     def picture(self) -> av.VideoFrame:
         """The picture as it was decoded, not yet upright nor square; interlaced: its top field."""
-        return _top_field(self._stored) if self._stored.interlaced_frame else self._stored
+        return _top_field(self._stored) if self.is_interlaced else self._stored
+
+    @property
+    def is_interlaced(self) -> bool:
+        """Return whether it was coded as two fields."""
+        return bool(self._stored.interlaced_frame)
+
+    @property
+    def coded_size(self) -> tuple[int, int]:
+        """Return width and height as they were decoded."""
+        return self._stored.width, self._stored.height
 
     @property
     def is_plain(self) -> bool:
         """Return whether `picture` is what is shown: progressive, upright, of square pixels."""
-        shown_as_stored = self.orientation == _UPRIGHT and self._pixel_aspect == 1
-        return shown_as_stored and not self._stored.interlaced_frame
+        shown_as_stored = self.orientation == _UPRIGHT and self.pixel_aspect == 1
+        return shown_as_stored and not self.is_interlaced
 
     @property
     def size(self) -> tuple[int, int]:
@@ -153,7 +164,7 @@ class Frame:
 
     def _shown(self, short_side: int | None) -> tuple[int, int]:
         """Return width and height in square pixels, before the orientation is applied."""
-        width, height = round(self._stored.width * self._pixel_aspect), self._stored.height
+        width, height = round(self._stored.width * self.pixel_aspect), self._stored.height
         if short_side is not None and min(width, height) > short_side:
             scale = Fraction(short_side, min(width, height))
             width, height = round(width * scale), round(height * scale)

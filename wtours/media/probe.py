@@ -35,7 +35,7 @@ class VideoFacts:
     duration_us: int
     """From the first frame to the end of the last one: its own duration, else 1/frame_rate."""
     repaired_times: bool
-    """The file's times cannot be right; `wtours.media.packets` says what was made of them."""
+    """The file's times cannot be right; `wtours.media.frame_times` says what was made of them."""
     lost_share: float
     """Of the video, known without decoding: frames of zero bytes, and gaps."""
     rotation: int

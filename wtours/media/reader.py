@@ -3,98 +3,39 @@
 Time is `pts_us`: whole microseconds from the video's first frame; intervals are half-open. The
 frames of [a, b) are the same whether one reads the whole video or seeks to a: `frames` starts at a
 keyframe at or before a and drops what lies before. Which frames there are, and when, is known from
-the packets (`wtours.media.packets`): what does not come out of the decoder is counted, not missed.
+the packets (`wtours.media.frame_times`): what does not come out of the decoder is counted.
 """
 
 import contextlib
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import av
 import av.error
 import numpy as np
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from wtours.errors import VideoError
 from wtours.media.container import (
     FORMATS,
     choose_stream,
-    num_main_streams,
     open_container,
     pixel_aspect_ratio,
     prepare_decoder,
 )
 from wtours.media.frame import Frame, Orientation, PixelConverter
-from wtours.media.packets import PacketScan, decoded, demux, frame_times, to_us
+from wtours.media.frame_times import frame_times
+from wtours.media.metadata import VideoMetadata, describe
+from wtours.media.packets import PacketScan, decoded, demux, to_us
 
 __all__ = ["FORMATS", "Frame", "VideoMetadata", "VideoReader", "open_video"]
 
 _US = 1_000_000
 _REORDERED = 32
 """Packets within which a frame comes out of the decoder, or not at all; H.264 holds 16 at most."""
-_PRIMARIES = {1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "film"}
-_PRIMARIES |= {9: "bt2020", 10: "smpte428", 11: "smpte431", 12: "smpte432", 22: "ebu3213"}
-_MATRICES = {0: "gbr", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m"}
-_MATRICES |= {9: "bt2020nc", 10: "bt2020c"}
-_WIDE_PRIMARIES = {"bt2020", "smpte428", "smpte431", "smpte432"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VideoMetadata:
-    """What is known of a video stream without decoding it; sizes are upright, in square pixels."""
-
-    path: Path
-    codec: str
-    """FFmpeg's name: "h264", "vp9", "av1", …"""
-    container: str
-    stream: int
-    """Its index in the container."""
-    num_video_streams: int
-    """How many could have been taken."""
-    width: int
-    height: int
-    coded_size: tuple[int, int]
-    """Width and height as stored."""
-    frame_rate: Fraction
-    """Average frames per second."""
-    nominal_frame_rate: Fraction
-    """The usual one of a variable rate; PySceneDetect counts frames by it."""
-    last_duration_us: int
-    """How long the last frame is shown."""
-    has_repaired_times: bool
-    """The times in the file cannot be right (`wtours.media.packets`)."""
-    rotation: int
-    """Degrees, counterclockwise, that `Frame` applies: 0, 90, 180 or 270."""
-    is_mirrored: bool
-    """`Frame` exchanges left and right, after the rotation."""
-    pixel_aspect_ratio: Fraction
-    """Width of a stored pixel beside its height."""
-    is_interlaced: bool
-    pixel_format: str
-    color_primaries: str | None
-    """As stated; None: not stated. The pixels are not converted to other primaries."""
-    color_matrix: str | None
-    color_range: str | None
-    """"limited" or "full"."""
-    duration_us_from_header: int | None
-    """Of this stream; None: the container states only its own."""
-
-    def display_facts(self) -> dict[str, Any]:
-        """Return what a reader of the pixels has to know: what is not as in usual video."""
-        facts: dict[str, Any] = {}
-        if self.pixel_aspect_ratio != 1:
-            ratio = self.pixel_aspect_ratio
-            facts["source_pixel_aspect_ratio"] = f"{ratio.numerator}/{ratio.denominator}"
-        if self.is_interlaced:
-            facts["source_interlaced"] = True
-        if self.color_primaries in _WIDE_PRIMARIES:
-            facts["source_color_primaries"] = self.color_primaries
-        return facts
 
 
 class VideoReader:
@@ -138,7 +79,7 @@ class VideoReader:
                 )
             self._orientation = orientation
             self._pixel_aspect = pixel_aspect_ratio(path, self._stream)
-            self.metadata = self._metadata(first[1])
+            self.metadata = describe(path, self._container, self._times, self._shown_as(first))
         except BaseException:
             self._container.close()
             raise
@@ -177,13 +118,7 @@ class VideoReader:
                 return
             if pts_us >= lead_start_us:
                 self._check_size(picture, pts_us)
-                yield Frame(
-                    picture,
-                    pts_us=pts_us,
-                    orientation=self._orientation,
-                    pixel_aspect=self._pixel_aspect,
-                    converter=self._converter,
-                )
+                yield self._shown_as((ticks, picture))
 
     def undecoded_pts_us(self, start_us: int, end_us: int) -> list[int]:
         """Return when the frames of [start_us, end_us) are that the file has but cannot show.
@@ -330,6 +265,16 @@ class VideoReader:
                 yield ticks[turn], frame
                 turn += 1
 
+    def _shown_as(self, decoded: tuple[int, av.VideoFrame]) -> Frame:
+        ticks, picture = decoded
+        return Frame(
+            picture,
+            pts_us=self._to_us(ticks),
+            orientation=self._orientation,
+            pixel_aspect=self._pixel_aspect,
+            converter=self._converter,
+        )
+
     def _check_size(self, picture: av.VideoFrame, pts_us: int) -> None:
         width, height = self.metadata.coded_size
         if (picture.width, picture.height) != (width, height):
@@ -342,36 +287,6 @@ class VideoReader:
     def _to_us(self, ticks: int) -> int:
         return to_us(ticks - self._origin, self._unit)
 
-    def _metadata(self, first: av.VideoFrame) -> VideoMetadata:
-        stream, context, times = self._stream, self._stream.codec_context, self._times
-        frame = Frame(
-            first, pts_us=0, orientation=self._orientation, pixel_aspect=self._pixel_aspect
-        )
-        width, height = frame.size
-        return VideoMetadata(
-            path=self._path,
-            codec=context.codec.canonical_name,
-            container=self._container.format.name,
-            stream=stream.index,
-            num_video_streams=num_main_streams(self._container),
-            width=width,
-            height=height,
-            coded_size=(first.width, first.height),
-            frame_rate=times.frame_rate,
-            nominal_frame_rate=times.nominal_rate,
-            last_duration_us=times.last_duration_us,
-            has_repaired_times=times.is_repaired,
-            rotation=self._orientation.rotation,
-            is_mirrored=self._orientation.is_mirrored,
-            pixel_aspect_ratio=self._pixel_aspect,
-            is_interlaced=bool(first.interlaced_frame),
-            pixel_format=first.format.name,
-            color_primaries=_PRIMARIES.get(int(context.color_primaries)),
-            color_matrix=_MATRICES.get(int(context.colorspace)),
-            color_range={1: "limited", 2: "full"}.get(int(context.color_range)),
-            duration_us_from_header=_stated_us(stream, self._container.format.name),
-        )
-
 
 def open_video(path: Path, *, stream: int | None = None, threads: int = 0) -> VideoReader:
     """Open a video file for reading, `with open_video(path) as video`; arguments as there.
@@ -380,19 +295,3 @@ def open_video(path: Path, *, stream: int | None = None, threads: int = 0) -> Vi
         VideoError: it is missing, not a video, a playlist, HDR, or over a limit.
     """
     return VideoReader(path, stream=stream, threads=threads)
-
-
-def _stated_us(stream: VideoStream, container: str) -> int | None:
-    """Return the duration that the container states for the stream alone."""
-    if stream.duration is not None and stream.time_base is not None:
-        # FFmpeg shortens the duration of an AVI file to what is there of it, but not its frames.
-        ticks = max(stream.duration, stream.frames if container == "avi" else 0)
-        return to_us(ticks, stream.time_base)
-    for name, text in stream.metadata.items():  # Matroska's statistics tag, with a language or not
-        if name.partition("-")[0] == "DURATION":
-            hours, _, rest = text.partition(":")
-            minutes, _, seconds = rest.partition(":")
-            with contextlib.suppress(ValueError, ArithmeticError):
-                length = int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
-                return round(length * _US)
-    return None
