@@ -1,8 +1,9 @@
 """One way to do a training step of the paper's configuration, timed in a process of its own.
 
-`python -m benchmarks.train.step plain|ours float32|bfloat16 --clips B --steps N` prints a JSON
-line. The preset `official`: ViT-S/16, T = 8, 3 objects, 6 local crops, 65,536 prototypes; random
-views, so that only the step is measured: forward, backward, clipping, AdamW, the teacher.
+`python -m benchmarks.train.step plain|PRESET float32|bfloat16 --clips B --steps N` prints a JSON
+line. A preset is run by the trainer; "plain" is `official` written plainly: ViT-S/16, T = 8, 3
+objects, 6 local crops, 65,536 prototypes. Random views, so that only the step is measured: forward,
+backward, clipping, AdamW, the teacher.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.support.plain_dora import plain_step
-from training.config.presets import resolve_config
+from training.config.presets import PRESETS, resolve_config
 from training.config.train import TrainConfig
 from training.distributed.world import World
 from training.engine.optim import clip_gradients, set_lr_and_weight_decay
@@ -128,15 +129,17 @@ def as_we_do(state: TrainState, views: Views, config: TrainConfig) -> Callable[[
 def main() -> None:
     """Measure what the command line names."""
     parser = argparse.ArgumentParser(prog="benchmarks.train.step")
-    parser.add_argument("which", choices=("plain", "ours"))
+    parser.add_argument("which", choices=("plain", *PRESETS))
     parser.add_argument("precision", choices=("float32", "bfloat16"))
     parser.add_argument("--clips", type=int, default=1)
     parser.add_argument("--steps", type=int, default=2)
     options = parser.parse_args()
     before = _peak_gib()
-    config = resolve_config("official", None, [f"optim.precision={options.precision}"])
+    is_plain = options.which == "plain"
+    preset = "official" if is_plain else options.which
+    config = resolve_config(preset, None, [f"optim.precision={options.precision}"])
     state, views = build_state(config, ALONE), random_views(config, options.clips)
-    step = plainly(state, views) if options.which == "plain" else as_we_do(state, views, config)
+    step = plainly(state, views) if is_plain else as_we_do(state, views, config)
     with FlopCounterMode(display=False) as flops:
         loss = step()
     seconds = float("inf")

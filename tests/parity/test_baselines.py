@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.config.presets import resolve_config
 from training.losses.cross_entropy import cross_entropies, distillation_loss
 from training.losses.dino import combine, teacher_probabilities, update_center
 from training.losses.ibot import patch_loss
@@ -26,16 +27,19 @@ from training.losses.simclr import nt_xent
 from training.losses.sinkhorn import sinkhorn_teacher
 from training.losses.swav import balanced_codes, enqueue, is_full, swapped_prediction
 from training.losses.vicreg import vicreg_terms
+from training.methods.base import Network, Views
+from training.methods.ibot import Ibot, MaskedNetwork
 from training.methods.masking import (
     HINT_SHARE,
     attention_masks,
     draw_ibot_blocks,
     draw_ratio,
 )
+from training.methods.registry import build_method
 from training.models.projection_heads import DinoHead
 from training.models.vit import create_vit, encode, encode_tokens, encode_with_attention
 from training.rng import numpy_generator
-from training.schedules import linear
+from training.schedules import Progress, linear
 
 Record = dict[str, Any]
 
@@ -442,6 +446,65 @@ def test_attmask_step_of_a_small_network(golden):
         assert float(gradient.norm()) == pytest.approx(float(norm), rel=1e-4)
     for name, theirs in step["grads"].items():
         check_gradient(found[name], theirs)
+
+
+@pytest.mark.parametrize("name", ["ibot", "attmask"])
+def test_the_methods_compute_the_recorded_steps(golden, name):
+    step, expected = golden["ibot"]["step"], golden[name]["step"]
+    networks, momentum = Networks(step), golden["ibot"]["loss"]["center_momentum"]
+    method = method_of(networks, name, momentum, ratio=float(expected.get("ratio", 0.3)))
+    if name == "ibot":
+        masks = expected["masks"].bool().flatten(2)[:, :, None]
+        method.draw_masks = lambda *_: masks  # type: ignore[method-assign]
+    images, crops = (step[key][:, :, None] for key in ("global_images", "local_images"))
+    views, now = Views(images, crops, torch.arange(images.shape[1])), Progress(0, 10, 10)
+    targets = method.prepare(views, now)
+    assert torch.equal(targets.hidden.flatten(), expected["masks"].bool().flatten())
+    output = method(views, targets)
+    check(output.loss, expected["loss"])
+    check(output.metrics["loss_patch"], expected["loss_patch"])
+    output.loss.backward()
+    for key, theirs in expected["grads"].items():
+        ours = (
+            method.student.mask_token
+            if key.endswith("masked_embed")
+            else method.student.get_parameter(key)
+        )
+        check_gradient(ours.grad, theirs)
+    method.after_step(now)
+    check(method.center, step["center_after"][0])
+    check(method.patch_center, step["patch_center_after"][0, 0])
+
+
+def method_of(networks: Networks, name: str, momentum: float, *, ratio: float) -> Ibot:
+    """Return the method with the networks, centers and temperatures of a recorded step."""
+    step = networks.step
+    temps = ("loss.teacher_temp", "loss.warmup_teacher_temp")
+    patch_temps = ("ibot.patch_temp", "ibot.warmup_patch_temp")
+    values = {
+        **dict.fromkeys((*temps, *patch_temps), step["teacher_temp"]),
+        "loss.student_temp": step["student_temp"],
+        "loss.center_momentum": momentum,
+        "ibot.patch_center_momentum": momentum,
+        "ibot.mask_ratio": [ratio, ratio],
+        "ibot.masked_probability": 1,
+        "data.global_crop_pixels": step["global_images"].shape[-1],
+        "data.local_crop_pixels": step["local_images"].shape[-1],
+        "model.patch_size": step["patch_size"],
+        "model.embed_dim": step["student"]["backbone.cls_token"].shape[-1],
+        "model.depth": step["depth"],
+        "model.num_heads": step["num_heads"],
+        "model.num_prototypes": step["center_before"].shape[-1],
+    }
+    overrides = [f"{key}={value}" for key, value in values.items()]
+    method = build_method(resolve_config(name, None, overrides))
+    assert isinstance(method, Ibot)
+    method.student = MaskedNetwork(Network(networks.student, networks.student_head))
+    method.student.mask_token = torch.nn.Parameter(step["student"]["backbone.masked_embed"])
+    method.teacher = MaskedNetwork(Network(networks.teacher, networks.teacher_head))
+    method.center = step["center_before"][0]
+    method.patch_center = step["patch_center_before"][0, 0]
+    return method
 
 
 # Masks

@@ -18,7 +18,11 @@ class Attmask(Ibot):
     def encode_frames(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the teacher's tokens and the last block's CLS attention (M, N), mean of heads."""
         features = encode_with_attention(self.teacher.backbone, frames)
-        return features.cls_token, features.patch_tokens, features.cls_attention.float().mean(dim=1)
+        with torch.autocast(frames.device.type, enabled=False):
+            # Products in half precision have ties, which a sort would order as it happens to.
+            query, key = features.query[:, :, :1].float(), features.key.float()
+            rows = (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(dim=-1)
+        return features.cls_token, features.patch_tokens, rows[:, :, 0, 1:].mean(dim=1)
 
     def draw_masks(self, views: Views, now: Progress, attention: Tensor | None) -> Tensor:
         """Return the patches that the student does not see, (G, B, T, N) bool.

@@ -137,7 +137,7 @@ def attention_masks(
     """Return which patches AttMask masks, (M, N) bool (Kakogeorgiou et al. 2022, section 3.2).
 
     Args:
-        attention: (M, N) of the CLS token to the patches, the mean over heads.
+        attention: (M, N) float32 of the CLS token to the patches, the mean over heads.
         ratio: Share of masked patches; N times this is cut down to a whole number.
         kind: "high": the patches that get the most attention; "low": the least; "hint": "high", of
             which some of the top HINT_SHARE are shown again.
@@ -146,8 +146,7 @@ def attention_masks(
             shown.
     """
     num_patches = attention.shape[-1]
-    # In float32, as half precision has ties, which would be ranked as the sort happens to.
-    ranked = attention.float().argsort(dim=-1, descending=kind != "low", stable=True)
+    ranked = attention.argsort(dim=-1, descending=kind != "low", stable=True)
     masks = torch.zeros_like(attention, dtype=torch.bool)
     masks.scatter_(-1, ranked[:, : int(num_patches * ratio)], True)
     if kind == "hint":

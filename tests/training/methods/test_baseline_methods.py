@@ -325,6 +325,19 @@ def test_attmasks_masks_lie_where_the_teacher_looks():
     assert (masked >= shown).all()
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_the_loss_in_bfloat16_is_that_in_float32_to_a_percent(name):
+    losses = []
+    for half in (False, True):
+        method, views = build_state(config_of(name), WORLD).method, views_of(config_of(name))
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = method(views, method.prepare(views, Progress(0, 10, 2))).loss
+        loss.backward()
+        assert loss.dtype == torch.float32
+        losses.append(loss.item())
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+
+
 # What is refused, and what is said of a collapse
 
 
