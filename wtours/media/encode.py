@@ -16,8 +16,19 @@ from numpy.typing import NDArray
 
 from wtours.errors import WtoursError
 
-_THREADS = 2
-"""A fixed number: the bytes depend on it."""
+_OUTPUT = {
+    "format": "mp4",
+    "vcodec": "libx264",
+    "pix_fmt": "yuv420p",
+    "threads": 2,  # a fixed number: the bytes depend on it
+    "colorspace": "bt709",
+    "color_primaries": "bt709",
+    "color_trc": "bt709",
+    "color_range": "tv",
+    "movflags": "+faststart",
+    "fflags": "+bitexact",
+    "flags:v": "+bitexact",
+}
 
 
 @contextlib.contextmanager
@@ -59,20 +70,7 @@ def open_encoder(
     if output_rate is not None:
         stream = stream.filter("fps", output_rate)
     output = stream.filter("scale", out_color_matrix="bt709", out_range="tv").output(
-        str(path),
-        format="mp4",
-        vcodec="libx264",
-        preset=preset,
-        crf=crf,
-        pix_fmt="yuv420p",
-        threads=_THREADS,
-        colorspace="bt709",
-        color_primaries="bt709",
-        color_trc="bt709",
-        color_range="tv",
-        movflags="+faststart",
-        fflags="+bitexact",
-        **{"flags:v": "+bitexact"},
+        str(path), preset=preset, crf=crf, **_OUTPUT
     )
     command = output.global_args("-loglevel", "error").overwrite_output()
     process = command.run_async(
