@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from wtours import __version__
-from wtours.cli import acquire, analyze, console, evaluate, shard, status, train, verify
+from wtours.cli import acquire, analyze, console, evaluate, runs, shard, status, train, verify
 from wtours.cli.options import Quiet, Root, Verbose, with_verbosity
 from wtours.errors import TrainingError, WtoursError
 from wtours.storage.os_errors import explain_os_error
@@ -102,8 +102,8 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
     (app, TRAINING, "pretrain", train.pretrain),
     (app, TRAINING, "estimate", train.estimate),
     (app, TRAINING, "replay", train.replay),
-    (app, TRAINING, "export", train.export),
-    (app, TRAINING, "import", train.import_weights),
+    (app, TRAINING, "export", runs.export),
+    (app, TRAINING, "import", runs.import_weights),
     (presets_app, None, "list", train.list_presets),
     (presets_app, None, "show", train.show_preset),
     (presets_app, None, "diff", train.diff_presets),
@@ -113,7 +113,7 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
     (eval_app, None, "segment", evaluate.eval_segment),
     (eval_app, None, "vos", evaluate.eval_vos),
     (eval_app, None, "table", evaluate.eval_table),
-    (app, EVALUATION, "visualize", train.visualize),
+    (app, EVALUATION, "visualize", runs.visualize),
     (app, TOOLS, "doctor", status.doctor),
     (app, TOOLS, "demo", demo),
     (app, TOOLS, "render", acquire.render),

@@ -12,6 +12,7 @@ import typer
 import wtours
 from wtours.cli import console
 from wtours.errors import CheckpointError, MissingPackageError, WtoursError
+from wtours.workspace.layout import Layout
 
 FINISHED_WITH_FAILURES = 3
 TORCH = ("torch", "timm", "safetensors")
@@ -112,6 +113,11 @@ def named_or_folder(text: str, folder_of: Callable[[str], Path]) -> Path:
     """Return the folder that `text` names under the root, or is."""
     path = Path(text)
     return path if path.is_dir() or len(path.parts) > 1 else folder_of(text)
+
+
+def run_folder(run: str, layout: Layout) -> Path:
+    """Return where a run is or will be: only text with a "/" is a folder elsewhere."""
+    return Path(run) if "/" in run else layout.run_dir(run)
 
 
 def existing_run(text: str, folder_of: Callable[[str], Path]) -> Path:
