@@ -6,7 +6,7 @@ versions of wtours published the tables alone: there the measurements are taken 
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,11 @@ def publish_tables(
     )
     write_json(folder / SUMMARY_FILE, summary.model_dump(mode="json"))
     names = [FRAMES_FILE, SHOTS_FILE, SUMMARY_FILE, *([DETECTIONS_FILE] if objects else [])]
+    _write_receipt(measurements, stored, sorted(names))
+
+
+def _write_receipt(measurements: Measurements, stored: Stored, names: Sequence[str]) -> None:
+    folder = measurements.folder
     receipts = [stored[name] for name in NAMES if name in stored]
     receipt = Receipt(
         stage="analyze",
@@ -130,7 +135,7 @@ def publish_tables(
         inputs=measurements.inputs,
         params=published_params({name: receipt.params for name, receipt in stored.items()}),
         versions={k: v for receipt in receipts for k, v in receipt.versions.items()},
-        files=tuple(record_file(folder / name, relative_to=folder) for name in sorted(names)),
+        files=tuple(record_file(folder / name, relative_to=folder) for name in names),
     )
     write_receipt(folder / RECEIPT_FILE, receipt)
 
