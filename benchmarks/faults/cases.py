@@ -1,113 +1,20 @@
 """The faults of the fault table: what is injected, and what then counts as right."""
 
-import contextlib
-import os
+import re
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 
-from benchmarks.faults.systems import System
+from benchmarks.faults.systems import MAX_MEGABYTES
+from benchmarks.faults.trial import (
+    LIMIT_SECONDS,
+    Fault,
+    Trial,
+    beside_a_good_one,
+    stopped_halfway,
+)
 from tests.support.fake_youtube import page
-from tests.support.http_server import LoopbackServer, Resource, serve
-from tests.support.video_clips import write_clip
-
-LIMIT_SECONDS = 300
-"""A process that still runs then is killed, and that is a failure."""
-_HANGS = "no end"
-
-
-@dataclass(slots=True)
-class Bodies:
-    """The videos that are served, made once."""
-
-    folder: Path
-    good: bytes = field(init=False)
-    other: bytes = field(init=False)
-    still: bytes = field(init=False)
-
-    def __post_init__(self) -> None:
-        noise = "noise=alls=60:allf=t"
-        clip = write_clip(self.folder / "good.mp4", filters=noise, crf=10)
-        self.good = clip.read_bytes()
-        self.other = write_clip(self.folder / "o.mp4", filters=noise, crf=12).read_bytes()
-        moving = "testsrc2=size=160x120:rate=5:duration=40"
-        pad = "tpad=stop_mode=clone:stop_duration=80"
-        still = write_clip(self.folder / "still.mp4", source=moving, filters=pad)
-        self.still = still.read_bytes()
-
-
-@dataclass(slots=True)
-class Trial:
-    """One system under one fault: what it did, for the verdict and the table."""
-
-    system: System
-    folder: Path
-    bodies: Bodies
-    exits: list[str] = field(default_factory=list)
-    stderr: str = ""
-    problems: list[str] = field(default_factory=list)
-    left: str = ""
-    """What lies there at the end."""
-
-    def run(self, server_urls: dict[str, str]) -> str:
-        """Run to the end; return the exit code as text."""
-        return self.end(self.system.start(self.folder, server_urls))
-
-    def end(self, process: subprocess.Popen[str]) -> str:
-        """Wait for the end and note the exit code."""
-        try:
-            self.stderr += process.communicate(timeout=LIMIT_SECONDS)[1]
-            self.exits.append(str(process.returncode))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            self.exits.append(_HANGS)
-        return self.exits[-1]
-
-    def require(self, holds: bool, problem: str) -> None:
-        """Note a problem unless something holds."""
-        if not holds:
-            self.problems.append(problem)
-
-    def require_whole(self, name: str, body: bytes) -> None:
-        """Demand that the last run succeeded and the video is there, byte for byte."""
-        self.require(self.exits[-1] == "0", f"exit {self.exits[-1]}")
-        self._require_body(name, body)
-
-    def require_refused(self, name: str, **others: bytes) -> None:
-        """Demand a failure and no video of that name, while the others are there."""
-        self.require(self.exits[-1] not in ("0", _HANGS), f"exit {self.exits[-1]}")
-        self.require(name not in self.system.finals(self.folder), "bad file under a final name")
-        for other, body in others.items():
-            self._require_body(other, body)
-
-    def _require_body(self, name: str, body: bytes) -> None:
-        path = self.system.finals(self.folder).get(name)
-        if path is None:
-            self.problems.append(f"{name} missing")
-        elif path.read_bytes() != body:
-            self.problems.append(f"{name} is a wrong file")
-
-    def look(self) -> str:
-        """Return what lies in the folder as finished videos, and how much is unfinished."""
-        finals = sorted(self.system.finals(self.folder))
-        parts = [path for path in self.folder.rglob("*") if ".part" in path.name and path.is_file()]
-        words = ", ".join(finals) or "no video"
-        return f"{words}, {len(parts)} part" if parts else words
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One row."""
-
-    injected: str
-    right: str
-    run: Callable[[Trial], None]
-    needs_site: bool = False
-    needs_root: bool = False
+from tests.support.hls import PLAYLIST
+from tests.support.http_server import Resource, serve
 
 
 def _dropped(trial: Trial) -> None:
@@ -151,36 +58,103 @@ def _gone(trial: Trial) -> None:
 
 
 def _web_page(trial: Trial) -> None:
-    _beside_a_good_one(trial, Resource(_PAGE))
+    beside_a_good_one(trial, Resource(_PAGE))
 
 
 def _playlist(trial: Trial) -> None:
-    _beside_a_good_one(trial, Resource(_CONCAT))
+    beside_a_good_one(trial, Resource(_CONCAT))
 
 
 def _ends_early(trial: Trial) -> None:
     body = trial.bodies.good
-    _beside_a_good_one(trial, Resource(body[: len(body) // 2], states_length=False))
+    beside_a_good_one(trial, Resource(body[: len(body) // 2], states_length=False))
+
+
+def _half_a_stream(trial: Trial) -> None:
+    whole = trial.bodies.stream
+    half = whole[: len(whole) // 2 // 188 * 188]
+    beside_a_good_one(trial, Resource(half, states_length=False), suffix=".ts")
+
+
+def _some_fragments(trial: Trial) -> None:
+    whole = trial.bodies.fragmented
+    places = [found.start() for found in re.finditer(b"moof", whole)]
+    cut = whole[: places[len(places) // 2] - 4]
+    beside_a_good_one(trial, Resource(cut, states_length=False))
+
+
+def _hls_with(trial: Trial, fragment: Resource | None) -> None:
+    good, resources = trial.bodies.good, dict(trial.bodies.hls)
+    del resources["/walk3.ts"]
+    if fragment is not None:
+        resources["/walk3.ts"] = fragment
+    with serve({**resources, "/y.mp4": Resource(good)}) as server:
+        trial.run({"walk": server.url(PLAYLIST), "y": server.url("/y.mp4")})
+    trial.require_refused("walk", y=good)
+
+
+def _hls_missing(trial: Trial) -> None:
+    _hls_with(trial, None)
+
+
+def _hls_empty(trial: Trial) -> None:
+    _hls_with(trial, Resource(b""))
+
+
+def _hls_false(trial: Trial) -> None:
+    _hls_with(trial, Resource(_PAGE))
+
+
+def _states_a_petabyte(trial: Trial) -> None:
+    size = {"Content-Length": str(10**15)}
+    beside_a_good_one(trial, Resource(trial.bodies.good, headers=size))
+
+
+def _endless(trial: Trial) -> None:
+    endless = Resource(trial.bodies.good, states_length=False, is_endless=True)
+    beside_a_good_one(trial, endless)
+    written = sum(p.stat().st_size for p in trial.folder.rglob("*") if p.is_file())
+    trial.require(written < 2 * MAX_MEGABYTES * 2**20, f"{written >> 20} MiB on the disk")
+
+
+def _endless_rest(trial: Trial) -> None:
+    body = trial.bodies.good
+    resource = Resource(body)
+    with stopped_halfway(trial, resource, signal.SIGKILL) as server:
+        server.resources["/x.mp4"] = Resource(body, is_endless=True)
+        trial.run({"x": server.url("/x.mp4")})
+        trial.require(server.endless_bytes < 2 * MAX_MEGABYTES * 2**20, "read without end")
+    trial.require_refused("x")
+
+
+def _private_redirect(trial: Trial) -> None:
+    good = trial.bodies.good
+    with serve({"/x.mp4": Resource(good)}, host="127.0.0.2") as private:
+        beside_a_good_one(trial, Resource(b"", location=private.url("/x.mp4")))
+        trial.require(not private.requests, "the private host was asked")
+
+
+def _secrets(trial: Trial) -> None:
+    path, secrets = "/x.mp4?token=t0psecret", ("hunter2", "t0psecret")
+    with serve({path: Resource(trial.bodies.good)}) as server:
+        trial.run({"x": server.url(path).replace("//", "//walker:hunter2@")})
+    trial.require_whole("x", trial.bodies.good)
+    texts = [p.read_text() for p in trial.folder.rglob("*") if p.suffix in (".json", ".md")]
+    for secret in secrets:
+        trial.require(all(secret not in text for text in [*texts, trial.stderr]), "secrets shown")
 
 
 def _still_end(trial: Trial) -> None:
-    _beside_a_good_one(trial, Resource(trial.bodies.still))
+    beside_a_good_one(trial, Resource(trial.bodies.still))
 
 
 def _drip(trial: Trial) -> None:
-    _beside_a_good_one(trial, Resource(trial.bodies.good, trickle_seconds=5))
-
-
-def _beside_a_good_one(trial: Trial, bad: Resource) -> None:
-    good = trial.bodies.good
-    with serve({"/x.mp4": bad, "/y.mp4": Resource(good)}) as server:
-        trial.run({"x": server.url("/x.mp4"), "y": server.url("/y.mp4")})
-    trial.require_refused("x", y=good)
+    beside_a_good_one(trial, Resource(trial.bodies.good, trickle_seconds=5))
 
 
 def _changed(trial: Trial) -> None:
     old, new = trial.bodies.good, trial.bodies.other
-    with _stopped_halfway(trial, Resource(old, etag='"1"'), signal.SIGKILL) as server:
+    with stopped_halfway(trial, Resource(old, etag='"1"'), signal.SIGKILL) as server:
         server.resources["/x.mp4"] = Resource(new, etag='"2"')
         trial.run({"x": server.url("/x.mp4")})
     trial.require_whole("x", new)
@@ -188,7 +162,7 @@ def _changed(trial: Trial) -> None:
 
 def _foreign_part(trial: Trial) -> None:
     body = trial.bodies.good
-    with _stopped_halfway(trial, Resource(body), signal.SIGKILL) as server:
+    with stopped_halfway(trial, Resource(body), signal.SIGKILL) as server:
         for part in trial.folder.rglob("*.part"):
             part.write_bytes(b"x" * part.stat().st_size)
         server.resources["/x.mp4"] = Resource(body)
@@ -206,31 +180,12 @@ def _killed(trial: Trial) -> None:
 
 def _stop_and_go_on(trial: Trial, signal_number: signal.Signals) -> None:
     body = trial.bodies.good
-    with _stopped_halfway(trial, Resource(body), signal_number) as server:
+    with stopped_halfway(trial, Resource(body), signal_number) as server:
         trial.require("0" not in trial.exits, "exit 0 although stopped")
         trial.require(not trial.system.finals(trial.folder), "half a file under a final name")
         server.resources["/x.mp4"] = Resource(body)
         trial.run({"x": server.url("/x.mp4")})
     trial.require_whole("x", body)
-
-
-@contextlib.contextmanager
-def _stopped_halfway(
-    trial: Trial, resource: Resource, signal_number: signal.Signals
-) -> Iterator[LoopbackServer]:
-    resource.stall_after_bytes = len(resource.body) // 2
-    with serve({"/x.mp4": resource}) as server:
-        process = trial.system.start(trial.folder, {"x": server.url("/x.mp4")})
-        deadline = time.monotonic() + 150
-        while not any(request.method == "GET" for request in server.requests):
-            if process.poll() is not None or time.monotonic() > deadline:
-                break
-            time.sleep(0.05)
-        time.sleep(3)  # until the half that is sent is written
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal_number)
-        trial.end(process)
-        yield server
 
 
 def _two_at_once(trial: Trial) -> None:
@@ -266,6 +221,7 @@ def _full_disk(trial: Trial) -> None:
 
 _PAGE = b"<!DOCTYPE html><html><body>busy, please come back later</body></html>"
 _CONCAT = b"ffconcat version 1.0\nfile '/etc/hostname'\n"
+_REFUSED = "failure, no file, the other video"
 FAULTS = (
     Fault("every connection drops after 2/5 of the file", "whole file", _dropped),
     Fault("503 once, then healthy", "whole file", _busy_once),
@@ -275,6 +231,16 @@ FAULTS = (
     Fault("HTML page, status 200, named .mp4", "failure, no file, the other video", _web_page),
     Fault("playlist named .mp4", "failure, no file, the other video", _playlist),
     Fault("body ends early, no Content-Length", "failure, no file, the other video", _ends_early),
+    Fault("half a .ts, no Content-Length", "failure, no file, the other video", _half_a_stream),
+    Fault("half the fragments of an mp4, no Content-Length", _REFUSED, _some_fragments),
+    Fault("HLS: a fragment is missing", _REFUSED, _hls_missing),
+    Fault("HLS: a fragment is empty", _REFUSED, _hls_empty),
+    Fault("HLS: a fragment is a web page", _REFUSED, _hls_false),
+    Fault("the server states 1 PB", _REFUSED, _states_a_petabyte),
+    Fault(f"a body without end, {MAX_MEGABYTES} MiB allowed", _REFUSED, _endless),
+    Fault("killed; then the rest has no end", "failure, no file, soon", _endless_rest),
+    Fault("redirect to another host of this machine", "no request, the other", _private_redirect),
+    Fault("password and token in the URL", "whole file, neither is shown or stored", _secrets),
     Fault("picture frozen for the last two thirds", "failure, no file, the other", _still_end),
     Fault("one byte each 5 s", f"failure within {LIMIT_SECONDS} s, the other video", _drip),
     Fault("killed; then the content has changed", "whole new file", _changed),

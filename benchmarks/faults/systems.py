@@ -10,7 +10,9 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 VIDEO2DATASET = "VIDEO2DATASET"
 """Names the environment variable with the path of that program; installing it takes 6 GB."""
-_VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov")
+MAX_MEGABYTES = 64
+"""Told to both as the largest video; those that are served have 2."""
+_VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".ts")
 _WITH_SITE = "from tests.support.fake_youtube import known_site\nwith known_site():\n    {}\n"
 
 
@@ -59,11 +61,12 @@ class System:
                 ]
             manifest.write_text("\n".join(lines) + "\n")
             arguments = ["download", "--manifest", str(manifest), "--root", str(folder)]
-            arguments.append("--allow-unknown-license")
+            arguments += ["--allow-unknown-license", "--max-size", f"{MAX_MEGABYTES}M"]
             call = "import sys; from wtours.cli import main; main()"
             return [sys.executable, "-c", _WITH_SITE.format(call), *arguments]
         arguments = ["--ignore-config", "--no-plugin-dirs", "--no-cache-dir", "--quiet"]
         arguments += ["-f", "bv[height<=?720]/b[height<=?720]", "-P", str(folder)]
+        arguments += ["--max-filesize", f"{MAX_MEGABYTES}M"]
         arguments += ["-o", "%(id)s.%(ext)s", *urls.values()]
         call = "import sys, yt_dlp; yt_dlp.main(sys.argv[1:])"
         return [sys.executable, "-c", _WITH_SITE.format(call), *arguments]

@@ -12,8 +12,9 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.faults.cases import FAULTS, Bodies, Fault, Trial
+from benchmarks.faults.cases import FAULTS
 from benchmarks.faults.systems import REPOSITORY, VIDEO2DATASET, System, systems
+from benchmarks.faults.trial import Bodies, Fault, Trial
 from wtours.storage.atomic import write_bytes
 
 DOCUMENT = REPOSITORY / "docs" / "reliability.md"

@@ -64,7 +64,7 @@ def open_ytdlp(
         "paths": {"home": str(work)} if work is not None else {},
         "continuedl": True,
         "retries": 10,
-        "fragment_retries": 10,
+        "fragment_retries": 5,  # half a minute in all, with the waits
         "skip_unavailable_fragments": False,  # a hole would be a video that looks whole
         "retry_sleep_functions": {"http": _retry_wait, "fragment": _retry_wait},
         "socket_timeout": retry_policy.socket_seconds,
