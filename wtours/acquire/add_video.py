@@ -1,4 +1,4 @@
-"""Taking the user's own walk in: fetched and proved like any other, then into their manifest."""
+"""Adding the user's own video: downloaded and validated like any other, then in their manifest."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from wtours.workspace.videos import DownloadedVideo, download_receipt, downloade
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claims:
-    """What the user says of their walk."""
+    """What the user says of their video."""
 
     title: str | None = None
     """None: the source's title, else the file's name."""

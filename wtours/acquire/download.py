@@ -1,6 +1,6 @@
 """Download: each video of a manifest from the first source that gives it whole, then a receipt.
 
-What is fetched lies in a hidden working folder until it is proved to be the whole, right video;
+What is fetched lies in a hidden working folder until it is validated as the whole, right video;
 only then does it get its final name, and last of all its receipt (`wtours.storage.receipts`).
 """
 

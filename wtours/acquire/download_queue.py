@@ -1,4 +1,4 @@
-"""Working on several items at once in threads, where an item may be put off until later.
+"""A download queue: several items at a time in threads; an item may be requeued for later.
 
 Threads, since a download waits and does not compute. They are daemons: Ctrl-C leaves at once, and
 what lies on the disk is resumed by the next run as after a kill.
@@ -42,7 +42,7 @@ def run_queue(
 ) -> Iterator[tuple[Item, Result]]:
     """Yield (item, work(item)) in order of completion, at most `jobs` at a time.
 
-    An item whose work raises HostBusyError is put off for its `wait_seconds`, and the others go on.
+    An item whose work raises HostBusyError is requeued after its `wait_seconds`; the others go on.
     Any other exception of `work` is raised here. However it ends, `stop` is set.
     """
     waiting: list[tuple[float, Item]] = [(0.0, item) for item in items]

@@ -20,7 +20,7 @@ from wtours.text import bytes_text, plain
 from wtours.workspace.manifest import VideoEntry
 
 PARTIAL_PREFIX = ".partial-"
-"""Working folders start with it, and stay after a kill so that the next run goes on in them."""
+"""Working folders start with it, and stay after a kill so that the next run resumes in them."""
 _COPY_BYTES = 8 * 2**20
 _YOUTUBE_ID = re.compile(r"(?:[?&]v=|youtu\.be/|/shorts/|/embed/)([\w-]{11})(?![\w-])")
 
@@ -43,7 +43,7 @@ class Fetched:
 
 
 class Fetcher(Protocol):
-    """Brings a source's file; called anew after a kill, it goes on where it stopped."""
+    """Brings a source's file; called again after a kill, it resumes where it stopped."""
 
     def __call__(self, source: str, folder: Path, on_progress: FetchProgress) -> Fetched:
         """Fetch `source` into a working folder inside `folder`, which exists.

@@ -1,7 +1,8 @@
 """One limit for each host, shared by all parallel downloads: pauses, and "429 Too Many Requests".
 
-A host that asks to wait gets no request before its time; what is wanted from it is put off, while
-other hosts are asked on.
+A host that asks to wait gets no request before its time: what is wanted of it is requeued, and
+other hosts are asked. Our own and no retry library, since the wait belongs to a host, not to
+a call, and holds for all threads.
 """
 
 import random

@@ -41,7 +41,7 @@ AllowUnknownLicense = Annotated[
 def render(
     manifest: ManifestOption = Path("demo"), videos: Videos = None, root: Root = ROOT
 ) -> None:
-    """Render the manifest's synthetic walks, with the truth beside each, into ROOT/rendered.
+    """Render the manifest's synthetic walks, each with its ground truth, into ROOT/rendered.
 
     Example: wtours render --manifest demo
     """
@@ -99,9 +99,9 @@ def download(
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: as JSON.")] = False,
     root: Root = ROOT,
 ) -> None:
-    """Fetch the manifest's videos, prove each whole, and write its receipt.
+    """Download the videos, verify that each file is complete, and record its provenance.
 
-    A download that was stopped goes on where it was. Creative Commons passes, other licenses are
+    A download that was stopped is resumed. Creative Commons passes, other licenses are
     refused (docs/acquisition.md). Examples:
 
     wtours download --video venice
@@ -144,7 +144,7 @@ def download(
     console.say(f"{len(report.done)} downloaded, {len(report.skipped)} already there")
     if max_height > DEFAULT_MAX_HEIGHT:
         _say_smaller(report.skipped, max_height, Layout(root))
-    finish(report.failed, "not downloaded")
+    finish(report.failed, "could not be downloaded")
 
 
 def add(
@@ -215,7 +215,7 @@ def pin(
     ids = [entry.id for entry in load_manifest(manifest).select(videos or ())]
     pinned = {id: checked_video(Layout(root), id, deep=True).sha256 for id in ids}
     changed = pin_videos(manifest, pinned)
-    console.say(f"{len(changed)} of {len(pinned)} pinned anew in {manifest}")
+    console.say(f"{len(changed)} of {len(pinned)} newly pinned in {manifest}")
 
 
 def _say_choice(video_id: str, choice: SelectedFormat) -> None:
@@ -267,7 +267,9 @@ def _show_plan(
         )
         sizes = [row.bytes or 0 for row in rows if row.action == "fetch"]
         console.say(f"{len(sizes)} to fetch, {bytes_text(sum(sizes))} as far as is known")
-    finish({row.id: row.what or "" for row in rows if row.action == "fail"}, "not to be had")
+    finish(
+        {row.id: row.what or "" for row in rows if row.action == "fail"}, "could not be downloaded"
+    )
 
 
 def _size_text(sized: "SelectedFormat | Planned") -> str:

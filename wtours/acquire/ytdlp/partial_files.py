@@ -1,4 +1,4 @@
-"""Going on in a part that an earlier run has left, only if it is a part of this very file.
+"""Resume a partial download only if it belongs to the same file.
 
 The working folder's name already stands for the version that the server states. That the bytes
 themselves are ours is checked here: the part's two ends against the server's.
