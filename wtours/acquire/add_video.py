@@ -76,14 +76,8 @@ def add_walk(
     title = claims.title or (given.stem if given else video_id)
     stated |= {"stream": claims.stream}
     entry = new_entry(id=video_id, title=title, sources=(name,), **stated)
-    report = download_videos(
-        [entry],
-        layout,
-        given_file=given,
-        options=options,
-        on_selected=on_selected,
-        on_progress=on_progress,
-    )
+    hooks: dict[str, Any] = {"on_selected": on_selected, "on_progress": on_progress}
+    report = download_videos([entry], layout, given_file=given, options=options, **hooks)
     if report.failed:
         raise DownloadError(report.failed[video_id])
     video = downloaded_video(layout, video_id)

@@ -6,7 +6,7 @@ only then does it get its final name, and last of all its receipt (`wtours.stora
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -103,8 +103,7 @@ def download_videos(
     """
     options = options or FetchOptions()
     files = LocalFiles(from_dir, files_dir, given_file)
-    named_urls = tuple(SourceUrl(source).working for entry in entries for source in entry.sources)
-    sources = Sources(files, options, on_selected, named_urls=named_urls)
+    sources = Sources(files, options, on_selected, named_urls=named_urls(entries))
     stop = Stop()
     failed: dict[str, str] = {}
 
@@ -126,15 +125,19 @@ def download_videos(
         for entry, problem in run_queue(fetch, wanted, jobs=options.jobs, stop=stop):
             if problem is not None:
                 failed[entry.id] = problem
-        asked = {entry.id for entry in wanted}
+        asked, ids = {entry.id for entry in wanted}, [entry.id for entry in entries]
         if not asked <= failed.keys():
             write_attribution(layout)
-    ids = [entry.id for entry in entries]
     return DownloadReport(
         done=[id for id in ids if id in asked and id not in failed],
         skipped=[id for id in ids if id not in asked and id not in failed],
         failed={id: failed[id] for id in ids if id in failed},
     )
+
+
+def named_urls(entries: Iterable[VideoEntry]) -> tuple[str, ...]:
+    """Return the working URLs of a manifest, whose hosts may be private (see `Sources`)."""
+    return tuple(SourceUrl(source).working for entry in entries for source in entry.sources)
 
 
 def is_downloaded(entry: VideoEntry, layout: Layout) -> bool:

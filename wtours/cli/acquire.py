@@ -22,6 +22,7 @@ from wtours.text import bytes_text, seconds_text
 from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
+    from wtours.acquire.download import named_urls
     from wtours.acquire.dry_run import Planned
     from wtours.acquire.options import FetchOptions
     from wtours.acquire.sources import LocalFiles
@@ -244,10 +245,9 @@ def _show_plan(
 ) -> None:
     from wtours.acquire.dry_run import plan_downloads
     from wtours.acquire.sources import Sources
-    from wtours.workspace.source_url import SourceUrl
 
-    named = tuple(SourceUrl(source).working for entry in entries for source in entry.sources)
-    rows = list(plan_downloads(entries, layout, Sources(files, options, named_urls=named), options))
+    sources = Sources(files, options, named_urls=named_urls(entries))
+    rows = list(plan_downloads(entries, layout, sources, options))
     if as_json:
         console.print_json([row.to_json() for row in rows])
     else:

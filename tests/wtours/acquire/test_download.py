@@ -10,6 +10,7 @@ import pytest
 from tests.support.http_server import Resource, serve
 from tests.support.video_clips import remux, write_clip
 from wtours.acquire import download
+from wtours.acquire.add_video import Claims, add_walk
 from wtours.acquire.download import DownloadReport
 from wtours.acquire.options import FetchOptions
 from wtours.errors import ManifestError, WtoursError
@@ -314,3 +315,37 @@ def test_a_root_that_is_in_use_names_the_process(layout):
         pytest.raises(WtoursError, match=f"is in use by process {os.getpid()}"),
     ):
         download_videos([entry("file:x.mp4")], layout)
+
+
+def test_a_folder_that_cannot_be_made_and_a_name_that_is_no_text_cost_one_video_each(
+    clip, tmp_path, layout
+):
+    given = tmp_path / "given"
+    given.mkdir()
+    (given / "good.mp4").write_bytes(clip.read_bytes())
+    name = os.fsdecode(b"\xff [fGX0Te6pFvk].mp4")
+    (given / name).write_bytes(clip.read_bytes())
+    layout.videos_dir.mkdir(parents=True)
+    layout.video_dir("file").write_bytes(b"")
+    entries = [
+        entry("file:good.mp4", id="file"),
+        entry("https://www.youtube.com/watch?v=fGX0Te6pFvk", id="name"),
+        entry("file:good.mp4", id="good"),
+    ]
+    report = download_videos(entries, layout, from_dir=given)
+    assert report.done == ["good"]
+    assert "file: a file where a folder should be" in report.failed["file"]
+    assert "is not UTF-8; rename the file" in report.failed["name"]
+    for reason in report.failed.values():
+        reason.encode()
+
+
+def test_an_added_url_shows_its_secrets_nowhere_but_to_the_server(clip, tmp_path, layout):
+    with serve({"/x.mp4?token=t0psecret": Resource(clip.read_bytes())}) as server:
+        url = server.url("/x.mp4?token=t0psecret")
+        options = FetchOptions(allow_unknown_license=True)
+        claims = Claims()
+        add_walk(url, "x", tmp_path / "w.toml", layout, claims=claims, options=options)
+    text = (tmp_path / "w.toml").read_text()
+    assert "?token=REDACTED" in text
+    assert "t0psecret" not in text
