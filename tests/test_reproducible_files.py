@@ -48,8 +48,8 @@ KINDS = {
     *("runs/default/figures/*.png", "runs/default/figures/*.mp4", "runs/default/figures/*.json"),
     *("../grid.png", "../small.toml", "../mine.toml"),
 }
-WITH_A_CLOCK = {"tensorboard", "locks", ".lock"}
-"""Logs whose entries are times, and locks, which name the process that holds them."""
+WITH_A_CLOCK = {"tensorboard", "locks", "cache"}
+"""Logs whose entries are times, locks, and what is known of files by their inode: unpublished."""
 
 
 def written_in(folder, environment):
@@ -74,7 +74,7 @@ def written_in(folder, environment):
     return {
         str(path.relative_to(folder)): hashlib.sha256(without_times(path)).hexdigest()
         for path in folder.rglob("*")
-        if path.is_file() and not WITH_A_CLOCK & set(path.parts)
+        if path.is_file() and not path.name.endswith(".lock") and not WITH_A_CLOCK & set(path.parts)
     }
 
 
