@@ -15,7 +15,7 @@ ROOT ?= data
 DETECTOR ?= detic
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock weights demo test test-fast test-slow fuzz check format bench fault-table reproduce-table6
+.PHONY: help setup lock weights demo test test-fast test-slow check format bench fault-table reproduce-table6 reproduce-tables
 
 help:              ## Show this list
 	@grep -E '^[a-z0-9%-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -81,3 +81,6 @@ reproduce-table6: $(INSTALLED) ## Table 6 of the paper: download, analyze, repor
 	$(BIN)/wtours download --manifest $(MANIFEST) --root $(ROOT) $(if $(FROM_DIR),--from-dir $(FROM_DIR)) || [ $$? -eq 3 ]
 	$(BIN)/wtours analyze --manifest $(MANIFEST) --root $(ROOT) --detector $(DETECTOR) || [ $$? -eq 3 ]
 	$(BIN)/wtours report --manifest $(MANIFEST) --root $(ROOT)
+
+reproduce-tables: $(INSTALLED) ## Tables 2 to 5, 7 and 8: what is missing of their 39 runs; ARGS="--imagenet DIR --voc DIR --dry-run"
+	$(BIN)/wtours reproduce --root $(ROOT) $(ARGS)

@@ -28,7 +28,7 @@ LAYERS = {
             "methods",
             "engine",
         ),
-        *("weights", "evaluation", "visualization", "monitors"),
+        *("weights", "evaluation", "visualization", "monitors", "reproduce"),
         *("estimate", "nan_replay", "pretrain"),
     ),
 }

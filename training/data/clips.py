@@ -24,6 +24,7 @@ from training.data.source import ClipSource, DataIdentity
 from training.rng import numpy_generator
 from wtours.errors import WtoursError
 from wtours.shards import Clip, ClipDataset, ClipSampler, ClipShare, ShardIndex
+from wtours.shards.schema import DATASET_FILE
 
 LOG = logging.getLogger(__name__)
 
@@ -150,11 +151,15 @@ class ShardClips:
 def open_source(path: Path, data: DataConfig, kind: Literal["clips", "images"]) -> ClipSource:
     """Return the clips of a shard set, or the images of a folder or tar.
 
+    Every method can be trained on images, as clips of one frame (Table 8 of the paper).
+
     Raises:
         ShardError: the shard set is missing, damaged, or has no such clip.
         ImageDataError: no image there.
     """
-    return ImageClips(path) if kind == "images" else ShardClips(path, data)
+    is_shard_set = path.is_dir() and (path / DATASET_FILE).is_file()
+    single_images = data.clip_length == 1 and path.exists() and not is_shard_set
+    return ImageClips(path) if kind == "images" or single_images else ShardClips(path, data)
 
 
 def open_clips(shards_dir: Path, data: DataConfig) -> ClipDataset:

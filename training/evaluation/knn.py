@@ -209,7 +209,7 @@ def _notes(ks: Sequence[int], train_set: FeatureSet, val_set: FeatureSet) -> lis
 
 def _protocol(backbone: Backbone, ks: Sequence[int], temperature: float) -> dict[str, Any]:
     return {
-        "features": "CLS token after the final norm, without the head, L2-normalized",
+        "features": "CLS token after the final norm, without the head, L2-normalised",
         "resize_pixels": resize_for(backbone.crop_pixels),
         "resize": "short side, bicubic with antialias",
         "crop_pixels": backbone.crop_pixels,

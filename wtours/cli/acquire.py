@@ -40,7 +40,15 @@ AllowUnknownLicense = Annotated[
 
 
 def render(
-    manifest: ManifestOption = Path("demo"), videos: Videos = None, root: Root = ROOT
+    manifest: ManifestOption = Path("demo"),
+    videos: Videos = None,
+    eval_sets: Annotated[
+        bool,
+        typer.Option(
+            "--eval-sets", help="Also make small labeled sets of them: voc, davis, ade20k."
+        ),
+    ] = False,
+    root: Root = ROOT,
 ) -> None:
     """Render the manifest's synthetic walks, each with its ground truth, into ROOT/rendered.
 
@@ -54,6 +62,12 @@ def render(
         paths = render_walks(entries, Layout(root), on_progress=on_progress)
     for path in paths:
         console.say(f"rendered {path}")
+    if eval_sets:
+        from wtours.synthetic.eval_sets import publish_eval_sets
+
+        *train, val = (path.stem for path in paths)
+        for path in publish_eval_sets(paths[0].parent, train=train or [val], val=val):
+            console.say(f"labeled set {path}")
 
 
 def download(

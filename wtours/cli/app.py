@@ -15,7 +15,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from wtours import __version__
-from wtours.cli import acquire, analyze, console, evaluate, runs, shard, status, train, verify
+from wtours.cli import (
+    acquire,
+    analyze,
+    console,
+    evaluate,
+    reproduce,
+    runs,
+    shard,
+    status,
+    train,
+    verify,
+)
 from wtours.cli.options import Quiet, Root, Verbose, with_verbosity
 from wtours.errors import TrainingError, WtoursError
 from wtours.storage.os_errors import explain_os_error
@@ -114,6 +125,7 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
     (eval_app, None, "vos", evaluate.eval_vos),
     (eval_app, None, "table", evaluate.eval_table),
     (app, EVALUATION, "visualize", runs.visualize),
+    (app, EVALUATION, "reproduce", reproduce.reproduce),
     (app, TOOLS, "doctor", status.doctor),
     (app, TOOLS, "demo", demo),
     (app, TOOLS, "render", acquire.render),

@@ -37,7 +37,7 @@ Shards = Annotated[
     str,
     typer.Argument(
         metavar="NAME|DIR",
-        help="A shard set's name or folder; for the preset images a folder or tar of images.",
+        help="A shard set's name or folder; or images, with data.clip_length=1.",
     ),
 ]
 
@@ -142,12 +142,12 @@ def _checked_config(
     """Return the config and the folder of the shards; what is wrong is said before torch loads."""
     require_training("pretraining")
     from training.config.presets import resolve_config
-    from wtours.shards.schema import read_dataset
+    from wtours.shards.schema import DATASET_FILE, read_dataset
 
     resolved = resolve_config(preset, config, overrides or [])
-    if resolved.method == "dora_images":
-        return resolved, Path(shards)
     folder = named_or_folder(shards, Layout(root).shards_dir)
+    if resolved.data.clip_length == 1 and not (folder / DATASET_FILE).is_file():
+        return resolved, Path(shards)  # images: a clip of one frame each
     read_dataset(folder)
     return resolved, folder
 

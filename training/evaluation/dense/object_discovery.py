@@ -165,7 +165,7 @@ def _protocol(backbone: Backbone, method: Method) -> dict[str, Any]:
             "box": "around the largest 4-connected part of the mask (the paper does not say)",
         },
         "lost": {
-            "mask": "LOST's seed expansion on the last block's keys, not normalized",
+            "mask": "LOST's seed expansion on the last block's keys, not normalised",
             "seeds": LOST_SEEDS,
             "box": "around the 4-connected part that holds the seed",
         },
@@ -173,7 +173,7 @@ def _protocol(backbone: Backbone, method: Method) -> dict[str, Any]:
     return {
         "method": method,
         **how[method],
-        "image_size": "native, filled up with zeros to whole patches after normalization",
+        "image_size": "native, filled up with zeros to whole patches after normalisation",
         "mask_upsampling": "nearest",
         "mean": backbone.normalization.mean,
         "std": backbone.normalization.std,

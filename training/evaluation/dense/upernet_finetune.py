@@ -111,7 +111,7 @@ def finetune_segmentation(
             "optimizer": "AdamW, warm-up and linear decay to 0",
             "blocks": list(model.blocks),
             "auxiliary_weight": AUXILIARY_WEIGHT,
-            "training": "random scale, crop, flip and colors",
+            "training": "random scale, crop, flip and colours",
             "test": "whole image, one scale",
         },
         data=described,

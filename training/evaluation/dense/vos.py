@@ -148,7 +148,7 @@ def _results(objects: list[dict[str, Any]]) -> dict[str, float]:
 
 def _protocol(config: PropagationConfig) -> dict[str, Any]:
     return {
-        "features": "patch tokens of the last block after the final norm, L2-normalized",
+        "features": "patch tokens of the last block after the final norm, L2-normalised",
         **asdict(config),
         "long_side": "floored to a multiple of 64",
         "resize": "bilinear without antialias",

@@ -1,0 +1,79 @@
+"""A small plan done by real commands: to the table, run again, stopped, and after a failure."""
+
+import dataclasses
+import json
+
+import pytest
+
+from tests.support.shard_set import write_shard_set
+from training.reproduce.plan import load_plan
+from training.reproduce.progress import StepState, reproduce, states, table_cells
+from wtours.storage.receipts import read_receipt
+from wtours.synthetic import WalkSpec, render_walk
+from wtours.synthetic.eval_sets import publish_eval_sets
+
+pytestmark = pytest.mark.medium
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """Two runs of Table 7b without their linear probe, on shards and VOC images that are there."""
+    for name in ("walk", "movie"):
+        write_shard_set(tmp_path / "shards" / name, size=(96, 128), num_frames=8)
+    rendered = tmp_path / "rendered"
+    spec = WalkSpec(seconds=1, width=320, height=180, frame_rate=10, seed=1)
+    render_walk(spec, rendered / "walk.mp4", truth_path=rendered / "truth" / "walk")
+    publish_eval_sets(rendered, train=["walk"], val="walk")
+    tiny = load_plan("tiny", root=tmp_path, tables=["7b"], folders={})
+    evaluations = {"discover": tiny.file.evaluations["discover"]}
+    tables = {"7b": ("", "", "dora-movie-shots", "dora-venice")}
+    update = {"prepare": (), "evaluations": evaluations, "tables": tables}
+    return dataclasses.replace(tiny, file=tiny.file.model_copy(update=update))
+
+
+def ended(found: list[StepState]) -> dict[str, str]:
+    return {each.step.name: each.state for each in found}
+
+
+def test_a_plan_is_done_step_by_step_resumed_and_printed(plan, capfd):
+    said: list[str] = []
+    first = ended(reproduce(plan, say=said.append))
+    assert set(first.values()) == {"done"}
+    assert len(first) == 4  # two runs, each with one evaluation
+    assert said[0].startswith("$ wtours pretrain ")
+    assert ended(reproduce(plan, say=said.append)) == first
+    assert len(said) == 4  # nothing was run again
+
+    ((table, runs),) = plan.rows
+    rows = table_cells(plan, table, runs)
+    columns = (*table.labels, "LP", "measured", "CorLoc", "measured")
+    last = dict(zip(columns[:4], rows[-1][:4], strict=True))
+    assert last == {"method": "DoRA", "pretrain": "WT", "LP": "44.5", "measured": "-"}
+    results = list((plan.root / "runs" / "tiny-dora-venice" / "eval").glob("discover-*.json"))
+    (measured,) = (json.loads(path.read_text())["results"]["corloc_percent"] for path in results)
+    assert rows[-1][4:] == ("56.2", f"{measured:.1f}*")  # * since the images are not VOC's
+
+
+def test_a_step_that_fails_stops_only_what_needs_it_and_is_tried_again(plan, capfd):
+    runs = dict(plan.file.runs)
+    broken = runs["dino-venice"].model_copy(update={"overrides": ("data.clip_length=99",)})
+    runs = {"dino-venice": broken, "dora-venice": runs["dora-venice"]}
+    tables = {"7b": ("dino-venice", "", "", "dora-venice")}
+    update = {"runs": runs, "tables": tables}
+    small = dataclasses.replace(plan, file=plan.file.model_copy(update=update))
+    found = reproduce(small, say=lambda text: None)
+    assert ended(found) == {
+        "dino-venice": "failed",
+        "dino-venice: discover": "lacks",
+        "dora-venice": "done",
+        "dora-venice: discover": "done",
+    }
+    assert "ended with code 1" in found[0].why
+    assert found[1].why == "dino-venice is not done"
+    receipt = read_receipt(plan.root / "reproduce" / "tiny" / "dino-venice.json")
+    assert receipt is not None
+    assert receipt.status == "failed_transient"
+    # Put right, it is another command, which has not failed.
+    right = runs | {"dino-venice": plan.file.runs["dino-venice"]}
+    mended = dataclasses.replace(plan, file=small.file.model_copy(update={"runs": right}))
+    assert ended(states(mended))["dino-venice"] == "to do"

@@ -1,0 +1,168 @@
+"""What of a plan is done, doing the next step of it, and the tables of what came out."""
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from training.evaluation.paper_tables import HOLE, Measured, collect
+from training.evaluation.published import PaperTable
+from training.reproduce.plan import MEAN, RANDOM, Plan, Step
+from wtours.storage.locks import lock
+from wtours.storage.receipts import Receipt, read_receipt, write_receipt
+
+CONTRADICTIONS = (
+    "The paper prints DORA's linear probe on WT_Venice as 44.5 in Tables 2a, 2b, 7a and 7b, and "
+    "as 45.4 in Table 5.",
+    "The paper prints DINO's detection on ImageNet-1k as 39.9 / 35.1 in Table 3 and as 37.1 / "
+    "32.1 in Table 8, which are Table 3's figures of DINO on WT_Venice; 39.9 / 35.1 are those of "
+    "DORA* in Table 8.",
+)
+"""Where the paper's figures contradict each other; printed below the tables, never decided."""
+State = Literal["done", "to do", "failed", "lacks"]
+
+
+@dataclass(frozen=True)
+class StepState:
+    """A step and how far it is."""
+
+    step: Step
+    state: State
+    why: str = ""
+    """What it lacks, or how it failed."""
+
+
+def command(step: Step) -> str:
+    """Return the step's command as it is typed."""
+    return shlex.join(("wtours", *step.words))
+
+
+def states(plan: Plan) -> list[StepState]:
+    """Return how far each step of a plan is; nothing is run."""
+    found = []
+    for step in plan.steps():
+        receipt = read_receipt(_receipt_path(plan, step))
+        current = receipt is not None and receipt.params == _params(step)
+        if receipt is not None and current and receipt.status == "done" and _is_there(plan, step):
+            found.append(StepState(step, "done"))
+        elif step.lacks or not step.words:
+            found.append(StepState(step, "lacks", "; ".join(step.lacks)))
+        elif receipt is not None and current and receipt.status != "done":
+            found.append(StepState(step, "failed", receipt.error or ""))
+        else:
+            found.append(StepState(step, "to do"))
+    return found
+
+
+def reproduce(plan: Plan, *, say: Callable[[str], None]) -> list[StepState]:
+    """Do what is missing of a plan, a step after the other; a step that fails stops what needs it.
+
+    Each step is an ordinary command in a process of its own, which `say` is told first. The
+    commands are resumable, and a step that is done is recorded: running a plan again resumes it.
+
+    Raises:
+        WtoursError: another process works on the plan.
+    """
+    ended: dict[str, StepState] = {}
+    with lock(_folder(plan) / ".lock", what=f"the plan {plan.name}"):
+        for now in states(plan):
+            step = now.step
+            if now.state in ("done", "lacks"):
+                ended[step.name] = now
+                continue
+            blocked = next((b for b in _needed(step, ended) if ended[b].state != "done"), None)
+            if blocked is not None:
+                ended[step.name] = StepState(step, "lacks", f"{blocked} is not done")
+                continue
+            say(f"$ {command(step)}")
+            code = subprocess.run(
+                [sys.executable, "-P", "-m", "wtours", *step.words], check=False
+            ).returncode
+            if code in (130, 143) or code < 0:  # stopped, not failed
+                raise KeyboardInterrupt
+            ended[step.name] = _record(plan, step, code)
+    return list(ended.values())
+
+
+def _needed(step: Step, ended: dict[str, StepState]) -> Iterable[str]:
+    """Return the steps that have to be done before this one: preparations, then its run."""
+    yield from (name for name, each in ended.items() if not each.step.run and step.run)
+    if step.evaluation and step.run in ended:
+        yield step.run
+
+
+def _record(plan: Plan, step: Step, code: int) -> StepState:
+    # 3 of a preparation: finished with a list of what failed, which the later steps will say.
+    error = None if code == 0 else f"`{command(step)}` ended with code {code}"
+    receipt = Receipt(
+        stage="reproduce",
+        key=step.name,
+        params=_params(step),
+        status="done" if error is None else "failed_transient",
+        error=error,
+    )
+    write_receipt(_receipt_path(plan, step), receipt)
+    return StepState(step, "done" if error is None else "failed", error or "")
+
+
+def _params(step: Step) -> dict[str, Any]:
+    return {"command": list(step.words)}
+
+
+def _is_there(plan: Plan, step: Step) -> bool:
+    """Return whether what a recorded step made has not been removed since."""
+    if not step.run:
+        return True
+    run_dir = plan.root / "runs" / plan.run_name(step.run)
+    kind = "eval/*.json" if step.evaluation else "checkpoints/*/receipt.json"
+    return any(run_dir.glob(kind))
+
+
+def _folder(plan: Plan) -> Path:
+    return plan.root / "reproduce" / plan.name
+
+
+def _receipt_path(plan: Plan, step: Step) -> Path:
+    return _folder(plan) / f"{step.name.replace(': ', '.').replace(RANDOM, '-random')}.json"
+
+
+def table_cells(plan: Plan, table: PaperTable, runs: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return a table's rows: labels, then for each column what is published and what is measured.
+
+    A hole is "-"; a figure that does not compare with the paper's has a * behind it.
+    """
+    rows, sums = [], list[list[float | None]]()
+    for run, (labels, figures) in zip(runs, table.rows, strict=True):
+        if run == MEAN:
+            means = [_mean(column) for column in zip(*sums, strict=True)]
+            cells = [HOLE if mean is None else f"{mean:.1f}" for mean in means]
+        else:
+            values = measured_of(plan, run)
+            found = [values.values.get(m) if values else None for m in table.measures]
+            sums.append([None if v is None else v.percent for v in found])
+            cells = [
+                HOLE if v is None else f"{v.percent:.1f}{'*' if v.note else ''}" for v in found
+            ]
+        published = [HOLE if figure is None else f"{figure:.1f}" for figure in figures]
+        pairs = [cell for pair in zip(published, cells, strict=True) for cell in pair]
+        rows.append((*labels, *pairs))
+    return rows
+
+
+def measured_of(plan: Plan, network: str) -> Measured | None:
+    """Return what was measured of a network of the plan, "RUN" or "RUN,random"."""
+    if not network:
+        return None
+    run_dir = plan.root / "runs" / plan.run_name(network.removesuffix(RANDOM))
+    if not run_dir.is_dir():
+        return None
+    found = {row.name.endswith("random weights"): row for row in collect([run_dir])}
+    return found.get(network.endswith(RANDOM))
+
+
+def _mean(column: Sequence[float | None]) -> float | None:
+    values = [value for value in column if value is not None]
+    return sum(values) / len(values) if len(values) == len(column) and values else None

@@ -1,0 +1,211 @@
+"""The command that reproduces the paper's tables."""
+
+from collections import Counter
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wtours.cli import console
+from wtours.cli.options import FINISHED_WITH_FAILURES, ROOT, AsJson, Root, require_training
+from wtours.errors import UsageError
+from wtours.text import bytes_text
+
+if TYPE_CHECKING:
+    from training.reproduce.cost import Cost
+    from training.reproduce.plan import Plan
+    from training.reproduce.progress import StepState
+
+
+class PlanName(StrEnum):
+    """What `wtours reproduce` runs."""
+
+    PAPER = "paper"
+    TINY = "tiny"
+
+
+def _folder(option: str, what: str) -> typer.models.OptionInfo:
+    option_info: typer.models.OptionInfo = typer.Option(
+        f"--{option}", help=what, metavar="DIR", show_default=False
+    )
+    return option_info
+
+
+def reproduce(
+    tables: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--table",
+            "-t",
+            metavar="TABLE",
+            help="2a, 2b, 2c, 3, 4, 5, 7a, 7b or 8; repeatable. Default: all.",
+        ),
+    ] = None,
+    plan: Annotated[
+        PlanName,
+        typer.Option(
+            help="paper: the 39 runs as published; tiny: the same rows on rendered walks, "
+            "a test of the machinery in minutes."
+        ),
+    ] = PlanName.PAPER,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print runs, steps, GPU hours, disk; run nothing.")
+    ] = False,
+    array: Annotated[
+        bool,
+        typer.Option(
+            "--array", help="Print the missing commands, a line for each task of a Slurm array."
+        ),
+    ] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Print the tables, measured beside published.")
+    ] = False,
+    tflops: Annotated[
+        float,
+        typer.Option(
+            min=0.001,
+            metavar="TFLOPS",
+            help="Effective TFLOP/s of your GPU, for --dry-run; 40: an A100.",
+        ),
+    ] = 40.0,
+    imagenet: Annotated[
+        Path | None, _folder("imagenet", "ImageNet-1k: train and val, a folder a class.")
+    ] = None,
+    voc: Annotated[Path | None, _folder("voc", "Pascal VOC 2012.")] = None,
+    davis: Annotated[Path | None, _folder("davis", "DAVIS 2017.")] = None,
+    ade20k: Annotated[Path | None, _folder("ade20k", "ADE20k scene parsing.")] = None,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Reproduce the paper's Tables 2 to 5, 7 and 8: pretrain, evaluate, print.
+
+    Runs what is missing, a command after the other, and prints each as you would type it; run it
+    again to go on. What lacks its data is listed, and the rest is done.
+    Examples:
+
+    wtours reproduce --dry-run
+
+    wtours reproduce --table 7b --imagenet /data/imagenet --voc /data/VOC2012
+
+    wtours reproduce --plan tiny --root tiny-data
+    """
+    require_training("reproducing the tables")
+    from training.reproduce.plan import load_plan
+    from training.reproduce.progress import command, states
+    from training.reproduce.progress import reproduce as run_plan
+
+    folders = {"imagenet": imagenet, "voc": voc, "davis": davis, "ade20k": ade20k}
+    given = {option: folder for option, folder in folders.items() if folder is not None}
+    for option, folder in given.items():
+        if not folder.is_dir():
+            raise UsageError(f"--{option} {folder} is no folder")
+    chosen = load_plan(plan.value, root=root, tables=tables or (), folders=given)
+    if report:
+        _print_tables(chosen, as_json=as_json)
+    elif array:
+        for state in states(chosen):
+            if state.state in ("to do", "failed"):
+                console.say(command(state.step))
+    elif dry_run:
+        _print_plan(chosen, states(chosen), tflops, as_json=as_json)
+    else:
+        ended = run_plan(chosen, say=console.say)
+        _print_tables(chosen, as_json=as_json)
+        _finish(ended)
+
+
+def _print_plan(plan: "Plan", steps: "list[StepState]", tflops: float, *, as_json: bool) -> None:
+    from training.reproduce.cost import run_cost
+    from training.reproduce.progress import command
+
+    costs: dict[str, Cost] = {
+        name: run_cost(plan.config(run), clips=plan.file.data[run.data].clips, tflops=tflops)
+        for name, run in plan.runs.items()
+    }
+    if as_json:
+        console.print_json(
+            [
+                {"step": each.step.name, "state": each.state, "why": each.why or None}
+                | {"command": command(each.step) if each.step.words else None}
+                | ({"steps": costs[each.step.name].steps} if each.step.name in costs else {})
+                | (
+                    {"gpu_hours": costs[each.step.name].gpu_hours}
+                    if each.step.name in costs
+                    else {}
+                )
+                for each in steps
+            ]
+        )
+        return
+    state_of = {each.step.name: each for each in steps}
+    rows = [
+        (
+            name,
+            plan.file.runs[name].data,
+            f"{cost.steps:,}",
+            f"{cost.gpu_hours:,.1f}",
+            bytes_text(cost.disk_bytes),
+            state_of[name].state,
+        )
+        for name, cost in costs.items()
+    ]
+    console.print_table(
+        plan.file.title, ("run", "data", "steps", "GPU hours", "disk", "state"), rows
+    )
+    hours = sum(cost.gpu_hours for cost in costs.values())
+    disk = sum(cost.disk_bytes for cost in costs.values())
+    evaluations = [each for each in steps if each.step.evaluation]
+    of_evaluations = sum(plan.file.evaluations[e.step.evaluation].hours for e in evaluations)
+    console.say(
+        f"{len(costs)} runs: {hours:,.0f} GPU hours at {tflops:g} effective TFLOP/s (an "
+        f"assumption; `wtours estimate` measures), {bytes_text(disk)} of checkpoints; "
+        f"{len(evaluations)} evaluations: "
+        f"about {of_evaluations:,.0f} hours of an A100"
+    )
+    _print_lacking(steps)
+
+
+def _print_lacking(steps: "list[StepState]") -> None:
+    lacking = Counter(need for each in steps if each.state == "lacks" for need in each.step.lacks)
+    if lacking:
+        rows = [(need, str(count)) for need, count in lacking.items()]
+        console.print_table("What is lacking", ("what provides it", "steps"), rows)
+
+
+def _print_tables(plan: "Plan", *, as_json: bool) -> None:
+    from training.evaluation.paper_tables import footnotes
+    from training.reproduce.progress import CONTRADICTIONS, measured_of, table_cells
+
+    content = []
+    for table, runs in plan.rows:
+        columns = [word for m in table.measures for word in (m, "measured")]
+        rows = table_cells(plan, table, runs)
+        if as_json:
+            content.append(
+                {"table": table.number, "columns": [*table.labels, *columns], "rows": rows}
+            )
+            continue
+        console.print_table(f"Table {table.number}: {table.title}", (*table.labels, *columns), rows)
+    if as_json:
+        console.print_json(content)
+        return
+    if plan.name != "paper":
+        console.say(plan.file.title)
+    measured = filter(None, (measured_of(plan, network) for network in plan.columns))
+    for line in (*dict.fromkeys(footnotes(list(measured))), *CONTRADICTIONS):
+        console.say(line)
+
+
+def _finish(ended: "list[StepState]") -> None:
+    failed = [each for each in ended if each.state == "failed"]
+    lacking = [each for each in ended if each.state == "lacks"]
+    for each in failed:
+        console.warn(f"error: {each.step.name}: {each.why}")
+    _print_lacking(ended)
+    if failed or lacking:
+        console.warn(
+            f"{len(failed)} steps failed, {len(lacking)} lack something; run the "
+            f"same command again to go on"
+        )
+        raise typer.Exit(FINISHED_WITH_FAILURES)
