@@ -3,9 +3,13 @@
 import hashlib
 import json
 import os
+import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+import simplejpeg
+from imageio_ffmpeg import get_ffmpeg_exe
 
 from tests.support.http_server import Resource, serve
 from tests.support.video_clips import remux, write_clip
@@ -283,6 +287,21 @@ def test_what_is_no_whole_video_gets_no_final_name(kind, clip, tmp_path, layout)
     assert message.startswith(f"file:{name}: ")
     assert "the file" in message
     assert "\n" not in message
+    assert published(layout) == {"receipt.json"}
+
+
+@pytest.mark.parametrize("kind", ["sound alone", "a picture"])
+def test_a_file_without_a_film_gets_no_final_name(kind, tmp_path, layout):
+    path = tmp_path / "x.mp4"
+    if kind == "a picture":
+        gray = np.full((48, 64, 3), 128, np.uint8)
+        path.write_bytes(simplejpeg.encode_jpeg(gray))
+    else:
+        tone = ["-f", "lavfi", "-i", "sine=duration=3", "-c:a", "aac", "-y", str(path)]
+        subprocess.run([get_ffmpeg_exe(), *tone], check=True, capture_output=True)
+    report = download_videos([entry("file:x.mp4")], layout, files_dir=tmp_path)
+    assert "\n" not in report.failed["walk"]
+    assert report.failed["walk"].startswith("file:x.mp4: ")
     assert published(layout) == {"receipt.json"}
 
 
