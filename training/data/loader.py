@@ -54,8 +54,11 @@ def _received(loader: "DataLoader[Any]", rank: int) -> Iterator[Any]:
     """Yield what the workers send; what ends a worker is one line."""
     try:
         yield from loader
-    except (RuntimeError, OSError) as error:
-        text = str(error)
+    except (RuntimeError, OSError, EOFError) as error:
+        # A worker that dies while it hands over a batch's memory shows as a lost connection, or as
+        # an EOFError, which click would take for a Ctrl-D.
+        is_lost = isinstance(error, EOFError | ConnectionError)
+        text = "DataLoader worker ended in mid-batch" if is_lost else str(error)
         if "shared memory" in text or getattr(error, "errno", None) == errno.ENOSPC:
             free = shutil.disk_usage(SHARED_MEMORY).free / 2**20
             raise TrainingError(

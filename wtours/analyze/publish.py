@@ -40,6 +40,7 @@ from wtours.analyze.schema import (
     SHOTS_SCHEMA,
     SUMMARY_FILE,
     TRANSITIONS_SCHEMA,
+    UNDECODABLE,
     LightnessSummary,
     ObjectsSummary,
     VideoSummary,
@@ -152,10 +153,13 @@ def adopt_tables(measurements: Measurements, stored: Stored) -> None:
     if receipt is None:
         return
     frames, shots = pq.read_table(folder / FRAMES_FILE), pq.read_table(folder / SHOTS_FILE)
+    summary = VideoSummary.model_validate(read_json(folder / SUMMARY_FILE))
     if FRAMES not in stored:
-        params = {"format": FORMAT}
+        params, schema = {"format": FORMAT}, MEASURED_FRAMES_SCHEMA
+        if summary.undecodable_frames is not None:
+            schema = schema.with_metadata({UNDECODABLE: str(summary.undecodable_frames)})
         with measurements.publish(FRAMES, params, receipt.versions) as path:
-            _write_table(path / FRAMES_FILE, frames, MEASURED_FRAMES_SCHEMA)
+            _write_table(path / FRAMES_FILE, frames, schema)
     if SHOTS not in stored:
         detectors = receipt.params["cut_detectors"]
         params = measurements.shots_params(detectors)
@@ -164,7 +168,6 @@ def adopt_tables(measurements: Measurements, stored: Stored) -> None:
             _write_table(path / SHOTS_FILE, own, SHOTS_SCHEMA)
     if OBJECTS not in stored and receipt.params["objects"] is not None:
         params = {"format": FORMAT, **receipt.params["objects"]}
-        summary = VideoSummary.model_validate(read_json(folder / SUMMARY_FILE))
         with measurements.publish(OBJECTS, params, receipt.versions) as path:
             measured = frames.filter(pc.field("objects_measured"))
             _write_table(path / MEASURED_FILE, measured, MEASURED_SCHEMA)
@@ -179,7 +182,7 @@ def adopt_tables(measurements: Measurements, stored: Stored) -> None:
 
 def _write_table(path: Path, rows: pa.Table, schema: pa.Schema) -> None:
     with open_table(path, schema) as table:
-        table.write(rows.select(schema.names))
+        table.write(rows.select(schema.names).replace_schema_metadata(schema.metadata))
 
 
 def _objects(

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from wtours.errors import AnalysisError, WtoursError
-from wtours.storage.atomic import atomic_path, read_json
+from wtours.storage.atomic import atomic_path
 from wtours.storage.receipts import Receipt, files_intact, files_present, read_receipt
 from wtours.workspace.layout import Layout
 
@@ -200,8 +200,8 @@ def published_analysis(layout: Layout, video_id: str) -> tuple[Receipt, VideoSum
         if not files_intact(receipt, folder):
             raise AnalysisError(f"files in {folder} are not those that were published: {run}")
         try:
-            return receipt, VideoSummary.model_validate(read_json(folder / SUMMARY_FILE))
-        except ValidationError as error:  # made by another version
+            return receipt, VideoSummary.model_validate_json((folder / SUMMARY_FILE).read_bytes())
+        except ValidationError as error:  # made by another version, or no JSON
             raise AnalysisError(
                 f"{folder / SUMMARY_FILE} is of another version: remove {folder} and {run}"
             ) from error

@@ -22,7 +22,6 @@ from wtours.text import bytes_text, seconds_text
 from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
-    from wtours.acquire.download import named_urls
     from wtours.acquire.dry_run import Planned
     from wtours.acquire.options import FetchOptions
     from wtours.acquire.sources import LocalFiles
@@ -257,6 +256,7 @@ def _show_plan(
     *,
     as_json: bool,
 ) -> None:
+    from wtours.acquire.download import named_urls
     from wtours.acquire.dry_run import plan_downloads
     from wtours.acquire.sources import Sources
 
