@@ -46,7 +46,7 @@ $(FACES): $(INSTALLED)
 demo: $(INSTALLED)  ## The whole road on two rendered walks, offline, in minutes
 	$(BIN)/wtours demo
 
-test: $(FACES)      ## All tests but the soak: no GPU, no internet, at most 15 minutes on 2 cores
+test: $(FACES)      ## All tests but the soak: no GPU, no internet; 17 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
 
 test-fast: $(INSTALLED) ## The inner loop: under a minute on 2 cores

@@ -140,7 +140,8 @@ def test_ctrl_c_ends_with_130_and_no_process_left_and_a_rerun_goes_on(
         os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to the workers too
         time.sleep(0.05)
     _, errors = process.communicate(timeout=WAIT_SECONDS)
-    assert process.returncode == 130
+    # The second may come when Python is leaving already, and then ends it itself: 130 in a shell.
+    assert process.returncode in (130, -signal.SIGINT)[:presses]
     assert b"Traceback" not in errors
     while living(process.pid):
         assert time.monotonic() < deadline + WAIT_SECONDS
