@@ -3,7 +3,10 @@
 import contextlib
 import itertools
 import logging
+import signal
 import textwrap
+import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -101,16 +104,33 @@ class ProcessExecutor:
 
     def _stop(self, running: Mapping[Future[Any], object]) -> None:
         """Give the running tasks a while to finish, then end the workers."""
-        unfinished = [str(task) for future, task in running.items() if not future.done()]
-        if unfinished:
-            names = textwrap.shorten(", ".join(unfinished), 300, placeholder=" …")
-            self._say(
-                f"stopping: waiting up to {STOP_SECONDS} s for {names}; Ctrl-C again ends "
-                f"{'it' if len(unfinished) == 1 else 'them'} at once; finished parts are kept"
-            )
-            with contextlib.suppress(KeyboardInterrupt, SystemExit):
-                wait(running, timeout=STOP_SECONDS)
-        self._close_pool()
+        # The second Ctrl-C sets a flag: as an exception it could leave a lock of the pool held, and
+        # closing the pool would then wait for ever.
+        pressed: list[int] = []  # a lock of an Event could be held when the handler runs
+        in_main = threading.current_thread() is threading.main_thread()
+        before = (
+            signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+            if in_main
+            else None
+        )
+        try:
+            unfinished = [str(task) for future, task in running.items() if not future.done()]
+            if unfinished:
+                names = textwrap.shorten(", ".join(unfinished), 300, placeholder=" …")
+                self._say(
+                    f"stopping: waiting up to {STOP_SECONDS} s for {names}; Ctrl-C again ends "
+                    f"{'it' if len(unfinished) == 1 else 'them'} at once; finished parts are kept"
+                )
+                deadline = time.monotonic() + STOP_SECONDS
+                with contextlib.suppress(SystemExit):  # SIGTERM: likewise at once
+                    while not all(future.done() for future in running):
+                        if pressed or time.monotonic() > deadline:
+                            break
+                        time.sleep(0.02)
+            self._close_pool()
+        finally:
+            if in_main:
+                signal.signal(signal.SIGINT, before)
 
     def _close_pool(self) -> None:
         """End the workers; a task that runs is cut off."""
