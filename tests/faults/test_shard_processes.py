@@ -82,8 +82,11 @@ def test_a_segment_that_crashes_the_decoder_is_named_and_the_others_are_made(
         receipt = read_receipt(report.directory / "receipts" / "two-00002.json")
         assert receipt is not None
         assert receipt.status == "failed_transient"
-        # The crash may come before its tar is published or after: without a receipt it counts not.
-        assert len(list(report.directory.glob("*.tar"))) in (7, 8)
+        # The pool's other worker may be ended in mid-write: its hidden file is swept by the next run.
+        published = {path.stem for path in report.directory.glob("[!.]*.tar")}
+        assert published == {Path(name).stem for name in expected if name.endswith(".tar")} - {
+            "two-00002"
+        }
     report = build_shards(layout, VIDEOS, params=PARAMS)
     assert (report.failed, report.num_segments_written) == ({}, 1)
     assert files_of(report.directory) == expected
