@@ -82,7 +82,7 @@ def test_a_segment_that_crashes_the_decoder_is_named_and_the_others_are_made(
         receipt = read_receipt(report.directory / "receipts" / "two-00002.json")
         assert receipt is not None
         assert receipt.status == "failed_transient"
-        # The pool's other worker may be ended in mid-write: its hidden file is swept by the next run.
+        # The other worker may be ended in mid-write; the next run sweeps its hidden file.
         published = {path.stem for path in report.directory.glob("[!.]*.tar")}
         assert published == {Path(name).stem for name in expected if name.endswith(".tar")} - {
             "two-00002"
