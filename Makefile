@@ -73,7 +73,7 @@ bench: $(INSTALLED) ## All benchmarks (bench-learning alone takes up to an hour)
 bench-%: $(INSTALLED) ## One benchmark, for example make bench-render
 	$(BIN)/python -m benchmarks.bench_$*
 
-fault-table: $(INSTALLED) ## The table of docs/reliability.md: each download fault, by wtours and by its peers
+fault-table: $(INSTALLED) ## The table of docs/explanation/reliability.md: each download fault, by wtours and by its peers
 	$(BIN)/python -m benchmarks.faults.table
 
 reproduce-table6: $(INSTALLED) ## Table 6 of the paper: download, analyze, report; MANIFEST= ROOT= DETECTOR= FROM_DIR= override

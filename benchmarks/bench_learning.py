@@ -4,7 +4,7 @@ Pretrains one small ViT with DINO, with DORA and with DORA on centered patches, 
 (without them: on rendered walks), three seeds each, two processes of one thread at a time, and
 measures each beside the random weights that it started from. Every run, every checkpoint of it and
 every measurement is published, and a second call does only what is missing. Writes the table in
-docs/learning.md and its figure.
+docs/explanation/learning.md and its figure.
 
 The recipe is for short runs and not the paper's: see `benchmarks.learning.runs`.
 """

@@ -114,7 +114,7 @@ def test_packages_are_small(top):
 
 @pytest.mark.parametrize("top", LAYERS)
 def test_every_package_has_its_paragraph(top):
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
     missing = [name for name in LAYERS[top] if f"`{top}.{name}`" not in text]
     assert not missing
 

@@ -1,4 +1,4 @@
-"""The table of docs/reliability.md: each fault, by wtours and by its peers.
+"""The table of docs/explanation/reliability.md: each fault, by wtours and by its peers.
 
 python -m benchmarks.faults.table [WORD ...]   (only the faults whose name has one of the words)
 """
@@ -17,7 +17,7 @@ from benchmarks.faults.systems import REPOSITORY, VIDEO2DATASET, System, systems
 from benchmarks.faults.trial import Bodies, Fault, Trial
 from wtours.storage.atomic import write_bytes
 
-DOCUMENT = REPOSITORY / "docs" / "reliability.md"
+DOCUMENT = REPOSITORY / "docs" / "explanation" / "reliability.md"
 BEGIN, END = "<!-- fault table: begin -->", "<!-- fault table: end -->"
 
 

@@ -1,4 +1,4 @@
-"""The table in docs/learning.md and the figure beside it, as bench_learning found them."""
+"""The table in docs/explanation/learning.md and its figure, as bench_learning found them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "explanation"
 PAGE, FIGURE = DOCS / "learning.md", DOCS / "learning.png"
 _BEGIN, _END = "<!-- bench-learning: begin -->\n", "<!-- bench-learning: end -->\n"
 
@@ -31,7 +31,7 @@ _COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], float | None]], ...] = (
 
 
 def write_table(measured: Mapping[str, Seeds], *, what: str, num_clips: int) -> None:
-    """Put the table between its two marks in docs/learning.md."""
+    """Put the table between its two marks in docs/explanation/learning.md."""
     text = PAGE.read_text()
     before, _, rest = text.partition(_BEGIN)
     _, _, after = rest.partition(_END)

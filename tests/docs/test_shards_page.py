@@ -1,4 +1,4 @@
-"""docs/shards.md against the code: its lists of fields are whole and its examples run."""
+"""docs/reference/shards.md against the code: its lists of fields are whole and its examples run."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ from wtours.sharding.build import build_shards
 from wtours.shards.schema import INDEX_SCHEMA, Dataset, ShardParams, ShardRecord, VideoRecord
 from wtours.workspace.layout import Layout
 
-TEXT = (Path(__file__).parents[2] / "docs" / "shards.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "shards.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
@@ -35,7 +35,7 @@ def run_example(workspace: Path, monkeypatch: pytest.MonkeyPatch, package: str) 
     (example,) = (code for code in EXAMPLES if re.search(rf"(import|from) {package}\b", code))
     monkeypatch.chdir(workspace)
     variables: dict[str, Any] = {}
-    exec(compile(example, "docs/shards.md", "exec"), variables)
+    exec(compile(example, "docs/reference/shards.md", "exec"), variables)
     return variables
 
 

@@ -1,4 +1,4 @@
-"""The figures of docs/parity.md: what each reading of an equation does to the recorded clips."""
+"""What each reading of an equation does to the recorded clips (docs/explanation/parity.md)."""
 
 import pytest
 import torch

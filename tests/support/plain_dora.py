@@ -2,7 +2,7 @@
 
 Frame by frame, explicit attention in every block, a head call for each frame and object, loops in
 the loss, float32 throughout: as the released code goes about it, with the same matrix products
-(docs/parity.md). It takes the weights of our networks and none of our functions.
+(docs/explanation/parity.md). It takes the weights of our networks and none of our functions.
 """
 
 from dataclasses import dataclass

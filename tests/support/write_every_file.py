@@ -101,7 +101,7 @@ def write_all() -> None:
     run("shard", *MANIFEST_OPTIONS, "--fps", "5", "--shard-seconds", "3", *jobs)
     run("shards", "sample", "--root", "data", "--out", "grid.png", "--clips", "2")
 
-    torch.set_num_threads(1)  # the order of torch's sums is theirs: docs/training.md
+    torch.set_num_threads(1)  # the order of torch's sums is theirs: docs/reference/training.md
     settings = [word for pair in RUN for word in ("--set", pair)]
     run("pretrain", "--root", "data", *settings)
     images = ("--train", "images/train", "--val", "images/val", "--root", "data")

@@ -60,7 +60,7 @@ PAPER: dict[str, Any] = {
     "optim.lr_clips": None,
     "optim.min_lr": 1e-6,
 }
-"""The paper as it can be run; docs/parity.md has a row for each of these fields."""
+"""The paper as it can be run; docs/explanation/parity.md has a row for each of these fields."""
 
 DINO: dict[str, Any] = {
     "method": "dino",
@@ -150,7 +150,7 @@ ABOUT = {
     "attmask": "AttMask on the same: iBOT that masks what its teacher attends to",
     "demo": "a small DORA, minutes on a CPU",
 }
-"""What each preset is, in a few words; docs/methods.md says more of the methods."""
+"""What each preset is, in a few words; docs/reference/methods.md says more of the methods."""
 
 
 def resolve_config(preset: str, config_file: Path | None, overrides: Sequence[str]) -> TrainConfig:
@@ -192,7 +192,7 @@ def _checked(given: dict[str, Any], *, known: Mapping[str, Any]) -> dict[str, An
         if key not in known:
             near = difflib.get_close_matches(key, known, n=3)
             by_name = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
-            hint = ", ".join(dict.fromkeys(by_name + near)) or "see docs/training.md"
+            hint = ", ".join(dict.fromkeys(by_name + near)) or "see docs/reference/training.md"
             raise UsageError(f"unknown config key {key!r}; did you mean: {hint}?")
     return given
 

@@ -2,7 +2,7 @@
 
 What is drawn for a clip follows from its position alone (`training.rng`); the device work
 has no randomness in it. What the released code draws per clip, per frame and per crop is kept: see
-docs/parity.md, "Data".
+docs/explanation/parity.md, "Data".
 """
 
 import math

@@ -39,7 +39,7 @@ def joined_world(timeout_seconds: float = 1800.0) -> Iterator[World]:
         lacks = f"without {' and '.join(missing)}" if world_size > 1 and missing else "do not fit"
         raise UsageError(
             f"RANK={rank} and WORLD_SIZE={world_size} {lacks}: start several processes by torchrun "
-            f"(docs/training.md), or unset both for a single one"
+            f"(docs/reference/training.md), or unset both for a single one"
         )
     world = World(rank, world_size, local_rank, _pick_device(local_rank))
     if world.device.type == "cuda":

@@ -7,7 +7,7 @@
     state.json              step, config, and which data it was trained on
     receipt.json            bytes and sha256 of the three; written last
 
-docs/checkpoints.md lists every field.
+docs/reference/checkpoints.md lists every field.
 """
 
 import logging

@@ -23,7 +23,7 @@ Splits = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class EvalResult:
-    """Where a result was written, and what it holds (docs/evaluation.md lists its fields)."""
+    """Where a result was written, and its content (docs/reference/evaluation.md: its fields)."""
 
     path: Path
     content: dict[str, Any]
@@ -97,7 +97,7 @@ class _Checkpoint(BaseModel):
 
 
 class _Result(BaseModel):
-    """What is read of a result; some are written by hand (docs/evaluation.md)."""
+    """What is read of a result; some are written by hand (docs/reference/evaluation.md)."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 

@@ -1,7 +1,7 @@
 """The seam between the training loop and a method: what a method is given, returns and declares.
 
-A method is one file here and one row of `training.methods.registry`; docs/architecture.md says what
-else a new one needs. The loop (`training.engine`) runs a step of it as
+A method is one file here and one row of `training.methods.registry`; what else a
+new one needs: docs/explanation/architecture.md. The loop (`training.engine`) runs a step of it as
 
     targets = method.prepare(views, now)           # no gradient, this rank's whole batch
     output = method(views, targets)                # through DDP; in micro-batches, if `additive`

@@ -68,7 +68,7 @@ def detectron2_backbone(backbone: str, *, blocks: Sequence[int] = BLOCKS) -> Any
         blocks: See `FeaturePyramid`.
 
     Raises:
-        MissingPackageError: detectron2 is not installed (docs/detectors.md says how).
+        MissingPackageError: detectron2 is not installed (docs/howto/detectors.md says how).
     """
     try:
         from detectron2.layers import ShapeSpec

@@ -1,1 +1,1 @@
-"""Analysis: lightness, cuts and objects of a video in one decode pass (files: docs/tables.md)."""
+"""Lightness, cuts and objects of a video in one decode pass (docs/reference/tables.md: files)."""

@@ -1,7 +1,8 @@
 """From the measurements of a video to the tables that are read, and back.
 
-docs/tables.md describes the tables. They are made again whenever a measurement is new. Earlier
-versions of wtours published the tables alone: there the measurements are taken from them.
+docs/reference/tables.md describes the tables. They are made again whenever a measurement is
+new. Earlier versions of wtours published the tables alone: there the measurements are
+taken from them.
 """
 
 import os

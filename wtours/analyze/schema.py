@@ -1,6 +1,6 @@
 """The files that `analyze` publishes: Arrow schemas, the summary, and writing them reproducibly.
 
-docs/tables.md describes every column. Same rows, same bytes: row groups are cut every
+docs/reference/tables.md describes every column. Same rows, same bytes: row groups are cut every
 `ROW_GROUP_ROWS` rows whatever the pieces they came in, and nothing holds a clock or a path.
 """
 

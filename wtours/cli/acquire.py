@@ -116,7 +116,7 @@ def download(
     """Download the videos, verify that each file is complete, and record its provenance.
 
     A download that was stopped is resumed. Creative Commons passes, other licenses are
-    refused (docs/acquisition.md). Examples:
+    refused (docs/reference/acquisition.md). Examples:
 
     wtours download --video venice
 

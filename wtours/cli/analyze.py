@@ -31,7 +31,7 @@ def analyze(
             "-d",
             help="onnx:PATH (a YOLOX model), detic (LVIS's 1203 classes), torchvision:NAME, "
             "detectron2:CONFIG,WEIGHTS, file:PATH (precomputed detections: a .parquet or a "
-            "folder of VIDEO_ID.parquet), or none. See docs/detectors.md.",
+            "folder of VIDEO_ID.parquet), or none. See docs/howto/detectors.md.",
         ),
     ] = "none",
     detect_fps: Annotated[
@@ -51,7 +51,7 @@ def analyze(
         typer.Option(
             "--transnet",
             help="Find cuts by the network TransNet V2 too, beside PySceneDetect's detectors; "
-            "needs the extra wtours\\[cuts]. See docs/tables.md.",
+            "needs the extra wtours\\[cuts]. See docs/reference/tables.md.",
         ),
     ] = False,
     jobs: Jobs = default_jobs(),

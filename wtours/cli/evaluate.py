@@ -48,7 +48,8 @@ Named = Annotated[
     typer.Argument(
         metavar="BACKBONE",
         help="A run's name or folder, a checkpoint's, RUN,random; a .pth of DINO's or DORA's "
-        "authors; timm:NAME, timm:NAME,FILE, timm:NAME,random; or hf:NAME (docs/evaluation.md).",
+        "authors; timm:NAME, timm:NAME,FILE, timm:NAME,random; or hf:NAME "
+        "(docs/reference/evaluation.md).",
     ),
 ]
 Train = Annotated[
@@ -271,7 +272,7 @@ def eval_segment(
         typer.Option(
             "--data",
             help="CamVid's or ADE20k's folder, or an uncompressed tar of it: train and trainannot, "
-            "or images/training and annotations/training (docs/evaluation.md).",
+            "or images/training and annotations/training (docs/reference/evaluation.md).",
         ),
     ],
     short_side: Annotated[

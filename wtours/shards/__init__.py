@@ -5,7 +5,7 @@
     sampler = ClipSampler(len(dataset), seed=0)
     frames = dataset[sampler.clip_at(0)].decode()  # 8 arrays (H, W, 3) uint8
 
-`wtours.sharding` writes shards; `docs/shards.md` describes the files.
+`wtours.sharding` writes shards; `docs/reference/shards.md` describes the files.
 """
 
 from wtours.shards.dataset import Clip, ClipDataset

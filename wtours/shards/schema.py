@@ -1,7 +1,7 @@
 """Format 1 of a shard set: names, parameters, `dataset.json` and the columns of `index.parquet`.
 
-`docs/shards.md` is the same in words. No module of this package imports a video library or torch,
-so that a trainer elsewhere can use it.
+`docs/reference/shards.md` is the same in words. No module of this package imports a video library
+or torch, so that a trainer elsewhere can use it.
 """
 
 import dataclasses

@@ -74,7 +74,7 @@ class Receipt(BaseModel):
     """Versions of the packages that made it."""
     files: tuple[FileRecord, ...] = ()
     facts: dict[str, Any] = {}
-    """Stage-specific figures; docs/tables.md and docs/shards.md list them."""
+    """Stage-specific figures; docs/reference/tables.md and docs/reference/shards.md list them."""
 
     @property
     def params_hash(self) -> str:

@@ -63,7 +63,7 @@ class DownloadedVideo:
     path: Path
     sha256: str
     receipt: Receipt
-    """`facts` of it are listed in docs/tables.md."""
+    """`facts` of it are listed in docs/reference/tables.md."""
     identity: FileIdentity | None = None
     """Of the file, where `checked_video` has held it against the receipt."""
 

@@ -67,7 +67,7 @@ def test_what_is_not_allowed_is_refused_by_name_as_a_usage_error(given, message)
 
 def test_every_preset_says_what_it_is():
     assert ABOUT.keys() == PRESETS.keys()
-    about_methods = Path(__file__).parents[3].joinpath("docs/methods.md").read_text()
+    about_methods = Path(__file__).parents[3].joinpath("docs/reference/methods.md").read_text()
     for name, changes in PRESETS.items():
         if changes.get("method", "dora") not in ("dora", "dora_images"):
             assert f"| `{name}` |" in about_methods
@@ -94,7 +94,7 @@ def test_a_config_file_that_is_none_is_refused_with_its_path(tmp_path, text, mes
 
 
 def test_the_paper_differs_from_the_released_code_only_where_the_parity_table_says_so():
-    table = (Path(__file__).resolve().parents[3] / "docs" / "parity.md").read_text()
+    table = (Path(__file__).resolve().parents[3] / "docs" / "explanation" / "parity.md").read_text()
     differences = differing_fields("paper", "official")
     assert differences["loss.reduction"] == ("sum", "mean")
     rows = [line for line in table.splitlines() if line.startswith("| ")]

@@ -46,7 +46,7 @@ def test_percentiles_tell_half_dark_from_evenly_gray():
 
 
 def test_real_frames_and_the_reduced_picture(data_dir):
-    """The reduced picture's mean is within 0.1 of the full frame's (docs/tables.md states it)."""
+    """The reduced picture's mean is within 0.1 of the full frame's (docs/reference/tables.md)."""
     for name in ("bikes.mp4", "carnd_solidWhiteRight.mp4", "psd_testvideo.mp4"):
         with open_video(data_dir / "videos" / name) as video:
             for frame in list(video.frames(end_us=2_000_000))[::12]:

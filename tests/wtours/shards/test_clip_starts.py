@@ -9,7 +9,7 @@ from wtours.shards.clip_starts import clip_offsets_us, clip_starts, nearest_rows
 
 
 def brute_force_starts(pts_us, shots, offsets_us, tolerance):
-    """Return the starts frame by frame, as docs/shards.md puts it."""
+    """Return the starts frame by frame, as docs/reference/shards.md puts it."""
     starts = []
     for start, first in enumerate(pts_us):
         rows = []

@@ -1,7 +1,7 @@
 """Any detectron2 model from the user's own installation, Detic's official ones among them.
 
-detectron2 is not on PyPI, so it is no dependency: docs/detectors.md has the steps. Its modules are
-imported by name, because no type checker can find them.
+detectron2 is not on PyPI, so it is no dependency: docs/howto/detectors.md has the steps. Its
+modules are imported by name, because no type checker can find them.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def load_detectron2(config: Path, weights: Path) -> TorchDetector:
     if find_spec("detectron2") is None:
         raise AnalysisError(
             "detector detectron2: the package detectron2 is not installed; it is built from "
-            "source: see docs/detectors.md"
+            "source: see docs/howto/detectors.md"
         )
     for path in (config, weights):
         if not path.is_file():

@@ -2,7 +2,7 @@
 
 The model is huggingface.co/facebook/deformable-detr-detic (Apache-2.0): Detic_DeformDETR_R50_4x of
 Zhou et al., "Detecting Twenty-thousand Classes using Image-level Supervision", 2022. The labels are
-those of its own config. docs/detectors.md says how it stands to the paper's detector.
+those of its own config. docs/howto/detectors.md says how it stands to the paper's detector.
 """
 
 from collections.abc import Sequence
