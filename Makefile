@@ -7,6 +7,8 @@ FACES := .venv/.faces
 # holds and the tests were run with; pip prefers the +cpu build of the same version where an index has it.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 PIP_ARGS ?=
+# A file's tests stay in one process: they share what the file makes once. PYTEST_ARGS=-n0 runs all in this one.
+PARALLEL := -n auto --dist loadfile
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
 # What `make reproduce-table6` works on.
@@ -47,7 +49,7 @@ demo: $(INSTALLED)  ## The whole road on two rendered walks, offline, in minutes
 	$(BIN)/wtours demo
 
 test: $(FACES)      ## All tests but the soak: no GPU, no internet; 17 minutes on 2 cores
-	$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow and not gpu" $(PARALLEL) $(PYTEST_ARGS)
 
 test-fast: $(INSTALLED) ## The inner loop: under a minute on 2 cores
 	$(BIN)/python -m pytest -m "not medium and not slow and not gpu" $(PYTEST_ARGS)

@@ -17,6 +17,18 @@ hypothesis.settings.register_profile("wtours", deadline=None)
 hypothesis.settings.load_profile("wtours")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+WORKER_BYTES = 4 << 30
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before torch is imported: workers that share the cores must not each start a thread a core.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """A worker a core and one more, as many tests wait for a process, if there is memory."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(len(os.sched_getaffinity(0)) + 1, memory // WORKER_BYTES))
 
 
 def _outside_folder(variable: str, default: str) -> Path:

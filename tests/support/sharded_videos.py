@@ -1,7 +1,6 @@
 """A workspace with downloaded videos, for the tests of shards."""
 
 import bisect
-import json
 import shutil
 import subprocess
 from fractions import Fraction
@@ -10,7 +9,6 @@ from typing import Any
 
 import av
 import imageio_ffmpeg
-import pytest
 
 from wtours.media.probe import probe_video
 from wtours.storage.receipts import Receipt, record_file, write_receipt
@@ -73,7 +71,7 @@ def files_of(directory: Path) -> dict[str, bytes]:
 def shown_pts_us(path: Path) -> list[int]:
     """Return the pts of every frame that the ffmpeg program shows, in microseconds from the first.
 
-    Another build of FFmpeg than PyAV's, and a program that decodes: as ffprobe -show_frames.
+    Another build of FFmpeg than PyAV's.
     """
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-map", "0:v:0"]
     command += ["-fps_mode", "passthrough", "-copyts", "-enc_time_base", "demux"]
@@ -87,16 +85,15 @@ def shown_pts_us(path: Path) -> list[int]:
     return [round((p - pts[0]) * time_base * 1_000_000) for p in pts]
 
 
-def ffprobe_pts_us(path: Path) -> list[int]:
-    """Return the pts of every frame by ffprobe, in microseconds from the first."""
-    program = shutil.which("ffprobe")
-    if program is None:
-        pytest.skip("needs ffprobe")
-    command = [program, "-v", "error", "-select_streams", "v:0", "-of", "json"]
-    command += ["-show_entries", "stream=time_base:frame=pts", str(path)]
-    listing = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    time_base = Fraction(listing["streams"][0]["time_base"])
-    pts = [frame["pts"] for frame in listing["frames"]]
+def decoded_pts_us(path: Path) -> list[int]:
+    """Return the pts of every frame that PyAV decodes, in microseconds from the first.
+
+    Frame by frame from the start, as ffprobe -show_frames: no seek, no packet looked at.
+    """
+    with av.open(str(path)) as container:
+        pts = [frame.pts for frame in container.decode(container.streams.video[0])]
+        time_base = container.streams.video[0].time_base
+    assert time_base is not None
     return [round((p - pts[0]) * time_base * 1_000_000) for p in pts]
 
 

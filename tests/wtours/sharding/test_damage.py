@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.sharded_videos import (
+    decoded_pts_us,
     destroy_packets,
     drop_packets,
     expected_ticks,
-    ffprobe_pts_us,
     listed_pts_us,
     publish_video,
     rotate,
@@ -91,9 +91,9 @@ def cut_between_keyframes(path: Path) -> Path:
 SOURCES = [fps_30, fps_60, variable_rate, rotated, late_first_pts, cut_between_keyframes]
 
 
-@pytest.mark.parametrize("listing", [shown_pts_us, ffprobe_pts_us])
+@pytest.mark.parametrize("listing", [shown_pts_us, decoded_pts_us])
 @pytest.mark.parametrize("source", SOURCES)
-def test_the_times_are_those_that_another_program_lists(tmp_path, source, listing):
+def test_the_times_are_those_that_ffmpeg_shows_and_pyav_decodes(tmp_path, source, listing):
     path = source(tmp_path)
     listed = listing(path)
     assert list(rows_of(shard(tmp_path, path, NATIVE, "native")).values()) == listed
