@@ -91,7 +91,8 @@ def decoded_pts_us(path: Path) -> list[int]:
     Frame by frame from the start, as ffprobe -show_frames: no seek, no packet looked at.
     """
     with av.open(str(path)) as container:
-        pts = [frame.pts for frame in container.decode(container.streams.video[0])]
+        frames = container.decode(container.streams.video[0])
+        pts = [frame.pts for frame in frames if frame.pts is not None]
         time_base = container.streams.video[0].time_base
     assert time_base is not None
     return [round((p - pts[0]) * time_base * 1_000_000) for p in pts]
