@@ -3,13 +3,12 @@
 One spine: open the backbone, measure it under a progress bar, print the result that was written.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -61,33 +60,15 @@ Train = Annotated[
 Val = Annotated[str, typer.Option("--val", help="The same, for the test images.")]
 
 
-@dataclass(frozen=True)
-class _Table:
-    """How a result is printed."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Iterable[Sequence[str]]
-
-
-def _evaluate(
-    run: str,
-    root: Path,
-    measure: Callable[["Backbone", "World", Progress], "EvalResult | None"],
-    table: Callable[[dict[str, Any]], _Table],
-    *,
-    as_json: bool,
-    on_ranks: bool = False,
-) -> None:
-    """Open the backbone, measure it, and print the result: as JSON, or as a table and its notes.
+@contextmanager
+def _opened(
+    run: str, root: Path, *, on_ranks: bool = False
+) -> Iterator[tuple["Backbone", "World", Progress]]:
+    """Yield the backbone, this process among those of torchrun, and a progress bar.
 
     Args:
         run: The backbone's name.
         root: Of the workspace.
-        measure: Of the backbone, in this process among those of torchrun; returns the result that
-            was written, or None where another process wrote it.
-        table: Of a result's `results`.
-        as_json: Whether the JSON is printed.
         on_ranks: Whether the work is shared by the processes of torchrun.
     """
     _require_backbone(run, root)
@@ -100,14 +81,22 @@ def _evaluate(
             raise UsageError("this evaluation runs in one process: leave out torchrun")
         bars = console.progress_bars("eval", "steps") if world.is_main else nullcontext(no_progress)
         with bars as on_progress:
-            result = measure(backbone, world, on_progress)
-    if result is None:
-        return
+            yield backbone, world, on_progress
+
+
+def _print(
+    result: "EvalResult",
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    as_json: bool,
+) -> None:
+    """Print the result that was written: as JSON, or as a table and its notes."""
     if as_json:
         console.print_json(result.content)
         return
-    shown = table(result.content["results"])
-    console.print_table(shown.title, shown.columns, list(shown.rows))
+    console.print_table(title, columns, rows)
     for note in result.notes:
         console.say(note)
     console.say(str(result.path))
@@ -138,24 +127,23 @@ def eval_knn(
     Example: wtours eval knn default --train images.tar:train --val images.tar:val
     """
 
-    def measure(backbone: "Backbone", _: "World", on_progress: Progress) -> "EvalResult":
+    with _opened(run, root) as (backbone, _, on_progress):
         from training.evaluation.knn import evaluate_knn
 
-        return evaluate_knn(
+        result = evaluate_knn(
             backbone, train, val, random_baseline=random_baseline, on_progress=on_progress
         )
-
-    def table(results: dict[str, Any]) -> _Table:
-        return _Table(
-            f"k-NN top-1 accuracy, %, of {run}",
-            ("network", *(f"k = {score['k']}" for score in results["teacher"])),
-            (
-                (network.replace("_", " "), *(f"{score['top1_percent']:.1f}" for score in scores))
-                for network, scores in results.items()
-            ),
-        )
-
-    _evaluate(run, root, measure, table, as_json=as_json)
+    networks = result.content["results"]
+    _print(
+        result,
+        f"k-NN top-1 accuracy, %, of {run}",
+        ("network", *(f"k = {score['k']}" for score in networks["teacher"])),
+        [
+            (network.replace("_", " "), *(f"{score['top1_percent']:.1f}" for score in scores))
+            for network, scores in networks.items()
+        ],
+        as_json=as_json,
+    )
 
 
 def eval_linear(
@@ -186,7 +174,7 @@ def eval_linear(
     Example: wtours eval linear default --train imagenet/train --val imagenet/val
     """
 
-    def measure(backbone: "Backbone", world: "World", on_progress: Progress) -> "EvalResult | None":
+    with _opened(run, root, on_ranks=True) as (backbone, world, on_progress):
         from training.evaluation.linear_probe import evaluate_linear
         from training.evaluation.linear_protocol import SWEEP, LinearProbeConfig
 
@@ -196,26 +184,26 @@ def eval_linear(
             rates=tuple(rates) if rates else SWEEP,
             num_workers=workers,
         )
-        return evaluate_linear(
+        result = evaluate_linear(
             backbone, train, val, config=config, world=world, on_progress=on_progress
         )
-
-    def table(results: dict[str, Any]) -> _Table:
-        return _Table(
-            f"Linear classification, top-1 accuracy, %, of {run}",
-            ("learning rate x batch / 256", "best epoch", "best", "last"),
+    if result is None:  # the first process wrote it
+        return
+    _print(
+        result,
+        f"Linear classification, top-1 accuracy, %, of {run}",
+        ("learning rate x batch / 256", "best epoch", "best", "last"),
+        [
             (
-                (
-                    f"{head['learning_rate_for_256']:g}",
-                    str(head["best_epoch"]),
-                    f"{head['best_top1_percent']:.1f}",
-                    f"{head['last_top1_percent']:.1f}",
-                )
-                for head in results["heads"]
-            ),
-        )
-
-    _evaluate(run, root, measure, table, as_json=as_json, on_ranks=True)
+                f"{head['learning_rate_for_256']:g}",
+                str(head["best_epoch"]),
+                f"{head['best_top1_percent']:.1f}",
+                f"{head['last_top1_percent']:.1f}",
+            )
+            for head in result.content["results"]["heads"]
+        ],
+        as_json=as_json,
+    )
 
 
 def eval_discover(
@@ -241,10 +229,10 @@ def eval_discover(
     """
     require_scipy("discovery")
 
-    def measure(backbone: "Backbone", _: "World", on_progress: Progress) -> "EvalResult":
+    with _opened(run, root) as (backbone, _, on_progress):
         from training.evaluation.dense.object_discovery import evaluate_discover
 
-        return evaluate_discover(
+        result = evaluate_discover(
             backbone,
             voc,
             split=split,
@@ -252,17 +240,16 @@ def eval_discover(
             pictures=pictures,
             on_progress=on_progress,
         )
-
-    def table(results: dict[str, Any]) -> _Table:
-        cells = [results[key] for key in ("corloc_percent", "jaccard_percent")]
-        shown = ("not measured" if cell is None else f"{cell:.1f}" for cell in cells)
-        return _Table(
-            f"Object discovery on {split}, %, of {run}",
-            ("method", "CorLoc", "Jaccard"),
-            [(method.value, *shown)],
-        )
-
-    _evaluate(run, root, measure, table, as_json=as_json)
+    results = result.content["results"]
+    cells = [results[key] for key in ("corloc_percent", "jaccard_percent")]
+    shown = ("not measured" if cell is None else f"{cell:.1f}" for cell in cells)
+    _print(
+        result,
+        f"Object discovery on {split}, %, of {run}",
+        ("method", "CorLoc", "Jaccard"),
+        [(method.value, *shown)],
+        as_json=as_json,
+    )
 
 
 def eval_segment(
@@ -309,32 +296,32 @@ def eval_segment(
     if finetune and find_spec("transformers") is None:
         raise MissingPackageError("transformers", "objects", "UperNet")
 
-    def measure(backbone: "Backbone", _: "World", on_progress: Progress) -> "EvalResult":
+    with _opened(run, root) as (backbone, _, on_progress):
         from training.evaluation.dense.segmentation import evaluate_segmentation
         from training.evaluation.dense.upernet_finetune import FinetuneConfig, finetune_segmentation
 
-        if not finetune:
-            return evaluate_segmentation(
+        if finetune:
+            config = FinetuneConfig(
+                steps=steps,
+                warmup_steps=min(FinetuneConfig.warmup_steps, steps // 2),
+                crop_pixels=short_side or FinetuneConfig.crop_pixels,
+            )
+            result = finetune_segmentation(backbone, data, config, on_progress=on_progress)
+        else:
+            result = evaluate_segmentation(
                 backbone, data, short_side=short_side, on_progress=on_progress
             )
-        config = FinetuneConfig(
-            steps=steps,
-            warmup_steps=min(FinetuneConfig.warmup_steps, steps // 2),
-            crop_pixels=short_side or FinetuneConfig.crop_pixels,
-        )
-        return finetune_segmentation(backbone, data, config, on_progress=on_progress)
-
-    def table(results: dict[str, Any]) -> _Table:
-        return _Table(
-            f"Segmentation of {data}, %, by {run}",
-            ("probe", "mean IoU", "mean accuracy", "pixel accuracy"),
-            (
-                (probe.replace("_", " "), *(f"{score[f'{key}_percent']:.1f}" for key in _SCORES))
-                for probe, score in ({"UperNet": results} if finetune else results).items()
-            ),
-        )
-
-    _evaluate(run, root, measure, table, as_json=as_json)
+    results = result.content["results"]
+    _print(
+        result,
+        f"Segmentation of {data}, %, by {run}",
+        ("probe", "mean IoU", "mean accuracy", "pixel accuracy"),
+        [
+            (probe.replace("_", " "), *(f"{score[f'{key}_percent']:.1f}" for key in _SCORES))
+            for probe, score in ({"UperNet": results} if finetune else results).items()
+        ],
+        as_json=as_json,
+    )
 
 
 def eval_vos(
@@ -354,22 +341,23 @@ def eval_vos(
     """
     require_scipy("video object segmentation")
 
-    def measure(backbone: "Backbone", _: "World", on_progress: Progress) -> "EvalResult":
+    with _opened(run, root) as (backbone, _, on_progress):
         from training.evaluation.dense.vos import evaluate_vos
 
-        return evaluate_vos(backbone, davis, split=split, masks_dir=masks, on_progress=on_progress)
-
-    def table(results: dict[str, Any]) -> _Table:
-        return _Table(
-            f"Video object segmentation, %, of {run}; J&F {results['jf_mean_percent']:.1f}",
-            ("measure", "mean", "recall", "decay"),
-            (
-                (name, *(f"{results[f'{key}_{part}_percent']:.1f}" for part in _STATISTICS))
-                for name, key in (("J, regions", "j"), ("F, boundaries", "f"))
-            ),
+        result = evaluate_vos(
+            backbone, davis, split=split, masks_dir=masks, on_progress=on_progress
         )
-
-    _evaluate(run, root, measure, table, as_json=as_json)
+    results = result.content["results"]
+    _print(
+        result,
+        f"Video object segmentation, %, of {run}; J&F {results['jf_mean_percent']:.1f}",
+        ("measure", "mean", "recall", "decay"),
+        [
+            (name, *(f"{results[f'{key}_{part}_percent']:.1f}" for part in _STATISTICS))
+            for name, key in (("J, regions", "j"), ("F, boundaries", "f"))
+        ],
+        as_json=as_json,
+    )
 
 
 def eval_table(
