@@ -3,6 +3,7 @@
 import logging
 import os
 import random
+import secrets
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,32 @@ def data_dir() -> Path:
 def reference_dir() -> Path:
     """Recorded tensors of the released code (WTOURS_TEST_REFERENCE)."""
     return _outside_folder("WTOURS_TEST_REFERENCE", "reference")
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The URL of moto's S3 on this machine, one for all tests of a process."""
+    moto = pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture
+def s3_folder(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A URL with nothing below it, in a bucket of its own."""
+    s3fs = pytest.importorskip("s3fs")
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "made-up",
+        "AWS_SECRET_ACCESS_KEY": "made-up",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": s3_endpoint,
+    }.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"walks-{secrets.token_hex(6)}"
+    s3fs.S3FileSystem(use_listings_cache=False).mkdir(bucket)
+    return f"s3://{bucket}/root"
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,9 @@
     WtoursError                 the world is not as it should be: exit code 1
     ├── UsageError              the command line or a config asks for the impossible: exit code 2
     ├── ManifestError           a manifest that cannot be used: exit code 2
-    ├── StorageError            the file system refuses to read or write
-    │   └── DiskFullError           ... since there is no room: nothing more can be done
+    ├── StorageError            the file system or an object store refuses to read or write
+    │   ├── DiskFullError           ... since there is no room: nothing more can be done
+    │   └── ConflictError           an object has other bytes than the ones to be published
     ├── VideoError              one video cannot be read; the others go on
     ├── DownloadError           one video cannot be fetched; the others go on
     │   └── PermanentDownloadError   ... and asking again will not help
@@ -41,11 +42,15 @@ class ManifestError(UsageError):
 
 
 class StorageError(WtoursError):
-    """The file system refuses to read or write something."""
+    """The file system or an object store refuses to read or write something."""
 
 
 class DiskFullError(StorageError):
     """There is no room for what is to be written."""
+
+
+class ConflictError(StorageError):
+    """Another process has published other bytes under the same name."""
 
 
 class VideoError(WtoursError):

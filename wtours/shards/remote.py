@@ -6,18 +6,18 @@ ahead at most, and time nothing out: a tar of 64 MiB from a server 50 ms away th
 connection takes 1.4 s here, 2.6 s by its "background" cache. tenacity would replace five lines.
 """
 
+import contextlib
+import functools
 import hashlib
 import re
-import threading
-import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from wtours.errors import MissingPackageError, ShardError
+from wtours.errors import ShardError, StorageError
 from wtours.shards.schema import (
     DATASET_FILE,
     MAX_DATASET_BYTES,
@@ -26,9 +26,9 @@ from wtours.shards.schema import (
     ShardRecord,
     parse_dataset,
 )
+from wtours.storage.remote_calls import call, in_thread, open_file_system, shown
 
 RANGE_BYTES = 4 * 2**20
-_FIRST_PAUSE_SECONDS = 0.25
 _SHARD_FILE = re.compile(rf"(?P<video_id>{VIDEO_ID})-(?P<segment>[0-9]{{5,18}})\.tar")
 T = TypeVar("T")
 
@@ -71,7 +71,8 @@ class RangeReader:
     def __init__(self, url: str, policy: FetchPolicy, *, size: int | None = None) -> None:
         self.name = shown(url)
         self._policy = policy
-        self._file_system, self._path = _open_file_system(url, policy.storage_options)
+        with as_shard_error():
+            self._file_system, self._path = open_file_system(url, policy.storage_options)
         self._size = size
         self._asked_end = 0
         self._ahead: deque[tuple[int, int, Future[bytes]]] = deque()
@@ -88,7 +89,7 @@ class RangeReader:
             ShardError: the server does not say.
         """
         if self._size is None:
-            info = self._attempt(self._info(), self._info)
+            info = self._attempt(in_thread(self._info), self._info)
             if not isinstance(info.get("size"), int):
                 raise ShardError(f"{self.name}: the server does not say how large it is")
             self._size = int(info["size"])
@@ -117,7 +118,7 @@ class RangeReader:
         if not self._ahead:
             return False
         start, end, future = self._ahead.popleft()
-        self._block = self._attempt(future, lambda: self._range(start, end))
+        self._block = self._attempt(future, lambda: self._fetch(start, end))
         self._block_at = 0
         self._sha256.update(self._block)
         return True
@@ -125,49 +126,38 @@ class RangeReader:
     def _ask_ahead(self, size: int) -> None:
         while self._asked_end < size and len(self._ahead) < self._policy.ranges_ahead:
             start, end = self._asked_end, min(size, self._asked_end + RANGE_BYTES)
-            self._ahead.append((start, end, self._range(start, end)))
+            future = in_thread(functools.partial(self._fetch, start, end))
+            self._ahead.append((start, end, future))
             self._asked_end = end
 
-    def _info(self) -> Future[dict[str, Any]]:
-        return _in_thread(lambda: self._file_system.info(self._path))
+    def _info(self) -> dict[str, Any]:
+        return self._file_system.info(self._path)  # type: ignore[no-any-return]
 
-    def _range(self, start: int, end: int) -> Future[bytes]:
-        def fetch() -> bytes:
-            data: bytes = self._file_system.cat_file(self._path, start=start, end=end)
-            if len(data) != end - start:
-                raise OSError(f"{len(data)} bytes came for the {end - start} from {start} on")
-            return data
+    def _fetch(self, start: int, end: int) -> bytes:
+        data: bytes = self._file_system.cat_file(self._path, start=start, end=end)
+        if len(data) != end - start:
+            raise OSError(f"{len(data)} bytes came for the {end - start} from {start} on")
+        return data
 
-        return _in_thread(fetch)
-
-    def _attempt(self, future: Future[T], ask_again: Callable[[], Future[T]]) -> T:
+    def _attempt(self, future: Future[T], ask_again: Callable[[], T]) -> T:
         """Return what a future gives, asking again as often as the policy says."""
-        attempts, pause_seconds = self._policy.attempts, _FIRST_PAUSE_SECONDS
-        for attempt in range(1, attempts + 1):
-            try:
-                return future.result(self._policy.timeout_seconds)
-            except TimeoutError as error:
-                reason = f"nothing came for {self._policy.timeout_seconds:g} s"
-                cause: BaseException = error
-            except Exception as error:  # whatever the protocol's library raises
-                cause = error
-                if isinstance(error, FileNotFoundError):
-                    # fsspec says this of a 503, a refused connection or a TLS error too, as cause.
-                    cause = error.__cause__ or error
-                    status = getattr(cause, "status", None)
-                    if isinstance(cause, FileNotFoundError) or status in (404, 410):
-                        raise ShardError(f"{self.name} is missing") from error
-                reason = " ".join(str(cause).split()) or type(cause).__name__
-            if attempt < attempts:
-                time.sleep(pause_seconds)
-                pause_seconds *= 2
-                future = ask_again()
-        raise ShardError(f"{self.name}: {reason}; given up after {attempts} attempts") from cause
+        with as_shard_error():
+            return call(
+                ask_again,
+                self.name,
+                attempts=self._policy.attempts,
+                timeout_seconds=self._policy.timeout_seconds,
+                first=future,
+            )
 
 
-def shown(url: str) -> str:
-    """Return a URL as messages show it: without its query, which may hold a signature."""
-    return url.split("?", 1)[0]
+@contextlib.contextmanager
+def as_shard_error() -> Iterator[None]:
+    """Raise what a store refuses inside the block as a `ShardError`."""
+    try:
+        yield
+    except StorageError as error:
+        raise ShardError(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,33 +213,3 @@ def _fetch_dataset(url: str, policy: FetchPolicy) -> Dataset:
     if reader.size > MAX_DATASET_BYTES:
         raise ShardError(f"{reader.name} is larger than {MAX_DATASET_BYTES} bytes; it is not ours")
     return parse_dataset(reader.read(reader.size), reader.name)
-
-
-def _open_file_system(url: str, storage_options: Mapping[str, Any]) -> tuple[Any, str]:
-    from fsspec.core import url_to_fs
-
-    try:
-        file_system, path = url_to_fs(url, **storage_options)
-    except ImportError as error:
-        if urlsplit(url).scheme in ("http", "https"):
-            raise MissingPackageError("aiohttp", "stream", f"reading {shown(url)}") from error
-        raise ShardError(f"{shown(url)} cannot be read: {error}") from error
-    except (ValueError, RuntimeError) as error:  # RuntimeError: no thread could be started
-        raise ShardError(f"{shown(url)} cannot be read: {error}") from error
-    return file_system, path
-
-
-def _in_thread(call: Callable[[], T]) -> Future[T]:
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:  # or the reader would wait for nothing
-            future.set_exception(error)
-
-    try:
-        threading.Thread(target=run, name="wtours-fetch", daemon=True).start()
-    except RuntimeError as error:  # the limit of threads: tried again, and then said
-        future.set_exception(error)
-    return future

@@ -112,6 +112,11 @@ def fsync_tree(path: Path) -> None:
     _fsync(path)
 
 
+def fsync_folder(path: Path) -> None:
+    """Flush a folder's list of names to the disk."""
+    _fsync(path)
+
+
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

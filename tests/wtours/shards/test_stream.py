@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.object_stores import OF_S3_CLIENTS, copy_into
 from tests.support.range_server import RangeServer, serve_ranges
 from tests.support.sharded_videos import publish_video
 from tests.support.video_clips import write_clip
@@ -276,33 +277,12 @@ def test_a_thread_that_cannot_start_is_said(built, monkeypatch):
 
 
 @pytest.mark.medium
-@pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::ResourceWarning"
-)  # of moto, boto
-def test_an_object_store_is_read(built, monkeypatch):
-    s3fs = pytest.importorskip("s3fs")
-    moto = pytest.importorskip("moto.server")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "made-up")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "made-up")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    store = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    store.start()
-    try:
-        options = {"endpoint_url": "http://{}:{}".format(*store.get_host_and_port())}
-
-        files = s3fs.S3FileSystem(**options)
-        files.mkdir("walks")
-        files.put(str(built), "walks/set", recursive=True)
-        rule: dict[str, Any] = {"clip_length": 3, "frame_interval_seconds": 0.5}
-        clips = stream_clips(
-            "s3://walks/set",
-            order=StreamOrder(videos_at_once=1),
-            policy=FetchPolicy(storage_options=options),
-            **rule,
-        )
-        assert [content(clip) for clip in clips] == indexed(built, **rule)
-    finally:
-        store.stop()
+@OF_S3_CLIENTS
+def test_an_object_store_is_read(built, s3_folder):
+    copy_into(s3_folder, built)
+    rule: dict[str, Any] = {"clip_length": 3, "frame_interval_seconds": 0.5}
+    clips = stream_clips(s3_folder, order=StreamOrder(videos_at_once=1), **rule)
+    assert [content(clip) for clip in clips] == indexed(built, **rule)
 
 
 @pytest.mark.medium
@@ -466,8 +446,10 @@ def test_a_protocol_without_its_client_names_the_package(monkeypatch):
     monkeypatch.setattr(fsspec.core, "url_to_fs", absent)
     with pytest.raises(MissingPackageError, match=r"needs aiohttp.*wtours\[stream\]"):
         list(stream_clips("http://127.0.0.1/set"))
-    with pytest.raises(ShardError, match=r"s3://set/dataset\.json cannot be read: Install s3fs"):
+    with pytest.raises(MissingPackageError, match=r"s3://set.* needs s3fs.*wtours\[s3\]"):
         list(stream_clips("s3://set"))
+    with pytest.raises(ShardError, match=r"odd://set/dataset\.json cannot be read: Install s3fs"):
+        list(stream_clips("odd://set"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,100 @@
+"""Object stores for tests: moto's S3 (the fixture `s3_folder`), and one in memory that fails."""
+
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from wtours.storage.object_store import open_store
+from wtours.storage.store import Store
+
+OF_S3_CLIENTS = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning",
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
+"""Warnings of moto, boto and aiobotocore."""
+
+
+def copy_into(url: str, folder: Path) -> Store:
+    """Put every file of a folder on a store."""
+    store = open_store(url)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        assert store.create(path.relative_to(folder).as_posix(), path)
+    return store
+
+
+def sha256s(store: Store, folder: str = "") -> dict[str, str]:
+    """Return the digest of each object, read from its bytes."""
+    import hashlib
+
+    return {
+        found.key: hashlib.sha256(store.get(found.key)).hexdigest() for found in store.list(folder)
+    }
+
+
+class FaultyFileSystem(MemoryFileSystem):  # type: ignore[misc]
+    """Objects in memory; each operation first does what it is told to."""
+
+    protocol = "faulty"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    told: ClassVar[dict[str, deque[Any]]] = defaultdict(deque)
+    """By operation: what happens at the next calls of it; None: nothing."""
+    counts: ClassVar[dict[str, int]] = defaultdict(int)
+    hidden: ClassVar[set[str]] = set()
+    """Ends of names that a listing does not show yet."""
+    ignores_create: ClassVar[bool] = False
+
+    @classmethod
+    def reset(cls) -> None:
+        cls.store.clear()
+        cls.pseudo_dirs[:] = [""]
+        cls.told.clear()
+        cls.counts.clear()
+        cls.hidden.clear()
+        cls.ignores_create = False
+
+    @classmethod
+    def tell(cls, operation: str, *faults: Any) -> None:
+        cls.told[operation].extend(faults)
+
+    def _meet(self, operation: str, work: Callable[[], Any]) -> Any:
+        self.counts[operation] += 1
+        fault = self.told[operation].popleft() if self.told[operation] else None
+        if fault == "lost":
+            work()
+            raise ConnectionResetError("the answer was lost")
+        if fault == "torn":
+            raise ConnectionResetError("the connection was closed in the middle of the body")
+        if isinstance(fault, float):
+            time.sleep(fault)
+        if isinstance(fault, Exception):
+            raise fault
+        return work()
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> Any:
+        mode = "overwrite" if self.ignores_create else mode
+        return self._meet("put", lambda: super(FaultyFileSystem, self).pipe_file(path, value, mode))
+
+    def cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **_: Any
+    ) -> Any:
+        return self._meet("get", lambda: super(FaultyFileSystem, self).cat_file(path, start, end))
+
+    def info(self, path: str, **kwargs: Any) -> Any:
+        return self._meet("stat", lambda: super(FaultyFileSystem, self).info(path))
+
+    def find(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        found = self._meet(
+            "list", lambda: super(FaultyFileSystem, self).find(path, *args, **kwargs)
+        )
+        return {k: v for k, v in found.items() if not any(k.endswith(end) for end in self.hidden)}
+
+
+fsspec.register_implementation("faulty", FaultyFileSystem, clobber=True)
