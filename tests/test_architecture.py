@@ -13,7 +13,17 @@ HEAVY = {"torch", "cv2", "av", "pyarrow", "yt_dlp", "scenedetect", "onnxruntime"
 LAYERS = {
     "wtours": (
         *("errors", "progress", "text", "storage", "execution", "media", "workspace", "shards"),
-        *("acquire", "analyze", "sharding", "synthetic", "report", "diagnostics", "cli"),
+        *(
+            "comparison",
+            "acquire",
+            "analyze",
+            "sharding",
+            "lockfile",
+            "synthetic",
+            "report",
+            "diagnostics",
+            "cli",
+        ),
         "__main__",
     ),
     "training": (

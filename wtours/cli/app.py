@@ -28,6 +28,7 @@ from wtours.cli import (
     verify,
 )
 from wtours.cli.options import Quiet, Root, Verbose, with_verbosity
+from wtours.cli.sets import lockfile
 from wtours.errors import TrainingError, WtoursError
 from wtours.storage.os_errors import explain_os_error
 from wtours.workspace.layout import Layout
@@ -107,6 +108,9 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
     (app, DATA, "report", analyze.report),
     (app, SHARDS, "shard", shard.shard),
     (app, SHARDS, "verify", verify.verify),
+    (app, SHARDS, "lock", lockfile.lock),
+    (app, SHARDS, "sync", lockfile.sync),
+    (app, SHARDS, "attest", lockfile.attest),
     (shards_app, None, "finalize", shard.finalize),
     (shards_app, None, "info", shard.info_of_shards),
     (shards_app, None, "sample", shard.sample_of_shards),

@@ -1,0 +1,33 @@
+"""lock, sync and attest as a user types them."""
+
+import json
+import shutil
+
+from tests.support.command_line import exit_code_of
+from tests.support.shard_set import write_shard_set
+
+
+def test_a_set_is_locked_and_compared_from_the_command_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one = write_shard_set(tmp_path / "one", num_frames=3)
+    shutil.copytree(one, tmp_path / "copy")
+    other = write_shard_set(tmp_path / "other", num_frames=2)
+    root = ("--root", tmp_path / "root")
+    assert exit_code_of(monkeypatch, "lock", one, *root) == 0
+    shown = capsys.readouterr().out
+    locked = json.loads((tmp_path / "one.lock").read_text())
+    assert f"set sha256 {locked['set_sha256']}" in shown
+
+    assert exit_code_of(monkeypatch, "attest", one, tmp_path / "copy", *root) == 0
+    assert "the same frames, byte for byte" in capsys.readouterr().out
+    assert exit_code_of(monkeypatch, "attest", one, other, "--json", *root) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert (found["same"], found["videos"][0]["paired"]) == (False, 2)
+
+    # The set's video is nowhere: it is named, with the lock's own name for it.
+    assert exit_code_of(monkeypatch, "sync", "one.lock", *root) == 3
+    captured = capsys.readouterr()
+    assert "0 of 1 shards are those of one.lock" in captured.out
+    assert "differs: street: its source None cannot be used" in captured.err
+    assert exit_code_of(monkeypatch, "sync", "absent.lock", *root) == 1
+    assert capsys.readouterr().err.startswith("error: absent.lock is not there")

@@ -1,0 +1,1 @@
+"""The commands that cite, share and compare whole shard sets."""

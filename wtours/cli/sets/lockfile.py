@@ -1,0 +1,178 @@
+"""The commands that cite a shard set and make it again: lock, sync, attest."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wtours.cli import console
+from wtours.cli.acquire import AllowUnknownLicense
+from wtours.cli.options import FINISHED_WITH_FAILURES, ROOT, AsJson, Jobs, Root, named_or_folder
+from wtours.cli.shard import SetOrFolder
+from wtours.cli.verify import executor_of
+from wtours.execution.executor import default_jobs
+from wtours.workspace.layout import Layout
+
+
+def lock(
+    name: SetOrFolder = "default",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The lock file.", show_default="NAME.lock"),
+    ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Hash every byte again, instead of comparing sizes.")
+    ] = False,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Write down what a shard set is: sources, parameters, versions and the hash of every shard.
+
+    Publish the file, and cite its set hash; `wtours sync` makes the same set of it.
+
+    Example: wtours lock default
+    """
+    from wtours.lockfile.lock import SUFFIX, lock_shards
+
+    layout = Layout(root)
+    directory = named_or_folder(name, layout.shards_dir)
+    path = out or Path(f"{directory.name}{SUFFIX}")
+    with console.progress_bars("lock", "bytes") as on_progress:
+        locked = lock_shards(layout, directory, path, deep=deep, on_progress=on_progress)
+    if as_json:
+        console.print_json(locked.model_dump(mode="json"))
+        return
+    frames = sum(shard.frames for shard in locked.shards)
+    console.say(
+        f"{path}: {len(locked.videos)} videos, {len(locked.shards)} shards, {frames:,} frames"
+    )
+    console.say(f"set sha256 {locked.set_sha256}")
+
+
+def sync(
+    lock_file: Annotated[Path, typer.Argument(metavar="NAME.lock", help="The lock file.")],
+    name: Annotated[
+        str | None,
+        typer.Option("--name", "-n", help="Name of the shard set.", show_default="the lock's"),
+    ] = None,
+    from_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-dir", help="Take the videos in this folder; no network.", file_okay=False
+        ),
+    ] = None,
+    blur_boxes: Annotated[
+        Path | None,
+        typer.Option("--blur-boxes", help="The boxes of a blurred set: its blur_boxes.parquet."),
+    ] = None,
+    allow_unknown_license: AllowUnknownLicense = False,
+    jobs: Jobs = default_jobs(),
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Make the shard set of a lock: fetch its videos, write their shards, compare every byte.
+
+    What differs is named: a video that is another file, a version, a shard. Examples:
+
+    wtours sync default.lock
+
+    wtours sync default.lock --from-dir ~/videos
+    """
+    from wtours.acquire.options import FetchOptions
+    from wtours.lockfile.lock import read_lock
+    from wtours.lockfile.sync import sync_shards
+
+    locked = read_lock(lock_file)
+    with console.progress_bars("sync", "percent") as on_progress, executor_of(jobs) as executor:
+        report = sync_shards(
+            Layout(root),
+            locked,
+            name=name,
+            from_dir=from_dir,
+            blur_boxes=blur_boxes,
+            options=FetchOptions(allow_unknown_license=allow_unknown_license),
+            executor=executor,
+            on_versions=_say_versions,
+            on_progress=on_progress,
+        )
+    if as_json:
+        console.print_json({**dataclasses.asdict(report), "directory": str(report.directory)})
+    else:
+        console.say(
+            f"{report.directory}: {report.num_same} of {report.num_shards} shards are those of "
+            f"{lock_file}, byte for byte"
+        )
+    if report.set_sha256 == locked.set_sha256 and not report.differences:
+        console.note(f"set sha256 {report.set_sha256}, as locked")
+        if report.index_sha256 != locked.index_sha256:
+            console.note(
+                "the index is not the locked one (cuts and lightness come from `wtours analyze`, "
+                "then `wtours shard`): frames are the same, clips may differ"
+            )
+        return
+    for item, problem in report.differences.items():
+        console.warn(f"differs: {item}: {problem}")
+    console.warn(f"{len(report.differences)} differences: this is not the locked set")
+    raise typer.Exit(FINISHED_WITH_FAILURES)
+
+
+def attest(
+    a: Annotated[str, typer.Argument(metavar="A", help="A shard set's name, or its folder.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Compare two shard sets frame by frame: bytes, then pixels, then the perceptual distance.
+
+    Exit code 0: every frame is in both with the same bytes; 3: they differ.
+
+    Example: wtours attest default /mnt/other-lab/default
+    """
+    from wtours.comparison.attest import attest as attest_sets
+
+    layout = Layout(root)
+    folders = [named_or_folder(text, layout.shards_dir) for text in (a, b)]
+    with console.progress_bars("attest", "steps") as on_progress:
+        found = attest_sets(folders[0], folders[1], on_progress=on_progress)
+    if as_json:
+        console.print_json({"same": found.same, **found.to_json()})
+    else:
+        console.print_table(
+            f"A {folders[0]}: set sha256 {found.set_sha256_a}\n"
+            f"B {folders[1]}: set sha256 {found.set_sha256_b}",
+            (
+                *("video", "source", "A", "B", "paired", "same bytes", "same pixels", "other"),
+                *("PSNR min dB", "mean", "dHash max"),
+            ),
+            [
+                (
+                    video.video_id,
+                    {True: "same", False: "another file", None: "in one set"}[video.same_source],
+                    *(f"{n:,}" for n in (video.frames_a, video.frames_b, video.paired)),
+                    *(f"{n:,}" for n in (video.same_bytes, video.same_pixels)),
+                    f"{video.different + video.undecodable:,}",
+                    *(_shown(x) for x in (video.psnr_min_db, video.psnr_mean_db)),
+                    _shown(video.dhash_max),
+                )
+                for video in found.videos
+            ],
+        )
+        for video in found.videos:
+            if video.first_difference is not None:
+                console.say(f"first difference of {video.video_id}: {video.first_difference}")
+        for parameter, values in found.params.items():
+            console.say(f"parameter {parameter}: {values[0]} in A, {values[1]} in B")
+        console.say("the same frames, byte for byte" if found.same else "not the same frames")
+    if not found.same:
+        raise typer.Exit(FINISHED_WITH_FAILURES)
+
+
+def _say_versions(lines: Sequence[str]) -> None:
+    for line in lines:
+        console.warn(f"warning: {line}: the bytes may differ")
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"

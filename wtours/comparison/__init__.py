@@ -1,0 +1,1 @@
+"""Two shard sets beside each other: the same frames, or the same scenes?"""

