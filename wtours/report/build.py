@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 try:
@@ -13,17 +13,18 @@ except ImportError as error:
 
     raise MissingPackageError("matplotlib and jinja2", "analyze", "`wtours report`") from error
 
+from wtours.analyze.schema import DETECTIONS_FILE, explain_damage
 from wtours.errors import AnalysisError, UsageError, VideoError
 from wtours.progress import Progress, no_progress
 from wtours.report.comparison import load_compared
+from wtours.report.curves import classes_over_time, span_of, video_curves
 from wtours.report.data import ReportVideo, load_videos
 from wtours.report.figure2 import save_figure
 from wtours.report.footnotes import NO_OPTIONS, CommandHints
-from wtours.report.page import PageVideo, render_page
-from wtours.report.style import DARK
+from wtours.report.page import PageVideo, colored_classes, render_page
 from wtours.report.table6 import make_table
 from wtours.report.table6_export import to_csv, to_json, to_markdown
-from wtours.report.thumbnails import make_thumbnails
+from wtours.report.thumbnails import Figure, long_side, make_thumbnails
 from wtours.storage.atomic import sweep, write_bytes, write_json
 from wtours.storage.locks import lock
 from wtours.workspace.layout import Layout
@@ -114,9 +115,17 @@ def _build(
     write_bytes(folder / "table6.csv", to_csv(table).encode())
     write_json(folder / "table6.json", to_json(table))
     figures = tuple(folder / f"figure2.{kind}" for kind in ("png", "svg", "pdf"))
-    light, dark = _save_figures([*videos, *(folder.video for folder in compared)], figures)
-    pages = [_page_video(layout, video, threshold, on_progress) for video in videos]
-    page = render_page(table, pages, figure_light=light, figure_dark=dark)
+    others = [folder.video for folder in compared]
+    _save_figures([*videos, *others], figures)
+    span_us = span_of([*videos, *others])
+    classes = colored_classes(videos)
+    options = _Options(threshold, span_us, long_side(len(videos)))
+    pages = [_page_video(layout, video, classes, options, on_progress) for video in videos]
+    beside = [
+        PageVideo(v, video_curves(v.measured, span_us=span_us) if v.measured else None, (), "")
+        for v in others
+    ]
+    page = render_page(table, pages, beside)
     write_bytes(folder / "report.html", page.encode())
     return ReportResult(
         page=folder / "report.html",
@@ -137,31 +146,55 @@ def _build(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What is common to all videos of a page."""
+
+    threshold: float
+    span_us: float
+    side: int
+
+
 def _page_video(
-    layout: Layout, video: ReportVideo, threshold: float, on_progress: Progress
+    layout: Layout,
+    video: ReportVideo,
+    classes: Sequence[str],
+    options: _Options,
+    on_progress: Progress,
 ) -> PageVideo:
-    """Make a video's thumbnails; one that cannot be decoded does not stop the others."""
-    if not video.is_same_file:
-        return PageVideo(video=video, figures=[], problem="")
-    video_id = video.entry.id
+    """Make a video's curves and thumbnails; one that cannot be decoded does not stop the others."""
+    if video.measured is None:
+        return PageVideo(video, None, (), "")
+    video_id, problem, figures = video.entry.id, "", list[Figure]()
+    curves = video_curves(video.measured, span_us=options.span_us)
     try:
-        figures = make_thumbnails(
-            layout,
-            video,
-            threshold=threshold,
-            on_figure=lambda done, total: on_progress(video_id, done, total),
-        )
+        if video.measured.objects is not None:
+            path = layout.analysis_dir(video_id) / DETECTIONS_FILE
+            with explain_damage(path, f"run `wtours analyze --video {video_id}`"):
+                by_class = classes_over_time(
+                    path,
+                    video.measured.objects.pts_us,
+                    classes,
+                    threshold=options.threshold,
+                    span_us=options.span_us,
+                )
+            curves = replace(curves, by_class=by_class)
+        if video.is_same_file:
+            figures = make_thumbnails(
+                layout,
+                video,
+                threshold=options.threshold,
+                side=options.side,
+                on_figure=lambda done, total: on_progress(video_id, done, total),
+            )
     except (VideoError, AnalysisError) as error:
-        return PageVideo(video=video, figures=[], problem=str(error))
-    return PageVideo(video=video, figures=figures, problem="")
+        problem = str(error)
+    return PageVideo(video, curves, figures, problem)
 
 
-def _save_figures(videos: Sequence[ReportVideo], paths: Sequence[Path]) -> tuple[bytes, bytes]:
-    """Publish Figure 2 and return it as PNG for light and for dark screens."""
+def _save_figures(videos: Sequence[ReportVideo], paths: Sequence[Path]) -> None:
+    """Publish Figure 2."""
     files = {path.suffix[1:]: io.BytesIO() for path in paths}
-    dark = io.BytesIO()
     save_figure(videos, files)
-    save_figure(videos, {"png": dark}, theme=DARK)
     for path in paths:
         write_bytes(path, files[path.suffix[1:]].getvalue())
-    return files["png"].getvalue(), dark.getvalue()

@@ -1,28 +1,28 @@
 """Figure 2: lightness and objects against time, class frequency, and cuts, of any number of videos.
 
-The videos stand over one another on common axes, so that ten of them are as readable as one.
+A row a video, on common axes, so that ten of them are as readable as one and none needs a legend.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
+from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from wtours.report.curves import Curves, class_frequency, span_of, video_curves
 from wtours.report.data import ReportVideo
-from wtours.report.style import LIGHT, Theme, drawing_style
+from wtours.report.style import LIGHT, Theme, drawing_style, line_style
 from wtours.report.table6 import NOT_MEASURED
 
-_US = 1_000_000
 _DPI = 160
-_MAX_POINTS = 480
-"""Along the time axis: frames are averaged over equal spans, so that a line has at most so many."""
-_LINES = ("-", "--", ":", "-.")
+_ROW_INCHES = 1.0
+_WIDTHS = (5, 5, 3, 1.7)
+"""Of the columns, relative."""
 
 
 def save_figure(
@@ -46,203 +46,171 @@ def save_figure(
 
 
 def _draw(videos: Sequence[ReportVideo], theme: Theme) -> Figure:
-    strip_inches = 1.3 if len(videos) <= 4 else 0.9
-    strips, lower = strip_inches * len(videos) + 0.8, max(3.2, 0.34 * len(videos) + 1.2)
+    height = _ROW_INCHES * len(videos) + 1.0
     figure = Figure(
-        figsize=(12, strips + lower),
+        figsize=(13, max(height, 2.6)),
         dpi=_DPI,
-        layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.05, rect=(0, 0.008, 1, 0.984)),
+        layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.04, wspace=0.02, hspace=0.02),
     )
-    parts: Any = figure.subfigures(2, 1, height_ratios=[strips, lower], hspace=0.02)
-    axes = parts[0].subplots(len(videos), 2, sharex=True, sharey="col", squeeze=False)
-    unit = _time_unit(videos)
-    for number, (video, (lightness, objects)) in enumerate(zip(videos, axes, strict=True)):
-        color = theme.colors[number % len(theme.colors)]
-        _draw_lightness(lightness, video, color, theme, unit)
-        _draw_objects(objects, video, color, theme, unit)
-    _label_strips(axes, unit, theme)
-    frequency, cuts = parts[1].subplots(1, 2)
-    _draw_frequency(frequency, videos, theme)
-    _draw_cuts(cuts, videos, theme)
+    grid: Any = figure.add_gridspec(len(videos), 4, width_ratios=_WIDTHS)
+    axes = grid.subplots(sharex="col", sharey="col", squeeze=False)
+    span_us = span_of(videos)
+    per_unit = 60.0 if span_us * 360 > 180e6 else 1.0
+    frequencies = [class_frequency(video) for video in videos]
+    for number, (video, row) in enumerate(zip(videos, axes, strict=True)):
+        color = theme.color(number)
+        row[0].set_ylabel(
+            video.label,
+            rotation=0,
+            ha="right",
+            va="center",
+            labelpad=10,
+            color=color,
+            weight="bold",
+        )
+        curves = None if video.measured is None else video_curves(video.measured, span_us=span_us)
+        cuts_us = [start for start, _ in video.measured.shots_us[1:]] if video.measured else []
+        _draw_lightness(
+            row[0], curves, [cut / 1e6 / per_unit for cut in cuts_us], color, theme, per_unit
+        )
+        _draw_objects(row[1], curves, color, theme, per_unit)
+        _draw_frequency(row[2], frequencies, number, theme)
+        _draw_cuts(row[3], video, color, theme)
+    _set_axes(axes, videos, span_us * 360 / 1e6 / per_unit, "min" if per_unit > 1 else "s", theme)
     return figure
 
 
-@dataclass(frozen=True, slots=True)
-class _TimeUnit:
-    name: str
-    per_minute: float
-    span_us: float
-    end: float
-    """The longest video's end, in this unit."""
-
-
-def _time_unit(videos: Sequence[ReportVideo]) -> _TimeUnit:
-    seconds = max((v.measured.summary.seconds for v in videos if v.measured), default=60.0)
-    in_minutes = seconds > 180
-    return _TimeUnit(
-        name="min" if in_minutes else "s",
-        per_minute=1 if in_minutes else 60,
-        span_us=max(seconds * _US / _MAX_POINTS, 1.0),
-        end=seconds / 60 if in_minutes else seconds,
-    )
-
-
 def _draw_lightness(
-    axes: Axes, video: ReportVideo, color: str, theme: Theme, unit: _TimeUnit
+    axes: Axes,
+    curves: Curves | None,
+    cuts: Sequence[float],
+    color: str,
+    theme: Theme,
+    per_unit: float,
 ) -> None:
-    axes.text(0, 1.03, video.label, transform=axes.transAxes, color=color, weight="bold")
-    measured = video.measured
-    if measured is None:
+    if curves is None:
         _say_not_measured(axes, theme)
         return
-    mean, low, high = (
-        average_over_time(measured.pts_us, values, span_us=unit.span_us)
-        for values in (measured.lightness, measured.lightness_p5, measured.lightness_p95)
+    time = curves.lightness.seconds / per_unit
+    axes.fill_between(
+        time, curves.low.values, curves.high.values, color=color, alpha=0.22, linewidth=0
     )
-    time = mean.minutes * unit.per_minute
-    axes.fill_between(time, low.values, high.values, color=color, alpha=0.22, linewidth=0)
-    axes.plot(time, mean.values, color=color, linewidth=1.4)
-    for start_us, _ in measured.shots_us[1:]:
-        cut = start_us / (60 * _US) * unit.per_minute
-        axes.axvline(cut, ymax=0.12, color=theme.ink, linewidth=0.9)
+    axes.plot(time, curves.lightness.values, color=color, linewidth=1.4)
+    halo = [patheffects.withStroke(linewidth=3.2, foreground=theme.paper)]
+    for cut in cuts:  # over the band, and apart from it
+        axes.axvline(cut, ymax=0.3, color=theme.ink, linewidth=1.3, zorder=5, path_effects=halo)
 
 
 def _draw_objects(
-    axes: Axes, video: ReportVideo, color: str, theme: Theme, unit: _TimeUnit
+    axes: Axes, curves: Curves | None, color: str, theme: Theme, per_unit: float
 ) -> None:
-    objects = video.measured.objects if video.measured is not None else None
-    if objects is None:
+    if curves is None or curves.objects is None:
         _say_not_measured(axes, theme)
         return
-    series = average_over_time(objects.pts_us, objects.per_frame, span_us=unit.span_us)
-    time = series.minutes * unit.per_minute
-    axes.fill_between(time, 0, series.values, color=color, alpha=0.22, linewidth=0)
-    axes.plot(time, series.values, color=color, linewidth=1.4)
+    time = curves.objects.seconds / per_unit
+    axes.fill_between(time, 0, curves.objects.values, color=color, alpha=0.22, linewidth=0)
+    axes.plot(time, curves.objects.values, color=color, linewidth=1.4)
 
 
-def _label_strips(axes: NDArray[Any], unit: _TimeUnit, theme: Theme) -> None:
-    for strip in axes.flat:
-        strip.grid(axis="y")
-        strip.tick_params(length=0)
-        strip.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-        strip.set_xlim(0, unit.end)
-    for strip in axes[:, 0]:
-        strip.set_ylim(0, 100)
-        strip.set_yticks([0, 50, 100])
-    for strip in axes[:, 1]:
-        strip.set_ylim(bottom=0)
-    _title(axes[0, 0], "(a) Lightness, CIELAB L*: mean and 5th to 95th percentile", theme)
-    _title(axes[0, 1], "(b) Objects per frame", theme)
-    for strip in axes[-1]:
-        strip.set_xlabel(f"time ({unit.name})")
+def _draw_frequency(
+    axes: Axes, frequencies: Sequence[NDArray[np.float64] | None], number: int, theme: Theme
+) -> None:
+    own = frequencies[number]
+    if own is None:
+        _say_not_measured(axes, theme)
+        return
+    for other in frequencies:
+        if other is not None and other is not own:
+            rank = np.arange(1, len(other) + 1)
+            axes.plot(rank, other, color=theme.faint, alpha=0.3, linewidth=0.8)
+    axes.plot(
+        np.arange(1, len(own) + 1),
+        own,
+        color=theme.color(number),
+        linewidth=1.8,
+        linestyle=line_style(number),
+        marker="o" if len(own) <= 20 else None,
+        markersize=3.5,
+    )
+    plural = "class" if len(own) == 1 else "classes"
+    axes.text(
+        0.04,
+        0.07,
+        f"{len(own):,} {plural}",
+        transform=axes.transAxes,
+        va="bottom",
+        color=theme.color(number),
+        fontsize=8.5,
+    )
 
 
-def _draw_frequency(axes: Axes, videos: Sequence[ReportVideo], theme: Theme) -> None:
-    _title(axes, "(c) Frequency of classes, from the most to the least frequent", theme)
-    ends = []
-    for number, video in enumerate(videos):
-        objects = video.measured.objects if video.measured is not None else None
-        if objects is None or not objects.class_counts:
-            continue
-        color = theme.colors[number % len(theme.colors)]
-        per_frame = [count / objects.facts.frames_analysed for _, count in objects.class_counts]
-        rank = np.arange(1, len(per_frame) + 1)
+def _draw_cuts(axes: Axes, video: ReportVideo, color: str, theme: Theme) -> None:
+    cuts = video.measured.cuts if video.measured is not None else None
+    paper = video.entry.published.shots if video.entry.published else None
+    axes.barh(0, cuts or 0, color=color, height=0.5)
+    if paper is not None:
         axes.plot(
-            rank,
-            per_frame,
-            color=color,
-            linewidth=1.6,
-            linestyle=_LINES[number // len(theme.colors) % len(_LINES)],
-            marker="o" if len(rank) <= 20 else None,
-            markersize=4,
+            *(paper, 0, "D"),
+            color=theme.ink,
+            markerfacecolor=theme.paper,
+            markersize=5.5,
+            clip_on=False,
         )
-        ends.append((len(rank), per_frame[-1], video.label, color))
-    if not ends:
-        _say_not_measured(axes, theme)
-        return
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.grid(which="major")
-    axes.tick_params(which="both", length=0)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda value, _: f"{value:g}")
-        axis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    last = max(end[0] for end in ends)
-    axes.set_xlim(0.9, last * 1.1)
-    axes.set_xlabel("rank of the class")
-    axes.set_ylabel("detections per frame looked at")
-    _label_lines(axes, ends)
+    text = f"{cuts:,}" if cuts is not None else NOT_MEASURED
+    end = max(cuts or 0, paper or 0)
+    axes.annotate(text, (end, 0), (9, 0), textcoords="offset points", va="center")
 
 
-def _label_lines(axes: Axes, ends: list[tuple[int, float, str, str]]) -> None:
-    """Name each line at the right, in the order of the lines' ends and never on one another."""
-    order = sorted(ends, key=lambda end: (end[1], end[0]))
-    step = min(0.09, 0.95 / len(order))
-    low, high = (float(np.log(limit)) for limit in axes.get_ylim())
-    height = -1.0
-    for rank, value, label, color in order:
-        wanted = (float(np.log(value)) - low) / (high - low)
-        height = max(wanted, height + step)
-        axes.annotate(
-            f"{label}: {rank} classes",
-            xy=(rank, value),
-            xytext=(1.03, height),
-            textcoords="axes fraction",
-            color=color,
-            va="center",
-            fontsize=8.5,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": color,
-                "alpha": 0.6,
-                "linewidth": 0.7,
-                "relpos": (0, 0.5),
-            },
-        )
-
-
-def _draw_cuts(axes: Axes, videos: Sequence[ReportVideo], theme: Theme) -> None:
-    published = [v.entry.published.shots if v.entry.published else None for v in videos]
-    has_published = any(shots is not None for shots in published)
-    legend = ", diamond: published" if has_published else ""
-    _title(axes, f"(d) Number of cuts{legend}", theme)
-    largest = 0
-    for number, (video, paper) in enumerate(zip(videos, published, strict=True)):
-        color = theme.colors[number % len(theme.colors)]
-        cuts = video.measured.cuts if video.measured is not None else None
-        axes.barh(number, cuts or 0, color=color, height=0.62)
-        if paper is not None:
-            axes.plot(
-                paper,
-                number,
-                "D",
-                color=theme.ink,
-                markerfacecolor="none",
-                markersize=6,
-                clip_on=False,
-            )
-        end = max(cuts or 0, paper or 0)
-        text = f"{cuts}" if cuts is not None else NOT_MEASURED
-        axes.annotate(text, (end, number), (9, 0), textcoords="offset points", va="center")
-        largest = max(largest, end)
-    axes.set_yticks(range(len(videos)), [video.label for video in videos])
-    axes.tick_params(length=0)
-    axes.tick_params(axis="y", pad=9)
-    axes.invert_yaxis()
-    axes.grid(axis="x")
+def _set_axes(
+    axes: NDArray[Any], videos: Sequence[ReportVideo], end: float, unit: str, theme: Theme
+) -> None:
+    lightness, objects, frequency, cuts = axes.T
+    for strip in axes.flat:
+        strip.tick_params(which="both", length=0)
+    for strip in (*lightness, *objects):
+        strip.grid(axis="y")
+        strip.set_xlim(0, end)
+    lightness[0].set_ylim(0, 100)
+    lightness[0].set_yticks([0, 50, 100])
+    objects[0].set_ylim(bottom=0)
+    objects[0].yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    if any(line for strip in frequency for line in strip.lines):
+        frequency[0].set_xscale("log")
+        frequency[0].set_yscale("log")
+        for strip in frequency:
+            strip.grid(which="major")
+            for axis in (strip.xaxis, strip.yaxis):
+                axis.set_major_locator(LogLocator(numticks=5))
+                axis.set_major_formatter(lambda value, _: f"{value:g}")
+                axis.set_minor_formatter(NullFormatter())
+    cuts[0].set_ylim(-0.6, 0.6)
+    cuts[0].yaxis.set_major_locator(FixedLocator([]))
+    published = [v.entry.published.shots for v in videos if v.entry.published]
+    largest = max([*published, *(v.measured.cuts for v in videos if v.measured), 1])
     if largest > 50:
-        axes.set_xscale("symlog", linthresh=1)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set_xlim(0, largest * 4)
+        cuts[0].set_xscale("symlog", linthresh=1)
+        cuts[0].set_xlim(0, largest * 6)
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.set_xlim(0, max(largest, 1) * 1.25)
-    axes.set_xlabel("cuts")
-
-
-def _title(axes: Axes, text: str, theme: Theme) -> None:
-    axes.set_title(text, loc="left", color=theme.ink, fontsize=10.5, pad=22, weight="bold")
+        cuts[0].xaxis.set_major_locator(MaxNLocator(3, integer=True))
+        cuts[0].set_xlim(0, largest * 1.45)
+    for strip in cuts:
+        strip.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        strip.grid(axis="x")
+    titles = (
+        "(a) Lightness, CIELAB L*",
+        "(b) Objects per frame",
+        "(c) Frequency of classes",
+        "(d) Cuts",
+    )
+    below = (
+        f"time ({unit}); band: 5th to 95th percentile, strokes: cuts",
+        f"time ({unit})",
+        "rank of the class",
+        "◇ published" if published else "",
+    )
+    for column, title, label in zip(axes.T, titles, below, strict=True):
+        column[0].set_title(title, loc="left", color=theme.ink, fontsize=10, pad=8, weight="bold")
+        column[-1].set_xlabel(label)
 
 
 def _say_not_measured(axes: Axes, theme: Theme) -> None:
@@ -255,22 +223,3 @@ def _say_not_measured(axes: Axes, theme: Theme) -> None:
         va="center",
         color=theme.faint,
     )
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Series:
-    """Values averaged over equal spans of time; only spans that hold a value, P of them."""
-
-    minutes: NDArray[np.float64]
-    """(P,) the middle of each span."""
-    values: NDArray[np.float64]
-    """(P,) means."""
-
-
-def average_over_time(pts_us: NDArray[np.int64], values: NDArray[Any], *, span_us: float) -> Series:
-    """Return the mean of the values in each span [k * span_us, (k + 1) * span_us)."""
-    spans = (pts_us / span_us).astype(np.int64)
-    counts = np.bincount(spans)
-    sums = np.bincount(spans, weights=values.astype(np.float64))
-    (held,) = np.nonzero(counts)
-    return Series((held + 0.5) * span_us / (60 * _US), sums[held] / counts[held])

@@ -10,36 +10,56 @@ import matplotlib
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """Colors of the figure."""
+    """Colors of the figure and of the pages."""
 
     paper: str
     ink: str
     faint: str
     grid: str
     colors: tuple[str, ...]
-    """By video, told apart with any color blindness; line styles tell apart more videos."""
+    """By video or run, one in all panels; after these, lines are dashed (`line_style`). Each is
+    4.5:1 from the paper, since names are written in it."""
+
+    def color(self, number: int) -> str:
+        """Return the color of the video or run with this number in its report, from 0."""
+        return self.colors[number % len(self.colors)]
 
 
-# Okabe and Ito's palette, less its black and yellow (too near to the text and to the paper).
+# Okabe and Ito's palette, less its black and yellow (too near to the text and to the paper), and
+# four more: the ten Walking Tours have a color each.
 LIGHT = Theme(
     paper="#ffffff",
     ink="#1d2329",
-    faint="#5c6670",
-    grid="#dfe3e8",
-    colors=("#0072b2", "#d55e00", "#009e73", "#b0478a", "#c98500", "#3a9ad9"),
+    faint="#57616b",
+    grid="#dde2e7",
+    colors=(
+        *("#0072b2", "#c04a00", "#00805d", "#b3468c", "#8c6500"),
+        *("#1b7a94", "#6b57b8", "#6e4b35", "#4f7400", "#c2334d"),
+    ),
 )
 DARK = Theme(
     paper="#171b20",
     ink="#e8ebee",
-    faint="#a2acb6",
-    grid="#333b44",
-    colors=("#4fa8e0", "#f08a3c", "#35c195", "#e08fc0", "#f0b93c", "#8fd0ff"),
+    faint="#a8b2bc",
+    grid="#343d46",
+    colors=(
+        *("#4fa8e0", "#f08a3c", "#35c195", "#e08fc0", "#f0b93c"),
+        *("#7fd3e6", "#a99bf0", "#c99b6d", "#a3cf3f", "#f27d92"),
+    ),
 )
 
+# The most frequent classes of a page; each at least 3:1 on light and on dark paper. The rest share
+# the last color, and a dashed line as their second sign.
+CLASS_COLORS = (
+    *("#2f7fc1", "#d9700a", "#1f9268", "#c0609a", "#d8493f"),
+    *("#2a95b8", "#8a6ac4", "#8f8a14", "#a5683a", "#5f8f2a"),
+)
+OTHER_CLASS_COLOR = "#7d8791"
 
-# The same palette for the most frequent classes, and one color for the rest.
-CLASS_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1")
-OTHER_CLASS_COLOR = "#8b949e"
+
+def line_style(number: int) -> str:
+    """Return matplotlib's line style: solid for the first colors, dashed when they come again."""
+    return ("-", "--", ":", "-.")[number // len(LIGHT.colors) % 4]
 
 
 @contextmanager

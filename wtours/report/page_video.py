@@ -1,0 +1,246 @@
+"""What the page says of one video: its pictures, classes, shots, and where they came from."""
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from wtours.analyze.schema import DEFAULT_CUT_DETECTOR
+from wtours.report.data import MeasuredVideo, ReportVideo
+from wtours.report.table6 import NOT_MEASURED
+from wtours.report.thumbnails import Box, Figure, Thumbnail
+from wtours.text import clock, plain
+
+_TOP_CLASSES = 12
+_VIDEO_FILES = (".mp4", ".m4v", ".webm", ".ogv", ".mov")
+
+
+def video_section(
+    video: ReportVideo,
+    chart: dict[str, Any],
+    figures: Sequence[Figure],
+    *,
+    problem: str,
+    classes: Sequence[str],
+) -> dict[str, Any]:
+    """Return what the template shows of a video.
+
+    Args:
+        video: The video.
+        chart: Its row of Figure 2.
+        figures: Its thumbnails.
+        problem: Why there are none; "" where there is no problem.
+        classes: Those that have a color on this page, in the order of the colors.
+    """
+    title = plain(video.entry.title)
+    shown = {
+        group: [_figure(video, f, classes) for f in figures if f.moment.group == group]
+        for group in ("spaced", "cuts", "extremes", "shots")
+    }
+    return {
+        "id": video.entry.id,
+        "chart": chart,
+        "title": "" if title == video.label else title,
+        "source": source_at(video, None),
+        "facts": _headline(video),
+        "problem": problem or _why_no_pictures(video),
+        "figures": shown,
+        "classes": _classes(video.measured, classes),
+        "shots": _shots(video, shown["shots"]),
+        "how": _measuring_facts(video.measured),
+        "receipt": _source_facts(video),
+    }
+
+
+def class_key(label: str, classes: Sequence[str]) -> str:
+    """Return the CSS class of an object's class: k0, k1, …, or kx for those without a color."""
+    return f"k{classes.index(label)}" if label in classes else "kx"
+
+
+def source_at(video: ReportVideo, time_us: int | None) -> str | None:
+    """Return the address of a video at its source, at a moment where the source can do that.
+
+    None: the source is not on the web; of a moment, also if it cannot be addressed.
+    """
+    facts = video.download.receipt.facts if video.download is not None else {}
+    link = web_link(plain(facts.get("source") or video.entry.sources[0]))
+    if link is None or time_us is None:
+        return link
+    parts = urlsplit(link)
+    host = (parts.hostname or "").removeprefix("www.").removeprefix("m.")
+    if host in ("youtube.com", "youtu.be"):
+        query = [(name, value) for name, value in parse_qsl(parts.query) if name != "t"]
+        return parts._replace(query=urlencode([*query, ("t", time_us // 1_000_000)])).geturl()
+    if parts.path.lower().endswith(_VIDEO_FILES):
+        return parts._replace(fragment=f"t={time_us / 1e6:.1f}").geturl()
+    return None
+
+
+def web_link(text: str) -> str | None:
+    """Return the text if it is the address of a web page; a `javascript:` address is none."""
+    try:
+        parts = urlsplit(text)
+        is_link = parts.scheme in ("http", "https") and parts.hostname and " " not in text
+    except ValueError:
+        return None
+    return text if is_link else None
+
+
+def _figure(video: ReportVideo, figure: Figure, classes: Sequence[str]) -> dict[str, Any]:
+    return {
+        "caption": figure.moment.caption,
+        "thumbnails": [
+            {
+                "image": thumbnail,
+                "seconds": thumbnail.time_us / 1e6,
+                "time": clock(thumbnail.time_us),
+                "link": source_at(video, thumbnail.time_us),
+                "boxes": _boxes(thumbnail, classes),
+            }
+            for thumbnail in figure.thumbnails
+        ],
+    }
+
+
+def _boxes(thumbnail: Thumbnail, classes: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Return (CSS class, label, SVG path of its boxes) of each class in the image."""
+    by_label: dict[str, list[Box]] = {}
+    for box in thumbnail.boxes or ():
+        by_label.setdefault(box.label, []).append(box)
+    return [
+        (class_key(label, classes), label, "".join(map(_rectangle, boxes)))
+        for label, boxes in by_label.items()
+    ]
+
+
+def _rectangle(box: Box) -> str:
+    width, height = box.x1 - box.x0, box.y1 - box.y0
+    return f"M{box.x0:.0f} {box.y0:.0f}h{width:.0f}v{height:.0f}h-{width:.0f}z"
+
+
+def _why_no_pictures(video: ReportVideo) -> str:
+    video_id = video.entry.id
+    if video.download is None:
+        return f"No pictures: {video_id} is not downloaded."
+    if video.problem:
+        return f"No pictures: {video.problem}"
+    if video.measured is None:
+        return f"No pictures: {video_id} is not analyzed."
+    if not video.is_same_file:
+        return f"No pictures: {video_id} was analyzed from another file than the one at hand."
+    return ""
+
+
+def _classes(measured: MeasuredVideo | None, classes: Sequence[str]) -> dict[str, Any] | None:
+    """Return the most frequent classes with bars, 0..100; None: objects were not measured."""
+    if measured is None or measured.objects is None:
+        return None
+    counts = measured.objects.class_counts
+    frames = measured.objects.facts.frames_analysed
+    largest = counts[0][1] if counts else 1
+    return {
+        "shown": [
+            {
+                "label": plain(label),
+                "per_frame": f"{count / frames:.2f}",
+                "bar": f"{100 * count / largest:.1f}",
+                "key": class_key(label, classes),
+            }
+            for label, count in counts[:_TOP_CLASSES]
+        ],
+        "all": len(counts),
+    }
+
+
+def _shots(video: ReportVideo, thumbnails: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return each shot with its thumbnail, where it has one."""
+    if video.measured is None:
+        return []
+    by_number = {figure["caption"]: figure["thumbnails"][0] for figure in thumbnails}
+    return [
+        {
+            "number": number,
+            "thumbnail": by_number.get(str(number)),
+            "from": clock(start_us),
+            "to": clock(end_us),
+            "start": start_us / 1e6,
+            "end": end_us / 1e6,
+            "seconds": (end_us - start_us) / 1e6,
+            "link": source_at(video, start_us),
+        }
+        for number, (start_us, end_us) in enumerate(video.measured.shots_us, 1)
+    ]
+
+
+def _headline(video: ReportVideo) -> list[str]:
+    """Return length, size, frames, cuts and lightness."""
+    if video.measured is None:
+        return [NOT_MEASURED]
+    summary, cuts = video.measured.summary, video.measured.cuts
+    low, mean, high = summary.lightness.min, summary.lightness.mean, summary.lightness.max
+    return [
+        clock(round(summary.seconds * 1e6)),
+        f"{summary.width}x{summary.height}",
+        f"{summary.frames:,} frames, {_rate(summary.frame_rate)} frames/s",
+        f"{cuts} cut{'' if cuts == 1 else 's'}",
+        f"lightness {mean:.1f} (darkest frame {low:.1f}, lightest {high:.1f})",
+    ]
+
+
+def _measuring_facts(measured: MeasuredVideo | None) -> list[tuple[str, str]]:
+    """Return (name, value) of how a video was measured; none if it was not."""
+    if measured is None:
+        return []
+    summary = measured.summary
+    facts = [
+        ("Video measured, sha256", summary.video_sha256),
+        ("Frames that the decoder repaired", f"{summary.corrupt_frames:,}"),
+        ("Lightness", "mean CIELAB L* of every frame, 0 (black) to 100 (white)"),
+        ("Cuts", f"PySceneDetect, {DEFAULT_CUT_DETECTOR}"),
+    ]
+    if measured.objects is None:
+        facts.append(("Objects", f"{NOT_MEASURED}: {plain(summary.objects_not_measured)}"))
+    else:
+        objects = measured.objects.facts
+        detector = objects.detector
+        cap = "no cap" if detector.max_per_frame is None else f"{detector.max_per_frame}"
+        facts += [
+            ("Object detector", plain(detector.name)),
+            ("Weights, sha256", plain(detector.weights_sha256)),
+            ("Vocabulary", f"{len(detector.vocabulary):,} classes"),
+            ("Looked at", f"{objects.frames_analysed:,} frames, {measured.objects.rate}"),
+            ("Stored from a score of", f"{detector.threshold:g}"),
+            ("At most per frame", f"{cap}; {objects.frames_at_cap:,} frames reach it"),
+        ]
+    versions = (f"{plain(name)} {plain(version)}" for name, version in measured.versions.items())
+    return [*facts, ("Made by", ", ".join(sorted(versions)))]
+
+
+def _source_facts(video: ReportVideo) -> list[dict[str, Any]]:
+    """Return (name, value, link or None) of where the video came from."""
+    facts = video.download.receipt.facts if video.download is not None else {}
+    observed = facts.get("license_observed")
+    when = facts.get("license_observed_at")
+    rows: list[tuple[str, object]] = [
+        ("Source", facts.get("source") or video.entry.sources[0]),
+        ("Title at the source", facts.get("title") or "not recorded"),
+        ("Channel", facts.get("channel") or "not recorded"),
+        ("License claimed by the dataset", video.entry.license_claimed),
+        (
+            "License observed at the download",
+            f"{observed} ({when})" if observed and when else observed or "not observed",
+        ),
+        ("sha256", video.download.sha256 if video.download is not None else "not downloaded"),
+    ]
+    if video.download is not None:
+        container = f"{facts.get('codec')}, {facts.get('width')}x{facts.get('height')}"
+        rows.append(("File", f"{video.download.path.name}, {container}"))
+    return [
+        {"name": name, "value": plain(value), "link": web_link(plain(value))}
+        for name, value in rows
+    ]
+
+
+def _rate(frame_rate: str) -> str:
+    """Return "60000/1001" as "59.94"."""
+    top, _, bottom = frame_rate.partition("/")
+    return f"{int(top) / int(bottom or 1):.4g}"
