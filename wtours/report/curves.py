@@ -80,7 +80,7 @@ def average_over_time(pts_us: NDArray[np.int64], values: NDArray[Any], *, span_u
     counts = np.bincount(spans)
     sums = np.bincount(spans, weights=values.astype(np.float64))
     (held,) = np.nonzero(counts)
-    middles: NDArray[np.float64] = (held + 0.5) * span_us / 1e6
+    middles = (held.astype(np.float64) + 0.5) * (span_us / 1e6)
     return Series(middles, sums[held] / counts[held])
 
 
