@@ -91,6 +91,12 @@ def seconds_text(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
+def rate_text(frame_rate: str) -> str:
+    """Return "60000/1001" or "15/1" as "59.94 frames/s" or "15 frames/s"."""
+    top, _, bottom = frame_rate.partition("/")
+    return f"{float(f'{int(top) / int(bottom or 1):.4g}'):g} frames/s"
+
+
 def bytes_text(size: float) -> str:
     """Return 1234567 as "1.2 MB" (decimal units)."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -1,22 +1,29 @@
 """Adding the user's own video: downloaded and validated like any other, then in their manifest."""
 
+import itertools
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from wtours.acquire.download import OnSelected, download_videos, ignore_format
-from wtours.acquire.local_files import require_utf8_name
 from wtours.acquire.options import FetchOptions
+from wtours.acquire.own_walks import OwnWalk
 from wtours.errors import DownloadError, ManifestError, UsageError
-from wtours.media.file_types import name_problem
 from wtours.progress import Progress, no_progress
+from wtours.storage.atomic import read_json
 from wtours.storage.hashing import sha256_file
 from wtours.text import plain
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry, is_builtin, load_manifest, new_entry
 from wtours.workspace.manifest_edit import add_video
 from wtours.workspace.source_url import SourceUrl
-from wtours.workspace.videos import DownloadedVideo, download_receipt, downloaded_video, video_file
+from wtours.workspace.videos import (
+    INFO_NAME,
+    DownloadedVideo,
+    download_receipt,
+    downloaded_video,
+    video_file,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,8 +39,8 @@ class Claims:
 
 
 def add_walk(
-    source: str,
-    video_id: str,
+    walk: OwnWalk,
+    video_id: str | None,
     manifest: Path,
     layout: Layout,
     *,
@@ -41,15 +48,16 @@ def add_walk(
     options: FetchOptions | None = None,
     on_selected: OnSelected = ignore_format,
     on_progress: Progress = no_progress,
-) -> VideoEntry:
-    """Bring a file or a URL under the root, and append it to the manifest with what was measured.
+) -> tuple[VideoEntry, bool]:
+    """Bring a walk under the root, and append it to the manifest with what was measured.
 
-    A file is copied. The manifest names it relative to its own folder if it lies in there; else
-    by its file name, and a later download of it needs --from-dir.
+    A file is copied, chapters are joined. The manifest names files relative to its own folder if
+    they lie in there; else by their names, and a later download of them needs --from-dir.
 
     Args:
-        source: An http(s) URL, or the path of a file.
-        video_id: The name that every other command knows it by.
+        walk: What to add.
+        video_id: The name that every other command knows it by; None: made of the walk's name, with
+            a number where another video has that name.
         manifest: The user's own; made if it is not there.
         layout: Where the video goes.
         claims: What the user says of it.
@@ -57,57 +65,99 @@ def add_walk(
         on_selected: Told what is about to be fetched.
         on_progress: Called with the video id and the bytes so far and in all.
 
+    Returns:
+        Its entry, and whether it is new: a walk that is there already is not added again.
+
     Raises:
         ManifestError: the manifest cannot take it.
-        UsageError: there is no such file, or the id is taken under the root.
+        UsageError: the id is taken under the root.
         DownloadError: it cannot be fetched, or is no video that can be worked on; says what to do.
     """
-    given = None if source.startswith(("http://", "https://")) else Path(source).expanduser()
-    if given is not None and not given.is_file():
-        raise UsageError(f"{source} is no file, and no http or https URL; check the path")
-    if given is not None:
-        require_utf8_name(given)
-    if given is not None and (problem := name_problem(given)) is not None:
-        raise UsageError(problem)
-    _refuse_taken(video_id, manifest)
-    _refuse_other_video(video_id, layout, SourceUrl(source), given)
-    name = source if given is None else f"file:{_name_beside(given, manifest)}"
-    stated: dict[str, Any] = {"license_claimed": claims.license_claimed, "domain": claims.domain}
-    title = claims.title or (given.stem if given else video_id)
-    stated |= {"stream": claims.stream}
-    entry = new_entry(id=video_id, title=title, sources=(name,), **stated)
-    hooks: dict[str, Any] = {"on_selected": on_selected, "on_progress": on_progress}
-    report = download_videos([entry], layout, given_file=given, options=options, **hooks)
-    if report.failed:
-        raise DownloadError(report.failed[video_id])
-    video = downloaded_video(layout, video_id)
-    if claims.title is None:
-        title = plain(video.receipt.facts["title"])[:1000] or title
-    measured = new_entry(id=video_id, title=title, sources=(name,), **stated, **_measured(video))
-    add_video(manifest, measured)
-    return measured
-
-
-def _refuse_taken(video_id: str, manifest: Path) -> None:
     if is_builtin(manifest):
         raise ManifestError(f"{manifest} comes with wtours; give one of your own: --manifest FILE")
-    if manifest.exists() and video_id in load_manifest(manifest).by_id:
+    entries = load_manifest(manifest).by_id if manifest.exists() else {}
+    known = [entry for entry in entries.values() if video_id in (None, entry.id)]
+    found = next((entry for entry in known if _is_of(entry, walk, layout)), None)
+    hooks: dict[str, Any] = {"on_selected": on_selected, "on_progress": on_progress}
+    if found is not None:
+        fetched = _download(found, walk, layout, options=options, **hooks)
+        return found, fetched
+    if video_id is None:
+        video_id = _unused_id(walk, layout, entries)
+    elif video_id in entries:
         raise ManifestError(f"{manifest} has a video {video_id!r} already; choose another --id")
-
-
-def _refuse_other_video(video_id: str, layout: Layout, source: str, given: Path | None) -> None:
-    """Refuse an id under which another video lies; one that an earlier `add` brought may stay."""
-    receipt = download_receipt(layout, video_id)
-    if receipt is None:
-        return
-    if given is None:
-        is_same = receipt.facts["source"] == source
-    else:
-        is_same = video_file(receipt).sha256 == sha256_file(given)
-    if not is_same:
+    elif _holds(layout, video_id, walk) is False:
         raise UsageError(
             f"{layout.video_dir(video_id)} holds another video {video_id!r}; choose another --id"
         )
+    names = [f"file:{_name_beside(path, manifest)}" for path in walk.files] or [walk.source]
+    stated: dict[str, Any] = {
+        "sources": names[:1],
+        "chapters": names[1:],
+        "license_claimed": claims.license_claimed,
+        "domain": claims.domain,
+        "stream": claims.stream,
+    }
+    title = claims.title or (walk.files[0].stem if walk.files else video_id)
+    entry = new_entry(id=video_id, title=title, **stated)
+    _download(entry, walk, layout, options=options, **hooks)
+    video = downloaded_video(layout, video_id)
+    if claims.title is None:
+        title = plain(video.receipt.facts["title"])[:1000] or title
+    measured = new_entry(id=video_id, title=title, **stated, **_measured(video, walk))
+    add_video(manifest, measured)
+    return measured, True
+
+
+def _download(entry: VideoEntry, walk: OwnWalk, layout: Layout, **how: Any) -> bool:
+    """Bring a walk under the root; return whether it was not there."""
+    report = download_videos([entry], layout, given=walk.files, **how)
+    if report.failed:
+        raise DownloadError(report.failed[entry.id])
+    return bool(report.done)
+
+
+def _is_of(entry: VideoEntry, walk: OwnWalk, layout: Layout) -> bool:
+    """Return whether an entry is of this walk, be it downloaded or not."""
+    held = _holds(layout, entry.id, walk)
+    if held is not None:
+        return held
+    if not walk.files:
+        return entry.sources[0] == SourceUrl(walk.source)
+    names = [PurePosixPath(source).name for source in (entry.sources[0], *entry.chapters)]
+    if names != [path.name for path in walk.files]:
+        return False
+    return len(names) > 1 or entry.sha256 == sha256_file(walk.files[0])
+
+
+def _unused_id(walk: OwnWalk, layout: Layout, entries: dict[str, VideoEntry]) -> str:
+    """Return the walk's own id, with the first number that no other video has."""
+    for number in itertools.count(1):
+        end = "" if number == 1 else f"_{number}"
+        video_id = f"{walk.id[: 64 - len(end)]}{end}"
+        if video_id not in entries and _holds(layout, video_id, walk) is not False:
+            return video_id
+    raise AssertionError("numbers do not end")
+
+
+def _holds(layout: Layout, video_id: str, walk: OwnWalk) -> bool | None:
+    """Return whether what lies under an id is this walk; None: nothing lies there."""
+    receipt = download_receipt(layout, video_id)
+    if receipt is None:
+        return None
+    if not walk.files:
+        return bool(receipt.facts["source"] == SourceUrl(walk.source))
+    if len(walk.files) == 1:
+        stored, path = video_file(receipt), walk.files[0]
+        return stored.bytes == path.stat().st_size and stored.sha256 == sha256_file(path)
+    info = read_json(layout.video_dir(video_id) / INFO_NAME)
+    chapters = info.get("chapters") if isinstance(info, dict) else None
+    found = [{"file": path.name, "bytes": path.stat().st_size} for path in walk.files]
+    return isinstance(chapters, list) and found == [
+        {key: chapter.get(key) for key in ("file", "bytes")}
+        for chapter in chapters
+        if isinstance(chapter, dict)
+    ]
 
 
 def _name_beside(file: Path, manifest: Path) -> str:
@@ -115,11 +165,12 @@ def _name_beside(file: Path, manifest: Path) -> str:
     return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else file.name
 
 
-def _measured(video: DownloadedVideo) -> dict[str, Any]:
+def _measured(video: DownloadedVideo, walk: OwnWalk) -> dict[str, Any]:
     facts = video.receipt.facts
-    return {
-        "sha256": video.sha256,
+    measured = {
         "duration_seconds": facts["duration_us"] / 1_000_000,
         "frame_rate": facts["frame_rate"],
         "resolution": (facts["width"], facts["height"]),
     }
+    # Chapters may be joined to other bytes by another FFmpeg: `pin` demands these all the same.
+    return measured if len(walk.files) > 1 else {"sha256": video.sha256} | measured

@@ -79,7 +79,7 @@ def download_videos(
     *,
     from_dir: Path | None = None,
     files_dir: Path | None = None,
-    given_file: Path | None = None,
+    given: Sequence[Path] = (),
     options: FetchOptions | None = None,
     on_selected: OnSelected = ignore_format,
     on_progress: Progress = no_progress,
@@ -91,7 +91,7 @@ def download_videos(
         layout: Where to.
         from_dir: Take the files in this folder, and use no network.
         files_dir: Where `file:` sources are, if not in `from_dir`: the manifest's own folder.
-        given_file: The one entry's file, wherever it lies.
+        given: The one entry's file, or its chapters, wherever they lie.
         options: Formats, licenses, cookies, limits, and how many are fetched at once.
         on_selected: Told what is about to be fetched; called from several threads, as is
             `on_progress`.
@@ -102,7 +102,7 @@ def download_videos(
             full, or yt-dlp is not installed.
     """
     options = options or FetchOptions()
-    files = LocalFiles(from_dir, files_dir, given_file)
+    files = LocalFiles(from_dir, files_dir, tuple(given))
     sources = Sources(files, options, on_selected, named_urls=named_urls(entries))
     stop = Stop()
     failed: dict[str, str] = {}

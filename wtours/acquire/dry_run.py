@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from wtours.acquire.chapters import JoinedFiles
 from wtours.acquire.download import is_downloaded
 from wtours.acquire.local_files import FileFetcher, GivenFile
 from wtours.acquire.options import FetchOptions
@@ -85,11 +86,14 @@ def _first_choice(
 def _choice(
     entry: VideoEntry, source: str, fetch: Any, layout: Layout, options: FetchOptions
 ) -> Planned:
-    if isinstance(fetch, GivenFile | FileFetcher):
-        path = fetch.path if isinstance(fetch, GivenFile) else fetch.resolve(source)
-        return Planned(
-            id=entry.id, action="fetch", source=source, what="a copy", bytes=path.stat().st_size
-        )
+    if isinstance(fetch, GivenFile | FileFetcher | JoinedFiles):
+        if isinstance(fetch, JoinedFiles):
+            paths, what = fetch.paths(), f"{len(fetch.find)} chapters joined"
+        else:
+            given = fetch.path if isinstance(fetch, GivenFile) else fetch.resolve(source)
+            paths, what = [given], "a copy"
+        num_bytes = sum(path.stat().st_size for path in paths)
+        return Planned(id=entry.id, action="fetch", source=source, what=what, bytes=num_bytes)
     choice = fetch.choose(source, layout.videos_dir)
     seconds = choice.duration_seconds or entry.duration_seconds
     num_bytes, is_estimate = choice.bytes, choice.is_estimate

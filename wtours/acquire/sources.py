@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from wtours.acquire.chapters import JoinedFiles
 from wtours.acquire.local_files import (
     Fetcher,
     FileFetcher,
@@ -28,8 +29,8 @@ class LocalFiles:
     """Searched by name first, and then no network is used."""
     files_dir: Path | None = None
     """Where `file:` sources are, if not in `from_dir`: the manifest's own folder."""
-    given_file: Path | None = None
-    """This one, whatever the sources."""
+    given: tuple[Path, ...] = ()
+    """This one, whatever the sources; several: the chapters of one recording."""
 
 
 class Sources:
@@ -57,12 +58,15 @@ class Sources:
             DownloadError: there is none.
         """
         files = self._files
-        given = files.given_file
-        if given is None and files.from_dir is not None:
-            given = find_given_file(entry, files.from_dir)
-        if given is not None:
-            require_utf8_name(given)
-            yield f"file:{given.name}", GivenFile(given)
+        given = files.given
+        if not given and files.from_dir is not None:
+            found = find_given_file(entry, files.from_dir)
+            given = () if found is None else (found,)
+        if given:
+            for path in given:
+                require_utf8_name(path)
+            joined = JoinedFiles([path.resolve for path in given], entry.stream)
+            yield f"file:{given[0].name}", GivenFile(given[0]) if len(given) == 1 else joined
             return
         local_only = files.from_dir is not None
         sources = [s for s in entry.sources if not local_only or s.startswith("file:")]
@@ -73,7 +77,10 @@ class Sources:
             )
         for source in sources:
             if source.startswith("file:"):
-                yield source, FileFetcher(files.from_dir or files.files_dir)
+                copy = FileFetcher(files.from_dir or files.files_dir)
+                names = (source, *entry.chapters)
+                joined = JoinedFiles([partial(copy.resolve, name) for name in names], entry.stream)
+                yield source, joined if entry.chapters else copy
             else:
                 yield source, self._fetcher(entry)
 

@@ -48,7 +48,8 @@ def validate(
             the later stages, or is not what the manifest or the source itself says.
     """
     try:
-        facts = probe_video(fetched.path, stream=entry.stream, max_loss=max_loss)
+        stream = None if entry.chapters else entry.stream  # joined, they are one stream
+        facts = probe_video(fetched.path, stream=stream, max_loss=max_loss)
         _check_source_duration(fetched, facts)
         check_expected(entry, facts)
         check_frozen_tail(fetched.path, facts.last_pts_us, stream=facts.stream)

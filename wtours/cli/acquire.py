@@ -1,4 +1,4 @@
-"""The commands that bring videos: render, download, add, pin."""
+"""The commands that bring the videos of a manifest: render, download."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +14,7 @@ from wtours.cli.options import (
     MaxLoss,
     Root,
     Videos,
+    chosen_manifest,
     finish,
 )
 from wtours.media.file_types import Codec
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
     from wtours.acquire.sources import LocalFiles
     from wtours.workspace.manifest import VideoEntry
 
-
-OwnManifest = Annotated[
-    Path, typer.Option("--manifest", "-m", help="Your own manifest, a TOML file.", dir_okay=False)
-]
 
 AllowUnknownLicense = Annotated[
     bool,
@@ -54,9 +51,8 @@ def render(
     Example: wtours render --manifest demo
     """
     from wtours.synthetic.demo import render_walks
-    from wtours.workspace.manifest import load_manifest
 
-    entries = load_manifest(manifest).select(videos or ())
+    entries = chosen_manifest(manifest).select(videos or ())
     with console.progress_bars("render", "percent") as on_progress:
         paths = render_walks(entries, Layout(root), on_progress=on_progress)
     for path in paths:
@@ -125,7 +121,6 @@ def download(
     from wtours.acquire.download import download_videos
     from wtours.acquire.options import FetchOptions, parse_rate, parse_size
     from wtours.acquire.sources import LocalFiles
-    from wtours.workspace.manifest import load_manifest
 
     options = FetchOptions(
         max_height=max_height,
@@ -140,7 +135,7 @@ def download(
         cookies_from_browser=cookies_from_browser,
         max_loss=max_loss,
     )
-    loaded = load_manifest(manifest)
+    loaded = chosen_manifest(manifest)
     if dry_run:
         files = LocalFiles(from_dir, loaded.path.parent)
         _show_plan(loaded.select(videos or ()), Layout(root), files, options, as_json=as_json)
@@ -152,7 +147,7 @@ def download(
             from_dir=from_dir,
             files_dir=loaded.path.parent,
             options=options,
-            on_selected=_say_choice,
+            on_selected=say_choice,
             on_progress=on_progress,
         )
     console.say(f"{len(report.done)} downloaded, {len(report.skipped)} already there")
@@ -161,78 +156,8 @@ def download(
     finish(report.failed, "could not be downloaded")
 
 
-def add(
-    source: Annotated[str, typer.Argument(help="A video file, or an http(s) URL.")],
-    video_id: Annotated[str, typer.Option("--id", help="a-z, 0-9 and _; names it everywhere.")],
-    manifest: OwnManifest = Path("walks.toml"),
-    title: Annotated[str | None, typer.Option("--title", show_default="the source's")] = None,
-    license_claimed: Annotated[str, typer.Option("--license", help="As you know it.")] = "unknown",
-    max_height: Annotated[int, typer.Option("--max-height", min=144, help="For a URL.")] = 720,
-    allow_unknown_license: AllowUnknownLicense = False,
-    stream: Annotated[
-        int | None,
-        typer.Option(
-            "--stream",
-            min=0,
-            help="Of a file with several videos: the one that ffprobe calls Stream #0:N.",
-            show_default="the default one, else the largest",
-        ),
-    ] = None,
-    max_loss: MaxLoss = MAX_LOSS,
-    root: Root = ROOT,
-) -> None:
-    """Bring your own walk under the root, and into a manifest of your own.
-
-    Every other command then takes it by --manifest. Example:
-
-    wtours add ~/walk.mov --id my_walk && wtours analyze --manifest walks.toml
-    """
-    from wtours.acquire.add_video import Claims, add_walk
-    from wtours.acquire.options import FetchOptions
-
-    with console.progress_bars("add", "bytes") as on_progress:
-        entry = add_walk(
-            source,
-            video_id,
-            manifest,
-            Layout(root),
-            claims=Claims(title=title, license_claimed=license_claimed, stream=stream),
-            options=FetchOptions(
-                max_height=max_height,
-                allow_unknown_license=allow_unknown_license,
-                max_loss=max_loss,
-            ),
-            on_selected=_say_choice,
-            on_progress=on_progress,
-        )
-    assert entry.resolution is not None
-    assert entry.duration_seconds is not None
-    width, height = entry.resolution
-    console.say(
-        f"{entry.id}: {seconds_text(entry.duration_seconds)}, {width}x{height}, "
-        f"{entry.frame_rate} frames a second; now in {manifest}\n"
-        f"next: wtours analyze --manifest {manifest} --video {entry.id}"
-    )
-
-
-def pin(
-    manifest: OwnManifest = Path("walks.toml"), videos: Videos = None, root: Root = ROOT
-) -> None:
-    """Write the sha256 of the downloaded videos into your own manifest, to be demanded later.
-
-    Example: wtours pin --manifest walks.toml
-    """
-    from wtours.workspace.manifest import load_manifest
-    from wtours.workspace.manifest_edit import pin_videos
-    from wtours.workspace.videos import checked_video
-
-    ids = [entry.id for entry in load_manifest(manifest).select(videos or ())]
-    pinned = {id: checked_video(Layout(root), id, deep=True).sha256 for id in ids}
-    changed = pin_videos(manifest, pinned)
-    console.say(f"{len(changed)} of {len(pinned)} newly pinned in {manifest}")
-
-
-def _say_choice(video_id: str, choice: SelectedFormat) -> None:
+def say_choice(video_id: str, choice: SelectedFormat) -> None:
+    """Say what is about to be fetched, and how large it is."""
     console.note(f"{video_id}: {choice.describe()}, {_size_text(choice)}, from {choice.source}")
 
 

@@ -13,6 +13,7 @@ from wtours.cli.options import (
     MaxLoss,
     Root,
     Videos,
+    chosen_manifest,
     finish,
 )
 from wtours.errors import UsageError
@@ -71,12 +72,11 @@ def analyze(
     from wtours.analyze.pipeline import analyze_videos
     from wtours.analyze.video_folder import folder_videos
     from wtours.execution.processes import ProcessExecutor
-    from wtours.workspace.manifest import load_manifest
 
     if from_dir is not None and (manifest or videos):
         raise UsageError("--from-dir takes every video of its folder: no --manifest, no --video")
     chosen = (
-        [entry.id for entry in load_manifest(manifest).select(videos or ())]
+        [entry.id for entry in chosen_manifest(manifest).select(videos or ())]
         if from_dir is None
         else folder_videos(from_dir)
     )
@@ -121,9 +121,8 @@ def report(
     """
     from wtours.report import build_report
     from wtours.report.footnotes import CommandHints
-    from wtours.workspace.manifest import load_manifest
 
-    entries = load_manifest(manifest).select(videos or ())
+    entries = chosen_manifest(manifest).select(videos or ())
     with console.progress_bars("report", "percent") as on_progress:
         result = build_report(
             Layout(root),

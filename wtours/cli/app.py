@@ -20,6 +20,7 @@ from wtours.cli import (
     analyze,
     console,
     evaluate,
+    own,
     reproduce,
     runs,
     shard,
@@ -27,7 +28,7 @@ from wtours.cli import (
     train,
     verify,
 )
-from wtours.cli.options import Quiet, Root, Verbose, with_verbosity
+from wtours.cli.options import Quiet, Root, Verbose, as_command
 from wtours.cli.sets import lockfile
 from wtours.errors import TrainingError, WtoursError
 from wtours.storage.os_errors import explain_os_error
@@ -101,8 +102,8 @@ def demo(root: Root = Path("demo-data")) -> None:
 
 COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] = (
     (app, DATA, "download", acquire.download),
-    (app, DATA, "add", acquire.add),
-    (app, DATA, "pin", acquire.pin),
+    (app, DATA, "add", own.add),
+    (app, DATA, "pin", own.pin),
     (app, DATA, "list", status.list_videos),
     (app, DATA, "analyze", analyze.analyze),
     (app, DATA, "report", analyze.report),
@@ -137,7 +138,7 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
 """Each command with what it belongs to, its panel of the help and its name."""
 
 for owner, panel, name, command in COMMANDS:
-    owner.command(name, rich_help_panel=panel)(with_verbosity(command))
+    owner.command(name, rich_help_panel=panel)(as_command(command))
 app.add_typer(shards_app, name="shards", rich_help_panel=SHARDS)
 app.add_typer(presets_app, name="presets", rich_help_panel=TRAINING)
 app.add_typer(eval_app, name="eval", rich_help_panel=EVALUATION)

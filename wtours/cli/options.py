@@ -2,22 +2,41 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
+from typer.models import OptionInfo
 
 import wtours
 from wtours.cli import console
-from wtours.errors import CheckpointError, MissingPackageError, WtoursError
-from wtours.workspace.layout import Layout
+from wtours.errors import CheckpointError, MissingPackageError, UsageError, WtoursError
+from wtours.workspace.layout import OWN_MANIFEST, Layout, find_own_manifest
+
+if TYPE_CHECKING:
+    from wtours.workspace.manifest import Manifest
 
 FINISHED_WITH_FAILURES = 3
+_METAVARS: dict[Any, str] = {bool: "", int: "N", float: "X", str: "TEXT"}
 TORCH = ("torch", "timm", "safetensors")
 
 ROOT = Path("data")
+_OLD_OWN_MANIFEST = Path("walks.toml")
+
+
+def _beside_own_manifest(context: typer.Context, value: Path) -> Path:
+    """Return the default root beside a `wtours.toml` that is found above the current folder."""
+    source = context.get_parameter_source("root")
+    if source is not None and source.name == "DEFAULT" and value == ROOT and not ROOT.exists():
+        own = find_own_manifest(Path.cwd())
+        if own is not None and own.parent != Path.cwd():
+            return own.parent / ROOT
+    return value
+
 
 Root = Annotated[
     Path,
@@ -26,6 +45,7 @@ Root = Annotated[
         envvar="WTOURS_ROOT",
         metavar="DIR",
         help="The workspace: the folder that everything lies under.",
+        callback=_beside_own_manifest,
     ),
 ]
 
@@ -34,8 +54,10 @@ ManifestOption = Annotated[
     typer.Option(
         "--manifest",
         "-m",
+        envvar="WTOURS_MANIFEST",
         metavar="NAME|FILE",
-        help="A built-in manifest (walking_tours, the default; demo) or a TOML file.",
+        help="A built-in manifest (walking_tours, demo) or a TOML file. Default: "
+        f"{OWN_MANIFEST} of this folder or one above it, else walking_tours.",
         show_default=False,
     ),
 ]
@@ -81,8 +103,12 @@ Quiet = Annotated[
 ]
 
 
-def with_verbosity(command: Callable[..., None]) -> Callable[..., None]:
-    """Return the command with -v and -q of its own: people type them after it, too."""
+def as_command(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the function as Typer takes it: with -v and -q of its own, and readable help.
+
+    People type -v and -q after the command, too. Lines of a docstring are joined to paragraphs,
+    since Typer keeps their ends, and values without a name of their own are called by their type.
+    """
 
     @functools.wraps(command)
     def run(*args: Any, verbose: bool, quiet: bool, **kwargs: Any) -> None:
@@ -96,8 +122,65 @@ def with_verbosity(command: Callable[..., None]) -> Callable[..., None]:
         for name, option in (("verbose", Verbose), ("quiet", Quiet))
     ]
     parameters = [*signature.parameters.values(), *added]
+    for parameter in parameters:
+        _name_value(parameter.annotation)
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    text = re.sub(r"\s(Examples?:)", r"\n\n\1", inspect.cleandoc(command.__doc__ or ""))
+    paragraphs = text.split("\n\n")
+    run.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     return run
+
+
+def _name_value(annotation: Any) -> None:
+    """Set the metavar of an option that has none: Typer would show <bool> or <int range>."""
+    annotated, *metadata = get_args(annotation)
+    kind = next((part for part in get_args(annotated) if part is not type(None)), annotated)
+    for info in metadata:
+        if isinstance(info, OptionInfo) and info.metavar is None:
+            if kind is Path:
+                info.metavar = "DIR" if not info.file_okay else "PATH" if info.dir_okay else "FILE"
+            elif kind in _METAVARS:
+                info.metavar = _METAVARS[kind]
+            elif isinstance(kind, type) and issubclass(kind, StrEnum):
+                info.metavar = "|".join(kind)
+
+
+def chosen_manifest(given: Path | None) -> "Manifest":
+    """Return the manifest of --manifest, else the user's own, else the ten Walking Tours.
+
+    Says which one it took, unless it came with wtours.
+
+    Raises:
+        ManifestError: it cannot be used.
+    """
+    from wtours.workspace.manifest import is_builtin, load_manifest
+
+    path = given or find_own_manifest(Path.cwd())
+    manifest = load_manifest(path)
+    if path is not None and not is_builtin(path):
+        console.note(f"manifest: {_from_here(path)}")
+    return manifest
+
+
+def own_manifest(given: Path | None) -> Path:
+    """Return the manifest of the user's own that is to be changed, which may not be there yet.
+
+    Raises:
+        UsageError: only one of an earlier version's default name is here.
+    """
+    found = given or find_own_manifest(Path.cwd())
+    if found is None and _OLD_OWN_MANIFEST.is_file():
+        raise UsageError(
+            f"{_OLD_OWN_MANIFEST} was the default name once: rename it to {OWN_MANIFEST}, which "
+            f"every command finds, or give --manifest {_OLD_OWN_MANIFEST}"
+        )
+    return Path(OWN_MANIFEST) if found is None else _from_here(found)
+
+
+def _from_here(path: Path) -> Path:
+    """Return the path relative to the current folder, if it lies in there."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def finish(failed: Mapping[str, str], what: str) -> None:

@@ -15,6 +15,7 @@ from wtours.cli.options import (
     MaxLoss,
     Root,
     Videos,
+    chosen_manifest,
     finish,
     named_or_folder,
 )
@@ -102,14 +103,13 @@ def shard(
     from wtours.sharding.delete_sources import delete_sources
     from wtours.sharding.duration_match import match_params
     from wtours.shards.schema import ShardParams
-    from wtours.workspace.manifest import load_manifest
 
     if seal_only:
         finalize(name, max_loss, root)
         return
     layout = Layout(root)
     chosen_part = None if part is None else Part.parse(part)
-    ids = [entry.id for entry in load_manifest(manifest).select(videos or ())]
+    ids = [entry.id for entry in chosen_manifest(manifest).select(videos or ())]
     params = ShardParams(
         frames_per_second=fps,
         short_side=short_side,

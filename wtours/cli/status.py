@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wtours.cli import console
-from wtours.cli.options import ROOT, AsJson, ManifestOption, Root, Videos
+from wtours.cli.options import ROOT, AsJson, ManifestOption, Root, Videos, chosen_manifest
 from wtours.text import bytes_text, seconds_text
 from wtours.workspace.layout import Layout
 
@@ -21,9 +21,8 @@ def list_videos(
     Example: wtours list --json
     """
     from wtours.diagnostics.status import video_states
-    from wtours.workspace.manifest import load_manifest
 
-    states = video_states(load_manifest(manifest).videos, Layout(root))
+    states = video_states(chosen_manifest(manifest).videos, Layout(root))
     if as_json:
         console.print_json([state.to_json() for state in states])
         return
@@ -48,9 +47,8 @@ def doctor(
     Example: wtours doctor --video venice
     """
     from wtours.diagnostics.doctor import diagnose
-    from wtours.workspace.manifest import load_manifest
 
-    entries = load_manifest(manifest).select(videos or ())
+    entries = chosen_manifest(manifest).select(videos or ())
     checks = list(diagnose(entries, Layout(root), max_height=max_height))
     if as_json:
         console.print_json([check.to_json() for check in checks])

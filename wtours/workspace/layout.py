@@ -19,6 +19,8 @@ from pathlib import Path
 
 from wtours.errors import UsageError
 
+OWN_MANIFEST = "wtours.toml"
+"""The user's own manifest, which commands find in the current folder and those above it."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -88,3 +90,9 @@ def checked_name(name: str, what: str) -> str:
             f"starting with a letter or digit"
         )
     return name
+
+
+def find_own_manifest(folder: Path) -> Path | None:
+    """Return the `wtours.toml` of the folder or the nearest one above it; None: there is none."""
+    places = (parent / OWN_MANIFEST for parent in (folder, *folder.parents))
+    return next((path for path in places if path.is_file()), None)

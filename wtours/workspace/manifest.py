@@ -11,9 +11,16 @@ import tomllib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from wtours.errors import ManifestError
 from wtours.text import redact_url
@@ -78,6 +85,8 @@ class VideoEntry(_Strict):
 
     Each is a `SourceUrl`: as text it shows no secret.
     """
+    chapters: tuple[Source, ...] = ()
+    """Files that continue the recording of the one `file:` source, joined behind it in order."""
     domain: PlainText = "unknown"
     license_claimed: PlainText = "unknown"
     """What the dataset's authors claim; what a download observes stands in its receipt."""
@@ -93,6 +102,17 @@ class VideoEntry(_Strict):
     """Which video stream of the file to take, as ffprobe numbers it, where it has several."""
     published: PublishedFigures | None = None
     rendered: RenderedWalk | None = None
+
+    @model_validator(mode="after")
+    def _chapters_are_files(self) -> Self:
+        files = (*self.sources, *self.chapters)
+        if self.chapters and not (len(self.sources) == 1 and all(map(_is_file, files))):
+            raise ValueError("chapters go with one file: source, and are file: sources themselves")
+        return self
+
+
+def _is_file(source: str) -> bool:
+    return source.startswith("file:")
 
 
 class Manifest(_Strict):

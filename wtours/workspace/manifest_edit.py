@@ -20,8 +20,6 @@ from wtours.workspace.manifest import (
     read_manifest,
 )
 
-_DEFAULTS = {"domain": "unknown", "license_claimed": "unknown"}
-
 
 def add_video(path: Path, entry: VideoEntry) -> None:
     """Append a video to the manifest at `path`, which is made if it does not exist.
@@ -33,8 +31,7 @@ def add_video(path: Path, entry: VideoEntry) -> None:
     def append(text: str) -> str:
         if text and entry.id in parse_manifest(text.encode(), path).by_id:
             raise ManifestError(f"{path} has a video {entry.id!r} already; choose another --id")
-        dumped = entry.model_dump(mode="json", exclude_none=True)
-        values = {key: value for key, value in dumped.items() if _DEFAULTS.get(key) != value}
+        values = entry.model_dump(mode="json", exclude_defaults=True)
         if not text:
             text = tomlkit.dumps({"format": FORMAT, "name": path.stem})
         document = tomlkit.parse(text)

@@ -12,9 +12,9 @@ import simplejpeg
 from imageio_ffmpeg import get_ffmpeg_exe
 
 from tests.support.http_server import Resource, serve
+from tests.support.own_walk import add_one
 from tests.support.video_clips import remux, write_clip
 from wtours.acquire import download
-from wtours.acquire.add_video import Claims, add_walk
 from wtours.acquire.download import DownloadReport
 from wtours.acquire.options import FetchOptions
 from wtours.errors import ManifestError, WtoursError
@@ -363,8 +363,7 @@ def test_an_added_url_shows_its_secrets_nowhere_but_to_the_server(clip, tmp_path
     with serve({"/x.mp4?token=t0psecret": Resource(clip.read_bytes())}) as server:
         url = server.url("/x.mp4?token=t0psecret")
         options = FetchOptions(allow_unknown_license=True)
-        claims = Claims()
-        add_walk(url, "x", tmp_path / "w.toml", layout, claims=claims, options=options)
+        add_one(url, "x", tmp_path / "w.toml", layout, options=options)
     text = (tmp_path / "w.toml").read_text()
     assert "?token=REDACTED" in text
     assert "t0psecret" not in text

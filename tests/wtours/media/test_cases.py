@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 
-from wtours.acquire.add_video import Claims, add_walk
+from tests.support.own_walk import add_one
+from wtours.acquire.add_video import Claims
 from wtours.acquire.download import download_videos
 from wtours.analyze.pipeline import analyze_videos
 from wtours.analyze.schema import load_summary
@@ -48,7 +49,7 @@ REPAIRED = {"concat_restart.ts", "raw_in_mp4.mp4", "held_last.mp4", "epoch.mkv"}
 def test_every_stage_sees_the_right_frames(name, data_dir, tmp_path):
     layout = Layout(tmp_path / "root")
     frames, seconds, rate = RIGHT[name]
-    add_walk(str(data_dir / "cases" / name), "walk", tmp_path / "w.toml", layout, claims=Claims())
+    add_one(data_dir / "cases" / name, "walk", tmp_path / "w.toml", layout)
     receipt = download_receipt(layout, "walk")
     assert receipt is not None
     assert receipt.facts["duration_us"] == pytest.approx(seconds * 1e6, rel=0.01)
@@ -117,7 +118,7 @@ def test_the_film_is_taken_and_not_its_preview(data_dir):
 def test_another_stream_is_taken_when_asked_for_by_add_and_by_the_manifest(data_dir, tmp_path):
     source, manifest = data_dir / "cases/preview_first.mov", tmp_path / "w.toml"
     claims = Claims(stream=0)
-    add_walk(str(source), "walk", manifest, Layout(tmp_path / "root"), claims=claims)
+    add_one(source, "walk", manifest, Layout(tmp_path / "root"), claims=claims)
     loaded = load_manifest(manifest)
     assert [entry.stream for entry in loaded.videos] == [0]
     assert loaded.videos[0].resolution == (64, 48)
@@ -136,7 +137,7 @@ def test_another_stream_is_taken_when_asked_for_by_add_and_by_the_manifest(data_
 def test_oblong_pixels_become_square_and_are_recorded(data_dir, tmp_path):
     layout = Layout(tmp_path)
     source = data_dir / "cases/sar43.mp4"
-    add_walk(str(source), "walk", tmp_path / "w.toml", layout, claims=Claims())
+    add_one(source, "walk", tmp_path / "w.toml", layout)
     params = ShardParams(frames_per_second="native", shard_seconds=60, short_side=512)
     report = build_shards(layout, ["walk"], params=params)
     with tarfile.open(report.directory / "walk-00000.tar") as tar:
@@ -154,6 +155,6 @@ def test_oblong_pixels_become_square_and_are_recorded(data_dir, tmp_path):
 def test_a_size_that_changes_is_refused_when_the_file_is_added(data_dir, tmp_path):
     source, layout = data_dir / "cases/size_change.ts", Layout(tmp_path)
     with pytest.raises(DownloadError, match=r"changes from 160x120 to 320x240 at 2\.00 s; .*scale"):
-        add_walk(str(source), "walk", tmp_path / "w.toml", layout, claims=Claims())
+        add_one(source, "walk", tmp_path / "w.toml", layout)
     assert json.loads(layout.video_receipt("walk").read_text())["status"] == "failed_permanent"
     assert not Path(tmp_path / "w.toml").exists()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.own_walk import add_one
 from tests.support.video_clips import write_clip
-from wtours.acquire.add_video import Claims, add_walk
 from wtours.acquire.local_files import find_given_file
 from wtours.analyze.video_folder import folder_videos
 from wtours.errors import DownloadError, WtoursError
@@ -66,5 +66,5 @@ def test_a_given_file_that_cannot_be_taken_is_named(clip, tmp_path):
         find_given_file(entry, tmp_path)
     shutil.copy(clip, bad := tmp_path / NOT_UTF8)
     with pytest.raises(WtoursError, match="is not UTF-8; rename"):
-        add_walk(str(bad), "a", tmp_path / "m.toml", Layout(tmp_path), claims=Claims())
+        add_one(bad, "a", tmp_path / "m.toml", Layout(tmp_path))
     assert name_problem(Path(".hidden.flv")) is None

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.analyze_cases import add_video
+from tests.support.own_walk import add_one
 from tests.support.sharded_videos import publish_video
 from tests.support.video_clips import remux, write_clip
-from wtours.acquire.add_video import Claims, add_walk
 from wtours.acquire.options import FetchOptions
 from wtours.analyze.pipeline import analyze_videos
 from wtours.analyze.schema import load_summary
@@ -45,14 +45,14 @@ def zeroed(source: Path, path: Path, start: float, end: float) -> Path:
 def test_a_third_of_zero_bytes_is_refused_when_the_file_is_added(suffix, clip, tmp_path):
     bad, layout = zeroed(clip, tmp_path / f"bad{suffix}", 1 / 3, 2 / 3), Layout(tmp_path / "root")
     with pytest.raises(DownloadError, match=r"of it is lost .*--max-loss|cut or damaged"):
-        add_walk(str(bad), "walk", tmp_path / "w.toml", layout, claims=Claims())
+        add_one(bad, "walk", tmp_path / "w.toml", layout)
 
 
 def test_a_loss_that_is_accepted_is_said_and_counted_alike_by_every_stage(clip, tmp_path, caplog):
     bad, layout = zeroed(clip, tmp_path / "bad.mp4", 1 / 3, 2 / 3), Layout(tmp_path / "root")
     options = FetchOptions(max_loss=0.6)
     manifest = tmp_path / "w.toml"
-    add_walk(str(bad), "walk", manifest, layout, claims=Claims(), options=options)
+    add_one(bad, "walk", manifest, layout, options=options)
     assert "of it is lost" in caplog.text
 
     refused = analyze_videos(layout, ["walk"])

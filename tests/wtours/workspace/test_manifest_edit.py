@@ -10,8 +10,9 @@ import pytest
 
 from tests.support.fake_youtube import known_site, page
 from tests.support.http_server import Resource, serve
+from tests.support.own_walk import add_one
 from tests.support.video_clips import write_clip
-from wtours.acquire.add_video import Claims, add_walk
+from wtours.acquire.add_video import Claims
 from wtours.acquire.download import download_videos
 from wtours.errors import DownloadError, ManifestError, UsageError
 from wtours.workspace.layout import Layout
@@ -51,18 +52,17 @@ def layout(tmp_path) -> Layout:
 
 
 def add(source: object, layout: Layout, manifest: Path, id: str = "my_walk", **claims: Any):
-    return add_walk(str(source), id, manifest, layout, claims=Claims(**claims))
+    return add_one(source, id, manifest, layout, claims=Claims(**claims))
 
 
 def test_an_own_file_enters_a_new_manifest_with_its_facts_measured(clip, tmp_path, layout):
     manifest = tmp_path / "walks.toml"
     add(clip, layout, manifest, license_claimed="my own")
     (entry,) = load_manifest(manifest).videos
-    assert entry.model_dump(exclude_none=True) == {
+    assert entry.model_dump(exclude_defaults=True) == {
         "id": "my_walk",
         "title": "My walk",
         "sources": ("file:My walk.mp4",),
-        "domain": "unknown",
         "license_claimed": "my own",
         "sha256": hashlib.sha256(clip.read_bytes()).hexdigest(),
         "duration_seconds": 4.0,
@@ -113,8 +113,8 @@ def test_a_url_is_added_with_the_sites_title(clip, tmp_path, layout):
     ("id", "source", "problem"),
     [
         ("My-walk", None, "id: 'My-walk' does not match"),
-        ("my_walk", "nowhere.mp4", "is no file, and no http or https URL"),
-        ("my_walk", "ftp://walks.example/x.mp4", "is no file, and no http or https URL"),
+        ("my_walk", "nowhere.mp4", "is no file or folder, and no http"),
+        ("my_walk", "ftp://walks.example/x.mp4", "is no file or folder, and no http"),
     ],
 )
 def test_what_cannot_be_added_is_refused_in_one_line(id, source, problem, clip, tmp_path, layout):

@@ -1,0 +1,205 @@
+"""The commands on the user's own walks and manifest: add, pin."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wtours.cli import console
+from wtours.cli.acquire import AllowUnknownLicense, say_choice
+from wtours.cli.options import (
+    ROOT,
+    AsJson,
+    MaxLoss,
+    Root,
+    Videos,
+    finish,
+    own_manifest,
+)
+from wtours.errors import DownloadError, UsageError
+from wtours.media.limits import MAX_LOSS
+from wtours.text import rate_text, seconds_text
+from wtours.workspace.layout import OWN_MANIFEST, Layout, find_own_manifest
+
+if TYPE_CHECKING:
+    from wtours.acquire.own_walks import OwnWalk
+    from wtours.workspace.manifest import VideoEntry
+
+OwnManifest = Annotated[
+    Path | None,
+    typer.Option(
+        "--manifest",
+        "-m",
+        envvar="WTOURS_MANIFEST",
+        metavar="FILE",
+        help=f"Your own manifest. Default: {OWN_MANIFEST} of this folder or one above it; made "
+        "here if there is none.",
+        dir_okay=False,
+        show_default=False,
+    ),
+]
+
+
+def add(
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH|URL", help="Video files, folders of them, http(s) URLs."),
+    ],
+    video_id: Annotated[
+        str | None,
+        typer.Option(
+            "--id",
+            metavar="ID",
+            help="Of one walk: a-z, 0-9 and _; names it everywhere.",
+            show_default="made of the file's name",
+        ),
+    ] = None,
+    join: Annotated[
+        bool,
+        typer.Option(
+            "--join",
+            help="The files are one recording that the camera has cut, in this order. "
+            "GoPro's chapters are known by their names.",
+        ),
+    ] = False,
+    manifest: OwnManifest = None,
+    title: Annotated[
+        str | None,
+        typer.Option("--title", metavar="TEXT", help="Of one walk.", show_default="the source's"),
+    ] = None,
+    license_claimed: Annotated[
+        str, typer.Option("--license", metavar="TEXT", help="As you know it.")
+    ] = "unknown",
+    max_height: Annotated[
+        int, typer.Option("--max-height", metavar="LINES", min=144, help="For a URL.")
+    ] = 720,
+    allow_unknown_license: AllowUnknownLicense = False,
+    stream: Annotated[
+        int | None,
+        typer.Option(
+            "--stream",
+            metavar="N",
+            min=0,
+            help="Of a file with several videos: the one that ffprobe calls Stream #0:N.",
+            show_default="the default one, else the largest",
+        ),
+    ] = None,
+    max_loss: MaxLoss = MAX_LOSS,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Bring your own walks under the root, and into a manifest of your own.
+
+    Every other command then finds them by it. What is there already is not added again.
+    Examples:
+
+    wtours add ~/footage
+
+    wtours add walk.mov --id my_walk
+
+    wtours add --join DJI_0001.MP4 DJI_0002.MP4
+    """
+    from wtours.acquire.add_video import Claims, add_walk
+    from wtours.acquire.options import FetchOptions
+    from wtours.acquire.own_walks import own_walks
+
+    layout, path = Layout(root), own_manifest(manifest)
+    walks = own_walks(sources, layout, join=join)
+    if len(walks) > 1 and (video_id or title):
+        raise UsageError(f"--id and --title are of one walk; {len(walks)} are given")
+    done: list[tuple[OwnWalk, VideoEntry, bool]] = []
+    failed: dict[str, str] = {}
+    with console.progress_bars("add", "bytes") as on_progress:
+        for walk in walks:
+            try:
+                entry, is_new = add_walk(
+                    walk,
+                    video_id,
+                    path,
+                    layout,
+                    claims=Claims(title=title, license_claimed=license_claimed, stream=stream),
+                    options=FetchOptions(
+                        max_height=max_height,
+                        allow_unknown_license=allow_unknown_license,
+                        max_loss=max_loss,
+                    ),
+                    on_selected=say_choice,
+                    on_progress=on_progress,
+                )
+            except DownloadError as error:
+                failed[walk.name] = str(error)
+            else:
+                done.append((walk, entry, is_new))
+    if as_json:
+        refused = [{"file": name, "problem": problem} for name, problem in failed.items()]
+        console.print_json([*(_as_json(*row) for row in done), *refused])
+    elif done:
+        title_of_table = f"{len(done)} of {len(walks)} in {path}"
+        columns = ("id", "file", "length", "size", "rate", "")
+        console.print_table(title_of_table, columns, [_row(*row) for row in done])
+        console.note(f"next: {_command('analyze', path, root)}")
+    _note_next_chapters(done)
+    finish(failed, "could not be added")
+
+
+def pin(manifest: OwnManifest = None, videos: Videos = None, root: Root = ROOT) -> None:
+    """Write the sha256 of the downloaded videos into your own manifest, to be demanded later.
+
+    Example: wtours pin
+    """
+    from wtours.workspace.manifest import load_manifest
+    from wtours.workspace.manifest_edit import pin_videos
+    from wtours.workspace.videos import checked_video
+
+    path = own_manifest(manifest)
+    ids = [entry.id for entry in load_manifest(path).select(videos or ())]
+    pinned = {id: checked_video(Layout(root), id, deep=True).sha256 for id in ids}
+    changed = pin_videos(path, pinned)
+    console.say(f"{len(changed)} of {len(pinned)} newly pinned in {path}")
+
+
+def _row(walk: "OwnWalk", entry: "VideoEntry", is_new: bool) -> tuple[str, ...]:
+    assert entry.duration_seconds is not None
+    assert entry.resolution is not None
+    assert entry.frame_rate is not None
+    chapters = len(entry.chapters)
+    joined = f", {chapters + 1} chapters joined" if chapters else ""
+    return (
+        entry.id,
+        walk.name,
+        seconds_text(entry.duration_seconds),
+        "{}x{}".format(*entry.resolution),
+        rate_text(entry.frame_rate),
+        f"{'added' if is_new else 'there already'}{joined}",
+    )
+
+
+def _as_json(walk: "OwnWalk", entry: "VideoEntry", is_new: bool) -> dict[str, object]:
+    return {"file": walk.name, "is_new": is_new} | entry.model_dump(
+        mode="json", exclude_defaults=True
+    )
+
+
+def _note_next_chapters(done: "list[tuple[OwnWalk, VideoEntry, bool]]") -> None:
+    """Name the chapters that lie beside a recording and were not given: it would be cut short."""
+    from wtours.acquire.chapters import next_chapter
+
+    for walk, entry, _ in done:
+        following = next_chapter(walk.files[-1]) if walk.files else None
+        if following is not None:
+            console.warn(
+                f"{entry.id}: {following.name} beside it is its recording's next chapter; to have "
+                f"them joined, give both in one command, with another --id"
+            )
+
+
+def _command(name: str, manifest: Path, root: Path) -> str:
+    """Return a command on the manifest, with the options that it needs from this folder."""
+    words = ["wtours", name]
+    found = find_own_manifest(Path.cwd())
+    if found is None or found.resolve() != manifest.resolve():
+        words += ["--manifest", str(manifest)]
+    if root != ROOT:
+        words += ["--root", str(root)]
+    return shlex.join(words)
