@@ -78,9 +78,10 @@ def _files_of(source: str, layout: Layout) -> list[Path]:
     if path.is_dir():
         root = layout.root.resolve()
         inside = [p for p in visible_files(path) if not p.resolve().is_relative_to(root)]
-        for problem in filter(None, map(name_problem, inside)):
-            logger.warning("%s", problem)
-        found = [p for p in inside if is_video_name(p) and name_problem(p) is None]
+        problems = {path: problem for path in inside if (problem := name_problem(path)) is not None}
+        for refused in problems.values():
+            logger.warning("%s", refused)
+        found = [p for p in inside if is_video_name(p) and p not in problems]
         if not found:
             names = ", *".join(VIDEO_SUFFIXES)
             raise UsageError(f"{source} has no video; files named *{names} are")

@@ -24,7 +24,7 @@ from wtours.workspace.videos import downloaded_video
 @pytest.fixture(scope="module")
 def card(tmp_path_factory) -> Path:
     """Return a folder with three chapters of one recording: upright, with reordered frames."""
-    folder = tmp_path_factory.mktemp("card")
+    folder: Path = tmp_path_factory.mktemp("card")
     source = "testsrc2=size=160x120:rate=30000/1001:duration=6"
     whole = write_clip(folder / "whole.mp4", source=source, g=30, bf=2)
     turned = folder / "turned.mp4"
@@ -81,7 +81,8 @@ def test_chapters_become_one_walk_with_every_frame_at_its_time(card, tmp_path):
     entry = add_one(card, None, manifest, layout)
     assert (entry.id, len(entry.chapters), entry.sha256) == ("gx010042", 2, None)
     video = downloaded_video(layout, "gx010042")
-    expected, period_us = [], 1_001_000 / 30
+    period_us = 1_001_000 / 30
+    expected: list[tuple[int, str]] = []
     for chapter in chapters(card):
         offset = round(len(expected) * period_us)
         expected += [(offset + pts_us, picture) for pts_us, picture in frames(chapter)]

@@ -14,7 +14,7 @@ from wtours.workspace.manifest import load_manifest
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("clips")
+    folder: Path = tmp_path_factory.mktemp("clips")
     for number, color in enumerate(("red", "blue")):
         source = f"color={color}:size=64x48:rate=10:duration=2"
         write_clip(folder / f"{number}.mp4", source=source, filters="noise=alls=20:allf=t")
@@ -22,7 +22,7 @@ def clips(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def here(clips, tmp_path, monkeypatch) -> Path:
+def here(clips: Path, tmp_path: Path, monkeypatch) -> Path:
     """Return the current folder, with footage: two walks of one name, and a file that is none."""
     (tmp_path / "footage" / "day 2").mkdir(parents=True)
     shutil.copy(clips / "0.mp4", tmp_path / "footage" / "Città (1).mp4")

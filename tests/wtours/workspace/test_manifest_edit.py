@@ -51,7 +51,7 @@ def layout(tmp_path) -> Layout:
     return Layout(tmp_path / "root")
 
 
-def add(source: object, layout: Layout, manifest: Path, id: str = "my_walk", **claims: Any):
+def add(source: Path | str, layout: Layout, manifest: Path, id: str = "my_walk", **claims: Any):
     return add_one(source, id, manifest, layout, claims=Claims(**claims))
 
 
