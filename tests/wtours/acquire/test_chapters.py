@@ -29,7 +29,7 @@ def card(tmp_path_factory) -> Path:
     whole = write_clip(folder / "whole.mp4", source=source, g=30, bf=2)
     turned = folder / "turned.mp4"
     program = imageio_ffmpeg.get_ffmpeg_exe()
-    words = ["-display_rotation", "90", "-i", whole, "-c", "copy", turned]
+    words: list[str | Path] = ["-display_rotation", "90", "-i", whole, "-c", "copy", turned]
     subprocess.run([program, "-v", "error", *words], check=True)
     remux(turned, folder / "%d.mp4", f="segment", segment_time=2, reset_timestamps=1)
     for chapter in range(3):
