@@ -17,7 +17,7 @@ ROOT ?= data
 DETECTOR ?= detic
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock weights demo test test-fast test-slow check docs format bench fault-table reproduce-table6 reproduce-tables
+.PHONY: help setup lock weights demo test test-fast test-slow check docs dist format bench fault-table reproduce-table6 reproduce-tables
 
 help:              ## Show this list
 	@grep -E '^[a-z0-9%-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -68,6 +68,11 @@ check: $(INSTALLED) ## Format, rules and types
 docs: $(INSTALLED)  ## The documentation site, docs/_build/html; a warning, such as a broken link, is an error
 	$(BIN)/python -m sphinx -b html -q -W --keep-going docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+dist: $(INSTALLED)  ## The sdist and the wheel, in dist/, as they go to PyPI
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
 
 format: $(INSTALLED) ## Rewrite: ruff's format and its safe fixes
 	$(BIN)/python -m ruff format .

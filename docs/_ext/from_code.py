@@ -110,11 +110,29 @@ def disk() -> str:
     return "\n".join(lines)
 
 
+def one_gpu() -> str:
+    """Return how long epochs of an hour's walk take on one GPU of an assumed rate."""
+    from training.config.presets import resolve_config
+    from training.reproduce.cost import run_cost
+
+    clips, tflops = 30 * 3600, 30.0
+    lines = ["| epochs | steps of 128 clips | hours |", "|--:|--:|--:|"]
+    for epochs in (1, 10, 30, 100):
+        cost = run_cost(
+            resolve_config("official", None, [f"optim.epochs={epochs}", "optim.warmup_epochs=1"]),
+            clips=clips,
+            tflops=tflops,
+        )
+        lines.append(f"| {epochs} | {cost.steps:,} | {cost.gpu_hours:.0f} |")
+    return "\n".join(lines)
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "commands": commands,
     "settings": settings,
     "presets": presets,
     "disk": disk,
+    "one_gpu": one_gpu,
 }
 
 
