@@ -19,6 +19,7 @@ LAYERS = {
             "analyze",
             "sharding",
             "lockfile",
+            "prepare",
             "synthetic",
             "report",
             "diagnostics",

@@ -5,6 +5,7 @@
     ├── ManifestError           a manifest that cannot be used: exit code 2
     ├── StorageError            the file system or an object store refuses to read or write
     │   ├── DiskFullError           ... since there is no room: nothing more can be done
+    │   ├── TransientError          ... and may not the next time: a network drive, a store
     │   └── ConflictError           an object has other bytes than the ones to be published
     ├── VideoError              one video cannot be read; the others go on
     ├── DownloadError           one video cannot be fetched; the others go on
@@ -53,6 +54,10 @@ class ConflictError(StorageError):
     """Another process has published other bytes under the same name."""
 
 
+class TransientError(StorageError):
+    """A disk or a store that did not answer as it should, and may the next time."""
+
+
 class VideoError(WtoursError):
     """One video cannot be read."""
 
@@ -74,15 +79,26 @@ class WorkerDiedError(WtoursError):
 
     Args:
         tasks: Which; shown by `str`.
+        causes: What ended the process at each, for example "SIGSEGV"; "" if nobody knows.
     """
 
-    def __init__(self, tasks: Sequence[object]) -> None:
+    def __init__(self, tasks: Sequence[object], causes: Sequence[str] = ()) -> None:
         names = textwrap.shorten(", ".join(map(str, tasks)), 300, placeholder=" …")
+        known = ", ".join(dict.fromkeys(filter(None, causes)))
         super().__init__(
-            f"the process died, also when nothing else ran, at {names}: out of memory, or a file "
-            f"that crashes the decoder; finished parts are kept"
+            f"the process died, also when nothing else ran, at {names}: "
+            f"{f'{known}: ' if known else ''}out of memory, or a file that crashes the decoder; "
+            f"finished parts are kept"
         )
-        self.tasks = tuple(tasks)
+        self.tasks, self.causes = tuple(tasks), tuple(causes) or ("",) * len(tasks)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[tuple[object, ...], tuple[str, ...]]]:
+        """Pickle by the arguments: a worker process sends its exception home that way."""
+        return type(self), (self.tasks, self.causes)
+
+    def reason(self, task: object) -> str:
+        """Return the line for one of the tasks."""
+        return str(WorkerDiedError([task], [self.causes[self.tasks.index(task)]]))
 
 
 class ShardError(WtoursError):

@@ -77,11 +77,13 @@ def test_a_segment_that_crashes_the_decoder_is_named_and_the_others_are_made(
             "the process died, also when nothing else ran, at two from 2 s to 3 s"
             in (report.failed["two"])
         )
+        assert "SIGSEGV" in report.failed["two"]
         assert report.dataset is not None
         assert [video.video_id for video in report.dataset.videos] == ["one"]
         receipt = read_receipt(report.directory / "receipts" / "two-00002.json")
         assert receipt is not None
-        assert receipt.status == "failed_transient"
+        assert receipt.status == "failed_permanent"
+        assert receipt.error == report.failed["two"]
         # The other worker may be ended in mid-write; the next run sweeps its hidden file.
         published = {path.stem for path in report.directory.glob("[!.]*.tar")}
         assert published == {Path(name).stem for name in expected if name.endswith(".tar")} - {

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
 
-from wtours.sharding.tar_writer import FrameSample, write_shard
+from wtours.sharding.tar_writer import FrameSample, ShardTar
 from wtours.shards.schema import (
     INDEX_SCHEMA,
     Dataset,
@@ -16,6 +16,14 @@ from wtours.shards.schema import (
 )
 from wtours.storage.atomic import write_json
 from wtours.storage.hashing import sha256_file
+
+
+def write_shard(path, samples):
+    """Publish the samples as the tar `path`; return their places."""
+    with ShardTar(path) as tar:
+        for sample in samples:
+            tar.add(sample)
+    return tar.places
 
 
 def write_shard_set(directory, *, num_frames=24, size=(48, 64), videos=("street",)):

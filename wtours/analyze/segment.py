@@ -5,6 +5,7 @@ frame to a tick may be on either side of a boundary) to the first frame after it
 segments of a video give together exactly what one segment would.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -75,6 +76,11 @@ class SegmentTask:
         """Return where the segment's receipt is; it is published together with the files."""
         return self.folder / RECEIPT_FILE
 
+    @property
+    def half_tick_us(self) -> int:
+        """Return half the time between two frames for the detector, and a little."""
+        return int(Fraction(500_000) / self.rate) + 1
+
     def receipt(self, files: Iterable[Path] = ()) -> Receipt:
         """Return the receipt that says what the segment was made from."""
         return Receipt(
@@ -85,6 +91,16 @@ class SegmentTask:
             files=tuple(record_file(file, relative_to=file.parent) for file in files),
         )
 
+    def record_failure(self, reason: str) -> None:
+        """Publish a receipt that says why the segment cannot be made; the next run tries again."""
+        remove(self.folder)
+        with atomic_path(self.folder) as folder:
+            folder.mkdir()
+            failed = self.receipt().model_copy(
+                update={"status": "failed_permanent", "error": reason}
+            )
+            write_receipt(folder / RECEIPT_FILE, failed)
+
     def is_done(self) -> bool:
         """Return whether the segment is there, made from the same things."""
         wanted = self.receipt()
@@ -92,26 +108,19 @@ class SegmentTask:
 
 
 def analyze_segment(task: SegmentTask) -> None:
-    """Measure one segment and publish its folder.
+    """Measure one segment and publish its folder, if it is not there.
 
     Raises:
         VideoError: the video cannot be read.
         AnalysisError: the detector failed.
     """
-    rows = _SegmentRows()
-    require_same_file(task.video_path, task.identity)
-    if task.detector is None:
-        _read_segment(task, None, rows)
-    else:
-        with task.detector.connect() as detector:
-            _read_segment(task, detector, rows)
-    require_same_file(task.video_path, task.identity)
-    remove(task.folder)  # what was made with other parameters
-    with atomic_path(task.folder) as folder:
-        folder.mkdir()
-        rows.write(folder, task)
-        files = sorted(folder.iterdir())
-        write_receipt(folder / RECEIPT_FILE, task.receipt(files))
+    if task.is_done():  # by a worker that died before it could say so
+        return
+    with contextlib.ExitStack() as stack:
+        detector = None if task.detector is None else stack.enter_context(task.detector.connect())
+        measuring = SegmentMeasuring(task, detector)
+        _read_segment(task, measuring)
+    measuring.publish()
 
 
 class _SegmentRows:
@@ -151,31 +160,77 @@ class _SegmentRows:
             np.save(folder / PICTURES_FILE, pictures)
 
 
-def _read_segment(task: SegmentTask, detector: DetectorClient | None, rows: _SegmentRows) -> None:
-    reducer, scorer, small = FrameReducer(), ContentScorer(), SmallPictures()
-    sampler = TickSampler[Frame](task.rate, start_us=task.start_us, end_us=task.end_us)
-    half_tick_us = int(Fraction(500_000) / task.rate) + 1
+class SegmentMeasuring:
+    """Measures the frames of one segment as they are decoded, whoever decodes them.
+
+    Push the last frame before the segment (where there is one), then the frames in time order until
+    `push` says that the segment is over, or the video is; then `finish`, and `publish`.
+
+    Args:
+        task: The segment.
+        detector: Connected; None: objects are not measured.
+    """
+
+    def __init__(self, task: SegmentTask, detector: DetectorClient | None) -> None:
+        require_same_file(task.video_path, task.identity)
+        self._task, self._detector = task, detector
+        self._rows = _SegmentRows()
+        self._reducer, self._scorer, self._small = FrameReducer(), ContentScorer(), SmallPictures()
+        self._sampler = TickSampler[Frame](task.rate, start_us=task.start_us, end_us=task.end_us)
+
+    def push(self, frame: Frame) -> bool:
+        """Measure a frame; return whether the segment needs no other."""
+        task, rows = self._task, self._rows
+        self._detect([sampled for _, sampled in self._sampler.push(frame)])
+        if task.end_us is not None and frame.pts_us >= task.end_us:
+            return not frame.is_corrupt or frame.pts_us > task.end_us + task.half_tick_us
+        is_inside = frame.pts_us >= task.start_us
+        if FRAMES in task.measured:
+            reduced = self._reducer.reduce(frame)
+            score = self._scorer.score(reduced)
+            if is_inside:
+                rows.frames.append(_frame_row(frame, reduced, score))
+        if TRANSNET in task.measured and is_inside:
+            rows.pictures.append(self._small.reduce(frame))
+        return False
+
+    def finish(self, num_undecodable: int) -> None:
+        """End the segment: the detector's last answers are waited for.
+
+        Args:
+            num_undecodable: How many of its frames do not decode.
+        """
+        self._rows.num_undecodable = num_undecodable
+        if self._detector is not None:
+            self._detect([sampled for _, sampled in self._sampler.finish()])
+            self._rows.add_detected(self._detector.finish())
+
+    def publish(self) -> None:
+        """Publish the segment's folder, with its receipt.
+
+        Raises:
+            VideoError: the video was replaced meanwhile.
+        """
+        task = self._task
+        require_same_file(task.video_path, task.identity)
+        remove(task.folder)  # what was made with other parameters
+        with atomic_path(task.folder) as folder:
+            folder.mkdir()
+            self._rows.write(folder, task)
+            files = sorted(folder.iterdir())
+            write_receipt(folder / RECEIPT_FILE, task.receipt(files))
+
+    def _detect(self, frames: list[Frame]) -> None:
+        if self._detector is not None:
+            self._rows.add_detected(self._detector.submit(frames))
+
+
+def _read_segment(task: SegmentTask, measuring: SegmentMeasuring) -> None:
     with open_video(task.video_path, stream=task.stream, threads=1) as video:
-        for frame in _frames_with_lead_in(video, task.start_us, reach_us=half_tick_us):
-            if detector is not None:
-                rows.add_detected(detector.submit([f for _, f in sampler.push(frame)]))
-            if task.end_us is not None and frame.pts_us >= task.end_us:
-                if not frame.is_corrupt or frame.pts_us > task.end_us + half_tick_us:
-                    break
-                continue
-            is_inside = frame.pts_us >= task.start_us
-            if FRAMES in task.measured:
-                reduced = reducer.reduce(frame)
-                score = scorer.score(reduced)
-                if is_inside:
-                    rows.frames.append(_frame_row(frame, reduced, score))
-            if TRANSNET in task.measured and is_inside:
-                rows.pictures.append(small.reduce(frame))
+        frames = _frames_with_lead_in(video, task.start_us, reach_us=task.half_tick_us)
+        any(map(measuring.push, frames))  # until the first that says it is over
         end_us = video.last_pts_us() + 1 if task.end_us is None else task.end_us
-        rows.num_undecodable = len(video.undecoded_pts_us(task.start_us, end_us))
-    if detector is not None:
-        rows.add_detected(detector.submit([f for _, f in sampler.finish()]))
-        rows.add_detected(detector.finish())
+        measuring.finish(len(video.undecoded_pts_us(task.start_us, end_us)))
 
 
 def _frame_row(frame: Frame, reduced: NDArray[np.uint8], score: float) -> dict[str, Any]:

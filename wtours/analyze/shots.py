@@ -12,11 +12,17 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scenedetect.common import FrameTimecode, Timecode
-from scenedetect.detectors import AdaptiveDetector, ContentDetector
+
+try:  # here since of all modules that need them this one is imported first
+    import cv2
+    from scenedetect.common import FrameTimecode, Timecode
+    from scenedetect.detectors import AdaptiveDetector, ContentDetector
+except ImportError as error:
+    from wtours.errors import MissingPackageError
+
+    raise MissingPackageError("scenedetect-headless", "analyze", "`wtours analyze`") from error
 
 from wtours.analyze.schema import DEFAULT_CUT_DETECTOR
 

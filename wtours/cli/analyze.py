@@ -8,13 +8,18 @@ import typer
 from wtours.cli import console
 from wtours.cli.options import (
     ROOT,
+    Address,
+    ExecutorKind,
+    ExecutorOption,
     Jobs,
     ManifestOption,
     MaxLoss,
     Root,
     Videos,
     chosen_manifest,
+    executor_of,
     finish,
+    workspace,
 )
 from wtours.errors import UsageError
 from wtours.execution.executor import default_jobs
@@ -56,6 +61,8 @@ def analyze(
         ),
     ] = False,
     jobs: Jobs = default_jobs(),
+    executor: ExecutorOption = ExecutorKind.PROCESSES,
+    address: Address = None,
     max_loss: MaxLoss = MAX_LOSS,
     root: Root = ROOT,
 ) -> None:
@@ -71,7 +78,6 @@ def analyze(
     """
     from wtours.analyze.pipeline import analyze_videos
     from wtours.analyze.video_folder import folder_videos
-    from wtours.execution.processes import ProcessExecutor
 
     if from_dir is not None and (manifest or videos):
         raise UsageError("--from-dir takes every video of its folder: no --manifest, no --video")
@@ -80,16 +86,17 @@ def analyze(
         if from_dir is None
         else folder_videos(from_dir)
     )
+    layout = workspace(root, executor)
     with (
         console.progress_bars("analyze", "percent") as on_progress,
-        ProcessExecutor(jobs, say=console.warn) as executor,
+        executor_of(executor, jobs, address, layout) as runs,
     ):
         report = analyze_videos(
-            Layout(root),
+            layout,
             chosen,
             detector=detector,
             detect_fps=detect_fps,
-            executor=executor,
+            executor=runs,
             transnet=transnet,
             max_loss=max_loss,
             on_progress=on_progress,

@@ -29,7 +29,7 @@ from wtours.cli import (
     verify,
 )
 from wtours.cli.options import Quiet, Root, Verbose, as_command
-from wtours.cli.sets import lockfile
+from wtours.cli.sets import lockfile, prepare
 from wtours.errors import TrainingError, WtoursError
 from wtours.storage.os_errors import explain_os_error
 from wtours.workspace.layout import Layout
@@ -52,6 +52,7 @@ app = typer.Typer(
     epilog=EXIT_CODES,
 )
 shards_app = typer.Typer(no_args_is_help=True, help="Finalize a shard set, or inspect it.")
+cluster_app = typer.Typer(no_args_is_help=True, help="Inspect a Ray cluster.")
 presets_app = typer.Typer(no_args_is_help=True, help="Inspect the presets of training.")
 eval_app = typer.Typer(no_args_is_help=True, help="Evaluate a trained encoder.")
 
@@ -107,12 +108,14 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
     (app, DATA, "list", status.list_videos),
     (app, DATA, "analyze", analyze.analyze),
     (app, DATA, "report", analyze.report),
+    (app, DATA, "prepare", prepare.prepare),
     (app, SHARDS, "shard", shard.shard),
     (app, SHARDS, "verify", verify.verify),
     (app, SHARDS, "lock", lockfile.lock),
     (app, SHARDS, "sync", lockfile.sync),
     (app, SHARDS, "attest", lockfile.attest),
     (shards_app, None, "finalize", shard.finalize),
+    (shards_app, None, "missing", shard.missing_of_shards),
     (shards_app, None, "info", shard.info_of_shards),
     (shards_app, None, "sample", shard.sample_of_shards),
     (app, TRAINING, "pretrain", train.pretrain),
@@ -132,6 +135,7 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
     (app, EVALUATION, "visualize", runs.visualize),
     (app, EVALUATION, "reproduce", reproduce.reproduce),
     (app, TOOLS, "doctor", status.doctor),
+    (cluster_app, None, "doctor", status.cluster_doctor),
     (app, TOOLS, "demo", demo),
     (app, TOOLS, "render", acquire.render),
 )
@@ -140,6 +144,7 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
 for owner, panel, name, command in COMMANDS:
     owner.command(name, rich_help_panel=panel)(as_command(command))
 app.add_typer(shards_app, name="shards", rich_help_panel=SHARDS)
+app.add_typer(cluster_app, name="cluster", rich_help_panel=TOOLS)
 app.add_typer(presets_app, name="presets", rich_help_panel=TRAINING)
 app.add_typer(eval_app, name="eval", rich_help_panel=EVALUATION)
 

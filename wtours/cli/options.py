@@ -4,6 +4,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from typer.models import OptionInfo
 import wtours
 from wtours.cli import console
 from wtours.errors import CheckpointError, MissingPackageError, UsageError, WtoursError
+from wtours.execution.executor import SERIAL, Executor
 from wtours.workspace.layout import OWN_MANIFEST, Layout, find_own_manifest
 
 if TYPE_CHECKING:
@@ -76,6 +78,35 @@ Videos = Annotated[
 Jobs = Annotated[
     int,
     typer.Option("--jobs", "-j", min=1, metavar="N", help="Processes.", show_default="cores"),
+]
+
+
+class ExecutorKind(StrEnum):
+    """Where the tasks of a stage run."""
+
+    SERIAL = "serial"
+    PROCESSES = "processes"
+    RAY = "ray"
+
+
+ExecutorOption = Annotated[
+    ExecutorKind,
+    typer.Option(
+        "--executor",
+        help="Where segments are decoded: in this process, in --jobs processes of this machine, or "
+        "by Ray (see docs/scaling.md).",
+    ),
+]
+
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="ADDRESS",
+        help='With --executor ray: the cluster, for example "auto". Default: one of --jobs CPUs '
+        "on this machine.",
+        show_default=False,
+    ),
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
@@ -190,6 +221,33 @@ def finish(failed: Mapping[str, str], what: str) -> None:
     if failed:
         console.warn(f"{len(failed)} {what}: fix what is named above and rerun the command")
         raise typer.Exit(FINISHED_WITH_FAILURES)
+
+
+def workspace(root: Path, executor: ExecutorKind) -> Layout:
+    """Return the workspace; for Ray by an absolute path: its workers have another folder."""
+    return Layout(root.absolute() if executor == ExecutorKind.RAY else root)
+
+
+def executor_of(
+    kind: ExecutorKind, jobs: int, address: str | None, layout: Layout
+) -> AbstractContextManager[Executor]:
+    """Return what runs the segments.
+
+    Raises:
+        UsageError: an address, and not Ray.
+        MissingPackageError: Ray is not installed.
+    """
+    if address is not None and kind != ExecutorKind.RAY:
+        raise UsageError(f"--address {address} needs --executor ray")
+    if kind == ExecutorKind.RAY:
+        from wtours.execution.ray import RayExecutor
+
+        return RayExecutor(address, jobs=jobs, shared=layout.root, say=console.warn)
+    if kind == ExecutorKind.SERIAL:
+        return nullcontext(SERIAL)
+    from wtours.execution.processes import ProcessExecutor
+
+    return ProcessExecutor(jobs, say=console.warn)
 
 
 def named_or_folder(text: str, folder_of: Callable[[str], Path]) -> Path:

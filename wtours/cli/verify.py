@@ -1,15 +1,25 @@
 """The command that checks what other stages have published: verify."""
 
 import dataclasses
-from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated
 
 import typer
 
 from wtours.cli import console
-from wtours.cli.options import ROOT, AsJson, Jobs, Root, finish
+from wtours.cli.options import (
+    ROOT,
+    Address,
+    AsJson,
+    ExecutorKind,
+    ExecutorOption,
+    Jobs,
+    Root,
+    executor_of,
+    finish,
+    workspace,
+)
 from wtours.errors import UsageError
-from wtours.execution.executor import SERIAL, Executor, default_jobs
+from wtours.execution.executor import default_jobs
 from wtours.text import bytes_text
 from wtours.workspace.layout import Layout
 
@@ -31,6 +41,8 @@ def verify(
         typer.Option("--all", help="All videos, analyses, shard sets and checkpoints, by bytes."),
     ] = False,
     jobs: Jobs = default_jobs(),
+    executor: ExecutorOption = ExecutorKind.PROCESSES,
+    address: Address = None,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
@@ -47,17 +59,18 @@ def verify(
     from wtours.sharding.repair import repair_shards
     from wtours.shards.verify import verify_shards
 
-    layout = Layout(root)
+    layout = workspace(root, executor)
     if everything:
         if repair or not deep:
             raise UsageError("--all reads every byte and repairs nothing: leave out the others")
         _verify_all(layout, as_json=as_json)
         return
-    with console.progress_bars("verify", "bytes") as on_progress, executor_of(jobs) as executor:
+    with console.progress_bars("verify", "bytes") as on_progress:
         if repair:
-            repaired = repair_shards(
-                layout, name, deep=deep, executor=executor, on_progress=on_progress
-            )
+            with executor_of(executor, jobs, address, layout) as runs:
+                repaired = repair_shards(
+                    layout, name, deep=deep, executor=runs, on_progress=on_progress
+                )
             result, problems = repaired.before, repaired.problems
         else:
             result = verify_shards(layout.shards_dir(name), deep=deep, on_progress=on_progress)
@@ -95,10 +108,3 @@ def _verify_all(layout: Layout, *, as_json: bool) -> None:
         counts = ", ".join(f"{count} {kind}" for kind, count in report.counts.items())
         console.say(f"{layout.root}: {counts}, {bytes_text(report.bytes)} checked")
     finish({problem.file: problem.message for problem in report.problems}, "damaged")
-
-
-def executor_of(jobs: int) -> AbstractContextManager[Executor]:
-    """Return what runs the segments; one job needs no other process, which takes a second."""
-    from wtours.execution.processes import ProcessExecutor
-
-    return nullcontext(SERIAL) if jobs == 1 else ProcessExecutor(jobs, say=console.warn)

@@ -31,7 +31,15 @@ class Part:
             raise UsageError(f"part {text!r} must be i/N, from 1/N to N/N, N up to 10,000")
         return cls(number, count)
 
-    def has(self, video_id: str, segment: int) -> bool:
-        """Return whether a segment falls to this part; it depends on nothing else in the set."""
+    @classmethod
+    def of(cls, video_id: str, segment: int, count: int) -> Self:
+        """Return the part that a segment falls to; it depends on nothing else in the set.
+
+        So adding videos moves no segment to another part.
+        """
         # In turn, so that each part gets its share of every video; not all from the first part on.
-        return (zlib.crc32(video_id.encode()) + segment) % self.count == self.number - 1
+        return cls((zlib.crc32(video_id.encode()) + segment) % count + 1, count)
+
+    def has(self, video_id: str, segment: int) -> bool:
+        """Return whether a segment falls to this part; see `of`."""
+        return self.of(video_id, segment, self.count) == self

@@ -60,7 +60,7 @@ class ProcessExecutor:
         running: dict[Future[Result], Task] = {}
         results: list[tuple[Task, Result]] = []
         suspects: list[Task] = []
-        died: list[Task] = []
+        died: list[tuple[Task, str]] = []
         try:
             while True:
                 # Never more than run at once: of a broken pool each of them is a suspect, and a
@@ -73,11 +73,16 @@ class ProcessExecutor:
                 if not running:
                     break
                 finished = wait(running, return_when=FIRST_COMPLETED).done
+                cause = ""
                 if any(map(_has_died, finished)):
                     finished = wait(running).done  # at once: the whole pool is broken
-                    self._close_pool()
+                    cause = self._close_pool()
                 outcomes = {future: running.pop(future) for future in finished}
-                (died if alone else suspects).extend(t for f, t in outcomes.items() if _has_died(f))
+                dead = [task for future, task in outcomes.items() if _has_died(future)]
+                if alone:
+                    died += [(task, cause) for task in dead]
+                else:
+                    suspects += dead
                 results = [(t, f.result()) for f, t in outcomes.items() if not _has_died(f)]
         except Exception:
             wait(running)  # the stage may go on with another item: none of this one still writes
@@ -86,7 +91,7 @@ class ProcessExecutor:
             self._stop(running)
             raise
         if died:
-            raise WorkerDiedError(died)
+            raise WorkerDiedError(*zip(*died, strict=True))
 
     def _submit(self, function: Callable[[Task], Result], task: Task) -> Future[Result]:
         if self._pool is None:
@@ -132,13 +137,24 @@ class ProcessExecutor:
             if in_main:
                 signal.signal(signal.SIGINT, before)
 
-    def _close_pool(self) -> None:
-        """End the workers; a task that runs is cut off."""
-        if self._pool is not None:
-            pool, lifeline = self._pool
-            self._pool = None
-            lifeline.close()
-            pool.shutdown(wait=True, cancel_futures=True)
+    def _close_pool(self) -> str:
+        """End the workers; a task that runs is cut off. Return the signal that ended one, or ""."""
+        if self._pool is None:
+            return ""
+        pool, lifeline = self._pool
+        self._pool = None
+        lifeline.close()
+        # concurrent.futures tells nobody how a worker ended; its processes know, once joined.
+        workers = list((getattr(pool, "_processes", None) or {}).values())
+        pool.shutdown(wait=True, cancel_futures=True)
+        return next(filter(None, (signal_name(worker.exitcode) for worker in workers)), "")
+
+
+def signal_name(exit_code: int | None) -> str:
+    """Return "SIGSEGV" for the exit code -11 of a process; "" if no fault of its own ended it."""
+    if exit_code is None or exit_code >= 0 or -exit_code == signal.SIGTERM:
+        return ""
+    return {one.value: one.name for one in signal.Signals}.get(-exit_code, f"signal {-exit_code}")
 
 
 def _has_died(future: Future[Any]) -> bool:

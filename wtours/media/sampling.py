@@ -11,7 +11,6 @@ So each source frame is kept at most once, a tick without a frame is a hole, and
 where reading begins. `shard` and the object detector sample by this one rule.
 """
 
-from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Generic, Protocol, TypeVar
 
@@ -107,16 +106,3 @@ class TickSampler(Generic[FrameT]):
     def _covers(self, tick: int) -> bool:
         tick_us = tick * _US / self._rate
         return self._start_us <= tick_us and (self._end_us is None or tick_us < self._end_us)
-
-
-def nearest_per_tick(frames: Iterable[FrameT], rate: Fraction) -> Iterator[tuple[int, FrameT]]:
-    """Yield (tick, frame) for each tick with an undamaged frame: the nearest, the earlier of two.
-
-    Args:
-        frames: In time order; the corrupt ones are skipped.
-        rate: Ticks a second.
-    """
-    sampler = TickSampler[FrameT](rate)
-    for frame in frames:
-        yield from sampler.push(frame)
-    yield from sampler.finish()

@@ -22,7 +22,8 @@ from wtours.sharding.plan import (
     segment_tasks,
     unfinished_videos,
 )
-from wtours.sharding.segment import SegmentTask, run_segments
+from wtours.sharding.segment import SegmentTask
+from wtours.sharding.segment_writer import run_segments
 from wtours.shards.schema import Dataset, ShardParams
 from wtours.workspace.layout import Layout
 

@@ -7,15 +7,13 @@ plans of the videos, and the index.
 
 import contextlib
 import fcntl
-import os
 from collections.abc import Iterator
-from typing import TextIO
+from functools import partial
 
-from wtours.errors import WtoursError
 from wtours.execution.parts import Part
 from wtours.sharding.segment import RECEIPTS_FOLDER
 from wtours.storage.atomic import sweep
-from wtours.storage.locks import lock
+from wtours.storage.locks import lock, shared_lock
 from wtours.storage.os_errors import explain_os_errors
 from wtours.workspace.layout import Layout
 
@@ -41,39 +39,19 @@ def part_lock(layout: Layout, name: str, part: Part) -> Iterator[None]:
     Raises:
         WtoursError: another process works on the whole set, or on the same part.
     """
-    path = layout.lock(f"shard-{name}")
     own = layout.lock(f"shard-{name}-part-{part.number}-of-{part.count}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     with (
         lock(own, what=f"part {part} of shard set {name!r}"),
-        explain_os_errors(path),
-        path.open("a+") as file,
+        contextlib.ExitStack() as stack,
     ):
         with index_lock(layout, name):  # else two parts that begin together refuse each other
-            _join(file, layout, name)
+            whole = shared_lock(
+                layout.lock(f"shard-{name}"),
+                what=f"shard set {name!r}",
+                on_alone=partial(_sweep, layout, name),
+            )
+            stack.enter_context(whole)
         yield
-
-
-def _join(file: TextIO, layout: Layout, name: str) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pass  # other parts work, or a process that has the whole set
-    else:
-        _sweep(layout, name)
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.seek(0)
-        owner = file.read().strip() or "unknown"
-        raise WtoursError(
-            f"shard set {name!r} is in use by process {owner}, which works on all of it; "
-            f"wait for it or stop it"
-        ) from error
-    # For the message of a process that wants the whole set: one of the parts.
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
 
 
 @contextlib.contextmanager

@@ -11,7 +11,8 @@ from wtours.progress import Progress, no_progress
 from wtours.sharding.finalize import finalize
 from wtours.sharding.locks import set_lock
 from wtours.sharding.plan import published_plans, require_same_params, segment_tasks
-from wtours.sharding.segment import RECEIPTS_FOLDER, finished_segment, run_segments
+from wtours.sharding.segment import RECEIPTS_FOLDER, finished_segment
+from wtours.sharding.segment_writer import run_segments
 from wtours.shards.schema import Dataset, ShardRecord, VideoRecord, read_dataset
 from wtours.shards.verify import ShardProblem, VerifyReport, verify_shards
 from wtours.storage.hashing import sha256_file
@@ -138,7 +139,7 @@ def _rebuild(
         yield from (_Rebuilt(shard, str(error)) for shard in shards)
         return
     done_bytes, all_bytes = 0, sum(shard.bytes for shard in shards)
-    for task, reason in run_segments(tasks, directory, executor):
+    for task, reason in run_segments(tasks, directory, executor, keep_done=False):
         shard = by_segment[task.segment]
         tar = directory / f"{shard.shard}.tar"
         yield _Rebuilt(shard, reason, reason is None and sha256_file(tar) == shard.sha256)

@@ -1,14 +1,11 @@
-"""The unit of work of `shard`: one segment of one video becomes one tar, or none if it is empty.
+"""The unit of work of `shard`: a segment of a video, and what it publishes.
 
-Published in this order, each whole or absent: `<shard>.tar`, `receipts/<shard>.parquet` (the rows
-that the index will get), `receipts/<shard>.json` (the receipt: the segment is done).
+Published in this order, each whole or absent: `<shard>.tar` (none if the segment is empty),
+`receipts/<shard>.parquet` (the rows that the index will get), `receipts/<shard>.json` (the receipt:
+the segment is done).
 """
 
 import dataclasses
-import itertools
-import logging
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from wtours.errors import VideoError, WorkerDiedError, WtoursError
-from wtours.execution.executor import Executor
-from wtours.media.frame import Frame
-from wtours.media.jpeg import encode_planes
-from wtours.media.reader import VideoReader, open_video
-from wtours.media.sampling import nearest_per_tick, tick_period_us
-from wtours.sharding.anonymize.blur import Blur
-from wtours.sharding.tar_writer import FrameSample, MemberPlace, write_shard
+from wtours.media.sampling import tick_period_us
+from wtours.sharding.tar_writer import MemberPlace
 from wtours.shards.schema import INDEX_SCHEMA, Count, ShardParams, ShardRecord, shard_name
 from wtours.storage.atomic import atomic_path
 from wtours.storage.receipts import (
@@ -35,9 +26,7 @@ from wtours.storage.receipts import (
     versions_of,
     write_receipt,
 )
-from wtours.workspace.videos import FileIdentity, require_same_file
-
-logger = logging.getLogger(__name__)
+from wtours.workspace.videos import FileIdentity
 
 RECEIPTS_FOLDER = "receipts"
 STAGE = "shard"
@@ -78,6 +67,17 @@ class SegmentTask:
         end_us = (self.segment + 1) * length
         return self.segment * length, min(end_us, self.limit_us or end_us)
 
+    @property
+    def margin_us(self) -> int:
+        """Return how long before and after the segment frames may decide its ticks."""
+        return 0 if self.params.rate is None else tick_period_us(self.params.rate)
+
+    def is_done(self, directory: Path) -> bool:
+        """Return whether the segment is in the shard set, made from the same things."""
+        source = self.source_sha256
+        found = finished_segment(directory, self.video_id, source, self.segment, self.params)
+        return found is not None
+
     def __str__(self) -> str:
         start, end = (moment / _US for moment in self.interval_us)
         return f"{self.video_id} from {start:g} s to {end:g} s"
@@ -101,134 +101,7 @@ class FinishedSegment:
     undecodable_frames: int
 
 
-def run_segments(
-    tasks: Iterable[SegmentTask], directory: Path, executor: Executor
-) -> Iterator[tuple[SegmentTask, str | None]]:
-    """Publish segments; yield each as it ends, with the reason if it could not be made.
-
-    A segment that kills its process, also alone, is recorded as failed; the next run tries again.
-    """
-    try:
-        yield from executor.map(partial(shard_segment, directory=directory), tasks)
-    except WorkerDiedError as error:
-        for task in error.tasks:
-            assert isinstance(task, SegmentTask)
-            reason = str(WorkerDiedError([task]))
-            _publish_receipt(task, directory, status="failed_transient", error=reason)
-            yield task, reason
-
-
-def shard_segment(task: SegmentTask, *, directory: Path) -> str | None:
-    """Publish one segment in the shard set `directory`.
-
-    Returns:
-        Why the video cannot be read (the other videos are still processed), or None.
-
-    Raises:
-        WtoursError: the disk is full.
-    """
-    start_us, end_us = task.interval_us
-    corrupt: list[int] = []
-
-    def decoded(frames: Iterator[Frame]) -> Iterator[Frame]:
-        for frame in frames:
-            if frame.is_corrupt and start_us <= frame.pts_us < end_us:
-                corrupt.append(frame.pts_us)
-            yield frame
-
-    try:
-        with open_video(Path(task.video_path), stream=task.stream, threads=1) as reader:
-            samples = _of_one_file(task, _samples(reader, task, directory, decoded))
-            places = write_shard(directory / f"{task.shard}.tar", samples)
-            undecodable = reader.undecoded_pts_us(start_us, end_us)
-    except VideoError as error:
-        return str(error)
-    except (WtoursError, OSError):  # of the disk or the set: it would meet each segment
-        raise
-    except Exception as error:  # a file may break any library
-        logger.info("%s", task, exc_info=True)
-        return f"{task}: {type(error).__name__}: {' '.join(str(error).split())}"
-    facts = {"frames": len(places), "corrupt_frames": len(corrupt)}
-    facts["undecodable_frames"] = len(undecodable)
-    _publish_receipt(task, directory, files=_publish_rows(task, directory, places), facts=facts)
-    return None
-
-
-def _of_one_file(task: SegmentTask, samples: Iterator[FrameSample]) -> Iterator[FrameSample]:
-    """Yield the samples; a file that was replaced since the stage began makes no shard."""
-    require_same_file(Path(task.video_path), task.identity)
-    yield from samples
-    require_same_file(Path(task.video_path), task.identity)
-
-
-def _samples(
-    reader: VideoReader,
-    task: SegmentTask,
-    directory: Path,
-    decoded: Callable[[Iterator[Frame]], Iterator[Frame]],
-) -> Iterator[FrameSample]:
-    """Yield the segment's samples in time order; `decoded` sees every frame first."""
-    metadata, params = reader.metadata, task.params
-    rate = metadata.frame_rate
-    source = {  # facts of the file, never of its license
-        "source_sha256": task.source_sha256,
-        "source_width": metadata.width,
-        "source_height": metadata.height,
-        "source_frame_rate": f"{rate.numerator}/{rate.denominator}",
-        **metadata.display_facts(),
-    }
-    blur = None
-    if params.blur is not None:
-        blur = Blur(
-            directory,
-            params.blur,
-            task.video_id,
-            interval_us=task.interval_us,
-            source_size=(metadata.width, metadata.height),
-            period_us=float(_US / rate),
-        )
-    for frame_index, frame in _sampled_frames(reader, task, decoded):
-        if blur is None:
-            planes, boxes, share = frame.to_jpeg_planes(params.short_side), None, None
-        else:
-            planes, coverage = blur.apply(frame, params.short_side)
-            boxes, share = coverage.boxes, coverage.share
-        jpeg = encode_planes(planes, quality=params.quality)
-        yield FrameSample(task.video_id, frame_index, frame.pts_us, jpeg, source, boxes, share)
-
-
-def _sampled_frames(
-    reader: VideoReader,
-    task: SegmentTask,
-    decoded: Callable[[Iterator[Frame]], Iterator[Frame]],
-) -> Iterator[tuple[int, Frame]]:
-    """Yield (frame_index, frame) for the sampled frames of the segment, in time order."""
-    start_us, end_us = task.interval_us
-    rate = task.params.rate
-    if rate is None:
-        indices = dict(zip(task.native_pts_us, itertools.count(task.native_first_index)))
-        for frame in decoded(reader.frames(start_us, end_us)):
-            if frame.pts_us not in indices:
-                raise VideoError(
-                    f"{task.video_path}: the frame at {frame.pts_us} us has no packet of that "
-                    f"time, so native frames cannot be numbered; use --fps with a number"
-                )
-            if not frame.is_corrupt:
-                yield indices[frame.pts_us], frame
-        return
-    # A tick at the border has frames on both sides of it: look one tick further, so that it keeps
-    # the same frame whichever segment is made. None is nearer than one at the very moment.
-    margin_us = tick_period_us(rate)
-    if start_us * rate % _US == 0:
-        frames = reader.frames(start_us, end_us + margin_us, lead_us=margin_us)
-    else:
-        frames = reader.frames(max(0, start_us - margin_us), end_us + margin_us)
-    for tick, frame in nearest_per_tick(decoded(frames), rate):
-        if start_us <= frame.pts_us < end_us:
-            yield tick, frame
-
-
-def _publish_rows(
+def publish_rows(
     task: SegmentTask, directory: Path, places: list[MemberPlace]
 ) -> tuple[FileRecord, ...]:
     """Publish the rows that the index will get; return the files of the segment."""
@@ -244,7 +117,8 @@ def _publish_rows(
     return tar, record_file(path, relative_to=folder)
 
 
-def _publish_receipt(task: SegmentTask, directory: Path, **how_it_ended: Any) -> None:
+def publish_receipt(task: SegmentTask, directory: Path, **how_it_ended: Any) -> None:
+    """Publish the segment's receipt, after its files: what it has, or why it is not made."""
     receipt = Receipt(
         stage=STAGE,
         key=task.shard,
@@ -254,6 +128,11 @@ def _publish_receipt(task: SegmentTask, directory: Path, **how_it_ended: Any) ->
         **how_it_ended,
     )
     write_receipt(directory / RECEIPTS_FOLDER / f"{task.shard}.json", receipt)
+
+
+def record_failure(task: SegmentTask, directory: Path, reason: str) -> None:
+    """Publish a receipt that says why the segment cannot be made; the next run tries again."""
+    publish_receipt(task, directory, status="failed_permanent", error=reason)
 
 
 def receipt_inputs(source_sha256: str) -> dict[str, str]:

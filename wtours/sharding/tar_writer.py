@@ -1,13 +1,12 @@
 """Writing one shard: a WebDataset tar whose bytes depend only on the samples."""
 
+import contextlib
 import io
-import itertools
 import json
 import tarfile
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from wtours.errors import ShardError
 from wtours.shards.schema import MAX_MEMBER_BYTES, sample_key
@@ -45,42 +44,46 @@ class MemberPlace:
     blurred_share: float | None = None
 
 
-def write_shard(path: Path, samples: Iterable[FrameSample]) -> list[MemberPlace]:
-    """Publish the samples as the tar `path` and return a place for each, in order.
+class ShardTar:
+    """A shard being written: published when its block ends, if it has a sample.
 
-    Without a sample nothing is published. `tarfile` and not webdataset's TarWriter (whose samples
-    these equal): importing that one imports torch, 3 seconds in each process.
+    `tarfile` and not webdataset's TarWriter (whose samples these equal): importing that one imports
+    torch, 3 seconds in each process.
 
-    Raises:
-        ShardError: a JPEG is larger than the format allows.
-        WtoursError: the disk is full.
+    Attributes:
+        places: Of the samples so far, in order.
     """
-    remaining = iter(samples)
-    first = next(remaining, None)
-    if first is None:
-        return []
-    with (
-        atomic_path(path) as temp,
-        # USTAR: one block of 512 bytes before each payload, and no pax record with a time in it.
-        tarfile.open(temp, mode="w:", format=tarfile.USTAR_FORMAT) as tar,
-    ):
-        return list(_write_samples(tar, itertools.chain([first], remaining)))
 
+    def __init__(self, path: Path) -> None:
+        self.places: list[MemberPlace] = []
+        self._path = path
+        self._stack = contextlib.ExitStack()
+        self._tar: tarfile.TarFile | None = None
 
-def _write_samples(tar: tarfile.TarFile, samples: Iterable[FrameSample]) -> Iterator[MemberPlace]:
-    for sample in samples:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def add(self, sample: FrameSample) -> None:
+        """Append a sample.
+
+        Raises:
+            ShardError: its JPEG is larger than the format allows.
+            WtoursError: the disk is full.
+        """
+        if self._tar is None:
+            temp = self._stack.enter_context(atomic_path(self._path))
+            # USTAR: one block of 512 bytes before each payload, and no pax record with a time.
+            tar = tarfile.open(temp, mode="w:", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+            self._tar = self._stack.enter_context(tar)
         key = sample_key(sample.video_id, sample.frame_index)
-        offset = tar.offset + tarfile.BLOCKSIZE
-        _add(tar, f"{key}.jpg", sample.jpeg)
-        _add(tar, f"{key}.json", sample_json(sample))
-        yield MemberPlace(
-            sample.frame_index,
-            sample.pts_us,
-            offset,
-            len(sample.jpeg),
-            sample.blur_boxes,
-            sample.blurred_share,
-        )
+        offset = self._tar.offset + tarfile.BLOCKSIZE
+        _add(self._tar, f"{key}.jpg", sample.jpeg)
+        _add(self._tar, f"{key}.json", sample_json(sample))
+        size, blur = len(sample.jpeg), (sample.blur_boxes, sample.blurred_share)
+        self.places.append(MemberPlace(sample.frame_index, sample.pts_us, offset, size, *blur))
 
 
 def sample_json(sample: FrameSample) -> bytes:

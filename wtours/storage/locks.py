@@ -4,13 +4,50 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from wtours.errors import WtoursError
 from wtours.storage.os_errors import explain_os_errors
 
 _POLL_SECONDS = 0.05
+
+
+@contextlib.contextmanager
+def shared_lock(
+    path: Path, *, what: str, on_alone: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """Hold the lock file `path` together with others; see `lock`, which it excludes.
+
+    Args:
+        path: The lock file.
+        what: What is worked on.
+        on_alone: Called at the beginning if nobody else holds it. Of two that begin together one
+            may then refuse the other: let them begin one after the other.
+
+    Raises:
+        WtoursError: a process holds it alone; names that process.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with explain_os_errors(path), path.open("a+") as file:
+        if on_alone is not None:
+            with contextlib.suppress(BlockingIOError):  # others hold it, or one alone
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                on_alone()
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise WtoursError(
+                f"{what} is in use by process {owner}, which works on all of it; wait for it or "
+                f"stop it"
+            ) from error
+        # For the message of a process that wants it alone: one of the others.
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
 
 
 @contextlib.contextmanager

@@ -9,12 +9,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from wtours.errors import DiskFullError, StorageError
+from wtours.errors import DiskFullError, StorageError, TransientError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FREE_BYTES = 16 * 2**20
 """A disk with less is taken for the one that is full."""
 _SHARED_MEMORY = Path("/dev/shm")
+_TRANSIENT = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 _REMEDIES = {
     errno.EROFS: "it is read-only; mount it writable, or choose another --root",
     errno.EACCES: "change its owner or its mode, or choose another --root",
@@ -29,6 +30,7 @@ _REMEDIES = {
     errno.ENFILE: "the machine has too many open files; end what holds them",
     errno.EIO: "the disk or the network drive fails; check it (dmesg), then run the command again",
     errno.ESTALE: "the network drive was changed or remounted; run the command again",
+    errno.ETIMEDOUT: "the network drive does not answer; run the command again",
     errno.ELOOP: "its links lead in a circle; remove them",
 }
 
@@ -69,7 +71,8 @@ def explain_os_error(error: OSError, path: Path | None = None) -> StorageError |
         path = next((p for p in [*reversed(path.parents), path] if _is_file(p)), path)
         what = "a file where a folder should be" if _is_file(path) else what
     shown = str(path) if len(str(path)) < 400 else f"{str(path)[:200]}…"
-    return StorageError(f"{shown}: {what}; {_REMEDIES[error.errno]}")
+    kind = TransientError if error.errno in _TRANSIENT else StorageError
+    return kind(f"{shown}: {what}; {_REMEDIES[error.errno]}")
 
 
 def full_disk_message(path: Path | None) -> str:

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 
-from tests.support.shard_set import encode, moving_pattern, write_shard_set
+from tests.support.shard_set import encode, moving_pattern, write_shard, write_shard_set
 from wtours.comparison.attest import attest
 from wtours.comparison.perceptual_hash import dhash, distances, jpeg_dhash
 from wtours.errors import ShardError
-from wtours.sharding.tar_writer import FrameSample, write_shard
+from wtours.sharding.tar_writer import FrameSample
 from wtours.shards.index import ShardIndex
 from wtours.shards.schema import read_dataset
 from wtours.storage.atomic import write_json

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.sampling import nearest_per_tick
 from wtours.errors import UsageError
-from wtours.media.sampling import EVERY_FRAME, TickSampler, nearest_per_tick, parse_rate, tick_of
+from wtours.media.sampling import EVERY_FRAME, TickSampler, parse_rate, tick_of
 
 
 @dataclass(frozen=True)

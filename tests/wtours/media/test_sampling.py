@@ -4,8 +4,9 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.sampling import nearest_per_tick
 from tests.support.sharded_videos import expected_ticks
-from wtours.media.sampling import nearest_per_tick, tick_of, tick_period_us
+from wtours.media.sampling import tick_of, tick_period_us
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """`--part i/N` and `--seal`: the same files as one run, in any order and at the same time."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,12 +8,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from tests.support.sharded_videos import files_of, publish_video
 from tests.support.video_clips import write_clip
+from wtours.cli.app import app
 from wtours.errors import ShardError, UsageError, WtoursError
 from wtours.execution.parts import Part
 from wtours.sharding.build import ShardReport, build_shards, finalize_shards
+from wtours.sharding.missing import array_expression, missing_segments, unfinished_parts
 from wtours.shards.schema import ShardParams
 from wtours.workspace.layout import Layout
 
@@ -192,3 +196,38 @@ def test_a_video_whose_file_was_deleted_stays_in_a_finished_set(clip, expected, 
     assert (
         "wtours download --video one" in build_shards(layout, VIDEOS, params=SECOND).failed["one"]
     )
+
+
+@given(st.lists(st.integers(0, 200), unique=True).map(sorted))
+def test_an_array_expression_names_each_number_once(numbers):
+    text = array_expression(numbers)
+    named: list[int] = []
+    for run in filter(None, text.split(",")):
+        first, _, last = run.partition("-")
+        named += range(int(first), int(last or first) + 1)
+    assert named == numbers
+    assert array_expression([0, 3, 7, 8, 9]) == "0,3,7-9"
+
+
+def test_missing_names_the_parts_that_are_not_finished(clip, tmp_path):
+    layout = workspace(clip, tmp_path)
+    second = do_part(layout, "2/3")
+    directory, missing = second.directory, missing_segments(second.directory)
+    assert sum(map(len, missing.values())) == 8 - second.num_segments_written
+    assert unfinished_parts(missing, 3) == [1, 3]
+    result = CliRunner().invoke(
+        app,
+        ["shards", "missing", "--root", str(tmp_path), "--parts", "3", "--array"],
+    )
+    assert (result.exit_code, result.output.split()) == (3, ["1,3"])
+    do_part(layout, "1/3")
+    do_part(layout, "3/3")
+    assert unfinished_parts(missing_segments(directory), 3) == []
+    command = ["shards", "missing", "--root", str(tmp_path), "--parts", "3", "--json"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0
+    assert json.loads(result.output) == {"missing": {}, "parts": [], "array": ""}
+
+
+def test_the_part_of_a_segment_is_that_of_earlier_versions():
+    assert [Part.of("venice", segment, 4).number for segment in range(5)] == [3, 4, 1, 2, 3]

@@ -7,8 +7,9 @@ import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.shard_set import write_shard
 from wtours.errors import ShardError, WtoursError
-from wtours.sharding.tar_writer import FrameSample, write_shard
+from wtours.sharding.tar_writer import FrameSample
 from wtours.shards.schema import MAX_MEMBER_BYTES, sample_key, shard_name
 
 JPEG = simplejpeg.encode_jpeg(np.zeros((16, 16, 3), np.uint8))

@@ -9,9 +9,17 @@ import typer
 
 from wtours.cli import console
 from wtours.cli.acquire import AllowUnknownLicense
-from wtours.cli.options import FINISHED_WITH_FAILURES, ROOT, AsJson, Jobs, Root, named_or_folder
+from wtours.cli.options import (
+    FINISHED_WITH_FAILURES,
+    ROOT,
+    AsJson,
+    ExecutorKind,
+    Jobs,
+    Root,
+    executor_of,
+    named_or_folder,
+)
 from wtours.cli.shard import SetOrFolder
-from wtours.cli.verify import executor_of
 from wtours.execution.executor import default_jobs
 from wtours.workspace.layout import Layout
 
@@ -85,9 +93,13 @@ def sync(
     from wtours.lockfile.sync import sync_shards
 
     locked = read_lock(lock_file)
-    with console.progress_bars("sync", "percent") as on_progress, executor_of(jobs) as executor:
+    layout = Layout(root)
+    with (
+        console.progress_bars("sync", "percent") as on_progress,
+        executor_of(ExecutorKind.PROCESSES, jobs, None, layout) as executor,
+    ):
         report = sync_shards(
-            Layout(root),
+            layout,
             locked,
             name=name,
             from_dir=from_dir,

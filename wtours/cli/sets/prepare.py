@@ -1,0 +1,179 @@
+"""The command that does it all from one decode: prepare."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wtours.acquire.ytdlp.formats import DEFAULT_MAX_HEIGHT
+from wtours.cli import console
+from wtours.cli.acquire import AllowUnknownLicense
+from wtours.cli.options import (
+    ROOT,
+    Address,
+    AsJson,
+    ExecutorKind,
+    ExecutorOption,
+    Jobs,
+    ManifestOption,
+    MaxLoss,
+    Root,
+    Videos,
+    chosen_manifest,
+    executor_of,
+    finish,
+    workspace,
+)
+from wtours.cli.shard import (
+    BlurBoxes,
+    BlurFaces,
+    FramesPerSecond,
+    PartOption,
+    Quality,
+    ShardSeconds,
+    ShortSide,
+    say_estimate,
+    say_shards,
+)
+from wtours.execution.executor import default_jobs
+from wtours.media.limits import MAX_LOSS
+
+if TYPE_CHECKING:
+    from wtours.prepare.pipeline import PrepareReport
+
+
+def prepare(
+    manifest: ManifestOption = None,
+    videos: Videos = None,
+    name: Annotated[str, typer.Option("--name", "-n", help="Name of the shard set.")] = "default",
+    from_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-dir", help="Take missing videos from this folder; no network.", file_okay=False
+        ),
+    ] = None,
+    max_height: Annotated[
+        int, typer.Option("--max-height", min=144, help="As for `wtours download`.")
+    ] = DEFAULT_MAX_HEIGHT,
+    allow_unknown_license: AllowUnknownLicense = False,
+    detector: Annotated[
+        str, typer.Option("--detector", "-d", help="As for `wtours analyze`.")
+    ] = "none",
+    detect_fps: Annotated[
+        str, typer.Option("--detect-fps", help='Frames a second to detect on, or "native": all.')
+    ] = "1",
+    transnet: Annotated[
+        bool, typer.Option("--transnet", help="Find cuts by TransNet V2 too.")
+    ] = False,
+    fps: FramesPerSecond = "30",
+    short_side: ShortSide = 512,
+    quality: Quality = 90,
+    shard_seconds: ShardSeconds = 60,
+    blur_boxes: BlurBoxes = None,
+    blur_faces: BlurFaces = False,
+    jobs: Jobs = default_jobs(),
+    executor: ExecutorOption = ExecutorKind.PROCESSES,
+    address: Address = None,
+    part: PartOption = None,
+    max_loss: MaxLoss = MAX_LOSS,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Download, analyze and shard in one go: each segment is decoded once for everything.
+
+    It publishes the bytes that the three commands publish, so either way resumes the other.
+    Examples:
+
+    wtours prepare --video venice
+
+    wtours prepare --executor ray --address auto   (docs/scaling.md)
+    """
+    from wtours.acquire.options import FetchOptions
+    from wtours.execution.parts import Part
+    from wtours.prepare.pipeline import prepare_videos
+    from wtours.prepare.plan import PrepareOptions
+    from wtours.sharding.anonymize.params import with_blur
+    from wtours.shards.schema import ShardParams
+
+    loaded = chosen_manifest(manifest)
+    layout = workspace(root, executor)
+    entries = loaded.select(videos or ())
+    params = ShardParams(
+        frames_per_second=fps,
+        short_side=short_side,
+        quality=quality,
+        shard_seconds=shard_seconds,
+    )
+    ids = [entry.id for entry in entries]
+    params = with_blur(layout.shards_dir(name), params, ids, boxes=blur_boxes, faces=blur_faces)
+    options = PrepareOptions(
+        name=name,
+        params=params,
+        detector=detector,
+        detect_fps=detect_fps,
+        transnet=transnet,
+        from_dir=from_dir,
+        files_dir=loaded.path.parent,
+        fetch=FetchOptions(
+            max_height=max_height, allow_unknown_license=allow_unknown_license, max_loss=max_loss
+        ),
+        max_loss=max_loss,
+    )
+    chosen_part = None if part is None else Part.parse(part)
+    with (
+        console.progress_bars("prepare", "percent") as on_progress,
+        executor_of(executor, jobs, address, layout) as runs,
+    ):
+        report = prepare_videos(
+            layout,
+            entries,
+            options,
+            executor=runs,
+            part=chosen_part,
+            on_estimate=say_estimate,
+            on_progress=on_progress,
+        )
+    _finish(report, as_json=as_json)
+
+
+def _finish(report: "PrepareReport", *, as_json: bool) -> None:
+    analysis, shards = report.analysis, report.shards
+    failed = {
+        **report.not_downloaded,
+        **shards.failed,
+        **{f"{video} (analysis)": reason for video, reason in analysis.failed.items()},
+        **{f"{video} (objects)": r for video, r in analysis.objects_not_measured.items()},
+    }
+    if as_json:
+        console.print_json(_content(report, failed))
+    else:
+        console.say(
+            f"{len(report.downloaded)} downloaded, {len(analysis.done)} analyzed, "
+            f"{len(analysis.skipped)} analyzed before"
+        )
+        if report.num_decoded_apart:
+            console.say(
+                f"{report.num_decoded_apart} of "
+                f"{report.num_decoded_once + report.num_decoded_apart} stretches were decoded more "
+                f"than once: something in them is damaged, or only a part of them was missing"
+            )
+        say_shards(shards)
+    finish(failed, "not (fully) prepared")
+
+
+def _content(report: "PrepareReport", failed: dict[str, str]) -> dict[str, Any]:
+    dataset = report.shards.dataset
+    return {
+        "downloaded": report.downloaded,
+        "analyzed": report.analysis.done,
+        "analyzed_before": report.analysis.skipped,
+        "directory": str(report.shards.directory),
+        "segments_written": report.shards.num_segments_written,
+        "segments_kept": report.shards.num_segments_kept,
+        "stretches_decoded_once": report.num_decoded_once,
+        "stretches_decoded_apart": report.num_decoded_apart,
+        "dataset": None
+        if dataset is None
+        else {"frames": dataset.frames, "bytes": dataset.bytes, "shards": len(dataset.shards)},
+        "failed": failed,
+    }

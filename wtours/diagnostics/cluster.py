@@ -1,0 +1,105 @@
+"""Whether every node of a Ray cluster can work: versions, the workspace, scratch space."""
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from wtours.diagnostics.doctor import Check
+from wtours.errors import StorageError
+from wtours.execution.node_check import NodeCheck
+from wtours.execution.ray import RayExecutor
+from wtours.storage.os_errors import explain_os_errors
+from wtours.storage.receipts import versions_of
+from wtours.workspace.layout import Layout
+
+SCRATCH_BYTES = 10 * 10**9
+"""Free space of a node's own disk below which Ray's logs and temporary files may fill it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What a node says of itself."""
+
+    name: str
+    versions: dict[str, str]
+    problem: str | None
+    """Why it must not work: other versions, or it does not see the workspace."""
+    not_writable: str | None
+    """Why it cannot write there."""
+    scratch: str
+    scratch_free: int
+
+
+def node_facts(check: NodeCheck, scratch: Path | None) -> NodeFacts:
+    """Return what this machine has; runs on each node."""
+    folder = scratch or Path(tempfile.gettempdir())
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    problem = check.problem()
+    return NodeFacts(
+        name=socket.gethostname(),
+        versions=versions_of("av", "simplejpeg"),
+        problem=problem,
+        not_writable=None if problem else _not_writable(check),
+        scratch=str(folder),
+        scratch_free=shutil.disk_usage(existing).free,
+    )
+
+
+def _not_writable(check: NodeCheck) -> str | None:
+    if check.marker is None:
+        return None
+    probe = check.marker.with_name(f"{check.marker.name}-{socket.gethostname()}-{os.getpid()}")
+    try:
+        with explain_os_errors(probe):
+            probe.write_bytes(b"\0")
+            probe.unlink()
+    except StorageError as error:
+        return str(error)
+    return None
+
+
+def diagnose_cluster(
+    layout: Layout, address: str | None = None, *, scratch: Path | None = None
+) -> Iterator[Check]:
+    """Yield the checks of each node, and what the cluster has in all.
+
+    Args:
+        layout: The workspace, by an absolute path.
+        address: Of the cluster; None: this machine alone.
+        scratch: A folder of each node's own disk; None: its temporary folder.
+
+    Raises:
+        WtoursError: there is no cluster at the address, or the workspace cannot be written here.
+    """
+    with RayExecutor(address, shared=layout.root) as executor:
+        found = executor.on_each_node(node_facts, scratch)
+        resources = executor.resources()
+    for node, facts in found.items():
+        if isinstance(facts, str):
+            yield Check(name=node, status="problem", found=facts, remedy="restart Ray on it")
+            continue
+        yield from _checks(facts)
+    cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+    memory = resources.get("memory", 0) / 2**30
+    total = f"{len(found)} nodes, {cpus:g} CPUs, {gpus:g} GPUs, {memory:.0f} GiB of memory"
+    yield Check(name="cluster", status="ok", found=total)
+
+
+def _checks(facts: NodeFacts) -> Iterator[Check]:
+    versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
+    if facts.problem is not None:
+        yield Check(name=facts.name, status="problem", found=facts.problem)
+    elif facts.not_writable is not None:
+        yield Check(name=facts.name, status="problem", found=facts.not_writable)
+    else:
+        yield Check(name=facts.name, status="ok", found=f"{versions}; sees the root, and writes")
+    name, free = f"{facts.name}: scratch", f"{facts.scratch_free / 1e9:.0f} GB free in"
+    if facts.scratch_free < SCRATCH_BYTES:
+        remedy = f"Ray's logs and temporary files need room: free {SCRATCH_BYTES / 1e9:.0f} GB"
+        yield Check(name=name, status="warning", found=f"{free} {facts.scratch}", remedy=remedy)
+    else:
+        yield Check(name=name, status="ok", found=f"{free} {facts.scratch}")

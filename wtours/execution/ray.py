@@ -1,0 +1,278 @@
+"""Running tasks on a Ray cluster: Ray Core tasks, each a lease of a few of ours.
+
+Only tasks and digests travel, nothing goes through Ray's object store: workers read videos from the
+disk that all nodes share and publish there. A task that fails with its node or its process is run
+again by Ray, three times; then, when all others are done, once alone (`ProcessExecutor`).
+"""
+
+import contextlib
+import importlib
+import itertools
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from wtours.errors import (
+    MissingPackageError,
+    TransientError,
+    WorkerDiedError,
+    WtoursError,
+)
+from wtours.execution.executor import Result, Task
+from wtours.execution.node_check import NodeCheck
+from wtours.execution.processes import ProcessExecutor
+from wtours.storage.atomic import remove, write_bytes
+
+logger = logging.getLogger(__name__)
+
+MAX_LEASE = 10
+"""Tasks of ours in one of Ray's: its overhead and the listing of a video's packets count once."""
+TASK_BYTES = 400 * 2**20
+"""What a decoding process needs (4K): Ray places no more of them on a node than fit."""
+MAX_RETRIES = 3
+_IN_FLIGHT = 2
+"""Leases for each CPU: one that runs, one that waits for it."""
+_OBJECT_STORE_BYTES = 80 * 2**20
+_STOP_SECONDS = 30
+_ANSWER_SECONDS = 120
+"""Within which a node that is asked starts a worker and answers."""
+
+
+def run_lease(
+    check: NodeCheck, function: Callable[[Task], Result], tasks: list[Task]
+) -> list[Result]:
+    """Run the tasks of a lease, one after the other, in a worker of a node that agrees."""
+    check.require()
+    return [function(task) for task in tasks]
+
+
+def run_alone(check: NodeCheck, function: Callable[[Task], Result], task: Task) -> Result:
+    """Run a task in a child process: its end tells why it ended."""
+    check.require()
+    with ProcessExecutor(1) as executor:
+        ((_, result),) = executor.map(function, [task])
+    return result
+
+
+class _DiedError(Exception):
+    """The process of a task died, at each of Ray's attempts; the message says of what."""
+
+
+class RayExecutor:
+    """Runs tasks on a Ray cluster; connected while its `with` block runs.
+
+    Args:
+        address: Of the cluster, as for `ray.init`; None: one of this machine alone.
+        jobs: CPUs of that one.
+        shared: The workspace, an absolute path that every node sees.
+        say: Told in one line what is being waited for.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        jobs: int | None = None,
+        shared: Path | None = None,
+        say: Callable[[str], None] = logger.warning,
+    ) -> None:
+        self._address, self._jobs, self._shared, self._say = address, jobs, shared, say
+        self._stack = contextlib.ExitStack()
+        self._check = NodeCheck((), None)
+        self._counted: tuple[float, int] | None = None
+
+    def __enter__(self) -> Self:
+        ray = _ray()
+        if not ray.is_initialized():
+            _connect(ray, self._address, self._jobs)
+            self._stack.callback(ray.shutdown)
+        marker = None
+        if self._shared is not None:
+            marker = self._shared.absolute() / "locks" / f"cluster-{secrets.token_hex(8)}"
+            write_bytes(marker, b"")
+            self._stack.callback(remove, marker)
+        self._check = NodeCheck.here(marker)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def num_workers(self) -> int:
+        """How many tasks run at a time: the CPUs that the cluster has now."""
+        if self._counted is None or time.monotonic() - self._counted[0] > 5:
+            self._counted = time.monotonic(), max(1, int(_ray().cluster_resources().get("CPU", 1)))
+        return self._counted[1]
+
+    def resources(self) -> dict[str, float]:
+        """Return what the cluster has: "CPU", "GPU", "memory" in bytes, …"""
+        return dict(_ray().cluster_resources())
+
+    def on_each_node(
+        self, function: Callable[..., Result], *arguments: object
+    ) -> dict[str, Result | str]:
+        """Return function(check, *arguments) of each node, by its name; a line where it failed."""
+        ray = _ray()
+        affinity = importlib.import_module("ray.util.scheduling_strategies")
+        remote, asked = ray.remote(function), {}
+        for node in ray.nodes():
+            if node["Alive"]:
+                there = affinity.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                of_node = remote.options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+                name = f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})"
+                asked[name] = of_node.remote(self._check, *arguments)
+        found: dict[str, Result | str] = {}
+        for name, reference in asked.items():
+            try:
+                found[name] = ray.get(reference, timeout=_ANSWER_SECONDS)
+            except Exception as error:  # one node of many
+                found[name] = " ".join(str(error).split())[-200:]
+        return found
+
+    def map(
+        self, function: Callable[[Task], Result], tasks: Iterable[Task]
+    ) -> Generator[tuple[Task, Result], None, None]:
+        """Yield (task, function(task)) as tasks finish; see `Executor`."""
+        ray = _ray()
+        remote = ray.remote(run_lease).options(
+            num_cpus=1,
+            memory=TASK_BYTES,
+            max_retries=MAX_RETRIES,
+            retry_exceptions=[TransientError],
+        )
+        leases = _leases(tasks, self.num_workers)
+        running: dict[Any, list[Task]] = {}
+        suspects: list[Task] = []
+        try:
+            while True:
+                room = _IN_FLIGHT * self.num_workers - len(running)
+                for lease in itertools.islice(leases, max(0, room)):
+                    running[remote.remote(self._check, function, lease)] = lease
+                if not running:
+                    break
+                ray.wait([*running], num_returns=1)
+                finished, _ = ray.wait([*running], num_returns=len(running), timeout=0)
+                for reference in finished:
+                    lease = running.pop(reference)
+                    try:
+                        results = _result_of(ray, reference)
+                    except _DiedError as error:
+                        logger.info("%d tasks died: %s", len(lease), error)
+                        suspects += lease
+                    else:
+                        yield from zip(lease, results, strict=True)
+        except Exception:
+            ray.wait([*running], num_returns=max(1, len(running)))  # none of them still writes
+            raise
+        except BaseException:
+            self._stop(ray, running)
+            raise
+        yield from self._run_suspects(ray, function, suspects)
+
+    def _run_suspects(
+        self, ray: Any, function: Callable[[Task], Result], suspects: list[Task]
+    ) -> Iterator[tuple[Task, Result]]:
+        """Run alone, one after the other, what may have crashed its process.
+
+        Raises:
+            WorkerDiedError: at some the process died again.
+        """
+        remote = ray.remote(run_alone).options(num_cpus=1, max_retries=0)
+        died: list[tuple[Task, str]] = []
+        for task in suspects:
+            try:
+                result = _result_of(ray, remote.remote(self._check, function, task))
+            except WorkerDiedError as error:
+                died.append((task, error.causes[0]))
+            except _DiedError as error:
+                died.append((task, str(error)))
+            else:
+                yield task, result
+        if died:
+            raise WorkerDiedError(*zip(*died, strict=True))
+
+    def _stop(self, ray: Any, running: dict[Any, list[Task]]) -> None:
+        """Interrupt the running tasks, whose temporary files are then removed; drop the others."""
+        if not running:
+            return
+        self._say(f"stopping: waiting up to {_STOP_SECONDS} s for workers; finished parts are kept")
+        for reference in running:
+            ray.cancel(reference, force=False)
+        ray.wait([*running], num_returns=len(running), timeout=_STOP_SECONDS)
+
+
+def _result_of(ray: Any, reference: Any) -> Any:
+    """Return what a task of Ray returned, or raise what it raised.
+
+    Raises:
+        _DiedError: its process or its node died.
+    """
+    try:
+        return ray.get(reference)
+    except ray.exceptions.OutOfMemoryError as error:
+        raise _DiedError("ended by Ray since the node's memory was full") from error
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
+        raise _DiedError("") from error
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, Exception):
+            raise error.cause from None
+        raise
+
+
+def _leases(tasks: Iterable[Task], num_workers: int) -> Iterator[list[Task]]:
+    """Yield tasks in order, up to `MAX_LEASE` of one video together; fewer where there are few."""
+    waiting = iter(tasks)
+    ahead = list(itertools.islice(waiting, 4 * num_workers * MAX_LEASE))
+    size = max(1, len(ahead) // (4 * num_workers))
+    of_videos = itertools.groupby(
+        itertools.chain(ahead, waiting), key=lambda task: getattr(task, "video_id", None)
+    )
+    for _, of_video in of_videos:
+        while lease := list(itertools.islice(of_video, size)):
+            yield lease
+
+
+def _ray() -> Any:
+    """Import Ray.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingPackageError("ray", "ray", "--executor ray") from error
+    return ray
+
+
+def _connect(ray: Any, address: str | None, jobs: int | None) -> None:
+    """Connect to a cluster, or start one of this machine.
+
+    Raises:
+        WtoursError: there is none at the address.
+    """
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # it would build an environment
+    # A task that eats the memory is ended again and again by default, for ever.
+    os.environ.setdefault("RAY_task_oom_retries", str(MAX_RETRIES))
+    common = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        ray.init(
+            address="local",
+            num_cpus=jobs,
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            **common,
+        )
+        return
+    try:
+        ray.init(address=address, **common)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise WtoursError(
+            f"no Ray cluster at {address} ({reason}); start one (ray start --head), or leave out "
+            f"--address"
+        ) from error

@@ -1,0 +1,145 @@
+"""What `prepare` has to do of each video: the segments that are missing, by stretch."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wtours.acquire.options import FetchOptions
+from wtours.analyze.detectors.server import DetectorService
+from wtours.analyze.detectors.spec import DetectorSpec
+from wtours.analyze.pipeline import AnalyzeReport
+from wtours.analyze.plan import plan_video
+from wtours.analyze.transnet import transnet_facts
+from wtours.analyze.video_work import SEGMENT_SECONDS, VideoWork, begin_video
+from wtours.errors import VideoError
+from wtours.execution.executor import Executor
+from wtours.execution.parts import Part
+from wtours.media.limits import MAX_LOSS
+from wtours.media.sampling import parse_rate
+from wtours.prepare.segment import PrepareTask
+from wtours.sharding import plan as sharding
+from wtours.sharding.segment import SegmentTask
+from wtours.shards.schema import ShardParams
+from wtours.workspace.layout import Layout
+from wtours.workspace.videos import checked_video
+
+_US = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrepareOptions:
+    """What is to be made of the videos, and how they are downloaded."""
+
+    name: str = "default"
+    """The shard set."""
+    params: ShardParams
+    """Those that the set was begun with."""
+    detector: str = "none"
+    """As for `analyze_videos`, like the next two."""
+    detect_fps: str = "1"
+    transnet: bool = False
+    from_dir: Path | None = None
+    """As for `download_videos`, like the next two."""
+    files_dir: Path | None = None
+    fetch: FetchOptions | None = None
+    max_loss: float = MAX_LOSS
+    """The largest share of a video's frames that may be lost to damage."""
+
+
+@dataclass(slots=True)
+class VideoState:
+    """One video, while its segments are being made."""
+
+    shards: sharding.VideoWork
+    analysis: VideoWork | None
+    """None: nothing is missing, or nothing can be measured."""
+    tasks: list[PrepareTask]
+    num_done: int = 0
+    num_once: int = 0
+    """Tasks whose frames were decoded once."""
+    num_shards_failed: int = 0
+    not_measured: str | None = None
+    not_sharded: str | None = None
+
+    @property
+    def video_id(self) -> str:
+        """Return which video it is."""
+        return self.shards.plan.video_id
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """What is needed to find out what is missing of a video."""
+
+    layout: Layout
+    options: PrepareOptions
+    part: Part | None
+    spec: DetectorSpec
+    service: DetectorService
+    executor: Executor
+    report: AnalyzeReport
+
+    def video(self, work: sharding.VideoWork) -> VideoState:
+        """Return a video with the tasks of this part."""
+        params, video_id = self.options.params, work.plan.video_id
+        analysis = self._analysis(video_id)
+        shards, not_sharded = list[SegmentTask](), None
+        try:
+            if work.video is not None:
+                limit_us = work.plan.facts.taken_us
+                shards = sharding.segment_tasks(work.video, work.missing, params, limit_us)
+        except VideoError as error:
+            not_sharded = str(error)
+        directory = self.layout.shards_dir(self.options.name)
+        tasks = _tasks(video_id, analysis, shards, directory, params.segment_us)
+        if self.part is not None:
+            tasks = [task for task in tasks if self.part.has(video_id, task.number)]
+        own = tuple(shard.segment for task in tasks for shard in task.shards)
+        seconds = work.seconds * len(own) / max(1, len(work.missing))
+        shards_work = replace(work, missing=own, seconds=seconds)
+        return VideoState(shards_work, analysis, tasks, not_sharded=not_sharded)
+
+    def _analysis(self, video_id: str) -> VideoWork | None:
+        options, report = self.options, self.report
+        with report.boundary(video_id):
+            rate = parse_rate(options.detect_fps)
+            cut_network = transnet_facts() if options.transnet else None
+            video = checked_video(self.layout, video_id)
+            plan = plan_video(
+                self.layout, video, self.spec, rate, self.service, self.executor, cut_network
+            )
+            if plan.not_measured is not None and self.spec.kind != "none":
+                report.objects_not_measured[video_id] = plan.not_measured
+            work = begin_video(plan, SEGMENT_SECONDS, alone=self.part is None)
+            if work is None:
+                report.skipped.append(video_id)
+            return work
+        return None
+
+
+def _tasks(
+    video_id: str,
+    analysis: VideoWork | None,
+    shards: Sequence[SegmentTask],
+    directory: Path,
+    segment_us: int,
+) -> list[PrepareTask]:
+    """Return a video's tasks: the segments that are missing, by the stretch they begin in.
+
+    A stretch is as long as the longer of the two kinds of segments. Where neither length divides
+    the other, it reads on to the end of its last segment, and the next decodes these frames again.
+    """
+    stretch_us = max(segment_us, SEGMENT_SECONDS * _US)
+    measured = [] if analysis is None else [t for t in analysis.tasks if not t.is_done()]
+    of_measured, of_shards = defaultdict(list), defaultdict(list)
+    for segment in measured:
+        of_measured[segment.start_us // stretch_us].append(segment)
+    for shard in shards:
+        of_shards[shard.interval_us[0] // stretch_us].append(shard)
+    return [
+        PrepareTask(
+            video_id, number, tuple(of_measured[number]), tuple(of_shards[number]), directory
+        )
+        for number in sorted(of_measured | of_shards)
+    ]
