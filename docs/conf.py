@@ -27,7 +27,7 @@ extensions = [
 default_role = "code"  # a `name` in a docstring
 exclude_patterns = ["_build", "_ext"]
 myst_heading_anchors = 4
-myst_enable_extensions = ["colon_fence", "attrs_inline"]
+myst_enable_extensions = ["colon_fence", "attrs_inline", "deflist"]
 suppress_warnings = ["myst.xref_missing_lang"]
 
 autodoc_member_order = "bysource"
@@ -49,6 +49,9 @@ html_theme_options = {
     "source_branch": "main",
     "source_directory": "docs/",
 }
+
+man_pages = [("reference/commands", project, _PROJECT["description"], author, 1)]
+man_show_urls = True
 
 
 def _fill_in(_app: Sphinx, _page: str, source: list[str]) -> None:

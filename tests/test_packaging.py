@@ -61,7 +61,10 @@ def test_the_lock_names_no_registry_but_pypi():
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory) -> Path:
     """A folder with the sdist and the wheel, built as `make dist` builds them."""
+    pytest.importorskip("sphinx")
     folder: Path = tmp_path_factory.mktemp("dist")
+    make_man = [sys.executable, "-m", "sphinx", "-b", "man", "-q", "docs", "docs/_build/man"]
+    subprocess.run(make_man, cwd=ROOT, check=True)
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     result = subprocess.run(build, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -107,6 +110,7 @@ def test_the_distributions_are_fit_for_pypi(distributions):
         *names
     }
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert any(name.endswith(".data/data/share/man/man1/wtours.1") for name in names)
     assert fields["Author"] == "wtours contributors"
     assert len(fields.get_all("Project-URL", [])) == len(PROJECT["urls"])
     (sdist,) = distributions.glob("*.tar.gz")
@@ -159,7 +163,13 @@ def test_the_citation_is_of_this_version():
 def test_the_dockerfile_copies_what_the_wheel_is_built_of():
     """A file of pyproject.toml that is not in the image's context would fail only there."""
     text = (ROOT / "Dockerfile").read_text()
-    wanted = {"pyproject.toml", "constraints.txt", PROJECT["readme"], *PROJECT["license-files"]}
+    wanted = {
+        "pyproject.toml",
+        "hatch_build.py",
+        "constraints.txt",
+        PROJECT["readme"],
+        *PROJECT["license-files"],
+    }
     copied = {
         word for line in re.findall(r"^COPY (?!--)(.+) ", text, re.M) for word in line.split()
     }

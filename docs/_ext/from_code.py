@@ -144,10 +144,7 @@ def _command_section(name: str, command: Any) -> str:
     parts += [f"$ {command.get_usage(context).removeprefix('Usage: ')}", "```\n"]
     if examples:
         parts += ["Examples:\n", "```console", *(f"$ {line}" for line in examples), "```\n"]
-    shown = [parameter for parameter in command.params if not parameter.hidden]
-    if shown:
-        parts += ["| | default | |", "|---|---|---|"]
-        parts += [_parameter_row(parameter, context) for parameter in shown]
+    parts += [_parameter(p, context) for p in command.params if not p.hidden]
     inner = [n for n, c in getattr(command, "commands", {}).items() if not c.hidden]
     if inner:
         links = (f"[`{name} {part}`](#{'-'.join([*name.split(), part])})" for part in inner)
@@ -155,17 +152,19 @@ def _command_section(name: str, command: Any) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _parameter_row(parameter: Any, context: Any) -> str:
+def _parameter(parameter: Any, context: Any) -> str:
+    """Return an item of a definition list: lists, unlike tables, suit a man page too."""
     name, about = parameter.get_help_record(context)
+    about = _escaped(_plain(about)).rstrip(". ") + "." if about else ""
     shown = parameter.show_default
     default = shown if isinstance(shown, str) else parameter.get_default(context)
-    if not shown or default in (None, False, (), []):
-        default = ""
-    elif isinstance(default, Enum):
+    if isinstance(default, Enum):
         default = default.value
+    if shown and default not in (None, False, (), []):
+        about += f" Default: {default}." if isinstance(shown, str) else f" Default: `{default}`."
     if parameter.envvar:
         about += f" Or `{parameter.envvar}` of the environment."
-    return f"| `{_cell(name)}` | {default and f'`{default}`'} | {_cell(_escaped(_plain(about)))} |"
+    return f"`{name}`\n: {about.strip() or '—'}\n"
 
 
 def _plain(markup: str) -> str:

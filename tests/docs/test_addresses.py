@@ -60,9 +60,11 @@ def test_a_page_of_the_site_exists_where_it_is_named():
 
 
 def test_a_file_of_the_repository_exists_where_it_is_named():
+    repository = URLS["Repository"]
+    raw = repository.replace("://github.com", "://raw.githubusercontent.com")
+    ours = re.compile(f"(?:{re.escape(repository)}/(?:blob|tree)|{re.escape(raw)})/main/(.+)")
     for address in addresses():
-        found = re.match(re.escape(URLS["Repository"]) + r"/(?:blob|tree|raw)/main/(.+)", address)
-        if found:
+        if found := ours.match(address):
             assert (ROOT / found[1].partition("#")[0]).exists(), address
 
 

@@ -1,5 +1,7 @@
 """docs/reference/shards.md against the code: its lists of fields are whole and its examples run."""
 
+import doctest
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,26 @@ def run_example(workspace: Path, monkeypatch: pytest.MonkeyPatch, package: str) 
 def test_the_clip_example_runs(workspace, monkeypatch):
     frames = run_example(workspace, monkeypatch, "wtours.shards")["frames"]
     assert [frame.shape for frame in frames] == [(64, 96, 3)] * 4
+
+
+@pytest.mark.parametrize("name", ["wtours.shards", "wtours.shards.sampler"])
+def test_examples_of_docstrings_run(workspace, monkeypatch, name):
+    monkeypatch.chdir(workspace)
+    failed, tried = doctest.testmod(importlib.import_module(name))
+    assert tried >= 5
+    assert failed == 0
+
+
+@pytest.mark.medium
+def test_the_quick_start_of_the_readme_runs_as_written(workspace, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    monkeypatch.chdir(workspace)
+    # The demo leaves its shards there.
+    Path("demo-data").symlink_to("data")
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    exec(compile(example.replace("=1.0", "=0.25"), "README.md", "exec"), {})  # a walk of 2 s
+    assert capsys.readouterr().out.splitlines() == ["torch.Size([8, 4, 64, 96, 3])"] * 10
 
 
 @pytest.mark.medium

@@ -1,9 +1,11 @@
 """What a trainer sees of the data: clips of frames out of plain WebDataset tars.
 
-    index = ShardIndex.open("data/shards/default")
-    dataset = ClipDataset(index, clip_length=8, frame_interval_seconds=1.0)
-    sampler = ClipSampler(len(dataset), seed=0)
-    frames = dataset[sampler.clip_at(0)].decode()  # 8 arrays (H, W, 3) uint8
+    >>> index = ShardIndex.open("data/shards/default")
+    >>> dataset = ClipDataset(index, clip_length=4, frame_interval_seconds=0.5)
+    >>> sampler = ClipSampler(len(dataset), seed=0)
+    >>> frames = dataset[sampler.clip_at(0)].decode()  # 4 arrays (H, W, 3) uint8
+    >>> len(frames), frames[0].dtype
+    (4, dtype('uint8'))
 
 `wtours.sharding` writes shards; `docs/reference/shards.md` describes the files.
 """

@@ -48,7 +48,7 @@ class FetchPolicy:
     ranges_ahead: int = 2
     """Ranges of each open shard that are asked for before they are needed."""
     storage_options: Mapping[str, Any] = field(default_factory=dict)
-    """For fsspec: keys, endpoint_url, …"""
+    """Options of the fsspec file system, such as `key` or `endpoint_url`."""
 
     def __post_init__(self) -> None:
         if min(self.attempts, self.ranges_ahead) < 1 or not self.timeout_seconds > 0:

@@ -20,7 +20,7 @@ class ClipShare:
     """The clips of one video and their part in a mixture; `ClipDataset.shares` makes them."""
 
     name: str
-    """Part of the key of the order: the video's id."""
+    """The video's id, a part of the key of the order."""
     clips: range
     weight: int
     """So many of each sum(weights) clips are of this video."""
@@ -45,6 +45,12 @@ class ClipSampler:
 
     Memory does not grow with the number of clips, and the order depends on no library's random
     numbers, so it stays the same over versions.
+
+    >>> sampler = ClipSampler(5, seed=0)
+    >>> sorted(sampler.clip_at(position) for position in range(5))  # the first epoch
+    [0, 1, 2, 3, 4]
+    >>> sampler.epoch_of(7)
+    1
 
     Args:
         num_clips: len of the dataset, at least 1.
@@ -114,6 +120,18 @@ class ClipBatches:
     Step s has the positions [s * G, (s + 1) * G) of the sampler's stream, and each rank its
     contiguous share of them. So a run resumes at `first_step`, on any number of ranks and workers,
     with the very clips that one rank would have seen. It may be iterated more than once.
+
+    >>> sampler = ClipSampler(100, seed=0)
+    >>> whole = list(ClipBatches(sampler, global_batch_size=4, num_steps=3))
+    >>> resumed = ClipBatches(sampler, global_batch_size=4, num_steps=2, first_step=1)
+    >>> list(resumed) == whole[1:]
+    True
+    >>> ranks = [
+    ...     ClipBatches(sampler, global_batch_size=4, num_steps=3, rank=rank, world_size=2)
+    ...     for rank in (0, 1)
+    ... ]
+    >>> [first + second for first, second in zip(*ranks)] == whole
+    True
 
     Raises:
         ValueError: the global batch does not divide by the number of ranks, or there is no such
