@@ -57,7 +57,7 @@ test-fast: $(INSTALLED) ## The inner loop: under a minute on 2 cores
 test-slow: $(FACES) ## Soak, random kills, long video
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
-fuzz: $(INSTALLED)  ## Mutated videos against the reader, minutes (WTOURS_FUZZ_RUNS=1500 a seed)
+fuzz: $(INSTALLED)  ## Mutated files of every kind against their readers, minutes (WTOURS_FUZZ_RUNS=1500 a seed)
 	WTOURS_FUZZ_RUNS=$${WTOURS_FUZZ_RUNS:-1500} $(BIN)/python -m pytest -m slow tests/fuzz $(PYTEST_ARGS)
 
 check: $(INSTALLED) ## Format, rules and types

@@ -24,7 +24,7 @@ class Replay:
     step: int
     metrics: dict[str, float]
     before: dict[str, Any]
-    """The metrics in the file."""
+    """Loss and gradient norm in the file."""
     first: str | None
     """The first module whose output, else the first parameter whose gradient, is not finite."""
 
@@ -54,6 +54,11 @@ def replay(listing: Path, shards_dir: Path, world: World) -> Replay:
     """
     if not listing.is_file():
         raise CheckpointError(f"{listing} is not there; give a run's nonfinite-step-N.json")
+    try:
+        metrics = read_json(listing)["metrics"]
+        before = {name: metrics[name] for name in ("loss", "gradient_norm")}
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{listing} is damaged: it has no metrics of a step") from error
     checkpoint = listing.with_suffix("")
     problem = find_damage(checkpoint)
     if problem is not None:
@@ -75,7 +80,6 @@ def replay(listing: Path, shards_dir: Path, world: World) -> Replay:
         for name, parameter in state.method.student.named_parameters()
         if parameter.grad is not None and not parameter.grad.isfinite().all()
     ]
-    before = read_json(listing)["metrics"]
     return Replay(state.step + 1, gradients.metrics(), before, first[0] if first else None)
 
 

@@ -58,6 +58,11 @@ def plain(text: object) -> str:
     return " ".join(_IN_LINE.sub(" ", str(text)).split())
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, at most 200 characters; else its kind."""
+    return plain(next(iter(str(error).strip().splitlines()), ""))[:200] or type(error).__name__
+
+
 def plain_lines(text: str) -> str:
     """Return the text with such characters replaced by "�"; line breaks and tabs stay."""
     return _IN_LINES.sub("�", text)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command_line import exit_code_of
 from tests.support.fake_youtube import known_site
 from tests.support.hls import NUM_FRAGMENTS, PLAYLIST, write_hls
 from tests.support.http_server import Resource, serve
@@ -230,6 +231,16 @@ def test_an_endless_body_ends_at_the_limit(clip, layout):
         report = download({"bad": server.url("/x.mp4")}, layout, options)
         assert server.endless_bytes < 100 * 2**20
     require_refused(report, layout, "the server sends more than --max-size")
+
+
+def test_add_has_the_limit_of_download(clip, layout, tmp_path, monkeypatch, capsys):
+    with serve({"/x.mp4": Resource(clip.read_bytes())}) as server:
+        words = ["add", server.url("/x.mp4"), "--id", "bad", "--allow-unknown-license"]
+        words += ["--manifest", str(tmp_path / "mine.toml"), "--root", str(layout.root)]
+        assert exit_code_of(monkeypatch, *words, "--max-size", "1K") == 3
+        assert "raise --max-size to allow it" in capsys.readouterr().err
+        assert not (tmp_path / "mine.toml").exists()
+        assert not exit_code_of(monkeypatch, *words, "--max-size", "1G")
 
 
 def test_an_answer_to_a_range_without_end_stops_at_the_size_that_was_stated(clip, layout):

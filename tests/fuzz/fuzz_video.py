@@ -12,37 +12,13 @@ import resource
 import sys
 from pathlib import Path
 
+from tests.fuzz.mutation import mutate_bytes
 from wtours.errors import WtoursError
 from wtours.media.probe import probe_video
 from wtours.media.reader import open_video
 
 MAX_SECONDS = 20
 _MAX_FRAMES = 300
-
-
-def mutate(data: bytes, rng: random.Random) -> bytes:
-    """Return the bytes of a file with a few faults of one kind."""
-    mutant = bytearray(data)
-    kind = rng.choice(["bits", "zeros", "cut", "numbers", "splice", "header"])
-    count = rng.choice([1, 3, 20])
-    if kind == "cut":
-        return data[: rng.randrange(1, len(data))]
-    if kind == "splice":
-        start, end = sorted(rng.randrange(len(data)) for _ in range(2))
-        place = rng.randrange(len(data))
-        return data[:place] + data[start:end] + data[place:]
-    for _ in range(count):
-        most = min(len(data), 4096) if kind == "header" else len(data)
-        place = rng.randrange(most)
-        if kind in ("bits", "header"):
-            mutant[place] ^= 1 << rng.randrange(8)
-        elif kind == "zeros":
-            end = min(len(data), place + rng.randrange(1, len(data) // 3 + 2))
-            mutant[place:end] = bytes(end - place)
-        else:
-            number = rng.choice([0, 1, 0x7FFFFFFF, 0xFFFFFFFF, rng.randrange(2**32)])
-            mutant[place : place + 4] = number.to_bytes(4, rng.choice(["big", "little"]))
-    return bytes(mutant)
 
 
 def read(path: Path) -> None:
@@ -72,7 +48,7 @@ def main() -> None:
     for run in range(runs):
         source = sources[run % len(sources)]
         path = mutants / f"{seed}_{run}{source.suffix}"
-        path.write_bytes(mutate(source.read_bytes(), rng))
+        path.write_bytes(mutate_bytes(source.read_bytes(), rng))
         faulthandler.dump_traceback_later(MAX_SECONDS, exit=True)
         read(path)
         faulthandler.cancel_dump_traceback_later()

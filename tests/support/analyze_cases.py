@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.support.video_clips import write_clip
+from wtours.media.probe import probe_video
 from wtours.storage.receipts import Receipt, record_file, write_receipt
 from wtours.workspace.layout import Layout
 
@@ -35,9 +36,9 @@ def add_video(layout: Layout, video_id: str, source: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     video = folder / f"{video_id}{source.suffix}"
     shutil.copyfile(source, video)
-    receipt = Receipt(
-        stage="download", key=video_id, files=(record_file(video, relative_to=folder),)
-    )
+    facts = {**probe_video(video).to_json(), "source": f"file:{source.name}", "title": video_id}
+    files = (record_file(video, relative_to=folder),)
+    receipt = Receipt(stage="download", key=video_id, files=files, facts=facts)
     write_receipt(layout.video_receipt(video_id), receipt)
     return video
 

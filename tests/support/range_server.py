@@ -21,6 +21,12 @@ class RangeServer:
     stalls: dict[str, int] = field(default_factory=dict)
     """By file name: so many GETs get no answer until the server ends."""
     ignores_ranges: bool = False
+    endless: bool = False
+    """The body of each GET goes on with zeros until the client leaves."""
+    shifted: int = 0
+    """Bytes from later on are sent than those that were asked for, and Content-Range says so."""
+    sent_bytes: int = 0
+    """Of the bodies, as far as they were taken."""
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     """(file name, Range header) of each GET."""
     closing: threading.Event = field(default_factory=threading.Event)
@@ -77,17 +83,22 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         data = path.read_bytes()
-        status = 200
+        total, content_range = len(data), None
         if asked is not None and not told.ignores_ranges:
-            first, last = asked.removeprefix("bytes=").split("-")
-            data, status = data[int(first) : int(last) + 1], 206
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
+            first, last = (int(end) + told.shifted for end in asked[6:].split("-"))
+            data, content_range = data[first : last + 1], f"bytes {first}-{last}/{total}"
+        self.send_response(200 if content_range is None else 206)
+        if content_range is not None:
+            self.send_header("Content-Range", content_range)
+        if not (body and told.endless):
+            self.send_header("Content-Length", str(len(data)))
         self.send_header("Accept-Ranges", "bytes")
         self.end_headers()
-        if body:
-            with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError):
+            while body:
                 self.wfile.write(data)
+                told.sent_bytes += len(data)
+                body, data = told.endless, bytes(2**16)
 
     def log_message(self, format: str, *args: object) -> None:
         """Keep the test output quiet."""

@@ -21,6 +21,7 @@ from wtours.analyze.schema import (
     open_table,
     table_of,
 )
+from wtours.media.probe import probe_video
 from wtours.storage.atomic import write_json
 from wtours.storage.hashing import sha256_file
 from wtours.storage.receipts import Receipt, record_file, write_receipt
@@ -66,7 +67,8 @@ def add_video(layout: Layout, video_id: str, **facts: Any) -> None:
     clip = write_clip(folder / f"{video_id}.mp4", source="testsrc2=size=160x120:rate=10:duration=4")
     write_json(folder / "info.json", {})
     files = tuple(record_file(path, relative_to=folder) for path in (clip, folder / "info.json"))
-    facts = {"source": f"https://example.org/{video_id}", "title": "A title", **facts}
+    about = {"source": f"https://example.org/{video_id}", "title": "A title"}
+    facts = {**probe_video(clip).to_json(), **about, **facts}
     write_receipt(
         layout.video_receipt(video_id),
         Receipt(stage="download", key=video_id, files=files, facts=facts),

@@ -13,6 +13,7 @@ import yaml
 
 from training.config.train import TrainConfig, flatten, parse_config
 from wtours.errors import UsageError
+from wtours.text import first_line
 
 DEMO: dict[str, Any] = {
     # A ViT of 4 blocks on 96-pixel crops: some 2 clips a second on one CPU core.
@@ -153,6 +154,11 @@ ABOUT = {
 """What each preset is, in a few words; docs/reference/methods.md says more of the methods."""
 
 
+_MAX_YAML_BYTES = 2**20
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""ValueError: no UTF-8, a date that is none, a number of thousands of digits."""
+
+
 def resolve_config(preset: str, config_file: Path | None, overrides: Sequence[str]) -> TrainConfig:
     """Return a preset changed by a YAML file, then by "section.key=value" pairs (values are YAML).
 
@@ -190,30 +196,43 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 def _checked(given: dict[str, Any], *, known: Mapping[str, Any]) -> dict[str, Any]:
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=3)
+            near = difflib.get_close_matches(key[:100], known, n=3)
             by_name = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
             hint = ", ".join(dict.fromkeys(by_name + near)) or "see docs/reference/training.md"
-            raise UsageError(f"unknown config key {key!r}; did you mean: {hint}?")
+            raise UsageError(f"unknown config key {key[:100]!r}; did you mean: {hint}?")
     return given
 
 
 def _parse_override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise UsageError(f"--set {text!r}: write it as key=value, for example optim.steps=500")
+        raise UsageError(
+            f"--set {text[:200]!r}: write it as key=value, for example optim.steps=500"
+        )
     try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--set {text!r}: the value is not YAML") from error
+        return key.strip(), _load_yaml(value)
+    except _NOT_YAML as error:
+        raise UsageError(f"--set {text[:200]!r}: the value is not YAML") from error
 
 
 def _read_mapping(path: Path) -> Mapping[str, Any]:
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            data = file.read(_MAX_YAML_BYTES + 1)
+        if len(data) > _MAX_YAML_BYTES:
+            raise UsageError(f"config file {path} is larger than {_MAX_YAML_BYTES} bytes")
+        value = _load_yaml(data.decode())
     except OSError as error:
         raise UsageError(f"config file {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"config file {path} is not YAML") from error
+    except _NOT_YAML as error:
+        raise UsageError(f"config file {path} is not YAML ({first_line(error)})") from error
     if not isinstance(value, Mapping):
         raise UsageError(f"config file {path} must hold a mapping of sections to fields")
     return value
+
+
+def _load_yaml(text: str) -> Any:
+    """Return what YAML says, without aliases: a few lines of them stand for gigabytes."""
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+        raise yaml.YAMLError("it has aliases (*name), which a config does not need")
+    return yaml.safe_load(text)

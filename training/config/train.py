@@ -33,6 +33,7 @@ from training.config.sections import (
     WholeNumber,
 )
 from wtours.errors import UsageError
+from wtours.text import plain
 
 
 class TrainConfig(Section):
@@ -104,8 +105,8 @@ def parse_config(value: Any) -> TrainConfig:
         key = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         is_field = bool(key) and not isinstance(first["input"], Mapping)
-        detail = f"{key}={first['input']!r}: {message}" if is_field else message
-        raise UsageError(f"config: {detail}") from error
+        detail = f"{key}={first['input']!r:.200}: {message}" if is_field else message
+        raise UsageError(f"config: {plain(detail)[:1000]}") from error
 
 
 def flatten(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def flatten(value: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(item, Mapping):
             flat |= {f"{key}.{field}": inner for field, inner in item.items()}
         else:
-            flat[key] = item
+            flat[str(key)] = item
     return flat
 
 

@@ -28,6 +28,7 @@ from training.data.image_files import (
 )
 from wtours.errors import ImageDataError
 from wtours.storage.tar_headers import TarMember, read_headers
+from wtours.text import first_line
 
 _MAX_LINKS = 40
 """That one name leads through, as on Linux."""
@@ -139,7 +140,7 @@ class TarFiles:
         try:
             yield
         except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-            reason = str(error).partition("\n")[0].rstrip(":")
+            reason = first_line(error).rstrip(":")
             raise ImageDataError(f"{self.path} cannot be read as a tar ({reason})") from error
 
 

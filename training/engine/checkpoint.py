@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from training.config.train import TrainConfig, parse_config
@@ -29,8 +28,10 @@ from training.models.loading import read_safetensors, require_weights
 from wtours.errors import CheckpointError, UsageError, WtoursError
 from wtours.storage.atomic import TEMP_PREFIX, atomic_path, read_json, remove
 from wtours.storage.hashing import canonical_json, sha256_file
+from wtours.storage.os_errors import explain_os_errors
 from wtours.storage.receipts import FileRecord, record_file
 from wtours.storage.tensor_files import safetensors_bytes
+from wtours.text import plain
 
 LOG = logging.getLogger(__name__)
 FORMAT = 1
@@ -98,7 +99,8 @@ def remove_old_checkpoints(run_dir: Path, *, keep_last: int, keep_every: int | N
     for old in _step_dirs(run_dir)[keep_last:]:
         if keep_every is None or _step_of(old) % keep_every:
             hidden = old.with_name(f"{TEMP_PREFIX}{old.name}")
-            old.replace(hidden)  # never half a checkpoint under a checkpoint's name
+            with explain_os_errors(old):
+                old.replace(hidden)  # never half a checkpoint under a checkpoint's name
             remove(hidden)
 
 
@@ -195,18 +197,31 @@ def read_state(checkpoint: Path) -> tuple[int, TrainConfig, DataIdentity]:
 
 
 def load_state(checkpoint: Path, state: TrainState) -> None:
-    """Set `state`, built from the same config, to what a whole checkpoint holds."""
-    device = str(state.device)
-    state.method.load_state_dict(load_file(checkpoint / MODEL, device=device))
-    moments = load_file(checkpoint / OPTIMIZER, device=device)
+    """Set `state`, built from the same config, to what a whole checkpoint holds.
+
+    Raises:
+        CheckpointError: it holds another state than one of this config.
+    """
+    device, refusal = str(state.device), f"{checkpoint} does not hold a state of its config"
+    step = read_state(checkpoint)[0]
+    weights = read_safetensors(checkpoint / MODEL, device)
+    moments = read_safetensors(checkpoint / OPTIMIZER, device)
     parameters = dict(state.method.student.named_parameters())
     for key, value in moments.items():
         name, _, moment = key.rpartition(".")
+        parameter = parameters.get(name)
+        if parameter is None or (value.numel() != 1 and value.shape != parameter.shape):
+            raise CheckpointError(f"{refusal} ({OPTIMIZER}: {key[:100]!r})")
         # AdamW keeps its count on the CPU.
-        state.optimizer.state[parameters[name]][moment] = value.cpu() if moment == "step" else value
-    state.step = read_state(checkpoint)[0]
-    if scaler := read_json(checkpoint / STATE).get("scaler"):
-        state.scaler.load_state_dict(scaler)
+        state.optimizer.state[parameter][moment] = value.cpu() if moment == "step" else value
+    try:
+        state.method.load_state_dict(weights)
+        if scaler := read_json(checkpoint / STATE).get("scaler"):
+            state.scaler.load_state_dict(scaler)
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+        reason = plain(error)[:300]  # torch's has a line for each kind of key
+        raise CheckpointError(f"{refusal} ({reason})") from error
+    state.step = step
 
 
 def load_network(checkpoint: Path, which: str | None = None) -> tuple[TrainConfig, Network]:

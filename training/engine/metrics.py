@@ -5,6 +5,7 @@ and under "time" what the clock gave, which is not.
 """
 
 import json
+import logging
 import math
 import os
 import resource
@@ -23,6 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 from wtours.storage.atomic import write_bytes
 from wtours.storage.os_errors import explain_os_errors
 
+LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 METRICS_FILE = "metrics.jsonl"
 _RECENT_STEPS = 20
@@ -155,11 +157,26 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a metrics file, without a last one that was cut off; [] if absent."""
+    """Return the lines of a metrics file, without a last one that was cut off; [] if absent.
+
+    A line that is damaged is left out, with a warning: the run itself is in its checkpoints.
+    """
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is not whole
-    return [json.loads(line) for line in lines]
+    kept = []
+    with explain_os_errors(path):
+        lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is not whole
+    for number, text in enumerate(lines, start=1):
+        try:
+            line = json.loads(text)
+            if type(line["step"]) is not int:
+                raise ValueError("the step is no number")
+            _json_line(line)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            LOG.warning("%s: line %d is left out (%s)", path, number, str(error)[:200])
+        else:
+            kept.append(line)
+    return kept
 
 
 def _json_line(value: dict[str, Any]) -> bytes:

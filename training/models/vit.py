@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from training.models.linear import use_fast_linears
 from training.models.vit_blocks import run_block, run_block_for_cls, run_last_block
 from wtours.errors import UsageError
+from wtours.text import first_line
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,8 @@ def create_vit(name: str, **arguments: Any) -> VisionTransformer:
         backbone = timm.create_model(
             name, num_classes=0, global_pool="token", dynamic_img_size=True, **arguments
         )
-    except (TypeError, AssertionError) as error:
-        raise UsageError(f"{refusal} ({error})") from error
+    except (TypeError, AssertionError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise UsageError(f"{refusal} ({first_line(error)})") from error
     # Exactly: a distilled DeiT is a subclass with a second token, a hybrid embeds by a CNN.
     if type(backbone) is not VisionTransformer or type(backbone.patch_embed) is not PatchEmbed:
         raise UsageError(refusal)

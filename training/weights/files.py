@@ -10,6 +10,7 @@ from torch import Tensor
 
 from training.models.loading import read_safetensors
 from wtours.errors import CheckpointError
+from wtours.text import first_line
 
 _WEIGHTS_UNDER = ("teacher", "state_dict", "model")
 
@@ -33,8 +34,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} is refused: it is not a file of weights alone; nothing in it was run"
         ) from error
-    except (RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{path} is not a .pth file, as PyTorch writes them") from error
+    except Exception as error:  # whatever its reader makes of bytes that are no file of its own
+        raise CheckpointError(
+            f"{path} is not a .pth file, as PyTorch writes them ({first_line(error)})"
+        ) from error
     if isinstance(content, dict):
         content = next((content[k] for k in _WEIGHTS_UNDER if k in content), content)
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):

@@ -20,6 +20,7 @@ from training.models.loading import load_weights, read_safetensors, require_weig
 from training.models.vit import create_vit
 from wtours.errors import CheckpointError, MissingPackageError, UsageError, WtoursError
 from wtours.storage.atomic import read_json
+from wtours.text import first_line
 
 _MAX_DEPTH, _MAX_WIDTH = 1000, 2**16
 _SIZES = frozenset({"img_size", "patch_size", "depth", "embed_dim", "num_heads"})
@@ -74,7 +75,7 @@ def load_hf(name: str) -> HfViT:
     except WtoursError:
         raise
     except Exception as error:  # the hub's client and the readers of configs have their own
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise CheckpointError(f"hf:{name} cannot be loaded ({reason})") from error
     # Where a weight is missing transformers draws it at random, and says so in its log.
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(_NOT_USED))
@@ -233,7 +234,7 @@ def _load_timm_folder(folder: Path, content: dict[str, Any]) -> HfViT:
         pixels = {"image_mean": facts["mean"], "image_std": facts["std"]}
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise CheckpointError(
-            f"{folder / 'config.json'} is damaged ({type(error).__name__}: {error})"
+            f"{folder / 'config.json'} is damaged ({type(error).__name__}: {first_line(error)})"
         ) from error
     load_weights(network, weights, refusal)
     return HfViT(network, crop_pixels, _as_normalization(pixels, str(folder)))

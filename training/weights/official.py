@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from training.config.sections import DataConfig, ModelConfig
@@ -18,9 +19,10 @@ from training.engine.optim import build_optimizer
 from training.engine.state import TrainState
 from training.methods.base import Network
 from training.methods.registry import build_method, method_class
-from training.models.loading import load_weights
+from training.models.loading import load_weights, require_weights
 from training.weights.files import read_weights
-from wtours.errors import CheckpointError
+from wtours.errors import CheckpointError, WtoursError
+from wtours.text import first_line
 
 HEAD_WIDTH = 64
 """Width of an attention head in every ViT of DINO and DORA; the weights do not tell it."""
@@ -46,10 +48,13 @@ def load_released(path: Path) -> tuple[TrainConfig, Network]:
     refusal = f"{path} does not hold a ViT of DINO or DORA"
     try:
         config = _config_of(backbone, head)
+        with torch.device("meta"):  # no memory, whatever sizes the names and shapes claim
+            require_weights(method_class(config).build_network(config).backbone, backbone, refusal)
         network = method_class(config).build_network(config)
-    except (KeyError, IndexError, TypeError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "sizes that cannot be"
-        raise CheckpointError(f"{refusal} ({type(error).__name__}: {reason})") from error
+    except WtoursError:
+        raise
+    except Exception as error:  # timm, torch and pydantic have no common base
+        raise CheckpointError(f"{refusal} ({type(error).__name__}: {first_line(error)})") from error
     load_weights(network.backbone, backbone, refusal)
     if head:
         load_weights(
@@ -82,6 +87,8 @@ def _config_of(backbone: dict[str, Tensor], head: dict[str, Tensor]) -> TrainCon
         raise ValueError(f"its width {width} is not {HEAD_WIDTH} for each attention head")
     side = math.isqrt(backbone["pos_embed"].shape[1] - 1) * patch
     depth = 1 + max(int(name.split(".")[1]) for name in backbone if name.startswith("blocks."))
+    if depth > len(backbone):
+        raise ValueError(f"{depth} blocks in {len(backbone)} weights")
     sizes: dict[str, Any] = {}
     if head:
         sizes = {

@@ -12,6 +12,7 @@ from training.models.loading import load_weights
 from training.models.vit import build_backbone, create_vit
 from training.weights.files import read_weights
 from wtours.errors import CheckpointError, UsageError
+from wtours.text import first_line
 
 RANDOM = "random"
 
@@ -54,7 +55,7 @@ def _from_hub(model: str) -> VisionTransformer:
     except UsageError:
         raise
     except Exception as error:  # the hub's client raises errors of its own, of httpx and of OSError
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise CheckpointError(
             f"timm's weights of {model!r} cannot be downloaded ({type(error).__name__}: {reason}); "
             f"where the hub is out of reach, say timm:{model},FILE or timm:{model},{RANDOM}"

@@ -3,11 +3,13 @@
 import logging
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 from wtours.acquire.frozen_tail import check_frozen_tail
 from wtours.acquire.local_files import Fetched
-from wtours.errors import VideoError
+from wtours.errors import VideoError, WorkerDiedError
+from wtours.execution.processes import ProcessExecutor
 from wtours.media.limits import MAX_LOSS
 from wtours.media.probe import VideoFacts, is_close_us, probe_video
 from wtours.storage.atomic import remove
@@ -20,6 +22,8 @@ _US = 1_000_000
 _RATE_TOLERANCE = Fraction(1, 500)
 """60000/1001 passes for 60."""
 _ASPECT_TOLERANCE = 0.02
+_DIED_MARK = ".looked-at"
+"""Beside a file while it is decoded: it stays if the process dies of that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,17 +52,13 @@ def validate(
             the later stages, or is not what the manifest or the source itself says.
     """
     try:
-        stream = None if entry.chapters else entry.stream  # joined, they are one stream
-        facts = probe_video(fetched.path, stream=stream, max_loss=max_loss)
-        _check_source_duration(fetched, facts)
-        check_expected(entry, facts)
-        check_frozen_tail(fetched.path, facts.last_pts_us, stream=facts.stream)
-        sha256 = sha256_file(fetched.path)
-        if entry.sha256 not in (None, sha256):
-            raise VideoError(
-                f"its sha256 is {sha256}, the manifest demands {entry.sha256}: another file, "
-                f"or another quality, of the video"
-            )
+        facts, sha256 = _survive(entry, fetched, max_loss)
+    except WorkerDiedError as error:
+        remove(fetched.path)  # the mark stays: the next run is careful too
+        raise VideoError(
+            f"{source}: the process died while it looked at the file, and again alone: the file "
+            f"crashes the decoder, or the memory is too small; encode it anew and give that file"
+        ) from error
     except VideoError as error:
         problem = str(error).replace(str(fetched.path), "the file")
         if _is_web_page(fetched.path):
@@ -68,6 +68,40 @@ def validate(
     for remark in facts.remarks():
         logger.warning("%s: %s", entry.id, remark)
     return ValidatedFile(fetched=fetched, source=source, facts=facts, sha256=sha256)
+
+
+def _survive(entry: VideoEntry, fetched: Fetched, max_loss: float) -> tuple[VideoFacts, str]:
+    """Return what `_look_at` does; a file at which an earlier run died gets a process of its own.
+
+    Raises:
+        WorkerDiedError: that one died too.
+    """
+    mark = fetched.path.with_name(_DIED_MARK)
+    if mark.exists():
+        with ProcessExecutor(1) as executor:
+            ((_, found),) = executor.map(partial(_look_at, entry, fetched), [max_loss])
+        return found
+    mark.touch()
+    try:
+        return _look_at(entry, fetched, max_loss)
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def _look_at(entry: VideoEntry, fetched: Fetched, max_loss: float) -> tuple[VideoFacts, str]:
+    """Return the facts and the sha256 of a file that is the whole, right video."""
+    stream = None if entry.chapters else entry.stream  # joined, they are one stream
+    facts = probe_video(fetched.path, stream=stream, max_loss=max_loss)
+    _check_source_duration(fetched, facts)
+    check_expected(entry, facts)
+    check_frozen_tail(fetched.path, facts.last_pts_us, stream=facts.stream)
+    sha256 = sha256_file(fetched.path)
+    if entry.sha256 not in (None, sha256):
+        raise VideoError(
+            f"its sha256 is {sha256}, the manifest demands {entry.sha256}: another file, "
+            f"or another quality, of the video"
+        )
+    return facts, sha256
 
 
 def check_expected(entry: VideoEntry, facts: VideoFacts) -> None:

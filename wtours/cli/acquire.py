@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     from wtours.workspace.manifest import VideoEntry
 
 
+MaxSize = Annotated[
+    str,
+    typer.Option(
+        "--max-size", metavar="SIZE", help="Refuse a video at a URL with more bytes: 500M, 200G."
+    ),
+]
+
 AllowUnknownLicense = Annotated[
     bool,
     typer.Option("--allow-unknown-license", help="Also fetch where the source states no license."),
@@ -85,9 +92,7 @@ def download(
     limit_rate: Annotated[
         str | None, typer.Option("--limit-rate", help="Bytes a second in all, for example 2M.")
     ] = None,
-    max_size: Annotated[
-        str, typer.Option("--max-size", help="Refuse a video with more bytes than this.")
-    ] = "256G",
+    max_size: MaxSize = "256G",
     sleep: Annotated[
         float, typer.Option("--sleep", min=0, help="Seconds between requests to one host.")
     ] = 0.0,

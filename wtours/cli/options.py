@@ -244,7 +244,7 @@ def executor_of(
 
         return RayExecutor(address, jobs=jobs, shared=layout.root, say=console.warn)
     if kind == ExecutorKind.SERIAL:
-        return nullcontext(SERIAL)
+        return nullcontext(SERIAL)  # a file that crashes the decoder ends the command
     from wtours.execution.processes import ProcessExecutor
 
     return ProcessExecutor(jobs, say=console.warn)

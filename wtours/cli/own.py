@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wtours.cli import console
-from wtours.cli.acquire import AllowUnknownLicense, say_choice
+from wtours.cli.acquire import AllowUnknownLicense, MaxSize, say_choice
 from wtours.cli.options import (
     ROOT,
     AsJson,
@@ -74,6 +74,7 @@ def add(
     max_height: Annotated[
         int, typer.Option("--max-height", metavar="LINES", min=144, help="For a URL.")
     ] = 720,
+    max_size: MaxSize = "256G",
     allow_unknown_license: AllowUnknownLicense = False,
     stream: Annotated[
         int | None,
@@ -101,7 +102,7 @@ def add(
     wtours add --join DJI_0001.MP4 DJI_0002.MP4
     """
     from wtours.acquire.add_video import Claims, add_walk
-    from wtours.acquire.options import FetchOptions
+    from wtours.acquire.options import FetchOptions, parse_size
     from wtours.acquire.own_walks import own_walks
 
     layout, path = Layout(root), own_manifest(manifest)
@@ -121,6 +122,7 @@ def add(
                     claims=Claims(title=title, license_claimed=license_claimed, stream=stream),
                     options=FetchOptions(
                         max_height=max_height,
+                        max_bytes=parse_size(max_size),
                         allow_unknown_license=allow_unknown_license,
                         max_loss=max_loss,
                     ),

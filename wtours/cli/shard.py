@@ -134,11 +134,9 @@ def shard(
         match=None if match_duration is None else match_params(layout, match_duration),
     )
     params = with_blur(layout.shards_dir(name), params, ids, boxes=blur_boxes, faces=blur_faces)
-    # One job needs no other process, which takes a second.
-    kind = ExecutorKind.SERIAL if (executor, jobs) == (ExecutorKind.PROCESSES, 1) else executor
     with (
         console.progress_bars("shard", "percent") as on_progress,
-        executor_of(kind, jobs, address, layout) as runs,
+        executor_of(executor, jobs, address, layout) as runs,
     ):
         result = build_shards(
             layout,

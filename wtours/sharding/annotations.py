@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from wtours.errors import ShardError
 from wtours.shards.index import UNREADABLE
+from wtours.storage.hashing import sha256_file
 from wtours.storage.receipts import read_receipt
+from wtours.text import plain
 from wtours.workspace.layout import Layout
 
 CUT_DETECTOR = "adaptive"
@@ -35,7 +37,7 @@ def shot_column(
         pts_us: (N,) int64, increasing.
 
     Raises:
-        ShardError: the analysis has the receipt but not the columns.
+        ShardError: the analysis has the receipt, and its table is gone, damaged, or without them.
     """
     table = _analysis_table(layout, video_id, source_sha256, "shots.parquet", _SHOTS)
     if table is not None:
@@ -73,15 +75,18 @@ def _analysis_table(
     receipt = read_receipt(layout.analysis_receipt(video_id))
     if receipt is None or source_sha256 not in receipt.inputs.values():
         return None
-    path = layout.analysis_dir(video_id) / name
-    bytes_ = path.stat().st_size if path.is_file() else None
-    if not any(file.path == name and file.bytes == bytes_ for file in receipt.files):
+    record = next((file for file in receipt.files if file.path == name), None)
+    if record is None:
         return None
+    path, remedy = layout.analysis_dir(video_id) / name, f"run `wtours analyze --video {video_id}`"
     try:
+        if sha256_file(path) != record.sha256:
+            raise ShardError(f"{path} is not the table that was published: {remedy}")
         return pq.read_table(path, columns=columns.names).select(columns.names).cast(columns)
+    except FileNotFoundError as error:
+        raise ShardError(f"{path} is missing: {remedy}") from error
     except UNREADABLE as error:
-        reason = " ".join(str(error).split())
         raise ShardError(
-            f"{path} does not have the columns {', '.join(columns.names)} ({reason}); "
-            f"remove it and run `wtours analyze --video {video_id}`"
+            f"{path} does not have the columns {', '.join(columns.names)} "
+            f"({plain(error)[:300]}); remove it and {remedy}"
         ) from error

@@ -28,7 +28,7 @@ from wtours.shards.schema import (
 )
 from wtours.storage.atomic import atomic_path, write_bytes, write_json
 from wtours.storage.receipts import record_file
-from wtours.text import escape_markdown
+from wtours.text import escape_markdown, plain
 from wtours.workspace.attribution import Work
 from wtours.workspace.attribution import attribution as attribution_text
 from wtours.workspace.layout import Layout
@@ -41,7 +41,8 @@ def finalize(
 
     What it writes depends only on the receipts and on the analysis, so finalizing again changes
     nothing but the columns that an analysis has brought since. A video of which more than
-    `max_loss` is lost to damage is left out. Without a video nothing is written.
+    `max_loss` is lost to damage is left out, and so is one whose analysis or rows are damaged.
+    Without a video nothing is written.
 
     Returns:
         What dataset.json holds now (None: no video is finished), and by video id why a video that
@@ -61,12 +62,22 @@ def finalize(
     if not finished:
         return None, refused
     held = _held_videos(directory)
-    lost = held - {plan.video_id for plan, _ in finished} - refused.keys()
-    with (
-        atomic_path(directory / INDEX_FILE) as temp,
-        pq.ParquetWriter(temp, INDEX_SCHEMA, compression="zstd") as writer,
-    ):
-        videos = [_add_video(layout, directory, *video, writer) for video in finished]
+    videos: list[tuple[VideoRecord, list[ShardRecord]]] = []
+    try:
+        with (
+            atomic_path(directory / INDEX_FILE) as temp,
+            pq.ParquetWriter(temp, INDEX_SCHEMA, compression="zstd") as writer,
+        ):
+            for plan, segments in finished:
+                try:
+                    videos.append(_add_video(layout, directory, plan, segments, writer))
+                except ShardError as error:  # one rotten table does not stop the other videos
+                    refused[plan.video_id] = str(error)
+            if not videos:
+                raise ShardError("no video is left")
+    except ShardError:
+        return None, refused
+    lost = held - {record.video_id for record, _ in videos} - refused.keys()
     index = record_file(directory / INDEX_FILE, relative_to=directory)
     shards = tuple(shard for _, of_video in videos for shard in of_video)
     num_frames = sum(shard.frames for shard in shards)
@@ -109,24 +120,36 @@ def _add_video(
     segments: Sequence[FinishedSegment],
     writer: pq.ParquetWriter,
 ) -> tuple[VideoRecord, list[ShardRecord]]:
-    """Add a video's rows to the index; return its entries in dataset.json."""
+    """Add a video's rows to the index; return its entries in dataset.json.
+
+    Raises:
+        ShardError: its rows or its analysis are damaged; nothing was added.
+    """
     shards = [segment.record for segment in segments if segment.record is not None]
-    last_index = -1
-    if shards:
-        rows = pa.concat_tables([_segment_rows(directory, shard) for shard in shards])
-        table = _index_rows(layout, plan, rows)
-        writer.write_table(table)
-        last_index = table["frame_index"][-1].as_py()
     num_frames = sum(shard.frames for shard in shards)
-    record = VideoRecord(
-        video_id=plan.video_id,
-        source_sha256=plan.source_sha256,
-        frames=num_frames,
-        holes=last_index + 1 - num_frames,
-        corrupt_frames=sum(segment.corrupt_frames for segment in segments),
-        undecodable_frames=sum(segment.undecodable_frames for segment in segments),
-        **plan.facts.model_dump(),
-    )
+    table, last_index = INDEX_SCHEMA.empty_table(), -1
+    try:
+        if shards:
+            rows = pa.concat_tables([_segment_rows(directory, shard) for shard in shards])
+            table = _index_rows(layout, plan, rows)
+            last_index = table["frame_index"][-1].as_py()
+        record = VideoRecord(
+            video_id=plan.video_id,
+            source_sha256=plan.source_sha256,
+            frames=num_frames,
+            holes=last_index + 1 - num_frames,
+            corrupt_frames=sum(segment.corrupt_frames for segment in segments),
+            undecodable_frames=sum(segment.undecodable_frames for segment in segments),
+            **plan.facts.model_dump(),
+        )
+    except UNREADABLE as error:
+        raise ShardError(
+            f"the rows of {plan.video_id} in {directory / RECEIPTS_FOLDER} are damaged "
+            f"({plain(error)[:200]}); remove {plan.video_id}-*.parquet there, and run `wtours "
+            f"shard` again"
+        ) from error
+    if shards:
+        writer.write_table(table)
     return record, shards
 
 

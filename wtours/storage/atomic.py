@@ -44,7 +44,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temp.replace(path)
             _fsync(path.parent)
     except BaseException:
-        with contextlib.suppress(OSError):  # what cannot be written cannot be removed either
+        with contextlib.suppress(OSError, WtoursError):  # it may be the disk that fails
             remove(temp)
         raise
 
@@ -91,11 +91,16 @@ def read_json(path: Path) -> Any:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a directory tree, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    """Remove a file or a directory tree, if it is there.
+
+    Raises:
+        StorageError: the file system refuses it; names the path.
+    """
+    with explain_os_errors(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def sweep(directory: Path) -> None:

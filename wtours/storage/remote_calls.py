@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from wtours.errors import MissingPackageError, StorageError
+from wtours.storage.http_ranges import held_to_ranges
 
 T = TypeVar("T")
 _FIRST_PAUSE_SECONDS = 0.25
@@ -54,7 +55,7 @@ def open_file_system(url: str, storage_options: Mapping[str, Any]) -> tuple[Any,
     # A listing that is kept answers "there is none" for what another process has published since.
     options = {"use_listings_cache": False, **storage_options}
     try:
-        return url_to_fs(url, **options)  # type: ignore[no-any-return]
+        return url_to_fs(url, **held_to_ranges(url, options))  # type: ignore[no-any-return]
     except ImportError as error:
         known = _EXTRAS.get(urlsplit(url).scheme)
         if known is not None:

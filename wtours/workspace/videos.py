@@ -22,16 +22,17 @@ INFO_NAME = "info.json"
 
 
 class _Facts(BaseModel):
-    """What the other stages rely on in a download receipt, where it is stated."""
+    """What the other stages rely on in a download receipt."""
 
-    duration_us: int = Field(default=1, gt=0)
-    width: int = Field(default=1, gt=0)
-    height: int = Field(default=1, gt=0)
-    frame_rate: str = Field(default="1/1", pattern=r"^[1-9]\d{0,15}(/[1-9]\d{0,15})?$")
-    codec: str = ""
-    title: str | None = None
+    duration_us: int = Field(gt=0)
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+    frame_rate: str = Field(pattern=r"^[1-9]\d{0,15}(/[1-9]\d{0,15})?$")
+    codec: str
+    title: str | None
+    source: str | None
+    stream: int | None = None
     channel: str | None = None
-    source: str | None = None
     license_claimed: str | None = None
     license_observed: str | None = None
     license_observed_at: str | None = None

@@ -1,5 +1,6 @@
 import bisect
 import json
+import re
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -430,19 +431,43 @@ def test_an_analysis_of_another_file_of_the_video_is_not_used(clip, layout):
 def test_an_analysis_without_the_columns_is_named(clip, layout, tables):
     sha256 = publish_video(layout, "walk", clip)
     write_analysis(layout, "walk", sha256, **tables)
-    with pytest.raises(ShardError, match=r"\.parquet does not have the columns .*; remove it"):
-        build_shards(layout, ["walk"], params=SECOND)
+    report = build_shards(layout, ["walk"], params=SECOND)
+    assert report.dataset is None
+    (reason,) = report.failed.values()
+    assert re.search(r"\.parquet does not have the columns .*; remove it", reason)
+    assert "\n" not in reason
 
 
-def test_rotten_tables_of_an_analysis_are_named_in_one_line(clip, layout):
-    sha256 = publish_video(layout, "walk", clip)
-    frames = pa.table({"pts_us": [0], "lightness": [50.0]})
-    write_analysis(layout, "walk", sha256, frames=frames)
-    path = layout.analysis_dir("walk") / "frames.parquet"
+def rotten(path: Path) -> None:
     path.write_bytes(bytes(path.stat().st_size))
-    with pytest.raises(ShardError, match=r"frames\.parquet does not have") as caught:
-        build_shards(layout, ["walk"], params=SECOND)
-    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", [rotten, Path.unlink])
+@pytest.mark.parametrize("part", ["analysis", "rows"])
+def test_a_rotten_table_costs_its_video_and_not_the_others(clip, layout, part, damage):
+    for video_id in ("other", "walk"):
+        sha256 = publish_video(layout, video_id, clip)
+        frames = pa.table({"pts_us": [0], "lightness": [50.0]})
+        write_analysis(layout, video_id, sha256, frames=frames)
+    expected = files_of(build_shards(layout, ["other", "walk"], params=SECOND).directory)
+    directory = layout.shards_dir("default")
+    tables = {
+        "analysis": layout.analysis_dir("walk") / "frames.parquet",
+        "rows": directory / "receipts" / "walk-00001.parquet",
+    }
+    whole = tables[part].read_bytes()
+    damage(tables[part])
+    report = build_shards(layout, ["other", "walk"], params=SECOND)
+    if part == "rows" and damage is Path.unlink:
+        assert report.failed == {}  # the segment is not there, so it is made again
+    else:
+        assert list(report.failed) == ["walk"]
+        assert "\n" not in report.failed["walk"]
+        assert report.dataset is not None
+        assert [video.video_id for video in report.dataset.videos] == ["other"]
+        tables[part].write_bytes(whole)
+        assert build_shards(layout, ["other", "walk"], params=SECOND).failed == {}
+    assert files_of(directory) == expected
 
 
 def test_attribution_names_each_video_its_licenses_and_the_changes(clip, layout):

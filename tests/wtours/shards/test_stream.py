@@ -231,8 +231,37 @@ def test_what_is_missing_or_not_a_range_is_named(server: RangeServer):
         list(stream_clips(f"{server.url}/nothing", policy=QUICK))
     server.ignores_ranges = True
     (server.folder / "one-00000.tar").write_bytes(bytes(9_000_000))
-    with pytest.raises(ShardError, match=r"one-00000\.tar: 9000000 bytes came for the 4194304"):
+    with pytest.raises(ShardError, match=r"one-00000\.tar: the server sends more than the 419"):
         list(stream_clips([f"{server.url}/one-00000.tar?key=secret"], policy=QUICK))
+
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"endless": True}, "the server sends more than the [0-9]+ bytes from 0 on"),
+        ({"endless": True, "ignores_ranges": True}, "the server sends more than the [0-9]+ bytes"),
+        ({"shifted": 512}, "asked for the bytes 0 to [0-9]+, the server answers with status 206"),
+    ],
+)
+@pytest.mark.parametrize("size_known", [True, False])
+def test_an_answer_without_end_or_of_another_range_is_refused(server, fault, message, size_known):
+    for name, value in fault.items():
+        setattr(server, name, value)
+    source = server.url if size_known else [f"{server.url}/one-00000.tar"]
+    with pytest.raises(ShardError, match=message) as caught:
+        list(stream_clips(source, clip_length=1, policy=QUICK))
+    assert "\n" not in str(caught.value)
+    assert server.sent_bytes < 40 * MIB  # what lies in sockets, of two attempts at two ranges
+
+
+def test_the_whole_file_for_a_later_range_is_refused_and_not_read(server, monkeypatch):
+    monkeypatch.setattr(remote, "RANGE_BYTES", 4_096)
+    server.ignores_ranges = True
+    with pytest.raises(ShardError, match=r"status 200 and the range 'none'|sends more than the 4"):
+        list(stream_clips([f"{server.url}/one-00000.tar"], clip_length=1, policy=QUICK))
 
 
 @pytest.mark.parametrize("size_known", [True, False])

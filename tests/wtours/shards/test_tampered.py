@@ -1,6 +1,7 @@
 """Files of a shard set that somebody tampered with, or that rotted: one line each, and bounded."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -175,9 +176,9 @@ def test_rotten_rows_of_the_right_size_are_named_with_the_remedy(layout):
     rows = layout.shards_dir("default") / "receipts" / "walk-00001.parquet"
     before = files_of(layout.shards_dir("default"))
     rows.write_bytes(bytes(rows.stat().st_size))
-    with pytest.raises(ShardError, match=r"walk-00001\.parquet is damaged .* remove it") as caught:
-        build_shards(layout, ["walk"], params=PARAMS)
-    assert "\n" not in str(caught.value)
+    (reason,) = build_shards(layout, ["walk"], params=PARAMS).failed.values()
+    assert re.search(r"walk-00001\.parquet is damaged .* remove it", reason)
+    assert "\n" not in reason
     rows.unlink()
     build_shards(layout, ["walk"], params=PARAMS)
     assert files_of(layout.shards_dir("default")) == before

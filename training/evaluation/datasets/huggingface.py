@@ -7,6 +7,7 @@ from typing import Any
 
 from training.data.image_files import MAX_IMAGE_BYTES, StoredFile, read_file
 from wtours.errors import ImageDataError, MissingPackageError
+from wtours.text import first_line
 
 _FILES = ("state.json", "dataset_info.json")
 
@@ -66,7 +67,7 @@ class SavedImages:
         try:
             image = self._rows[file.place][self._image]
         except Exception as error:  # pyarrow's, by the kind of damage
-            reason = str(error).partition("\n")[0]
+            reason = first_line(error)
             raise ImageDataError(
                 f"{self._spec}: row {file.place} cannot be read ({reason})"
             ) from error
@@ -89,7 +90,7 @@ class SavedImages:
         try:
             rows = datasets.load_from_disk(str(self.path))
         except Exception as error:  # of pyarrow, of fsspec, of what `datasets` makes of its JSON
-            reason = str(error).partition("\n")[0]
+            reason = first_line(error)
             raise ImageDataError(
                 f"{self._spec} cannot be loaded as a dataset ({reason})"
             ) from error

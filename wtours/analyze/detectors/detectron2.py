@@ -18,6 +18,7 @@ from wtours.analyze.detectors.torch_base import Found, TorchDetector, best_devic
 from wtours.analyze.schema import DetectorFacts
 from wtours.errors import AnalysisError
 from wtours.storage.hashing import sha256_file
+from wtours.text import first_line
 
 _DETIC_VOCABULARY = "lvis_v1_val"
 """In place of the config's own test sets, as with `demo.py --vocabulary lvis`."""
@@ -48,7 +49,7 @@ def load_detectron2(config: Path, weights: Path) -> TorchDetector:
         settings = _settings(config)
         model, vocabulary = _build(settings, weights)
     except Exception as error:  # detectron2 raises what it likes: KeyError, AssertionError, ...
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise AnalysisError(
             f"detector detectron2: {config} with {weights} cannot be used: {reason}"
         ) from error

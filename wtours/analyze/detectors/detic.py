@@ -18,6 +18,7 @@ from wtours.analyze.detectors.torch_base import Found, TorchDetector, require_to
 from wtours.analyze.schema import DetectorFacts
 from wtours.errors import AnalysisError
 from wtours.storage.hashing import sha256_file
+from wtours.text import first_line
 
 HUB_NAME = "facebook/deformable-detr-detic"
 MAX_PER_FRAME = 100
@@ -94,7 +95,7 @@ def _load_model(path: Path) -> Any:
         network = import_module("transformers").DeformableDetrForObjectDetection
         model, info = network.from_pretrained(path, local_files_only=True, output_loading_info=True)
     except Exception as error:  # transformers' and safetensors' exceptions have no common base
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise AnalysisError(f"detector detic: {path} cannot be loaded: {reason}") from error
     missing = [*info["missing_keys"], *info["mismatched_keys"]]
     if missing:

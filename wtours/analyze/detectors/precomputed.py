@@ -26,6 +26,7 @@ from wtours.errors import AnalysisError
 from wtours.media.frame import Frame
 from wtours.media.sampling import tick_of
 from wtours.storage.hashing import sha256_file
+from wtours.text import first_line
 
 COLUMNS = pa.schema(PRECOMPUTED_COLUMNS)
 """What the file must have; other columns are ignored. Units as in detections.parquet."""
@@ -153,7 +154,7 @@ def _checked_metadata(path: Path) -> dict[bytes, bytes]:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
         raise AnalysisError(
-            f"detections file:{path} is not a Parquet file: {str(error).splitlines()[0]}"
+            f"detections file:{path} is not a Parquet file: {first_line(error)}"
         ) from error
     for column in COLUMNS:
         if column.name not in schema.names or not _fits(

@@ -14,6 +14,7 @@ from wtours.analyze.detectors.torch_base import Found, TorchDetector, require_to
 from wtours.analyze.schema import DetectorFacts
 from wtours.errors import AnalysisError
 from wtours.storage.hashing import sha256_file
+from wtours.text import first_line
 
 
 def load_torchvision(name: str, weights: Path | None = None) -> TorchDetector:
@@ -74,7 +75,7 @@ def _fill(model: Any, path: Path) -> None:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # pickle's, torch's and zip's exceptions have no common base
         raise AnalysisError(
-            f"detector torchvision: {path} does not fit the model: {str(error).splitlines()[0]}"
+            f"detector torchvision: {path} does not fit the model: {first_line(error)}"
         ) from error
 
 

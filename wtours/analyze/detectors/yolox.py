@@ -19,6 +19,7 @@ from wtours.analyze.detectors.base import STORE_THRESHOLD, Colors, Detection, Pi
 from wtours.analyze.schema import DetectorFacts
 from wtours.errors import AnalysisError, MissingPackageError
 from wtours.storage.hashing import sha256_file
+from wtours.text import first_line
 
 NMS_IOU = 0.45
 """Of two boxes of one class that overlap by more, the one with the lower score is dropped."""
@@ -149,8 +150,7 @@ def _open_session(path: Path) -> tuple[Any, dict[str, str]]:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base
         raise AnalysisError(
-            f"detector onnx:{path} is not a model that onnxruntime can load: "
-            f"{str(error).splitlines()[0]}"
+            f"detector onnx:{path} is not a model that onnxruntime can load: {first_line(error)}"
         ) from error
     return session, {"onnxruntime": ort.__version__}
 

@@ -15,6 +15,7 @@ from wtours.sharding.plan import published_plans, require_same_params
 from wtours.shards.schema import BLUR_BOXES_FILE, BlurParams, ShardParams
 from wtours.storage.atomic import atomic_path
 from wtours.storage.hashing import sha256_file
+from wtours.text import first_line
 
 
 def with_blur(
@@ -63,20 +64,30 @@ def _checked_sha256(path: Path, video_ids: Iterable[str], directory: Path) -> st
     try:
         schema = pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UsageError(f"--blur-boxes {path} is not a Parquet file ({reason})") from error
-    missing = [name for name in ("pts_us", *BOX_SIDES) if name not in schema.names]
+    columns = ("pts_us", *BOX_SIDES)
+    missing = [name for name in columns if schema.names.count(name) != 1]
     if missing:
-        raise UsageError(f"--blur-boxes {path} has no column {', '.join(missing)}")
-    if "video_id" not in schema.names:
+        raise UsageError(f"--blur-boxes {path} must have one column {', '.join(missing)}")
+    for name in columns:
+        kind = schema.field(name).type
+        if not (pa.types.is_integer(kind) or (name != "pts_us" and pa.types.is_floating(kind))):
+            raise UsageError(f"--blur-boxes {path}: the column {name} is of {kind}, not numbers")
+    named = [name for name in ("video_id",) if name in schema.names]
+    try:
+        table = pq.read_table(path, columns=[*columns, *named])
+        present = {video_id for name in named for video_id in pc.unique(table[name]).to_pylist()}
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UsageError(f"--blur-boxes {path} cannot be read ({first_line(error)})") from error
+    if not named:
         if len(wanted) > 1:
             raise UsageError(
                 f"--blur-boxes {path} has no column video_id, and there are {len(wanted)} videos: "
                 f"{', '.join(sorted(wanted))}"
             )
         return sha256_file(path)
-    present = pc.unique(pq.read_table(path, columns=["video_id"])["video_id"]).to_pylist()
-    absent = sorted(wanted.difference(present))
+    absent = sorted(wanted - present)
     if absent:
         raise UsageError(
             f"--blur-boxes {path} has no row of {', '.join(absent)}; where there is nothing to "
