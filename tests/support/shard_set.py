@@ -26,8 +26,10 @@ def write_shard(path, samples):
     return tar.places
 
 
-def write_shard_set(directory, *, num_frames=24, size=(48, 64), videos=("street",)):
-    """Write one shard per video, a frame a second, each video one shot."""
+def write_shard_set(
+    directory, *, num_frames=24, size=(48, 64), videos=("street",), interval_us=1_000_000
+):
+    """Write one shard per video, a frame an interval, each video one shot."""
     directory.mkdir(parents=True)
     shards, records, tables = [], [], []
     for number, video_id in enumerate(videos):
@@ -36,7 +38,7 @@ def write_shard_set(directory, *, num_frames=24, size=(48, 64), videos=("street"
         places = write_shard(
             path,
             (
-                FrameSample(video_id, i, i * 1_000_000, encode(frame), {"frame_rate": "1/1"})
+                FrameSample(video_id, i, i * interval_us, encode(frame), {"frame_rate": "1/1"})
                 for i, frame in enumerate(frames)
             ),
         )

@@ -43,6 +43,7 @@ class MetricsLog:
         kept = [line for line in read_metrics(self._path) if line["step"] <= steps_done]
         write_bytes(self._path, b"".join(_json_line(line) for line in kept))
         self._file = self._path.open("ab")
+        self._resumed_from = steps_done or None
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=steps_done + 1)
 
     def __enter__(self) -> "MetricsLog":
@@ -63,7 +64,10 @@ class MetricsLog:
             # A float16 gradient may overflow, and the scaler then leaves out the step.
             numbers = {k: x for k, x in values.items() if not isinstance(x, Image.Image)}
             known = {name: x if math.isfinite(x) else None for name, x in numbers.items()}
-            self._file.write(_json_line({"step": step, **known, "time": time}))
+            # Beside the clock's numbers, which an interrupted run does not have in common either.
+            marks = {} if self._resumed_from is None else {"resumed_from": self._resumed_from}
+            self._resumed_from = None
+            self._file.write(_json_line({"step": step, **known, "time": time | marks}))
             self._file.flush()
             for name, value in (*values.items(), *time.items()):
                 if isinstance(value, Image.Image):

@@ -1,19 +1,28 @@
 """The figure of a clip, as an image or a video: its frames, and where its objects are in them."""
 
 import io
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from training.visualization.overlay import Picture, Row, draw_grid, overlay, stretched
+from training.visualization.overlay import (
+    Picture,
+    Row,
+    draw_grid,
+    object_colors,
+    overlay,
+    stretched,
+    strongest_object,
+)
 
 
 def picture_rows(
     pictures: list[Picture], plain: Tensor, refined: Tensor, facts: dict[str, Any]
 ) -> list[Row]:
-    """Return the frames of one clip, and under the maps of equation 3 and of equation 6.
+    """Return the frames of one clip, under the maps of equation 3 and 6, and equation 6 smoothed.
 
     Args:
         pictures: T frames (S, S, 3).
@@ -22,16 +31,17 @@ def picture_rows(
         facts: The figure's JSON.
     """
     rows = [Row(["frames"], pictures)]
-    for label, key, maps in (
-        (["cross-attention", "T, eq. 3"], "plain", plain),
-        (["refined", "cross-attention", "T', eq. 6"], "refined", refined),
+    for label, key, maps, draw in (
+        (["cross-attention", "T, eq. 3"], "plain", plain, overlay),
+        (["refined", "T', eq. 6"], "refined", refined, overlay),
+        (["refined, smooth", "strongest object"], None, refined, strongest_object),
     ):
-        overlap = facts["mask_overlap"][key]
+        overlap = facts["mask_overlap"][key] if key else None
         if overlap is not None:
             label = [*label, f"mask overlap {overlap:.2f}"]
         by_frame = stretched(maps.double().numpy()).transpose(1, 0, 2)  # (T, O, N)
         drawn = [
-            overlay(frame, of_frame, facts["palette"])
+            draw(frame, of_frame, facts["palette"])
             for frame, of_frame in zip(pictures, by_frame, strict=True)
         ]
         rows.append(Row(label, drawn))
@@ -40,18 +50,21 @@ def picture_rows(
 
 def draw_still(rows: list[Row], facts: dict[str, Any]) -> Image.Image:
     """Return the figure of one clip, a column for each frame."""
-    return draw_grid(_title(facts), _times(facts), rows)
+    return draw_grid(_title(facts), _times(facts["pts_us"]), rows, _legend(facts))
 
 
-def draw_video(rows: list[Row], facts: dict[str, Any]) -> list[Picture]:
-    """Return an image for each frame, with the rows' images side by side."""
-    labels = [" ".join(row.label[:-1] if len(row.label) > 2 else row.label) for row in rows]
-    return [
-        np.asarray(
-            draw_grid(_title(facts), labels, [Row([time], [row.pictures[i] for row in rows])])
-        )
-        for i, time in enumerate(_times(facts))
-    ]
+def draw_video(rows: list[Row], pts_us: Sequence[int], facts: dict[str, Any]) -> Iterator[Picture]:
+    """Yield an image for each frame, with the rows' images side by side.
+
+    Args:
+        rows: Of `picture_rows`, F frames each.
+        pts_us: F times.
+        facts: The figure's JSON.
+    """
+    labels = [", ".join(row.label[:2]) for row in rows]
+    for i, time in enumerate(_times(pts_us)):
+        row = Row([time], [row.pictures[i] for row in rows])
+        yield np.asarray(draw_grid(_title(facts), labels, [row], _legend(facts)))
 
 
 def png_bytes(figure: Image.Image) -> bytes:
@@ -62,9 +75,18 @@ def png_bytes(figure: Image.Image) -> bytes:
 
 
 def _title(facts: dict[str, Any]) -> str:
-    heads = ", ".join(map(str, facts["heads"]))
-    return f"{facts['video_id']} · run {facts['run']}, step {facts['step']} · heads {heads}"
+    return f"{facts['video_id']} · run {facts['run']}, step {facts['step']:,}"
 
 
-def _times(facts: dict[str, Any]) -> list[str]:
-    return [f"{pts_us / 1e6:.1f} s" for pts_us in facts["pts_us"]]
+def _legend(facts: dict[str, Any]) -> list[tuple[str, Sequence[float]]]:
+    """Return the objects, each with the attention head that finds it, and their colors."""
+    heads = facts["heads"]
+    colors = object_colors(len(heads), facts["palette"]).tolist()
+    return [
+        (f"object {number}, head {head}", color)
+        for number, (head, color) in enumerate(zip(heads, colors, strict=True), 1)
+    ]
+
+
+def _times(pts_us: Sequence[int]) -> list[str]:
+    return [f"{time_us / 1e6:.1f} s" for time_us in pts_us]

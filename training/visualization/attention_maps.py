@@ -26,6 +26,7 @@ from training.rng import torch_generator
 from training.visualization.overlay import Picture
 
 _MIN_PICTURE_PIXELS = 224
+_FRAMES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,28 @@ def attend(
             tracking=tracking.model_copy(update={"sinkhorn": sinkhorn}),
         )[0].cpu()
         for sinkhorn in (False, True)
+    )
+    return ClipAttention(plain, refined)
+
+
+def attend_between(
+    backbone: VisionTransformer, frames: Tensor, heads: Tensor, tracking: TrackingConfig
+) -> ClipAttention:
+    """Return the same for any number of frames that follow the first, in pieces that fit memory.
+
+    An object is what it is in the first frame; so each piece begins with that frame again.
+    """
+    pieces = [
+        attend(backbone, torch.cat([frames[:1], piece]), heads, tracking)
+        for piece in torch.split(frames[1:], _FRAMES_AT_ONCE)
+    ]
+    first = pieces[0] if pieces else attend(backbone, frames, heads, tracking)
+    plain, refined = (
+        torch.cat([first_maps[:, :1], *(maps[:, 1:] for maps in later)], dim=1)
+        for first_maps, later in (
+            (first.plain, [piece.plain for piece in pieces]),
+            (first.refined, [piece.refined for piece in pieces]),
+        )
     )
     return ClipAttention(plain, refined)
 

@@ -1,10 +1,14 @@
 """What a trained teacher tracks in a clip, as in the paper's Figures 4 to 6: `wtours visualize`.
 
 For each of a clip's T frames: the frame, the cross-attention of the object prototypes (equation 3)
-and of the refined ones (equation 6), an object each in red, green and blue. Every map of an object
-and a frame is stretched to run from 0 to 1, so the colors compare places in a frame, not frames.
+and of the refined ones (equation 6), an object each in red, green and blue, patch by patch; and
+the last again, smoothed, with the color of the strongest object at each place. Every map of an
+object and a frame is stretched to run from 0 to 1, so the colors compare places in a frame, not
+frames. The video shows every frame of the shards between the clip's first and last.
 """
 
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +18,23 @@ from training.data.clips import open_clips
 from training.distributed.world import best_device
 from training.engine.checkpoint import MODEL, find_checkpoint, load_network, read_state, run_dir_of
 from training.visualization.attention_figure import draw_still, draw_video, picture_rows, png_bytes
-from training.visualization.attention_maps import attend, crop_clip, describe_clip, shown_heads
+from training.visualization.attention_maps import (
+    attend,
+    attend_between,
+    crop_clip,
+    describe_clip,
+    shown_heads,
+)
 from training.visualization.overlay import Palette, Picture
 from wtours.errors import ShardError, UsageError
 from wtours.media.encode import open_encoder
-from wtours.shards import ClipDataset
+from wtours.shards import Clip, ClipDataset
 from wtours.storage.atomic import atomic_path, write_bytes, write_json
 from wtours.storage.hashing import sha256_file
 
 FORMAT = 1
 _VIDEO_RATE = 30
-"""Frames a second of a figure's video; an image stays for as long as lies before the next."""
+"""Frames a second of a figure's video; each frame of the shards stays until the next one's time."""
 
 
 def visualize_clips(
@@ -91,8 +101,15 @@ def visualize_clips(
         clip_facts = facts | describe_clip(clips[number], attention)
         rows = picture_rows(pictures, attention.plain, attention.refined, clip_facts)
         still, video = directory / f"{name}.png", directory / f"{name}.mp4"
+        between = _frames_between(clips, number)
+        all_pictures, all_inputs = crop_clip(between, crop_pixels)
+        all_maps = attend_between(backbone, all_inputs.to(device), heads, config.tracking)
+        all_rows = picture_rows(all_pictures, all_maps.plain, all_maps.refined, clip_facts)
         _write_video(
-            video, draw_video(rows, clip_facts), seconds_each=config.data.frame_interval_seconds
+            video,
+            draw_video(all_rows, between.pts_us, clip_facts),
+            pts_us=between.pts_us,
+            seconds=config.data.clip_length * config.data.frame_interval_seconds,
         )
         write_json(still.with_suffix(".json"), clip_facts)
         write_bytes(still, png_bytes(draw_still(rows, clip_facts)))
@@ -129,19 +146,38 @@ def choose_clips(
     return [int(number) for number in own[spread]]
 
 
-def _write_video(path: Path, pictures: list[Picture], *, seconds_each: float) -> None:
-    height, width = pictures[0].shape[:2]
+def _frames_between(clips: ClipDataset, number: int) -> Clip:
+    """Return all frames of the shard set from the first of a clip to its last."""
+    rows = clips.clip_rows(number)
+    every = list(range(rows[0], rows[-1] + 1))
+    return Clip(
+        video_id=clips.index.video_of(rows[0]).video_id,
+        start=rows[0],
+        pts_us=tuple(clips.index.pts_us[every].tolist()),
+        jpegs=clips.index.read_jpegs(every),
+    )
+
+
+def _write_video(
+    path: Path, pictures: Iterator[Picture], *, pts_us: Sequence[int], seconds: float
+) -> None:
+    """Write a video in which each image stays until the next one's time, the last to the end."""
+    first = next(pictures)
+    ends_us = [*pts_us[1:], pts_us[0] + round(seconds * 1e6)]
+    ticks = [round((end_us - pts_us[0]) * _VIDEO_RATE / 1e6) for end_us in ends_us]
     with (
         atomic_path(path) as unfinished,
         open_encoder(
             unfinished,
-            size=(width, height),
-            frame_rate=1 / seconds_each,
+            size=(first.shape[1], first.shape[0]),
+            frame_rate=_VIDEO_RATE,
             pixel_format="rgb24",
-            output_rate=_VIDEO_RATE,
             crf=18,  # lines of text
             preset="medium",
         ) as write,
     ):
-        for picture in pictures:
-            write(picture)
+        written = 0
+        for picture, until in zip(itertools.chain([first], pictures), ticks, strict=True):
+            for _ in range(written, until):
+                write(picture)
+            written = max(written, until)

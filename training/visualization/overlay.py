@@ -14,18 +14,18 @@ Picture = NDArray[np.uint8]
 
 STRENGTH = 0.6
 """Share of the colors in an overlay; the rest is the frame."""
-GAP = 4
-HEADER = 52
-MARGIN = 150
+GAP = 6
+HEADER = 96
+MARGIN = 200
 """Pixels between the images, above them and to their left."""
-_FONT_SIZE = 15
+_FONT_SIZE, _TITLE_SIZE = 18, 21
 Palette = Literal["rgb", "colourblind"]
 _OKABE_ITO = (
     *((213, 94, 0), (86, 180, 233), (240, 228, 66), (0, 158, 115)),
     *((204, 121, 167), (0, 114, 178), (230, 159, 0)),
 )
 """Okabe and Ito's colors but black, those first that differ most, in lightness too."""
-_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
+_WHITE, _BLACK, _GRAY = (255, 255, 255), (0, 0, 0), (87, 97, 107)
 
 
 @dataclass(frozen=True)
@@ -77,23 +77,66 @@ def overlay(frame: Picture, maps: NDArray[np.float64], palette: Palette = "rgb")
     return np.rint((1 - STRENGTH) * frame + STRENGTH * 255 * light).astype(np.uint8)
 
 
-def draw_grid(title: str, columns: Sequence[str], rows: Sequence[Row]) -> Image.Image:
+def strongest_object(
+    frame: Picture, maps: NDArray[np.float64], palette: Palette = "rgb"
+) -> Picture:
+    """Return a frame in which each place has the color of the object whose map is highest there.
+
+    The maps are smoothed (bicubic), which the masks in training are not; the higher the map, the
+    stronger the color, and where no object attends the frame shows through.
+
+    Args:
+        frame: (S, S, 3).
+        maps: (O, N) in [0, 1], as of `overlay`.
+        palette: Of the objects.
+    """
+    side = round(maps.shape[1] ** 0.5)
+    size = frame.shape[1], frame.shape[0]
+    grids = maps.reshape(-1, side, side).astype(np.float32)
+    resized = [Image.fromarray(g).resize(size, Image.Resampling.BICUBIC) for g in grids]
+    smooth = np.stack([np.asarray(image, np.float64) for image in resized]).clip(0, 1)
+    light = object_colors(len(maps), palette)[smooth.argmax(axis=0)]  # (S, S, 3)
+    strength = 0.8 * smooth.max(axis=0)[..., None] ** 1.5
+    colored: Picture = np.rint((1 - strength) * frame + strength * 255 * light).astype(np.uint8)
+    return colored
+
+
+def draw_grid(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Row],
+    legend: Sequence[tuple[str, Sequence[float]]] = (),
+) -> Image.Image:
     """Return images of one size in a labeled grid, black on white.
 
     The image in row i and column j has its corner at
     (MARGIN + j * (width + GAP), HEADER + i * (height + GAP)).
+
+    Args:
+        title: Above the grid.
+        columns: A name each.
+        rows: The images.
+        legend: Names with their colors, (3,) in [0, 1], under the title.
     """
     height, width = rows[0].pictures[0].shape[:2]
     size = MARGIN + len(columns) * (width + GAP), HEADER + len(rows) * (height + GAP)
     image = Image.new("RGB", size, _WHITE)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(_FONT_SIZE)
-    draw.text((GAP, GAP), title, _BLACK, font)
+    draw.text((GAP, GAP), title, _BLACK, ImageFont.load_default(_TITLE_SIZE))
+    x = MARGIN
+    for name, color in legend:
+        top, bottom = GAP + 32, GAP + 32 + _FONT_SIZE - 2
+        fill = tuple(round(255 * part) for part in color)
+        draw.rectangle((x, top, x + _FONT_SIZE - 2, bottom), fill=fill, outline=_BLACK)
+        draw.text((x + _FONT_SIZE + 5, bottom + 2), name, _BLACK, font, anchor="ld")
+        x += round(font.getlength(name)) + _FONT_SIZE + 30
     for column, text in enumerate(columns):
         left = MARGIN + column * (width + GAP)
-        draw.text((left, HEADER - GAP), text, _BLACK, font, anchor="ld")
+        draw.text((left, HEADER - GAP), text, _GRAY, font, anchor="ld")
     for number, row in enumerate(rows):
         top = HEADER + number * (height + GAP)
-        draw.multiline_text((GAP, top), "\n".join(row.label), _BLACK, font)
+        for line, text in enumerate(row.label):
+            draw.text((GAP, top + line * 25), text, _GRAY if line else _BLACK, font)
         for column, picture in enumerate(row.pictures):
             image.paste(Image.fromarray(picture), (MARGIN + column * (width + GAP), top))
     return image

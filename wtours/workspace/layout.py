@@ -11,6 +11,7 @@
 <root>/rendered/                            walks that we drew (`wtours.synthetic.demo`)
 <root>/cache/                               identity/ (can be deleted at any time)
 <root>/reports/                             table6.md|csv|json  figure2.png|svg|pdf  report.html
+                                            runs.html
 """
 
 import re

@@ -258,7 +258,11 @@ def test_metrics_after_the_resumed_step_and_a_torn_last_line_are_cut(tmp_path):
     with MetricsLog(tmp_path, steps_done=1) as log:
         log.write(2, {"loss": 2.5}, time={"seconds": 1.0})
         log.sync()
-    assert [line["loss"] for line in read_metrics(path)] == [3.0, 2.5]
+        log.write(3, {"loss": 2.4}, time={"seconds": 1.0})
+    assert [line["loss"] for line in read_metrics(path)] == [3.0, 2.5, 2.4]
+    assert [line.get("time", {}) for line in read_metrics(path)] == [
+        *({}, {"seconds": 1.0, "resumed_from": 1}, {"seconds": 1.0}),
+    ]
 
 
 def test_it_runs_outside_the_main_thread(shards, tmp_path):

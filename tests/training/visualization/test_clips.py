@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import av
@@ -12,7 +13,12 @@ from training.data.clips import open_clips
 from training.engine.checkpoint import find_checkpoint, load_network
 from training.methods.object_tracking import object_masks, track_objects
 from training.models.vit import encode_with_attention
-from training.visualization.attention_maps import attend, crop_clip, mask_overlap
+from training.visualization.attention_maps import (
+    attend,
+    attend_between,
+    crop_clip,
+    mask_overlap,
+)
 from training.visualization.clips import choose_clips, visualize_clips
 from training.visualization.overlay import GAP, HEADER, MARGIN
 from training.weights.export import export_run
@@ -51,7 +57,7 @@ def test_the_figure_shows_the_frames_and_the_maps_of_both_equations(run, shards,
     png, _ = visualize_clips(run, shards, "walk", clip=2, out_dir=tmp_path, device=CPU)
 
     assert png == tmp_path / "walk-clip-00000002.png"
-    height, width = HEADER + 3 * (SIDE + GAP), MARGIN + CLIP_LENGTH * (SIDE + GAP)
+    height, width = HEADER + 4 * (SIDE + GAP), MARGIN + CLIP_LENGTH * (SIDE + GAP)
     assert pixels_of(png).shape == (height, width, 3)
     facts = json.loads(png.with_suffix(".json").read_text())
     config, network = load_network(find_checkpoint(run))
@@ -108,7 +114,7 @@ def test_the_film_shows_each_frame_for_its_second_beside_its_maps(run, shards, t
         assert film.duration == CLIP_LENGTH * 1_000_000  # frames are a second apart
         frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
     assert len(frames) == 30 * CLIP_LENGTH
-    assert frames[0].shape == (HEADER + SIDE + GAP, MARGIN + 3 * (SIDE + GAP), 3)
+    assert frames[0].shape == (HEADER + SIDE + GAP, MARGIN + 4 * (SIDE + GAP), 3)
     for column in range(CLIP_LENGTH):
         for row in range(3):
             left = MARGIN + row * (SIDE + GAP)
@@ -117,6 +123,30 @@ def test_the_film_shows_each_frame_for_its_second_beside_its_maps(run, shards, t
             assert np.abs(shown - expected).mean() < 6  # of 255: half the color samples, and H.264
             other = picture_at(png, row, (column + 1) % CLIP_LENGTH).astype(int)
             assert np.abs(shown - other).mean() > 2 * np.abs(shown - expected).mean()
+
+
+def test_the_film_has_every_frame_of_the_shards_though_the_clip_has_one_a_second(run, tmp_path):
+    shards = write_shard_set(
+        tmp_path / "four", num_frames=16, interval_us=250_000, videos=("walk",)
+    )
+    png, mp4 = visualize_clips(run, shards, "walk", clip=0, out_dir=tmp_path, device=CPU)
+    assert len(json.loads(png.with_suffix(".json").read_text())["pts_us"]) == CLIP_LENGTH
+    with av.open(mp4) as film:
+        frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in film.decode(video=0)]
+    assert len(frames) == 30 * CLIP_LENGTH
+    changes = [np.abs(a - b).mean() > 0.5 for a, b in itertools.pairwise(frames)]
+    assert sum(changes) == 12  # to the 13 frames from 0 s to 3 s, a quarter of a second apart
+
+
+def test_any_number_of_frames_is_attended_to_as_the_clip_itself_is(run, shards):
+    config, network = load_network(find_checkpoint(run))
+    _, frames = crop_clip(open_clips(shards, config.data)[0], 32)
+    many = torch.cat([frames, frames.flip(-1), *[frames[1:]] * 5])
+    heads = torch.tensor([0, 1, 2])
+    at_once = attend(network.backbone, many, heads, config.tracking)
+    in_pieces = attend_between(network.backbone, many, heads, config.tracking)
+    torch.testing.assert_close(in_pieces.plain, at_once.plain)
+    torch.testing.assert_close(in_pieces.refined, at_once.refined)
 
 
 def test_a_palette_for_the_color_blind_changes_the_maps_and_not_the_frames(run, shards, tmp_path):

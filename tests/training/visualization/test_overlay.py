@@ -10,6 +10,7 @@ from training.visualization.overlay import (
     object_colors,
     overlay,
     stretched,
+    strongest_object,
 )
 
 
@@ -48,6 +49,31 @@ def test_a_patch_of_the_overlay_is_two_fifths_frame_and_three_fifths_color():
 def test_colors_that_add_up_to_more_than_white_are_white_at_most():
     picture = overlay(np.zeros((2, 2, 3), np.uint8), np.ones((6, 1)))
     assert (picture == 153).all()
+
+
+def test_the_smooth_overlay_shows_the_strongest_object_and_the_frame_where_there_is_none():
+    frame = np.full((64, 64, 3), 100, np.uint8)
+    maps = np.zeros((3, 16))
+    maps[0, 0], maps[1, 0], maps[2, 15] = 1, 0.4, 1  # red above green, and blue
+    picture = strongest_object(frame, maps).astype(int)
+    red, none, blue = picture[4, 4], picture[4, 60], picture[60, 60]
+    assert red[0] > 200
+    assert max(red[1:]) < 40
+    assert none.tolist() == [100, 100, 100]
+    assert blue[2] > 200
+    # Smooth: no step from pixel to pixel as large as at the edge of a patch.
+    assert np.abs(np.diff(picture[8, :, 0])).max() < 40
+
+
+def test_the_legend_names_each_object_beside_its_color():
+    picture = np.zeros((40, 600, 3), np.uint8)
+    legend = [("object 1", (1, 0, 0)), ("object 2", (0, 0, 1))]
+    grid = np.asarray(draw_grid("title", ["a"], [Row(["row"], [picture])], legend))
+    head = grid[:HEADER]
+    reds, blues = (np.argwhere((head == color).all(axis=2)) for color in ((255, 0, 0), (0, 0, 255)))
+    assert len(reds) == len(blues) > 100
+    between = head[:, reds[:, 1].max() + 3 : blues[:, 1].min() - 3]
+    assert (between < 100).any()  # the name
 
 
 def test_a_grid_has_each_picture_at_its_place_and_its_labels_beside():

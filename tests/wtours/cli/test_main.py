@@ -159,6 +159,8 @@ def test_an_error_of_the_operating_system_is_one_line_with_its_path(tmp_path):
         (["pretrain", "absent"], "absent is not a finished shard set"),
         (["estimate", "absent"], "absent is not a finished shard set"),
         (["visualize", "absent", "--video", "x"], "absent is not there"),
+        (["runs", "absent"], "absent is not there"),
+        (["runs"], "there are no runs yet"),
         (["export", "absent"], "absent is not there"),
         (["eval", "knn", "absent", "--train", "a", "--val", "b"], "absent is not there"),
     ],

@@ -1,0 +1,1 @@
+"""The page of runs, from the files of their folders."""

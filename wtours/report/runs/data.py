@@ -1,0 +1,219 @@
+"""What the page of runs reads of a run's folder: metrics.jsonl, config.yaml, eval, figures.
+
+A run may still be trained, or have been stopped in a write: what cannot be read is named, and the
+rest is shown.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wtours.errors import UsageError
+from wtours.storage.os_errors import explain_os_errors
+
+METRICS_FILE, CONFIG_FILE = "metrics.jsonl", "config.yaml"
+_MAX_POINTS = 400
+"""Of a line; of more steps, means over equal spans."""
+_SHOWN_PROBLEMS = 5
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class MetricLine:
+    """One metric of a run; P points."""
+
+    steps: NDArray[np.float64]
+    """(P,) ascending."""
+    values: NDArray[np.float64]
+    """(P,) finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One number that `wtours eval` measured."""
+
+    evaluation: str
+    checkpoint: str
+    measure: str
+    value: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RunData:
+    """One run."""
+
+    name: str
+    folder: Path
+    metrics: dict[str, MetricLine]
+    """By name, those under "time" too."""
+    steps: int
+    """The last step that has a line; 0: none has."""
+    resumed_from: tuple[int, ...]
+    """Steps after which the run was stopped and resumed."""
+    config: dict[str, Any]
+    """Settings by "section.key"; empty where they cannot be read."""
+    evaluations: tuple[Evaluation, ...] = ()
+    figures: tuple[Path, ...] = ()
+    """PNGs of attention, by name: those drawn while training carry the step."""
+    problems: tuple[str, ...] = field(default=())
+    """What could not be read, a line each."""
+
+
+def load_run(folder: Path, *, name: str) -> RunData:
+    """Return what is known of a run.
+
+    Raises:
+        UsageError: the folder is no run: it has neither metrics nor a config.
+    """
+    path = folder / METRICS_FILE
+    if not path.is_file() and not (folder / CONFIG_FILE).is_file():
+        raise UsageError(f"{folder} is no run: it has no {METRICS_FILE}; name a run's folder")
+    problems: list[str] = []
+    rows, resumed = _read_metrics(path, problems)
+    config = _read_config(folder / CONFIG_FILE, problems)
+    evaluations = tuple(_read_evaluations(folder / "eval", problems))
+    return RunData(
+        name=name,
+        folder=folder,
+        metrics=_lines(rows),
+        steps=max(rows, default=0),
+        resumed_from=tuple(sorted(resumed)),
+        config=config,
+        evaluations=evaluations,
+        figures=tuple(sorted((folder / "figures").glob("*.png"))),
+        problems=tuple(problems),
+    )
+
+
+def _read_metrics(path: Path, problems: list[str]) -> tuple[dict[int, dict[str, float]], set[int]]:
+    """Return the metrics by step, and the steps from which the run was resumed."""
+    rows: dict[int, dict[str, float]] = {}
+    resumed, bad, last = set[int](), list[int](), 0
+    if not path.is_file():
+        problems.append(f"no {METRICS_FILE}: the run has not done a step")
+        return rows, resumed
+    with explain_os_errors(path):
+        content = path.read_bytes()
+    *lines, unfinished = content.split(b"\n")
+    if unfinished:  # the line that a running or killed process was about to write
+        lines.append(unfinished)
+    for number, line in enumerate(lines, 1):
+        row = _parse(line)
+        if row is None:
+            if not (unfinished and number == len(lines)):
+                bad.append(number)
+            continue
+        step, values, came_from = row
+        if came_from is not None:
+            resumed.add(came_from)
+        elif step <= last:  # written by something else: the later line of a step counts
+            resumed.add(step - 1)
+        last = step
+        rows[step] = values
+    if bad:
+        shown = ", ".join(map(str, bad[:_SHOWN_PROBLEMS]))
+        more = f" and {len(bad) - _SHOWN_PROBLEMS} more" if len(bad) > _SHOWN_PROBLEMS else ""
+        plural = "s" if len(bad) > 1 else ""
+        problems.append(f"{METRICS_FILE}: line{plural} {shown}{more} cannot be read; left out")
+    return rows, resumed
+
+
+def _parse(line: bytes) -> tuple[int, dict[str, float], int | None] | None:
+    """Return step, numbers and the step resumed from; None: the line is no step."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    step = row.get("step") if isinstance(row, dict) else None
+    if not isinstance(step, int) or isinstance(step, bool) or step < 1:
+        return None
+    time = row.get("time")
+    times = time if isinstance(time, dict) else {}
+    came_from = times.get("resumed_from")
+    numbers = {name: value for name, value in {**row, **times}.items() if _is_number(value)}
+    for name in ("step", "resumed_from"):
+        numbers.pop(name, None)
+    return step, numbers, came_from if isinstance(came_from, int) else None
+
+
+def _is_number(value: object) -> bool:
+    # An integer of a foreign file may be too large for a float.
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) < 1e300
+        and math.isfinite(value)
+    )
+
+
+def _lines(rows: dict[int, dict[str, float]]) -> dict[str, MetricLine]:
+    names = dict.fromkeys(name for row in rows.values() for name in row)
+    lines = {}
+    for name in names:
+        known = sorted((step, row[name]) for step, row in rows.items() if name in row)
+        steps, values = np.array(known, np.float64).T
+        if len(steps) > _MAX_POINTS:
+            spans = np.linspace(steps[0], steps[-1] + 1, _MAX_POINTS + 1)
+            at = np.searchsorted(spans, steps, side="right") - 1
+            counts = np.bincount(at, minlength=_MAX_POINTS)
+            held = counts > 0
+            steps, values = (
+                np.bincount(at, weights=each, minlength=_MAX_POINTS)[held] / counts[held]
+                for each in (steps, values)
+            )
+        lines[name] = MetricLine(steps, values)
+    return lines
+
+
+def _read_config(path: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        import yaml
+    except ImportError:
+        problems.append(f"{CONFIG_FILE} is not read: pyyaml of the extra `train` is not installed")
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        problems.append(f"{CONFIG_FILE} cannot be read; left out")
+        return {}
+    return dict(_flatten(content)) if isinstance(content, dict) else {}
+
+
+def _flatten(content: dict[Any, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value
+
+
+def _read_evaluations(folder: Path, problems: list[str]) -> Iterator[Evaluation]:
+    for path in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            kind, checkpoint = str(content["evaluation"]), str(content["checkpoint"]["name"])
+            numbers = list(_percentages(content["results"]))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            problems.append(f"eval/{path.name} is no result of `wtours eval`; left out")
+            continue
+        yield from (Evaluation(kind, checkpoint, name, value) for name, value in numbers)
+
+
+def _percentages(results: Any, before: str = "") -> Iterator[tuple[str, float]]:
+    """Return the numbers of a result that are percentages, with what leads to them."""
+    if isinstance(results, dict):
+        label = f"k={results['k']} " if "k" in results else ""
+        for name, value in results.items():
+            if _is_number(value) and str(name).endswith("_percent"):
+                words = str(name).removesuffix("_percent").replace("_", " ")
+                yield f"{before}{label}{words}", float(value)
+            elif isinstance(value, dict | list):
+                yield from _percentages(value, f"{before}{str(name).replace('_', ' ')}, ")
+    elif isinstance(results, list):
+        for each in results:
+            yield from _percentages(each, before)

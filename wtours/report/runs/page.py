@@ -1,0 +1,240 @@
+"""The page of runs: loss, entropy, spread, mask overlap and k-NN over steps, side by side.
+
+One HTML file like the report of videos; `wtours runs` writes it.
+"""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from wtours.errors import UsageError
+from wtours.report.page import color_key, render
+from wtours.report.runs.data import RunData, load_run
+from wtours.report.thumbnails import spread
+from wtours.storage.atomic import write_bytes
+from wtours.storage.locks import lock
+from wtours.text import plain, seconds_text
+from wtours.workspace.layout import Layout
+
+MEASURES = {
+    "loss": "Loss",
+    "teacher_mean_entropy": "Entropy of the teacher's mean output, nats",
+    "teacher_entropy": "Entropy of the teacher's outputs, nats",
+    "embedding_spread": "Spread of the embeddings",
+    "effective_rank": "Effective rank of the embeddings",
+    "mask_overlap": "Mask overlap, IoU: 0 apart, 1 the same",
+    "knn_top1_percent": "k-NN while training, top-1 %",
+    "lr": "Learning rate",
+}
+"""The charts that stand open, in this order; what else a run has stands below them."""
+SUMMARY_COLUMNS = ("run", "method", "steps", "loss", "mask overlap", "k-NN, %")
+_CELLS = {"loss": 3, "mask_overlap": 2, "knn_top1_percent": 1}
+"""Of the summary: metrics and their decimals."""
+_LAST_STEPS = 20
+_MAX_STRIPS = 6
+_STRIP_WIDTH = 1400
+_QUALITY = 80
+
+
+@dataclass(frozen=True, slots=True)
+class PaperTable:
+    """One table of `wtours reproduce --report`."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunsReport:
+    """What was published."""
+
+    page: Path
+    runs: tuple[RunData, ...]
+    problems: dict[str, str]
+    """What could not be read, by run."""
+
+    def summary(self) -> list[tuple[str, ...]]:
+        """Return a row a run: name, method, steps, loss, mask overlap, k-NN."""
+        return [
+            (row["name"], row["method"], f"{row['steps']:,}", *(c["text"] for c in row["cells"]))
+            for row in map(_summary, self.runs, range(len(self.runs)))
+        ]
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """Return the same as numbers, null where nothing was measured."""
+        return [
+            {
+                "run": row["name"],
+                "folder": str(run.folder),
+                "method": row["method"],
+                "steps": row["steps"],
+                "resumed_from": list(run.resumed_from),
+                **{name: cell["value"] for name, cell in zip(_CELLS, row["cells"], strict=True)},
+            }
+            for run in self.runs
+            for row in [_summary(run, 0)]
+        ]
+
+
+def build_runs_page(
+    layout: Layout,
+    folders: Sequence[Path],
+    *,
+    tables: Sequence[PaperTable] = (),
+    notes: Sequence[str] = (),
+) -> RunsReport:
+    """Publish <root>/reports/runs.html of these runs.
+
+    Args:
+        layout: The workspace.
+        folders: Of the runs; one or more.
+        tables: Of the paper's, that `wtours reproduce` measured.
+        notes: Below them.
+
+    Raises:
+        UsageError: no runs, or a folder that is none.
+    """
+    if not folders:
+        raise UsageError("there are no runs yet; `wtours pretrain` makes one")
+    names = _names(folders)
+    runs = [load_run(folder, name=name) for folder, name in zip(folders, names, strict=True)]
+    page = layout.reports_dir / "runs.html"
+    problems = {run.name: list(run.problems) for run in runs}
+    with lock(layout.lock("report"), what="the report"):
+        strips = {run.name: _strips(run, problems[run.name]) for run in runs}
+        html = _render(runs, strips, problems, tables, notes)
+        write_bytes(page, html.encode())
+    said = {name: "; ".join(lines) for name, lines in problems.items() if lines}
+    return RunsReport(page, tuple(runs), said)
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """Return a name for each folder: its own, with its parents' where two would be the same."""
+    names = [folder.name or str(folder) for folder in folders]
+    return [
+        name if names.count(name) == 1 else str(folder)
+        for name, folder in zip(names, folders, strict=True)
+    ]
+
+
+def _render(
+    runs: Sequence[RunData],
+    strips: dict[str, list[dict[str, Any]]],
+    problems: dict[str, list[str]],
+    tables: Sequence[PaperTable],
+    notes: Sequence[str],
+) -> str:
+    found = dict.fromkeys(name for run in runs for name in run.metrics)
+    main = [name for name in MEASURES if name in found]
+    more = [name for name in found if name not in MEASURES]
+    return render(
+        "runs",
+        runs=[
+            _summary(run, number) | {"strips": strips[run.name], "problems": problems[run.name]}
+            for number, run in enumerate(runs)
+        ],
+        charts=[(name, MEASURES[name]) for name in main],
+        more_charts=[(name, name.replace("_", " ")) for name in more],
+        differing=_differing(runs),
+        evaluations=_evaluations(runs),
+        tables=tables,
+        notes=notes,
+        data={
+            "runs": [
+                {
+                    "name": plain(run.name),
+                    "color": color_key(number),
+                    "resumed": run.resumed_from,
+                    "metrics": {
+                        name: [
+                            line.steps.round(1).tolist(),
+                            [float(f"{value:.5g}") for value in line.values.tolist()],
+                        ]
+                        for name, line in run.metrics.items()
+                    },
+                }
+                for number, run in enumerate(runs)
+            ],
+            "steps": max(run.steps for run in runs),
+        },
+    )
+
+
+def _summary(run: RunData, number: int) -> dict[str, Any]:
+    cells = []
+    for name, digits in _CELLS.items():
+        line = run.metrics.get(name)
+        last = None if line is None else line.values[line.steps > line.steps[-1] - _LAST_STEPS]
+        value = (
+            None if last is None else float(last.mean() if name != "knn_top1_percent" else last[-1])
+        )
+        cells.append(
+            {"value": value, "text": "not measured" if value is None else f"{value:.{digits}f}"}
+        )
+    seconds = run.metrics.get("seconds")
+    hours = None if seconds is None else float(seconds.values.mean() * run.steps)
+    return {
+        "name": plain(run.name),
+        "color": color_key(number),
+        "method": plain(run.config.get("method", "unknown")),
+        "steps": run.steps,
+        "planned": run.config.get("optim.steps"),
+        "cells": cells,
+        "seconds": hours,
+        "time": "" if hours is None else seconds_text(hours),
+        "resumed": ", ".join(f"{step:,}" for step in run.resumed_from),
+    }
+
+
+def _differing(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
+    """Return the settings in which the runs differ: (name, a value a run)."""
+    known = [run.config for run in runs]
+    keys = dict.fromkeys(key for config in known for key in config)
+    rows = []
+    for key in keys:
+        values = [plain(config.get(key, "-")) for config in known]
+        if len(set(values)) > 1:
+            rows.append((plain(key), values))
+    return rows
+
+
+def _evaluations(runs: Sequence[RunData]) -> list[tuple[str, str, str, str, float]]:
+    return [
+        (plain(run.name), plain(e.evaluation), plain(e.checkpoint), plain(e.measure), e.value)
+        for run in runs
+        for e in run.evaluations
+    ]
+
+
+def _strips(run: RunData, problems: list[str]) -> list[dict[str, Any]]:
+    """Return the attention figures to show, reduced; one that cannot be read is a problem."""
+    strips = []
+    for path in spread(run.figures, _MAX_STRIPS):
+        try:
+            with Image.open(path) as image:
+                picture = image.convert("RGB")
+        except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+            problems.append(f"figures/{path.name} cannot be read; left out")
+            continue
+        if picture.width > _STRIP_WIDTH:
+            height = round(picture.height * _STRIP_WIDTH / picture.width)
+            picture = picture.resize((_STRIP_WIDTH, max(1, height)), Image.Resampling.LANCZOS)
+        webp = io.BytesIO()
+        picture.save(webp, "WEBP", quality=_QUALITY, method=4)
+        step = re.match(r"step-0*(\d+)-(.*)", path.stem)
+        caption = f"step {int(step[1]):,}, {step[2]}" if step else path.stem
+        strips.append(
+            {
+                "webp": webp.getvalue(),
+                "width": picture.width,
+                "height": picture.height,
+                "caption": plain(caption),
+            }
+        )
+    return strips

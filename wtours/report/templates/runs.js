@@ -1,0 +1,148 @@
+// The runs: every metric over steps, all runs on one axis, smoothed at will.
+const SVG = "http://www.w3.org/2000/svg";
+const hidden = new Set();
+const number = (value) => Math.abs(value) >= 1000 || value === 0 || Math.abs(value) >= 0.001
+  ? String(Number(value.toPrecision(4))) : value.toExponential(1);
+
+function svg(tag, attributes) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  return element;
+}
+
+// An exponential mean whose weight is by steps, so that runs with other spacings are alike; its
+// start is corrected as Adam's, or the first value would weigh for long.
+function smoothed(values, weight) {
+  let sum = 0, seen = 0;
+  return values.map((value) => {
+    sum = weight * sum + (1 - weight) * value;
+    seen = weight * seen + (1 - weight);
+    return sum / seen;
+  });
+}
+
+// Round numbers within [low, high], at most six.
+function ticks(low, high) {
+  const raw = (high - low) / 4 || 1, power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 5, 10].find((m) => m * power >= raw) * power, found = [];
+  for (let at = Math.ceil(low / step - 1e-9) * step; at <= high + step * 1e-9; at += step) found.push(at);
+  return found;
+}
+
+class Chart {
+  constructor(figure) {
+    this.name = figure.dataset.metric;
+    this.box = figure.querySelector(".chart");
+    this.plot = figure.querySelector(".plot");
+    this.lines = data.runs.map((run, index) => ({ run, index, points: run.metrics[this.name] })).filter((line) => line.points);
+    const axis = figure.querySelector(".x");
+    for (const step of ticks(0, data.steps)) {
+      const text = svg("text", { x: `${(100 * step / data.steps).toFixed(2)}%`, y: 13, class: step ? "" : "first" });
+      text.textContent = step ? step.toLocaleString("en") : "step 0";
+      axis.append(text);
+    }
+    this.box.addEventListener("pointermove", (event) => this.show(event));
+    this.box.addEventListener("pointerdown", (event) => this.show(event));
+    this.box.addEventListener("pointerleave", hideCursors);
+  }
+
+  draw(weight) {
+    const lines = this.shown = this.lines.filter((line) => !hidden.has(line.index))
+      .map((line) => ({ ...line, steps: line.points[0], raw: line.points[1], smooth: smoothed(line.points[1], weight) }));
+    const values = lines.flatMap((line) => line.smooth);
+    let low = Math.min(...values), high = Math.max(...values);
+    if (!values.length) [low, high] = [0, 1];
+    if (low === high) [low, high] = [low - (Math.abs(low) || 1) / 10, high + (Math.abs(high) || 1) / 10];
+    const room = (high - low) * 0.06;
+    [low, high] = [low - room, high + room];
+    const y = (value) => Math.max(-20, Math.min(120, 100 - (value - low) / (high - low) * 100));
+    const x = (step) => step / data.steps * 1000;
+    const path = (line, of) => of.length > 1
+      ? `M${of.map((value, i) => `${x(line.steps[i]).toFixed(1)} ${y(value).toFixed(2)}`).join(" ")}`
+      : `M${(x(line.steps[0]) - 5).toFixed(1)} ${y(of[0]).toFixed(2)}h10`;
+    const marks = ticks(low, high);
+    const grid = svg("path", { class: "grid", d: marks.map((mark) => `M0 ${y(mark).toFixed(2)}h1000`).join("") });
+    const drawn = lines.flatMap((line) => [
+      ...(weight ? [svg("path", { class: `curve line raw ${line.run.color}`, d: path(line, line.raw) })] : []),
+      svg("path", { class: `curve line ${line.run.color}`, d: path(line, line.smooth), "data-run": line.index }),
+      ...line.run.resumed.map((step) => svg("path", { class: `curve line resumed ${line.run.color}`, d: `M${x(step).toFixed(1)} 100v-14`, "data-step": step })),
+    ]);
+    this.plot.replaceChildren(grid, ...drawn);
+    this.box.querySelector(".y").replaceChildren(...marks.map((mark) => {
+      const label = make("span", "", number(mark));
+      label.style.top = `${y(mark)}%`;
+      return label;
+    }));
+    this.nameEnds(lines, y);
+  }
+
+  // Names at the right, in the order of the lines' ends and never on one another.
+  nameEnds(lines, y) {
+    const height = this.box.clientHeight, gap = 15;
+    const ends = lines.map((line) => ({ line, top: y(line.smooth.at(-1)) / 100 * height })).sort((a, b) => a.top - b.top);
+    const shift = (from, by) => from.forEach((end, i, list) => {
+      const before = list[i - 1];
+      if (before && (end.top - before.top) * by < gap) end.top = before.top + by * gap;
+    });
+    shift(ends, 1);
+    if (ends.length && ends.at(-1).top > height) {
+      ends.at(-1).top = height;
+      shift([...ends].reverse(), -1);
+    }
+    this.box.querySelector(".ends").replaceChildren(...ends.map(({ line, top }) => {
+      const label = make("span", line.run.color, line.run.name);
+      label.style.top = `${top}px`;
+      return label;
+    }));
+  }
+
+  show(event) {
+    const { left, width } = this.plot.getBoundingClientRect(), share = (event.clientX - left) / width;
+    if (share < 0 || share > 1) return hideCursors();
+    const step = share * data.steps;
+    for (const chart of charts) {
+      const own = chart.plot.getBoundingClientRect(), cursor = chart.box.querySelector(".cursor");
+      cursor.hidden = false;
+      cursor.style.left = `${own.left - chart.box.getBoundingClientRect().left + share * own.width}px`;
+    }
+    const rows = this.shown.map((line) => {
+      const i = nearest(line.steps, step), row = make("span", `tip-line ${line.run.color}`);
+      row.append(make("i", "swatch"), `${line.run.name}: ${number(line.smooth[i])} at ${Math.round(line.steps[i]).toLocaleString("en")}`);
+      if (line.smooth[i] !== line.raw[i]) row.append(make("span", "faint", `, logged ${number(line.raw[i])}`));
+      return [line.smooth[i], row];
+    });
+    rows.sort(([a], [b]) => b - a);
+    tip.replaceChildren(make("b", "", `Step ${Math.round(step).toLocaleString("en")}`), ...rows.map(([, row]) => row));
+    placeTip(event);
+  }
+}
+
+function hideCursors() {
+  tip.hidden = true;
+  for (const cursor of all(".runs-chart .cursor")) cursor.hidden = true;
+}
+
+const charts = all(".runs-chart").map((figure) => new Chart(figure));
+const smoothing = byId("smoothing");
+
+function drawAll() {
+  document.querySelector("output[for=smoothing]").textContent = Number(smoothing.value).toFixed(2);
+  for (const chart of charts) if (chart.box.clientHeight) chart.draw(Number(smoothing.value));
+}
+
+smoothing.addEventListener("input", drawAll);
+byId("more")?.addEventListener("toggle", drawAll);
+addEventListener("resize", drawAll);
+for (const button of all("#filter [data-run]")) {
+  button.addEventListener("click", () => {
+    const index = Number(button.dataset.run);
+    if (!hidden.delete(index)) hidden.add(index);
+    button.setAttribute("aria-pressed", String(!hidden.has(index)));
+    drawAll();
+  });
+}
+for (const list of all(".attention")) {
+  const thumbs = all(".thumb", list);
+  for (const thumb of thumbs) thumb.addEventListener("click", () => openZoom(thumb, thumbs));
+}
+drawAll();
