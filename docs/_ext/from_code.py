@@ -189,9 +189,8 @@ def _fields_table(
     for name in only or model.model_fields:
         default = schema["properties"][name].get("default")
         kind = _kind(schema["properties"][name], schema.get("$defs", {}))
-        lines.append(
-            f"| `{prefix}{name}` | {_cell(kind)} | `{_value(default)}` | {_escaped(about[name])} |"
-        )
+        text = _escaped(about[name].replace("None:", "null:"))  # as YAML has it
+        lines.append(f"| `{prefix}{name}` | {_cell(kind)} | `{_value(default)}` | {text} |")
     return "\n".join(lines) + "\n"
 
 
