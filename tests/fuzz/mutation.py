@@ -50,6 +50,7 @@ def mutate_file(name: str, data: bytes, rng: random.Random) -> bytes:
     suffix = name.rpartition(".")[2]
     by_form = {
         "json": _mutate_json,
+        "lock": _mutate_json,
         "jsonl": _mutate_lines,
         "parquet": _mutate_parquet,
         "safetensors": _mutate_safetensors,

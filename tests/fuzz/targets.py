@@ -29,6 +29,8 @@ from wtours.analyze.pipeline import analyze_videos
 from wtours.diagnostics.status import video_states
 from wtours.diagnostics.verify_workspace import verify_workspace
 from wtours.errors import WtoursError
+from wtours.lockfile.lock import lock_shards, read_lock
+from wtours.lockfile.sync import sync_shards
 from wtours.report.data import detections_on, load_videos
 from wtours.sharding.anonymize.blur import Blur
 from wtours.sharding.anonymize.params import with_blur
@@ -150,6 +152,24 @@ def _shard_steps(folder: Path) -> Iterable[Step]:
     yield lambda: [c.decode() for c in stream_clips([*map(str, directory.glob("*.tar"))], **clip)]
 
 
+def _make_lock(folder: Path) -> None:
+    """Write the lock of a set, and the video that the set is made of."""
+    (folder / "videos").mkdir()
+    clip = write_scenes(folder / "videos/walk.mp4", seconds=(0.8, 0.8), rate=10, size="32x32")
+    layout = Layout(folder / "root")
+    publish_video(layout, "walk", clip)
+    build_shards(layout, ["walk"], name="walks", params=SMALL)
+    lock_shards(layout, layout.shards_dir("walks"), folder / "walks.lock", deep=True)
+
+
+def _lock_steps(folder: Path) -> Iterable[Step]:
+    def sync() -> None:
+        lock = read_lock(folder / "walks.lock")
+        sync_shards(Layout(folder / "there"), lock, from_dir=folder / "videos")
+
+    yield sync
+
+
 def _make_manifest(folder: Path) -> None:
     for name in ("walking_tours", "demo"):
         shutil.copy(Path(__file__).parents[2] / "manifests" / f"{name}.toml", folder)
@@ -213,6 +233,7 @@ LIGHT = {
         resign_receipts,
     ),
     "shards": Target(_make_shards, ("set/*",), _shard_steps, _resign_shards),
+    "lock": Target(_make_lock, ("*.lock",), _lock_steps),
     "manifest": Target(_make_manifest, ("*.toml",), _manifest_steps),
     "detections": Target(_make_detections, ("*.parquet",), _detection_steps),
     "boxes": Target(_make_boxes, ("*.parquet",), _box_steps),

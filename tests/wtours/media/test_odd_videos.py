@@ -104,12 +104,14 @@ def shown_by_us(video: VideoReader) -> tuple[list[int], NDArray[np.uint8]]:
 @settings(max_examples=40, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(kinds)
 def test_frames_and_times_are_those_that_the_ffmpeg_program_shows(kind):
-    assume(kind.codec != "libvpx" or kind.suffix == ".mkv")
-    assume(kind.codec != "mpeg2video" or kind.suffix in (".ts", ".mkv"))
-    assume(kind.codec in ("libx264", "mpeg2video") or kind.suffix != ".ts")
-    assume(kind.clock != "late" or kind.suffix != ".avi")  # it would hold its first frame
-    assume(not kind.matrix or kind.suffix in (".mp4", ".mov"))
-    assume(kind.edit == "none" or (kind.suffix in (".mp4", ".mov") and not kind.raw))
+    assume(kind.codec != "libvpx" or kind.suffix == ".mkv")  # the others do not take it
+    # An AVI has no times: late, it holds its first frame, and B-frames have those of decoding.
+    assume(kind.clock != "late" or kind.suffix != ".avi" or kind.b_frames == 0)
+    if kind.edit == "start" and kind.suffix not in (".mp4", ".mov"):
+        # Without an edit list the copy begins in the middle: in .ts with B-frames of the group
+        # before, which do not decode and are counted so; raw, at times that the program guesses.
+        assume(kind.codec != "mpeg2video" or kind.suffix != ".ts")
+        assume(not kind.raw or kind.suffix != ".mkv")
     with tempfile.TemporaryDirectory() as folder:
         path = make(kind, Path(folder))
         times, pixels = shown_by_the_program(path)
