@@ -17,7 +17,7 @@ ROOT ?= data
 DETECTOR ?= detic
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock weights demo test test-fast test-slow check docs man dist format bench fault-table reproduce-table6 reproduce-tables
+.PHONY: help setup lock weights demo test test-fast test-slow check docs picture man dist format bench fault-table reproduce-table6 reproduce-tables
 
 help:              ## Show this list
 	@grep -E '^[a-z0-9%-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -68,6 +68,9 @@ check: $(INSTALLED) ## Format, rules and types
 docs: $(INSTALLED)  ## The documentation site, docs/_build/html; a warning, such as a broken link, is an error
 	$(BIN)/python -m sphinx -b html -q -W --keep-going docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+picture: $(INSTALLED) ## The README's picture, of what make demo has left
+	$(BIN)/python docs/_ext/picture.py demo-data docs/walks.png
 
 man: $(INSTALLED)   ## The man page, of the command line itself; goes into the wheel
 	$(BIN)/python -m sphinx -b man -q -W docs docs/_build/man
