@@ -56,7 +56,7 @@ def main() -> int:
     methods = {name: measure(name, "float32", clips=options.clips) for name in METHODS}
     rows += method_rows(methods, best["float32"], fastest["oneDNN's float32"])
     with tempfile.TemporaryDirectory() as folder:
-        shards = write_shard_set(Path(folder) / "shards", num_frames=24, size=_FRAME)  # type: ignore[no-untyped-call]
+        shards = write_shard_set(Path(folder) / "shards", num_frames=24, size=_FRAME)
         rows.append(wait_row(shards, Path(folder) / "waiting"))
         rows.append(two_processes_row(shards, Path(folder)))
     return publish_rows("train", rows)

@@ -77,12 +77,14 @@ class Estimate:
         return tuple(notes)
 
 
-def estimate(config: TrainConfig, *, shards_dir: Path, world: World, processes: int) -> Estimate:
+def estimate(
+    config: TrainConfig, *, shards_dir: Path | str, world: World, processes: int
+) -> Estimate:
     """Measure a few steps of one process with one and two clips, and extrapolate to the run.
 
     Args:
         config: Of the run.
-        shards_dir: A finished shard set.
+        shards_dir: A finished shard set: its folder or URL.
         world: This process alone.
         processes: How many the run will have.
 

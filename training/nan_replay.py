@@ -38,7 +38,7 @@ class Replay:
         )
 
 
-def replay(listing: Path, shards_dir: Path, world: World) -> Replay:
+def replay(listing: Path, shards_dir: Path | str, world: World) -> Replay:
     """Compute the step of a `nonfinite-step-N.json` again; nothing is written.
 
     The state that the step began with is in the folder beside the file; its clips, crops and heads

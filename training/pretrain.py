@@ -45,7 +45,7 @@ def build_monitors(
 def pretrain(
     config: TrainConfig,
     *,
-    shards_dir: Path,
+    shards_dir: Path | str,
     run_dir: Path,
     world: World,
     resume: Resume = "auto",
@@ -57,7 +57,8 @@ def pretrain(
 
     Args:
         config: Of the run.
-        shards_dir: A finished shard set, or a folder or tar of images, as the method takes them.
+        shards_dir: A finished shard set (its folder or URL), or a folder or tar of images, as
+            the method takes them.
         run_dir: The run's folder, made if absent; every rank sees the same one.
         world: This process.
         resume: "auto": resume where the run stopped, if the config is the same; "never": refuse a
@@ -96,7 +97,7 @@ def pretrain(
 def run_pretraining(
     config: TrainConfig,
     *,
-    shards_dir: Path,
+    shards_dir: Path | str,
     run_dir: Path,
     resume: Resume = "auto",
     on_step: OnStep = _ignore,

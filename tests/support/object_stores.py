@@ -46,16 +46,23 @@ class FaultyFileSystem(MemoryFileSystem):  # type: ignore[misc]
     pseudo_dirs: ClassVar[list[str]] = [""]
     told: ClassVar[dict[str, deque[Any]]] = defaultdict(deque)
     """By operation: what happens at the next calls of it; None: nothing."""
+    names: ClassVar[list[str]] = []
+    """Of the objects that were put, in order."""
     counts: ClassVar[dict[str, int]] = defaultdict(int)
     hidden: ClassVar[set[str]] = set()
     """Ends of names that a listing does not show yet."""
     ignores_create: ClassVar[bool] = False
 
     @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(super()._strip_protocol(str(path).removeprefix("faulty://")))
+
+    @classmethod
     def reset(cls) -> None:
         cls.store.clear()
         cls.pseudo_dirs[:] = [""]
         cls.told.clear()
+        cls.names.clear()
         cls.counts.clear()
         cls.hidden.clear()
         cls.ignores_create = False
@@ -80,6 +87,7 @@ class FaultyFileSystem(MemoryFileSystem):  # type: ignore[misc]
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> Any:
         mode = "overwrite" if self.ignores_create else mode
+        self.names.append(path)
         return self._meet("put", lambda: super(FaultyFileSystem, self).pipe_file(path, value, mode))
 
     def cat_file(

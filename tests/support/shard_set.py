@@ -1,5 +1,7 @@
 """A small shard set with moving, colored patterns, written by the real writer."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,8 +29,13 @@ def write_shard(path, samples):
 
 
 def write_shard_set(
-    directory, *, num_frames=24, size=(48, 64), videos=("street",), interval_us=1_000_000
-):
+    directory: Path,
+    *,
+    num_frames: int = 24,
+    size: tuple[int, int] = (48, 64),
+    videos: tuple[str, ...] = ("street",),
+    interval_us: int = 1_000_000,
+) -> Path:
     """Write one shard per video, a frame an interval, each video one shot."""
     directory.mkdir(parents=True)
     shards, records, tables = [], [], []

@@ -22,9 +22,10 @@ from training.data.image_clips import ImageClips
 from training.data.multi_crop import ViewDraws, draw_boxes, draw_views
 from training.data.source import ClipSource, DataIdentity
 from training.rng import numpy_generator
-from wtours.errors import WtoursError
+from wtours.errors import ImageDataError, WtoursError
 from wtours.shards import Clip, ClipDataset, ClipSampler, ClipShare, ShardIndex
 from wtours.shards.schema import DATASET_FILE
+from wtours.storage.store import as_location
 
 LOG = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class ShardClips:
         ShardError: the shard set is missing, damaged, or has no such clip.
     """
 
-    def __init__(self, shards_dir: Path, data: DataConfig) -> None:
+    def __init__(self, shards_dir: Path | str, data: DataConfig) -> None:
         self._clips = open_clips(shards_dir, data)
         self._clip_length = data.clip_length
         if not data.across_cuts and not self._clips.index.shots_known:
@@ -148,7 +149,9 @@ class ShardClips:
         return float(self._clips.index.size.mean()) * self._clip_length
 
 
-def open_source(path: Path, data: DataConfig, kind: Literal["clips", "images"]) -> ClipSource:
+def open_source(
+    place: Path | str, data: DataConfig, kind: Literal["clips", "images"]
+) -> ClipSource:
     """Return the clips of a shard set, or the images of a folder or tar.
 
     Every method can be trained on images, as clips of one frame (Table 8 of the paper).
@@ -157,12 +160,17 @@ def open_source(path: Path, data: DataConfig, kind: Literal["clips", "images"]) 
         ShardError: the shard set is missing, damaged, or has no such clip.
         ImageDataError: no image there.
     """
+    path = as_location(place)
+    if isinstance(path, str):
+        if kind == "images":
+            raise ImageDataError(f"{path}: images are read from a disk, not from an object store")
+        return ShardClips(path, data)
     is_shard_set = path.is_dir() and (path / DATASET_FILE).is_file()
     single_images = data.clip_length == 1 and path.exists() and not is_shard_set
     return ImageClips(path) if kind == "images" or single_images else ShardClips(path, data)
 
 
-def open_clips(shards_dir: Path, data: DataConfig) -> ClipDataset:
+def open_clips(shards_dir: Path | str, data: DataConfig) -> ClipDataset:
     """Return the clips of a shard set.
 
     Raises:

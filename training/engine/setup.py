@@ -20,11 +20,11 @@ from training.schedules import Progress
 from wtours.errors import TrainingError
 
 
-def open_views(path: Path, config: TrainConfig) -> ClipViews:
+def open_views(path: Path | str, config: TrainConfig) -> ClipViews:
     """Return the stream of clips, or of images where the method takes those.
 
     Args:
-        path: A finished shard set, or a folder or tar of images.
+        path: A finished shard set (its folder or URL), or a folder or tar of images.
         config: Of the run.
 
     Raises:

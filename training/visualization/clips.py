@@ -39,7 +39,7 @@ _VIDEO_RATE = 30
 
 def visualize_clips(
     run: Path,
-    shards_dir: Path,
+    shards_dir: Path | str,
     video_id: str,
     *,
     clip: int | None = None,
@@ -57,7 +57,7 @@ def visualize_clips(
 
     Args:
         run: A run's folder (its newest whole checkpoint is taken) or one of its checkpoints.
-        shards_dir: A finished shard set.
+        shards_dir: A finished shard set: its folder or URL.
         video_id: The video in it.
         clip: Number of the clip among the video's, in time order, from 0; None: `num_clips` of
             them, from the first to the last.

@@ -20,7 +20,7 @@ from wtours.media.sampling import parse_rate
 from wtours.progress import Progress, no_progress
 from wtours.storage.locks import lock
 from wtours.workspace.layout import Layout
-from wtours.workspace.videos import DownloadedVideo, checked_video
+from wtours.workspace.videos import DownloadedVideo, listed_video
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def _open(
 ) -> DownloadedVideo:
     if isinstance(videos, Mapping):
         return video_in_place(video_id, videos[video_id])
-    return checked_video(layout, video_id)
+    return listed_video(layout, video_id)
 
 
 def _analyze(

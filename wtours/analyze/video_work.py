@@ -40,6 +40,7 @@ from wtours.media.reader import VideoMetadata, open_video
 from wtours.progress import Progress
 from wtours.storage.atomic import remove, sweep
 from wtours.storage.receipts import versions_of
+from wtours.workspace.videos import fetch_video
 
 SEGMENT_SECONDS = 60
 _US = 1_000_000
@@ -84,6 +85,7 @@ def begin_video(plan: Plan, segment_seconds: int, *, alone: bool = True) -> Vide
     if plan.is_published():
         remove(plan.segments_dir)
         return None
+    fetch_video(plan.video)
     measurements = plan.measurements
     folders = (measurements.folder, measurements.path(""))
     for folder in (*folders, plan.segments_dir) if alone else folders:

@@ -17,8 +17,10 @@ from wtours.cli.options import (
     chosen_manifest,
     finish,
 )
+from wtours.cli.sets.places import needs_tables, workspace
 from wtours.media.file_types import Codec
 from wtours.media.limits import MAX_LOSS
+from wtours.storage.store import is_url
 from wtours.text import bytes_text, seconds_text
 from wtours.workspace.layout import Layout
 
@@ -126,6 +128,7 @@ def download(
     from wtours.acquire.download import download_videos
     from wtours.acquire.options import FetchOptions, parse_rate, parse_size
     from wtours.acquire.sources import LocalFiles
+    from wtours.workspace.attribution import write_attribution
 
     options = FetchOptions(
         max_height=max_height,
@@ -145,19 +148,24 @@ def download(
         files = LocalFiles(from_dir, loaded.path.parent)
         _show_plan(loaded.select(videos or ()), Layout(root), files, options, as_json=as_json)
         return
-    with console.progress_bars("download", "bytes") as on_progress:
+    with (
+        workspace(root, "videos", needs=needs_tables, rebuild=write_attribution) as layout,
+        console.progress_bars("download", "bytes") as on_progress,
+    ):
         report = download_videos(
             loaded.select(videos or ()),
-            Layout(root),
+            layout,
             from_dir=from_dir,
             files_dir=loaded.path.parent,
             options=options,
             on_selected=say_choice,
             on_progress=on_progress,
         )
+        if is_url(str(root)):
+            write_attribution(layout)  # of what other machines have downloaded meanwhile, too
     console.say(f"{len(report.done)} downloaded, {len(report.skipped)} already there")
     if max_height > DEFAULT_MAX_HEIGHT:
-        _say_smaller(report.skipped, max_height, Layout(root))
+        _say_smaller(report.skipped, max_height, layout)
     finish(report.failed, "could not be downloaded")
 
 

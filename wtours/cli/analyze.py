@@ -19,12 +19,11 @@ from wtours.cli.options import (
     chosen_manifest,
     executor_of,
     finish,
-    workspace,
 )
+from wtours.cli.sets.places import analyses, needs_tables, place_text, workspace
 from wtours.errors import UsageError
 from wtours.execution.executor import default_jobs
 from wtours.media.limits import MAX_LOSS
-from wtours.workspace.layout import Layout
 
 
 def analyze(
@@ -86,8 +85,10 @@ def analyze(
         if from_dir is None
         else folder_videos(from_dir)
     )
-    layout = workspace(root, executor)
     with (
+        workspace(
+            root, "videos", *analyses(chosen), needs=needs_tables, executor=executor
+        ) as layout,
         console.progress_bars("analyze", "percent") as on_progress,
         executor_of(executor, jobs, address, layout) as runs,
     ):
@@ -130,9 +131,13 @@ def report(
     from wtours.report.footnotes import CommandHints
 
     entries = chosen_manifest(manifest).select(videos or ())
-    with console.progress_bars("report", "percent") as on_progress:
+    ids = [entry.id for entry in entries]
+    with (
+        workspace(root, "videos", *analyses(ids), "reports", needs=needs_tables) as layout,
+        console.progress_bars("report", "percent") as on_progress,
+    ):
         result = build_report(
-            Layout(root),
+            layout,
             entries,
             threshold=threshold,
             compare=compare or (),
@@ -141,5 +146,5 @@ def report(
         )
     console.say(result.table6_markdown.read_text(encoding="utf-8"))
     for path in result.paths:
-        console.say(str(path))
+        console.say(place_text(path))
     finish(result.problems, "shown in part")

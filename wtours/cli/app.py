@@ -29,7 +29,8 @@ from wtours.cli import (
     verify,
 )
 from wtours.cli.options import Quiet, Root, Verbose, as_command
-from wtours.cli.sets import lockfile, prepare
+from wtours.cli.sets import copy, lockfile, missing, prepare
+from wtours.cli.sets.places import with_scratch
 from wtours.errors import TrainingError, WtoursError
 from wtours.storage.os_errors import explain_os_error
 from wtours.workspace.layout import Layout
@@ -119,11 +120,12 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
     (app, DATA, "prepare", prepare.prepare),
     (app, SHARDS, "shard", shard.shard),
     (app, SHARDS, "verify", verify.verify),
+    (app, SHARDS, "copy", copy.copy),
     (app, SHARDS, "lock", lockfile.lock),
     (app, SHARDS, "sync", lockfile.sync),
     (app, SHARDS, "attest", lockfile.attest),
     (shards_app, None, "finalize", shard.finalize),
-    (shards_app, None, "missing", shard.missing_of_shards),
+    (shards_app, None, "missing", missing.missing_of_shards),
     (shards_app, None, "info", shard.info_of_shards),
     (shards_app, None, "sample", shard.sample_of_shards),
     (app, TRAINING, "pretrain", train.pretrain),
@@ -151,7 +153,7 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
 """Each command with what it belongs to, its panel of the help and its name."""
 
 for owner, panel, name, command in COMMANDS:
-    owner.command(name, rich_help_panel=panel)(as_command(command))
+    owner.command(name, rich_help_panel=panel)(as_command(with_scratch(command)))
 app.add_typer(shards_app, name="shards", rich_help_panel=SHARDS)
 app.add_typer(cluster_app, name="cluster", rich_help_panel=TOOLS)
 app.add_typer(presets_app, name="presets", rich_help_panel=TRAINING)

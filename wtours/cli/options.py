@@ -45,8 +45,9 @@ Root = Annotated[
     typer.Option(
         "--root",
         envvar="WTOURS_ROOT",
-        metavar="DIR",
-        help="The workspace: the folder that everything lies under.",
+        metavar="DIR|URL",
+        help="The workspace: the folder that everything lies under; or, for the stages up to "
+        "the shards and the report, the URL of an object store (s3://…).",
         callback=_beside_own_manifest,
     ),
 ]
@@ -221,11 +222,6 @@ def finish(failed: Mapping[str, str], what: str) -> None:
     if failed:
         console.warn(f"{len(failed)} {what}: fix what is named above and rerun the command")
         raise typer.Exit(FINISHED_WITH_FAILURES)
-
-
-def workspace(root: Path, executor: ExecutorKind) -> Layout:
-    """Return the workspace; for Ray by an absolute path: its workers have another folder."""
-    return Layout(root.absolute() if executor == ExecutorKind.RAY else root)
 
 
 def executor_of(

@@ -13,10 +13,10 @@ from wtours.cli.options import (
     Root,
     existing_run,
     finish,
-    named_or_folder,
     require_training,
     run_folder,
 )
+from wtours.cli.sets.places import shard_set
 from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def visualize(
 
     for path in visualize_clips(
         run_dir,
-        named_or_folder(shards, layout.shards_dir),
+        shard_set(shards, root),
         video,
         num_clips=clips,
         palette=palette.value,

@@ -8,7 +8,6 @@ import typer
 
 from wtours.cli import console
 from wtours.cli.options import (
-    FINISHED_WITH_FAILURES,
     ROOT,
     Address,
     AsJson,
@@ -22,21 +21,22 @@ from wtours.cli.options import (
     chosen_manifest,
     executor_of,
     finish,
-    named_or_folder,
-    workspace,
 )
+from wtours.cli.sets.places import place_text, shard_set, shard_workspace
 from wtours.cli.verify import SetName
 from wtours.errors import UsageError
 from wtours.execution.executor import default_jobs
 from wtours.media.limits import MAX_LOSS
+from wtours.storage.store import is_url
 from wtours.text import bytes_text, seconds_text
-from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
     from wtours.sharding.build import ShardReport
     from wtours.sharding.estimate import Estimate
 
-SetOrFolder = Annotated[str, typer.Argument(help="A shard set's name, or its folder.")]
+SetOrFolder = Annotated[
+    str, typer.Argument(metavar="NAME|DIR|URL", help="A shard set's name, folder or URL.")
+]
 FramesPerSecond = Annotated[
     str, typer.Option("--fps", help='Sampled frames a second, or "native": every frame.')
 ]
@@ -123,27 +123,30 @@ def shard(
     if seal_only:
         finalize(name, max_loss, root)
         return
-    layout = workspace(root, executor)
+    if delete_source and is_url(str(root)):
+        raise UsageError("--delete-source works on a disk; on a store remove the videos' folders")
     chosen_part = None if part is None else Part.parse(part)
     ids = [entry.id for entry in chosen_manifest(manifest).select(videos or ())]
-    params = ShardParams(
-        frames_per_second=fps,
-        short_side=short_side,
-        quality=quality,
-        shard_seconds=shard_seconds,
-        match=None if match_duration is None else match_params(layout, match_duration),
-    )
-    params = with_blur(layout.shards_dir(name), params, ids, boxes=blur_boxes, faces=blur_faces)
     with (
+        shard_workspace(name, max_loss, root, executor) as layout,
         console.progress_bars("shard", "percent") as on_progress,
         executor_of(executor, jobs, address, layout) as runs,
     ):
+        params = ShardParams(
+            frames_per_second=fps,
+            short_side=short_side,
+            quality=quality,
+            shard_seconds=shard_seconds,
+            match=None if match_duration is None else match_params(layout, match_duration),
+        )
         result = build_shards(
             layout,
             ids,
             name=name,
             max_loss=max_loss,
-            params=params,
+            params=with_blur(
+                layout.shards_dir(name), params, ids, boxes=blur_boxes, faces=blur_faces
+            ),
             executor=runs,
             part=chosen_part,
             on_estimate=say_estimate,
@@ -169,49 +172,9 @@ def finalize(
     """
     from wtours.sharding.build import finalize_shards
 
-    _finish_shards(finalize_shards(Layout(root), name, max_loss=max_loss))
-
-
-def missing_of_shards(
-    name: SetName = "default",
-    parts: Annotated[
-        int | None,
-        typer.Option("--parts", min=1, max=10_000, help="N of --part i/N: name the parts instead."),
-    ] = None,
-    as_array: Annotated[
-        bool,
-        typer.Option(
-            "--array", help="Only the unfinished parts, for `sbatch --array=`; needs --parts."
-        ),
-    ] = False,
-    as_json: AsJson = False,
-    root: Root = ROOT,
-) -> None:
-    """Show which segments of a shard set are not finished, or which parts; exit 3 if any.
-
-    Example: sbatch --array=$(wtours shards missing wt_all --parts 64 --array) part.sh
-    """
-    from wtours.sharding.missing import array_expression, missing_segments, unfinished_parts
-
-    if as_array and parts is None:
-        raise UsageError("--array needs --parts N, the N of the --part i/N that were run")
-    missing = missing_segments(Layout(root).shards_dir(name))
-    numbers = [] if parts is None else unfinished_parts(missing, parts)
-    if as_json:
-        content: dict[str, object] = {"missing": missing}
-        if parts is not None:
-            content |= {"parts": numbers, "array": array_expression(numbers)}
-        console.print_json(content)
-    elif as_array:
-        console.say(array_expression(numbers))
-    elif parts is not None:
-        console.say(", ".join(f"{number}/{parts}" for number in numbers) or "none")
-    else:
-        for video_id, segments in missing.items():
-            console.say(f"{video_id}: {array_expression(segments)}")
-        console.say(f"{sum(map(len, missing.values()))} segments are missing")
-    if missing:
-        raise typer.Exit(FINISHED_WITH_FAILURES)
+    with shard_workspace(name, max_loss, root) as layout:
+        result = finalize_shards(layout, name, max_loss=max_loss)
+    _finish_shards(result)
 
 
 def info_of_shards(
@@ -225,7 +188,7 @@ def info_of_shards(
     """
     from wtours.shards.statistics import shards_info
 
-    result = shards_info(named_or_folder(name, Layout(root).shards_dir))
+    result = shards_info(shard_set(name, root))
     if as_json:
         content = {**dataclasses.asdict(result), "directory": str(result.directory)}
         console.print_json({**content, "licenses": result.licenses})
@@ -264,7 +227,7 @@ def sample_of_shards(
     """
     from wtours.shards.contact_sheet import sample_grid
 
-    directory = named_or_folder(name, Layout(root).shards_dir)
+    directory = shard_set(name, root)
     for row, clip in enumerate(sample_grid(directory, out, num_clips=clips, seed=seed), 1):
         first = seconds_text(clip.pts_us[0] / 1_000_000)
         console.say(f"row {row}: {clip.video_id} from {first}")
@@ -287,11 +250,11 @@ def say_shards(result: "ShardReport") -> None:
     """Say what a shard set holds now."""
     done = f"{result.num_segments_written} segments written, {result.num_segments_kept} kept"
     if result.dataset is None:
-        console.say(f"{result.directory}: {done}; not finalized: segments are missing")
+        console.say(f"{place_text(result.directory)}: {done}; not finalized: segments are missing")
     else:
         dataset, match = result.dataset, result.dataset.params.match
         held = f"{dataset.frames:,} frames in {len(dataset.shards)} shards"
-        console.say(f"{result.directory}: {held}, {bytes_text(dataset.bytes)} ({done})")
+        console.say(f"{place_text(result.directory)}: {held}, {bytes_text(dataset.bytes)} ({done})")
         if match is not None:
             duration = seconds_text(match.duration_us / 1_000_000)
             num_videos = len(dataset.videos)

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wtours.cli import console
-from wtours.cli.options import ROOT, AsJson, ManifestOption, Root, Videos, chosen_manifest
+from wtours.cli.options import (
+    ROOT,
+    AsJson,
+    ManifestOption,
+    Root,
+    Videos,
+    chosen_manifest,
+)
+from wtours.cli.sets.places import needs_receipts, workspace
+from wtours.storage.store import as_location
 from wtours.text import bytes_text, seconds_text
 from wtours.workspace.layout import Layout
 
@@ -24,12 +33,14 @@ def list_videos(
     """
     from wtours.diagnostics.status import video_states
 
-    states = video_states(chosen_manifest(manifest).videos, Layout(root))
+    entries = chosen_manifest(manifest).videos
+    with workspace(root, "videos", "analysis", "shards", needs=needs_receipts) as layout:
+        states = video_states(entries, layout)
     if as_json:
         console.print_json([state.to_json() for state in states])
         return
     console.print_table(
-        f"{len(states)} videos under {root}",
+        f"{len(states)} videos under {as_location(root)}",
         ("video", "title", "downloaded", "analyzed", "shard sets"),
         [_state_row(state) for state in states],
     )

@@ -13,10 +13,10 @@ from wtours.cli.options import (
     ROOT,
     AsJson,
     Root,
-    named_or_folder,
     require_training,
     run_folder,
 )
+from wtours.cli.sets.places import shard_set
 from wtours.cli.training_progress import training_bar
 from wtours.text import bytes_text
 from wtours.workspace.layout import Layout
@@ -36,8 +36,8 @@ class Resume(StrEnum):
 Shards = Annotated[
     str,
     typer.Argument(
-        metavar="NAME|DIR",
-        help="A shard set's name or folder; or images, with data.clip_length=1.",
+        metavar="NAME|DIR|URL",
+        help="A shard set's name, folder or URL (s3://…); or images, with data.clip_length=1.",
     ),
 ]
 
@@ -109,6 +109,8 @@ def pretrain(
     wtours pretrain --preset demo
 
     wtours pretrain venice_30 --set optim.global_batch_size=32 --set optim.epochs=50
+
+    wtours pretrain s3://bucket/walks/shards/venice_30 --scratch /mnt/nvme
     """
     if print_config:
         show_preset(preset, config, overrides)
@@ -119,8 +121,8 @@ def pretrain(
     if estimated:
         estimate(shards, preset, config, overrides, processes, as_json, root)
         return
+    run_dir = run_folder(run or default_run_name(shards), Layout(root))  # runs stay on a disk
     resolved, shards_dir = _checked_config(shards, preset, config, overrides, root)
-    run_dir = run_folder(run or default_run_name(shards), Layout(root))
     from training.pretrain import run_pretraining
 
     with training_bar() as on_step:
@@ -138,18 +140,20 @@ def pretrain(
 
 def _checked_config(
     shards: str, preset: str, config: Path | None, overrides: list[str] | None, root: Path
-) -> tuple["TrainConfig", Path]:
+) -> tuple["TrainConfig", Path | str]:
     """Return the config and the folder of the shards; what is wrong is said before torch loads."""
     require_training("pretraining")
     from training.config.presets import resolve_config
-    from wtours.shards.schema import DATASET_FILE, read_dataset
+    from wtours.shards.remote import dataset_at
+    from wtours.shards.schema import DATASET_FILE
 
     resolved = resolve_config(preset, config, overrides or [])
-    folder = named_or_folder(shards, Layout(root).shards_dir)
-    if resolved.data.clip_length == 1 and not (folder / DATASET_FILE).is_file():
+    place = shard_set(shards, root)
+    is_images = isinstance(place, Path) and not (place / DATASET_FILE).is_file()
+    if resolved.data.clip_length == 1 and is_images:
         return resolved, Path(shards)  # images: a clip of one frame each
-    read_dataset(folder)
-    return resolved, folder
+    dataset_at(place)
+    return resolved, place
 
 
 def default_run_name(shards: str) -> str:
@@ -222,7 +226,7 @@ def replay(
     from training.nan_replay import replay as compute
 
     with joined_world() as world:
-        result = compute(listing, named_or_folder(shards, Layout(root).shards_dir), world)
+        result = compute(listing, shard_set(shards, root), world)
     console.say(result.describe())
 
 

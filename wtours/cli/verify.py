@@ -16,10 +16,11 @@ from wtours.cli.options import (
     Root,
     executor_of,
     finish,
-    workspace,
 )
+from wtours.cli.sets.places import shard_set
 from wtours.errors import UsageError
 from wtours.execution.executor import default_jobs
+from wtours.storage.store import is_url
 from wtours.text import bytes_text
 from wtours.workspace.layout import Layout
 
@@ -27,7 +28,9 @@ SetName = Annotated[str, typer.Argument(help="Name of the shard set.")]
 
 
 def verify(
-    name: SetName = "default",
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|DIR|URL", help="A shard set's name, folder or URL.")
+    ] = "default",
     deep: Annotated[
         bool,
         typer.Option("--deep/--quick", help="Read every byte, or compare sizes and counts only."),
@@ -59,21 +62,29 @@ def verify(
     from wtours.sharding.repair import repair_shards
     from wtours.shards.verify import verify_shards
 
-    layout = workspace(root, executor)
     if everything:
         if repair or not deep:
             raise UsageError("--all reads every byte and repairs nothing: leave out the others")
-        _verify_all(layout, as_json=as_json)
+        _verify_all(Layout(root), as_json=as_json)
         return
+    is_remote = is_url(name) or is_url(str(root))
+    if repair and is_remote:
+        raise UsageError(
+            "--repair works on a disk: `wtours copy` the set to one, or remove the damaged shard "
+            "and its receipt from the store and run `wtours shard` again"
+        )
     with console.progress_bars("verify", "bytes") as on_progress:
         if repair:
+            # Workers of Ray have another current folder.
+            layout = Layout(root.absolute() if executor == ExecutorKind.RAY else root)
             with executor_of(executor, jobs, address, layout) as runs:
                 repaired = repair_shards(
                     layout, name, deep=deep, executor=runs, on_progress=on_progress
                 )
             result, problems = repaired.before, repaired.problems
         else:
-            result = verify_shards(layout.shards_dir(name), deep=deep, on_progress=on_progress)
+            place = shard_set(name, root) if is_remote else Layout(root).shards_dir(name)
+            result = verify_shards(place, deep=deep, on_progress=on_progress)
             repaired, problems = None, result.problems
     if as_json:
         console.print_json(

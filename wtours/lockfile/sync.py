@@ -17,8 +17,8 @@ from wtours.progress import Progress, no_progress
 from wtours.sharding.anonymize.params import with_blur
 from wtours.sharding.build import build_shards
 from wtours.sharding.plan import published_plans, require_same_params
+from wtours.shards.frames import size_problem
 from wtours.shards.identity import set_sha256
-from wtours.shards.index import size_problem
 from wtours.shards.schema import BLUR_BOXES_FILE, ShardParams, read_dataset
 from wtours.storage.hashing import sha256_file
 from wtours.workspace.layout import Layout

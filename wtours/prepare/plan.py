@@ -22,7 +22,7 @@ from wtours.sharding import plan as sharding
 from wtours.sharding.segment import SegmentTask
 from wtours.shards.schema import ShardParams
 from wtours.workspace.layout import Layout
-from wtours.workspace.videos import checked_video
+from wtours.workspace.videos import listed_video
 
 _US = 1_000_000
 
@@ -105,7 +105,7 @@ class Planner:
         with report.boundary(video_id):
             rate = parse_rate(options.detect_fps)
             cut_network = transnet_facts() if options.transnet else None
-            video = checked_video(self.layout, video_id)
+            video = listed_video(self.layout, video_id)
             plan = plan_video(
                 self.layout, video, self.spec, rate, self.service, self.executor, cut_network
             )

@@ -18,6 +18,7 @@ from wtours.media.reader import open_video
 from wtours.report.data import MeasuredVideo, ReportVideo, detections_on
 from wtours.text import clock, plain
 from wtours.workspace.layout import Layout
+from wtours.workspace.videos import fetch_video
 
 NUM_SPACED = 24
 MAX_CUTS = 8
@@ -127,6 +128,7 @@ def make_thumbnails(
         else {}
     )
     figures = []
+    fetch_video(video.download)
     with open_video(video.download.path, stream=video.download.stream) as reader:
         size = reader.metadata.width, reader.metadata.height
         for moment in moments:

@@ -26,8 +26,9 @@ from wtours.sharding.segment import (
 from wtours.shards.schema import MAX_SEGMENTS, ShardParams, SourceFacts
 from wtours.storage.atomic import remove
 from wtours.storage.receipts import Receipt, read_receipt, versions_of, write_receipt
+from wtours.storage.working_copy import working_copy_of
 from wtours.workspace.layout import Layout
-from wtours.workspace.videos import DownloadedVideo, checked_video
+from wtours.workspace.videos import DownloadedVideo, checked_video, downloaded_video
 
 _COPIED = ("source", "title", "channel", "license_claimed", "license_observed")
 _MEASURED = ("frame_rate", "width", "height", "last_pts_us")
@@ -92,6 +93,8 @@ def plan_videos(
     works = []
     for video_id, limit_us in limits_us.items():
         try:
+            if _is_done_elsewhere(layout, directory, published.get(video_id), params):
+                raise VideoError("its file is not needed here")
             video = checked_video(layout, video_id)
             duration_us = duration_of(video.receipt)
             plan = _publish_plan(directory, video, params, limit_us)
@@ -111,6 +114,23 @@ def plan_videos(
             VideoWork(plan, video, missing, len(own) - len(missing), sum(lengths_us) / _US)
         )
     return works, failed
+
+
+def _is_done_elsewhere(
+    layout: Layout, directory: Path, plan: VideoPlan | None, params: ShardParams
+) -> bool:
+    """Return whether a video is on an object store only, and so are all shards of that very file.
+
+    It need not be copied here then.
+    """
+    if plan is None or working_copy_of(directory / "x") is None:
+        return False
+    video = downloaded_video(layout, plan.video_id)
+    return (
+        not video.path.is_file()
+        and video.sha256 == plan.source_sha256
+        and not plan.missing_segments(directory, params)
+    )
 
 
 def _publish_plan(

@@ -11,7 +11,8 @@
 """
 
 from wtours.shards.dataset import Clip, ClipDataset
-from wtours.shards.index import FrameRef, ShardIndex
+from wtours.shards.frames import FrameRef
+from wtours.shards.index import ShardIndex
 from wtours.shards.remote import FetchPolicy
 from wtours.shards.sampler import ClipBatches, ClipSampler, ClipShare
 from wtours.shards.stream import StreamOrder, stream_clips

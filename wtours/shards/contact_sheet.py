@@ -19,7 +19,7 @@ _GAP = 2
 
 
 def sample_grid(
-    directory: Path,
+    directory: Path | str,
     out: Path,
     *,
     num_clips: int = 8,
@@ -30,7 +30,7 @@ def sample_grid(
     """Write a PNG with a row for each of some random clips, and return the clips.
 
     Args:
-        directory: The shard set.
+        directory: The shard set's folder or URL.
         out: Where to write; must end in .png.
         num_clips: Rows; fewer if the set has fewer clips.
         seed: Another seed, other clips.

@@ -5,7 +5,6 @@ between two reads, so an index may be pickled, forked and shared by threads.
 """
 
 import itertools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,9 @@ from numpy.typing import NDArray
 
 from wtours.errors import ShardError
 from wtours.shards.clip_starts import tolerance_us
+from wtours.shards.frames import BLOCK, FrameRef, listed_problem, read_frames, size_problem
+from wtours.shards.range_reads.remote_frames import RemoteFrames
+from wtours.shards.remote import FetchPolicy, RangeReader, dataset_at, folder_url, listed_sizes
 from wtours.shards.schema import (
     DATASET_FILE,
     INDEX_FILE,
@@ -26,31 +28,17 @@ from wtours.shards.schema import (
     MIN_SAMPLE_BYTES,
     Dataset,
     ShardRecord,
-    read_dataset,
-    sample_key,
 )
 from wtours.storage.hashing import sha256_file
+from wtours.storage.remote_calls import shown
+from wtours.storage.store import as_location
 
-_BLOCK = 512  # a tar header
-_MAX_NAME = 100  # of a member, in its header
 _BATCH_ROWS = 65_536
 UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
 """What pyarrow raises for a Parquet file that is damaged, or is none."""
 _READ_COLUMNS = pa.schema(
     [INDEX_SCHEMA.field(name) for name in ("frame_index", "pts_us", "offset", "size", "shot")]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class FrameRef:
-    """A row of the index: where one frame is."""
-
-    video_id: str
-    frame_index: int
-    pts_us: int
-    shard: str
-    offset: int
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +58,8 @@ class ShardIndex:
     Rows are numbered from 0, videos in the order of their ids, frames in time order.
 
     Attributes:
-        directory: The shard set.
+        directory: The shard set: its folder, or its URL.
+        remote: Reads the frames of a set at a URL, and counts its requests; None: it is on a disk.
         dataset: Its `dataset.json`.
         frame_index: (N,) int64; tick number, or ordinal with "native".
         pts_us: (N,) int64; microseconds from the video's first frame.
@@ -81,9 +70,10 @@ class ShardIndex:
     """
 
     def __init__(
-        self, directory: Path, dataset: Dataset, columns: Mapping[str, NDArray[Any]]
+        self, directory: Path | str, dataset: Dataset, columns: Mapping[str, NDArray[Any]]
     ) -> None:
         self.directory = directory
+        self.remote: RemoteFrames | None = None
         self.dataset = dataset
         self.frame_index: NDArray[np.int64] = columns["frame_index"]
         self.pts_us: NDArray[np.int64] = columns["pts_us"]
@@ -98,38 +88,54 @@ class ShardIndex:
             self._check_shard(first_row, shard)
 
     @classmethod
-    def open(cls, directory: str | Path) -> "ShardIndex":
+    def open(cls, place: str | Path, *, policy: FetchPolicy | None = None) -> "ShardIndex":
         """Open a finished shard set; every shard is checked to be there in full length.
+
+        A web server is not asked for each shard: one that is missing there is named when it is
+        read.
+
+        Args:
+            place: The set's folder, or its URL (s3://, gs://, az://, https:// or any other of
+                fsspec).
+            policy: Of a URL: retries, options, and the caches on this machine.
 
         Raises:
             ShardError: it is not finished, a shard is missing or of another size, or the index is
                 not the one that `dataset.json` describes.
+            MissingPackageError: fsspec has no client for the protocol.
         """
-        directory = Path(directory)
-        dataset = read_dataset(directory)
-        # Counts and sizes first: what is allocated below is bounded by the bytes on the disk.
+        location, policy = as_location(place), policy or FetchPolicy()
+        dataset = dataset_at(location, policy)
+        sizes = None if isinstance(location, Path) else listed_sizes(location, policy)
+        # Counts and sizes first: what is allocated below is bounded by the bytes that are there.
         if (problem := count_problem(dataset)) is not None:
-            raise ShardError(f"{directory / DATASET_FILE} {problem}")
+            raise ShardError(f"{shown(str(location))}/{DATASET_FILE} {problem}")
         for shard in dataset.shards:
-            shard_path = directory / f"{shard.shard}.tar"
-            problem = size_problem(shard_path, shard.bytes)
+            name = f"{shard.shard}.tar"
+            problem = (
+                size_problem(location / name, shard.bytes)
+                if isinstance(location, Path)
+                else None
+                if sizes is None
+                else listed_problem(sizes.get(name), shard.bytes)
+            )
             if problem is None and shard.frames > shard.bytes // MIN_SAMPLE_BYTES:
                 problem = f"is too short for {shard.frames} frames; run `wtours shard` again"
             if problem is not None:
-                raise ShardError(f"{shard_path} {problem}")
-        path = directory / INDEX_FILE
+                raise ShardError(f"{shown(str(location))}/{name} {problem}")
         try:
-            if sha256_file(path) != dataset.index.sha256:
-                raise ShardError(
-                    f"{path} is not the index that dataset.json describes; run `wtours shard` again"
-                )
-            columns = _read_columns(path, dataset.frames)
+            source = _checked_index(location, dataset, policy)
+            columns = _read_columns(source, dataset.frames)
         except UNREADABLE as error:
             reason = " ".join(str(error).split())
             raise ShardError(
-                f"{path} cannot be read ({reason}); run `wtours shard` again"
+                f"{shown(str(location))}/{INDEX_FILE} cannot be read ({reason}); run `wtours "
+                f"shard` again"
             ) from error
-        return cls(directory, dataset, columns)
+        opened = cls(location, dataset, columns)
+        if isinstance(location, str):
+            opened.remote = RemoteFrames(location, policy, dataset.index.sha256[:32])
+        return opened
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -161,10 +167,14 @@ class ShardIndex:
             ShardError: a shard is gone, too short, or has something else at the frame's place.
         """
         refs = [self.frame(row) for row in rows]
-        jpegs: list[bytes] = []
-        for shard, group in itertools.groupby(refs, key=lambda ref: ref.shard):
-            jpegs.extend(_read_group(self.directory / f"{shard}.tar", group))
-        return tuple(jpegs)
+        if isinstance(self.directory, Path):
+            jpegs: list[bytes] = []
+            for shard, group in itertools.groupby(refs, key=lambda ref: ref.shard):
+                jpegs.extend(read_frames(self.directory / f"{shard}.tar", group))
+            return tuple(jpegs)
+        assert self.remote is not None
+        numbers = [row - int(self._first_rows[self._shard_of(row)]) for row in rows]
+        return tuple(self.remote.read(refs, numbers))
 
     def video_of(self, row: int) -> VideoRows:
         """Return the video that a row is of."""
@@ -185,7 +195,7 @@ class ShardIndex:
         offset, size, pts_us = self.offset[rows], self.size[rows], self.pts_us[rows]
         start_us = shard.segment * self.dataset.params.segment_us
         sound = (size > 0) & (size <= MAX_MEMBER_BYTES) & (self.frame_index[rows] >= 0)
-        sound &= (offset >= _BLOCK) & (offset <= shard.bytes - size)  # a sum could overflow
+        sound &= (offset >= BLOCK) & (offset <= shard.bytes - size)  # a sum could overflow
         sound &= (pts_us >= start_us) & (pts_us < start_us + self.dataset.params.segment_us)
         sound[1:] &= pts_us[1:] > pts_us[:-1]
         if not sound.all():
@@ -213,61 +223,31 @@ def count_problem(dataset: Dataset) -> str | None:
     return None
 
 
-def size_problem(path: Path, expected_bytes: int) -> str | None:
-    """Return what is wrong with a shard's presence and size, or None."""
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError:
-        return f"is missing; run `wtours verify {path.parent.name} --repair`"
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    if size != expected_bytes:
-        return (
-            f"has {size} bytes instead of {expected_bytes}; "
-            f"run `wtours verify {path.parent.name} --repair`"
-        )
-    return None
-
-
-def _read_group(path: Path, refs: Iterator[FrameRef]) -> Iterator[bytes]:
-    """Yield the JPEGs of frames of one shard, each checked to be the frame that is meant."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            for ref in refs:
-                block = os.pread(descriptor, _BLOCK + ref.size, ref.offset - _BLOCK)
-                _require_frame(path, ref, block)
-                yield block[_BLOCK:]
-        finally:
-            os.close(descriptor)
-    except FileNotFoundError as error:
-        raise ShardError(f"{path} {size_problem(path, 0)}") from error
-    except OSError as error:
-        raise ShardError(f"{path} cannot be read ({error.strerror})") from error
-
-
-def _require_frame(path: Path, ref: FrameRef, block: bytes) -> None:
-    key = sample_key(ref.video_id, ref.frame_index)
-    if len(block) != _BLOCK + ref.size:
-        problem = "the file ends before it"
-    elif block[:_MAX_NAME].rstrip(b"\0") != f"{key}.jpg".encode():
-        problem = "another file is in its place"
-    elif block[_BLOCK : _BLOCK + 2] != b"\xff\xd8" or block[-2:] != b"\xff\xd9":
-        problem = "it is not a whole JPEG"
+def _checked_index(
+    location: Path | str, dataset: Dataset, policy: FetchPolicy
+) -> Path | pa.BufferReader:
+    """Return index.parquet, to be read by pyarrow, whose sha256 is the one of dataset.json."""
+    if isinstance(location, Path):
+        source, sha256 = location / INDEX_FILE, sha256_file(location / INDEX_FILE)
     else:
-        return
-    raise ShardError(
-        f"{path}: frame {key} is damaged ({problem}); run `wtours verify` to see what else is"
-    )
+        reader = RangeReader(folder_url(location, INDEX_FILE), policy, size=dataset.index.bytes)
+        source = pa.BufferReader(reader.read(dataset.index.bytes))
+        sha256 = reader.sha256()
+    if sha256 != dataset.index.sha256:
+        raise ShardError(
+            f"{shown(str(location))}/{INDEX_FILE} is not the index that dataset.json describes; "
+            f"run `wtours shard` again"
+        )
+    return source
 
 
-def _read_columns(path: Path, num_rows: int) -> dict[str, NDArray[Any]]:
+def _read_columns(source: Path | pa.BufferReader, num_rows: int) -> dict[str, NDArray[Any]]:
     """Return the columns as arrays, null as -1, read in batches so that nothing is held twice.
 
     Raises:
         ValueError: the file has another number of rows.
     """
-    with pq.ParquetFile(path, pre_buffer=False) as file:
+    with pq.ParquetFile(source, pre_buffer=False) as file:
         if file.metadata.num_rows != num_rows:
             raise ValueError(f"{file.metadata.num_rows} rows for {num_rows} frames")
         columns = {

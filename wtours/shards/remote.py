@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -25,8 +26,11 @@ from wtours.shards.schema import (
     Dataset,
     ShardRecord,
     parse_dataset,
+    read_dataset,
 )
-from wtours.storage.remote_calls import call, in_thread, open_file_system, shown
+from wtours.storage.remote_calls import ObjectMissingError, call, in_thread, open_file_system, shown
+from wtours.storage.scratch import scratch_bytes, scratch_folder
+from wtours.storage.store import as_location
 
 RANGE_BYTES = 4 * 2**20
 _SHARD_FILE = re.compile(rf"(?P<video_id>{VIDEO_ID})-(?P<segment>[0-9]{{5,18}})\.tar")
@@ -49,10 +53,20 @@ class FetchPolicy:
     """Ranges of each open shard that are asked for before they are needed."""
     storage_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the fsspec file system, such as `key` or `endpoint_url`."""
+    coalesce_bytes: int = 64 * 2**10
+    """`ShardIndex` reads frames of a shard by one request if so much, or less, lies between."""
+    cache_dir: Path | None = field(default_factory=scratch_folder)
+    """`ShardIndex` keeps frames here, for all processes of this machine; None: on no disk."""
+    cache_bytes: int = field(default_factory=scratch_bytes)
+    """Of the frames kept there, of all sets together."""
+    memory_bytes: int = 64 * 2**20
+    """Of the frames that each process keeps in memory."""
 
     def __post_init__(self) -> None:
         if min(self.attempts, self.ranges_ahead) < 1 or not self.timeout_seconds > 0:
             raise ValueError(f"attempts and ranges_ahead must be >= 1, timeout_seconds > 0: {self}")
+        if min(self.coalesce_bytes, self.cache_bytes, self.memory_bytes) < 0:
+            raise ValueError(f"no number of bytes may be negative: {self}")
 
 
 class RangeReader:
@@ -185,12 +199,10 @@ def list_shards(
             say which shard it is, or there is none.
     """
     if isinstance(source, str):
-        base, _, query = source.partition("?")
-        base, query = base.rstrip("/"), f"?{query}" if query else ""
-        dataset = _fetch_dataset(f"{base}/{DATASET_FILE}{query}", policy)
+        dataset = fetch_dataset(source, policy)
         return dataset, [
             RemoteShard(
-                f"{base}/{record.shard}.tar{query}", record.video_id, record.segment, record
+                folder_url(source, f"{record.shard}.tar"), record.video_id, record.segment, record
             )
             for record in dataset.shards
         ]
@@ -208,8 +220,58 @@ def _named_shard(url: str) -> RemoteShard:
     return RemoteShard(url, match["video_id"], int(match["segment"]))
 
 
-def _fetch_dataset(url: str, policy: FetchPolicy) -> Dataset:
-    reader = RangeReader(url, policy)
+def folder_url(folder: str, name: str) -> str:
+    """Return the URL of a file in a folder, whose URL may have a query (a signature)."""
+    base, mark, query = folder.partition("?")
+    return f"{base.rstrip('/')}/{name}{mark}{query}"
+
+
+def fetch_dataset(folder: str, policy: FetchPolicy) -> Dataset:
+    """Return `dataset.json` of a shard set at a URL.
+
+    Raises:
+        ShardError: it cannot be had, is too large, or not of format 1.
+    """
+    reader = RangeReader(folder_url(folder, DATASET_FILE), policy)
     if reader.size > MAX_DATASET_BYTES:
         raise ShardError(f"{reader.name} is larger than {MAX_DATASET_BYTES} bytes; it is not ours")
     return parse_dataset(reader.read(reader.size), reader.name)
+
+
+def dataset_at(place: str | Path, policy: FetchPolicy | None = None) -> Dataset:
+    """Return `dataset.json` of the shard set in a folder or at a URL.
+
+    Raises:
+        ShardError: there is no finished set of format 1.
+    """
+    location = as_location(place)
+    if isinstance(location, Path):
+        return read_dataset(location)
+    try:
+        return fetch_dataset(location, policy or FetchPolicy())
+    except ShardError as error:
+        if isinstance(error.__cause__, ObjectMissingError):
+            raise ShardError(
+                f"{shown(location)} is not a finished shard set (no {DATASET_FILE}); run `wtours "
+                f"shard`, or `wtours copy` one there"
+            ) from error
+        raise
+
+
+def listed_sizes(folder: str, policy: FetchPolicy) -> dict[str, int] | None:
+    """Return the bytes of each file in a folder by its name; None: the server does not list.
+
+    Raises:
+        ShardError: it does not answer.
+    """
+    if urlsplit(folder).scheme in ("http", "https"):
+        return None
+
+    def ask() -> list[dict[str, Any]]:
+        file_system, path = open_file_system(folder, policy.storage_options)
+        file_system.invalidate_cache()
+        return file_system.ls(path, detail=True)  # type: ignore[no-any-return]
+
+    with as_shard_error():
+        found = call(ask, shown(folder), attempts=policy.attempts, timeout_seconds=None)
+    return {info["name"].rsplit("/", 1)[-1]: int(info["size"] or 0) for info in found}

@@ -36,7 +36,8 @@ class VideoInfo:
 class ShardsInfo:
     """A shard set."""
 
-    directory: Path
+    directory: Path | str
+    """Its folder, or its URL."""
     frames: int
     hours: float
     bytes: int
@@ -56,12 +57,12 @@ class ShardsInfo:
 
 
 def shards_info(
-    directory: Path, *, clip_length: int = 8, frame_interval_seconds: float = 1.0
+    directory: Path | str, *, clip_length: int = 8, frame_interval_seconds: float = 1.0
 ) -> ShardsInfo:
     """Count what a shard set has.
 
     Args:
-        directory: The shard set.
+        directory: The shard set's folder or URL.
         clip_length: T of the clips to count.
         frame_interval_seconds: Δ of the clips to count.
 
@@ -75,7 +76,7 @@ def shards_info(
         for record, rows in zip(index.dataset.videos, index.videos, strict=True)
     )
     return ShardsInfo(
-        directory=directory,
+        directory=index.directory,
         frames=len(index),
         hours=sum(video.hours for video in videos),
         bytes=index.dataset.bytes,

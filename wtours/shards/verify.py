@@ -3,7 +3,8 @@
 import json
 import os
 import tarfile
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from wtours.errors import ShardError
+from wtours.errors import ShardError, StorageError
 from wtours.progress import Progress, no_progress
-from wtours.shards.index import UNREADABLE, ShardIndex, count_problem, size_problem
+from wtours.shards.frames import listed_problem, size_problem
+from wtours.shards.index import UNREADABLE, ShardIndex, count_problem
+from wtours.shards.remote import dataset_at
 from wtours.shards.schema import (
     DATASET_FILE,
     INDEX_FILE,
@@ -21,10 +24,11 @@ from wtours.shards.schema import (
     MAX_MEMBER_BYTES,
     Dataset,
     ShardRecord,
-    read_dataset,
     sample_key,
 )
 from wtours.storage.hashing import sha256_file
+from wtours.storage.object_store import ObjectStore
+from wtours.storage.store import as_location
 
 _END_BLOCKS = bytes(2 * tarfile.BLOCKSIZE)
 _COMPARED = ["video_id", "frame_index", "pts_us", "offset", "size"]
@@ -45,7 +49,8 @@ class ShardProblem:
 class VerifyReport:
     """What was checked, and what is wrong with it."""
 
-    directory: Path
+    directory: Path | str
+    """Its folder, or its URL."""
     deep: bool
     num_shards: int
     num_frames: int
@@ -59,14 +64,15 @@ class VerifyReport:
 
 
 def verify_shards(
-    directory: Path, *, deep: bool = True, on_progress: Progress = no_progress
+    directory: Path | str, *, deep: bool = True, on_progress: Progress = no_progress
 ) -> VerifyReport:
     """Compare a shard set with its `dataset.json` and its index.
 
-    Memory holds the index rows of one shard. What `ShardIndex.open` refuses is a problem too.
+    Memory holds the index rows of one shard. What `ShardIndex.open` refuses is a problem too. Of a
+    set on an object store each shard is copied to a temporary file, one at a time.
 
     Args:
-        directory: The shard set.
+        directory: The shard set's folder, or its URL.
         deep: True: also the sha256 of each shard, and each of its members against the index (it
             reads every byte). False: presence, sizes and counts.
         on_progress: Called with the set's name and the bytes done and in all.
@@ -74,8 +80,12 @@ def verify_shards(
     Raises:
         ShardError: there is no readable `dataset.json`, so nothing to compare with.
     """
-    dataset = read_dataset(directory)
-    problems = list(_foreign_shards(directory, dataset))
+    place = as_location(directory)
+    dataset = dataset_at(place)
+    if isinstance(place, str):
+        return _verify_remote(ObjectStore(place), dataset, deep=deep, on_progress=on_progress)
+    directory = place
+    problems = list(_foreign_shards(directory.glob("[!.]*.tar"), dataset))
     if (problem := count_problem(dataset)) is not None:
         problems.append(ShardProblem(DATASET_FILE, problem))
     rows = _IndexRows(directory, dataset)
@@ -101,9 +111,52 @@ def verify_shards(
     )
 
 
-def _foreign_shards(directory: Path, dataset: Dataset) -> Iterator[ShardProblem]:
+def _verify_remote(
+    store: ObjectStore, dataset: Dataset, *, deep: bool, on_progress: Progress
+) -> VerifyReport:
+    sizes = {found.key: found.bytes for found in store.list()}
+    problems = list(_foreign_shards((Path(k) for k in sizes if k.endswith(".tar")), dataset))
+    if (problem := count_problem(dataset)) is not None:
+        problems.append(ShardProblem(DATASET_FILE, problem))
+    done_bytes = 0
+    with tempfile.TemporaryDirectory(prefix="wtours-verify-") as name:
+        folder = Path(name)
+        if INDEX_FILE in sizes:
+            store.fetch(INDEX_FILE, folder / INDEX_FILE)
+        rows = _IndexRows(folder, dataset)
+        for shard in dataset.shards:
+            tar, of_shard = folder / f"{shard.shard}.tar", rows.of(shard)
+            problem = listed_problem(sizes.get(tar.name), shard.bytes)
+            if problem is not None:
+                problems.append(ShardProblem(tar.name, problem))
+            elif deep:
+                try:
+                    store.fetch(tar.name, tar)
+                    problems += _shard_problems(tar, shard, of_shard, deep=True)
+                except StorageError as error:  # the other shards are still worth reading
+                    problems.append(ShardProblem(tar.name, f"cannot be read ({error})"))
+                tar.unlink(missing_ok=True)
+            done_bytes += shard.bytes
+            on_progress(dataset.name, done_bytes, dataset.bytes)
+    problems = [*rows.problems, *problems]
+    if not problems:
+        try:
+            ShardIndex.open(store.url)
+        except ShardError as error:
+            problems = [ShardProblem(INDEX_FILE, str(error))]
+    return VerifyReport(
+        directory=store.url,
+        deep=deep,
+        num_shards=len(dataset.shards),
+        num_frames=dataset.frames,
+        num_bytes=dataset.bytes,
+        problems=tuple(problems),
+    )
+
+
+def _foreign_shards(tars: Iterable[Path], dataset: Dataset) -> Iterator[ShardProblem]:
     known = {f"{shard.shard}.tar" for shard in dataset.shards}
-    for path in sorted(directory.glob("[!.]*.tar")):
+    for path in sorted(tars):
         if path.name not in known:
             yield ShardProblem(
                 path.name,

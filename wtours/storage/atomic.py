@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wtours.errors import WtoursError
+from wtours.errors import StorageError, WtoursError
 from wtours.storage.hashing import canonical_json
 from wtours.storage.os_errors import explain_os_errors
 
@@ -32,9 +32,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     exist.
 
     Raises:
-        StorageError: the file system refuses it (full, read-only, …); names the path.
+        StorageError: the file system refuses it (full, read-only, …), or it is a URL's, which would
+            make a folder "s3:"; names the path.
     """
     # Two machines may share the folder, and processes of containers the same small number.
+    if not path.is_absolute() and path.parts[0].endswith(":") and len(path.parts) > 1:
+        raise StorageError(f"{path} is a URL, and this is written to a disk: give a path")
     temp = path.with_name(f"{TEMP_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
     try:
         with explain_os_errors(path):

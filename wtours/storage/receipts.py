@@ -15,6 +15,7 @@ import wtours
 from wtours.storage.atomic import read_bytes, write_json
 from wtours.storage.hashing import digest, sha256_file
 from wtours.storage.os_errors import explain_os_errors
+from wtours.storage.working_copy import commit, working_copy_of
 
 SCHEMA = 1
 Status = Literal["done", "failed_transient", "failed_permanent"]
@@ -97,8 +98,15 @@ def record_file(path: Path, *, relative_to: Path) -> FileRecord:
 
 
 def write_receipt(path: Path, receipt: Receipt) -> None:
-    """Publish a receipt; call it after everything that it speaks of is published."""
+    """Publish a receipt; call it after everything that it speaks of is published.
+
+    In a working copy of an object store, all of it is published there too.
+
+    Raises:
+        ConflictError: another process has published something else there.
+    """
     write_json(path, receipt.model_dump(mode="json"))
+    commit(path)
 
 
 def read_receipt(path: Path) -> Receipt | None:
@@ -152,6 +160,9 @@ def versions_of(*packages: str) -> dict[str, str]:
 def _size(path: Path) -> int | None:
     try:
         with explain_os_errors(path):
-            return path.stat().st_size if path.is_file() else None
+            if path.is_file():
+                return path.stat().st_size
     except FileNotFoundError:
-        return None
+        pass
+    copy = working_copy_of(path)
+    return None if copy is None else copy.size(path)

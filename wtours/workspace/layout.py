@@ -15,10 +15,12 @@
 """
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from wtours.errors import UsageError
+from wtours.storage.store import as_location
 
 OWN_MANIFEST = "wtours.toml"
 """The user's own manifest, which commands find in the current folder and those above it."""
@@ -27,9 +29,22 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The workspace on disk: `Layout(root).video_dir("venice")`."""
+    """The workspace on disk: `Layout(root).video_dir("venice")`.
+
+    Raises:
+        UsageError: the root is the URL of an object store.
+    """
 
     root: Path
+
+    def __post_init__(self) -> None:
+        root = as_location(self.root)
+        if isinstance(root, str):
+            raise UsageError(
+                f"{root} is an object store, and this works on a disk: give a folder as --root; "
+                f"docs/howto/object-stores.md says which commands take a URL"
+            )
+        object.__setattr__(self, "root", root)  # a str is taken too
 
     @property
     def videos_dir(self) -> Path:
@@ -77,6 +92,14 @@ class Layout:
     def lock(self, stage: str) -> Path:
         """Return the lock file of a stage, for example "download"."""
         return self.root / "locks" / f"{stage}.lock"
+
+
+def loose_files(root: Path, folders: Iterable[str], last: str) -> Iterator[str]:
+    """Yield the files of some folders that no receipt speaks of, those named `last` at the end."""
+    paths = [p for folder in folders for p in sorted((root / folder).glob("[!.]*")) if p.is_file()]
+    for path in sorted(paths, key=lambda path: path.name == last):
+        if path.suffix != ".tar" and path.parent.name != "receipts":
+            yield path.relative_to(root).as_posix()
 
 
 def checked_name(name: str, what: str) -> str:

@@ -16,6 +16,7 @@ from wtours.storage.atomic import read_json, write_json
 from wtours.storage.hashing import sha256_file
 from wtours.storage.os_errors import explain_os_errors
 from wtours.storage.receipts import FileRecord, Receipt, files_present, read_receipt
+from wtours.storage.working_copy import working_copy_of
 from wtours.workspace.layout import Layout
 
 INFO_NAME = "info.json"
@@ -115,6 +116,7 @@ def checked_identity(layout: Layout, video: DownloadedVideo, *, deep: bool = Fal
     """Return the identity of a video's file, which is the one that its receipt speaks of.
 
     The sha256 is measured where size, date and inode are not those that it was last measured of.
+    A video that is on an object store only is copied from there first.
 
     Args:
         layout: The workspace.
@@ -124,6 +126,7 @@ def checked_identity(layout: Layout, video: DownloadedVideo, *, deep: bool = Fal
     Raises:
         VideoError: another file has taken its name.
     """
+    fetch_video(video)
     identity, note = FileIdentity.of(video.path), layout.identity(video.video_id)
     known = {**asdict(identity), "sha256": video.sha256}
     if not deep and _read_note(note) == known:
@@ -184,6 +187,31 @@ def checked_video(layout: Layout, video_id: str, *, deep: bool = False) -> Downl
     """
     video = downloaded_video(layout, video_id)
     return replace(video, identity=checked_identity(layout, video, deep=deep))
+
+
+def listed_video(layout: Layout, video_id: str) -> DownloadedVideo:
+    """Return a published video as `checked_video` does, or one that is on an object store only.
+
+    That one is not copied from there before `fetch_video` is called: there may be nothing to do.
+
+    Raises:
+        VideoError: it is not downloaded, or its file was replaced.
+    """
+    video = downloaded_video(layout, video_id)
+    if working_copy_of(video.path) is not None and not video.path.is_file():
+        return video
+    return checked_video(layout, video_id)
+
+
+def fetch_video(video: DownloadedVideo) -> None:
+    """Copy a video of an object store to this machine, if it is not here.
+
+    Raises:
+        StorageError: it cannot be had, or there is no room for it.
+    """
+    copy = working_copy_of(video.path)
+    if copy is not None:
+        copy.fetch_video(video.path, video.sha256)
 
 
 def downloaded_videos(layout: Layout, video_ids: Iterable[str]) -> list[DownloadedVideo]:

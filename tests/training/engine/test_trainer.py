@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.support.command_line import exit_code_of
+from tests.support.object_stores import OF_S3_CLIENTS, copy_into
 from tests.support.shard_set import TINY, write_shard_set
 from training.config.presets import resolve_config
 from training.distributed.world import World
@@ -284,3 +285,16 @@ def test_clips_that_may_cross_cuts_are_said(shards, tmp_path, caplog, monkeypatc
     monkeypatch.setattr("wtours.shards.ShardIndex.shots_known", False)
     train(shards, tmp_path / "run", "optim.steps=1")
     assert "some videos are not analyzed: their clips may go over cuts" in caplog.text
+
+
+@OF_S3_CLIENTS
+def test_a_bucket_gives_the_very_run_that_the_disk_gives(
+    undisturbed, shards, s3_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("WTOURS_SCRATCH", str(tmp_path / "scratch"))
+    copy_into(s3_folder, shards)
+    workers = "data.num_workers=2"
+    with pytest.raises(Interrupted):
+        train(s3_folder, tmp_path / "run", workers, on_step=stop_at(5))
+    train(s3_folder, tmp_path / "run", workers)
+    assert computed(tmp_path / "run") == computed(undisturbed)

@@ -41,7 +41,7 @@ def test_info_counts_what_the_set_has(root):
     info = shards_info(Layout(root).shards_dir("default"))
     assert (info.frames, info.shards, info.clips) == (190, 4, 30 + 20)
     assert info.hours == pytest.approx((9.9 + 8.9) / 3600)
-    assert info.bytes == sum(p.stat().st_size for p in info.directory.glob("*.tar"))
+    assert info.bytes == sum(p.stat().st_size for p in Path(info.directory).glob("*.tar"))
     assert [(v.video_id, v.frames, v.clips, v.shots) for v in info.videos] == [
         ("blue", 100, 30, None),
         ("red", 90, 20, None),

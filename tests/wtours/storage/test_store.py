@@ -9,11 +9,13 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.support.object_stores import OF_S3_CLIENTS, FaultyFileSystem, sha256s
-from wtours.errors import ConflictError, StorageError
+from wtours.errors import ConflictError, StorageError, UsageError
 from wtours.storage import remote_calls
+from wtours.storage.atomic import write_bytes
 from wtours.storage.hashing import sha256_bytes
 from wtours.storage.object_store import ObjectStore, open_store
 from wtours.storage.store import LocalStore, as_location, publish
+from wtours.workspace.layout import Layout
 
 
 @pytest.fixture
@@ -222,3 +224,12 @@ def test_places_are_paths_or_urls_however_they_are_written(tmp_path):
     assert as_location(f"file://{tmp_path}") == tmp_path
     assert as_location(tmp_path / "s3:") == tmp_path / "s3:"
     assert as_location(Path("s3://bucket/root")) == "s3://bucket/root"
+
+
+def test_a_url_never_becomes_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match=r"s3:/bucket/grid\.png is a URL"):
+        write_bytes(Path("s3://bucket/grid.png"), b"PNG")
+    with pytest.raises(UsageError, match=r"s3://bucket/root is an object store, and this works on"):
+        Layout(Path("s3://bucket/root"))
+    assert list(tmp_path.iterdir()) == []

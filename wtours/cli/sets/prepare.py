@@ -1,5 +1,6 @@
 """The command that does it all from one decode: prepare."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,8 +23,8 @@ from wtours.cli.options import (
     chosen_manifest,
     executor_of,
     finish,
-    workspace,
 )
+from wtours.cli.sets.places import needs_tables, place_text, shard_workspace
 from wtours.cli.shard import (
     BlurBoxes,
     BlurFaces,
@@ -96,7 +97,6 @@ def prepare(
     from wtours.shards.schema import ShardParams
 
     loaded = chosen_manifest(manifest)
-    layout = workspace(root, executor)
     entries = loaded.select(videos or ())
     params = ShardParams(
         frames_per_second=fps,
@@ -105,7 +105,6 @@ def prepare(
         shard_seconds=shard_seconds,
     )
     ids = [entry.id for entry in entries]
-    params = with_blur(layout.shards_dir(name), params, ids, boxes=blur_boxes, faces=blur_faces)
     options = PrepareOptions(
         name=name,
         params=params,
@@ -121,9 +120,12 @@ def prepare(
     )
     chosen_part = None if part is None else Part.parse(part)
     with (
+        shard_workspace(name, max_loss, root, executor, needs=needs_tables) as layout,
         console.progress_bars("prepare", "percent") as on_progress,
         executor_of(executor, jobs, address, layout) as runs,
     ):
+        params = with_blur(layout.shards_dir(name), params, ids, boxes=blur_boxes, faces=blur_faces)
+        options = dataclasses.replace(options, params=params)
         report = prepare_videos(
             layout,
             entries,
@@ -167,7 +169,7 @@ def _content(report: "PrepareReport", failed: dict[str, str]) -> dict[str, Any]:
         "downloaded": report.downloaded,
         "analyzed": report.analysis.done,
         "analyzed_before": report.analysis.skipped,
-        "directory": str(report.shards.directory),
+        "directory": place_text(report.shards.directory),
         "segments_written": report.shards.num_segments_written,
         "segments_kept": report.shards.num_segments_kept,
         "stretches_decoded_once": report.num_decoded_once,

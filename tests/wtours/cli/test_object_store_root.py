@@ -1,0 +1,162 @@
+"""`--root s3://…`: the stages as a user types them, beside the same on a disk."""
+
+import concurrent.futures
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import exit_code_of, wtours
+from tests.support.object_stores import OF_S3_CLIENTS, copy_into, sha256s
+from tests.support.video_clips import write_clip
+from wtours.storage.object_store import open_store
+
+MANIFEST = """
+format = 1
+name = "mine"
+[[video]]
+id = "walk"
+title = "A walk"
+sources = ["file:walk.mp4"]
+domain = "Test"
+license_claimed = "CC0"
+[[video]]
+id = "lane"
+title = "Another walk"
+sources = ["file:lane.mp4"]
+domain = "Test"
+license_claimed = "CC0"
+"""
+pytestmark = [pytest.mark.medium, OF_S3_CLIENTS]
+SHARD = ("--shard-seconds", "1", "--short-side", "32", "--fps", "10")
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sources")
+    write_clip(folder / "walk.mp4", source="testsrc2=size=64x48:rate=30:duration=3")
+    write_clip(folder / "lane.mp4", source="testsrc=size=64x48:rate=25:duration=2")
+    (folder / "mine.toml").write_text(MANIFEST)
+    return folder
+
+
+def stages(sources, root):
+    own = ("--manifest", sources / "mine.toml", "--root", root)
+    return [
+        ("download", *own, "--from-dir", sources),
+        ("analyze", *own, "--jobs", "1"),
+        ("shard", *own, *SHARD, "--jobs", "1"),
+        ("report", *own),
+    ]
+
+
+@pytest.fixture(scope="module")
+def on_disk(sources, tmp_path_factory):
+    """The root of a disk after all stages."""
+    root = tmp_path_factory.mktemp("disk") / "root"
+    with pytest.MonkeyPatch.context() as patch:
+        for stage in stages(sources, root):
+            assert exit_code_of(patch, *stage) == 0
+    return root
+
+
+def published(root: Path) -> dict[str, str]:
+    """The sha256 of each published file; locks and the cache of identities are not published."""
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.relative_to(root).parts[0] not in ("locks", "cache")
+    }
+
+
+@pytest.fixture
+def url(request, s3_folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("WTOURS_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.chdir(tmp_path)
+    return s3_folder
+
+
+def test_a_store_gets_the_bytes_of_a_disk(on_disk, sources, url, monkeypatch, tmp_path, capsys):
+    for stage in stages(sources, url):
+        assert exit_code_of(monkeypatch, *stage) == 0, capsys.readouterr().err
+    store = open_store(url)
+    assert sha256s(store) == published(on_disk)
+    said = capsys.readouterr().out
+    assert f"{url}/shards/default: 52 frames in 5 shards" in said
+    assert f"{url}/reports/report.html" in said
+
+    # Another machine finds all of it done, and copies no video.
+    versions = {found.key: found.version for found in store.list()}
+    monkeypatch.setenv("WTOURS_SCRATCH", str(tmp_path / "another"))
+    for stage in stages(sources, url)[:3]:
+        assert exit_code_of(monkeypatch, *stage) == 0, capsys.readouterr().err
+    assert {found.key: found.version for found in store.list()} == versions
+    assert "0 segments written, 5 kept" in capsys.readouterr().out
+
+    assert exit_code_of(monkeypatch, "verify", "--root", url, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["num_frames"] == 52
+    listed = ("list", "--manifest", sources / "mine.toml", "--root", url, "--json")
+    assert exit_code_of(monkeypatch, *listed) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["download"], row["analysed"], row["shard_sets"]) for row in rows] == [
+        ("done", True, ["default"])
+    ] * 2
+    assert exit_code_of(monkeypatch, "shards", "info", "--root", url, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["frames"] == 52
+    store.delete("shards/default/walk-00001.tar")
+    assert exit_code_of(monkeypatch, "verify", "--root", url) == 3
+    assert "walk-00001.tar: is missing" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["another", "scratch"]
+
+
+def test_what_works_on_a_disk_only_says_so_in_one_line(url, sources, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    for command in (
+        ("pretrain", "default", "--root", url),
+        ("eval", "table", "default", "--root", url),
+        ("render", "--root", url),
+        ("doctor", "--root", url),
+        ("pin", "--manifest", sources / "mine.toml", "--root", url),
+        ("verify", "--all", "--root", url),
+        ("verify", "--repair", "--root", url),
+        ("shard", "--delete-source", "--root", url),
+        ("demo", "--root", url),
+        ("shards", "sample", f"{url}/none", "--out", "s3://bucket/grid.png"),
+    ):
+        assert exit_code_of(monkeypatch, *command) in (1, 2), command
+        said = capsys.readouterr().err.splitlines()
+        lines = [line for line in said if not line.startswith("127.0.0.1")]  # moto's own
+        assert len(lines) == 1, (command, lines)
+        assert lines[0].startswith("error: "), (command, lines)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_machines_on_one_root_end_with_one_set_of_bytes(
+    on_disk, sources, url, monkeypatch, tmp_path
+):
+    copy_into(f"{url}/videos", on_disk / "videos")
+    copy_into(f"{url}/analysis", on_disk / "analysis")
+    command = ("shard", "--manifest", sources / "mine.toml", "--root", url, *SHARD, "--jobs", "2")
+
+    def shard(name):
+        return wtours(*command, WTOURS_SCRATCH=str(tmp_path / name))
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(shard, ["one", "two"])
+    assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
+    expected = {k: v for k, v in published(on_disk).items() if not k.startswith("reports/")}
+    assert sha256s(open_store(url)) == expected
+
+
+def test_a_set_is_copied_there_and_back(on_disk, url, monkeypatch, tmp_path, capsys):
+    local, there = on_disk / "shards" / "default", f"{url}/copies/one"
+    assert exit_code_of(monkeypatch, "copy", local, there, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["files_copied"] == report["files"] == len(published(local))
+    assert sha256s(open_store(there)) == published(local)
+    assert exit_code_of(monkeypatch, "copy", local, there, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["files_copied"] == 0
+    assert exit_code_of(monkeypatch, "copy", there, tmp_path / "back") == 0
+    assert published(tmp_path / "back") == published(local)
+    assert exit_code_of(monkeypatch, "verify", there) == 0

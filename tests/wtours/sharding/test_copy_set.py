@@ -1,0 +1,111 @@
+import pytest
+
+from tests.support.object_stores import FaultyFileSystem, sha256s
+from tests.support.shard_set import write_shard_set
+from tests.support.sharded_videos import files_of
+from wtours.errors import ConflictError, ShardError, StorageError, UsageError
+from wtours.sharding.copy_set import copy_shards
+from wtours.shards.verify import verify_shards
+from wtours.storage import remote_calls
+from wtours.storage.hashing import sha256_bytes
+from wtours.storage.object_store import open_store
+
+URL = "faulty://bucket/copy"
+
+
+@pytest.fixture
+def built(tmp_path, monkeypatch):
+    monkeypatch.setattr(remote_calls, "_FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setenv("WTOURS_SCRATCH", str(tmp_path / "scratch"))
+    FaultyFileSystem.reset()
+    folder = tmp_path / "set"
+    write_shard_set(folder, videos=("street", "park"))
+    (folder / "receipts").mkdir()
+    (folder / "receipts" / "street-00000.json").write_bytes(b"{}")
+    (folder / "notes.txt").write_bytes(b"not of the set")
+    return folder
+
+
+def wanted(folder):
+    files = {name: sha256_bytes(data) for name, data in files_of(folder).items()}
+    del files["notes.txt"]
+    return files
+
+
+def copied():
+    return sha256s(open_store(URL))
+
+
+def test_there_and_back_to_the_byte(built, tmp_path):
+    seen = []
+    report = copy_shards(built, URL, on_progress=lambda *args: seen.append(args))
+    assert copied() == wanted(built)
+    assert (report.files, report.files_copied, report.files_left) == (5, 5, ("notes.txt",))
+    assert seen[-1] == (URL, report.bytes, report.bytes)
+    assert FaultyFileSystem.names[-1].endswith("dataset.json")
+    assert verify_shards(URL).ok
+    copy_shards(URL, tmp_path / "back")
+    assert {n: sha256_bytes(d) for n, d in files_of(tmp_path / "back").items()} == wanted(built)
+    assert verify_shards(tmp_path / "back").ok
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_copy_that_was_stopped_goes_on(built):
+    FaultyFileSystem.tell("put", None, None, None, None, *["torn"] * 6)  # the probe has two
+    with pytest.raises(StorageError, match="given up after 6 attempts"):
+        copy_shards(built, URL, jobs=1)
+    assert 0 < len(copied()) < 5
+    with pytest.raises(ShardError, match="not a finished shard set"):
+        verify_shards(URL)
+    report = copy_shards(built, URL)
+    assert copied() == wanted(built)
+    assert 0 < report.files_copied < 5
+    assert copy_shards(built, URL).files_copied == 0
+
+
+def test_a_damaged_shard_is_not_copied(built):
+    tar = built / "park-00000.tar"
+    tar.write_bytes(tar.read_bytes()[:-1] + b"x")
+    with pytest.raises(ShardError, match=r"set/park-00000\.tar is damaged: its sha256 is"):
+        copy_shards(built, URL)
+    assert "dataset.json" not in copied()
+    assert "park-00000.tar" not in copied()
+    tar.unlink()
+    with pytest.raises(ShardError, match=r"park-00000\.tar is missing; run `wtours verify`"):
+        copy_shards(built, URL)
+
+
+def test_what_is_there_with_other_bytes_stays_and_is_named(built, tmp_path):
+    store = open_store(URL)
+    store.create("park-00000.tar", b"theirs")
+    with pytest.raises(ConflictError, match=r"copy/park-00000\.tar is there with other bytes"):
+        copy_shards(built, URL)
+    assert store.get("park-00000.tar") == b"theirs"
+    store.delete("park-00000.tar")
+    copy_shards(built, URL)
+    write_shard_set(tmp_path / "other", videos=("street",))
+    with pytest.raises(ConflictError, match="is another shard set"):
+        copy_shards(tmp_path / "other", URL)
+    assert copied() == wanted(built)
+
+
+def test_what_did_not_arrive_as_it_was_sent_is_removed(built, monkeypatch):
+    put = FaultyFileSystem.pipe_file
+
+    def flipped(self, path, value, mode="overwrite", **kwargs):
+        return put(
+            self, path, value[:-1] + b"?" if path.endswith("park-00000.tar") else value, mode
+        )
+
+    monkeypatch.setattr(FaultyFileSystem, "pipe_file", flipped)
+    with pytest.raises(StorageError, match=r"park-00000\.tar did not arrive as it was sent"):
+        copy_shards(built, URL)
+    assert "park-00000.tar" not in copied()
+    assert "dataset.json" not in copied()
+
+
+def test_what_is_no_set_or_the_same_place_is_refused(built, tmp_path):
+    with pytest.raises(ShardError, match="is not a finished shard set"):
+        copy_shards(tmp_path, URL)
+    with pytest.raises(UsageError, match="cannot be copied onto itself"):
+        copy_shards(built, built)

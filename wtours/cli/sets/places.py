@@ -1,0 +1,189 @@
+"""Where a command works: on a disk, or on an object store and this machine's copy of it."""
+
+import contextlib
+import functools
+import inspect
+import os
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wtours.cli.options import ExecutorKind, named_or_folder
+from wtours.errors import ConflictError
+from wtours.storage.scratch import DEFAULT_SIZE, SCRATCH, SCRATCH_SIZE, parse_size
+from wtours.storage.store import as_location
+from wtours.storage.working_copy import WorkingCopy, working_copy_of
+from wtours.workspace.layout import Layout, checked_name, loose_files
+
+OBJECT_STORES = "Object stores"
+_FEW_FOLDERS = 100
+_ATTEMPTS = 4
+Scratch = Annotated[
+    Path | None,
+    typer.Option(
+        "--scratch",
+        envvar=SCRATCH,
+        metavar="DIR",
+        help="Where copies of what lies on an object store are kept on this machine.",
+        show_default="~/.cache/wtours",
+        rich_help_panel=OBJECT_STORES,
+        file_okay=False,
+    ),
+]
+ScratchSize = Annotated[
+    str | None,
+    typer.Option(
+        "--scratch-size",
+        envvar=SCRATCH_SIZE,
+        metavar="SIZE",
+        help="How much may lie there, for example 500GB.",
+        show_default=DEFAULT_SIZE,
+        rich_help_panel=OBJECT_STORES,
+    ),
+]
+
+
+def with_scratch(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that takes a root with --scratch and --scratch-size.
+
+    They are set in the environment, which the processes of a stage or a run have in common.
+    """
+    signature = inspect.signature(command)
+    if "root" not in signature.parameters or "scratch" in signature.parameters:
+        return command
+
+    @functools.wraps(command)
+    def run(*args: Any, scratch: Path | None, scratch_size: str | None, **kwargs: Any) -> None:
+        if scratch is not None:
+            os.environ[SCRATCH] = str(scratch.absolute())
+        if scratch_size is not None:
+            parse_size(scratch_size)
+            os.environ[SCRATCH_SIZE] = scratch_size
+        command(*args, **kwargs)
+
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for name, option in (("scratch", Scratch), ("scratch_size", ScratchSize))
+    ]
+    parameters = [*signature.parameters.values(), *added]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return run
+
+
+def shard_set(text: str, root: Path) -> Path | str:
+    """Return the folder or the URL of a shard set that is named under the root, or given."""
+    location, under = as_location(text), as_location(root)
+    if isinstance(location, str):
+        return location
+    if isinstance(under, Path):
+        return named_or_folder(text, Layout(under).shards_dir)
+    if location.is_dir() or len(location.parts) > 1:
+        return location
+    return f"{under}/shards/{checked_name(text, 'shard set')}"
+
+
+def place_text(path: Path) -> str:
+    """Return where a published file is: its path, or its URL on a store."""
+    copy = working_copy_of(path / "x")
+    return str(path) if copy is None else f"{copy.url}/{path.relative_to(copy.root).as_posix()}"
+
+
+def needs_receipts(key: str) -> bool:
+    """Return whether a stage needs an object here that reads how things stand, and no table."""
+    return key.endswith(".json") and not ("/receipts/" in key or "/measurements/" in key)
+
+
+def needs_tables(key: str) -> bool:
+    """Return whether a stage that makes or shows tables needs an object here."""
+    if key.startswith("videos/"):
+        return key.endswith((".json", ".md"))
+    return not key.endswith((".tar", "/index.parquet"))
+
+
+def needs_index(key: str) -> bool:
+    """Return whether `shard` needs an object here: of an analysis, the columns of the index."""
+    is_other_table = "/measurements/" in key or key.endswith("/detections.parquet")
+    return needs_tables(key) and not (key.startswith("analysis/") and is_other_table)
+
+
+def analyses(video_ids: Collection[str]) -> tuple[str, ...]:
+    """Return the folders of some analyses; of many, the folder of all, which is one listing."""
+    few = len(video_ids) <= _FEW_FOLDERS
+    return tuple(f"analysis/{video_id}" for video_id in video_ids) if few else ("analysis",)
+
+
+@contextlib.contextmanager
+def workspace(
+    root: Path,
+    *folders: str,
+    needs: Callable[[str], bool],
+    executor: ExecutorKind = ExecutorKind.PROCESSES,
+    keeps_videos: bool = False,
+    rebuild: Callable[[Layout], object] | None = None,
+) -> Iterator[Layout]:
+    """Yield the workspace of a stage: the root on a disk, or a working copy of it on a store.
+
+    Args:
+        root: A folder or a URL.
+        folders: What the stage reads and writes: "videos", "analysis", "shards/NAME", "reports".
+        needs: Which objects it reads, by key, apart from videos and shards.
+        executor: Where its tasks run.
+        keeps_videos: It needs the videos at the same time.
+        rebuild: Writes what is made of all receipts (an index, an attribution) again, after another
+            process was quicker with its own.
+
+    Raises:
+        StorageError: the store cannot be used, or not enough fits on the scratch disk.
+        ConflictError: another process has published something else at the same time.
+    """
+    location = as_location(root)
+    if isinstance(location, Path):
+        # Workers of Ray have another current folder.
+        yield Layout(location.absolute() if executor == ExecutorKind.RAY else location)
+        return
+    copy = WorkingCopy.checkout(location, folders, needs)
+    copy.keeps_videos = keeps_videos
+    layout = Layout(copy.root)
+    yield layout
+    # The tables of an analysis have a receipt; without it they are no one's.
+    loose = [folder for folder in folders if not folder.startswith("analysis")]
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            copy.push(loose_files(copy.root, loose, last="dataset.json"))
+        except ConflictError:
+            if rebuild is None or attempt == _ATTEMPTS:
+                raise
+            copy.pull(folders, needs)
+            rebuild(layout)
+        else:
+            return
+
+
+def shard_workspace(
+    name: str,
+    max_loss: float,
+    root: Path,
+    executor: ExecutorKind = ExecutorKind.PROCESSES,
+    *,
+    needs: Callable[[str], bool] = needs_index,
+) -> contextlib.AbstractContextManager[Layout]:
+    """Return the workspace of a stage that writes a shard set, as `workspace` yields it."""
+    from wtours.sharding.build import finalize_shards
+    from wtours.workspace.attribution import write_attribution
+
+    def rebuild(layout: Layout) -> None:
+        write_attribution(layout)
+        finalize_shards(layout, name, max_loss=max_loss)
+
+    return workspace(
+        root,
+        "videos",
+        "analysis",  # of every video of the set, for the index
+        f"shards/{checked_name(name, 'shard set')}",
+        needs=needs,
+        executor=executor,
+        keeps_videos=True,
+        rebuild=rebuild,
+    )

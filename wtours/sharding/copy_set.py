@@ -1,0 +1,203 @@
+"""Moving a shard set between places: disks and object stores, either way.
+
+The copy exists, as every set does, when its `dataset.json` is there, which comes last. A file is
+published under a free name, whole; so a copy that was stopped goes on where it was, and two that
+run at once end with one set.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from wtours.errors import ConflictError, ShardError, StorageError, UsageError
+from wtours.progress import Progress, no_progress
+from wtours.sharding.segment import RECEIPTS_FOLDER
+from wtours.shards.schema import (
+    ATTRIBUTION_FILE,
+    BLUR_BOXES_FILE,
+    DATASET_FILE,
+    INDEX_FILE,
+    MAX_DATASET_BYTES,
+    Dataset,
+    parse_dataset,
+)
+from wtours.storage.atomic import sweep
+from wtours.storage.hashing import sha256_bytes, sha256_file
+from wtours.storage.object_store import open_store
+from wtours.storage.scratch import scratch_folder
+from wtours.storage.store import LocalStore, Store, StoredObject, publish
+
+
+@dataclass(frozen=True, slots=True)
+class CopyReport:
+    """What a copy of a shard set holds, and how much of it was copied now."""
+
+    source: str
+    destination: str
+    files: int
+    bytes: int
+    files_copied: int
+    bytes_copied: int
+    """The others were there, with the same bytes."""
+    files_left: tuple[str, ...]
+    """Files of the source's folder that are not of the set."""
+
+
+def copy_shards(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    deep: bool = True,
+    jobs: int = 4,
+    on_progress: Progress = no_progress,
+) -> CopyReport:
+    """Copy a finished shard set to another folder or object store.
+
+    Each shard must be, as it is read, the one that dataset.json describes, to the sha256.
+
+    Args:
+        source: The set's folder, or its URL.
+        destination: The folder or the URL that becomes the set.
+        deep: Read every file back from the destination and compare its sha256.
+        jobs: Files that are copied at a time.
+        on_progress: Called with the destination and the bytes done and in all.
+
+    Raises:
+        ShardError: the source is not finished, or a file of it is damaged.
+        ConflictError: the destination has a file of that name with other bytes.
+        StorageError: a place cannot be read or written.
+    """
+    sender, receiver = open_store(source), open_store(destination)
+    if sender.url == receiver.url:
+        raise UsageError(f"{sender.url} cannot be copied onto itself")
+    dataset, text = _read_dataset(sender)
+    theirs = receiver.stat(DATASET_FILE)
+    if theirs is not None and sha256_bytes(text) != receiver.sha256(DATASET_FILE):
+        raise ConflictError(
+            f"{receiver.url} is another shard set, or another state of this one: choose another "
+            f"destination, or remove its {DATASET_FILE} first"
+        )
+    if isinstance(receiver, LocalStore):
+        sweep(receiver.folder)
+    known = _known_sha256s(dataset)
+    present = {found.key: found for found in sender.list()}
+    if absent := [key for key in known if key not in present]:
+        raise ShardError(f"{sender.url}/{absent[0]} is missing; run `wtours verify` there first")
+    wanted = [found for key, found in present.items() if _is_of_set(key, known)]
+    there = {found.key for found in receiver.list()}
+    total = sum(found.bytes for found in wanted) + len(text)
+    done = copied_files = copied_bytes = 0
+    with _scratch(receiver) as scratch, ThreadPoolExecutor(jobs) as pool:
+
+        def copy(found: StoredObject) -> tuple[StoredObject, bool]:
+            is_new = _copy_file(
+                sender, receiver, found.key, known.get(found.key), scratch, there, deep=deep
+            )
+            return found, is_new
+
+        for found, is_new in pool.map(copy, wanted):
+            done += found.bytes
+            copied_files += is_new
+            copied_bytes += found.bytes if is_new else 0
+            on_progress(receiver.url, done, total)
+    is_new = publish(receiver, DATASET_FILE, text, sha256=sha256_bytes(text)) == "created"
+    on_progress(receiver.url, total, total)
+    of_set = {*(found.key for found in wanted), DATASET_FILE}
+    return CopyReport(
+        source=sender.url,
+        destination=receiver.url,
+        files=len(of_set),
+        bytes=total,
+        files_copied=copied_files + is_new,
+        bytes_copied=copied_bytes + (len(text) if is_new else 0),
+        files_left=tuple(sorted(present.keys() - of_set)),
+    )
+
+
+def _read_dataset(store: Store) -> tuple[Dataset, bytes]:
+    found = store.stat(DATASET_FILE)
+    if found is None:
+        raise ShardError(
+            f"{store.url} is not a finished shard set (no {DATASET_FILE}); run `wtours shard`"
+        )
+    if found.bytes > MAX_DATASET_BYTES:
+        raise ShardError(f"{store.url}/{DATASET_FILE} is larger than {MAX_DATASET_BYTES} bytes")
+    text = store.get(DATASET_FILE)
+    return parse_dataset(text, f"{store.url}/{DATASET_FILE}"), text
+
+
+def _known_sha256s(dataset: Dataset) -> dict[str, str]:
+    """Return what dataset.json says of the files that it names, by name."""
+    tars = {f"{shard.shard}.tar": shard.sha256 for shard in dataset.shards}
+    return {**tars, INDEX_FILE: dataset.index.sha256}
+
+
+def _is_of_set(key: str, known: Iterable[str]) -> bool:
+    folder, _, name = key.rpartition("/")
+    if folder == RECEIPTS_FOLDER:
+        return name.endswith((".json", ".parquet")) and not name.startswith(".")
+    return key in known or key in (ATTRIBUTION_FILE, BLUR_BOXES_FILE)
+
+
+def _copy_file(
+    sender: Store,
+    receiver: Store,
+    key: str,
+    known_sha256: str | None,
+    scratch: Path,
+    there: set[str],
+    *,
+    deep: bool,
+) -> bool:
+    """Copy one file, unless it is there already; return whether it was copied."""
+    if key in there and known_sha256 is not None and receiver.sha256(key) == known_sha256:
+        return False
+    with local_file(sender, key, scratch) as path:
+        sha256 = sha256_file(path)
+        if known_sha256 not in (None, sha256):
+            raise ShardError(
+                f"{sender.url}/{key} is damaged: its sha256 is {sha256[:12]}…, not "
+                f"{known_sha256[:12] if known_sha256 else ''}…; run `wtours verify` there first"
+            )
+        if publish(receiver, key, path, sha256=sha256) == "equal":
+            return False
+    if deep and _read_back(receiver, key, scratch) != sha256:
+        receiver.delete(key)
+        raise StorageError(
+            f"{receiver.url}/{key} did not arrive as it was sent, and was removed; run the command "
+            f"again"
+        )
+    return True
+
+
+def _read_back(store: Store, key: str, scratch: Path) -> str:
+    with local_file(store, key, scratch) as path:
+        return sha256_file(path)
+
+
+@contextmanager
+def local_file(store: Store, key: str, scratch: Path) -> Iterator[Path]:
+    """Yield an object as a file on this machine: itself, or a copy that is removed afterwards."""
+    if isinstance(store, LocalStore):
+        yield store.folder / key
+        return
+    path = scratch / hashlib.sha256(json.dumps([store.url, key]).encode()).hexdigest()[:32]
+    try:
+        store.fetch(key, path)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _scratch(receiver: Store) -> Iterator[Path]:
+    """Yield a folder for files on their way: on the destination's disk, if it is one."""
+    parent = receiver.folder if isinstance(receiver, LocalStore) else scratch_folder()
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tmp-copy-", dir=parent) as folder:
+        yield Path(folder)

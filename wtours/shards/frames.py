@@ -1,0 +1,94 @@
+"""Where a frame lies in a shard, and reading it there from a disk."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from wtours.errors import ShardError
+from wtours.shards.schema import sample_key
+
+BLOCK = 512  # a tar header
+_MAX_NAME = 100  # of a member, in its header
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRef:
+    """A row of the index: where one frame is."""
+
+    video_id: str
+    frame_index: int
+    pts_us: int
+    shard: str
+    offset: int
+    size: int
+
+
+def size_problem(path: Path, expected_bytes: int) -> str | None:
+    """Return what is wrong with a shard's presence and size, or None."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return f"is missing; run `wtours verify {path.parent.name} --repair`"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if size != expected_bytes:
+        return (
+            f"has {size} bytes instead of {expected_bytes}; "
+            f"run `wtours verify {path.parent.name} --repair`"
+        )
+    return None
+
+
+def listed_problem(size: int | None, expected_bytes: int) -> str | None:
+    """Return what is wrong with a shard of a listing, or None."""
+    if size is None:
+        return "is missing; copy it there again"
+    if size != expected_bytes:
+        return f"has {size} bytes instead of {expected_bytes}; copy it there again"
+    return None
+
+
+def read_frames(path: Path, refs: Iterable[FrameRef]) -> Iterator[bytes]:
+    """Yield the JPEGs of frames of one shard, each checked to be the frame that is meant.
+
+    Raises:
+        ShardError: the shard is gone, too short, or has something else at a frame's place.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for ref in refs:
+                block = os.pread(descriptor, BLOCK + ref.size, ref.offset - BLOCK)
+                yield jpeg_in(block, ref, str(path))
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError as error:
+        raise ShardError(f"{path} {size_problem(path, 0)}") from error
+    except OSError as error:
+        raise ShardError(f"{path} cannot be read ({error.strerror})") from error
+
+
+def jpeg_in(block: bytes, ref: FrameRef, shard: str) -> bytes:
+    """Return the JPEG behind its tar header, checked to be the frame that is meant.
+
+    Args:
+        block: The header and the payload, `BLOCK` + ref.size bytes.
+        ref: Which frame.
+        shard: The path or URL of the shard, for messages.
+
+    Raises:
+        ShardError: something else is there.
+    """
+    key = sample_key(ref.video_id, ref.frame_index)
+    if len(block) != BLOCK + ref.size:
+        problem = "the file ends before it"
+    elif block[:_MAX_NAME].rstrip(b"\0") != f"{key}.jpg".encode():
+        problem = "another file is in its place"
+    elif block[BLOCK : BLOCK + 2] != b"\xff\xd8" or block[-2:] != b"\xff\xd9":
+        problem = "it is not a whole JPEG"
+    else:
+        return block[BLOCK:]
+    raise ShardError(
+        f"{shard}: frame {key} is damaged ({problem}); run `wtours verify` to see what else is"
+    )

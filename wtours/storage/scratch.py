@@ -1,0 +1,121 @@
+"""The folder on this machine's disk for copies of what lies on an object store, and its bound.
+
+A copy of a root has a list of what was seen there, a line of JSON for each object.
+
+Both come from the environment, as the credentials of the store do: every process of a run has them.
+"""
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from wtours.errors import StorageError, UsageError
+from wtours.storage.atomic import atomic_path, remove
+
+SCRATCH = "WTOURS_SCRATCH"
+SCRATCH_SIZE = "WTOURS_SCRATCH_SIZE"
+DEFAULT_SIZE = "100GB"
+_SIZE = re.compile(
+    r"(?P<number>[0-9]{1,9}(\.[0-9]{1,3})?) ?(?P<unit>[kMGT]?)(?P<binary>i?)B?", re.IGNORECASE
+)
+_USED = ".used"
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def scratch_folder() -> Path:
+    """Return the folder for copies: $WTOURS_SCRATCH, or wtours in the user's folder of caches."""
+    given = os.environ.get(SCRATCH)
+    if given:
+        return Path(given)
+    caches = os.environ.get("XDG_CACHE_HOME")
+    return (Path(caches) if caches else Path.home() / ".cache") / "wtours"
+
+
+def scratch_bytes() -> int:
+    """Return how much may lie there: $WTOURS_SCRATCH_SIZE, or 100 GB.
+
+    Raises:
+        UsageError: it is not a size.
+    """
+    return parse_size(os.environ.get(SCRATCH_SIZE) or DEFAULT_SIZE)
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that "500GB" or "1.5 T" names; a k is 1000, a Ki 1024.
+
+    Raises:
+        UsageError: it is not a size above 0.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    size = 0.0
+    if match is not None:
+        step = 1024 if match["binary"] else 1000
+        size = float(match["number"]) * step ** _POWERS[match["unit"].lower()]
+    if size < 1:
+        raise UsageError(f"size {text!r} must be a number of bytes above 0, for example 500GB")
+    return int(size)
+
+
+def mark_used(video: Path) -> None:
+    """Note that a copy of a video is used now; not by its own dates, which its reader watches."""
+    (video.parent / _USED).touch()
+
+
+def make_room(folder: Path, num_bytes: int, *, is_free: Callable[[Path], bool]) -> None:
+    """Remove the copies of videos that were used longest ago, until another one fits.
+
+    Args:
+        folder: `videos` of a working copy.
+        num_bytes: Of the one that is to come.
+        is_free: Whether a copy may be removed.
+
+    Raises:
+        StorageError: those that are in use leave too little.
+    """
+    bound = scratch_bytes()
+    copies = [p for p in folder.glob("*/[!.]*") if p.is_file() and p.suffix not in (".json", ".md")]
+    sizes = {path: path.stat().st_size for path in copies}
+    for path in sorted(filter(is_free, copies), key=_last_used):
+        if sum(sizes.values()) + num_bytes <= bound:
+            return
+        remove(path)
+        del sizes[path]
+    total = sum(sizes.values()) + num_bytes
+    if total > bound:
+        raise StorageError(
+            f"the videos that are needed at once take {total / 1e9:.1f} GB, and --scratch-size "
+            f"allows {bound / 1e9:.1f}: raise it, or name fewer videos (--video)"
+        )
+
+
+def _last_used(video: Path) -> float:
+    stamp = video.parent / _USED
+    return stamp.stat().st_mtime if stamp.exists() else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An object as it was on the store when this machine looked."""
+
+    version: str
+    bytes: int
+    sha256: str | None
+    """None: its bytes were not read."""
+
+
+def write_seen(path: Path, seen: Mapping[str, Seen]) -> None:
+    """Publish what was seen, by key."""
+    with atomic_path(path) as temp, temp.open("w", encoding="utf-8") as file:
+        for key, one in seen.items():
+            file.write(json.dumps([key, one.version, one.bytes, one.sha256]) + "\n")
+
+
+def read_seen(path: Path) -> dict[str, Seen]:
+    """Return what was seen, by key; nothing without a file."""
+    with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8") as file:
+        return {key: Seen(*values) for key, *values in map(json.loads, file)}
+    return {}

@@ -1,0 +1,297 @@
+"""A workspace on this machine whose published files live on an object store.
+
+Stages work on a disk, by the commit rule; a working copy takes what they publish to the store, by
+the same rule. `write_receipt` is the place: when a receipt is written inside a working copy, the
+files that it speaks of are put on the store, and it itself last. So the store has the very bytes
+that a disk would have, a segment that is done stays done when the machine is lost, and nothing
+needs a lock: what another process has published since the working copy looked is never overwritten.
+"""
+
+import functools
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from wtours.errors import ConflictError, StorageError
+from wtours.storage.atomic import (
+    TEMP_PREFIX,
+    read_bytes,
+    read_json,
+    remove,
+    write_bytes,
+    write_json,
+)
+from wtours.storage.hashing import digest, sha256_bytes, sha256_file
+from wtours.storage.object_store import ObjectStore
+from wtours.storage.receipt_race import publish_receipt
+from wtours.storage.scratch import Seen, make_room, mark_used, read_seen, scratch_folder, write_seen
+from wtours.storage.store import publish
+
+logger = logging.getLogger(__name__)
+
+_MARKER = ".wtours-store.json"
+_SEEN_FILE = ".wtours-seen.jsonl"
+_FETCHES_AT_ONCE = 16
+
+
+class WorkingCopy:
+    """See the module; `checkout` makes one, and other processes find it by a file in its root.
+
+    Args:
+        root: The folder on this machine.
+        url: The root on the store.
+    """
+
+    def __init__(self, root: Path, url: str) -> None:
+        self.root, self.url = root, url
+        self.keeps_videos = False  # those that were asked for are all needed at the same time
+        self._store = ObjectStore(url)
+        self._used: set[Path] = set()
+        self._seen: dict[str, Seen] = {}
+        self._is_loaded = False
+
+    @classmethod
+    def checkout(
+        cls, url: str, folders: Iterable[str], wants: Callable[[str], bool]
+    ) -> "WorkingCopy":
+        """Bring this machine's copy of a root up to date.
+
+        What an interrupted run has published here, and not yet there, is taken there first.
+
+        Args:
+            url: The root on the store.
+            folders: Those of the root that are looked at.
+            wants: Which objects' bytes are needed here; of the others size and version are noted.
+
+        Raises:
+            StorageError: the store cannot be read, or is none that can be published on.
+        """
+        root = scratch_folder() / "roots" / digest(url)
+        write_json(root / _MARKER, {"url": url})
+        copy = cls(root, url)
+        copy._store.require_put_if_absent()
+        copy.pull(folders, wants)
+        _OPEN[root] = copy
+        copy._finish_commits(folders)
+        return copy
+
+    def pull(self, folders: Iterable[str], wants: Callable[[str], bool]) -> None:
+        """Make the local files those of the store, as far as it has them."""
+        self._load()
+        folders = tuple(folders)
+        listed = {found.key: found for folder in folders for found in self._store.list(folder)}
+        inside = tuple(f"{folder}/" for folder in folders)
+        for key in [key for key in self._seen if key.startswith(inside) and key not in listed]:
+            remove(self.root / key)  # removed there by somebody
+            del self._seen[key]
+        changed = []
+        for key, found in listed.items():
+            seen, path = self._seen.get(key), self.root / key
+            is_same = seen is not None and seen.version == found.version
+            if wants(key):
+                if not (is_same and path.is_file() and path.stat().st_size == found.bytes):
+                    changed.append(found)
+                continue
+            if not is_same:
+                remove(path)
+                self._seen[key] = Seen(found.version, found.bytes, None)
+
+        with ThreadPoolExecutor(_FETCHES_AT_ONCE) as pool:
+            paths = [self.root / found.key for found in changed]
+            digests = pool.map(self._store.fetch_listed, changed, paths)
+            for found, sha256 in zip(changed, digests, strict=True):
+                self._seen[found.key] = Seen(found.version, found.bytes, sha256)
+        self._save()
+
+    def push(self, keys: Iterable[str]) -> None:
+        """Publish files that no receipt speaks of, in this order, where they have changed.
+
+        Raises:
+            ConflictError: another process has published other bytes meanwhile.
+        """
+        for key in keys:
+            if (self.root / key).is_file():
+                self._put(self.root / key)
+        self._save()
+
+    def commit(self, receipt: Path) -> None:
+        """Publish the files of a receipt that is written, then the receipt.
+
+        Raises:
+            ConflictError: another process has published something else under one of the names.
+            StorageError: the store cannot be written; the next checkout finishes the commit.
+        """
+        try:
+            self._commit(receipt)
+        except ConflictError:
+            if self._is_loaded:
+                raise
+            # A worker of a stage publishes what is new, and reads what was seen only for the rest.
+            self._load()
+            self._commit(receipt)
+
+    def _commit(self, receipt: Path) -> None:
+        key, text = self._key(receipt), read_bytes(receipt)
+        seen = self._seen.get(key)
+        if seen is not None and seen.sha256 == sha256_bytes(text):
+            return
+        files = {receipt.parent / f["path"]: f["sha256"] for f in json.loads(text)["files"]}
+        if seen is not None:  # it must never stand beside files of another result
+            found = self._store.stat(key)
+            if found is not None and found.version == seen.version:
+                self._store.delete(key)
+        for path, sha256 in files.items():
+            if path.is_file():
+                self._put(path)
+            elif self._store.sha256(self._key(path)) != sha256:
+                raise ConflictError(
+                    f"{self.url}/{self._key(path)} is there with other bytes than {receipt} says"
+                )
+        self._put_tree(receipt.parent / "measurements")
+        self._put_receipt(receipt, text)
+        for path in files:
+            if path.suffix == ".tar":  # a set is larger than a scratch disk
+                remove(path)
+
+    def size(self, path: Path) -> int | None:
+        """Return the bytes of a file that may be on the store alone; None: it is not there."""
+        key = self._key(path)
+        if key not in self._seen:
+            found = self._store.stat(key)
+            if found is None:
+                return None
+            self._seen[key] = Seen(found.version, found.bytes, None)
+        return self._seen[key].bytes
+
+    def fetch_video(self, path: Path, sha256: str) -> None:
+        """Copy a video from the store, verified, in place of others that are not in use.
+
+        Raises:
+            StorageError: it is not there, is damaged there, or there is no room for it.
+        """
+        if not path.is_file():
+            num_bytes = self.size(path)
+            if num_bytes is None:
+                raise StorageError(f"{self.url}/{self._key(path)} is missing")
+            make_room(
+                self.root / "videos",
+                num_bytes,
+                is_free=lambda p: p not in self._used and self._key(p) in self._seen,
+            )
+            self._store.fetch(self._key(path), path)
+            found = sha256_file(path)
+            if found != sha256:
+                remove(path)
+                raise StorageError(
+                    f"{self.url}/{self._key(path)} has the sha256 {found[:12]}…, and its receipt "
+                    f"says {sha256[:12]}…: remove its folder there and download it again"
+                )
+        mark_used(path)
+        if self.keeps_videos:
+            self._used.add(path)
+
+    def _finish_commits(self, folders: Iterable[str]) -> None:
+        """Take there what an earlier run has published here alone."""
+        patterns = (
+            "receipt.json",
+            "*/receipt.json",
+            "receipts/*.json",
+        )  # a measurement's goes with the tables'
+        tops = [self.root / folder for folder in folders]
+        for path in sorted(path for top in tops for p in patterns for path in top.glob(p)):
+            if self._key(path) in self._seen or _is_temporary(path.relative_to(self.root)):
+                continue
+            try:
+                self.commit(path)
+            except ConflictError as error:  # the other process was first
+                logger.warning("%s; this machine's result is dropped", error)
+                remove(path)
+
+    def _put(self, path: Path) -> None:
+        key, sha256 = self._key(path), sha256_file(path)
+        seen = self._seen.get(key)
+        if seen is not None and (seen.sha256 or self._store.sha256(key)) == sha256:
+            return
+        if seen is None:
+            if publish(self._store, key, path, sha256=sha256) == "equal":
+                logger.warning("%s/%s was there already, with the same bytes", self.url, key)
+        elif not self._store.replace(key, path, seen.version):
+            found = self._store.stat(key)
+            if found is None:
+                publish(self._store, key, path, sha256=sha256)
+            elif self._store.sha256(key) != sha256:
+                raise ConflictError(
+                    f"{self.url}/{key} was changed by another process since this one looked; "
+                    f"nothing was overwritten: run the command again"
+                )
+        self._saw(key, sha256)
+
+    def _put_tree(self, folder: Path) -> None:
+        """Publish a folder's files, receipts last; remove there what is not in it any more."""
+        prefix = f"{self._key(folder)}/"
+        files = [
+            path
+            for path in sorted(folder.rglob("*"), key=lambda p: (p.name == "receipt.json", p))
+            if path.is_file() and not _is_temporary(path.relative_to(self.root))
+        ]
+        for path in files:
+            self._put(path)
+        gone = {key for key in self._seen if key.startswith(prefix)} - set(map(self._key, files))
+        for key in gone:
+            self._store.delete(key)
+            del self._seen[key]
+
+    def _put_receipt(self, path: Path, text: bytes) -> None:
+        kept = publish_receipt(self._store, self._key(path), text)
+        if kept != text:
+            write_bytes(path, kept)
+        self._saw(self._key(path), sha256_bytes(kept))
+
+    def _saw(self, key: str, sha256: str) -> None:
+        found = self._store.stat(key)
+        if found is not None:
+            self._seen[key] = Seen(found.version, found.bytes, sha256)
+
+    def _save(self) -> None:
+        write_seen(self.root / _SEEN_FILE, self._seen)
+
+    def _load(self) -> None:
+        self._is_loaded = True
+        self._seen |= read_seen(self.root / _SEEN_FILE)
+
+    def _key(self, path: Path) -> str:
+        return Path(os.path.normpath(path)).relative_to(self.root).as_posix()
+
+
+_OPEN: dict[Path, WorkingCopy] = {}
+"""Of this process, by root."""
+
+
+def working_copy_of(path: Path) -> WorkingCopy | None:
+    """Return the working copy that a path lies in; None: it is on a disk only."""
+    root = _root_of(path.parent)
+    if root is None:
+        return None
+    if root not in _OPEN:  # a process that a stage has started
+        _OPEN[root] = WorkingCopy(root, read_json(root / _MARKER)["url"])
+    return _OPEN[root]
+
+
+def commit(receipt: Path) -> None:
+    """Publish what a receipt speaks of, and it, on the store; on a disk nothing is left to do."""
+    if not any(part.startswith(TEMP_PREFIX) for part in receipt.parts):
+        copy = working_copy_of(receipt)
+        if copy is not None:
+            copy.commit(receipt)
+
+
+@functools.lru_cache(maxsize=4096)
+def _root_of(folder: Path) -> Path | None:
+    return next((p for p in (folder, *folder.parents) if (p / _MARKER).is_file()), None)
+
+
+def _is_temporary(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
