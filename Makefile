@@ -7,8 +7,9 @@ FACES := .venv/.faces
 # holds and the tests were run with; pip prefers the +cpu build of the same version where an index has it.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 PIP_ARGS ?=
-# A file's tests stay in one process: they share what the file makes once. PYTEST_ARGS=-n0 runs all in this one.
-PARALLEL := -n auto --dist loadfile
+# A file's tests stay in one process: they share what the file makes once. In the order of the names the long files
+# of tests/faults come first. PYTEST_ARGS=-n0 runs all in this one.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
 # What `make reproduce-table6` works on.

@@ -4,11 +4,11 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.command_line import run_here
 from wtours.storage.hashing import sha256_file
 
 pytestmark = pytest.mark.medium
@@ -39,18 +39,8 @@ TINY = [
 ]
 
 
-def wtours(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "wtours", *map(str, args)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-
-
-def ok(*args: str | Path) -> str:
-    result = wtours(*args)
+def ok(*words: str | Path) -> str:
+    result = run_here(*words)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -136,12 +126,12 @@ def test_one_missing_file_does_not_stop_the_other_video(workspace):
     shutil.copy(workspace / "data" / "rendered" / "evening.mp4", given)
     (given / "morning.mp4").write_text("this is a text file\n" * 1000)
     common = ("--manifest", workspace / "manifest.toml", "--root", root)
-    result = wtours("download", *common, "--from-dir", given)
+    result = run_here("download", *common, "--from-dir", given)
     assert result.returncode == 3
     assert "1 downloaded" in result.stdout
     assert "error: morning:" in result.stderr
     assert not list((root / "videos" / "morning").glob("*.mp4"))
-    result = wtours("analyze", *common, "--jobs", "1")
+    result = run_here("analyze", *common, "--jobs", "1")
     assert result.returncode == 3
     assert "error: morning:" in result.stderr
     assert (root / "analysis" / "evening" / "receipt.json").exists()
@@ -153,7 +143,7 @@ def test_a_flipped_byte_in_a_shard_is_found_and_named(workspace):
     data = bytearray(tar.read_bytes())
     data[5000] ^= 1
     tar.write_bytes(data)
-    result = wtours("verify", "--root", root)
+    result = run_here("verify", "--root", root)
     assert result.returncode == 3
     assert "evening-00000.tar" in result.stderr
     assert "morning-00000.tar" not in result.stderr
@@ -162,7 +152,7 @@ def test_a_flipped_byte_in_a_shard_is_found_and_named(workspace):
 def test_other_parameters_for_a_shard_set_that_exists_are_refused(workspace):
     root = workspace / "data"
     common = ("--manifest", workspace / "manifest.toml", "--root", root)
-    result = wtours("shard", *common, "--fps", "10")
+    result = run_here("shard", *common, "--fps", "10")
     assert result.returncode in (1, 2)
     assert "--name" in result.stderr
     assert "2 shards" in ok("verify", "--root", root)
@@ -172,7 +162,7 @@ def test_a_detector_that_is_missing_leaves_objects_unmeasured_and_says_so(worksp
     root = workspace / "fresh"
     common = ("--manifest", workspace / "manifest.toml", "--root", root)
     ok("download", *common, "--from-dir", workspace / "data" / "rendered")
-    result = wtours("analyze", *common, "--detector", "onnx:absent.onnx", "--jobs", "1")
+    result = run_here("analyze", *common, "--detector", "onnx:absent.onnx", "--jobs", "1")
     assert result.returncode == 3
     assert "absent.onnx" in result.stderr
     assert "not measured" in ok("report", *common)
@@ -194,11 +184,11 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on_with_space(workspa
         download = ("download", *common, "--from-dir", workspace / "data" / "rendered")
         shard = ("shard", *common, "--fps", "10", "--jobs", "1")
         for command in (download, shard):  # too small for the videos, then for the shards
-            result = wtours(*command)
+            result = run_here(*command)
             assert result.returncode in (1, 3), result.stderr
             assert " free" in result.stderr or "is not downloaded" in result.stderr
             assert "Traceback" not in result.stderr
-        assert "free some space" in wtours(*download).stderr
+        assert "free some space" in run_here(*download).stderr
         for video in root.glob("videos/*/*.mp4"):
             assert json.loads((video.parent / "receipt.json").read_text())["status"] == "done"
         for tar in root.glob("shards/*/*.tar"):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from tests.support.command_line import SCRIPT, torchrun
 from tests.support.shard_set import TINY, write_shard_set
+from tests.support.two_ranks import on_two_ranks
 from training.config.presets import resolve_config
 from training.distributed.collectives import all_max, all_mean, all_sum, any_rank, broadcast
 from training.distributed.world import World
@@ -28,30 +28,23 @@ def test_one_process_alone_gets_back_what_it_gave():
     assert broadcast("text", ALONE) == "text"
 
 
-def together(rank, store, results):
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+def together(rank):
     world = World(rank, 2, rank, torch.device("cpu"))
     value = torch.tensor([float(rank), 3.0 - rank])
-    Path(f"{results}-{rank}").write_text(
-        str(
-            [
-                all_sum(value).tolist(),
-                all_max(value).tolist(),
-                all_mean(value).tolist(),
-                any_rank([rank == 1, False], world),
-                broadcast("ö" if rank == 0 else "ignored", world),
-                broadcast("", world),
-            ]
-        )
-    )
-    dist.destroy_process_group()
+    return [
+        all_sum(value).tolist(),
+        all_max(value).tolist(),
+        all_mean(value).tolist(),
+        any_rank([rank == 1, False], world),
+        broadcast("ö" if rank == 0 else "ignored", world),
+        broadcast("", world),
+    ]
 
 
 @pytest.mark.medium
 def test_two_processes_get_the_same_answer(tmp_path):
-    torch.multiprocessing.spawn(together, (tmp_path / "store", tmp_path / "result"), nprocs=2)
     expected = [[1.0, 5.0], [1.0, 3.0], [0.5, 2.5], [True, False], "ö", ""]
-    assert [(tmp_path / f"result-{rank}").read_text() for rank in range(2)] == [str(expected)] * 2
+    assert on_two_ranks(together, tmp_path) == [expected] * 2
 
 
 def pretrain_on_two(shards, run_dir, overrides):

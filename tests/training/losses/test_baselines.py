@@ -2,18 +2,16 @@
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.support import plain_losses
+from tests.support.two_ranks import on_two_ranks
 from training.losses.cross_entropy import cross_entropies
 from training.losses.ibot import patch_loss
 from training.losses.simclr import nt_xent
@@ -192,18 +190,15 @@ def losses_and_gradients(z: Tensor, images: Tensor) -> dict[str, tuple[Tensor, T
     return results
 
 
-def on_a_rank(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def on_a_rank(rank: int) -> dict[str, tuple[Tensor, Tensor]]:
     half = slice(rank * IMAGES // 2, (rank + 1) * IMAGES // 2)
     z, images = normal(0, VIEWS, IMAGES, WIDTH), torch.arange(IMAGES)
-    torch.save(losses_and_gradients(z[:, half], images[half]), Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+    return losses_and_gradients(z[:, half], images[half])
 
 
 @pytest.mark.medium
 def test_two_ranks_compute_what_one_does(tmp_path):
-    mp.spawn(on_a_rank, args=(str(tmp_path),), nprocs=2)
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    ranks = on_two_ranks(on_a_rank, tmp_path)
     expected = losses_and_gradients(normal(0, VIEWS, IMAGES, WIDTH), torch.arange(IMAGES))
     for name, (loss, gradient) in expected.items():
         torch.testing.assert_close((ranks[0][name][0] + ranks[1][name][0]) / 2, loss)

@@ -3,16 +3,16 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from PIL import Image
 from torch import Tensor
 
 from tests.support.shard_set import TINY, write_shard_set
+from tests.support.two_ranks import on_two_ranks
 from training.config.presets import resolve_config
 from training.config.train import TrainConfig
 from training.distributed.world import World
@@ -219,9 +219,7 @@ def ranked_config(case: str) -> TrainConfig:
     return config_of(case.partition("_")[0], *RANKED[case])
 
 
-def on_a_rank(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def on_a_rank(rank: int) -> dict[str, tuple[Tensor, dict[str, Any]]]:
     half = slice(rank * CLIPS // 2, (rank + 1) * CLIPS // 2)
     world, results = World(rank, 2, rank, CPU), {}
     for case in RANKED:
@@ -229,14 +227,12 @@ def on_a_rank(rank: int, folder: str) -> None:
         state = build_state(config, world)
         losses = steps(state, [views_of(config, seed).clips(half) for seed in range(4)], world)
         results[case] = (torch.stack(losses), state.method.state_dict())
-    torch.save(results, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.mark.medium
 def test_two_ranks_train_as_one(tmp_path):
-    mp.spawn(on_a_rank, args=(str(tmp_path),), nprocs=2)
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    ranks = on_two_ranks(on_a_rank, tmp_path)
     for case in RANKED:
         config = ranked_config(case)
         state = build_state(config, WORLD)

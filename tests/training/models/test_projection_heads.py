@@ -1,12 +1,9 @@
-from pathlib import Path
-
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from tests.support.two_ranks import on_two_ranks
 from training.models.projection_heads import DinoHead, Projector, SwavHead, WeightNormLinear
 from training.models.sync_batch_norm import GlobalBatchNorm
 
@@ -95,17 +92,14 @@ def _normalize(norm: nn.Module, batch: torch.Tensor, weights: torch.Tensor) -> d
     }
 
 
-def _run_rank(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def _on_a_rank(rank: int) -> dict[str, object]:
     batch, weights = (part.split(SIZES)[rank] for part in _whole_batch())
-    torch.save(_normalize(GlobalBatchNorm(4), batch, weights), Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+    return _normalize(GlobalBatchNorm(4), batch, weights)
 
 
 @pytest.mark.medium
 def test_batch_norm_on_two_ranks_is_torchs_on_the_whole_batch(tmp_path):
-    mp.spawn(_run_rank, args=(str(tmp_path),), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    first, second = on_two_ranks(_on_a_rank, tmp_path)
     expected = _normalize(nn.BatchNorm1d(4), *_whole_batch())
     for name in ("output", "input_gradient"):
         torch.testing.assert_close(

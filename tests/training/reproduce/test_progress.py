@@ -15,9 +15,13 @@ from wtours.synthetic.eval_sets import publish_eval_sets
 pytestmark = pytest.mark.medium
 
 
-@pytest.fixture
-def plan(tmp_path):
-    """Two runs of Table 7b without their linear probe, on shards and VOC images that are there."""
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    """Two runs of Table 7b without their linear probe, on shards and VOC images that are there.
+
+    What one test has done of it the next one need not do again.
+    """
+    tmp_path = tmp_path_factory.mktemp("plan")
     for name in ("walk", "movie"):
         write_shard_set(tmp_path / "shards" / name, size=(96, 128), num_frames=8)
     rendered = tmp_path / "rendered"
@@ -33,25 +37,6 @@ def plan(tmp_path):
 
 def ended(found: list[StepState]) -> dict[str, str]:
     return {each.step.name: each.state for each in found}
-
-
-def test_a_plan_is_done_step_by_step_resumed_and_printed(plan, capfd):
-    said: list[str] = []
-    first = ended(reproduce(plan, say=said.append))
-    assert set(first.values()) == {"done"}
-    assert len(first) == 4  # two runs, each with one evaluation
-    assert said[0].startswith("$ wtours pretrain ")
-    assert ended(reproduce(plan, say=said.append)) == first
-    assert len(said) == 4  # nothing was run again
-
-    ((table, runs),) = plan.rows
-    rows = table_cells(plan, table, runs)
-    columns = (*table.labels, "LP", "measured", "CorLoc", "measured")
-    last = dict(zip(columns[:4], rows[-1][:4], strict=True))
-    assert last == {"method": "DoRA", "pretrain": "WT", "LP": "44.5", "measured": "-"}
-    results = list((plan.root / "runs" / "tiny-dora-venice" / "eval").glob("discover-*.json"))
-    (measured,) = (json.loads(path.read_text())["results"]["corloc_percent"] for path in results)
-    assert rows[-1][4:] == ("56.2", f"{measured:.1f}*")  # * since the images are not VOC's
 
 
 def test_a_step_that_fails_stops_only_what_needs_it_and_is_tried_again(plan, capfd):
@@ -77,3 +62,23 @@ def test_a_step_that_fails_stops_only_what_needs_it_and_is_tried_again(plan, cap
     right = runs | {"dino-venice": plan.file.runs["dino-venice"]}
     mended = dataclasses.replace(plan, file=small.file.model_copy(update={"runs": right}))
     assert ended(states(mended))["dino-venice"] == "to do"
+
+
+def test_a_plan_is_done_step_by_step_resumed_and_printed(plan, capfd):
+    said: list[str] = []
+    waiting = list(ended(states(plan)).values()).count("to do")
+    first = ended(reproduce(plan, say=said.append))
+    assert set(first.values()) == {"done"}
+    assert len(first) == 4  # two runs, each with one evaluation
+    assert said[0].startswith("$ wtours pretrain ")
+    assert ended(reproduce(plan, say=said.append)) == first
+    assert len(said) == waiting  # nothing was run again
+
+    ((table, runs),) = plan.rows
+    rows = table_cells(plan, table, runs)
+    columns = (*table.labels, "LP", "measured", "CorLoc", "measured")
+    last = dict(zip(columns[:4], rows[-1][:4], strict=True))
+    assert last == {"method": "DoRA", "pretrain": "WT", "LP": "44.5", "measured": "-"}
+    results = list((plan.root / "runs" / "tiny-dora-venice" / "eval").glob("discover-*.json"))
+    (measured,) = (json.loads(path.read_text())["results"]["corloc_percent"] for path in results)
+    assert rows[-1][4:] == ("56.2", f"{measured:.1f}*")  # * since the images are not VOC's

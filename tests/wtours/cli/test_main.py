@@ -14,7 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from tests.support.analyze_cases import write_scenes
-from tests.support.command_line import SCRIPT, wtours
+from tests.support.command_line import SCRIPT, run_here, wtours
 from tests.support.shard_set import write_shard_set
 from training.config.presets import ABOUT, PRESETS, resolve_config
 from wtours import __version__
@@ -71,7 +71,7 @@ def test_a_shell_completes_a_command():
         "COMP_WORDS": "wtours est",
         "COMP_CWORD": "1",
     }
-    assert wtours(program=SCRIPT, **environment).stdout.split() == ["estimate"]
+    assert wtours(**environment).stdout.split() == ["estimate"]
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_presets_are_listed_and_one_is_shown_as_yaml_that_gives_it_again(tmp_pat
 )
 @pytest.mark.medium
 def test_an_error_is_one_line_with_the_right_exit_code(tmp_path, arguments, exit_code, message):
-    result = wtours(*arguments, "--root", tmp_path / "root")
+    result = run_here(*arguments, "--root", tmp_path / "root")
     assert result.returncode == exit_code, result.stderr
     assert message in result.stderr.replace("\n", " ")
     assert "Traceback" not in result.stderr
@@ -250,13 +250,13 @@ def test_what_the_report_says_to_run_works_when_it_is_pasted(tmp_path):
         'video = [{id = "walk", title = "W", sources = ["file:walk.mp4"]}]\n'
     )
     for command in ("download", "analyze"):
-        assert wtours("report", "-m", manifest, "--root", root).returncode == 0
+        assert run_here("report", "-m", manifest, "--root", root).returncode == 0
         page = html.unescape((root / "reports" / "report.html").read_text())
         (remedy,) = re.findall(r"walk is not measured: run `wtours (.+?)`", page)
         assert remedy.startswith(f"{command} --manifest '{manifest}' ")
-        result = wtours(*shlex.split(remedy))
+        result = run_here(*shlex.split(remedy))
         assert result.returncode == 0, result.stderr
-    assert wtours("report", "-m", manifest, "--root", root).returncode == 0
+    assert run_here("report", "-m", manifest, "--root", root).returncode == 0
     assert "walk is not measured" not in (root / "reports" / "report.html").read_text()
 
 
