@@ -1,14 +1,13 @@
 """The whole road by the command line, on two small rendered walks; what bad input does to it."""
 
 import json
-import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.support.command_line import run_here
+from tests.support.small_disk import resize, small_disk
 from wtours.storage.hashing import sha256_file
 
 pytestmark = pytest.mark.medium
@@ -171,14 +170,8 @@ def test_a_detector_that_is_missing_leaves_objects_unmeasured_and_says_so(worksp
     assert summary["cuts"]["adaptive"] == 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: a small tmpfs needs root")
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on_with_space(workspace):
-    small = workspace / "small"
-    small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=150k", "tmpfs", str(small)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("NOT TESTED: cannot mount a tmpfs here")
-    try:
+    with small_disk(workspace / "small", "size=150k") as small:
         root = small / "data"
         common = ("--manifest", workspace / "manifest.toml", "--root", root)
         download = ("download", *common, "--from-dir", workspace / "data" / "rendered")
@@ -193,9 +186,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on_with_space(workspa
             assert json.loads((video.parent / "receipt.json").read_text())["status"] == "done"
         for tar in root.glob("shards/*/*.tar"):
             assert (tar.parent / "receipts" / f"{tar.stem}.json").exists()
-        subprocess.run(["mount", "-o", "remount,size=40m", str(small)], check=True)
+        resize(small, "40m")
         ok(*download)
         ok(*shard)
         ok("verify", "--root", root)
-    finally:
-        subprocess.run(["umount", str(small)], check=True)

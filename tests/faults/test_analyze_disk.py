@@ -4,13 +4,13 @@ import contextlib
 import errno
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.analyze_cases import add_video, published_bytes, write_detections, write_scenes
+from tests.support.small_disk import resize, small_disk
 from wtours.analyze.pipeline import analyze_videos
 from wtours.analyze.schema import NotAnalyzedError, load_summary
 from wtours.errors import WtoursError
@@ -89,27 +89,18 @@ def test_a_disk_that_fails_at_the_nth_call(
 
 
 @pytest.fixture
-def small_disk(tmp_path) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to mount a small tmpfs")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode:
-        pytest.skip(f"needs the right to mount a tmpfs: {result.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+def disk(tmp_path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "size=4k") as folder:
+        yield folder
 
 
-def test_a_disk_of_any_size_that_is_too_small(tmp_path, clip, detector, undisturbed, small_disk):
+def test_a_disk_of_any_size_that_is_too_small(tmp_path, clip, detector, undisturbed, disk):
     layout = Layout(tmp_path / "root")
     add_video(layout, "walk", clip)
-    (layout.root / "analysis").symlink_to(small_disk)
+    (layout.root / "analysis").symlink_to(disk)
     num_full = 0
     for kib in range(8, 400, 8):
-        size = f"remount,size={kib}k"
-        subprocess.run(["mount", "-o", size, str(small_disk)], check=True)
+        resize(disk, f"{kib}k")
         reason = ""
         try:
             assert analyze_videos(layout, ["walk"], detector=detector).failed == {}

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.http_server import Resource, serve
+from tests.support.small_disk import resize, small_disk
 from tests.support.video_clips import write_clip
 from wtours.acquire import download
 from wtours.acquire.download import DownloadReport
@@ -167,33 +168,18 @@ def test_two_processes_at_once_leave_one_right_video(body, layout):
 
 
 @pytest.fixture
-def small_disk(tmp_path) -> Iterator[Path]:
-    """A file system of 1 MiB of its own; `grow` makes it larger."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"NOT TESTED: a full disk; mounting a tmpfs needs root: {mounted.stderr}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
-def grow(disk: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+def disk(tmp_path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "size=1m") as folder:
+        yield folder
 
 
 @pytest.mark.medium
 @pytest.mark.parametrize("kind", ["url", "file"])
 def test_a_file_without_room_is_refused_first_and_fetched_when_there_is_room(
-    kind, body, small_disk, tmp_path
+    kind, body, disk, tmp_path
 ):
     assert len(body) > 1.5 * 2**20
-    layout, size = Layout(small_disk / "root"), bytes_text(len(body))
+    layout, size = Layout(disk / "root"), bytes_text(len(body))
     (tmp_path / "x.mp4").write_bytes(body)
     with serve({"/x.mp4": Resource(body)}) as server:
         source = server.url("/x.mp4") if kind == "url" else "file:x.mp4"
@@ -202,15 +188,15 @@ def test_a_file_without_room_is_refused_first_and_fetched_when_there_is_room(
         assert "free some space or choose another --root" in report.failed["walk"]
         assert [p.name for p in layout.video_dir("walk").iterdir()] == ["receipt.json"]
 
-        grow(small_disk)
+        resize(disk, "64m")
         report = download_videos([entry(source)], layout, files_dir=tmp_path)
     assert report.done == ["walk"]
     assert downloaded_video(layout, "walk").sha256 == sha256(body)
 
 
 @pytest.mark.medium
-def test_a_disk_that_fills_on_the_way_ends_the_run_with_one_line(body, small_disk):
-    layout = Layout(small_disk / "root")
+def test_a_disk_that_fills_on_the_way_ends_the_run_with_one_line(body, disk):
+    layout = Layout(disk / "root")
     with serve({"/x.mp4": Resource(body, states_length=False)}) as server:
         with pytest.raises(WtoursError, match=r"disk full while writing .*free some") as error:
             download_videos([entry(server.url("/x.mp4"))], layout)
@@ -218,6 +204,6 @@ def test_a_disk_that_fills_on_the_way_ends_the_run_with_one_line(body, small_dis
         names = {p.name for p in layout.video_dir("walk").iterdir()}
         assert all(name.startswith(".partial-") for name in names)
 
-        grow(small_disk)
+        resize(disk, "64m")
         report = download_videos([entry(server.url("/x.mp4"))], layout)
     assert report.done == ["walk"]

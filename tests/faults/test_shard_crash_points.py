@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.sharded_videos import files_of, publish_video
+from tests.support.sharded_videos import files_of, workspace
 from tests.support.video_clips import write_clip
 from wtours.sharding.build import build_shards
 from wtours.sharding.repair import repair_shards
@@ -89,13 +89,6 @@ def expected(clip, tmp_path_factory) -> dict[str, bytes]:
     """What an undisturbed run publishes."""
     layout = workspace(clip, tmp_path_factory.mktemp("undisturbed"))
     return files_of(build_shards(layout, VIDEOS, params=PARAMS).directory)
-
-
-def workspace(clip: Path, root: Path) -> Layout:
-    layout = Layout(root)
-    for video_id in VIDEOS:
-        publish_video(layout, video_id, clip)
-    return layout
 
 
 def killed_at(layout: Layout, work: str, point: str) -> None:

@@ -5,13 +5,13 @@ import functools
 import itertools
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.sharded_videos import files_of, publish_video
+from tests.support.small_disk import resize, small_disk
 from tests.support.video_clips import write_clip
 from wtours.errors import WtoursError
 from wtours.execution.processes import ProcessExecutor
@@ -23,23 +23,11 @@ from wtours.workspace.layout import Layout
 PARAMS = ShardParams(shard_seconds=1, short_side=128)
 
 
-def mount(folder: Path, *options: str) -> None:
-    command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode:
-        pytest.skip(f"needs the right to mount a tmpfs: {result.stderr.strip()}")
-
-
 @pytest.fixture
-def small_disk(tmp_path) -> Iterator[Path]:
+def disk(tmp_path) -> Iterator[Path]:
     """An empty file system of 600 KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to mount a small tmpfs")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount(folder, "size=600k")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", "size=600k") as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +45,14 @@ def workspace(source: Path, root: Path, shards: Path) -> Layout:
 
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.medium)])
-def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_with_space(
-    source, tmp_path, small_disk, jobs
-):
+def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_with_space(source, tmp_path, disk, jobs):
     plenty = tmp_path / "plenty"
     plenty.mkdir()
     undisturbed = workspace(source, tmp_path / "root", plenty)
     expected = files_of(build_shards(undisturbed, ["walk"], params=PARAMS).directory)
     assert sum(map(len, expected.values())) > 900_000
 
-    layout = workspace(source, tmp_path / "full", small_disk)
+    layout = workspace(source, tmp_path / "full", disk)
     executor = ProcessExecutor(jobs)
     with (
         executor,
@@ -81,20 +67,20 @@ def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_with_space(
     assert any(name.endswith(".tar") for name in published)
     assert "dataset.json" not in published
 
-    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    resize(disk, "64m")
     with executor:
         report = build_shards(layout, ["walk"], params=PARAMS, executor=executor)
     assert report.num_segments_kept > 0
     assert files_of(directory) == expected
 
 
-def test_a_disk_that_fills_while_finalizing_leaves_the_earlier_set(source, tmp_path, small_disk):
-    layout = workspace(source, tmp_path / "root", small_disk)
-    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+def test_a_disk_that_fills_while_finalizing_leaves_the_earlier_set(source, tmp_path, disk):
+    layout = workspace(source, tmp_path / "root", disk)
+    resize(disk, "64m")
     directory = build_shards(layout, ["walk"], params=PARAMS).directory
     before = files_of(directory)
     used_kib = sum(path.stat().st_blocks for path in directory.rglob("*")) // 2
-    subprocess.run(["mount", "-o", f"remount,size={used_kib}k", str(small_disk)], check=True)
+    resize(disk, f"{used_kib}k")
     with pytest.raises(WtoursError, match="disk full while writing"):
         build_shards(layout, ["walk"], params=PARAMS)
     assert files_of(directory) == before
@@ -102,21 +88,21 @@ def test_a_disk_that_fills_while_finalizing_leaves_the_earlier_set(source, tmp_p
 
 
 @pytest.mark.medium
-def test_wherever_the_disk_fills_nothing_wrong_has_a_final_name(source, tmp_path, small_disk):
-    layout = workspace(source, tmp_path / "root", small_disk)
-    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+def test_wherever_the_disk_fills_nothing_wrong_has_a_final_name(source, tmp_path, disk):
+    layout = workspace(source, tmp_path / "root", disk)
+    resize(disk, "64m")
     directory = build_shards(layout, ["walk"], params=PARAMS).directory
     expected = files_of(directory)
     num_failed = 0
     for size_kib in range(4, 1400, 60):  # a page and more: at each the disk ends at another write
         shutil.rmtree(directory)
-        subprocess.run(["mount", "-o", f"remount,size={size_kib}k", str(small_disk)], check=True)
+        resize(disk, f"{size_kib}k")
         try:
             build_shards(layout, ["walk"], params=PARAMS)
         except WtoursError:
             num_failed += 1
         assert files_of(directory).items() <= expected.items()
-        subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+        resize(disk, "64m")
         build_shards(layout, ["walk"], params=PARAMS)
         assert files_of(directory) == expected
     assert num_failed > 10

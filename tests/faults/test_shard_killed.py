@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.sharded_videos import files_of, publish_video
+from tests.support.sharded_videos import files_of, workspace
 from tests.support.video_clips import write_clip
 from wtours.errors import WtoursError
 from wtours.sharding.build import ShardReport, build_shards
@@ -47,13 +47,6 @@ def source(tmp_path_factory) -> Path:
 def expected(source, tmp_path_factory) -> dict[str, bytes]:
     """What an undisturbed run publishes."""
     return files_of(shard(workspace(source, tmp_path_factory.mktemp("undisturbed"))).directory)
-
-
-def workspace(source: Path, root: Path) -> Layout:
-    layout = Layout(root)
-    publish_video(layout, "one", source)
-    publish_video(layout, "two", source)
-    return layout
 
 
 def shard(layout: Layout) -> ShardReport:

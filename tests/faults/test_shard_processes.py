@@ -12,14 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.sharded_videos import files_of, publish_video
+from tests.support.sharded_videos import files_of, workspace
 from tests.support.video_clips import write_clip
 from wtours.execution.processes import ProcessExecutor
 from wtours.sharding.build import build_shards
 from wtours.sharding.repair import repair_shards
 from wtours.shards.schema import ShardParams
 from wtours.storage.receipts import read_receipt
-from wtours.workspace.layout import Layout
 
 pytestmark = pytest.mark.medium
 PARAMS = ShardParams(shard_seconds=1, short_side=64)
@@ -38,13 +37,6 @@ def expected(source, tmp_path_factory) -> dict[str, bytes]:
     """What an undisturbed run publishes."""
     layout = workspace(source, tmp_path_factory.mktemp("undisturbed"))
     return files_of(build_shards(layout, VIDEOS, params=PARAMS).directory)
-
-
-def workspace(source: Path, root: Path) -> Layout:
-    layout = Layout(root)
-    for video_id in VIDEOS:
-        publish_video(layout, video_id, source)
-    return layout
 
 
 def crash_at(name, function, task):

@@ -49,6 +49,14 @@ def publish_video(
     return record.sha256
 
 
+def workspace(source: Path, root: Path) -> Layout:
+    """Return a workspace with a video twice, as "one" and "two"."""
+    layout = Layout(root)
+    for video_id in ("one", "two"):
+        publish_video(layout, video_id, source)
+    return layout
+
+
 def listed_pts_us(path: Path) -> list[int]:
     """Return the pts of every packet, in microseconds from the first, straight from the demuxer."""
     with av.open(str(path)) as container:

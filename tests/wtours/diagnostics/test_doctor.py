@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from tests.support.fake_youtube import known_site, page
 from tests.support.http_server import Resource, serve
+from tests.support.small_disk import small_disk
 from tests.support.video_clips import write_clip
 from wtours.cli import app as cli
 from wtours.diagnostics import doctor
@@ -87,12 +88,7 @@ def test_a_root_that_cannot_be_written_is_a_problem_however_much_is_free(tmp_pat
 
 
 def test_a_read_only_root_is_a_problem(tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("NOT TESTED: a read-only disk; mounting one needs root")
-    try:
+    with small_disk(tmp_path / "disk", "ro,size=1m") as disk:
         found = checks([walk(duration_seconds=60)], disk / "root")["disk"]
         assert (found.status, "read-only" in found.found) == ("problem", True)
         command = [sys.executable, "-m", "wtours", "download", "--manifest", "demo"]
@@ -102,8 +98,6 @@ def test_a_read_only_root_is_a_problem(tmp_path):
         assert result.returncode == 1
         assert "read-only" in result.stderr
         assert "Traceback" not in result.stderr
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_the_command_prints_json_and_its_exit_code_tells_of_problems(tmp_path):

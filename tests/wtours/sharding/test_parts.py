@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from tests.support.sharded_videos import files_of, publish_video
+from tests.support.sharded_videos import files_of, workspace
 from tests.support.video_clips import write_clip
 from wtours.cli.app import app
 from wtours.errors import ShardError, UsageError, WtoursError
@@ -35,13 +35,6 @@ def expected(clip, tmp_path_factory) -> dict[str, bytes]:
     """What one run writes."""
     layout = workspace(clip, tmp_path_factory.mktemp("one_run"))
     return files_of(build_shards(layout, VIDEOS, params=SECOND).directory)
-
-
-def workspace(clip: Path, root: Path) -> Layout:
-    layout = Layout(root)
-    for video_id in VIDEOS:
-        publish_video(layout, video_id, clip)
-    return layout
 
 
 def do_part(layout: Layout, text: str) -> ShardReport:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.support.small_disk import small_disk
 from wtours.errors import DiskFullError, StorageError
 from wtours.storage.atomic import read_json, write_bytes
 from wtours.storage.locks import lock
@@ -96,12 +97,7 @@ def test_no_message_shows_a_temporary_name(tmp_path):
 
 
 def test_a_disk_with_room_is_not_called_full_where_another_place_is(tmp_path, monkeypatch):
-    small = tmp_path / "shm"
-    small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("NOT TESTED: mounting a tmpfs needs root")
-    try:
+    with small_disk(tmp_path / "shm", "size=64k") as small:
         monkeypatch.setattr("wtours.storage.os_errors._SHARED_MEMORY", small)
         error = explain_os_error(OSError(errno.ENOSPC, "No space left on device"), tmp_path / "x")
         assert isinstance(error, DiskFullError)
@@ -109,8 +105,6 @@ def test_a_disk_with_room_is_not_called_full_where_another_place_is(tmp_path, mo
         assert "data.num_workers=0" in str(error)
         with pytest.raises(DiskFullError, match=r"disk full while writing .*/x: 0 MiB free; "):
             write_bytes(small / "x", b"x" * 100_000)
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
 
 
 @pytest.mark.parametrize(
