@@ -119,11 +119,17 @@ class Method(nn.Module, Generic[T]):
 
     @classmethod
     def build_network(cls, config: TrainConfig) -> Network:
-        """Return an untrained backbone (from `configured_backbone`) and the method's head.
+        """Return an untrained backbone and the method's head.
 
         Raises:
             UsageError: settings that do not fit each other or the backbone.
         """
+        backbone = configured_backbone(config)
+        return Network(backbone, cls.build_head(config, backbone.embed_dim))
+
+    @classmethod
+    def build_head(cls, config: TrainConfig, width: int) -> nn.Module:
+        """Return the method's untrained head on tokens of `width` channels."""
         raise NotImplementedError
 
     def prepare(self, views: Views, now: Progress) -> T:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from training.config.train import TrainConfig
 from training.losses.simclr import nt_xent
-from training.methods.base import Network, StepOutput, Targets, Views, configured_backbone
+from training.methods.base import StepOutput, Targets, Views
 from training.methods.one_network import OneNetwork, embedding_metrics, encode_views
 from training.models.projection_heads import Projector
 from wtours.errors import UsageError
@@ -23,16 +23,10 @@ class Simclr(OneNetwork):
             )
 
     @classmethod
-    def build_network(cls, config: TrainConfig) -> Network:
-        """Return an untrained backbone and SimCLR's projector."""
-        backbone, simclr = configured_backbone(config), config.simclr
-        head = Projector(
-            backbone.embed_dim,
-            (config.model.head_hidden_dim,),
-            simclr.output_dim,
-            batch_norm=config.model.head_batch_norm,
-        )
-        return Network(backbone, head)
+    def build_head(cls, config: TrainConfig, width: int) -> Projector:
+        """Return SimCLR's projector."""
+        model, out_dim = config.model, config.simclr.output_dim
+        return Projector(width, (model.head_hidden_dim,), out_dim, batch_norm=model.head_batch_norm)
 
     def forward(self, views: Views, targets: Targets) -> StepOutput:
         """Return NT-Xent over the frames of all ranks' clips."""

@@ -14,7 +14,7 @@ from training.losses.collapse_metrics import effective_rank, embedding_spread, m
 from training.losses.cross_entropy import distillation_loss
 from training.losses.dino import combine, entropy, teacher_probabilities, update_center
 from training.losses.sinkhorn import sinkhorn_teacher
-from training.methods.base import Method, Network, StepOutput, Targets, Views, configured_backbone
+from training.methods.base import Method, Network, StepOutput, Targets, Views
 from training.models.projection_heads import DinoHead
 from training.models.vit import encode
 from training.schedules import Progress
@@ -72,17 +72,16 @@ class StudentTeacher(Method[TeacherOutput]):
         self._next_center: Tensor | None = None
 
     @classmethod
-    def build_network(cls, config: TrainConfig) -> Network:
-        """Return an untrained backbone and DINO's head."""
-        backbone, model = configured_backbone(config), config.model
-        head = DinoHead(
-            backbone.embed_dim,
+    def build_head(cls, config: TrainConfig, width: int) -> DinoHead:
+        """Return DINO's head."""
+        model = config.model
+        return DinoHead(
+            width,
             model.num_prototypes,
             hidden_dim=model.head_hidden_dim,
             batch_norm=model.head_batch_norm,
             norm_last_layer=model.norm_last_layer,
         )
-        return Network(backbone, head)
 
     def teacher_forward(self, views: Views, now: Progress) -> tuple[Tensor, Tensor | None]:
         """Return the teacher's CLS tokens of the global views (G * B * T, D), and the masks."""

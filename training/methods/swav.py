@@ -14,14 +14,7 @@ from training.losses.swav import (
     part_of_rank,
     swapped_prediction,
 )
-from training.methods.base import (
-    Method,
-    Network,
-    StepOutput,
-    Targets,
-    Views,
-    configured_backbone,
-)
+from training.methods.base import Method, StepOutput, Targets, Views
 from training.methods.one_network import embedding_metrics, encode_views
 from training.models.projection_heads import SwavHead
 from training.schedules import Progress
@@ -52,17 +45,16 @@ class Swav(Method[SwavTargets]):
         self._features: Tensor | None = None
 
     @classmethod
-    def build_network(cls, config: TrainConfig) -> Network:
-        """Return an untrained backbone and SwAV's head with its prototypes."""
-        backbone, model = configured_backbone(config), config.model
-        head = SwavHead(
-            backbone.embed_dim,
+    def build_head(cls, config: TrainConfig, width: int) -> SwavHead:
+        """Return SwAV's head with its prototypes."""
+        model = config.model
+        return SwavHead(
+            width,
             model.num_prototypes,
             hidden_dims=(model.head_hidden_dim,),
             out_dim=config.swav.output_dim,
             batch_norm=model.head_batch_norm,
         )
-        return Network(backbone, head)
 
     def prepare(self, views: Views, now: Progress) -> SwavTargets:
         """Return the queue, once it is full: a zero row is no image."""

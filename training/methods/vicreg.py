@@ -2,7 +2,7 @@
 
 from training.config.train import TrainConfig
 from training.losses.vicreg import vicreg_terms
-from training.methods.base import Network, StepOutput, Targets, Views, configured_backbone
+from training.methods.base import StepOutput, Targets, Views
 from training.methods.one_network import OneNetwork, embedding_metrics, encode_views
 from training.models.projection_heads import Projector
 from wtours.errors import UsageError
@@ -20,16 +20,12 @@ class Vicreg(OneNetwork):
             )
 
     @classmethod
-    def build_network(cls, config: TrainConfig) -> Network:
-        """Return an untrained backbone and VICReg's projector (expander)."""
-        backbone, vicreg = configured_backbone(config), config.vicreg
-        head = Projector(
-            backbone.embed_dim,
-            (config.model.head_hidden_dim,) * 2,
-            vicreg.output_dim,
-            batch_norm=config.model.head_batch_norm,
+    def build_head(cls, config: TrainConfig, width: int) -> Projector:
+        """Return VICReg's projector (expander)."""
+        model, out_dim = config.model, config.vicreg.output_dim
+        return Projector(
+            width, (model.head_hidden_dim,) * 2, out_dim, batch_norm=model.head_batch_norm
         )
-        return Network(backbone, head)
 
     def forward(self, views: Views, targets: Targets) -> StepOutput:
         """Return the weighted sum of the three terms over the frames of all ranks' clips."""
