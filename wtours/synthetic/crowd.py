@@ -54,7 +54,6 @@ LANES = (
     Lane("traffic light", -4.5, BLOCK, 1.0, offset=-9.0, jitter=0.0),
     Lane("fire hydrant", -4.6, 21.0, 0.6, offset=3.0),
 )
-LABELS = tuple(sorted({lane.label for lane in LANES}))
 
 
 @dataclass(frozen=True)

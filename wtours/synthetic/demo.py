@@ -106,8 +106,8 @@ def _publish_crops(folder: Path, *, train: Sequence[str], val: Sequence[str]) ->
             for label in sorted(labels):
                 target = temp / split / label
                 target.mkdir(parents=True)
-                for number, picture in enumerate(crops[label]):
-                    jpeg = simplejpeg.encode_jpeg(picture, quality=95, colorsubsampling="444")
+                for number, image in enumerate(crops[label]):
+                    jpeg = simplejpeg.encode_jpeg(image, quality=95, colorsubsampling="444")
                     (target / f"{number:04d}.jpg").write_bytes(jpeg)
 
 

@@ -36,13 +36,13 @@ class _Labeled:
 
     def paint(self, values: dict[int, int]) -> NDArray[np.uint8]:
         """Return (H, W) uint8: each object's value by its row, 0 where there is none."""
-        picture = np.zeros(self.rgb.shape[:2], np.uint8)
+        image = np.zeros(self.rgb.shape[:2], np.uint8)
         for number, row in enumerate(self.objects):
             if number in values:
                 x0, y0, x1, y1 = (int(row[name]) for name in ("x0", "y0", "x1", "y1"))
-                inside = picture[y0:y1, x0:x1]
+                inside = image[y0:y1, x0:x1]
                 inside[decode_mask(row["mask"], width=x1 - x0, height=y1 - y0)] = values[number]
-        return picture[::_STEP, ::_STEP]
+        return image[::_STEP, ::_STEP]
 
 
 def publish_eval_sets(folder: Path, *, train: Sequence[str], val: str) -> list[Path]:

@@ -55,7 +55,7 @@ def render_walk(
             video, size=(spec.width, spec.height), frame_rate=spec.frame_rate
         ) as write:
             for frame_index, frame in enumerate(render_frames(spec)):
-                write(frame.picture)
+                write(frame.image)
                 if truth is not None:
                     truth.add(frame_index, frame)
                 done = float((frame_index + 1) / spec.frame_rate)

@@ -14,7 +14,7 @@ from wtours.synthetic.crowd import LANES, REACH, Crowd, Population
 from wtours.synthetic.drawing.backdrop import cast_walls, draw_backdrop, haze
 from wtours.synthetic.drawing.car import HALF_LENGTH, HALF_WIDTH, PAINTS, car_polygons
 from wtours.synthetic.drawing.painter import Painter
-from wtours.synthetic.drawing.palette import Palette, Picture
+from wtours.synthetic.drawing.palette import Image, Palette
 from wtours.synthetic.drawing.sprites import NUM_PHASES, Sprite, draw_sprites
 from wtours.synthetic.drawing.textures import paint_atlas
 from wtours.synthetic.spec import WalkSpec
@@ -68,11 +68,11 @@ class Scene:
         """Return the frame at a time since the cut, under a lightness factor from 0 to 1."""
         camera = Camera(self._route.pose(seconds), width, height)
         walls = cast_walls(camera, self._crowd_seed)
-        picture = draw_backdrop(camera, walls, self._atlas)
-        painter = Painter(picture, camera, walls.depth, self._atlas.horizon)
+        image = draw_backdrop(camera, walls, self._atlas)
+        painter = Painter(image, camera, walls.depth, self._atlas.horizon)
         crowd = self._population.near(camera.pose, seconds)
         objects = self._draw_crowd(painter, camera, walls.depth, crowd, seconds)
-        lit = cv2.convertScaleAbs(picture, None, _exposure(picture) * lightness)
+        lit = cv2.convertScaleAbs(image, None, _exposure(image) * lightness)
         return RenderedFrame(np.asarray(lit, dtype=np.uint8), painter.owner, tuple(objects))
 
     def _draw_crowd(
@@ -181,7 +181,7 @@ def _in_sight(
     return seen & (left_edge < camera.width) & (deepest > depth)
 
 
-def _exposure(picture: Picture) -> float:
+def _exposure(image: Image) -> float:
     """Return the gain that brings the mean luma to `EXPOSURE`."""
-    blue, green, red, _ = cv2.mean(picture)
+    blue, green, red, _ = cv2.mean(image)
     return EXPOSURE / max(1.0, 0.114 * blue + 0.587 * green + 0.299 * red)

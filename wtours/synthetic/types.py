@@ -48,6 +48,6 @@ class RenderedFrame:
         objects: Far to near.
     """
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     owner: NDArray[np.uint16]
     objects: tuple[SeenObject, ...]

@@ -68,7 +68,7 @@ def test_the_same_spec_gives_the_same_bytes_and_another_seed_gives_others(tmp_pa
 
 def test_a_second_later_the_picture_has_moved_much_more_than_a_frame_later():
     spec = WalkSpec(seconds=3, width=128, height=72, frame_rate=30, light_end=1.0)
-    pictures = [frame.picture.astype(float) for frame in render_frames(spec)]
+    pictures = [frame.image.astype(float) for frame in render_frames(spec)]
     per_frame = np.mean([np.abs(a - b).mean() for a, b in pairwise(pictures)])
     per_second = np.mean(
         [np.abs(a - b).mean() for a, b in zip(pictures, pictures[30:], strict=False)]

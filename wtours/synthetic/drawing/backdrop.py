@@ -11,7 +11,7 @@ from wtours.synthetic.camera import Camera
 from wtours.synthetic.camera_path import BLOCK, STREET, Points
 from wtours.synthetic.drawing import textures
 from wtours.synthetic.drawing.facade import FACADE_METERS, FACADE_PPM
-from wtours.synthetic.drawing.palette import NUM_FACADES, Color, Picture
+from wtours.synthetic.drawing.palette import NUM_FACADES, Color, Image
 from wtours.synthetic.drawing.textures import Atlas
 
 _FAR = 150.0
@@ -78,7 +78,7 @@ def cast_walls(camera: Camera, seed: int) -> Walls:
     return Walls(np.minimum(depth, _FAR).astype(np.float32), facade, along.astype(np.float32))
 
 
-def draw_backdrop(camera: Camera, walls: Walls, atlas: Atlas) -> Picture:
+def draw_backdrop(camera: Camera, walls: Walls, atlas: Atlas) -> Image:
     """Return the (H, W, 3) uint8 BGR image of the empty streets."""
     height, width = camera.height, camera.width
     map_x, map_y = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
@@ -87,13 +87,13 @@ def draw_backdrop(camera: Camera, walls: Walls, atlas: Atlas) -> Picture:
     _map_sky(camera, map_x[:split], map_y[:split])
     _map_ground(camera, atlas, map_x[split:], map_y[split:], clear[split:])
     _map_walls(camera, walls, atlas, map_x, map_y, clear)
-    picture = cv2.remap(atlas.picture, map_x, map_y, cv2.INTER_LINEAR)
+    image = cv2.remap(atlas.image, map_x, map_y, cv2.INTER_LINEAR)
     fog = _plain(height, width, atlas.horizon)
-    return np.asarray(cv2.blendLinear(picture, fog, clear, 1 - clear), dtype=np.uint8)
+    return np.asarray(cv2.blendLinear(image, fog, clear, 1 - clear), dtype=np.uint8)
 
 
 @functools.lru_cache(maxsize=2)
-def _plain(height: int, width: int, color: Color) -> Picture:
+def _plain(height: int, width: int, color: Color) -> Image:
     return np.full((height, width, 3), color, np.uint8)
 
 

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from wtours.synthetic.drawing.palette import Color, Palette, Picture, bgr, clipped, grain
+from wtours.synthetic.drawing.palette import Color, Image, Palette, bgr, clipped, grain
 
 FACADE_PPM = 44
 """Pixels per meter."""
@@ -72,7 +72,7 @@ class _Front:
 
 def paint_facade(
     rng: np.random.Generator, palette: Palette, hue: float, *, shaded: bool
-) -> tuple[Picture, float]:
+) -> tuple[Image, float]:
     """Return a front, `FACADE_SIZE` and 3, standing on its last row, and its height in meters."""
     front = _Front(rng, palette, hue, 0.62 if shaded else 0.86)
     storeys = int(rng.integers(2, 4))

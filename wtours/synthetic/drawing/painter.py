@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from wtours.synthetic.camera import Camera
 from wtours.synthetic.drawing.car import Polygon
-from wtours.synthetic.drawing.palette import Color, Picture
+from wtours.synthetic.drawing.palette import Color, Image
 from wtours.synthetic.drawing.sprites import Sprite
 from wtours.synthetic.types import Region
 
@@ -36,14 +36,14 @@ class Painter:
 
     def __init__(
         self,
-        picture: Picture,
+        image: Image,
         camera: Camera,
         wall_depth: NDArray[np.float32],
         horizon_color: Color,
     ) -> None:
-        self.picture, self._camera, self._wall_depth = picture, camera, wall_depth
+        self.image, self._camera, self._wall_depth = image, camera, wall_depth
         self._haze = horizon_color
-        self.owner = np.zeros(picture.shape[:2], np.uint16)
+        self.owner = np.zeros(image.shape[:2], np.uint16)
 
     def region(self, left: float, top: float, right: float, bottom: float) -> Region | None:
         """Return the part of a rectangle inside the image, with a pixel around it."""
@@ -96,8 +96,8 @@ class Painter:
         hidden = self.hidden_columns(region, depth)
         if hidden.all():
             return None
-        picture = _fitting_level(sprite, sprite.height * scale)
-        shrink = sprite.height * scale / picture.shape[0]
+        image = _fitting_level(sprite, sprite.height * scale)
+        shrink = sprite.height * scale / image.shape[0]
         # Pixel centers at integers on both sides.
         matrix = np.array(
             [
@@ -106,7 +106,7 @@ class Painter:
             ]
         )
         size = (region.right - region.left, region.bottom - region.top)
-        warped = np.asarray(cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_LINEAR), np.uint8)
+        warped = np.asarray(cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR), np.uint8)
         warped[:, hidden] = 0
         self._blend(region, warped, clear)
         self.owner[region.slices][warped[..., 3] > 127] = number
@@ -125,17 +125,17 @@ class Painter:
         hidden = self.hidden_columns(region, depth)
         if hidden.all():
             return None
-        picture, owner = self.picture[region.slices], self.owner[region.slices]
-        picture_before, owner_before = picture.copy(), owner.copy()
+        image, owner = self.image[region.slices], self.owner[region.slices]
+        image_before, owner_before = image.copy(), owner.copy()
         for polygon in polygons:
             points = np.round(polygon.points * (1 << _SHIFT)).astype(np.int32)
             color = [
                 own * clear + haze * (1 - clear)
                 for own, haze in zip(polygon.color, self._haze, strict=True)
             ]
-            cv2.fillConvexPoly(self.picture, points, color, cv2.LINE_AA, _SHIFT)
+            cv2.fillConvexPoly(self.image, points, color, cv2.LINE_AA, _SHIFT)
             cv2.fillConvexPoly(self.owner, points, number, cv2.LINE_8, _SHIFT)
-        picture[:, hidden], owner[:, hidden] = picture_before[:, hidden], owner_before[:, hidden]
+        image[:, hidden], owner[:, hidden] = image_before[:, hidden], owner_before[:, hidden]
         return region
 
     def draw_ground_shadow(self, polygon: Polygon, depth: float) -> None:
@@ -148,14 +148,14 @@ class Painter:
         cv2.fillConvexPoly(dark, np.round(points).astype(np.int32), 140, cv2.LINE_AA, _SHIFT)
         self._darken(region, dark, depth)
 
-    def _darken(self, region: Region, dark: Picture, depth: float) -> None:
+    def _darken(self, region: Region, dark: Image, depth: float) -> None:
         dark[:, self.hidden_columns(region, depth)] = 0
         keep = cv2.merge([255 - dark] * 3)
-        part = self.picture[region.slices]
+        part = self.image[region.slices]
         cv2.multiply(part, keep, part, 1 / 255)
 
-    def _blend(self, region: Region, warped: Picture, clear: float) -> None:
-        part = self.picture[region.slices]
+    def _blend(self, region: Region, warped: Image, clear: float) -> None:
+        part = self.image[region.slices]
         alpha = warped[..., 3]
         own = np.asarray(cv2.cvtColor(warped, cv2.COLOR_BGRA2BGR), np.uint8)
         if clear < 0.98:
@@ -165,7 +165,7 @@ class Painter:
         cv2.add(part, own, part)
 
 
-def _fitting_level(sprite: Sprite, pixels: float) -> Picture:
+def _fitting_level(sprite: Sprite, pixels: float) -> Image:
     """Return the smallest image that is at least as tall as asked, or the largest."""
     fitting = [level for level in sprite.levels if level.shape[0] >= pixels]
     return fitting[-1] if fitting else sprite.levels[0]

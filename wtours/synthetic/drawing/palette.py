@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 Color = tuple[float, float, float]
 """Blue, green, red, 0 to 255."""
 
@@ -55,9 +55,9 @@ def bgr(hue: float, saturation: float, value: float) -> Color:
     return (255 * blue, 255 * green, 255 * red)
 
 
-def clipped(picture: NDArray[np.floating]) -> Picture:
+def clipped(image: NDArray[np.floating]) -> Image:
     """Return an image as uint8."""
-    result: Picture = np.clip(picture, 0, 255).astype(np.uint8)
+    result: Image = np.clip(image, 0, 255).astype(np.uint8)
     return result
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from wtours.synthetic.drawing.palette import Color, Picture, bgr
+from wtours.synthetic.drawing.palette import Color, Image, bgr
 
 NUM_PHASES = 16
 _DRAW_PPM = {"person": 300, "dog": 300, "tree": 120, "bench": 160, "bicycle": 200}
@@ -24,7 +24,7 @@ class Sprite:
 
     width: float
     height: float
-    levels: tuple[Picture, ...]
+    levels: tuple[Image, ...]
 
 
 class Canvas:
@@ -60,7 +60,7 @@ class Canvas:
         return Sprite(self.width, self.height, tuple(levels))
 
 
-def _halvings(pixels: Picture) -> Iterator[Picture]:
+def _halvings(pixels: Image) -> Iterator[Image]:
     while min(pixels.shape[:2]) >= 4:
         yield pixels
         size = (pixels.shape[1] // 2, pixels.shape[0] // 2)

@@ -15,8 +15,8 @@ from wtours.synthetic.drawing.facade import FACADE_SIZE, paint_facade
 from wtours.synthetic.drawing.palette import (
     NUM_FACADES,
     Color,
+    Image,
     Palette,
-    Picture,
     bgr,
     clipped,
     grain,
@@ -51,7 +51,7 @@ class Atlas:
         horizon: The color that distance fades to.
     """
 
-    picture: Picture
+    image: Image
     level_x: NDArray[np.float32]
     facade_x: NDArray[np.float32]
     facade_y: NDArray[np.float32]
@@ -74,18 +74,18 @@ def paint_atlas(rng: np.random.Generator, palette: Palette) -> Atlas:
     xs, ys, heights = [], [], []
     for number in range(NUM_FACADES):
         row, column = divmod(number, _PER_ROW)
-        picture, height = paint_facade(
+        image, height = paint_facade(
             rng, palette, palette.walls[number], shaded=number >= NUM_FACADES // 2
         )
-        padded = _padded(picture, cv2.BORDER_REPLICATE)
+        padded = _padded(image, cv2.BORDER_REPLICATE)
         x, y = column * padded.shape[1], _FACADE_TOP + row * _SLOT_HEIGHT
         base[y : y + padded.shape[0], x : x + padded.shape[1]] = padded
         xs.append(x + _PAD)
         ys.append(y + _PAD + FACADE_SIZE[0])
         heights.append(height)
-    picture, level_x = _levels(base)
+    image, level_x = _levels(base)
     return Atlas(
-        picture,
+        image,
         level_x,
         np.array(xs, np.float32),
         np.array(ys, np.float32),
@@ -94,7 +94,7 @@ def paint_atlas(rng: np.random.Generator, palette: Palette) -> Atlas:
     )
 
 
-def _levels(base: Picture) -> tuple[Picture, NDArray[np.float32]]:
+def _levels(base: Image) -> tuple[Image, NDArray[np.float32]]:
     levels = [base]
     while len(levels) < NUM_LEVELS:
         height, width = levels[-1].shape[:2]
@@ -102,21 +102,21 @@ def _levels(base: Picture) -> tuple[Picture, NDArray[np.float32]]:
             _image(cv2.resize(levels[-1], (width // 2, height // 2), None, 0, 0, cv2.INTER_AREA))
         )
     level_x = np.cumsum([0, *(level.shape[1] for level in levels)])
-    picture = np.zeros((base.shape[0], int(level_x[-1]), 3), np.uint8)
+    image = np.zeros((base.shape[0], int(level_x[-1]), 3), np.uint8)
     for level, left in zip(levels, level_x[:-1], strict=True):
-        picture[: level.shape[0], left : left + level.shape[1]] = level
-    return picture, level_x[:-1].astype(np.float32)
+        image[: level.shape[0], left : left + level.shape[1]] = level
+    return image, level_x[:-1].astype(np.float32)
 
 
-def _padded(picture: Picture, border: int) -> Picture:
-    return _image(cv2.copyMakeBorder(picture, _PAD, _PAD, _PAD, _PAD, border))
+def _padded(image: Image, border: int) -> Image:
+    return _image(cv2.copyMakeBorder(image, _PAD, _PAD, _PAD, _PAD, border))
 
 
-def _image(array: NDArray[np.generic]) -> Picture:
+def _image(array: NDArray[np.generic]) -> Image:
     return np.asarray(array, dtype=np.uint8)
 
 
-def _ground(rng: np.random.Generator, palette: Palette) -> Picture:
+def _ground(rng: np.random.Generator, palette: Palette) -> Image:
     """Paint one period of the ground, the crossing in the middle."""
     meters = (np.arange(_GROUND_SIDE) + 0.5) / GROUND_PPM
     a = np.abs(meters - BLOCK / 2)
@@ -143,14 +143,14 @@ def _ground(rng: np.random.Generator, palette: Palette) -> Picture:
     return clipped(value[..., None] * color)
 
 
-def _sky(rng: np.random.Generator, palette: Palette) -> Picture:
+def _sky(rng: np.random.Generator, palette: Palette) -> Image:
     """Paint the sky once round, (SKY_HEIGHT, SKY_WIDTH, 3), the horizon at the bottom."""
     shape = (SKY_HEIGHT, SKY_WIDTH)
     height = np.linspace(1, 0, SKY_HEIGHT, dtype=np.float32)[:, None, None]
     top = np.array(bgr(palette.sky, 0.1 + 1.25 * palette.sky_saturation, 0.86), np.float32)
     bottom = np.array(palette.horizon, np.float32)
-    picture = bottom + (top - bottom) * height**0.7
+    image = bottom + (top - bottom) * height**0.7
     clouds = grain(rng, shape, 96) + 0.6 * grain(rng, shape, 40) + 0.3 * grain(rng, shape, 16)
     cover = np.clip(clouds - 0.1, 0, 1)[..., None] * np.minimum(1, height * 5)
     cloud = np.array(bgr(palette.sky, 0.4 * palette.sky_saturation, 0.97), np.float32)
-    return clipped(picture + (cloud - picture) * 0.8 * cover)
+    return clipped(image + (cloud - image) * 0.8 * cover)
