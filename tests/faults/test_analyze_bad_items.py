@@ -57,7 +57,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, *command],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,  # for what would never come; a busy machine is slow
         env={**os.environ, "PYTHONPATH": str(repository), "COLUMNS": "200"},
     )
 
