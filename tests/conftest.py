@@ -4,6 +4,7 @@ import logging
 import os
 import random
 import secrets
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ hypothesis.settings.load_profile("wtours")
 REPOSITORY = Path(__file__).resolve().parents[1]
 WORKER_BYTES = 4 << 30
 
+# A shell ignores Ctrl-C for what it starts in the background; all processes would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch is imported: workers that share the cores must not each start a thread a core.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -157,12 +157,21 @@ def table_rows(table: PaperTable, measured: Sequence[Measured]) -> list[tuple[st
 
     A hole is "-"; a figure that does not compare with the paper's has a * behind it.
     """
-    rows = [(*labels, *map(_cell, figures)) for labels, figures in table.rows]
+    rows = [(*labels, *map(published_cell, figures)) for labels, figures in table.rows]
     for each in measured:
-        found = [each.values.get(measure) for measure in table.measures]
-        cells = [HOLE if v is None else f"{v.percent:.1f}{'*' if v.note else ''}" for v in found]
+        cells = [measured_cell(each.values.get(measure)) for measure in table.measures]
         rows.append((f"{each.name} (measured)", *[""] * (len(table.labels) - 1), *cells))
     return rows
+
+
+def published_cell(figure: float | None) -> str:
+    """Return a figure of the paper as it is printed."""
+    return HOLE if figure is None else f"{figure:.1f}"
+
+
+def measured_cell(value: Value | None) -> str:
+    """Return a measured figure as it is printed."""
+    return HOLE if value is None else f"{value.percent:.1f}{'*' if value.note else ''}"
 
 
 def footnotes(measured: Sequence[Measured]) -> list[str]:
@@ -275,7 +284,3 @@ def _random_part(content: dict[str, Any]) -> dict[str, Any]:
     results = content["results"]
     rows = results.get("random_weights", []) if content["evaluation"] == "knn" else []
     return content | {"evaluation": "knn" if rows else "", "results": {"teacher": rows}}
-
-
-def _cell(figure: float | None) -> str:
-    return HOLE if figure is None else f"{figure:.1f}"

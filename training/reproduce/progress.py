@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from training.evaluation.paper_tables import HOLE, Measured, collect
+from training.evaluation.paper_tables import Measured, collect, measured_cell, published_cell
 from training.evaluation.published import PaperTable
 from training.reproduce.plan import MEAN, RANDOM, Plan, Step
 from wtours.storage.locks import lock
@@ -137,16 +137,13 @@ def table_cells(plan: Plan, table: PaperTable, runs: Sequence[str]) -> list[tupl
     rows, sums = [], list[list[float | None]]()
     for run, (labels, figures) in zip(runs, table.rows, strict=True):
         if run == MEAN:
-            means = [_mean(column) for column in zip(*sums, strict=True)]
-            cells = [HOLE if mean is None else f"{mean:.1f}" for mean in means]
+            cells = [published_cell(_mean(column)) for column in zip(*sums, strict=True)]
         else:
             values = measured_of(plan, run)
             found = [values.values.get(m) if values else None for m in table.measures]
             sums.append([None if v is None else v.percent for v in found])
-            cells = [
-                HOLE if v is None else f"{v.percent:.1f}{'*' if v.note else ''}" for v in found
-            ]
-        published = [HOLE if figure is None else f"{figure:.1f}" for figure in figures]
+            cells = [measured_cell(value) for value in found]
+        published = map(published_cell, figures)
         pairs = [cell for pair in zip(published, cells, strict=True) for cell in pair]
         rows.append((*labels, *pairs))
     return rows
