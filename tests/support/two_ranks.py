@@ -19,7 +19,7 @@ def on_two_ranks(work: Callable[[int], Any], folder: Path) -> list[Any]:
     # Forks of a clean process that has imported torch, as the loader's workers are: two new
     # processes would both import it.
     multiprocessing.get_context("forkserver").set_forkserver_preload(["training.pretrain"])
-    torch.multiprocessing.start_processes(  # type: ignore[no-untyped-call]
+    torch.multiprocessing.start_processes(
         _on_a_rank, (work, folder), nprocs=2, start_method="forkserver"
     )
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
