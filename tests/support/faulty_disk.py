@@ -1,7 +1,8 @@
 """A disk whose nth operation fails: opening for writing, writing, fsync, rename, making a folder.
 
-What Python itself writes is seen; files that a C library writes are seen when they are flushed and
-renamed, as every file that is published is.
+One that fails (EIO), not one that is full, fails at opening for reading too. What Python itself
+writes is seen; files that a C library writes are seen when they are flushed and renamed, as every
+file that is published is.
 """
 
 import builtins
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from wtours.errors import WtoursError
+from wtours.storage.os_errors import explain_os_error
 
 FULL, FAILING = errno.ENOSPC, errno.EIO
 KILL = 0
@@ -81,7 +83,11 @@ def faulty_disk(folder: Path, fail_at: int, number: int = FULL) -> Iterator[Faul
     real_open, fsync = io.open, os.fsync
 
     def opened(file: Any, mode: str = "r", *options: Any, **named: Any) -> Any:
-        if isinstance(file, int) or not set(mode) & set("wax+"):
+        if isinstance(file, int):
+            return real_open(file, mode, *options, **named)
+        if not set(mode) & set("wax+"):
+            if number == FAILING:
+                disk.pass_by("read", file)
             return real_open(file, mode, *options, **named)
         disk.pass_by("open", file)
         return _File(real_open(file, mode, *options, **named), file, disk)
@@ -138,6 +144,10 @@ def assert_survives(
                 stage(folder)
             except WtoursError as error:
                 refusal = str(error)
+            except OSError as error:  # as the command line does
+                explained = explain_os_error(error)
+                assert explained is not None, disk.failed
+                refusal = str(explained)
         if not disk.failed:
             return disk.seen
         assert "\n" not in refusal, disk.failed

@@ -54,6 +54,8 @@ def cut_power(script: str, *arguments: str, after: str, image: Path, copy: Path)
     for line in process.stdout:
         if line.strip() == after:
             break
+    else:
+        raise AssertionError(f"the script ended with {process.wait()} and never said {after!r}")
     process.send_signal(signal.SIGSTOP)
     shutil.copyfile(image, copy)
     process.kill()
