@@ -107,6 +107,8 @@ def test_frames_and_times_are_those_that_the_ffmpeg_program_shows(kind):
     assume(kind.codec != "libvpx" or kind.suffix == ".mkv")  # the others do not take it
     # An AVI has no times: late, it holds its first frame, and B-frames have those of decoding.
     assume(kind.clock != "late" or kind.suffix != ".avi" or kind.b_frames == 0)
+    # Of MPEG-2 in it, FFmpeg's demuxer guesses times that lag a frame: seen where rates change.
+    assume(kind.clock != "variable" or kind.suffix != ".avi" or kind.codec != "mpeg2video")
     if kind.edit == "start" and kind.suffix not in (".mp4", ".mov"):
         # Without an edit list the copy begins in the middle: in .ts with B-frames of the group
         # before, which do not decode and are counted so; raw, at times that the program guesses.
