@@ -9,61 +9,38 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 
-import imageio_ffmpeg
-
-from benchmarks.rows import OUT, Row, publish_rows
+from benchmarks.clips import ENCODERS, FFMPEG, SIZES, Cost, best, clip, cost_here, cost_of
+from benchmarks.rows import Row, publish_rows
 from wtours.analyze.pipeline import analyze_videos
 from wtours.analyze.video_folder import folder_videos
 from wtours.execution.processes import ProcessExecutor
 from wtours.workspace.layout import Layout
 
-FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
-# Pixels, megabits a second (about the rates of the copies that YouTube serves), seconds encoded,
-# and seconds of the clip: so many that what a video costs once hardly counts.
-SIZES = {"1080p60": ("1920x1080", 6, 2, 16), "4K60": ("3840x2160", 20, 1, 4)}
-ENCODERS = {
-    "H.264": ("libx264", "-preset", "veryfast"),
-    "VP9": ("libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-row-mt", "1"),
-    "AV1": ("libsvtav1", "-preset", "12"),
-}
 _LONG_SECONDS = 120
 """Of the clip that two processes share: starting them must not count."""
 _ROUNDS = 2
 """Of a short clip, in turn with its peers: the best of each counts."""
-_IDLE_SHARE = 0.9
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a run took."""
-
-    wall: float
-    cpu: float
-    """Seconds on all cores together."""
-    peak_mib: float = 0
+IDLE_SHARE = 0.9
 
 
 def main() -> int:
     """Measure every clip and print the table."""
     # First, while this process is small: a child's peak is never below that of its parent.
-    rows = [_memory_row(codec, _clip("4K60", codec)) for codec in ENCODERS]
+    rows = [_memory_row(codec, clip("4K60", codec)) for codec in ENCODERS]
     for size in SIZES:
         for codec in ENCODERS:
-            rows += _clip_rows(f"{size} {codec}", _clip(size, codec))
+            rows += _clip_rows(f"{size} {codec}", clip(size, codec))
             print(*(f"{row.name}: {row.value:.2f}" for row in rows[-4:]), sep="\n", flush=True)
-    rows += _jobs_rows(_clip("1080p60", "H.264", _LONG_SECONDS))
+    rows += _jobs_rows(clip("1080p60", "H.264", _LONG_SECONDS))
     return publish_rows("analyze", rows)
 
 
 def _memory_row(codec: str, clip: Path) -> Row:
     command = [sys.executable, "-m", "wtours", "analyze", "--jobs", "1"]
     with tempfile.TemporaryDirectory() as root:
-        cost = _run([*command, "--root", root, "--from-dir", str(clip.parent)])
+        cost = cost_of([*command, "--root", root, "--from-dir", str(clip.parent)])
     return Row(
         name=f"4K60 {codec}: peak memory, --jobs 1",
         value=cost.peak_mib,
@@ -73,7 +50,7 @@ def _memory_row(codec: str, clip: Path) -> Row:
     )
 
 
-def _share_of_cores() -> float:
+def share_of_cores() -> float:
     """Return how much of every core a process gets: what other work leaves over, 0 to 1."""
     spin = "import time\nw, c = time.perf_counter(), time.process_time()\n"
     spin += "while time.perf_counter() - w < 0.5: pass\nprint((time.process_time() - c) / 0.5)"
@@ -85,16 +62,16 @@ def _share_of_cores() -> float:
 
 def _clip_rows(name: str, clip: Path) -> list[Row]:
     """Compare one clip's analysis in one process, on one decoding thread, with its peers."""
-    share = _share_of_cores()
+    share = share_of_cores()
     rounds = [
         (
-            _here(lambda: _analyze(clip, jobs=1, segment_seconds=60)),
-            _run([FFMPEG, "-v", "error", "-threads", "1", "-i", str(clip), "-f", "null", "-"]),
+            cost_here(lambda: _analyze(clip, jobs=1, segment_seconds=60)),
+            cost_of([FFMPEG, "-v", "error", "-threads", "1", "-i", str(clip), "-f", "null", "-"]),
             *_todays_tools(clip),
         )
         for _ in range(_ROUNDS)
     ]
-    ours, decode, cuts, light = (_best(costs) for costs in zip(*rounds, strict=True))
+    ours, decode, cuts, light = (best(costs) for costs in zip(*rounds, strict=True))
     what = "rate, of ffmpeg -threads 1 -f null"
     return [
         _row(f"{name}: {what}, CPU", decode.cpu / ours.cpu, 0.45, share=1.0),
@@ -113,14 +90,13 @@ def _todays_tools(clip: Path) -> tuple[Cost, Cost]:
     """Return what scenedetect and ffmpeg's signalstats take, each on as many cores as it likes."""
     scenedetect = [sys.executable, "-m", "scenedetect", "-q", "-b", "pyav"]
     cuts = _less(
-        _run([*scenedetect, "-i", str(clip), "detect-adaptive"]), _run([*scenedetect, "version"])
+        cost_of([*scenedetect, "-i", str(clip), "detect-adaptive"]),
+        cost_of([*scenedetect, "version"]),
     )
-    light = _run([FFMPEG, "-v", "error", "-i", str(clip), "-vf", "signalstats", "-f", "null", "-"])
+    light = cost_of(
+        [FFMPEG, "-v", "error", "-i", str(clip), "-vf", "signalstats", "-f", "null", "-"]
+    )
     return cuts, light
-
-
-def _best(costs: Sequence[Cost]) -> Cost:
-    return Cost(min(cost.wall for cost in costs), min(cost.cpu for cost in costs))
 
 
 def _less(cost: Cost, start: Cost) -> Cost:
@@ -129,12 +105,12 @@ def _less(cost: Cost, start: Cost) -> Cost:
 
 
 def _jobs_rows(clip: Path) -> list[Row]:
-    share = _share_of_cores()
-    one = _here(lambda: _analyze(clip, jobs=1, segment_seconds=10))
-    two = _here(lambda: _analyze(clip, jobs=2, segment_seconds=10))
+    share = share_of_cores()
+    one = cost_here(lambda: _analyze(clip, jobs=1, segment_seconds=10))
+    two = cost_here(lambda: _analyze(clip, jobs=2, segment_seconds=10))
     cuts, light = _todays_tools(clip)
     name = "1080p60 H.264: --jobs 2, of"
-    share = min(share, _share_of_cores())
+    share = min(share, share_of_cores())
     return [
         _row(
             f"{name} --jobs 1, twice by CPU: two free cores",
@@ -154,7 +130,7 @@ def _jobs_rows(clip: Path) -> list[Row]:
 
 
 def _row(name: str, ratio: float, goal: float, *, share: float) -> Row:
-    judged = share >= _IDLE_SHARE
+    judged = share >= IDLE_SHARE
     return Row(
         name=name,
         value=ratio,
@@ -178,52 +154,6 @@ def _analyze(clip: Path, *, jobs: int, segment_seconds: int) -> None:
                 )
     if not report.done:
         raise RuntimeError(f"{clip}: {report.failed}")
-
-
-def _here(work: Callable[[], None]) -> Cost:
-    """Run in this process, which has everything imported (its children's CPU is counted too)."""
-    times, start = os.times(), perf_counter()
-    work()
-    spent = [after - before for before, after in zip(times, os.times(), strict=True)]
-    return Cost(perf_counter() - start, sum(spent[:4]))
-
-
-def _run(command: Sequence[str]) -> Cost:
-    start = perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {errors.decode()[-400:]}")
-    wall = perf_counter() - start
-    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
-
-
-def _clip(size: str, codec: str, seconds: int | None = None) -> Path:
-    """Return a clip, encoded once: moving shapes with some noise, and repeated without encoding."""
-    pixels, megabits, encoded_seconds, usual_seconds = SIZES[size]
-    seconds = seconds or usual_seconds
-    folder = OUT / "analyze_clips" / f"{size}_{codec}_{seconds}s"
-    path, encoded = folder / "clip.mp4", folder.parent / f"{size}_{codec} once.mp4"
-    common = [FFMPEG, "-y", "-v", "error"]
-    if not encoded.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        source = f"testsrc2=size={pixels}:rate=60:duration={encoded_seconds},noise=alls=4:allf=t"
-        encoder, *options = ENCODERS[codec]
-        video = ["-c:v", encoder, *options, "-b:v", f"{megabits}M", "-g", "120"]
-        part = encoded.with_name("part.tmp")
-        inputs = ["-f", "lavfi", "-i", source, "-pix_fmt", "yuv420p"]
-        _run([*common, *inputs, *video, "-f", "mp4", str(part)])
-        part.rename(encoded)
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_name("part.tmp")
-        loop = ["-stream_loop", str(seconds // encoded_seconds - 1), "-i", str(encoded)]
-        _run([*common, *loop, "-c", "copy", "-f", "mp4", str(part)])
-        part.rename(path)
-    return path
 
 
 if __name__ == "__main__":

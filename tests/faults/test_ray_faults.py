@@ -12,8 +12,12 @@ from typing import Any
 
 import pytest
 
+from tests.support.analyze_cases import write_scenes
 from tests.support.prepared import SMALL, apart, entries, prepare_options, published, workspace
 from tests.support.prepared import write_walk as write_video
+from wtours.analyze.detectors.cluster import detector_service
+from wtours.analyze.detectors.spec import parse_detector
+from wtours.analyze.pipeline import analyze_videos
 from wtours.diagnostics.cluster import diagnose_cluster, node_facts
 from wtours.errors import WtoursError
 from wtours.execution.node_check import NodeCheck
@@ -209,3 +213,30 @@ def test_doctor_names_every_node_and_what_is_wrong_with_it(cluster, tmp_path):
     facts = node_facts(there, tmp_path)
     assert "does not see" in (facts.problem or "")
     assert facts.scratch_free > 0
+
+
+def test_each_gpu_of_the_cluster_has_a_network_and_detections_are_those_of_one_process(
+    cluster, data_dir, tmp_path
+):
+    clip = write_scenes(tmp_path / "clip.mp4", seconds=(2, 2), rate=5, size="96x64", g=5)
+    here, there = (workspace(tmp_path / name, {"walk": clip}) for name in ("here", "there"))
+    options: dict[str, Any] = {"detector": f"onnx:{data_dir / 'models' / 'yolox_nano.onnx'}"}
+    analyze_videos(here, ["walk"], segment_seconds=2, **options)
+    gpus = cluster.add_node(**NODE, num_gpus=2)
+    try:
+        cluster.wait_for_nodes()
+        with (
+            RayExecutor(shared=there.root) as executor,
+            detector_service(parse_detector(options["detector"]), executor) as service,
+        ):
+            service.identity()
+            assert executor._nodes == [gpus.node_id]
+            assert len(service._actors) == 2
+        with RayExecutor(shared=there.root) as executor:
+            report = analyze_videos(
+                there, ["walk"], segment_seconds=2, executor=executor, **options
+            )
+    finally:
+        cluster.remove_node(gpus)
+    assert (report.failed, report.objects_not_measured) == ({}, {})
+    assert published(there) == published(here)

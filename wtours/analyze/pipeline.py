@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wtours.analyze.detectors.server import DetectorService
+from wtours.analyze.detectors.cluster import detector_service
 from wtours.analyze.detectors.spec import parse_detector
 from wtours.analyze.plan import Plan, plan_video
 from wtours.analyze.segment import analyze_segment
@@ -89,7 +89,7 @@ def analyze_videos(  # noqa: PLR0913 -- options of the command, by keyword
     report = AnalyzeReport()
     with (
         lock(layout.lock("analyze"), what=f"the analysis in {layout.root}"),
-        DetectorService(spec, executor.num_workers) as service,
+        detector_service(spec, executor) as service,
     ):
         for video_id in videos:
             with report.boundary(video_id):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wtours.analyze.detectors.base import DetectorIdentity, DetectorSource
+from wtours.analyze.detectors.cluster import ClusterDetectors
 from wtours.analyze.detectors.precomputed import PrecomputedFile, precomputed_facts
 from wtours.analyze.detectors.server import DetectorService
 from wtours.analyze.detectors.spec import DetectorSpec
@@ -75,7 +76,7 @@ def plan_video(
     video: DownloadedVideo,
     spec: DetectorSpec,
     rate: Fraction,
-    service: DetectorService,
+    service: DetectorService | ClusterDetectors,
     executor: Executor,
     cut_network: dict[str, Any] | None,
 ) -> Plan:

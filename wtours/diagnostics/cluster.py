@@ -1,5 +1,6 @@
 """Whether every node of a Ray cluster can work: versions, the workspace, scratch space."""
 
+import importlib
 import os
 import shutil
 import socket
@@ -77,7 +78,7 @@ def diagnose_cluster(
     """
     with RayExecutor(address, shared=layout.root) as executor:
         found = executor.on_each_node(node_facts, scratch)
-        resources = executor.resources()
+        resources = importlib.import_module("ray").cluster_resources()
     for node, facts in found.items():
         if isinstance(facts, str):
             yield Check(name=node, status="problem", found=facts, remedy="restart Ray on it")

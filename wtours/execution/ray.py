@@ -58,7 +58,7 @@ def run_alone(check: NodeCheck, function: Callable[[Task], Result], task: Task) 
     return result
 
 
-class _DiedError(Exception):
+class DiedError(WtoursError):
     """The process of a task died, at each of Ray's attempts; the message says of what."""
 
 
@@ -84,6 +84,7 @@ class RayExecutor:
         self._stack = contextlib.ExitStack()
         self._check = NodeCheck((), None)
         self._counted: tuple[float, int] | None = None
+        self._nodes: list[str] | None = None
 
     def __enter__(self) -> Self:
         ray = _ray()
@@ -105,12 +106,9 @@ class RayExecutor:
     def num_workers(self) -> int:
         """How many tasks run at a time: the CPUs that the cluster has now."""
         if self._counted is None or time.monotonic() - self._counted[0] > 5:
-            self._counted = time.monotonic(), max(1, int(_ray().cluster_resources().get("CPU", 1)))
+            cpus = _ray().cluster_resources().get("CPU", 1)
+            self._counted = time.monotonic(), max(1, int(cpus))
         return self._counted[1]
-
-    def resources(self) -> dict[str, float]:
-        """Return what the cluster has: "CPU", "GPU", "memory" in bytes, …"""
-        return dict(_ray().cluster_resources())
 
     def on_each_node(
         self, function: Callable[..., Result], *arguments: object
@@ -133,25 +131,31 @@ class RayExecutor:
                 found[name] = " ".join(str(error).split())[-200:]
         return found
 
+    def run_on(self, nodes: list[str] | None) -> None:
+        """Run tasks on these nodes only, by Ray's ids of them; None: on all."""
+        self._nodes = nodes
+
     def map(
         self, function: Callable[[Task], Result], tasks: Iterable[Task]
     ) -> Generator[tuple[Task, Result], None, None]:
         """Yield (task, function(task)) as tasks finish; see `Executor`."""
         ray = _ray()
-        remote = ray.remote(run_lease).options(
-            num_cpus=1,
-            memory=TASK_BYTES,
-            max_retries=MAX_RETRIES,
-            retry_exceptions=[TransientError],
-        )
-        leases = _leases(tasks, self.num_workers)
+        remote = ray.remote(run_lease)
+        options = {
+            "num_cpus": 1,
+            "memory": TASK_BYTES,
+            "max_retries": MAX_RETRIES,
+            "retry_exceptions": [TransientError],
+        }
+        leases, turn = _leases(tasks, self.num_workers), itertools.count()
         running: dict[Any, list[Task]] = {}
         suspects: list[Task] = []
         try:
             while True:
                 room = _IN_FLIGHT * self.num_workers - len(running)
                 for lease in itertools.islice(leases, max(0, room)):
-                    running[remote.remote(self._check, function, lease)] = lease
+                    placed = remote.options(**options, **self._placement(next(turn)))
+                    running[placed.remote(self._check, function, lease)] = lease
                 if not running:
                     break
                 ray.wait([*running], num_returns=1)
@@ -159,8 +163,8 @@ class RayExecutor:
                 for reference in finished:
                     lease = running.pop(reference)
                     try:
-                        results = _result_of(ray, reference)
-                    except _DiedError as error:
+                        results = result_of(ray, reference)
+                    except DiedError as error:
                         logger.info("%d tasks died: %s", len(lease), error)
                         suspects += lease
                     else:
@@ -173,6 +177,18 @@ class RayExecutor:
             raise
         yield from self._run_suspects(ray, function, suspects)
 
+    def _placement(self, turn: int) -> dict[str, Any]:
+        """Return Ray's options that name the node whose turn it is, if nodes were named."""
+        if self._nodes is None:
+            return {}
+        alive = {node["NodeID"] for node in _ray().nodes() if node["Alive"]}
+        nodes = [node for node in self._nodes if node in alive]
+        if not nodes:
+            raise WtoursError("every node with a detector is lost; run the same command again")
+        affinity: Any = importlib.import_module("ray.util.scheduling_strategies")
+        there = affinity.NodeAffinitySchedulingStrategy(nodes[turn % len(nodes)], soft=False)
+        return {"scheduling_strategy": there}
+
     def _run_suspects(
         self, ray: Any, function: Callable[[Task], Result], suspects: list[Task]
     ) -> Iterator[tuple[Task, Result]]:
@@ -181,14 +197,15 @@ class RayExecutor:
         Raises:
             WorkerDiedError: at some the process died again.
         """
-        remote = ray.remote(run_alone).options(num_cpus=1, max_retries=0)
+        remote = ray.remote(run_alone)
         died: list[tuple[Task, str]] = []
         for task in suspects:
             try:
-                result = _result_of(ray, remote.remote(self._check, function, task))
+                placed = remote.options(num_cpus=1, max_retries=0, **self._placement(0))
+                result = result_of(ray, placed.remote(self._check, function, task))
             except WorkerDiedError as error:
                 died.append((task, error.causes[0]))
-            except _DiedError as error:
+            except DiedError as error:
                 died.append((task, str(error)))
             else:
                 yield task, result
@@ -205,18 +222,23 @@ class RayExecutor:
         ray.wait([*running], num_returns=len(running), timeout=_STOP_SECONDS)
 
 
-def _result_of(ray: Any, reference: Any) -> Any:
+def result_of(ray: Any, reference: Any) -> Any:
     """Return what a task of Ray returned, or raise what it raised.
 
     Raises:
-        _DiedError: its process or its node died.
+        DiedError: its process or its node died.
     """
     try:
         return ray.get(reference)
     except ray.exceptions.OutOfMemoryError as error:
-        raise _DiedError("ended by Ray since the node's memory was full") from error
-    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
-        raise _DiedError("") from error
+        raise DiedError("ended by Ray since the node's memory was full") from error
+    except (
+        ray.exceptions.WorkerCrashedError,
+        ray.exceptions.NodeDiedError,
+        ray.exceptions.TaskUnschedulableError,  # the node whose turn it was is lost
+        ray.exceptions.ActorDiedError,
+    ) as error:
+        raise DiedError("") from error
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, Exception):
             raise error.cause from None

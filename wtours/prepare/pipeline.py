@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from wtours.acquire.download import download_videos
-from wtours.analyze.detectors.server import DetectorService
+from wtours.analyze.detectors.cluster import detector_service
 from wtours.analyze.detectors.spec import parse_detector
 from wtours.analyze.pipeline import AnalyzeReport
 from wtours.analyze.video_work import publish_video
@@ -81,35 +81,34 @@ def prepare_videos(
     directory = layout.shards_dir(name)
     downloaded, not_downloaded = _download(layout, () if part else entries, options, on_progress)
     ids = [entry.id for entry in entries if entry.id not in not_downloaded]
-    with _locked(layout, name, part), DetectorService(spec, executor.num_workers) as service:
+    with _locked(layout, name, part), detector_service(spec, executor) as service:
+        planner = Planner(layout, options, part, spec, service, executor, report)
         with index_lock(layout, name):
             works, failed = sharding.plan_videos(layout, directory, ids, params)
-            planner = Planner(layout, options, part, spec, service, executor, report)
-            videos = [planner.video(work) for work in works]
-        expected = estimate((v.shards for v in videos), params, jobs=executor.num_workers)
+            works = [planner.own(work) for work in works]
+        expected = estimate(works, params, jobs=executor.num_workers)
         on_estimate(expected)
         require_space(directory, expected)
-        for video in _finished_videos(videos, executor, on_progress):
+        written = once = apart = 0
+        for number, video in enumerate(_prepared(works, planner, executor, on_progress), start=1):
             with index_lock(layout, name), report.boundary(video.video_id):
                 if _publish_analysis(video, part, executor, options.max_loss, on_progress):
                     report.done.append(video.video_id)
+            if video.not_sharded is not None:
+                failed[video.video_id] = video.not_sharded
+            written += len(video.shards.missing) - video.num_shards_failed
+            once, apart = once + video.num_once, apart + video.num_done - video.num_once
+            if len(works) > 1:
+                on_progress("all videos", number, len(works))
         with index_lock(layout, name):
             plans = [work.plan for work in works]
             complete = part is None or not sharding.unfinished_videos(directory, plans, params)
             dataset, lost = (
                 finalize(layout, name, params, options.max_loss) if complete else (None, {})
             )
-    failed |= {v.video_id: v.not_sharded for v in videos if v.not_sharded is not None}
-    written = sum(len(v.shards.missing) - v.num_shards_failed for v in videos)
-    kept = sum(video.shards.num_kept for video in videos)
-    return PrepareReport(
-        report,
-        ShardReport(directory, lost | failed, written, kept, dataset),
-        downloaded,
-        not_downloaded,
-        num_decoded_once=sum(video.num_once for video in videos),
-        num_decoded_apart=sum(video.num_done - video.num_once for video in videos),
-    )
+    kept = sum(work.num_kept for work in works)
+    shards = ShardReport(directory, lost | failed, written, kept, dataset)
+    return PrepareReport(report, shards, downloaded, not_downloaded, once, apart)
 
 
 def _download(
@@ -142,15 +141,28 @@ def _locked(layout: Layout, name: str, part: Part | None) -> Iterator[None]:
             yield
 
 
-def _finished_videos(
-    videos: Sequence[VideoState], executor: Executor, on_progress: Progress
+def _prepared(
+    works: Sequence[sharding.VideoWork], planner: Planner, executor: Executor, on_progress: Progress
 ) -> Iterator[VideoState]:
-    """Run the tasks; yield each video once those of this part are done."""
-    by_id = {video.video_id: video for video in videos}
-    yield from (video for video in videos if not video.tasks)
-    total = sum(len(video.tasks) for video in videos)
-    for number, (task, outcome) in enumerate(_run(videos, executor), start=1):
-        video = by_id[task.video_id]
+    """Run the tasks; yield each video once those of this part are done.
+
+    Videos are planned as their tasks are needed: to open one takes seconds, and there may be
+    thousands; what has ended is forgotten.
+    """
+    running: dict[str, VideoState] = {}
+    idle: list[VideoState] = []
+
+    def tasks() -> Iterator[PrepareTask]:
+        for work in works:
+            video = planner.video(work)
+            if video.tasks:
+                running[video.video_id] = video
+                yield from video.tasks
+            else:
+                idle.append(video)
+
+    for task, outcome in _run(tasks(), executor):
+        video = running[task.video_id]
         video.num_done += 1
         video.num_once += outcome.is_decoded_once
         video.not_measured = video.not_measured or outcome.not_measured
@@ -158,16 +170,16 @@ def _finished_videos(
             video.not_sharded = video.not_sharded or outcome.not_sharded
             video.num_shards_failed += sum(not s.is_done(task.directory) for s in task.shards)
         on_progress(video.video_id, video.num_done, len(video.tasks))
-        if len(videos) > 1:
-            on_progress("all videos", number, total)
         if video.num_done == len(video.tasks):
-            yield video
+            yield running.pop(video.video_id)
+        while idle:
+            yield idle.pop()
+    yield from idle
 
 
 def _run(
-    videos: Iterable[VideoState], executor: Executor
+    tasks: Iterable[PrepareTask], executor: Executor
 ) -> Iterator[tuple[PrepareTask, PrepareOutcome]]:
-    tasks = (task for video in videos for task in video.tasks)
     # Closed when the stage is stopped: before the detector's processes are, which tasks use.
     with contextlib.closing(executor.map(prepare_segments, tasks)) as results:
         try:

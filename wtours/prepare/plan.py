@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wtours.acquire.options import FetchOptions
+from wtours.analyze.detectors.cluster import ClusterDetectors
 from wtours.analyze.detectors.server import DetectorService
 from wtours.analyze.detectors.spec import DetectorSpec
 from wtours.analyze.pipeline import AnalyzeReport
@@ -19,6 +20,7 @@ from wtours.media.limits import MAX_LOSS
 from wtours.media.sampling import parse_rate
 from wtours.prepare.segment import PrepareTask
 from wtours.sharding import plan as sharding
+from wtours.sharding.locks import index_lock
 from wtours.sharding.segment import SegmentTask
 from wtours.shards.schema import ShardParams
 from wtours.workspace.layout import Layout
@@ -76,14 +78,29 @@ class Planner:
     options: PrepareOptions
     part: Part | None
     spec: DetectorSpec
-    service: DetectorService
+    service: DetectorService | ClusterDetectors
     executor: Executor
     report: AnalyzeReport
 
+    def own(self, work: sharding.VideoWork) -> sharding.VideoWork:
+        """Return what this part has to do of a video's shards."""
+        if self.part is None:
+            return work
+        video_id, params = work.plan.video_id, self.options.params
+        stretch_us = _stretch_us(params)
+        own = tuple(
+            segment
+            for segment in work.missing
+            if self.part.has(video_id, segment * params.segment_us // stretch_us)
+        )
+        seconds = work.seconds * len(own) / max(1, len(work.missing))
+        return replace(work, missing=own, seconds=seconds)
+
     def video(self, work: sharding.VideoWork) -> VideoState:
-        """Return a video with the tasks of this part."""
+        """Return a video with the tasks of this part; `work` is its own."""
         params, video_id = self.options.params, work.plan.video_id
-        analysis = self._analysis(video_id)
+        with index_lock(self.layout, self.options.name):
+            analysis = self._analysis(video_id)
         shards, not_sharded = list[SegmentTask](), None
         try:
             if work.video is not None:
@@ -92,13 +109,10 @@ class Planner:
         except VideoError as error:
             not_sharded = str(error)
         directory = self.layout.shards_dir(self.options.name)
-        tasks = _tasks(video_id, analysis, shards, directory, params.segment_us)
+        tasks = _tasks(video_id, analysis, shards, directory, _stretch_us(params))
         if self.part is not None:
             tasks = [task for task in tasks if self.part.has(video_id, task.number)]
-        own = tuple(shard.segment for task in tasks for shard in task.shards)
-        seconds = work.seconds * len(own) / max(1, len(work.missing))
-        shards_work = replace(work, missing=own, seconds=seconds)
-        return VideoState(shards_work, analysis, tasks, not_sharded=not_sharded)
+        return VideoState(work, analysis, tasks, not_sharded=not_sharded)
 
     def _analysis(self, video_id: str) -> VideoWork | None:
         options, report = self.options, self.report
@@ -118,19 +132,23 @@ class Planner:
         return None
 
 
+def _stretch_us(params: ShardParams) -> int:
+    """Return the length of a task's stretch: that of the longer of the two kinds of segments.
+
+    Where neither length divides the other, a stretch reads on to the end of its last segment, and
+    the next decodes these frames again.
+    """
+    return max(params.segment_us, SEGMENT_SECONDS * _US)
+
+
 def _tasks(
     video_id: str,
     analysis: VideoWork | None,
     shards: Sequence[SegmentTask],
     directory: Path,
-    segment_us: int,
+    stretch_us: int,
 ) -> list[PrepareTask]:
-    """Return a video's tasks: the segments that are missing, by the stretch they begin in.
-
-    A stretch is as long as the longer of the two kinds of segments. Where neither length divides
-    the other, it reads on to the end of its last segment, and the next decodes these frames again.
-    """
-    stretch_us = max(segment_us, SEGMENT_SECONDS * _US)
+    """Return a video's tasks: the segments that are missing, by the stretch they begin in."""
     measured = [] if analysis is None else [t for t in analysis.tasks if not t.is_done()]
     of_measured, of_shards = defaultdict(list), defaultdict(list)
     for segment in measured:

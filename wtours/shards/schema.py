@@ -9,6 +9,7 @@ import re
 import textwrap
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -127,11 +128,7 @@ class ShardParams:
 
     def recorded(self) -> dict[str, Any]:
         """Return what receipts record: every value that changes the bytes."""
-        how = {"format": FORMAT, "subsampling": JPEG_SUBSAMPLING, "pixels": PIXELS}
-        values = {**how, **dataclasses.asdict(self)}
-        # Absent, as in receipts that are older than these.
-        absent = [name for name in ("blur", "match") if values[name] is None]
-        return {name: value for name, value in values.items() if name not in absent}
+        return dict(_recorded(self))
 
     @classmethod
     def from_recorded(cls, values: Mapping[str, Any]) -> Self:
@@ -146,6 +143,15 @@ class ShardParams:
             return TypeAdapter(cls).validate_python(own)
         except (ValidationError, UsageError) as error:
             raise ShardError(f"a receipt of shards has damaged parameters: {own!r:.200}") from error
+
+
+@lru_cache(maxsize=8)  # it is compared with each receipt of a set
+def _recorded(params: ShardParams) -> dict[str, Any]:
+    how = {"format": FORMAT, "subsampling": JPEG_SUBSAMPLING, "pixels": PIXELS}
+    values = {**how, **dataclasses.asdict(params)}
+    # Absent, as in receipts that are older than these.
+    absent = [name for name in ("blur", "match") if values[name] is None]
+    return {name: value for name, value in values.items() if name not in absent}
 
 
 def parse_rate(text: str) -> Fraction:

@@ -22,6 +22,8 @@ TEMP_PREFIX = ".tmp-"
 MAX_JSON_BYTES = 256 * 2**20
 """No JSON of ours is as large: a `dataset.json` of a million shards has about 200 MB."""
 
+_SMALL_BYTES = 2**16
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -71,7 +73,9 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> bytes:
         WtoursError: it cannot be read, or is larger than anything that we write.
     """
     with explain_os_errors(path), path.open("rb") as file:
-        data = file.read(max_bytes + 1)
+        data = file.read(_SMALL_BYTES)
+        if len(data) == _SMALL_BYTES:  # room for the most at once would cost more than the reading
+            data += file.read(max_bytes + 1 - _SMALL_BYTES)
     if len(data) > max_bytes:
         raise WtoursError(
             f"{path} is larger than {max_bytes} bytes; remove it and run the command again"

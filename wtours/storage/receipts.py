@@ -6,6 +6,7 @@ was made from (`inputs`, `params`, `versions`), what it is (`files`, `facts`) an
 """
 
 import importlib.metadata
+import stat
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -160,8 +161,9 @@ def versions_of(*packages: str) -> dict[str, str]:
 def _size(path: Path) -> int | None:
     try:
         with explain_os_errors(path):
-            if path.is_file():
-                return path.stat().st_size
+            found = path.stat()
+            if stat.S_ISREG(found.st_mode):
+                return found.st_size
     except FileNotFoundError:
         pass
     copy = working_copy_of(path)

@@ -1,6 +1,6 @@
 """Networks in processes of their own, so that decoding does not wait for them.
 
-`DetectorService` starts them (one on a GPU, else one for each decoding process) and stops them.
+`DetectorService` starts them (one on each GPU, else one for each decoding process) and stops them.
 `NetworkClient` is a decoding process's connection: it sends batches ahead, a bounded number, and
 gets their detections in the same order, so the result is that of a network in the same process.
 """
@@ -52,11 +52,13 @@ class DetectorService:
     Args:
         spec: The network.
         jobs: How many processes decode.
+        folder: Where their socket is, the same after a restart; None: a new one.
     """
 
-    def __init__(self, spec: DetectorSpec, jobs: int) -> None:
+    def __init__(self, spec: DetectorSpec, jobs: int, *, folder: Path | None = None) -> None:
         self._spec = spec
         self._jobs = jobs
+        self._wanted_folder = folder
         self._folder: Path | None = None
         self._processes: list[tuple[subprocess.Popen[bytes], Connection]] = []
         self._ready: WorkerReady | WtoursError | None = None
@@ -68,7 +70,11 @@ class DetectorService:
         self._stop()
 
     def identity(self) -> DetectorIdentity:
-        """Return what the network is; processes that have died are started again.
+        """Return what the network is; see `ready`."""
+        return self.ready().identity
+
+    def ready(self) -> WorkerReady:
+        """Return what the network is and takes; processes that have died are started again.
 
         Raises:
             AnalysisError: it cannot be loaded, or its process died.
@@ -85,7 +91,7 @@ class DetectorService:
                 self._stop()
         if isinstance(self._ready, WtoursError):
             raise self._ready
-        return self._ready.identity
+        return self._ready
 
     def endpoint(self) -> Endpoint:
         """Return where decoding processes connect to; only after `identity`."""
@@ -98,7 +104,12 @@ class DetectorService:
         return self._folder / "detector"
 
     def _start(self) -> WorkerReady:
-        self._folder = Path(tempfile.mkdtemp(prefix="wtours-"))  # the user's alone
+        if self._wanted_folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="wtours-"))  # the user's alone
+        else:
+            remove(self._wanted_folder)  # of a process that was killed
+            self._wanted_folder.mkdir(mode=0o700)
+            self._folder = self._wanted_folder
         with socket.socket(socket.AF_UNIX) as listener:
             try:
                 listener.bind(str(self._address))
@@ -110,21 +121,24 @@ class DetectorService:
             listener.listen(self._jobs)
             self._add_process(listener)
             ready = self._ready_of(self._processes[0][1])
-            if not ready.is_shared:
-                for _ in range(1, self._jobs):
-                    self._add_process(listener)
+            devices = visible_gpus(ready.num_gpus)[1:] if ready.is_shared else []
+            for device in devices or [None] * (0 if ready.is_shared else self._jobs - 1):
+                self._add_process(listener, gpu=device)
         # Nobody but the processes listens now: should they die, who waits for them is told.
         for _, control in self._processes[1:]:
             if self._ready_of(control) != ready:
                 raise AnalysisError(f"{self._spec} changed; run the same command again")
         return ready
 
-    def _add_process(self, listener: socket.socket) -> None:
+    def _add_process(self, listener: socket.socket, *, gpu: str | None = None) -> None:
         ours, theirs = Pipe()
         command = [sys.executable, "-c", _MAIN, str(self._spec)]
         passed = (theirs.fileno(), listener.fileno())
         process = subprocess.Popen(
-            [*command, *map(str, passed)], pass_fds=passed, stdin=subprocess.DEVNULL
+            [*command, *map(str, passed)],
+            pass_fds=passed,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
         )
         theirs.close()
         self._processes.append((process, ours))
@@ -150,6 +164,12 @@ class DetectorService:
         if self._folder is not None:
             remove(self._folder)
             self._folder = None
+
+
+def visible_gpus(count: int) -> list[str]:
+    """Return the names of the GPUs that this process may use, of which torch sees so many."""
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return named[:count] or [str(number) for number in range(count)]
 
 
 class NetworkClient:

@@ -2,17 +2,18 @@
 
 `wtours.analyze.detectors.server` starts it, with two file descriptors. It loads the network, says
 through the control pipe what it is, and then answers whoever connects to the listening socket:
-images come in, detections go out, in order. On a GPU one process serves every connection; on a
+images come in, detections go out, in order. On a GPU one process serves many connections; on a
 CPU, where there is a process for each, one at a time. When its parent is gone, so is it.
 """
 
 import contextlib
 import socket
 import sys
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from wtours.analyze.detectors.spec import DetectorSpec, parse_detector
 from wtours.errors import AnalysisError, WtoursError
 from wtours.execution.child_process import follow_parent
 
+_ACCEPT_SECONDS = 0.01
 Answer: TypeAlias = list[list[Detection]] | WtoursError
 """The detections of each image of a batch, or why there are none."""
 
@@ -33,6 +35,8 @@ class WorkerReady:
     identity: DetectorIdentity
     batch_size: int
     colors: Colors
+    num_gpus: int = field(default=0, compare=False)
+    """That the process sees; of those it uses the first."""
 
     @property
     def is_shared(self) -> bool:
@@ -48,12 +52,17 @@ def main() -> None:
     try:
         network = spec.load_network()
         identity = DetectorIdentity(network.facts, network.versions)
-        ready = WorkerReady(identity, network.batch_size, network.colors)
+        ready = WorkerReady(identity, network.batch_size, network.colors, _num_gpus())
     except Exception as error:
         control.send(in_one_line(spec, error))
         return
     control.send(ready)
     _serve(spec, network, listener, most=None if ready.is_shared else 1)
+
+
+def _num_gpus() -> int:
+    torch: Any = sys.modules.get("torch")  # a network without torch uses none
+    return 0 if torch is None else int(torch.cuda.device_count())
 
 
 def in_one_line(spec: DetectorSpec, error: Exception) -> WtoursError:
@@ -74,6 +83,8 @@ def _serve(
         takes_more = most is None or len(connections) < most
         for ready in wait([*connections, *([listener] if takes_more else [])]):
             if not isinstance(ready, Connection):
+                # Of several GPUs' processes the one with the fewest connections is the quickest.
+                time.sleep(_ACCEPT_SECONDS * len(connections))
                 with contextlib.suppress(BlockingIOError):  # another process was quicker
                     connections.append(Connection(listener.accept()[0].detach()))
                 continue

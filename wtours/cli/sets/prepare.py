@@ -90,6 +90,7 @@ def prepare(
     wtours prepare --executor ray --address auto   (docs/scaling.md)
     """
     from wtours.acquire.options import FetchOptions
+    from wtours.analyze.video_work import SEGMENT_SECONDS
     from wtours.execution.parts import Part
     from wtours.prepare.pipeline import prepare_videos
     from wtours.prepare.plan import PrepareOptions
@@ -119,6 +120,11 @@ def prepare(
         max_loss=max_loss,
     )
     chosen_part = None if part is None else Part.parse(part)
+    if shard_seconds % SEGMENT_SECONDS and SEGMENT_SECONDS % shard_seconds:
+        console.note(
+            f"--shard-seconds {shard_seconds} and the {SEGMENT_SECONDS} s of the analysis do not "
+            f"meet: seconds at the borders are decoded twice; a divisor or multiple would not be"
+        )
     with (
         shard_workspace(name, max_loss, root, executor, needs=needs_tables) as layout,
         console.progress_bars("prepare", "percent") as on_progress,
