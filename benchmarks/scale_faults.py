@@ -189,11 +189,16 @@ def main() -> int:
     return 0 if all_equal else 1
 
 
-def _drive(root: str, address: str) -> int:
+def drive(root: str, address: str) -> int:
+    """Prepare the videos of a workspace on the cluster at an address: what is killed."""
     layout = Layout(Path(root))
     with RayExecutor(address, shared=layout.root) as executor:
         return 1 if _prepare(layout, executor) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(_drive(*sys.argv[1:]) if len(sys.argv) == 3 else main())
+    # By the module's own name: what goes to a worker's child process is not pickled from __main__.
+    from benchmarks import scale_faults
+
+    run = scale_faults.main if len(sys.argv) < 3 else partial(scale_faults.drive, *sys.argv[1:])
+    sys.exit(run())

@@ -14,7 +14,14 @@ pytestmark = pytest.mark.medium
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs" / "howto" / "scaling.md"
-MANIFEST = 'format = 1\n[[video]]\nid = "walk"\ntitle = "walk"\nsources = ["file:walk.mp4"]\n'
+MANIFEST = """
+format = 1
+name = "walk"
+[[video]]
+id = "walk"
+title = "walk"
+sources = ["file:walk.mp4"]
+"""
 SBATCH = """#!/bin/bash
 # sbatch --array=LIST SCRIPT: each task after the other; the one named in KILLED does not finish.
 list=${1#--array=}

@@ -98,7 +98,7 @@ def begin_video(plan: Plan, segment_seconds: int, *, alone: bool = True) -> Vide
         for name, params in plan.params.items()
         if name != SHOTS and (name not in stored or stored[name].params != params)
     }
-    with open_video(plan.video.path, stream=plan.video.stream) as reader:
+    with open_video(plan.video.path, stream=plan.video.stream, threads=1) as reader:
         metadata, last_pts_us = reader.metadata, reader.last_pts_us()
     tasks = _segment_tasks(plan, missing, last_pts_us, segment_seconds) if missing else ()
     return VideoWork(plan, missing, metadata, last_pts_us / _US, tasks)

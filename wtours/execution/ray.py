@@ -23,14 +23,13 @@ from wtours.errors import (
     WtoursError,
 )
 from wtours.execution.executor import Result, Task
+from wtours.execution.leases import leases
 from wtours.execution.node_check import NodeCheck
 from wtours.execution.processes import ProcessExecutor
 from wtours.storage.atomic import remove, write_bytes
 
 logger = logging.getLogger(__name__)
 
-MAX_LEASE = 10
-"""Tasks of ours in one of Ray's: its overhead and the listing of a video's packets count once."""
 TASK_BYTES = 400 * 2**20
 """What a decoding process needs (4K): Ray places no more of them on a node than fit."""
 MAX_RETRIES = 3
@@ -147,13 +146,13 @@ class RayExecutor:
             "max_retries": MAX_RETRIES,
             "retry_exceptions": [TransientError],
         }
-        leases, turn = _leases(tasks, self.num_workers), itertools.count()
+        waiting, turn = leases(tasks, self.num_workers), itertools.count()
         running: dict[Any, list[Task]] = {}
         suspects: list[Task] = []
         try:
             while True:
                 room = _IN_FLIGHT * self.num_workers - len(running)
-                for lease in itertools.islice(leases, max(0, room)):
+                for lease in itertools.islice(waiting, max(0, room)):
                     placed = remote.options(**options, **self._placement(next(turn)))
                     running[placed.remote(self._check, function, lease)] = lease
                 if not running:
@@ -243,19 +242,6 @@ def result_of(ray: Any, reference: Any) -> Any:
         if isinstance(error.cause, Exception):
             raise error.cause from None
         raise
-
-
-def _leases(tasks: Iterable[Task], num_workers: int) -> Iterator[list[Task]]:
-    """Yield tasks in order, up to `MAX_LEASE` of one video together; fewer where there are few."""
-    waiting = iter(tasks)
-    ahead = list(itertools.islice(waiting, 4 * num_workers * MAX_LEASE))
-    size = max(1, len(ahead) // (4 * num_workers))
-    of_videos = itertools.groupby(
-        itertools.chain(ahead, waiting), key=lambda task: getattr(task, "video_id", None)
-    )
-    for _, of_video in of_videos:
-        while lease := list(itertools.islice(of_video, size)):
-            yield lease
 
 
 def _ray() -> Any:
