@@ -38,7 +38,11 @@ from wtours.workspace.layout import Layout
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "howto" / "scaling.md"
 _BEGIN, _END = "<!-- faults -->", "<!-- end of faults -->"
 _VIDEOS = ("one", "two")
-_NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+_NODE: dict[str, Any] = {
+    "num_cpus": 1,
+    "object_store_memory": 80 * 2**20,
+    "include_dashboard": False,
+}
 _WAIT_SECONDS = 600.0
 
 
@@ -157,7 +161,7 @@ def _cluster() -> Iterator[Cluster]:
         yield cluster
     finally:
         ray.shutdown()
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 def main() -> int:

@@ -15,7 +15,7 @@ import pytest
 from tests.support.analyze_cases import write_scenes
 from tests.support.prepared import SMALL, apart, entries, prepare_options, published, workspace
 from tests.support.prepared import write_walk as write_video
-from wtours.analyze.detectors.cluster import detector_service
+from wtours.analyze.detectors.cluster import ClusterDetectors, detector_service
 from wtours.analyze.detectors.spec import parse_detector
 from wtours.analyze.pipeline import analyze_videos
 from wtours.diagnostics.cluster import diagnose_cluster, node_facts
@@ -229,6 +229,7 @@ def test_each_gpu_of_the_cluster_has_a_network_and_detections_are_those_of_one_p
             RayExecutor(shared=there.root) as executor,
             detector_service(parse_detector(options["detector"]), executor) as service,
         ):
+            assert isinstance(service, ClusterDetectors)
             service.identity()
             assert executor._nodes == [gpus.node_id]
             assert len(service._actors) == 2

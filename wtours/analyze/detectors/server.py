@@ -121,9 +121,9 @@ class DetectorService:
             listener.listen(self._jobs)
             self._add_process(listener)
             ready = self._ready_of(self._processes[0][1])
-            devices = visible_gpus(ready.num_gpus)[1:] if ready.is_shared else []
-            for device in devices or [None] * (0 if ready.is_shared else self._jobs - 1):
-                self._add_process(listener, gpu=device)
+            others: list[str | None] = [None] * (self._jobs - 1)
+            for gpu in visible_gpus(ready.num_gpus)[1:] if ready.is_shared else others:
+                self._add_process(listener, gpu=gpu)
         # Nobody but the processes listens now: should they die, who waits for them is told.
         for _, control in self._processes[1:]:
             if self._ready_of(control) != ready:
