@@ -68,7 +68,7 @@ def main() -> int:
     measured = measure_all([RANDOM, DINO, DORA, *methods[2:]], data, options.folder, options.jobs)
     print(f"{(time.monotonic() - start) / 60:5.1f} min  all measured", flush=True)
     write_table(measured, what=data.what, num_clips=options.clips)
-    write_figure(measured, {name: _metrics(runs_dir / f"{name}-0") for name in ("dino", "dora")})
+    write_figure()
     return publish_rows("learning", learning_rows(measured))
 
 

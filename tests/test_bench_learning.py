@@ -9,7 +9,7 @@ from PIL import Image
 from benchmarks.bench_learning import learning_rows
 from benchmarks.learning.data import frames_of
 from benchmarks.learning.measures import best_fits, instance_map, means_of_last
-from benchmarks.learning.page import table
+from benchmarks.learning.page import PAGE, read_table, table
 from benchmarks.learning.runs import DINO, DORA, RANDOM, VARIANTS, command, runs_of
 from training.config.presets import resolve_config
 from training.data.image_decoding import crop_center, resize_for
@@ -117,3 +117,14 @@ def test_every_run_is_a_config_that_the_trainer_takes(tmp_path):
         assert config.optim.steps == 560
         assert config.seed == run.seed
     assert len(runs) == 6 + len(VARIANTS)
+
+
+def test_the_figure_reads_the_table_that_stands_on_the_page():
+    begin, end = "<!-- bench-learning: begin -->\n", "<!-- bench-learning: end -->\n"
+    text = table(measured(), what="CamVid's drives", num_clips=2240)
+    methods, rows = read_table(f"before | x |\n{begin}{text}{end}| after | y |\n")
+    assert methods[0] == f"{RANDOM.label} (2)"
+    assert rows["mIoU"][0] == (18.5, 0.71)  # 18 and 19
+    assert rows["CIFAR k-NN, k = 20"][0] is None
+    methods, rows = read_table(PAGE.read_text())
+    assert {len(cells) for cells in rows.values()} == {len(methods)}

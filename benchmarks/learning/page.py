@@ -11,6 +11,8 @@ PAGE, FIGURE = DOCS / "learning.md", DOCS / "learning.png"
 _BEGIN, _END = "<!-- bench-learning: begin -->\n", "<!-- bench-learning: end -->\n"
 
 Seeds = Sequence[dict[str, Any]]
+Cells = list[tuple[float, float | None] | None]
+"""(mean, spread of the seeds or None) a method; None: not measured."""
 _COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], float | None]], ...] = (
     ("mIoU", lambda of: of["segment"]["linear"]["mean_iou_percent"]),
     ("mean accuracy", lambda of: of["segment"]["linear"]["mean_accuracy_percent"]),
@@ -63,33 +65,69 @@ def table(measured: Mapping[str, Seeds], *, what: str, num_clips: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_figure(
-    measured: Mapping[str, Seeds], metrics: Mapping[str, Sequence[dict[str, Any]]]
-) -> None:
-    """Draw every seed's linear mIoU, and what the local crops learned in the runs of seed 0."""
-    import matplotlib as mpl
+def write_figure() -> None:
+    """Draw docs/explanation/learning.png from the table that stands in the page beside it.
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
+    So figure and table cannot differ, and `python -m benchmarks.learning.page` draws it again
+    without the runs.
+    """
+    from matplotlib.figure import Figure
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", dpi=110)
-    for row, seeds in enumerate(measured.values()):
-        values = [of["segment"]["linear"]["mean_iou_percent"] for of in seeds]
-        left.plot(values, [row] * len(values), "o", color="tab:blue", alpha=0.6)
-        left.plot([np.mean(values)], [row], "|", color="black", markersize=22)
-    left.set_yticks(range(len(measured)), list(measured))
-    left.invert_yaxis()
-    left.set_xlabel("linear segmentation, mIoU; a dot a seed, the bar their mean")
-    for name, rows in metrics.items():
-        learned = [row["teacher_mean_entropy"] - row["loss_local"] for row in rows]
-        smooth = np.convolve(learned, np.ones(20) / 20, mode="valid")
-        right.plot(np.arange(len(smooth)) + 20, smooth, label=f"{name.upper()}, seed 0")
-    right.axhline(0, color="gray", linewidth=0.8)
-    right.set_xlabel("step of 4 clips (mean of 20 steps)")
-    right.set_ylabel("mean entropy - local loss, nats")
-    right.legend()
-    figure.savefig(FIGURE, metadata={"Software": None})
-    plt.close(figure)
+    from wtours.report.style import LIGHT, drawing_style
+
+    methods, rows = read_table(PAGE.read_text())
+    learned: Cells = [
+        None if local is None or entropy is None else (entropy[0] - local[0], None)
+        for local, entropy in zip(rows["local loss"], rows["teacher's mean entropy"], strict=True)
+    ]
+    panels: tuple[tuple[str, Cells, str], ...] = (
+        ("(a) Linear segmentation, mIoU", rows["mIoU"], "higher is better; line: random weights"),
+        ("(b) What local crops learned, nats", learned, "teacher's mean entropy less local loss"),
+        ("(c) Overlap of two masks, IoU", rows["mask overlap, IoU"], "0 apart, 1 the same"),
+    )
+    with drawing_style(LIGHT):
+        figure = Figure(figsize=(13, 0.36 * len(methods) + 1.3), dpi=110, layout="constrained")
+        axes = figure.subplots(1, len(panels), sharey=True)
+        for strip, (title, cells, below) in zip(axes, panels, strict=True):
+            for row, cell in enumerate(cells):
+                if cell is None:
+                    strip.text(0.02, row, "-", transform=strip.get_yaxis_transform(), va="center")
+                    continue
+                color = LIGHT.color(row)
+                strip.errorbar(cell[0], row, xerr=cell[1], fmt="o", color=color, capsize=4, ms=6)
+                place = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center"}
+                strip.annotate(f"{cell[0]:.4g}", (cell[0], row), **place)
+            strip.set_title(title, loc="left", weight="bold", fontsize=10, pad=14)
+            strip.set_xlabel(below)
+            strip.grid(axis="x")
+            strip.tick_params(length=0)
+            strip.margins(x=0.12)
+        random = rows["mIoU"][0]
+        if random is not None:
+            axes[0].axvline(random[0], color=LIGHT.faint, linewidth=0.9, zorder=0)
+        axes[0].set_yticks(range(len(methods)), methods)
+        axes[0].set_ylim(len(methods) - 0.4, -0.7)
+        figure.savefig(FIGURE, metadata={"Software": None})
+
+
+def read_table(text: str) -> tuple[list[str], dict[str, Cells]]:
+    """Return the methods and the rows of the table between its two marks."""
+    _, _, rest = text.partition(_BEGIN)
+    inside, _, _ = rest.partition(_END)
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in inside.splitlines()
+        if line.startswith("|")
+    ]
+    (_, *methods), _, *rows = lines
+    return methods, {name: [_number(cell) for cell in cells] for name, *cells in rows}
+
+
+def _number(cell: str) -> tuple[float, float | None] | None:
+    if cell == "-":
+        return None
+    mean, _, spread = cell.partition(" ± ")
+    return float(mean), float(spread) if spread else None
 
 
 def _cell(values: Sequence[float | None]) -> str:
@@ -99,3 +137,7 @@ def _cell(values: Sequence[float | None]) -> str:
     digits = 3 if max(known) < 1.5 or 5 < min(known) < 7 else 2
     mean = f"{np.mean(known):.{digits}f}"
     return f"{mean} ± {np.std(known, ddof=1):.{digits}f}" if len(known) > 1 else mean
+
+
+if __name__ == "__main__":
+    write_figure()

@@ -221,16 +221,18 @@ def sample_of_shards(
     seed: Annotated[int, typer.Option("--seed", help="Another seed, other clips.")] = 0,
     root: Root = ROOT,
 ) -> None:
-    """Draw random clips of a shard set, a row each: 8 frames, 1 s apart.
+    """Draw random clips of a shard set, a row each: 8 frames, 1 s apart, with names and times.
 
     Example: wtours shards sample default --out grid.png
     """
-    from wtours.shards.contact_sheet import sample_grid
+    from wtours.shards.contact_sheet import has_captions, sample_grid
 
     directory = shard_set(name, root)
     for row, clip in enumerate(sample_grid(directory, out, num_clips=clips, seed=seed), 1):
         first = seconds_text(clip.pts_us[0] / 1_000_000)
         console.say(f"row {row}: {clip.video_id} from {first}")
+    if not has_captions():
+        console.note("no names and times in the picture: pillow is not installed")
     console.say(str(out))
 
 

@@ -134,10 +134,10 @@ def payload(curves: Curves, classes: Sequence[str]) -> dict[str, Any]:
         data |= {
             "ot": _rounded(curves.objects.seconds, 3),
             "objects": _rounded(curves.objects.values, 2),
-            "classes": [
-                _rounded(curves.by_class[label], 2) if label in curves.by_class else None
-                for label in classes
-            ],
+            # Of a folder beside the videos single classes are not known, which is not zero.
+            "classes": [_rounded(curves.by_class[label], 2) for label in classes]
+            if curves.by_class
+            else None,
         }
     return data
 

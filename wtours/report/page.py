@@ -87,7 +87,7 @@ def render_page(table: Table6, videos: Sequence[PageVideo], compared: Sequence[P
         data={
             "objectsMax": charts["objects_max"],
             "videos": {
-                page.video.entry.id: payload(page.curves, classes)
+                row["key"]: payload(page.curves, classes)
                 | {
                     "key": row["key"],
                     "name": page.video.label,

@@ -53,7 +53,8 @@ def video_section(
 
 def class_key(label: str, classes: Sequence[str]) -> str:
     """Return the CSS class of an object's class: k0, k1, …, or kx for those without a color."""
-    return f"k{classes.index(label)}" if label in classes else "kx"
+    names = [plain(name) for name in classes]
+    return f"k{names.index(plain(label))}" if plain(label) in names else "kx"
 
 
 def source_at(video: ReportVideo, time_us: int | None) -> str | None:

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from wtours.shards.dataset import Clip, ClipDataset
 from wtours.shards.index import ShardIndex
 from wtours.shards.sampler import ClipSampler
 from wtours.storage.atomic import write_bytes
+from wtours.text import clock
 
 _CELL_HEIGHT = 120
 _GAP = 2
+_CAPTION_HEIGHT, _FONT_SIZE = 26, 15
 
 
 def sample_grid(
@@ -28,6 +31,9 @@ def sample_grid(
     frame_interval_seconds: float = 1.0,
 ) -> list[Clip]:
     """Write a PNG with a row for each of some random clips, and return the clips.
+
+    Above each row stand its video and the time of each frame, where Pillow is installed (it is in
+    the extras `analyze` and `train`); without it the frames alone.
 
     Args:
         directory: The shard set's folder or URL.
@@ -50,21 +56,48 @@ def sample_grid(
     )
     sampler = ClipSampler(len(dataset), seed=seed)
     clips = [dataset[sampler.clip_at(place)] for place in range(min(num_clips, len(dataset)))]
-    rows = [_row(clip) for clip in clips]
+    rows = [_with_caption(clip, _cells(clip)) for clip in clips]
     width = max(row.shape[1] for row in rows)
     padded = [np.pad(row, ((0, _GAP), (0, width - row.shape[1]), (0, 0))) for row in rows]
     write_bytes(out, _png(np.concatenate(padded)))
     return clips
 
 
-def _row(clip: Clip) -> NDArray[np.uint8]:
-    """Return the clip's frames beside each other, (120, W, 3) uint8."""
+def has_captions() -> bool:
+    """Return whether a contact sheet names its videos and times here."""
+    return find_spec("PIL") is not None
+
+
+def _with_caption(clip: Clip, cells: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Return the cells beside each other under their times, (H, W, 3) uint8."""
+    row = np.concatenate(cells, axis=1)
+    if not has_captions():
+        return row
+    from PIL import Image, ImageDraw, ImageFont
+
+    strip = Image.new("RGB", (row.shape[1], _CAPTION_HEIGHT), "black")
+    draw, font = ImageDraw.Draw(strip), ImageFont.load_default(_FONT_SIZE)
+    left = 0
+    for number, (cell, pts_us) in enumerate(zip(cells, clip.pts_us, strict=True)):
+        text = clock(pts_us)
+        if number == 0:  # whole, even if the cells are narrow: the first time follows the name
+            text = f"{clip.video_id}  {text}"
+            free_from = font.getlength(text) + 12
+        elif left < free_from:
+            text = ""
+        draw.text((left + 4, _CAPTION_HEIGHT - 5), text, "white", font, anchor="ls")
+        left += cell.shape[1]
+    return np.concatenate([np.asarray(strip), row])
+
+
+def _cells(clip: Clip) -> list[NDArray[np.uint8]]:
+    """Return the clip's frames, each (120, W, 3) uint8, with a gap at the right."""
     cells = []
     for frame in clip.decode(min_short_side=_CELL_HEIGHT):
         width = max(1, round(frame.shape[1] * _CELL_HEIGHT / frame.shape[0]))
         cell = _resized(_resized(frame, 0, _CELL_HEIGHT), 1, width)
         cells.append(np.pad(cell.round().astype(np.uint8), ((0, 0), (0, _GAP), (0, 0))))
-    return np.concatenate(cells, axis=1)
+    return cells
 
 
 def _resized(pixels: NDArray[Any], axis: int, size: int) -> NDArray[Any]:

@@ -1,8 +1,14 @@
+from dataclasses import replace
+
 import pytest
 
 from tests.support.chromium import OpenPage, chromium
 from tests.support.report_workspace import make_workspace
 from wtours.report import build_report
+from wtours.report.curves import span_of, video_curves
+from wtours.report.data import load_videos
+from wtours.report.page import PageVideo, render_page
+from wtours.report.table6 import make_table
 
 pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
 
@@ -132,7 +138,7 @@ def test_the_scrubber_goes_through_the_pictures_by_keys(opened):
 
 def test_a_curve_shows_values_time_and_picture_under_the_pointer(opened):
     page, tip = opened.page, opened.page.locator("#tip")
-    plot = page.locator('#figure2 .chart[data-video="alpha"][data-kind="light"] .plot')
+    plot = page.locator('#figure2 .chart[data-video="p0"][data-kind="light"] .plot')
     plot.scroll_into_view_if_needed()
     box = plot.bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + box["height"] / 2)
@@ -161,3 +167,31 @@ def test_a_picture_is_enlarged_and_the_keyboard_leads_through_them_and_back(open
     page.keyboard.press("Escape")
     assert zoom.is_hidden()
     assert first.evaluate("e => e === document.activeElement")
+
+
+def test_single_classes_of_a_folder_beside_the_videos_are_not_known_and_not_zero(browser, tmp_path):
+    layout, entries = make_workspace(tmp_path)
+    videos = load_videos(layout, entries, threshold=0.3)
+    table = make_table(videos, threshold=0.3)
+    span_us = span_of(videos)
+    pages = [
+        PageVideo(v, video_curves(v.measured, span_us=span_us) if v.measured else None, (), "")
+        for v in videos
+    ]
+    alpha = pages[0]
+    assert alpha.curves is not None
+    assert alpha.curves.objects is not None
+    known = dict.fromkeys(("person", "car"), alpha.curves.objects.values)
+    pages[0] = replace(alpha, curves=replace(alpha.curves, by_class=known))
+    file = tmp_path / "page.html"
+    file.write_text(render_page(table, pages, [alpha]))
+    with OpenPage(browser, file, width=1280) as opened:
+        opened.page.locator("#filter").get_by_role("button", name="car").click()
+        video, beside = (
+            opened.page.locator(f"#p{number}-objects").get_attribute("d") for number in (0, 3)
+        )
+        assert video.startswith("M")
+        assert beside == ""
+        opened.page.locator("#filter").get_by_role("button", name="all").click()
+        assert opened.page.locator("#p3-objects").get_attribute("d").startswith("M")
+        opened.assert_quiet(file)

@@ -32,6 +32,9 @@ def root(tmp_path_factory) -> Path:
     return layout.root
 
 
+ROW = 26 + 120 + 2  # caption, frames, gap
+
+
 def pixels_of(path: Path) -> np.ndarray:
     with av.open(str(path)) as container:
         return next(container.decode(video=0)).to_ndarray(format="rgb24")
@@ -68,14 +71,29 @@ def test_a_grid_has_a_row_of_frames_for_each_clip(root, tmp_path):
     directory = Layout(root).shards_dir("default")
     clips = sample_grid(directory, tmp_path / "grid.png", num_clips=6)
     pixels = pixels_of(tmp_path / "grid.png")
-    assert pixels.shape == (6 * 122, 8 * 182, 3)
+    assert pixels.shape == (6 * ROW, 8 * 182, 3)
     for row, clip in enumerate(clips):
-        cell = pixels[row * 122 + 10 : row * 122 + 110, 7 * 182 + 10 : 7 * 182 + 170]
+        cell = pixels[row * ROW + 36 : row * ROW + 136, 7 * 182 + 10 : 7 * 182 + 170]
         strongest = int(cell.mean(axis=(0, 1)).argmax())
         assert strongest == {"red": 0, "blue": 2}[clip.video_id]
     assert {clip.video_id for clip in clips} == {"red", "blue"}
     assert len(sample_grid(directory, tmp_path / "all.png", num_clips=99)) == 50
     assert sample_grid(directory, tmp_path / "b.png", num_clips=6, seed=1) != clips
+
+
+def test_a_row_is_headed_by_its_video_and_the_time_of_each_frame(root, tmp_path):
+    directory = Layout(root).shards_dir("default")
+    first, other = sample_grid(directory, tmp_path / "grid.png", num_clips=2)
+    pixels = pixels_of(tmp_path / "grid.png").astype(int)
+    captions = [pixels[row * ROW : row * ROW + 26] for row in (0, 1)]
+    for caption in captions:
+        written = [caption[:, 182 * cell : 182 * cell + 180].max() for cell in range(8)]
+        assert min(written) > 200
+    # Another clip, other words; the name stands before the first time alone.
+    assert (first.video_id, first.pts_us) != (other.video_id, other.pts_us)
+    assert np.abs(captions[0] - captions[1]).max() > 200
+    ink = [(captions[0][:, 182 * cell : 182 * cell + 180] > 128).sum() for cell in range(2)]
+    assert ink[0] > 1.2 * ink[1]
 
 
 def test_a_grid_that_cannot_be_is_refused(root, tmp_path):
@@ -93,5 +111,5 @@ def test_the_command_draws_a_grid_and_says_what_is_in_it(root, tmp_path):
     result = wtours("shards", "sample", "default", "--out", out, "--clips", "2", "--root", root)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("row ") == 2
-    assert pixels_of(out).shape[0] == 2 * 122
+    assert pixels_of(out).shape[0] == 2 * ROW
     assert wtours("shards", "info", "absent", "--root", root).returncode == 1

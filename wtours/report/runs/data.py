@@ -6,6 +6,7 @@ rest is shown.
 
 import json
 import math
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ METRICS_FILE, CONFIG_FILE = "metrics.jsonl", "config.yaml"
 _MAX_POINTS = 400
 """Of a line; of more steps, means over equal spans."""
 _SHOWN_PROBLEMS = 5
+_Columns = dict[str, "tuple[array[float], array[float]]"]
+"""Steps and values by metric, as the lines come: a long run has hundreds of thousands."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -74,14 +77,14 @@ def load_run(folder: Path, *, name: str) -> RunData:
     if not path.is_file() and not (folder / CONFIG_FILE).is_file():
         raise UsageError(f"{folder} is no run: it has no {METRICS_FILE}; name a run's folder")
     problems: list[str] = []
-    rows, resumed = _read_metrics(path, problems)
+    columns, last, resumed = _read_metrics(path, problems)
     config = _read_config(folder / CONFIG_FILE, problems)
     evaluations = tuple(_read_evaluations(folder / "eval", problems))
     return RunData(
         name=name,
         folder=folder,
-        metrics=_lines(rows),
-        steps=max(rows, default=0),
+        metrics={name: _line(*points) for name, points in columns.items()},
+        steps=last,
         resumed_from=tuple(sorted(resumed)),
         config=config,
         evaluations=evaluations,
@@ -90,37 +93,36 @@ def load_run(folder: Path, *, name: str) -> RunData:
     )
 
 
-def _read_metrics(path: Path, problems: list[str]) -> tuple[dict[int, dict[str, float]], set[int]]:
-    """Return the metrics by step, and the steps from which the run was resumed."""
-    rows: dict[int, dict[str, float]] = {}
+def _read_metrics(path: Path, problems: list[str]) -> tuple[_Columns, int, set[int]]:
+    """Return the metrics, the last step, and the steps from which the run was resumed."""
+    columns: _Columns = {}
     resumed, bad, last = set[int](), list[int](), 0
     if not path.is_file():
         problems.append(f"no {METRICS_FILE}: the run has not done a step")
-        return rows, resumed
-    with explain_os_errors(path):
-        content = path.read_bytes()
-    *lines, unfinished = content.split(b"\n")
-    if unfinished:  # the line that a running or killed process was about to write
-        lines.append(unfinished)
-    for number, line in enumerate(lines, 1):
-        row = _parse(line)
-        if row is None:
-            if not (unfinished and number == len(lines)):
-                bad.append(number)
-            continue
-        step, values, came_from = row
-        if came_from is not None:
-            resumed.add(came_from)
-        elif step <= last:  # written by something else: the later line of a step counts
-            resumed.add(step - 1)
-        last = step
-        rows[step] = values
+        return columns, last, resumed
+    with explain_os_errors(path), path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            row = _parse(line)
+            if row is None:
+                if line.endswith(b"\n"):  # else a running or killed process was about to write it
+                    bad.append(number)
+                continue
+            step, values, came_from = row
+            if came_from is not None:
+                resumed.add(came_from)
+            elif step <= last:  # written by something else: the later line of a step counts
+                resumed.add(step - 1)
+            last = step
+            for name, value in values.items():
+                steps, of_name = columns.setdefault(name, (array("d"), array("d")))
+                steps.append(step)
+                of_name.append(value)
     if bad:
         shown = ", ".join(map(str, bad[:_SHOWN_PROBLEMS]))
         more = f" and {len(bad) - _SHOWN_PROBLEMS} more" if len(bad) > _SHOWN_PROBLEMS else ""
         plural = "s" if len(bad) > 1 else ""
         problems.append(f"{METRICS_FILE}: line{plural} {shown}{more} cannot be read; left out")
-    return rows, resumed
+    return columns, last, resumed
 
 
 def _parse(line: bytes) -> tuple[int, dict[str, float], int | None] | None:
@@ -151,23 +153,19 @@ def _is_number(value: object) -> bool:
     )
 
 
-def _lines(rows: dict[int, dict[str, float]]) -> dict[str, MetricLine]:
-    names = dict.fromkeys(name for row in rows.values() for name in row)
-    lines = {}
-    for name in names:
-        known = sorted((step, row[name]) for step, row in rows.items() if name in row)
-        steps, values = np.array(known, np.float64).T
-        if len(steps) > _MAX_POINTS:
-            spans = np.linspace(steps[0], steps[-1] + 1, _MAX_POINTS + 1)
-            at = np.searchsorted(spans, steps, side="right") - 1
-            counts = np.bincount(at, minlength=_MAX_POINTS)
-            held = counts > 0
-            steps, values = (
-                np.bincount(at, weights=each, minlength=_MAX_POINTS)[held] / counts[held]
-                for each in (steps, values)
-            )
-        lines[name] = MetricLine(steps, values)
-    return lines
+def _line(steps: "array[float]", values: "array[float]") -> MetricLine:
+    """Return the points of a metric: of a step's lines the last, of many steps their means."""
+    backwards = np.array(steps)[::-1]
+    known, places = np.unique(backwards, return_index=True)
+    at_steps = np.array(values)[::-1][places]
+    if len(known) <= _MAX_POINTS:
+        return MetricLine(known, at_steps)
+    edges = np.linspace(known[0], known[-1] + 1, _MAX_POINTS + 1)
+    spans = np.searchsorted(edges, known, side="right") - 1
+    counts = np.bincount(spans, minlength=_MAX_POINTS)
+    means = [np.bincount(spans, weights=each, minlength=_MAX_POINTS) for each in (known, at_steps)]
+    held = counts > 0
+    return MetricLine(*(sums[held] / counts[held] for sums in means))
 
 
 def _read_config(path: Path, problems: list[str]) -> dict[str, Any]:

@@ -4,10 +4,10 @@ const players = new Map();
 
 function objectsOf(video) {
   if (!video.objects || !chosen.size) return video.objects;
-  const known = video.classes.filter(Boolean);
+  if (!video.classes) return null;  // of a folder beside the videos
   return video.objects.map((total, i) => {
-    let sum = chosen.has("x") ? Math.max(0, total - known.reduce((of, values) => of + values[i], 0)) : 0;
-    for (const key of chosen) if (key !== "x") sum += video.classes[key]?.[i] ?? 0;
+    let sum = chosen.has("x") ? Math.max(0, total - video.classes.reduce((of, values) => of + values[i], 0)) : 0;
+    for (const key of chosen) if (key !== "x") sum += video.classes[key][i];
     return sum;
   });
 }
@@ -38,11 +38,11 @@ function applyFilter() {
   }
   const videos = Object.values(data.videos).filter((video) => video.objects);
   const values = new Map(videos.map((video) => [video, objectsOf(video)]));
-  const top = chosen.size ? niceCeiling(Math.max(...[...values.values()].flat())) : data.objectsMax;
+  const top = chosen.size ? niceCeiling(Math.max(...[...values.values()].filter(Boolean).flat())) : data.objectsMax;
   for (const [video, shown] of values) {
     const path = byId(`${video.key}-objects`);
     video.unfiltered ??= path.getAttribute("d");
-    path.setAttribute("d", chosen.size ? linePath(video.ot, shown, video.seconds, top) : video.unfiltered);
+    path.setAttribute("d", !chosen.size ? video.unfiltered : shown ? linePath(video.ot, shown, video.seconds, top) : "");
   }
   for (const label of all(".objects-max")) label.textContent = String(top);
   for (const label of all(".objects-half")) label.textContent = String(top / 2);

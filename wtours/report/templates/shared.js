@@ -90,23 +90,23 @@ function nameBoxes(stage) {
   all(".box-label", stage).forEach((label) => label.remove());
   const boxes = stage.querySelector(".boxes"), matrix = boxes?.getScreenCTM();
   if (!matrix) return;
-  const frame = stage.getBoundingClientRect(), taken = [];
-  for (const path of all("path", boxes)) {
-    if (getComputedStyle(path).display === "none") continue;
-    for (const [, x, y] of path.getAttribute("d").matchAll(/M([\d.]+) ([\d.]+)/g)) {
-      const label = make("span", `box-label ${path.getAttribute("class")}`, path.dataset.label);
-      stage.append(label);
-      const { width, height } = label.getBoundingClientRect();
-      const left = Math.max(0, Math.min(matrix.a * x + matrix.e - frame.left, frame.width - width));
-      const above = matrix.d * y + matrix.f - frame.top - height;
-      const top = above >= 0 ? above : above + height;
-      const hides = taken.some((t) => left < t[0] + t[2] && t[0] < left + width && top < t[1] + t[3] && t[1] < top + height);
-      if (hides) { label.remove(); continue; }
-      label.style.left = `${left}px`;
-      label.style.top = `${top}px`;
-      taken.push([left, top, width, height]);
-    }
-  }
+  const named = all("path", boxes).filter((path) => getComputedStyle(path).display !== "none").flatMap((path) =>
+    [...path.getAttribute("d").matchAll(/M([\d.]+) ([\d.]+)/g)].map(([, x, y]) =>
+      ({ x, y, label: make("span", `box-label ${path.getAttribute("class")}`, path.dataset.label) })));
+  stage.append(...named.map(({ label }) => label));
+  // All are measured before one is moved: the page is laid out once.
+  const frame = stage.getBoundingClientRect(), sizes = named.map(({ label }) => label.getBoundingClientRect()), taken = [];
+  named.forEach(({ x, y, label }, i) => {
+    const { width, height } = sizes[i];
+    const left = Math.max(0, Math.min(matrix.a * x + matrix.e - frame.left, frame.width - width));
+    const above = matrix.d * y + matrix.f - frame.top - height;
+    const top = above >= 0 ? above : above + height;
+    const hides = taken.some((t) => left < t[0] + t[2] && t[0] < left + width && top < t[1] + t[3] && t[1] < top + height);
+    if (hides) return label.remove();
+    label.style.left = `${left}px`;
+    label.style.top = `${top}px`;
+    taken.push([left, top, width, height]);
+  });
 }
 
 function sourceLink(thumb) {
