@@ -73,3 +73,16 @@ def test_the_readme_has_no_relative_link():
     links = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
     assert links
     assert [link for link in links if not link.startswith("https://")] == []
+
+
+def test_a_page_that_the_program_names_exists():
+    """By its file, or by `docs_page("howto/detectors")`, which makes an address of it."""
+    named = re.compile(r"\bdocs/([\w/-]+\.md)|docs_page\([\"']([\w/-]+)[\"']\)")
+    found = {
+        f"{page}.md" if page else file
+        for path in TEXTS
+        if path.suffix == ".py"
+        for file, page in named.findall(path.read_text(encoding="utf-8"))
+    }
+    assert len(found) > 5
+    assert {file for file in found if not (ROOT / "docs" / file).is_file()} == set()

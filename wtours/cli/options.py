@@ -95,7 +95,7 @@ ExecutorOption = Annotated[
     typer.Option(
         "--executor",
         help="Where segments are decoded: in this process, in --jobs processes of this machine, or "
-        "by Ray (see docs/scaling.md).",
+        "by Ray (see docs/howto/scaling.md).",
     ),
 ]
 
