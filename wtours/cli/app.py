@@ -97,9 +97,10 @@ def demo(root: Root = Path("demo-data")) -> None:
     console.print_table("Cuts", ("video", "drawn", "measured"), rows)
     console.say(
         "The objects above are the rendered ground truth, given as precomputed detections.\n"
-        "The encoder has seen 800 clips: its masks tell the sky, the street and what stands on it "
-        "apart, not yet one car from the next. That they separate at all so soon is due to "
-        "tracking.patch_center=true, which is neither in the paper nor in the released code.\n\n"
+        "The encoder has seen 800 clips: its masks tell the sky from the street and from much of "
+        "what stands on it, but not one car from the next, and two of the three objects often "
+        "share a region. That they separate at all so soon is due to tracking.patch_center=true, "
+        "which is neither in the paper nor in the released code.\n\n"
         "Look at:\n"
         f"  {layout.reports_dir / 'report.html'}   the report, in a browser\n"
         f"  {layout.reports_dir / 'figure2.png'}   lightness, objects and cuts over time\n"
