@@ -36,7 +36,7 @@ from wtours.workspace.manifest import VideoEntry
 ALL = 600_000
 """Segments of a minute in 10,000 hours of video."""
 _GOALS = {"4K60": 0.62, "1080p60": 0.70}
-_SECONDS = {"4K60": 12, "1080p60": 16}
+_SECONDS = {"4K60": 30, "1080p60": 30}
 _SEGMENTS_OF_A_VIDEO = 60
 
 
@@ -164,7 +164,8 @@ def _finished_set(layout: Layout, count: int) -> Path:
     (directory / "receipts").mkdir(parents=True)
     for number in range(count // _SEGMENTS_OF_A_VIDEO):
         video_id = f"walk{number:06d}"
-        (directory / "receipts" / f"{video_id}.json").write_text(plan.replace("walk", video_id, 1))
+        own_plan = plan.replace('"key": "walk"', f'"key": "{video_id}"')
+        (directory / "receipts" / f"{video_id}.json").write_text(own_plan)
         for index in range(_SEGMENTS_OF_A_VIDEO):
             name = f"{video_id}-{index:05d}"
             text = segment.replace("walk-00000", name)

@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import secrets
+import socket
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ _IN_FLIGHT = 2
 """Leases for each CPU: one that runs, one that waits for it."""
 _OBJECT_STORE_BYTES = 80 * 2**20
 _STOP_SECONDS = 30
+_CONNECT_SECONDS = 10
 _ANSWER_SECONDS = 120
 """Within which a node that is asked starts a worker and answers."""
 
@@ -276,9 +278,12 @@ def _connect(ray: Any, address: str | None, jobs: int | None) -> None:
             **common,
         )
         return
+    host, _, port = address.rpartition(":")
     try:
+        if host and port.isdigit():  # Ray itself goes on trying for minutes
+            socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
         ray.init(address=address, **common)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise WtoursError(
             f"no Ray cluster at {address} ({reason}); start one (ray start --head), or leave out "
