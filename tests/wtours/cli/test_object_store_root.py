@@ -149,6 +149,14 @@ def test_two_machines_on_one_root_end_with_one_set_of_bytes(
     assert sha256s(open_store(url)) == expected
 
 
+def test_prepare_publishes_the_same_there(on_disk, sources, url, monkeypatch, capsys):
+    own = ("--manifest", sources / "mine.toml", "--root", url, "--from-dir", sources)
+    assert exit_code_of(monkeypatch, "prepare", *own, *SHARD, "--executor", "serial") == 0
+    assert f"{url}/shards/default: 52 frames in 5 shards" in capsys.readouterr().out
+    expected = {k: v for k, v in published(on_disk).items() if not k.startswith("reports/")}
+    assert sha256s(open_store(url)) == expected
+
+
 def test_a_set_is_copied_there_and_back(on_disk, url, monkeypatch, tmp_path, capsys):
     local, there = on_disk / "shards" / "default", f"{url}/copies/one"
     assert exit_code_of(monkeypatch, "copy", local, there, "--json") == 0
