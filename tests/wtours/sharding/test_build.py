@@ -12,7 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 
-from tests.support.sharded_videos import expected_ticks, files_of, listed_pts_us, publish_video
+from tests.support.sharded_videos import (
+    expected_ticks,
+    files_of,
+    listed_pts_us,
+    publish_video,
+    workspace,
+)
 from tests.support.video_clips import remux, write_clip
 from wtours.errors import ShardError, UsageError
 from wtours.execution.processes import ProcessExecutor
@@ -167,9 +173,7 @@ def test_a_segment_that_begins_with_a_keyframe_keeps_the_same_frames(tmp_path, l
 def test_the_bytes_do_not_depend_on_the_number_of_jobs(clip, tmp_path):
     published = []
     for jobs in (1, 2):
-        layout = Layout(tmp_path / str(jobs))
-        publish_video(layout, "one", clip)
-        publish_video(layout, "two", clip)
+        layout = workspace(clip, tmp_path / str(jobs))
         with ProcessExecutor(jobs) as executor:
             report = build_shards(layout, ["one", "two"], params=SECOND, executor=executor)
         published.append(files_of(report.directory))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.sharded_videos import files_of, publish_video
+from tests.support.sharded_videos import files_of, publish_video, workspace
 from tests.support.video_clips import write_clip
 from wtours.errors import ShardError
 from wtours.execution.parts import Part
@@ -29,10 +29,7 @@ def clip(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def layout(clip, tmp_path) -> Layout:
-    layout = Layout(tmp_path / "root")
-    publish_video(layout, "one", clip)
-    publish_video(layout, "two", clip)
-    return layout
+    return workspace(clip, tmp_path / "root")
 
 
 def video_files(layout: Layout) -> list[str]:
