@@ -15,6 +15,7 @@ LAYERS = {
         *("errors", "progress", "text", "storage", "execution", "media", "workspace", "shards"),
         *(
             "comparison",
+            "exporting",
             "acquire",
             "analyze",
             "sharding",

@@ -65,7 +65,7 @@ def replay(listing: Path, shards_dir: Path | str, world: World) -> Replay:
         raise CheckpointError(f"the state beside {listing} cannot be used ({RECEIPT}: {problem})")
     _, config, data = read_state(checkpoint)
     views = open_views(shards_dir, config)
-    if views.source.identity != data:
+    if not views.source.identity.is_of(data):
         raise CheckpointError(f"{shards_dir} is not the shard set that {listing} is of")
     state = build_state(config, world)
     load_state(checkpoint, state)

@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from wtours.shards.clip_starts import IntervalRange
+
 Count = Annotated[int, Field(gt=0)]
 WholeNumber = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -58,12 +60,23 @@ class DataConfig(Section):
 
     clip_length: Count = 8
     """Frames T of a clip."""
-    frame_interval_seconds: Positive = 1.0
-    """Time between two frames of a clip, in seconds."""
+    frame_interval_seconds: Positive | tuple[Positive, ...] | IntervalRange = 1.0
+    """Time between two frames of a clip, in seconds: one number; or clip_length - 1 of them; or
+    {min: 0.25, max: 0.5}, of which each clip draws its own."""
+    min_start_distance_seconds: NonNegative = 0.0
+    """No two clips of a video start nearer to each other; 0: a clip at every frame."""
+    split: str | None = None
+    """Take clips of this part of the set's split.json (`wtours shards split`), e.g. train."""
     across_cuts: bool = False
     """Allow clips that hold a cut."""
     clips_per_epoch: Count | None = None
     """Clips in one epoch; None: each valid clip once."""
+    clips_per_video: Count | None = None
+    """Instead of clips_per_epoch and mixture: an epoch is so many clips of each video."""
+    clips_per_neighborhood: Count = 1
+    """So many clips of the stream in a row begin near each other, in one shot."""
+    neighborhood_seconds: Positive = 10.0
+    """How near: within so many seconds of the first of them."""
     mixture: dict[str, Count] | None = None
     """Weight of each video by its id, e.g. {venice: 2, oslo: 1}: so many of each sum of the weights
     clips are of it, and a video that is not named is left out; None: all clips count alike."""
@@ -85,6 +98,31 @@ class DataConfig(Section):
     """Side of a local crop."""
     local_crop_scale: Scale = (0.05, 0.4)
     """Share of the first crop's area in a local crop: a box per crop and frame."""
+
+    @property
+    def mean_interval_seconds(self) -> float:
+        """Return the mean time between two frames of a clip."""
+        interval = self.frame_interval_seconds
+        if isinstance(interval, IntervalRange):
+            return (interval.min + interval.max) / 2
+        return sum(interval) / len(interval) if isinstance(interval, tuple) else interval
+
+    @model_validator(mode="after")
+    def _check_clips(self) -> Self:
+        interval, size = self.frame_interval_seconds, self.clips_per_neighborhood
+        if isinstance(interval, tuple) and len(interval) != self.clip_length - 1:
+            raise ValueError(
+                f"frame_interval_seconds lists {len(interval)} intervals, and a clip of "
+                f"{self.clip_length} frames has {self.clip_length - 1}"
+            )
+        if self.clips_per_video is not None and (self.clips_per_epoch or self.mixture):
+            raise ValueError("clips_per_video goes without clips_per_epoch and mixture")
+        if (self.clips_per_epoch or size) % size:
+            raise ValueError(
+                f"clips_per_epoch ({self.clips_per_epoch}) must be a multiple of "
+                f"clips_per_neighborhood ({size})"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_scales(self) -> Self:

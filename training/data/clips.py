@@ -5,7 +5,7 @@ too (a few numbers), and done on the device by `training.data.multi_crop`.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,7 +23,9 @@ from training.data.multi_crop import ViewDraws, draw_boxes, draw_views
 from training.data.source import ClipSource, DataIdentity
 from training.rng import numpy_generator
 from wtours.errors import ImageDataError, WtoursError
-from wtours.shards import Clip, ClipDataset, ClipSampler, ClipShare, ShardIndex
+from wtours.shards import Clip, ClipDataset, ClipSampler, ShardIndex
+from wtours.shards.identity import set_sha256
+from wtours.shards.sampler import ClipKey
 from wtours.shards.schema import DATASET_FILE
 from wtours.storage.store import as_location
 
@@ -52,12 +54,7 @@ class ClipViews(Dataset[Batch | WtoursError]):
     def __init__(self, source: ClipSource, config: TrainConfig) -> None:
         self.source = source
         self.data, self.augment, self.seed = config.data, config.augment, config.seed
-        self.sampler = ClipSampler(
-            len(source),
-            seed=config.seed,
-            clips_per_epoch=config.data.clips_per_epoch,
-            mixture=source.shares(config.data.mixture) if config.data.mixture else (),
-        )
+        self.sampler = source.sampler(config.data, seed=config.seed)
 
     def __getitems__(self, positions: Sequence[int]) -> Batch | WtoursError:
         """Return the batch, or the error to raise in the training process: as one line, not two."""
@@ -68,10 +65,10 @@ class ClipViews(Dataset[Batch | WtoursError]):
 
     def describe(self, position: int) -> dict[str, Any]:
         """Return which clip stands at a position, to be found again."""
-        return {"position": position, **self.source.describe(self.sampler.clip_at(position))}
+        return {"position": position, **self.source.describe(self.sampler.key_at(position))}
 
     def _at(self, position: int) -> Batch:
-        frames = self.source[self.sampler.clip_at(position)].decode()
+        frames = self.source[self.sampler.key_at(position)].decode()
         generator = numpy_generator(self.seed, "views", position)
         height, width = frames[0].shape[:2]
         box = draw_boxes(
@@ -122,26 +119,39 @@ class ShardClips:
     def __len__(self) -> int:
         return len(self._clips)
 
-    def __getitem__(self, number: int) -> Clip:
-        return self._clips[number]
+    def __getitem__(self, key: ClipKey) -> Clip:
+        return self._clips[key]
 
-    def describe(self, number: int) -> dict[str, Any]:
+    def describe(self, key: ClipKey) -> dict[str, Any]:
         """Return the video, frame numbers and times of a clip."""
-        frames = [self._clips.index.frame(row) for row in self._clips.clip_rows(number)]
+        frames = [self._clips.index.frame(row) for row in self._clips.clip_rows(key)]
         return {
             "video_id": frames[0].video_id,
             "frame_index": [frame.frame_index for frame in frames],
             "pts_us": [frame.pts_us for frame in frames],
         }
 
-    def shares(self, weights: Mapping[str, int]) -> tuple[ClipShare, ...]:
-        """Return what mixes videos by weight; `ShardError` if one has no clip."""
-        return self._clips.shares(weights)
+    def sampler(self, data: DataConfig, *, seed: int) -> ClipSampler:
+        """Return the order of the clips; `ShardError` if a video of the mixture has none."""
+        return self._clips.sampler(
+            seed=seed,
+            clips_per_epoch=data.clips_per_epoch,
+            clips_per_video=data.clips_per_video,
+            mixture=data.mixture,
+            clips_per_neighborhood=data.clips_per_neighborhood,
+            neighborhood_seconds=data.neighborhood_seconds,
+        )
 
     @property
     def identity(self) -> DataIdentity:
-        """Return the sha256 of the index, and the number of clips."""
-        return DataIdentity(self._clips.index.dataset.index.sha256, len(self))
+        """Return the sha256 of the index, of the set and of its split, and the number of clips."""
+        dataset, split = self._clips.index.dataset, self._clips.split
+        return DataIdentity(
+            dataset.index.sha256,
+            len(self),
+            set_sha256=set_sha256(dataset.shards),
+            split_sha256=None if split is None else split.sha256,
+        )
 
     @property
     def mean_bytes(self) -> float:
@@ -181,4 +191,6 @@ def open_clips(shards_dir: Path | str, data: DataConfig) -> ClipDataset:
         clip_length=data.clip_length,
         frame_interval_seconds=data.frame_interval_seconds,
         across_cuts=data.across_cuts,
+        min_start_distance_seconds=data.min_start_distance_seconds,
+        split=data.split,
     )

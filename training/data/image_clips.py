@@ -3,7 +3,6 @@
 Every JPEG, PNG or WebP below a folder, or in an uncompressed tar, at any depth.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from training.config.sections import DataConfig
 from training.data.image_decoding import decode_rgb
 from training.data.image_files import StoredFile, fingerprint, is_image
 from training.data.source import DataIdentity
 from training.data.tar_files import TarFiles, open_files
 from wtours.errors import ImageDataError, UsageError
-from wtours.shards import ClipShare
+from wtours.shards.sampler import ClipKey, ClipSampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +77,39 @@ class ImageClips:
     def __len__(self) -> int:
         return len(self._names)
 
-    def __getitem__(self, number: int) -> ImageClip:
-        """Return one image, encoded.
+    def __getitem__(self, key: ClipKey) -> ImageClip:
+        """Return one image, encoded; a draw is of no use to it.
 
         Raises:
             ImageDataError: it went away or changed since it was listed.
         """
+        number = _number(key)
         name = self._names[number]
         file = StoredFile(name, int(self._sizes[number]), int(self._places[number]))
         return ImageClip(name, self.path, self._source.read(file))
 
-    def describe(self, number: int) -> dict[str, Any]:
+    def describe(self, key: ClipKey) -> dict[str, Any]:
         """Return which image has a number, to be found again."""
-        return {"image": self._names[number]}
+        return {"image": self._names[_number(key)]}
 
-    def shares(self, weights: Mapping[str, int]) -> tuple[ClipShare, ...]:
-        """Refuse: images have no video to weigh."""
-        raise UsageError("data.mixture weighs videos of a shard set; these are single images")
+    def sampler(self, data: DataConfig, *, seed: int) -> ClipSampler:
+        """Return the order of the images.
+
+        Raises:
+            UsageError: the config asks for what only videos have.
+        """
+        if data.mixture:
+            raise UsageError("data.mixture weighs videos of a shard set; these are single images")
+        of_videos = {
+            "clips_per_video": data.clips_per_video is not None,
+            "clips_per_neighborhood": data.clips_per_neighborhood > 1,
+            "min_start_distance_seconds": data.min_start_distance_seconds > 0,
+            "split": data.split is not None,
+        }
+        for name, is_set in of_videos.items():
+            if is_set:
+                raise UsageError(f"data.{name} is of a shard set; these are single images")
+        return ClipSampler(len(self), seed=seed, clips_per_epoch=data.clips_per_epoch)
 
     @property
     def mean_bytes(self) -> float:
@@ -105,3 +121,7 @@ class ImageClips:
         """Return what a checkpoint records: the names and sizes in order, and their number."""
         sizes = self._sizes.tolist()
         return DataIdentity(fingerprint(zip(self._names, sizes, strict=True)), len(self))
+
+
+def _number(key: ClipKey) -> int:
+    return key[0] if isinstance(key, tuple) else key

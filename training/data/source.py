@@ -1,13 +1,13 @@
 """Where clips come from: a shard set (`clips.ShardClips`) or images (`image_clips.ImageClips`)."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wtours.shards import ClipShare
+from training.config.sections import DataConfig
+from wtours.shards.sampler import ClipKey, ClipSampler
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,23 @@ class DataIdentity:
 
     index_sha256: str
     num_clips: int
+    set_sha256: str | None = None
+    """The set hash of `wtours lock`; None: images, or a checkpoint that is older than this."""
+    split_sha256: str | None = None
+    """Of the set's `split.json`; None: all of the set is trained on."""
+
+    def is_of(self, other: "DataIdentity") -> bool:
+        """Whether both are the same clips; what one of them does not say is not compared."""
+        known = None in (self.set_sha256, other.set_sha256) or self.set_sha256 == other.set_sha256
+        return known and (self.index_sha256, self.num_clips, self.split_sha256) == (
+            other.index_sha256,
+            other.num_clips,
+            other.split_sha256,
+        )
+
+    def recorded(self) -> dict[str, str | int]:
+        """Return what a checkpoint holds."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 class SourceClip(Protocol):
@@ -45,17 +62,17 @@ class ClipSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, number: int) -> SourceClip: ...
+    def __getitem__(self, key: ClipKey) -> SourceClip: ...
 
-    def describe(self, number: int) -> dict[str, Any]:
+    def describe(self, key: ClipKey) -> dict[str, Any]:
         """Return what a clip can be found by again: video, frames and times, or the image."""
         ...
 
-    def shares(self, weights: Mapping[str, int]) -> tuple[ClipShare, ...]:
-        """Return what mixes videos by weight.
+    def sampler(self, data: DataConfig, *, seed: int) -> ClipSampler:
+        """Return the order of the clips.
 
         Raises:
-            WtoursError: a video is not there.
+            WtoursError: what the config asks for is not there.
         """
         ...
 

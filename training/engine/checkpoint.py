@@ -70,7 +70,7 @@ def take_snapshot(state: TrainState, *, config: TrainConfig, data: DataIdentity)
             "step": state.step,
             "next_position": state.step * config.optim.global_batch_size,
             "config": config.model_dump(mode="json"),
-            "data": {"index_sha256": data.index_sha256, "num_clips": data.num_clips},
+            "data": data.recorded(),
             "versions": {"torch": torch.__version__},
             **({"scaler": scaler} if (scaler := state.scaler.state_dict()) else {}),
         },

@@ -169,11 +169,11 @@ class Run:
             return
         before, after = flatten(config.model_dump()), flatten(self.config.model_dump())
         changes = [
-            f"{key} was {before[key]}, now {after[key]}"
-            for key in after
-            if before[key] != after[key] and not key.startswith(_FREE)
+            f"{key} was {before.get(key)}, now {after.get(key)}"
+            for key in {**after, **before}
+            if before.get(key) != after.get(key) and not key.startswith(_FREE)
         ]
-        if data != self.data:
+        if not data.is_of(self.data):
             changes.append(
                 f"the shard set has another index ({data.num_clips} clips, now "
                 f"{self.data.num_clips})"

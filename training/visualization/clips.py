@@ -28,7 +28,7 @@ from training.visualization.attention_maps import (
 from training.visualization.overlay import Palette, Picture
 from wtours.errors import ShardError, UsageError
 from wtours.media.encode import open_encoder
-from wtours.shards import Clip, ClipDataset
+from wtours.shards import Clip, ClipDataset, IntervalRange
 from wtours.storage.atomic import atomic_path, write_bytes, write_json
 from wtours.storage.hashing import sha256_file
 
@@ -73,7 +73,10 @@ def visualize_clips(
     """
     checkpoint = find_checkpoint(run)
     config, network = load_network(checkpoint)
-    clips = open_clips(shards_dir, config.data)
+    # Where each clip draws its interval, the mean one is shown.
+    interval = {"frame_interval_seconds": config.data.mean_interval_seconds}
+    is_drawn = isinstance(config.data.frame_interval_seconds, IntervalRange)
+    clips = open_clips(shards_dir, config.data.model_copy(update=interval if is_drawn else {}))
     chosen = choose_clips(clips, video_id, clip=clip, num_clips=num_clips)
 
     device = device or best_device()
@@ -109,7 +112,7 @@ def visualize_clips(
             video,
             draw_video(all_rows, between.pts_us, clip_facts),
             pts_us=between.pts_us,
-            seconds=config.data.clip_length * config.data.frame_interval_seconds,
+            seconds=config.data.clip_length * config.data.mean_interval_seconds,
         )
         write_json(still.with_suffix(".json"), clip_facts)
         write_bytes(still, png_bytes(draw_still(rows, clip_facts)))

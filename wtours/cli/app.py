@@ -29,7 +29,7 @@ from wtours.cli import (
     verify,
 )
 from wtours.cli.options import Quiet, Root, Verbose, as_command
-from wtours.cli.sets import copy, lockfile, missing, prepare
+from wtours.cli.sets import copy, divide, export, lockfile, missing, prepare
 from wtours.cli.sets.places import with_scratch
 from wtours.errors import TrainingError, WtoursError
 from wtours.storage.os_errors import explain_os_error
@@ -129,6 +129,9 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
     (shards_app, None, "missing", missing.missing_of_shards),
     (shards_app, None, "info", shard.info_of_shards),
     (shards_app, None, "sample", shard.sample_of_shards),
+    (shards_app, None, "export", export.export_of_shards),
+    (shards_app, None, "split", divide.split),
+    (shards_app, None, "overlap", divide.overlap),
     (app, TRAINING, "pretrain", train.pretrain),
     (app, TRAINING, "estimate", train.estimate),
     (app, TRAINING, "replay", train.replay),

@@ -155,8 +155,8 @@ def _of_equal_shards(
         if (
             twin is not None
             and twin.sha256 == shard.sha256
-            and _is_as_recorded(one.directory, shard)
-            and _is_as_recorded(other.directory, twin)
+            and _is_as_recorded(Path(one.directory), shard)
+            and _is_as_recorded(Path(other.directory), twin)
         ):
             is_equal |= (rows >= first) & (rows < first + shard.frames)
         first += shard.frames

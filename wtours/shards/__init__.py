@@ -10,6 +10,7 @@
 `wtours.sharding` writes shards; `docs/reference/shards.md` describes the files.
 """
 
+from wtours.shards.clip_starts import IntervalRange
 from wtours.shards.dataset import Clip, ClipDataset
 from wtours.shards.frames import FrameRef
 from wtours.shards.index import ShardIndex
@@ -25,6 +26,7 @@ __all__ = [
     "ClipShare",
     "FetchPolicy",
     "FrameRef",
+    "IntervalRange",
     "ShardIndex",
     "StreamOrder",
     "stream_clips",

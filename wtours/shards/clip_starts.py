@@ -10,26 +10,76 @@ A clip starts at any sampled frame; its i-th frame is the one nearest to start +
 sampled at 30 ticks a second still has clips 1 s apart, and none 0.5 s apart.
 """
 
+import itertools
+import math
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _US = 1_000_000
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-def clip_offsets_us(clip_length: int, frame_interval_seconds: float) -> tuple[int, ...]:
+class IntervalRange(BaseModel):
+    """An interval between frames that is drawn anew for each clip, uniformly from min to max.
+
+    Raises:
+        ValidationError: not 0 < min <= max.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min: Seconds
+    """In seconds."""
+    max: Seconds
+    """In seconds."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min ({self.min:g}) must be at most max ({self.max:g})")
+        return self
+
+    def at(self, draw: float) -> float:
+        """Return the interval, in seconds, that a draw in [0, 1) gives."""
+        return self.min + draw * (self.max - self.min)
+
+
+FrameInterval = float | Sequence[float] | IntervalRange
+"""Seconds between the frames of a clip: always the same, or one for each of the T - 1 gaps, or
+drawn for each clip."""
+
+
+def clip_offsets_us(
+    clip_length: int, frame_interval_seconds: float | Sequence[float]
+) -> tuple[int, ...]:
     """Return when each frame of a clip should be, in microseconds after its first.
 
     Raises:
-        ValueError: clip_length is below 1 or the interval is below a microsecond.
+        ValueError: clip_length is below 1, an interval is below a microsecond or infinite, or a
+            list has not clip_length - 1 of them.
     """
     if clip_length < 1:
         raise ValueError(f"clip_length must be >= 1, got {clip_length}")
-    if not frame_interval_seconds * _US >= 1:
-        raise ValueError(f"frame_interval_seconds must be > 0, got {frame_interval_seconds}")
-    return tuple(round(number * frame_interval_seconds * _US) for number in range(clip_length))
+    if isinstance(frame_interval_seconds, Sequence):
+        if len(frame_interval_seconds) != clip_length - 1:
+            raise ValueError(
+                f"frame_interval_seconds must have {clip_length - 1} intervals for a clip of "
+                f"{clip_length} frames, got {len(frame_interval_seconds)}"
+            )
+        moments = [0.0, *itertools.accumulate(frame_interval_seconds)]
+        intervals: Sequence[float] = frame_interval_seconds
+    else:
+        moments = [number * frame_interval_seconds for number in range(clip_length)]
+        intervals = (frame_interval_seconds,)
+    for interval in intervals:
+        if not (interval * _US >= 1 and math.isfinite(interval)):
+            raise ValueError(f"frame_interval_seconds must be > 0, got {interval}")
+    return tuple(round(moment * _US) for moment in moments)
 
 
 def tolerance_us(sampling_rate: Fraction | None, source_rate: Fraction) -> int:
@@ -91,6 +141,53 @@ def clip_starts(
             valid &= (shot[rows] == shot) | (shot[rows] < 0) | (shot < 0)
         previous = rows
     return starts[valid]
+
+
+def range_starts(
+    pts_us: NDArray[np.int64],
+    shot: NDArray[np.int32] | None,
+    *,
+    span_us: int,
+    shortest_us: int,
+    tolerance_us: int,
+) -> NDArray[np.int64]:
+    """Return the rows at which a clip starts whatever interval of a range is drawn.
+
+    From there on, for the longest span, frames follow each other without a hole, inside one shot:
+    so each moment has a frame, and two moments have two, since no gap is longer than the shortest
+    interval.
+
+    Args:
+        pts_us: As in `clip_starts`.
+        shot: As in `clip_starts`.
+        span_us: From the first to the last frame at the longest interval.
+        shortest_us: The shortest interval; where it is shorter than the sampling period, no clip
+            has its frames, and none starts.
+        tolerance_us: See `tolerance_us`.
+    """
+    if shortest_us + 2 < 2 * tolerance_us or not len(pts_us):  # a tolerance is rounded up
+        return np.empty(0, np.int64)
+    is_break = np.diff(pts_us, prepend=pts_us[0]) > 2 * tolerance_us
+    if shot is not None:
+        known = np.flatnonzero(shot >= 0)
+        is_break[known[1:]] |= shot[known[1:]] != shot[known[:-1]]
+    stretch = np.cumsum(is_break)
+    moments = pts_us + span_us
+    last = _nearer(pts_us, moments, _first_rows(pts_us, moments))
+    reached = moments - pts_us[last] <= tolerance_us
+    return np.flatnonzero(reached & (stretch[last] == stretch))
+
+
+def spaced_starts(pts_us: NDArray[np.int64], distance_us: int) -> NDArray[np.int64]:
+    """Return which of increasing times are kept so that no two are nearer than `distance_us`.
+
+    The first is kept, then always the next that is far enough.
+    """
+    kept, row = [], 0
+    while row < len(pts_us):
+        kept.append(row)
+        row = int(np.searchsorted(pts_us, pts_us[row] + distance_us))
+    return np.array(kept, np.int64)
 
 
 def _first_rows(pts_us: NDArray[np.int64], moments_us: NDArray[np.int64]) -> NDArray[np.int64]:

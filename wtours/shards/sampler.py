@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 # A Feistel network and not numpy's permutation of each epoch, which would be shorter. A checkpoint
@@ -13,6 +13,10 @@ from dataclasses import dataclass
 # takes 18 us a clip, whose decoding takes 10 ms, and no memory.
 _ROUNDS = 6
 _MIN_HALF_BITS = 3  # with 2, the orders of four clips are visibly not equally likely
+
+
+ClipKey = int | tuple[int, float]
+"""What a `ClipDataset` is indexed by: a clip's number, or that and a draw in [0, 1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,12 @@ class ClipSampler:
         seed: Another seed, another order.
         clips_per_epoch: Clips that make an epoch; None: all (with a mixture: of its videos).
         mixture: What to draw from, in what parts; empty: from all clips alike.
+        clips_per_neighborhood: k. Positions [k * g, k * g + k) hold a clip of the order above and
+            k - 1 others out of those that begin near it, each once if there are as many. An epoch
+            is a multiple of k (rounded down, where it is not given).
+        neighbors: Says which clips begin near a clip, itself among them; `ClipDataset.sampler`
+            gives it.
+        draws: Whether each clip needs a draw (`key_at`), for an interval that is a range.
     """
 
     def __init__(
@@ -66,6 +76,9 @@ class ClipSampler:
         seed: int,
         clips_per_epoch: int | None = None,
         mixture: Sequence[ClipShare] = (),
+        clips_per_neighborhood: int = 1,
+        neighbors: Callable[[int], range] | None = None,
+        draws: bool = False,
     ) -> None:
         if num_clips < 1:
             raise ValueError(f"num_clips must be >= 1, got {num_clips}")
@@ -78,6 +91,10 @@ class ClipSampler:
         self.mixture = tuple(mixture) or (ClipShare("", range(num_clips), 1),)
         num_mixed = sum(len(share.clips) for share in self.mixture)
         self.clips_per_epoch = num_mixed if clips_per_epoch is None else clips_per_epoch
+        self.clips_per_neighborhood, self.draws = clips_per_neighborhood, draws
+        self._neighbors = neighbors
+        if clips_per_neighborhood != 1:
+            self._require_neighborhoods(clips_per_epoch)
         self._first_slots = [0, *itertools.accumulate(share.weight for share in self.mixture)]
 
     def __len__(self) -> int:
@@ -93,6 +110,42 @@ class ClipSampler:
         if position < 0:
             raise ValueError(f"position must be >= 0, got {position}")
         epoch, in_epoch = divmod(position, self.clips_per_epoch)
+        if self._neighbors is None or self.clips_per_neighborhood == 1:
+            return self._clip_of(epoch, in_epoch)
+        group, member = divmod(in_epoch, self.clips_per_neighborhood)
+        first = self._clip_of(epoch, group)
+        near = self._neighbors(first)
+        if member == 0 or len(near) == 1:
+            return first
+        turn, index = divmod(member - 1, len(near) - 1)
+        key = f"{self.seed}/{epoch}/neighborhood/{group}/{turn}"
+        other = near[permuted(index, len(near) - 1, key=key)]
+        return other if other < first else other + 1  # any but the first
+
+    def draw_at(self, position: int) -> float:
+        """Return a number in [0, 1) that is the position's own."""
+        text = f"{self.seed}/draw/{position}".encode()
+        digest = hashlib.blake2b(text, digest_size=8).digest()
+        return (int.from_bytes(digest, "little") >> 11) / 2**53
+
+    def key_at(self, position: int) -> ClipKey:
+        """Return what the dataset is indexed by for a position: the clip, and its draw if any."""
+        clip = self.clip_at(position)
+        return (clip, self.draw_at(position)) if self.draws else clip
+
+    def _require_neighborhoods(self, clips_per_epoch: int | None) -> None:
+        size = self.clips_per_neighborhood
+        if size < 1 or self._neighbors is None:
+            raise ValueError(f"clips_per_neighborhood ({size}) must be >= 1, with neighbors")
+        if clips_per_epoch is None:
+            self.clips_per_epoch = max(size, self.clips_per_epoch - self.clips_per_epoch % size)
+        if self.clips_per_epoch % size:
+            raise ValueError(
+                f"clips_per_epoch ({self.clips_per_epoch}) must be a multiple of "
+                f"clips_per_neighborhood ({size})"
+            )
+
+    def _clip_of(self, epoch: int, in_epoch: int) -> int:
         share, drawn = self._share_at(in_epoch, key=f"{self.seed}/{epoch}")
         turn, index = divmod(drawn, len(share.clips))
         name = f"/{share.name}" if share.name else ""
@@ -159,12 +212,12 @@ class ClipBatches:
         """Return the number of batches."""
         return self.num_steps
 
-    def __iter__(self) -> Iterator[list[int]]:
-        """Yield the numbers of this rank's clips, step by step."""
+    def __iter__(self) -> Iterator[list[ClipKey]]:
+        """Yield what this rank's clips are indexed by, step by step."""
         share = self.global_batch_size // self.world_size
         for step in range(self.first_step, self.first_step + self.num_steps):
             first = step * self.global_batch_size + self.rank * share
-            yield [self.sampler.clip_at(position) for position in range(first, first + share)]
+            yield [self.sampler.key_at(position) for position in range(first, first + share)]
 
 
 def _require_sound(share: ClipShare, num_clips: int) -> None:

@@ -1,0 +1,259 @@
+"""Each layout is read back with its own library, to the frame; a killed export resumes."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from tests.support.shard_set import write_shard_set
+from wtours.errors import ShardError, UsageError, WtoursError
+from wtours.exporting.export import EXPORT_FILE, export_shards
+from wtours.exporting.images import DavisExporter, ImageFolderExporter
+from wtours.exporting.mds import MdsExporter
+from wtours.exporting.tables import HuggingFaceExporter, LanceExporter
+from wtours.exporting.units import clip_units
+from wtours.exporting.videos import Mp4Exporter, VJepaExporter
+from wtours.shards import ShardIndex
+from wtours.storage.locks import lock
+
+CUT = 5
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    """Return a set of two videos of 9 s, a frame a second; each has a cut after 5."""
+    folder = tmp_path_factory.mktemp("export") / "walks"
+    found = ShardIndex.open(
+        write_shard_set(folder, num_frames=9, size=(48, 64), videos=("oslo", "rome"))
+    )
+    found.shot[:] = np.tile(np.arange(9) >= CUT, 2)
+    return found
+
+
+@pytest.fixture(scope="module")
+def frames(index):
+    """Return every frame as (video_id, frame_index, pts_us, shot, JPEG)."""
+    rows = range(len(index))
+    refs = [index.frame(row) for row in rows]
+    return [
+        (ref.video_id, ref.frame_index, ref.pts_us, int(index.shot[row]), jpeg)
+        for row, ref, jpeg in zip(rows, refs, index.read_jpegs(rows), strict=True)
+    ]
+
+
+ALL = [
+    ImageFolderExporter(),
+    HuggingFaceExporter(),
+    MdsExporter(),
+    DavisExporter(clip_seconds=3),
+    VJepaExporter(clip_seconds=3),
+    pytest.param(LanceExporter(), id="LanceExporter"),
+]
+
+
+def exported(index, exporter, tmp_path):
+    if isinstance(exporter, LanceExporter):
+        pytest.importorskip("lance", reason="Lance is read and written by pylance")
+    return export_shards(index, exporter, tmp_path / "out")
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "_versions" not in path.parts and "_transactions" not in path.parts
+    }
+
+
+@pytest.mark.parametrize("exporter", ALL, ids=lambda e: type(e).__name__)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_export_is_counted_resumes_and_is_refused_for_another_set(index, tmp_path, exporter):
+    report = exported(index, exporter, tmp_path)
+    out = report.out
+    assert (report.frames, report.bytes, report.kept) == (18, int(index.size.sum()), 0)
+    said = json.loads((out / EXPORT_FILE).read_text())
+    assert (said["finished"], said["frames"], said["to"]) == (True, 18, exporter.suffix)
+    before = contents(out)
+
+    again = export_shards(index, exporter, out)
+    assert (again.kept, again.units) == (report.units, report.units)
+    assert contents(out) == before
+
+    other = ShardIndex.open(write_shard_set(tmp_path / "other", num_frames=3))
+    with pytest.raises(ShardError, match=r"is an export of something else .set_sha256"):
+        export_shards(other, exporter, out)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("mine")
+    with pytest.raises(ShardError, match="is not empty, and no export of wtours"):
+        export_shards(index, exporter, tmp_path / "full")
+    with (
+        lock(out / ".wtours-export.lock", what="it"),
+        pytest.raises(WtoursError, match="is in use by process"),
+    ):
+        export_shards(index, exporter, out)
+
+
+class Killed(Exception):
+    """As if the process had died."""
+
+
+@pytest.mark.parametrize("exporter", ALL, ids=lambda e: type(e).__name__)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_killed_export_ends_as_one_that_was_not(index, tmp_path, exporter):
+    whole = exported(index, exporter, tmp_path / "whole")
+
+    def die(item, done, total):
+        raise Killed
+
+    for _ in range(whole.units):
+        with pytest.raises(Killed):
+            export_shards(index, exporter, tmp_path / "out", on_progress=die)
+        break
+    assert not json.loads((tmp_path / "out" / EXPORT_FILE).read_text())["finished"]
+    report = export_shards(index, exporter, tmp_path / "out")
+    assert report.kept == 1
+    if isinstance(exporter, LanceExporter):  # names of its files are random
+        return
+    mine, theirs = contents(tmp_path / "out"), contents(whole.out)
+    mine.pop("vjepa.csv", None), theirs.pop("vjepa.csv", None)  # absolute paths
+    mine.pop(".wtours-export.lock"), theirs.pop(".wtours-export.lock")
+    assert mine == theirs
+
+
+@pytest.mark.filterwarnings(
+    "ignore:unclosed file:ResourceWarning",  # datasets leaves metadata.csv to the GC
+    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning",
+)
+def test_torchvision_and_datasets_read_an_image_folder(index, frames, tmp_path):
+    datasets = pytest.importorskip("datasets", reason="reads the folder")
+    torchvision = pytest.importorskip("torchvision", reason="reads the folder")
+    out = export_shards(index, ImageFolderExporter(), tmp_path / "out").out
+    folder = torchvision.datasets.ImageFolder(out)
+    assert folder.classes == ["oslo", "rome"]
+    assert [Path(path).read_bytes() for path, _ in folder.samples] == [f[-1] for f in frames]
+    table = datasets.load_dataset("imagefolder", data_dir=str(out), cache_dir=str(tmp_path / "c"))
+    table = table["train"].cast_column("image", datasets.Image(decode=False))
+    rows = [(r["video_id"], r["frame_index"], r["pts_us"], r["shot"]) for r in table]
+    assert sorted(rows) == [f[:4] for f in frames]
+
+
+def test_datasets_reads_the_parquet(index, frames, tmp_path):
+    datasets = pytest.importorskip("datasets", reason="reads the Parquet")
+    out = export_shards(index, HuggingFaceExporter(), tmp_path / "out").out
+    table = datasets.load_dataset(str(out), cache_dir=str(tmp_path / "cache"))["train"]
+    assert isinstance(table.features["image"], datasets.Image)
+    raw = table.cast_column("image", datasets.Image(decode=False))
+    assert [
+        (r["video_id"], r["frame_index"], r["pts_us"], r["shot"], r["image"]["bytes"]) for r in raw
+    ] == frames
+    assert np.array_equal(np.asarray(table[3]["image"]).shape, (48, 64, 3))
+    card = (out / "README.md").read_text()
+    assert card.startswith("---\nlicense: other\n")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_lance_reads_the_table(index, frames, tmp_path):
+    lance = pytest.importorskip("lance", reason="Lance is read and written by pylance")
+    out = export_shards(index, LanceExporter(), tmp_path / "out").out
+    table = lance.dataset(str(out / "frames.lance"))
+    rows = table.take([17, 0, 9]).to_pylist()
+    assert [
+        (r["video_id"], r["frame_index"], r["pts_us"], r["shot"], r["image"]) for r in rows
+    ] == [frames[n] for n in (17, 0, 9)]
+    assert table.count_rows() == 18
+
+
+def test_mds_is_laid_out_as_its_library_has_it(index, frames, tmp_path):
+    out = export_shards(index, MdsExporter(), tmp_path / "out").out
+    try:
+        from streaming.base.format import reader_from_json
+    except Exception as error:  # the library's imports break with newer packages
+        pytest.skip(f"mosaicml-streaming does not import here ({type(error).__name__}: {error})")
+    listing = json.loads((out / "index.json").read_text())
+    read = []
+    for shard in listing["shards"]:
+        reader = reader_from_json(str(out), None, shard)
+        reader.validate(False)
+        for number in range(reader.size):
+            raw = reader.decode_sample(reader.get_sample_data(number))
+            jpeg = reader.get_sample_data(number)
+            read.append((raw["video_id"], raw["frame_index"], raw["pts_us"], raw["shot"]))
+            expected = frames[len(read) - 1][-1]
+            assert expected in jpeg
+            assert raw["image"].size == (64, 48)
+    assert read == [f[:4] for f in frames]
+
+
+def test_davis_sequences_end_at_cuts_and_their_images_are_those_of_the_shards(
+    index, frames, tmp_path
+):
+    out = export_shards(index, DavisExporter(clip_seconds=3), tmp_path / "out").out
+    names = (out / "ImageSets" / "2017" / "train.txt").read_text().split()
+    folders = [out / "JPEGImages" / "480p" / name for name in names]
+    # 5 s and 4 s of each video, in stretches of at most 3 s.
+    assert [len(list(folder.iterdir())) for folder in folders] == [3, 2, 3, 1] * 2
+    jpegs = [path.read_bytes() for folder in folders for path in sorted(folder.iterdir())]
+    assert jpegs == [f[-1] for f in frames]
+
+
+def test_clips_are_read_by_pyav_and_torchcodec_and_listed_for_v_jepa(index, frames, tmp_path):
+    import av
+
+    out = export_shards(index, VJepaExporter(clip_seconds=3), tmp_path / "out").out
+    with (out / "clips.csv").open() as file:
+        clips = list(csv.DictReader(file))
+    lines = (out / "vjepa.csv").read_text().splitlines()
+    assert [line.split(" ")[0] for line in lines] == [str(out / c["file_name"]) for c in clips]
+    assert [line.split(" ")[1] for line in lines] == ["0"] * 4 + ["1"] * 4
+    number = 0
+    for clip in clips:
+        with av.open(str(out / clip["file_name"])) as container:
+            pictures = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+            rate = container.streams.video[0].average_rate
+        assert rate == 1
+        assert len(pictures) == int(clip["frames"])
+        assert int(clip["start_us"]) == frames[number][2]
+        for picture in pictures:
+            original = simplejpeg.decode_jpeg(frames[number][-1])
+            assert np.abs(picture.astype(int) - original).mean() < 12
+            number += 1
+    assert number == 18
+    try:
+        from torchcodec.decoders import VideoDecoder  # type: ignore[attr-defined]
+    except Exception as error:  # it loads FFmpeg's shared libraries, which may not be there
+        pytest.skip(f"torchcodec does not import here ({type(error).__name__})")
+    decoder = VideoDecoder(str(out / clips[0]["file_name"]))
+    assert len(decoder) == 3
+
+
+def test_mp4_of_equal_sets_is_equal_and_a_space_is_refused_for_v_jepa(index, tmp_path):
+    one = export_shards(index, Mp4Exporter(clip_seconds=3), tmp_path / "one").out
+    two = export_shards(index, Mp4Exporter(clip_seconds=3), tmp_path / "two").out
+    assert contents(one).keys() == contents(two).keys()
+    for name, data in contents(one).items():
+        assert name.startswith(".") or contents(two)[name] == data
+    with pytest.raises(ShardError, match="has a space"):
+        export_shards(index, VJepaExporter(clip_seconds=3), tmp_path / "a b")
+    with pytest.raises(UsageError, match="--clip-seconds"):
+        clip_units(index, 0.5)
+
+
+def test_a_damaged_image_is_written_again_and_a_damaged_shard_is_named(index, frames, tmp_path):
+    exporter = ImageFolderExporter()
+    out = export_shards(index, exporter, tmp_path / "out").out
+    image = out / "oslo" / "oslo-00000003.jpg"
+    image.write_bytes(b"short")
+    assert export_shards(index, exporter, out).kept == 1
+    assert image.read_bytes() == frames[3][-1]
+    copy = tmp_path / "walks"
+    shutil.copytree(index.directory, copy)
+    opened = ShardIndex.open(copy)
+    data = bytearray((copy / "rome-00000.tar").read_bytes())
+    data[int(opened.offset[9]) : int(opened.offset[9]) + 2] = b"??"
+    (copy / "rome-00000.tar").write_bytes(data)
+    with pytest.raises(ShardError, match="rome-00000000 is damaged"):
+        export_shards(opened, exporter, tmp_path / "another")

@@ -1,0 +1,92 @@
+"""The command that writes a shard set in the layouts of others: shards export."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wtours.cli import console
+from wtours.cli.options import ROOT, Root, named_or_folder
+from wtours.cli.shard import SetOrFolder
+from wtours.text import bytes_text
+from wtours.workspace.layout import Layout
+
+if TYPE_CHECKING:
+    from wtours.exporting.units import Exporter
+
+
+class ExportLayout(StrEnum):
+    """The layouts that a shard set can be exported to."""
+
+    IMAGEFOLDER = "imagefolder"
+    HF = "hf"
+    LANCE = "lance"
+    MDS = "mds"
+    DAVIS = "davis"
+    VJEPA = "vjepa"
+    MP4 = "mp4"
+
+
+def export_of_shards(
+    name: SetOrFolder = "default",
+    to: Annotated[
+        ExportLayout, typer.Option("--to", help="The layout.")
+    ] = ExportLayout.IMAGEFOLDER,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The folder.", show_default="NAME-LAYOUT"),
+    ] = None,
+    clip_seconds: Annotated[
+        float,
+        typer.Option("--clip-seconds", help="Longest clip, for davis, vjepa and mp4."),
+    ] = 10.0,
+    root: Root = ROOT,
+) -> None:
+    """Write a shard set in another layout; run it again to resume.
+
+    imagefolder: a folder of JPEGs a video. hf: Parquet for Hugging Face datasets. lance: a table.
+    mds: mosaicml-streaming. davis: sequences of JPEGs. mp4: short H.264 clips; vjepa: those and
+    V-JEPA's list of them.
+
+    Example: wtours shards export default --to hf --out walks-hf
+    """
+    from wtours.exporting.export import export_shards
+    from wtours.shards.index import ShardIndex
+
+    directory = named_or_folder(name, Layout(root).shards_dir)
+    exporter = _exporter(to, clip_seconds)
+    with console.progress_bars("export", "steps") as on_progress:
+        report = export_shards(
+            ShardIndex.open(directory),
+            exporter,
+            out or Path(f"{directory.name}-{to}"),
+            on_progress=on_progress,
+        )
+    console.say(
+        f"{report.out}: {report.frames:,} frames, {bytes_text(report.bytes)} of JPEG, in "
+        f"{report.units} parts ({report.kept} were there)"
+    )
+
+
+def _exporter(to: ExportLayout, clip_seconds: float) -> "Exporter":
+    from wtours.exporting.images import DavisExporter, ImageFolderExporter
+    from wtours.exporting.mds import MdsExporter
+    from wtours.exporting.tables import HuggingFaceExporter, LanceExporter
+    from wtours.exporting.videos import Mp4Exporter, VJepaExporter
+
+    match to:
+        case ExportLayout.IMAGEFOLDER:
+            return ImageFolderExporter()
+        case ExportLayout.HF:
+            return HuggingFaceExporter()
+        case ExportLayout.LANCE:
+            return LanceExporter()
+        case ExportLayout.MDS:
+            return MdsExporter()
+        case ExportLayout.DAVIS:
+            return DavisExporter(clip_seconds)
+        case ExportLayout.MP4:
+            return Mp4Exporter(clip_seconds)
+        case ExportLayout.VJEPA:
+            return VJepaExporter(clip_seconds)

@@ -1,0 +1,1 @@
+"""Shard sets in the layouts of others: the same frames, for a loader that somebody already has."""

@@ -1,0 +1,117 @@
+"""Layouts of loose images: a folder a video (ImageFolder), and DAVIS sequences."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wtours.exporting.units import Unit, clip_units, frames_of, shard_units
+from wtours.shards.index import ShardIndex
+from wtours.shards.schema import sample_key
+from wtours.storage.atomic import TEMP_PREFIX, write_bytes
+from wtours.storage.os_errors import explain_os_errors
+
+
+@dataclass(frozen=True)
+class ImageFolderExporter:
+    """`<video_id>/<key>.jpg` and `metadata.csv`: torchvision's and Hugging Face's ImageFolder.
+
+    The JPEGs are those of the shards, byte for byte; a class of torchvision's is a video.
+    """
+
+    suffix = "imagefolder"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return what else decides the files."""
+        return {}
+
+    def units(self, index: ShardIndex) -> list[Unit]:
+        """Return a unit for each tar."""
+        return shard_units(index)
+
+    def is_done(self, index: ShardIndex, unit: Unit, out: Path) -> bool:
+        """Return whether every image is there in full length."""
+        return _are_there(self._paths(index, unit, out))
+
+    def write(self, index: ShardIndex, unit: Unit, out: Path) -> None:
+        """Publish the images of a unit."""
+        _write_images(index, unit, [path for path, _ in self._paths(index, unit, out)])
+
+    def finish(self, index: ShardIndex, units: Sequence[Unit], out: Path) -> None:
+        """Publish metadata.csv: a line a frame."""
+        lines = ["file_name,video_id,frame_index,pts_us,shot"]
+        for unit in units:
+            for (path, _), row in zip(self._paths(index, unit, out), unit.rows, strict=True):
+                shot = int(index.shot[row])
+                name = path.relative_to(out).as_posix()
+                lines.append(
+                    f"{name},{unit.video_id},{index.frame_index[row]},{index.pts_us[row]},"
+                    f"{shot if shot >= 0 else ''}"
+                )
+        write_bytes(out / "metadata.csv", "\n".join([*lines, ""]).encode())
+
+    def _paths(self, index: ShardIndex, unit: Unit, out: Path) -> Iterator[tuple[Path, int]]:
+        for row in unit.rows:
+            key = sample_key(unit.video_id, int(index.frame_index[row]))
+            yield out / unit.video_id / f"{key}.jpg", int(index.size[row])
+
+
+@dataclass(frozen=True)
+class DavisExporter:
+    """`JPEGImages/480p/<clip>/00000.jpg` and `ImageSets/2017/train.txt`, as DAVIS 2017 has them.
+
+    A sequence is at most `clip_seconds` of one shot without a missing frame. There are no masks:
+    the layout serves loaders of unlabeled sequences (TimeTuning).
+    """
+
+    clip_seconds: float = 10.0
+    suffix = "davis"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return what else decides the files."""
+        return {"clip_seconds": self.clip_seconds}
+
+    def units(self, index: ShardIndex) -> list[Unit]:
+        """Return a unit for each sequence."""
+        return clip_units(index, self.clip_seconds)
+
+    def is_done(self, index: ShardIndex, unit: Unit, out: Path) -> bool:
+        """Return whether every image of the sequence is there in full length."""
+        sizes = index.size[unit.rows.start : unit.rows.stop].tolist()
+        return _are_there(zip(self._paths(unit, out), sizes, strict=True))
+
+    def write(self, index: ShardIndex, unit: Unit, out: Path) -> None:
+        """Publish a sequence."""
+        _write_images(index, unit, self._paths(unit, out))
+
+    def finish(self, index: ShardIndex, units: Sequence[Unit], out: Path) -> None:
+        """Publish the list of sequences."""
+        names = "".join(f"{unit.name}\n" for unit in units)
+        write_bytes(out / "ImageSets" / "2017" / "train.txt", names.encode())
+
+    def _paths(self, unit: Unit, out: Path) -> list[Path]:
+        folder = out / "JPEGImages" / "480p" / unit.name
+        return [folder / f"{number:05d}.jpg" for number in range(len(unit.rows))]
+
+
+def _are_there(files: Iterator[tuple[Path, int]]) -> bool:
+    try:
+        return all(path.stat().st_size == size for path, size in files)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _write_images(index: ShardIndex, unit: Unit, paths: Sequence[Path]) -> None:
+    """Publish the images of a unit, each by a rename.
+
+    They are not flushed one by one, which would take ten times as long as to copy them: a kill
+    loses nothing, and after a power cut a file of another length is written again.
+    """
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    for path, (_, _, jpeg) in zip(paths, frames_of(index, unit), strict=True):
+        temp = path.with_name(f"{TEMP_PREFIX}{path.name}")
+        with explain_os_errors(path):
+            temp.write_bytes(jpeg)
+            temp.replace(path)

@@ -1,0 +1,104 @@
+"""MDS shards of mosaicml-streaming.
+
+Written here and not by that library: it holds numpy, huggingface_hub and transformers back to
+versions that wtours' trainer cannot use. The tests read the files with it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wtours.errors import ShardError
+from wtours.exporting.units import Unit, frames_of, shard_units
+from wtours.shards.index import ShardIndex
+from wtours.storage.atomic import write_bytes, write_json
+
+_COLUMNS = (
+    # name, encoding, bytes of a value (None: of any length); in the order of their names
+    ("frame_index", "int", 8),
+    ("image", "jpeg", None),
+    ("pts_us", "int", 8),
+    ("shot", "int", 8),
+    ("video_id", "str", None),
+)
+_CONFIG = {
+    "version": 2,
+    "format": "mds",
+    "compression": None,
+    "hashes": [],
+    "size_limit": None,
+    "column_names": [name for name, _, _ in _COLUMNS],
+    "column_encodings": [encoding for _, encoding, _ in _COLUMNS],
+    "column_sizes": [size for _, _, size in _COLUMNS],
+}
+_MAX_BYTES = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class MdsExporter:
+    """`shard.NNNNN.mds` and index.json; `shot` is -1 where the video was not analyzed."""
+
+    suffix = "mds"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return what else decides the files."""
+        return {}
+
+    def units(self, index: ShardIndex) -> list[Unit]:
+        """Return a unit for each tar."""
+        return shard_units(index)
+
+    def is_done(self, index: ShardIndex, unit: Unit, out: Path) -> bool:
+        """Return whether the file is there: it is published whole."""
+        return self._path(unit, out).is_file()
+
+    def write(self, index: ShardIndex, unit: Unit, out: Path) -> None:
+        """Publish a file.
+
+        Raises:
+            ShardError: it would have more than 4 GiB, which MDS cannot address.
+        """
+        samples = [
+            _sample(frame.frame_index, jpeg, frame.pts_us, -1 if shot is None else shot, unit)
+            for frame, shot, jpeg in frames_of(index, unit)
+        ]
+        config = json.dumps(_CONFIG, sort_keys=True).encode()
+        head_bytes = 4 + 4 * (len(samples) + 1) + len(config)
+        ends = np.cumsum([head_bytes, *map(len, samples)])
+        if ends[-1] > _MAX_BYTES:
+            raise ShardError(f"{unit.name} is too large for MDS: use a smaller --shard-seconds")
+        head = np.uint32(len(samples)).tobytes() + ends.astype(np.uint32).tobytes() + config
+        write_bytes(self._path(unit, out), b"".join([head, *samples]))
+
+    def finish(self, index: ShardIndex, units: Sequence[Unit], out: Path) -> None:
+        """Publish the index."""
+        shards = [
+            {
+                **_CONFIG,
+                "samples": len(unit.rows),
+                "raw_data": {
+                    "basename": self._path(unit, out).name,
+                    "bytes": self._path(unit, out).stat().st_size,
+                    "hashes": {},
+                },
+                "zip_data": None,
+            }
+            for unit in units
+        ]
+        write_json(out / "index.json", {"version": 2, "shards": shards})
+
+    def _path(self, unit: Unit, out: Path) -> Path:
+        return out / f"shard.{unit.number:05d}.mds"
+
+
+def _sample(frame_index: int, jpeg: bytes, pts_us: int, shot: int, unit: Unit) -> bytes:
+    """Return a sample: the lengths of the columns of any length, then all columns."""
+    video_id = unit.video_id.encode()
+    lengths = np.array([len(jpeg), len(video_id)], np.uint32).tobytes()
+    numbers = [np.int64(value).tobytes() for value in (frame_index, pts_us, shot)]
+    return b"".join([lengths, numbers[0], jpeg, numbers[1], numbers[2], video_id])

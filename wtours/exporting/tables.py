@@ -1,0 +1,151 @@
+"""Layouts of rows: Parquet of Hugging Face datasets, and a Lance table."""
+
+import importlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from wtours.errors import MissingPackageError
+from wtours.exporting.card import dataset_card
+from wtours.exporting.units import Unit, frames_of, shard_units
+from wtours.shards.index import ShardIndex
+from wtours.shards.schema import sample_key
+from wtours.storage.atomic import atomic_path, write_bytes
+
+_BATCH_ROWS = 64
+_FEATURES = {
+    "image": {"_type": "Image"},
+    "video_id": {"dtype": "string", "_type": "Value"},
+    "frame_index": {"dtype": "int64", "_type": "Value"},
+    "pts_us": {"dtype": "int64", "_type": "Value"},
+    "shot": {"dtype": "int32", "_type": "Value"},
+}
+_COLUMNS = [
+    pa.field("video_id", pa.string()),
+    pa.field("frame_index", pa.int64()),
+    pa.field("pts_us", pa.int64()),
+    pa.field("shot", pa.int32()),
+]
+_IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+HF_SCHEMA = pa.schema(
+    [pa.field("image", _IMAGE), *_COLUMNS],
+    metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
+)
+LANCE_SCHEMA = pa.schema([pa.field("image", pa.binary()), *_COLUMNS])
+
+
+@dataclass(frozen=True)
+class HuggingFaceExporter:
+    """`data/train-*.parquet` and README.md, as `datasets.load_dataset` reads a folder or the Hub.
+
+    A Parquet file a shard; `image` holds the JPEG of the shard, byte for byte.
+    """
+
+    suffix = "hf"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return what else decides the files."""
+        return {}
+
+    def units(self, index: ShardIndex) -> list[Unit]:
+        """Return a unit for each tar."""
+        return shard_units(index)
+
+    def is_done(self, index: ShardIndex, unit: Unit, out: Path) -> bool:
+        """Return whether the file is there: it is published whole."""
+        return self._path(index, unit, out).is_file()
+
+    def write(self, index: ShardIndex, unit: Unit, out: Path) -> None:
+        """Publish a file."""
+        with (
+            atomic_path(self._path(index, unit, out)) as temp,
+            # JPEGs do not get smaller; few rows a group, so that a viewer can show one.
+            pq.ParquetWriter(temp, HF_SCHEMA, compression="none", use_dictionary=False) as writer,
+        ):
+            for batch in _batches(index, unit, HF_SCHEMA):
+                writer.write_batch(batch)
+
+    def finish(self, index: ShardIndex, units: Sequence[Unit], out: Path) -> None:
+        """Publish the card."""
+        write_bytes(out / "README.md", dataset_card(index).encode())
+
+    def _path(self, index: ShardIndex, unit: Unit, out: Path) -> Path:
+        count = len(index.dataset.shards)
+        return out / "data" / f"train-{unit.number:05d}-of-{count:05d}.parquet"
+
+
+@dataclass(frozen=True)
+class LanceExporter:
+    """`frames.lance`, a table with the JPEG of each frame as binary; needs pylance.
+
+    Each shard is one append, which Lance publishes as a version: after a kill the number of rows
+    says which are in it.
+    """
+
+    suffix = "lance"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return what else decides the files."""
+        return {}
+
+    def units(self, index: ShardIndex) -> list[Unit]:
+        """Return a unit for each tar.
+
+        Raises:
+            MissingPackageError: pylance is not installed.
+        """
+        _lance()
+        return shard_units(index)
+
+    def is_done(self, index: ShardIndex, unit: Unit, out: Path) -> bool:
+        """Return whether the table has the rows of the unit."""
+        path = out / "frames.lance"
+        rows: int = _lance().dataset(str(path)).count_rows() if path.is_dir() else 0
+        return rows >= unit.rows.stop
+
+    def write(self, index: ShardIndex, unit: Unit, out: Path) -> None:
+        """Append a unit's rows."""
+        _lance().write_dataset(
+            pa.RecordBatchReader.from_batches(LANCE_SCHEMA, _batches(index, unit, LANCE_SCHEMA)),
+            str(out / "frames.lance"),
+            mode="append" if unit.number else "create",
+        )
+
+    def finish(self, index: ShardIndex, units: Sequence[Unit], out: Path) -> None:
+        """Publish the card."""
+        write_bytes(out / "README.md", dataset_card(index).encode())
+
+
+def _lance() -> Any:
+    if find_spec("lance") is None:
+        raise MissingPackageError("pylance", "export", "exporting to Lance")
+    return importlib.import_module("lance")
+
+
+def _batches(index: ShardIndex, unit: Unit, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    rows: list[dict[str, Any]] = []
+    is_struct = pa.types.is_struct(schema.field("image").type)
+    for frame, shot, jpeg in frames_of(index, unit):
+        name = f"{sample_key(frame.video_id, frame.frame_index)}.jpg"
+        rows.append(
+            {
+                "image": {"bytes": jpeg, "path": name} if is_struct else jpeg,
+                "video_id": frame.video_id,
+                "frame_index": frame.frame_index,
+                "pts_us": frame.pts_us,
+                "shot": shot,
+            }
+        )
+        if len(rows) == _BATCH_ROWS:
+            yield pa.RecordBatch.from_pylist(rows, schema)
+            rows = []
+    if rows:
+        yield pa.RecordBatch.from_pylist(rows, schema)

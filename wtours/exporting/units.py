@@ -1,0 +1,107 @@
+"""What an export is made of: units that are published one by one, so that a killed export resumes.
+
+A unit is a tar's frames, or a stretch of one shot for layouts that want short clips.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from wtours.errors import UsageError
+from wtours.shards import FrameRef, ShardIndex
+from wtours.shards.schema import sample_key
+
+_READ_ROWS = 128
+_US = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Consecutive rows of the index that are published together."""
+
+    number: int
+    name: str
+    video_id: str
+    rows: range
+
+
+class Exporter(Protocol):
+    """Writes one layout. `write` publishes a unit whole or not at all; `is_done` finds it again."""
+
+    @property
+    def suffix(self) -> str:
+        """Return what the layout is called on the command line."""
+        ...
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return what else decides the files."""
+        ...
+
+    def units(self, index: ShardIndex) -> list[Unit]:
+        """Return what is to be written, in order."""
+        ...
+
+    def is_done(self, index: ShardIndex, unit: Unit, out: Path) -> bool:
+        """Return whether an earlier run has published the unit."""
+        ...
+
+    def write(self, index: ShardIndex, unit: Unit, out: Path) -> None:
+        """Publish a unit."""
+        ...
+
+    def finish(self, index: ShardIndex, units: Sequence[Unit], out: Path) -> None:
+        """Publish what the layout has once: lists, a schema, a card."""
+        ...
+
+
+def shard_units(index: ShardIndex) -> list[Unit]:
+    """Return a unit for each tar."""
+    units, first = [], 0
+    for number, shard in enumerate(index.dataset.shards):
+        rows = range(first, first + shard.frames)
+        units.append(Unit(number, shard.shard, shard.video_id, rows))
+        first += shard.frames
+    return units
+
+
+def clip_units(index: ShardIndex, clip_seconds: float) -> list[Unit]:
+    """Return stretches of at most `clip_seconds` of one shot, without a missing frame.
+
+    Raises:
+        UsageError: clip_seconds is below two frames.
+    """
+    length_us = round(clip_seconds * _US)
+    if not 0 < clip_seconds < 1e6 or any(length_us < 3 * v.tolerance_us for v in index.videos):
+        raise UsageError(f"--clip-seconds ({clip_seconds:g}) must be two frames or more")
+    units: list[Unit] = []
+    for video in index.videos:
+        pts_us = index.pts_us[video.start : video.stop]
+        shot = index.shot[video.start : video.stop]
+        is_break = np.diff(pts_us, prepend=pts_us[:1]) > 2 * video.tolerance_us
+        known = np.flatnonzero(shot >= 0)
+        is_break[known[1:]] |= shot[known[1:]] != shot[known[:-1]]
+        edges = [0, *np.flatnonzero(is_break).tolist(), len(pts_us)]
+        for first, stop in itertools.pairwise(edges):
+            while first < stop:
+                end = int(np.searchsorted(pts_us, pts_us[first] + length_us))
+                end = min(max(end, first + 1), stop)
+                row = video.start + first
+                name = sample_key(video.video_id, int(index.frame_index[row]))
+                rows = range(row, video.start + end)
+                units.append(Unit(len(units), name, video.video_id, rows))
+                first = end
+    return units
+
+
+def frames_of(index: ShardIndex, unit: Unit) -> Iterator[tuple[FrameRef, int | None, bytes]]:
+    """Yield each frame of a unit: where it is, its shot (None: not analyzed) and its JPEG."""
+    for first in range(unit.rows.start, unit.rows.stop, _READ_ROWS):
+        rows = range(first, min(first + _READ_ROWS, unit.rows.stop))
+        for row, jpeg in zip(rows, index.read_jpegs(rows), strict=True):
+            shot = int(index.shot[row])
+            yield index.frame(row), (None if shot < 0 else shot), jpeg

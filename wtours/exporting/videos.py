@@ -1,0 +1,121 @@
+"""Layouts of short videos: MP4 clips, and V-JEPA's list of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from wtours.errors import ShardError
+from wtours.exporting.units import Unit, clip_units, frames_of
+from wtours.media.encode import open_encoder
+from wtours.shards import FrameRef, ShardIndex
+from wtours.shards.schema import sample_key
+from wtours.storage.atomic import atomic_path, write_bytes
+
+
+@dataclass(frozen=True)
+class Mp4Exporter:
+    """`<video_id>/<key of the first frame>.mp4` and clips.csv: H.264, one shot a clip.
+
+    The frames are encoded a second time, so they lose a little; equal sets give equal bytes.
+    """
+
+    clip_seconds: float = 10.0
+    crf: int = 18
+    suffix = "mp4"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return what else decides the files."""
+        return {"clip_seconds": self.clip_seconds, "crf": self.crf}
+
+    def units(self, index: ShardIndex) -> list[Unit]:
+        """Return a unit for each clip."""
+        return clip_units(index, self.clip_seconds)
+
+    def is_done(self, index: ShardIndex, unit: Unit, out: Path) -> bool:
+        """Return whether the clip is there: it is published whole."""
+        return _clip_path(unit, out).is_file()
+
+    def write(self, index: ShardIndex, unit: Unit, out: Path) -> None:
+        """Publish a clip.
+
+        Raises:
+            ShardError: a frame does not decode, or is of another size than the first.
+        """
+        with atomic_path(_clip_path(unit, out)) as temp:
+            frames = (_decode(frame, jpeg) for frame, _, jpeg in frames_of(index, unit))
+            first = next(frames)
+            size = (first.shape[1], first.shape[0])
+            with open_encoder(
+                temp,
+                size=size,
+                frame_rate=_rate(index, unit.video_id),
+                pixel_format="rgb24",
+                crf=self.crf,
+            ) as write:
+                write(first)
+                for pixels in frames:
+                    if pixels.shape != first.shape:
+                        raise ShardError(f"{unit.name}: the size of its frames changes")
+                    write(pixels)
+
+    def finish(self, index: ShardIndex, units: Sequence[Unit], out: Path) -> None:
+        """Publish clips.csv: file, video, times and number of frames."""
+        lines = ["file_name,video_id,start_us,end_us,frames"]
+        for unit in units:
+            name = _clip_path(unit, out).relative_to(out).as_posix()
+            first, last = (int(index.pts_us[row]) for row in (unit.rows[0], unit.rows[-1]))
+            lines.append(f"{name},{unit.video_id},{first},{last},{len(unit.rows)}")
+        write_bytes(out / "clips.csv", "\n".join([*lines, ""]).encode())
+
+
+@dataclass(frozen=True)
+class VJepaExporter(Mp4Exporter):
+    """The same clips, and vjepa.csv as V-JEPA's VideoDataset reads it: a line `path label`.
+
+    Paths are absolute, as V-JEPA wants them: export again, which takes no time, after a move. The
+    label is the number of the video, 0 for the first id.
+    """
+
+    suffix = "vjepa"
+
+    def finish(self, index: ShardIndex, units: Sequence[Unit], out: Path) -> None:
+        """Publish clips.csv and vjepa.csv.
+
+        Raises:
+            ShardError: the folder's name has a space, where V-JEPA would cut the line.
+        """
+        super().finish(index, units, out)
+        if " " in str(out.resolve()):
+            raise ShardError(f"{out.resolve()} has a space, where V-JEPA cuts its lines: move it")
+        numbers = {video.video_id: n for n, video in enumerate(index.dataset.videos)}
+        lines = [f"{_clip_path(unit, out.resolve())} {numbers[unit.video_id]}\n" for unit in units]
+        write_bytes(out / "vjepa.csv", "".join(lines).encode())
+
+
+def _clip_path(unit: Unit, out: Path) -> Path:
+    return out / unit.video_id / f"{unit.name}.mp4"
+
+
+def _rate(index: ShardIndex, video_id: str) -> Fraction:
+    """Return the frames a second of the set's frames of a video."""
+    source = next(v.rate for v in index.dataset.videos if v.video_id == video_id)
+    sampled = index.dataset.params.rate
+    return source if sampled is None else min(sampled, source)
+
+
+def _decode(frame: FrameRef, jpeg: bytes) -> NDArray[np.uint8]:
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(jpeg, "RGB")
+    except ValueError as error:
+        key = sample_key(frame.video_id, frame.frame_index)
+        raise ShardError(
+            f"{key} does not decode ({error}); run `wtours verify` to find the damaged shard"
+        ) from error
+    return pixels

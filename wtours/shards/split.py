@@ -1,0 +1,192 @@
+"""Train and validation parts of a shard set, as blocks in time, in `split.json` beside the shards.
+
+Frames that are seconds apart show the same street, so a split by clips leaks: here whole blocks go
+to one part, and between two parts lies a gap that neither has.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from wtours.errors import ShardError, UsageError
+from wtours.shards.index import ShardIndex
+from wtours.shards.sampler import permuted
+from wtours.shards.schema import Count, VideoId
+from wtours.storage.atomic import read_bytes, write_json
+from wtours.storage.hashing import sha256_file
+
+SPLIT_FILE = "split.json"
+_US = 1_000_000
+_MAX_BYTES = 64 * 2**20
+
+
+class Block(BaseModel):
+    """The frames of one video with start_us <= pts < end_us are of one part."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    part: Annotated[str, Field(pattern="^[a-z0-9_]{1,32}$")]
+    video_id: VideoId
+    start_us: Count
+    end_us: Count
+
+
+class SplitFile(BaseModel):
+    """What `split.json` holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1]
+    val_share: float
+    block_seconds: float
+    gap_seconds: float
+    seed: int
+    videos: tuple[VideoId, ...]
+    """Those that were split; a set that has others since must be split again."""
+    blocks: tuple[Block, ...]
+    """Ordered by (video_id, start_us); they do not overlap."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        previous: Block | None = None
+        for block in self.blocks:
+            if block.start_us >= block.end_us or block.video_id not in self.videos:
+                raise ValueError(f"a block of {block.video_id} is empty or of no video of it")
+            if previous is not None and (previous.video_id, previous.end_us) > (
+                block.video_id,
+                block.start_us,
+            ):
+                raise ValueError(f"blocks of {block.video_id} overlap, or are out of order")
+            previous = block
+        return self
+
+
+class Split:
+    """One part of a split: which clips lie in it.
+
+    Attributes:
+        part: Its name.
+        sha256: Of the file, for a checkpoint.
+    """
+
+    def __init__(self, part: str, blocks: tuple[Block, ...], sha256: str) -> None:
+        self.part, self.sha256 = part, sha256
+        self._blocks: dict[str, list[tuple[int, int]]] = {}
+        for block in blocks:
+            if block.part == part:
+                self._blocks.setdefault(block.video_id, []).append((block.start_us, block.end_us))
+
+    def holds(self, video_id: str, start_us: NDArray[np.int64], span_us: int) -> NDArray[np.bool_]:
+        """Return which clips lie in one block from the first frame to the last.
+
+        Args:
+            video_id: The clips' video.
+            start_us: (N,) int64, pts of each clip's first frame.
+            span_us: From it to the last frame.
+        """
+        blocks = np.array(self._blocks.get(video_id, []), np.int64).reshape(-1, 2)
+        block = np.searchsorted(blocks[:, 0], start_us, side="right") - 1
+        ends = blocks[block.clip(min=0), 1] if len(blocks) else np.zeros_like(start_us)
+        return (block >= 0) & (start_us + span_us < ends)
+
+
+def split_shards(
+    index: ShardIndex,
+    *,
+    val_share: float = 0.1,
+    block_seconds: float = 300.0,
+    gap_seconds: float = 30.0,
+    seed: int = 0,
+) -> SplitFile:
+    """Write `split.json` of a shard set: some blocks of its videos are "val", the rest "train".
+
+    Args:
+        index: The shard set.
+        val_share: Share of the blocks that is for validation; at least one, and not all.
+        block_seconds: Length of a block.
+        gap_seconds: Between a frame of one part and one of the other lies at least this.
+        seed: Another seed, other blocks.
+
+    Raises:
+        UsageError: a value is out of range, or the videos have less than two blocks.
+    """
+    if not (0 < val_share < 1 and 0 <= gap_seconds < block_seconds <= 1e6):
+        raise UsageError(
+            f"a split needs 0 < val_share ({val_share:g}) < 1 and 0 <= gap ({gap_seconds:g} s) < "
+            f"block ({block_seconds:g} s) <= 1000000 s"
+        )
+    block_us, half_gap_us = round(block_seconds * _US), -(round(-gap_seconds * _US) // 2)
+    numbered = [
+        (video.video_id, number)
+        for video in index.videos
+        if video.stop > video.start
+        for number in range(int(index.pts_us[video.stop - 1]) // block_us + 1)
+    ]
+    num_val = min(max(1, round(val_share * len(numbered))), len(numbered) - 1)
+    if num_val < 1:
+        raise UsageError(
+            f"{index.directory} has a single block of {block_seconds:g} s: use a shorter one"
+        )
+    val = {numbered[permuted(i, len(numbered), key=f"{seed}/split")] for i in range(num_val)}
+    blocks: list[Block] = []
+    for video_id, number in numbered:
+        start_us, end_us = number * block_us, (number + 1) * block_us
+        part = "val" if (video_id, number) in val else "train"
+        last = blocks[-1] if blocks and blocks[-1].video_id == video_id else None
+        if last is not None and last.part == part:
+            start_us = blocks.pop().start_us
+        elif last is not None:
+            blocks[-1] = last.model_copy(update={"end_us": last.end_us - half_gap_us})
+            start_us += half_gap_us
+        blocks.append(Block(part=part, video_id=video_id, start_us=start_us, end_us=end_us))
+    content = SplitFile(
+        format=1,
+        val_share=val_share,
+        block_seconds=block_seconds,
+        gap_seconds=gap_seconds,
+        seed=seed,
+        videos=tuple(sorted({video_id for video_id, _ in numbered})),
+        blocks=tuple(blocks),
+    )
+    write_json(split_path(index), content.model_dump(mode="json"))
+    return content
+
+
+def split_path(index: ShardIndex) -> Path:
+    """Return where a shard set's split is.
+
+    Raises:
+        ShardError: the set is at a URL.
+    """
+    if not isinstance(index.directory, Path):
+        raise ShardError(f"{index.directory} is at a URL, where no split is read: copy it here")
+    return index.directory / SPLIT_FILE
+
+
+def read_split(index: ShardIndex, part: str) -> Split:
+    """Return one part of a shard set's split.
+
+    Raises:
+        ShardError: the set has none, it is damaged, or of other videos, or has no such part.
+    """
+    path = split_path(index)
+    again = f"run `wtours shards split {path.parent.name}`"
+    try:
+        content = SplitFile.model_validate_json(read_bytes(path, max_bytes=_MAX_BYTES))
+    except FileNotFoundError as error:
+        raise ShardError(f"{index.directory} has no {SPLIT_FILE}; {again}") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(place) for place in problem["loc"]) or "the file"
+        raise ShardError(f"{path} is damaged ({where}: {problem['msg']:.200}); {again}") from error
+    new = {video.video_id for video in index.videos if video.stop > video.start}
+    if new != set(content.videos):
+        names = ", ".join(sorted(new ^ set(content.videos))[:5])
+        raise ShardError(f"{path} was made of other videos than the set has now ({names}); {again}")
+    parts = sorted({block.part for block in content.blocks})
+    if part not in parts:
+        raise ShardError(f"{path} has no part {part!r}; it has {', '.join(parts)}")
+    return Split(part, content.blocks, sha256_file(path))
