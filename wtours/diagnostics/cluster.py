@@ -25,7 +25,6 @@ SCRATCH_BYTES = 10 * 10**9
 class NodeFacts:
     """What a node says of itself."""
 
-    name: str
     versions: dict[str, str]
     problem: str | None
     """Why it must not work: other versions, or it does not see the workspace."""
@@ -41,7 +40,6 @@ def node_facts(check: NodeCheck, scratch: Path | None) -> NodeFacts:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     problem = check.problem()
     return NodeFacts(
-        name=socket.gethostname(),
         versions=versions_of("av", "simplejpeg"),
         problem=problem,
         not_writable=None if problem else _not_writable(check),
@@ -83,22 +81,22 @@ def diagnose_cluster(
         if isinstance(facts, str):
             yield Check(name=node, status="problem", found=facts, remedy="restart Ray on it")
             continue
-        yield from _checks(facts)
+        yield from _checks(node, facts)
     cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
     memory = resources.get("memory", 0) / 2**30
     total = f"{len(found)} nodes, {cpus:g} CPUs, {gpus:g} GPUs, {memory:.0f} GiB of memory"
     yield Check(name="cluster", status="ok", found=total)
 
 
-def _checks(facts: NodeFacts) -> Iterator[Check]:
+def _checks(node: str, facts: NodeFacts) -> Iterator[Check]:
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     if facts.problem is not None:
-        yield Check(name=facts.name, status="problem", found=facts.problem)
+        yield Check(name=node, status="problem", found=facts.problem)
     elif facts.not_writable is not None:
-        yield Check(name=facts.name, status="problem", found=facts.not_writable)
+        yield Check(name=node, status="problem", found=facts.not_writable)
     else:
-        yield Check(name=facts.name, status="ok", found=f"{versions}; sees the root, and writes")
-    name, free = f"{facts.name}: scratch", f"{facts.scratch_free / 1e9:.0f} GB free in"
+        yield Check(name=node, status="ok", found=f"{versions}; sees the root, and writes")
+    name, free = f"{node}: scratch", f"{facts.scratch_free / 1e9:.0f} GB free in"
     if facts.scratch_free < SCRATCH_BYTES:
         remedy = f"Ray's logs and temporary files need room: free {SCRATCH_BYTES / 1e9:.0f} GB"
         yield Check(name=name, status="warning", found=f"{free} {facts.scratch}", remedy=remedy)

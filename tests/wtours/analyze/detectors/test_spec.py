@@ -11,6 +11,7 @@ import pytest
 from tests.support.analyze_cases import write_detections
 from tests.support.video_clips import write_clip
 from wtours.analyze.detectors.precomputed import PrecomputedDetector
+from wtours.analyze.detectors.server import visible_gpus
 from wtours.analyze.detectors.spec import parse_detector
 from wtours.analyze.detectors.yolox import COCO_LABELS, YoloxDetector
 from wtours.errors import AnalysisError, MissingPackageError, UsageError
@@ -215,3 +216,20 @@ def test_a_missing_or_mistyped_column_is_named(tmp_path):
     path.write_text("pts_us,label\n")
     with pytest.raises(AnalysisError, match="not a Parquet file"):
         PrecomputedDetector(path, rate=Fraction(1))
+
+
+@pytest.mark.parametrize(
+    ("named", "count", "expected"),
+    [
+        (None, 0, []),
+        (None, 2, ["0", "1"]),
+        ("2,3", 2, ["2", "3"]),
+        ("GPU-8f6,GPU-2aa", 2, ["GPU-8f6", "GPU-2aa"]),
+        ("2,3", 0, []),
+    ],
+)
+def test_each_process_of_a_network_gets_a_gpu_of_its_own(monkeypatch, named, count, expected):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert visible_gpus(count) == expected
