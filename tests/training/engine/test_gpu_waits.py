@@ -23,7 +23,7 @@ VARIANTS = {
     "ibot accumulated": ("ibot", "optim.accumulation_steps=2"),
     "attmask hint accumulated": ("attmask", "attmask.kind=hint", "optim.accumulation_steps=2"),
     "attmask batch norm": ("attmask", "model.head_batch_norm=true"),
-    "swav queue": ("swav", "swav.queue_length=24", "swav.queue_start_epoch=0"),
+    "swav queue": ("swav", "swav.queue_length=12", "swav.queue_start_epoch=0"),
     "simclr positive": ("simclr", "simclr.siblings=positive"),
 }
 CASES = {**{preset: (preset,) for preset in PRESETS}, **VARIANTS}
