@@ -36,11 +36,11 @@ _INDEXING = {
 class DeviceTensor(torch.Tensor):
     """A tensor on the device, around one on the CPU."""
 
-    inner: torch.Tensor
+    on_cpu: torch.Tensor
 
     @staticmethod
     def __new__(cls, inner: torch.Tensor) -> "DeviceTensor":
-        outer = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        outer = torch.Tensor._make_wrapper_subclass(
             cls,
             inner.size(),
             strides=inner.stride(),
@@ -48,17 +48,17 @@ class DeviceTensor(torch.Tensor):
             dtype=inner.dtype,
             device=torch.device(NAME, 0),
         )
-        outer.inner = inner
-        return outer  # type: ignore[no-any-return]
+        outer.on_cpu = inner
+        return outer
 
     def __init__(self, inner: torch.Tensor) -> None:
         pass
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
-        return f"DeviceTensor({self.inner!r})"
+        return f"DeviceTensor({self.on_cpu!r})"
 
     @classmethod
-    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):  # type: ignore[override]
         raise RuntimeError(f"{func} outside of the device's mode")
 
 
@@ -69,7 +69,7 @@ class Device(TorchDispatchMode):
         super().__init__()
         self.waits: Counter[str] = Counter()
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         flat = tree_flatten((args, kwargs))[0]
         ours = any(isinstance(value, DeviceTensor) for value in flat)
@@ -127,7 +127,7 @@ class Device(TorchDispatchMode):
     def _wrapped(self, func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> Any:
         """Wrap results; what an operation changes in place is the very tensor it was given."""
         given: dict[int, DeviceTensor] = {
-            id(t.inner): t for t in tree_flatten((args, kwargs))[0] if isinstance(t, DeviceTensor)
+            id(t.on_cpu): t for t in tree_flatten((args, kwargs))[0] if isinstance(t, DeviceTensor)
         }
         return tree_map_only(
             torch.Tensor, lambda t: given[id(t)] if id(t) in given else DeviceTensor(t), result
@@ -146,7 +146,7 @@ def register() -> None:
 
 
 def _inner(value: Any) -> Any:
-    return tree_map(lambda leaf: leaf.inner if isinstance(leaf, DeviceTensor) else leaf, value)
+    return tree_map(lambda leaf: leaf.on_cpu if isinstance(leaf, DeviceTensor) else leaf, value)
 
 
 def _place() -> str:

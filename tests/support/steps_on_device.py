@@ -42,7 +42,8 @@ def make_batch(config: TrainConfig, step: int) -> Batch:
 
 def few_steps(config: TrainConfig, device: str) -> dict[str, Any]:
     """Return the metrics of three steps, and where the host waited in each."""
-    world, found = World(0, 1, 0, torch.device(device)), {"metrics": [], "waits": []}
+    world = World(0, 1, 0, torch.device(device))
+    found: dict[str, list[Any]] = {"metrics": [], "waits": []}
     with python_device.Device() as watch:
         state = build_state(config, world)
         for step in range(3):

@@ -1,6 +1,7 @@
 """A run that starts from weights which are there already."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def test_other_crops_get_the_position_embedding_resized(runs):
 
 
 def test_another_normalization_of_pixels_gives_the_same_tokens_of_the_same_image(tmp_path):
-    sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3}
+    sizes: dict[str, Any] = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3}
     # transformers takes 1e-12 under the root of a norm; beside weights this small it would show.
     sizes["layer_norm_eps"] = 1e-6
     torch.manual_seed(1)
