@@ -32,7 +32,6 @@ LAYERS = {
         *(
             "rng",
             "schedules",
-            "transfer",
             "config",
             "distributed",
             "models",
@@ -42,7 +41,7 @@ LAYERS = {
             "engine",
         ),
         *("weights", "evaluation", "visualization", "monitors", "reproduce"),
-        *("estimate", "nan_replay", "pretrain"),
+        *("estimate", "gpu_memory", "nan_replay", "pretrain"),
     ),
 }
 """A package may import itself and what stands before it."""

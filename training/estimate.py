@@ -104,13 +104,13 @@ def estimate(
     sizes = (1, 2) if share > 1 else (1,)
     with deterministic(config.optim.deterministic):
         state = build_state(config, world)
-        decoding, batches = _decoded(views, sizes)
+        decoding, batches = decoded_batches(views, sizes)
         kept, seconds = [], []
         for batch in batches:
-            kept.append(_kept_bytes(state, batch, length, config, world))
+            kept.append(kept_bytes(state, batch, length, config, world))
             seconds.append(_step_seconds(state, batch, length, config, world))
     part = -(-share // min(config.optim.accumulation_steps, share))
-    step_seconds = _line(sizes, seconds, share)
+    step_seconds = line_through(sizes, seconds, share)
     decode = decoding / sum(sizes)
     waiting = decode * share / max(config.data.num_workers, 1)
     per_step = max(step_seconds, waiting) if config.data.num_workers else step_seconds + waiting
@@ -124,8 +124,8 @@ def estimate(
         measured_seconds=tuple(seconds),
         measured_peak_bytes=peak_memory_bytes(world.device),
         parameters=sum(parameter.numel() for parameter in state.method.student.parameters()),
-        state_bytes=_state_bytes(state),
-        activation_bytes=round(_line(sizes, kept, part)),
+        state_bytes=counted_state_bytes(state),
+        activation_bytes=round(line_through(sizes, kept, part)),
         step_seconds=step_seconds,
         decode_seconds_per_clip=decode,
         workers_needed=max(1, -int(-decode * share // step_seconds)),
@@ -136,7 +136,7 @@ def estimate(
     )
 
 
-def _decoded(views: ClipViews, sizes: Sequence[int]) -> tuple[float, list[Batch]]:
+def decoded_batches(views: ClipViews, sizes: Sequence[int]) -> tuple[float, list[Batch]]:
     """Return the seconds that the batches took, and the batches."""
     views.__getitems__([0])  # opens the shards
     begun, found = time.perf_counter(), [views.__getitems__(range(size)) for size in sizes]
@@ -155,13 +155,13 @@ def _step_seconds(
     for _ in range(_STEPS + 1):
         begun = time.perf_counter()
         gradients = compute_gradients(state, state.method, batch, now, config=config, world=world)
-        gradients.read()  # waits for the device
+        gradients.is_finite()  # waits for the device
         apply_gradients(state, now, scheduled_values(config.optim, now))
         taken.append(time.perf_counter() - begun)
     return min(taken[1:])
 
 
-def _kept_bytes(
+def kept_bytes(
     state: TrainState, batch: Batch, now: Progress, config: TrainConfig, world: World
 ) -> int:
     """Return the bytes of all tensors that are kept for the backward pass of a whole batch."""
@@ -182,14 +182,15 @@ def _kept_bytes(
     return sum(kept.values())
 
 
-def _state_bytes(state: TrainState) -> int:
+def counted_state_bytes(state: TrainState) -> int:
+    """Return the bytes of the weights of all networks, of gradients and moments."""
     trained = [p.numel() for p in state.method.student.parameters() if p.requires_grad]
     weights = [p.numel() for p in state.method.parameters()]
     moments = 2 if isinstance(state.optimizer, torch.optim.AdamW) else 1
     return _FLOAT_BYTES * (sum(weights) + (1 + moments) * sum(trained))
 
 
-def _line(sizes: Sequence[int], values: Sequence[float], size: int) -> float:
+def line_through(sizes: Sequence[int], values: Sequence[float], size: int) -> float:
     """Return the value at a size, on the line through the values at two sizes, or at one."""
     if len(sizes) == 1:
         return values[0]

@@ -1,30 +1,29 @@
 """`wtours pretrain`: where data, method, monitors and the training loop are put together."""
 
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from training.config.memory import GpuMemory
 from training.config.train import TrainConfig
 from training.data.clips import ClipViews
 from training.distributed.failures import failure_guard
 from training.distributed.launch import joined_world
 from training.distributed.signals import StopSignals
 from training.distributed.world import World
-from training.engine.checkpoint import newest_checkpoint
 from training.engine.metrics import StepStatus
 from training.engine.monitor import Monitor
 from training.engine.precision import deterministic
 from training.engine.run_dir import Resume, opened_run
 from training.engine.setup import build_state, open_views, run_length
 from training.engine.trainer import OnStep, PretrainReport, train
+from training.gpu_memory import fit_memory
 from training.monitors.attention_overlay import AttentionOverlay
 from training.monitors.collapse import CollapseMonitor
 from training.monitors.knn_probe import KnnProbe
-from training.weights.initialize import initialize_backbones
-from wtours.storage.atomic import write_json
 
-ORIGIN_FILE = "init.json"
-"""In a run's folder: the weights that its backbone started from, where model.init names some."""
+LOG = logging.getLogger(__name__)
 
 
 def _ignore(status: StepStatus) -> None:
@@ -74,8 +73,7 @@ def pretrain(
     Raises:
         ShardError: a shard set that is missing or damaged.
         UsageError: a config that does not fit the model or the number of ranks.
-        CheckpointError: the run was made with another config or other data, or the weights of
-            model.init are absent or do not fit.
+        CheckpointError: the run was made with another config or other data.
         TrainingError: too few clips for a batch, or a loss that is not finite.
     """
     with ExitStack() as stack:
@@ -89,12 +87,6 @@ def pretrain(
         run = stack.enter_context(
             opened_run(run_dir, config, views.source.identity, world, watchdog)
         )
-        if config.model.init is not None and newest_checkpoint(run_dir) is None:
-            origin = initialize_backbones(
-                state.method, config.model.init, lambda name: run_dir.parent / name
-            )
-            if world.is_main:
-                write_json(run_dir / ORIGIN_FILE, origin)
         return train(
             run,
             state,
@@ -113,10 +105,20 @@ def run_pretraining(
     shards_dir: Path | str,
     run_dir: Path,
     resume: Resume = "auto",
+    gpu_memory: GpuMemory | None = None,
     on_step: OnStep = _ignore,
 ) -> PretrainReport:
-    """Join torchrun's processes, if it started this one, and `pretrain`."""
+    """Join torchrun's processes, if it started this one, and `pretrain`.
+
+    With `gpu_memory` the config is first made to fit it (`training.gpu_memory`), and said so.
+    """
     with joined_world(config.faults.first_step_seconds) as world:
+        if gpu_memory is not None:
+            fit = fit_memory(
+                config, gpu_memory, shards_dir=shards_dir, world=world, processes=world.world_size
+            )
+            LOG.info("%s", fit.describe())
+            config = fit.config
         return pretrain(
             config,
             shards_dir=shards_dir,

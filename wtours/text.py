@@ -17,6 +17,8 @@ _IN_LINE = re.compile(_UNSHOWABLE.format("\x1f"))
 _IN_LINES = re.compile(_UNSHOWABLE.format("\x08\x0b-\x1f"))
 _MARKDOWN = re.compile(r"[\\`*_{}\[\]()<>#!|~&]|^[+-](?=\s)")
 
+DOCS = "https://wtours.readthedocs.io/"
+"""The documentation, as in the project's metadata."""
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>]+", re.IGNORECASE)
 _PARAMETER = re.compile(r"([?&;#])([^=&;#]*)=([^&;#]+)")
 _SECRET_NAME = re.compile(
@@ -81,6 +83,11 @@ def escape_json(text: str) -> str:
 def escape_csv(text: str) -> str:
     """Return the text so that no spreadsheet takes it for a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+def docs_page(page: str) -> str:
+    """Return the address of a page of the documentation, for example of "reference/tables"."""
+    return f"{DOCS}en/latest/{page}.html"
 
 
 def clock(time_us: int) -> str:

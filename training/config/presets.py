@@ -13,7 +13,7 @@ import yaml
 
 from training.config.train import TrainConfig, flatten, parse_config
 from wtours.errors import UsageError
-from wtours.text import first_line
+from wtours.text import docs_page, first_line
 
 DEMO: dict[str, Any] = {
     # A ViT of 4 blocks on 96-pixel crops: some 2 clips a second on one CPU core.
@@ -175,6 +175,12 @@ def resolve_config(preset: str, config_file: Path | None, overrides: Sequence[st
     return parse_config(_nest(flat))
 
 
+def chosen_keys(config_file: Path | None, overrides: Sequence[str]) -> frozenset[str]:
+    """Return the "section.key" that a YAML file and "section.key=value" pairs name."""
+    of_file = flatten(_read_mapping(config_file)) if config_file is not None else {}
+    return frozenset(of_file) | {_parse_override(text)[0] for text in overrides}
+
+
 def differing_fields(one: str, other: str) -> dict[str, tuple[Any, Any]]:
     """Return {"section.key": (value in `one`, value in `other`)} of the fields that differ.
 
@@ -198,7 +204,9 @@ def _checked(given: dict[str, Any], *, known: Mapping[str, Any]) -> dict[str, An
         if key not in known:
             near = difflib.get_close_matches(key[:100], known, n=3)
             by_name = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
-            hint = ", ".join(dict.fromkeys(by_name + near)) or "see docs/reference/training.md"
+            hint = ", ".join(dict.fromkeys(by_name + near)) or (
+                f"see {docs_page('reference/settings')}"
+            )
             raise UsageError(f"unknown config key {key[:100]!r}; did you mean: {hint}?")
     return given
 

@@ -3,9 +3,9 @@
 The defaults are the preset `official`, the authors' released code.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from wtours.shards.clip_starts import IntervalRange
 
@@ -15,6 +15,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Scale = tuple[float, float]
+LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
 class Section(BaseModel):
@@ -28,9 +29,6 @@ class ModelConfig(Section):
 
     backbone: str = "vit_small_patch16_224"
     """Name of a timm ViT."""
-    init: str | None = None
-    """Weights that the backbone starts from, named as for `wtours eval`: a run, a file of DINO's or
-    DORA's authors, timm:NAME, hf:NAME; the head is random all the same. None: random weights."""
     patch_size: Count | None = None
     """Patch side in pixels; None: the backbone's own."""
     depth: Count | None = None
@@ -242,6 +240,15 @@ class WatchConfig(Section):
     """Steps between two k-NN evaluations; all ranks wait for them."""
     knn_k: Count = 20
     """Neighbors."""
+    loggers: tuple[LoggerName, ...] = ("tensorboard",)
+    """Where metrics and images are shown beside metrics.jsonl: any of tensorboard, wandb, mlflow,
+    e.g. [tensorboard, wandb]; []: nowhere. One that fails is left out, and never stops a run."""
+
+    @field_validator("loggers", mode="before")
+    @classmethod
+    def _check_loggers(cls, value: Any) -> Any:
+        """Take "tensorboard,wandb", too, as people type it behind --set."""
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _check_both(self) -> Self:

@@ -14,6 +14,7 @@ from training.distributed.collectives import broadcast
 from training.distributed.store import connected_store, torchrun_store
 from training.distributed.world import World
 from wtours.errors import TrainingError, UsageError
+from wtours.text import docs_page
 
 
 @contextmanager
@@ -39,7 +40,7 @@ def joined_world(timeout_seconds: float = 1800.0) -> Iterator[World]:
         lacks = f"without {' and '.join(missing)}" if world_size > 1 and missing else "do not fit"
         raise UsageError(
             f"RANK={rank} and WORLD_SIZE={world_size} {lacks}: start several processes by torchrun "
-            f"(docs/reference/training.md), or unset both for a single one"
+            f"({docs_page('reference/training')}), or unset both for a single one"
         )
     world = World(rank, world_size, local_rank, _pick_device(local_rank))
     if world.device.type == "cuda":

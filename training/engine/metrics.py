@@ -1,4 +1,4 @@
-"""The metrics of each step of a run: `metrics.jsonl` and TensorBoard.
+"""The metrics of each step of a run: `metrics.jsonl`, and what shows them (`loggers`).
 
 A line holds what the computation gave, equal for a run that was interrupted and one that was not,
 and under "time" what the clock gave, which is not.
@@ -11,16 +11,15 @@ import os
 import resource
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
 
+from training.engine.loggers import BackgroundLogger
 from wtours.storage.atomic import write_bytes
 from wtours.storage.os_errors import explain_os_errors
 
@@ -36,29 +35,33 @@ class MetricsLog:
     Args:
         run_dir: The run.
         steps_done: Lines after this step, of steps that a crash has undone, are removed.
+        loggers: Are given the same, and images; closed with the log.
     """
 
-    def __init__(self, run_dir: Path, *, steps_done: int) -> None:
+    def __init__(
+        self, run_dir: Path, *, steps_done: int, loggers: Sequence[BackgroundLogger] = ()
+    ) -> None:
         self._path = run_dir / METRICS_FILE
         kept = [line for line in read_metrics(self._path) if line["step"] <= steps_done]
         write_bytes(self._path, b"".join(_json_line(line) for line in kept))
         self._file = self._path.open("ab")
         self._resumed_from = steps_done or None
-        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=steps_done + 1)
+        self._loggers = loggers
 
     def __enter__(self) -> "MetricsLog":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-        self._board.close()
+        for logger in self._loggers:
+            logger.close()
 
     def write(
         self, step: int, values: Mapping[str, float | Image.Image], *, time: dict[str, float]
     ) -> None:
         """Append the line of one step; `step` counts the steps done, from 1.
 
-        Images go to TensorBoard alone.
+        Images go to the loggers alone.
         """
         with explain_os_errors(self._path):
             # A float16 gradient may overflow, and the scaler then leaves out the step.
@@ -69,16 +72,14 @@ class MetricsLog:
             self._resumed_from = None
             self._file.write(_json_line({"step": step, **known, "time": time | marks}))
             self._file.flush()
-            for name, value in (*values.items(), *time.items()):
-                if isinstance(value, Image.Image):
-                    self._board.add_image(name, np.asarray(value), step, dataformats="HWC")
-                else:
-                    self._board.add_scalar(name, value, step)
+        for logger in self._loggers:
+            logger.write(step, {**values, **time})
 
     def sync(self) -> None:
         """Flush to the disk; call it before a checkpoint, so that its steps have their lines."""
         os.fsync(self._file.fileno())
-        self._board.flush()
+        for logger in self._loggers:
+            logger.flush()
 
 
 @dataclass(frozen=True)

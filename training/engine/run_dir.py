@@ -24,6 +24,7 @@ from training.engine.checkpoint import (
     remove_old_checkpoints,
     take_snapshot,
 )
+from training.engine.loggers import open_loggers
 from training.engine.metrics import MetricsLog
 from training.engine.monitor import Measured
 from training.engine.state import TrainState
@@ -80,7 +81,11 @@ class Run:
             LOG.info("resumed from step %d (%s)", state.step, text)
         if self.world.is_main:
             write_bytes(self.dir / CONFIG_FILE, to_yaml(self.config).encode())
-            self._metrics = self._stack.enter_context(MetricsLog(self.dir, steps_done=state.step))
+            loggers = open_loggers(
+                self.config.watch.loggers, self.dir, self.config, steps_done=state.step
+            )
+            log = MetricsLog(self.dir, steps_done=state.step, loggers=loggers)
+            self._metrics = self._stack.enter_context(log)
 
     def log(self, step: int, values: Measured, times: dict[str, float]) -> None:
         """Write the metrics of the step just done, on rank 0; `step` counts from 1."""

@@ -152,6 +152,12 @@ def as_json(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     ]
 
 
+def measured_tables(measured: Sequence[Measured]) -> list[PaperTable]:
+    """Return the tables of which something is measured."""
+    known = {measure for each in measured for measure in each.values}
+    return [table for table in TABLES if not known.isdisjoint(table.measures)]
+
+
 def table_rows(table: PaperTable, measured: Sequence[Measured]) -> list[tuple[str, ...]]:
     """Return the cells of a table: the paper's rows, then the measured ones.
 
@@ -186,9 +192,9 @@ def footnotes(measured: Sequence[Measured]) -> list[str]:
 
 
 def as_markdown(measured: Sequence[Measured]) -> str:
-    """Return all tables and their footnotes as Markdown."""
+    """Return the tables of which something is measured, and their footnotes, as Markdown."""
     parts = []
-    for table in TABLES:
+    for table in measured_tables(measured):
         header = (*table.labels, *table.measures)
         lines = [header, ("---",) * len(header), *table_rows(table, measured)]
         text = "\n".join(

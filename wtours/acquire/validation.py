@@ -119,7 +119,7 @@ def check_expected(entry: VideoEntry, facts: VideoFacts) -> None:
         expected = Fraction(entry.frame_rate)
         if abs(facts.frame_rate - expected) > expected * _RATE_TOLERANCE:
             raise VideoError(
-                f"it has {float(facts.frame_rate):.2f} frames a second, the manifest expects "
+                f"it has {float(facts.frame_rate):.2f} frames/s, the manifest expects "
                 f"{float(expected):.2f}: another version of the video"
             )
     if entry.resolution is not None:

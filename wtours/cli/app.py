@@ -134,7 +134,7 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
     (shards_app, None, "overlap", divide.overlap),
     (app, TRAINING, "pretrain", train.pretrain),
     (app, TRAINING, "estimate", train.estimate),
-    (app, TRAINING, "replay", train.replay),
+    (app, TRAINING, "replay", runs.replay),
     (app, TRAINING, "export", runs.export),
     (app, TRAINING, "import", runs.import_weights),
     (presets_app, None, "list", train.list_presets),

@@ -3,6 +3,7 @@
 One spine: open the backbone, measure it under a progress bar, print the result that was written.
 """
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from enum import StrEnum
@@ -14,6 +15,7 @@ import typer
 
 from wtours.cli import console
 from wtours.cli.options import (
+    FINISHED_WITH_FAILURES,
     ROOT,
     AsJson,
     Root,
@@ -24,6 +26,7 @@ from wtours.cli.options import (
 )
 from wtours.errors import MissingPackageError, UsageError
 from wtours.progress import Progress, no_progress
+from wtours.text import docs_page
 from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ Named = Annotated[
         metavar="BACKBONE",
         help="A run's name or folder, a checkpoint's, RUN,random; a .pth of DINO's or DORA's "
         "authors; timm:NAME, timm:NAME,FILE, timm:NAME,random; or hf:NAME "
-        "(docs/reference/evaluation.md).",
+        f"({docs_page('reference/evaluation')}).",
     ),
 ]
 Train = Annotated[
@@ -259,7 +262,7 @@ def eval_segment(
         typer.Option(
             "--data",
             help="CamVid's or ADE20k's folder, or an uncompressed tar of it: train and trainannot, "
-            "or images/training and annotations/training (docs/reference/evaluation.md).",
+            "or images/training and annotations/training.",
         ),
     ],
     short_side: Annotated[
@@ -361,27 +364,32 @@ def eval_vos(
 
 
 def eval_table(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Runs, or their folders.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Runs, or their folders.")],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
     """The paper's Tables 2, 3, 4, 5, 7 and 8, with what was measured of runs beside its figures.
 
+    Tables of which nothing was measured are left out.
+
     Example: wtours eval table default walk30 --markdown > tables.md
     """
     require_training("evaluation", packages=["yaml"])
     from training.evaluation import paper_tables as tables
-    from training.evaluation.published import TABLES
 
     measured = tables.collect(named_or_folder(run, Layout(root).run_dir) for run in runs)
     if as_json:
         console.print_json(tables.as_json(measured))
         return
+    if not tables.measured_tables(measured):
+        evaluation = f"wtours eval knn {shlex.quote(runs[0])} --train … --val …"
+        console.warn(f"error: nothing is measured of {', '.join(runs)}: run `{evaluation}` first")
+        raise typer.Exit(FINISHED_WITH_FAILURES)
     if markdown:
         console.say(tables.as_markdown(measured))
         return
-    for table in TABLES:
+    for table in tables.measured_tables(measured):
         console.print_table(
             f"Table {table.number}: {table.title}",
             (*table.labels, *table.measures),

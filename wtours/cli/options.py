@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 from typer.models import OptionInfo
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from wtours.workspace.manifest import Manifest
 
 FINISHED_WITH_FAILURES = 3
+_MANY = 4
+"""So many failures of one reason are one line."""
+_ITEM = "VIDEO"
+"""Stands for the name of each in their common reason."""
 _METAVARS: dict[Any, str] = {bool: "", int: "N", float: "X", str: "TEXT"}
 TORCH = ("torch", "timm", "safetensors")
 
@@ -123,6 +127,14 @@ MaxLoss = Annotated[
     ),
 ]
 
+Shards = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME|DIR|URL",
+        help="A shard set's name, folder or URL (s3://…); or images, with data.clip_length=1.",
+    ),
+]
+
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Log what happens to stderr.", show_default=False)
 ]
@@ -167,6 +179,8 @@ def _name_value(annotation: Any) -> None:
     """Set the metavar of an option that has none: Typer would show <bool> or <int range>."""
     annotated, *metadata = get_args(annotation)
     kind = next((part for part in get_args(annotated) if part is not type(None)), annotated)
+    if get_origin(kind) is list:
+        (kind,) = get_args(kind)
     for info in metadata:
         if isinstance(info, OptionInfo) and info.metavar is None:
             if kind is Path:
@@ -216,9 +230,20 @@ def _from_here(path: Path) -> Path:
 
 
 def finish(failed: Mapping[str, str], what: str) -> None:
-    """List what failed, one line each, and leave with 3; return if nothing failed."""
+    """List what failed and leave with 3; return if nothing failed.
+
+    Many of one reason, which may name them, are one line.
+    """
+    alike: dict[str, list[str]] = {}
     for item, reason in failed.items():
-        console.warn(f"error: {item}: {reason}")
+        alike.setdefault(re.sub(rf"\b{re.escape(item)}\b", _ITEM, reason), []).append(item)
+    for reason, items in alike.items():
+        if len(items) < _MANY:
+            for item in items:
+                console.warn(f"error: {item}: {failed[item]}")
+        else:
+            named = ", ".join(items[: _MANY - 1])
+            console.warn(f"error: {named} and {len(items) - _MANY + 1} more: {reason}")
     if failed:
         console.warn(f"{len(failed)} {what}: fix what is named above and rerun the command")
         raise typer.Exit(FINISHED_WITH_FAILURES)

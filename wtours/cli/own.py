@@ -145,7 +145,12 @@ def add(
     finish(failed, "could not be added")
 
 
-def pin(manifest: OwnManifest = None, videos: Videos = None, root: Root = ROOT) -> None:
+def pin(
+    manifest: OwnManifest = None,
+    videos: Videos = None,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
     """Write the sha256 of the downloaded videos into your own manifest, to be demanded later.
 
     Example: wtours pin
@@ -158,6 +163,9 @@ def pin(manifest: OwnManifest = None, videos: Videos = None, root: Root = ROOT) 
     ids = [entry.id for entry in load_manifest(path).select(videos or ())]
     pinned = {id: checked_video(Layout(root), id, deep=True).sha256 for id in ids}
     changed = pin_videos(path, pinned)
+    if as_json:
+        console.print_json({"manifest": str(path), "sha256": pinned, "changed": changed})
+        return
     console.say(f"{len(changed)} of {len(pinned)} newly pinned in {path}")
 
 

@@ -1,5 +1,6 @@
-"""The commands on a trained run: visualize, export, import."""
+"""The commands on a run: replay, visualize, export, import."""
 
+import dataclasses
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ from wtours.cli.options import (
     ROOT,
     AsJson,
     Root,
+    Shards,
     existing_run,
     finish,
     require_training,
@@ -57,6 +59,7 @@ def visualize(
         Palette,
         typer.Option(help="Colors of the objects: red, green and blue; or for all eyes."),
     ] = Palette.RGB,
+    as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
     """Draw the tracked objects' attention over a clip's frames (the paper's Figures 4 to 6).
@@ -70,13 +73,17 @@ def visualize(
     run_dir = existing_run(run, layout.run_dir)
     from training.visualization.clips import visualize_clips
 
-    for path in visualize_clips(
+    paths = visualize_clips(
         run_dir,
         shard_set(shards, root),
         video,
         num_clips=clips,
         palette=palette.value,
-    ):
+    )
+    if as_json:
+        console.print_json({"files": [str(path) for path in paths]})
+        return
+    for path in paths:
         console.say(str(path))
 
 
@@ -150,6 +157,7 @@ def export(
             "--out", "-o", metavar="PATH", help="Where to.", show_default="in the run's exports"
         ),
     ] = None,
+    as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
     """Write a run's teacher as a file that other programs load, and print how.
@@ -161,6 +169,9 @@ def export(
     from training.weights.export import export_run
 
     exported = export_run(run_dir, to=to.value, out=out)
+    if as_json:
+        console.print_json({"path": str(exported.path), "how_to_load": exported.how_to_load})
+        return
     console.say(f"{exported.path}\n{exported.how_to_load}")
 
 
@@ -169,6 +180,7 @@ def import_weights(
         Path, typer.Argument(metavar="FILE", help="A .pth of DINO's or DORA's authors.")
     ],
     run: Annotated[str, typer.Option("--run", metavar="NAME|DIR", help="The run to make of it.")],
+    as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
     """Make a run of released weights, for eval, visualize and export; runs no code of the file.
@@ -178,4 +190,34 @@ def import_weights(
     require_training("importing")
     from training.weights.official import import_released
 
-    console.say(str(import_released(file, run_folder(run, Layout(root)))))
+    made = str(import_released(file, run_folder(run, Layout(root))))
+    if as_json:
+        console.print_json({"run": made})
+        return
+    console.say(made)
+
+
+def replay(
+    listing: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A run's nonfinite-step-N.json.", dir_okay=False)
+    ],
+    shards: Shards = "default",
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Compute a step whose loss was not finite again, and name the first layer that is not.
+
+    Start as many processes as the run had; nothing is written.
+
+    Example: wtours replay data/runs/default/nonfinite-step-12.json
+    """
+    require_training("replaying a step")
+    from training.distributed.launch import joined_world
+    from training.nan_replay import replay as compute
+
+    with joined_world() as world:
+        result = compute(listing, shard_set(shards, root), world)
+    if as_json:
+        console.print_json(dataclasses.asdict(result))
+        return
+    console.say(result.describe())

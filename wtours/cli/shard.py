@@ -68,7 +68,9 @@ PartOption = Annotated[
 
 
 def shard(
-    name: Annotated[str, typer.Option("--name", "-n", help="Name of the shard set.")] = "default",
+    name: Annotated[
+        str, typer.Option("--name", "-n", metavar="NAME", help="Name of the shard set.")
+    ] = "default",
     manifest: ManifestOption = None,
     videos: Videos = None,
     fps: FramesPerSecond = "30",
@@ -100,6 +102,7 @@ def shard(
         ),
     ] = False,
     max_loss: MaxLoss = MAX_LOSS,
+    as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
     """Turn the downloaded videos into WebDataset shards with an index.
@@ -121,7 +124,7 @@ def shard(
     from wtours.shards.schema import ShardParams
 
     if seal_only:
-        finalize(name, max_loss, root)
+        finalize(name, max_loss, as_json, root)
         return
     if delete_source and is_url(str(root)):
         raise UsageError("--delete-source works on a disk; on a store remove the videos' folders")
@@ -155,13 +158,14 @@ def shard(
     if delete_source and result.dataset is not None:
         with console.progress_bars("verify", "bytes") as on_progress:
             for path in delete_sources(layout, name, ids, on_progress=on_progress):
-                console.say(f"deleted {path}: its shards are whole")
-    _finish_shards(result)
+                (console.note if as_json else console.say)(f"deleted {path}: its shards are whole")
+    _finish_shards(result, as_json=as_json)
 
 
 def finalize(
     name: SetName = "default",
     max_loss: MaxLoss = MAX_LOSS,
+    as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
     """Write the index and dataset.json of the finished videos, after `shard --part i/N`.
@@ -174,7 +178,7 @@ def finalize(
 
     with shard_workspace(name, max_loss, root) as layout:
         result = finalize_shards(layout, name, max_loss=max_loss)
-    _finish_shards(result)
+    _finish_shards(result, as_json=as_json)
 
 
 def info_of_shards(
@@ -219,6 +223,7 @@ def sample_of_shards(
     out: Annotated[Path, typer.Option("--out", "-o", help="The PNG to write.")] = Path("grid.png"),
     clips: Annotated[int, typer.Option("--clips", min=1, max=100, help="Rows.")] = 8,
     seed: Annotated[int, typer.Option("--seed", help="Another seed, other clips.")] = 0,
+    as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
     """Draw random clips of a shard set, a row each: 8 frames, 1 s apart, with names and times.
@@ -228,7 +233,12 @@ def sample_of_shards(
     from wtours.shards.contact_sheet import has_captions, sample_grid
 
     directory = shard_set(name, root)
-    for row, clip in enumerate(sample_grid(directory, out, num_clips=clips, seed=seed), 1):
+    drawn = sample_grid(directory, out, num_clips=clips, seed=seed)
+    if as_json:
+        rows = [{"video_id": clip.video_id, "pts_us": list(clip.pts_us)} for clip in drawn]
+        console.print_json({"file": str(out), "clips": rows})
+        return
+    for row, clip in enumerate(drawn, 1):
         first = seconds_text(clip.pts_us[0] / 1_000_000)
         console.say(f"row {row}: {clip.video_id} from {first}")
     if not has_captions():
@@ -238,14 +248,33 @@ def sample_of_shards(
 
 def say_estimate(expected: "Estimate") -> None:
     """Say how large the shards will be, before the work begins."""
-    work = f"{bytes_text(expected.bytes)}, {seconds_text(expected.seconds)} of work"
-    console.note(f"about {expected.frames:,} frames, {work}")
+    work = f", {seconds_text(expected.seconds)} of work" if expected.seconds >= 60 else ""
+    if expected.frames:
+        console.note(f"about {expected.frames:,} frames, {bytes_text(expected.bytes)}{work}")
 
 
-def _finish_shards(result: "ShardReport") -> None:
+def _finish_shards(result: "ShardReport", *, as_json: bool) -> None:
     """Say what a shard set holds now, and list the videos that are not in it."""
-    say_shards(result)
+    if as_json:
+        console.print_json(shards_json(result))
+    else:
+        say_shards(result)
     finish(result.failed, "not sharded")
+
+
+def shards_json(result: "ShardReport") -> dict[str, object]:
+    """Return what a shard set holds now."""
+    held = result.dataset
+    return {
+        "directory": str(result.directory),
+        "segments_written": result.num_segments_written,
+        "segments_kept": result.num_segments_kept,
+        "videos": held and [video.video_id for video in held.videos],
+        "shards": held and len(held.shards),
+        "frames": held and held.frames,
+        "bytes": held and held.bytes,
+        "failed": result.failed,
+    }
 
 
 def say_shards(result: "ShardReport") -> None:
@@ -261,3 +290,26 @@ def say_shards(result: "ShardReport") -> None:
             duration = seconds_text(match.duration_us / 1_000_000)
             num_videos = len(dataset.videos)
             console.say(f"{num_videos} videos, together as long as {match.video_id}: {duration}")
+    if result.dataset is not None:
+        _note_clips(result.directory)
+
+
+def _note_clips(directory: Path) -> None:
+    """Say what training will meet: videos without a clip, and clips that go across cuts."""
+    from wtours.shards.schema import INDEX_FILE
+    from wtours.shards.statistics import shards_info
+
+    if not (directory / INDEX_FILE).is_file():
+        return  # on a store
+    info = shards_info(directory)
+    length = f"{info.clip_length} frames {info.frame_interval_seconds:g} s apart"
+    if without := [video.video_id for video in info.videos if not video.clips]:
+        console.note(
+            f"no clip of {length} in {', '.join(without)}: too short, or cut too often (training "
+            f"leaves them out; data.clip_length and data.frame_interval_seconds make clips shorter)"
+        )
+    if blind := [video.video_id for video in info.videos if video.shots is None]:
+        console.note(
+            f"clips go across the cuts of {', '.join(blind)}, which nothing has looked for: run "
+            f"`wtours analyze`, then the same command again"
+        )

@@ -1,8 +1,9 @@
-"""The commands around training: pretrain, estimate, replay, presets."""
+"""The commands around training: pretrain, estimate, presets."""
 
 import dataclasses
 import re
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,15 +14,18 @@ from wtours.cli.options import (
     ROOT,
     AsJson,
     Root,
+    Shards,
     require_training,
     run_folder,
 )
 from wtours.cli.sets.places import shard_set
 from wtours.cli.training_progress import training_bar
+from wtours.errors import MissingPackageError
 from wtours.text import bytes_text
 from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
+    from training.config.memory import GpuMemory
     from training.config.train import TrainConfig
 
 
@@ -32,14 +36,6 @@ class Resume(StrEnum):
     NEVER = "never"
     FORCE = "force"
 
-
-Shards = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME|DIR|URL",
-        help="A shard set's name, folder or URL (s3://…); or images, with data.clip_length=1.",
-    ),
-]
 
 Preset = Annotated[
     str,
@@ -67,6 +63,16 @@ Overrides = Annotated[
     ),
 ]
 
+GpuMemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--gpu-memory",
+        metavar="24GB",
+        help="Choose micro-batches, then precision, so that the same batch fits such a GPU.",
+        show_default=False,
+    ),
+]
+
 Processes = Annotated[
     int, typer.Option(min=1, metavar="N", help="The processes that will share the batch.")
 ]
@@ -86,6 +92,7 @@ def pretrain(
     preset: Preset = "official",
     config: ConfigFile = None,
     overrides: Overrides = None,
+    gpu_memory: GpuMemoryOption = None,
     resume: Annotated[
         Resume,
         typer.Option(
@@ -97,7 +104,7 @@ def pretrain(
     replayed: Annotated[Path | None, typer.Option("--replay", hidden=True)] = None,
     estimated: Annotated[bool, typer.Option("--estimate", hidden=True)] = False,
     processes: Annotated[int, typer.Option(min=1, hidden=True)] = 1,
-    as_json: Annotated[bool, typer.Option("--json", hidden=True)] = False,
+    as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
     """Pretrain a ViT with DORA on shards; rerun the command to resume at the last checkpoint.
@@ -116,13 +123,16 @@ def pretrain(
         show_preset(preset, config, overrides)
         return
     if replayed is not None:
-        replay(replayed, shards, root)
+        from wtours.cli.runs import replay
+
+        replay(replayed, shards, as_json, root)
         return
     if estimated:
-        estimate(shards, preset, config, overrides, processes, as_json, root)
+        estimate(shards, preset, config, overrides, gpu_memory, processes, as_json, root)
         return
     run_dir = run_folder(run or default_run_name(shards), Layout(root))  # runs stay on a disk
     resolved, shards_dir = _checked_config(shards, preset, config, overrides, root)
+    memory = _memory(gpu_memory, config, overrides)
     from training.pretrain import run_pretraining
 
     with training_bar() as on_step:
@@ -131,9 +141,13 @@ def pretrain(
             shards_dir=shards_dir,
             run_dir=run_dir,
             resume=resume.value,
+            gpu_memory=memory,
             on_step=on_step,
         )
-    console.say(f"{run_dir}: {result.describe()}")
+    if as_json:
+        console.print_json({"run": str(run_dir), **result.to_json()})
+    else:
+        console.say(f"{run_dir}: {result.describe()}")
     if result.stopped_by is not None:
         raise typer.Exit(128 + result.stopped_by)
 
@@ -148,12 +162,27 @@ def _checked_config(
     from wtours.shards.schema import DATASET_FILE
 
     resolved = resolve_config(preset, config, overrides or [])
+    for logger in resolved.watch.loggers:
+        if find_spec(logger) is None:
+            extra = "train" if logger == "tensorboard" else logger
+            raise MissingPackageError(logger, extra, f"watch.loggers={logger}")
     place = shard_set(shards, root)
     is_images = isinstance(place, Path) and not (place / DATASET_FILE).is_file()
     if resolved.data.clip_length == 1 and is_images:
         return resolved, Path(shards)  # images: a clip of one frame each
     dataset_at(place)
     return resolved, place
+
+
+def _memory(
+    text: str | None, config: Path | None, overrides: list[str] | None
+) -> "GpuMemory | None":
+    from training.config.memory import GpuMemory, parse_memory
+    from training.config.presets import chosen_keys
+
+    if text is None:
+        return None
+    return GpuMemory(parse_memory(text), chosen_keys(config, overrides or []))
 
 
 def default_run_name(shards: str) -> str:
@@ -167,6 +196,7 @@ def estimate(
     preset: Preset = "official",
     config: ConfigFile = None,
     overrides: Overrides = None,
+    gpu_memory: GpuMemoryOption = None,
     processes: Processes = 1,
     as_json: AsJson = False,
     root: Root = ROOT,
@@ -178,10 +208,18 @@ def estimate(
     Example: wtours estimate venice_30 --processes 8
     """
     resolved, shards_dir = _checked_config(shards, preset, config, overrides, root)
+    memory = _memory(gpu_memory, config, overrides)
     from training.distributed.launch import joined_world
     from training.estimate import estimate as measure
+    from training.gpu_memory import fit_memory
 
     with joined_world() as world:
+        if memory is not None:
+            fit = fit_memory(
+                resolved, memory, shards_dir=shards_dir, world=world, processes=processes
+            )
+            console.note(fit.describe())
+            resolved = fit.config
         found = measure(resolved, shards_dir=shards_dir, world=world, processes=processes)
     if as_json:
         console.print_json(dataclasses.asdict(found) | {"notes": found.notes})
@@ -206,28 +244,6 @@ def estimate(
     console.print_table(f"Estimate for {count}", ("", "each"), rows)
     for note in found.notes:
         console.say(note)
-
-
-def replay(
-    listing: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A run's nonfinite-step-N.json.", dir_okay=False)
-    ],
-    shards: Shards = "default",
-    root: Root = ROOT,
-) -> None:
-    """Compute a step whose loss was not finite again, and name the first layer that is not.
-
-    Start as many processes as the run had; nothing is written.
-
-    Example: wtours replay data/runs/default/nonfinite-step-12.json
-    """
-    require_training("replaying a step")
-    from training.distributed.launch import joined_world
-    from training.nan_replay import replay as compute
-
-    with joined_world() as world:
-        result = compute(listing, shard_set(shards, root), world)
-    console.say(result.describe())
 
 
 def list_presets(as_json: AsJson = False) -> None:
@@ -255,6 +271,7 @@ def show_preset(
     preset: Annotated[str, typer.Argument(metavar="NAME", help="A preset.")] = "official",
     config: ConfigFile = None,
     overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print the whole config of a preset as YAML, with a file's and --set's changes.
 
@@ -264,7 +281,11 @@ def show_preset(
     from training.config.presets import resolve_config
     from training.config.train import to_yaml
 
-    console.say(to_yaml(resolve_config(preset, config, overrides or [])))
+    resolved = resolve_config(preset, config, overrides or [])
+    if as_json:
+        console.print_json(resolved.model_dump(mode="json"))
+        return
+    console.say(to_yaml(resolved))
 
 
 def diff_presets(

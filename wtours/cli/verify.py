@@ -24,7 +24,7 @@ from wtours.storage.store import is_url
 from wtours.text import bytes_text
 from wtours.workspace.layout import Layout
 
-SetName = Annotated[str, typer.Argument(help="Name of the shard set.")]
+SetName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the shard set.")]
 
 
 def verify(

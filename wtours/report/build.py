@@ -22,7 +22,7 @@ from wtours.report.data import ReportVideo, load_videos
 from wtours.report.figure2 import save_figure
 from wtours.report.footnotes import NO_OPTIONS, CommandHints
 from wtours.report.page import PageVideo, colored_classes, render_page
-from wtours.report.table6 import make_table
+from wtours.report.table6 import Table6, make_table
 from wtours.report.table6_export import to_csv, to_json, to_markdown
 from wtours.report.thumbnails import Figure, long_side, make_thumbnails
 from wtours.storage.atomic import sweep, write_bytes, write_json
@@ -38,6 +38,7 @@ DEFAULT_THRESHOLD = 0.3
 class ReportResult:
     """What was published, and what could not be shown."""
 
+    table: Table6
     page: Path
     table6_markdown: Path
     table6_csv: Path
@@ -128,6 +129,7 @@ def _build(
     page = render_page(table, pages, beside)
     write_bytes(folder / "report.html", page.encode())
     return ReportResult(
+        table=table,
         page=folder / "report.html",
         table6_markdown=folder / "table6.md",
         table6_csv=folder / "table6.csv",

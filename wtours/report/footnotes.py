@@ -29,6 +29,11 @@ class CommandHints:
         manifest = () if self.manifest is None else ("--manifest", str(self.manifest))
         return self._words(command, *manifest, "--video", video_id)
 
+    def for_all(self, command: str) -> str:
+        """Return the command on every video of the manifest."""
+        manifest = () if self.manifest is None else ("--manifest", str(self.manifest))
+        return self._words(command, *manifest)
+
     def for_folder(self, folder: Path) -> str:
         """Return the command that analyzes a folder of videos."""
         return self._words("analyze", "--from-dir", str(folder))
@@ -49,10 +54,11 @@ def footnotes(
     hints: CommandHints = NO_OPTIONS,
 ) -> list[str]:
     """Return the notes of Table 6, plain text, each a few sentences."""
+    beside_paper = any(video.entry.published for video in videos)
     return [
         *_paper_notes(videos),
-        *_cut_notes(),
-        *_object_notes(videos, threshold),
+        *_cut_notes(beside_paper=beside_paper),
+        *_object_notes(videos, threshold, beside_paper=beside_paper),
         *(comparison_note(folder, hints) for folder in compared),
         *_missing_notes(videos, hints),
     ]
@@ -71,7 +77,7 @@ def _paper_notes(videos: Sequence[ReportVideo]) -> list[str]:
     low, high = min(rates, key=rates.__getitem__), max(rates, key=rates.__getitem__)
     note = (
         "The paper's frames and minutes contradict each other: dividing them gives "
-        f"{rates[low]:.1f} ({low}) to {rates[high]:.1f} ({high}) frames a second."
+        f"{rates[low]:.1f} ({low}) to {rates[high]:.1f} ({high}) frames/s."
     )
     for video_id, (words, minutes) in _TEXT_MINUTES.items():
         figures = published.get(video_id)
@@ -86,7 +92,9 @@ def _paper_notes(videos: Sequence[ReportVideo]) -> list[str]:
     return [f"{note} So measured stands beside published and is not expected to be equal.", frames]
 
 
-def _cut_notes() -> list[str]:
+def _cut_notes(*, beside_paper: bool) -> list[str]:
+    if not beside_paper:
+        return [f'Cuts are found by PySceneDetect\'s detector "{DEFAULT_CUT_DETECTOR}".']
     return [
         'The paper\'s "#shots" are cuts: a video without a cut has 0. Measured here by '
         f'PySceneDetect\'s detector "{DEFAULT_CUT_DETECTOR}"; the paper does not name its detector '
@@ -94,20 +102,27 @@ def _cut_notes() -> list[str]:
     ]
 
 
-def _object_notes(videos: Sequence[ReportVideo], threshold: float) -> list[str]:
+def _object_notes(
+    videos: Sequence[ReportVideo], threshold: float, *, beside_paper: bool
+) -> list[str]:
     found = [v.measured.objects for v in videos if v.measured is not None and v.measured.objects]
     if not found:
         return []
     detectors = sorted({plain(objects.facts.detector.name) for objects in found})
     rates = sorted({objects.rate for objects in found})
-    notes = [
-        f"Objects per frame and classes count detections with a score of at least {threshold:g}. "
-        "The paper names no threshold, and Detic's own examples use 0.5 and 0.3; the default here "
+    of_paper = (
+        " The paper names no threshold, and Detic's own examples use 0.5 and 0.3; the default here "
         "is 0.3, and the counts from other scores stand beside it.",
+        "; the paper looked at every frame",
+        " The paper used Detic.",
+    )
+    threshold_of_paper, rate_of_paper, detector_of_paper = of_paper if beside_paper else [""] * 3
+    notes = [
+        f"Objects per frame and classes count detections with a score of at least {threshold:g}."
+        f"{threshold_of_paper}",
         "The number of classes grows with the number of frames looked at and shrinks as the "
-        f"threshold rises. Frames looked at here: {', '.join(rates)}; the paper looked at every "
-        "frame.",
-        f"Detector here: {', '.join(detectors)}. The paper used Detic. Another detector or "
+        f"threshold rises. Frames looked at here: {', '.join(rates)}{rate_of_paper}.",
+        f"Detector here: {', '.join(detectors)}.{detector_of_paper} Another detector or "
         "vocabulary gives other counts: compare them only where the detector is the same.",
     ]
     capped = [
@@ -149,6 +164,7 @@ def comparison_note(compared: Compared, hints: CommandHints) -> str:
 
 def _missing_notes(videos: Sequence[ReportVideo], hints: CommandHints) -> list[str]:
     notes = []
+    without_objects: dict[str, list[str]] = {}
     for video in videos:
         video_id = video.entry.id
         if video.problem:
@@ -163,12 +179,16 @@ def _missing_notes(videos: Sequence[ReportVideo], hints: CommandHints) -> list[s
             reason = plain(
                 video.measured.summary.objects_not_measured or "no frame was looked at"
             ).rstrip(".")
-            notes.append(f"Objects of {video_id} are not measured: {reason}.")
+            without_objects.setdefault(reason, []).append(video_id)
         if video.download is not None and not video.is_same_file:
             notes.append(
                 f"{video_id} was analyzed from another file than the one at hand (sha256 "
                 f"differs): run `{hints.for_video('analyze', video_id)}`."
             )
+    notes += [
+        f"Objects of {', '.join(ids)} are not measured: {reason}."
+        for reason, ids in without_objects.items()
+    ]
     if notes and any(video.entry.published for video in videos):
         notes.append(
             "An average is over the videos that have the figure; averages over different videos "

@@ -68,12 +68,13 @@ def render_page(table: Table6, videos: Sequence[PageVideo], compared: Sequence[P
         "page",
         totals=_totals(videos),
         table=table,
-        headings=[quantity.heading for quantity in QUANTITIES],
-        has_domains=any(row.domain for row in table.rows),
+        headings=[QUANTITIES[number].heading for number in table.shown],
+        has_domains=table.has_domains,
         rows=[
-            _cells(row, video.video.label) for row, video in zip(table.rows, videos, strict=True)
+            _cells(row, video.video.label, table.shown)
+            for row, video in zip(table.rows, videos, strict=True)
         ],
-        average=_cells(table.average, "Average", is_average=True),
+        average=_cells(table.average, "Average", table.shown, is_average=True),
         sweep=[_sweep(video.video, table.thresholds) for video in videos],
         cut_detectors=_cut_detectors(videos),
         notes=table.notes,
@@ -240,9 +241,12 @@ def _totals(videos: Sequence[PageVideo]) -> list[tuple[str, str]]:
     return totals
 
 
-def _cells(row: Row, name: str, *, is_average: bool = False) -> dict[str, Any]:
+def _cells(
+    row: Row, name: str, shown: Sequence[int], *, is_average: bool = False
+) -> dict[str, Any]:
     cells = []
-    for cell, quantity in zip(row.cells, QUANTITIES, strict=True):
+    for number in shown:
+        cell, quantity = row.cells[number], QUANTITIES[number]
         published = cell.published
         cells.append(
             {

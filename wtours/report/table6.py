@@ -76,6 +76,30 @@ class Table6:
         return tuple(sorted({*THRESHOLDS, self.threshold}))
 
     @property
+    def title(self) -> str:
+        """Return the heading: the paper's where the paper has such a table."""
+        return "Table 6" if self.has_published else "Summary"
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """Return which of `QUANTITIES` to show: of videos that no paper knows, those measured."""
+        return tuple(
+            number
+            for number, cell in enumerate(self.average.cells)
+            if self.has_published or cell.measured is not None
+        )
+
+    @property
+    def has_domains(self) -> bool:
+        """Return whether the manifest knows the domain of a video."""
+        return any(row.domain not in ("", "unknown") for row in self.rows)
+
+    @property
+    def has_objects(self) -> bool:
+        """Return whether the objects of a video were measured."""
+        return any(v.measured is not None and v.measured.objects is not None for v in self.videos)
+
+    @property
     def has_published(self) -> bool:
         """Return whether the paper has a figure for any of the videos."""
         return any(cell.published is not None for row in self.rows for cell in row.cells)
@@ -107,6 +131,8 @@ def format_figure(value: float | None, quantity: Quantity, *, is_average: bool =
     """Return a measured figure as the tables show it."""
     if value is None:
         return NOT_MEASURED
+    if is_average and quantity.key == "classes":
+        return f"{value:,.1f}".removesuffix(".0")  # a mean; the paper's is a whole number
     decimals = quantity.decimals
     if is_average and quantity.key == "cuts":
         decimals = 1  # as the paper's average row

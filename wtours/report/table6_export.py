@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from typing import Any
 
 from wtours.analyze.schema import DEFAULT_CUT_DETECTOR
@@ -23,22 +24,35 @@ FORMAT = 1
 
 def to_markdown(table: Table6) -> str:
     """Return the table, the counts at each threshold and the footnotes as Markdown."""
-    head = ["Video", "Domain", *(quantity.heading for quantity in QUANTITIES)]
-    body = [
-        [escape_markdown(row.title), escape_markdown(row.domain), *_markdown_cells(row)]
-        for row in table.rows
-    ]
-    body.append(["**Average**", "", *_markdown_cells(table.average, is_average=True)])
-    paper = " / published in the paper (deviation)" if table.has_published else ""
-    lines = [f"# Table 6: measured{paper}", ""]
-    lines += _markdown_table(head, body)
-    lines += ["", "## Counted from other scores", ""]
-    lines += _markdown_table(*_threshold_columns(table))
+    head, *body = table_texts(table)
+    average = ["**Average**", *body.pop()[1:]]
+    names = 2 if table.has_domains else 1
+    rows = [[*map(escape_markdown, row[:names]), *row[names:]] for row in body]
+    paper = ": measured / published in the paper (deviation)" if table.has_published else ""
+    lines = [f"# {table.title}{paper}", ""]
+    lines += _markdown_table(head, [*rows, average])
+    if table.has_objects:
+        lines += ["", "## Counted from other scores", ""]
+        lines += _markdown_table(*_threshold_columns(table))
     lines += ["", "## Notes", ""]
     lines += [
         f"{number}. {escape_markdown(note)}" for number, note in enumerate(table.notes, start=1)
     ]
     return "\n".join(lines) + "\n"
+
+
+def table_texts(table: Table6) -> list[list[str]]:
+    """Return the head, a row a video and the average, as people read them; without empty columns.
+
+    A cell is the measured figure, behind it the published one and the deviation where the paper has
+    one. The first two cells of a row are the video's title and domain, if the table has domains.
+    """
+    domain = ["Domain"] if table.has_domains else []
+    rows = [["Video", *domain, *(QUANTITIES[number].heading for number in table.shown)]]
+    for row in (*table.rows, table.average):
+        cells = _cells(row, table.shown, is_average=row is table.average)
+        rows.append([row.title, *([row.domain] if table.has_domains else []), *cells])
+    return rows
 
 
 def to_csv(table: Table6) -> str:
@@ -134,9 +148,10 @@ def _threshold_columns(table: Table6) -> tuple[list[str], list[list[str]]]:
     return head, body
 
 
-def _markdown_cells(row: Row, *, is_average: bool = False) -> list[str]:
+def _cells(row: Row, shown: Sequence[int], *, is_average: bool) -> list[str]:
     texts = []
-    for cell, quantity in zip(row.cells, QUANTITIES, strict=True):
+    for number in shown:
+        cell, quantity = row.cells[number], QUANTITIES[number]
         text = format_figure(cell.measured, quantity, is_average=is_average)
         if cell.published is not None:
             text += f" / {format_figure(cell.published, quantity, is_average=is_average)}"

@@ -1,8 +1,9 @@
 """Clips out of a shard set: a map-style dataset that needs no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -239,6 +240,28 @@ class ClipDataset:
             first = first + int(before[-1]) + 1 if len(before) else first
         return range(first, stop)
 
+    def torch(
+        self,
+        transform: Callable[[NDArray[np.uint8]], Any] | None = None,
+        *,
+        min_short_side: int | None = None,
+    ) -> "TorchClips":
+        """Return the clips as a dataset for `torch.utils.data.DataLoader` and its default collate.
+
+        An item is {"frames", "pts_us", "video_id", "start"}: frames are (T, H, W, 3) uint8 RGB, or
+        what `transform` makes of them; pts_us are (T,) int64 microseconds; start is the row of the
+        first frame. Frames of two videos may differ in size: then a transform has to make them
+        equal before a batch can be made. torch itself is not needed here.
+
+            clips = ClipDataset(ShardIndex.open("data/shards/default"))
+            loader = DataLoader(clips.torch(transform=crop), batch_size=8, num_workers=4)
+
+        Args:
+            transform: Called with the frames of a clip; under spawn it has to be picklable.
+            min_short_side: Decode smaller, as `Clip.decode` does.
+        """
+        return TorchClips(self, transform, min_short_side)
+
     def shares(self, weights: Mapping[str, int]) -> tuple[ClipShare, ...]:
         """Return what a `ClipSampler` needs to draw from several videos in stated parts.
 
@@ -295,3 +318,31 @@ class ClipDataset:
             starts = starts[spaced_starts(pts_us[starts], self._distance_us)]
         rows_of_set: NDArray[np.int64] = video.start + starts
         return rows_of_set
+
+
+@dataclass(frozen=True, slots=True)
+class TorchClips:
+    """Decoded clips as a map-style dataset of dicts; made by `ClipDataset.torch`."""
+
+    clips: ClipDataset
+    transform: Callable[[NDArray[np.uint8]], Any] | None
+    min_short_side: int | None
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+        return len(self.clips)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """Return a clip, decoded; see `ClipDataset.torch`.
+
+        Raises:
+            ShardError: a shard was damaged since the index was opened.
+        """
+        clip = self.clips[number]
+        frames = np.stack(clip.decode(min_short_side=self.min_short_side))
+        return {
+            "frames": frames if self.transform is None else self.transform(frames),
+            "pts_us": np.array(clip.pts_us, np.int64),
+            "video_id": clip.video_id,
+            "start": clip.start,
+        }

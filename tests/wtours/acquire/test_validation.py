@@ -71,8 +71,8 @@ def test_an_mp4_that_lacks_its_very_last_bytes_is_found(clip, tmp_path):
     [
         ({"frame_rate": "30"}, None),
         ({"frame_rate": "30000/1001"}, None),
-        ({"frame_rate": "60"}, "it has 30.00 frames a second, the manifest expects 60.00"),
-        ({"frame_rate": "25/1"}, "it has 30.00 frames a second, the manifest expects 25.00"),
+        ({"frame_rate": "60"}, "it has 30.00 frames/s, the manifest expects 60.00"),
+        ({"frame_rate": "25/1"}, "it has 30.00 frames/s, the manifest expects 25.00"),
         ({"resolution": (160, 120)}, None),
         ({"resolution": (640, 480)}, None),
         ({"resolution": (1280, 720)}, "its picture is 160x120, the manifest expects 1280x720"),

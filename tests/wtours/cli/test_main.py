@@ -250,7 +250,9 @@ def test_what_the_report_says_to_run_works_when_it_is_pasted(tmp_path):
         'video = [{id = "walk", title = "W", sources = ["file:walk.mp4"]}]\n'
     )
     for command in ("download", "analyze"):
-        assert run_here("report", "-m", manifest, "--root", root).returncode == 0
+        result = run_here("report", "-m", manifest, "--root", root)
+        assert result.returncode == 3
+        assert f"run `wtours {command} --manifest '{manifest}' " in result.stderr
         page = html.unescape((root / "reports" / "report.html").read_text())
         (remedy,) = re.findall(r"walk is not measured: run `wtours (.+?)`", page)
         assert remedy.startswith(f"{command} --manifest '{manifest}' ")

@@ -59,8 +59,9 @@ def test_two_parts_a_repair_and_the_end_of_the_source(layout, capsys):
     assert "written, 0 kept; not finalized: segments are missing" in capsys.readouterr().out
     assert wtours(layout, "shard", *SMALL, "--part", "1/2", "--delete-source") == 0
     captured = capsys.readouterr()
-    assert "about " in captured.err
-    assert "of work" in captured.err
+    said = [line for line in captured.err.splitlines() if line.startswith("about ")]
+    assert "frames, " in said[0]
+    assert "of work" not in said[0]  # of a few seconds nobody need hear
     assert "walk.mp4: its shards are whole" in captured.out
     assert "90 frames in 3 shards" in captured.out
     assert not (layout.video_dir("walk") / "walk.mp4").exists()

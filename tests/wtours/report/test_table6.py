@@ -146,7 +146,7 @@ def test_the_averages_and_contradictions_of_the_ten_videos_are_the_papers(tmp_pa
     ]
     assert average == ["153.2", "82.8", "1.6", "38.5", "636"]
     notes = " ".join(footnotes(made.videos, threshold=0.3))
-    assert "23.3 (chiang_mai) to 40.8 (singapore) frames a second" in notes
+    assert "23.3 (chiang_mai) to 40.8 (singapore) frames/s" in notes
     assert "bangkok lasts 2 h 55 min, its table 153 min" in notes
     assert "venice is not measured: run `wtours download --video venice`" in notes
 

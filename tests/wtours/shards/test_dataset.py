@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -381,3 +382,28 @@ def test_three_million_rows_open_and_give_clips(tmp_path):
     clips = ClipDataset(index)
     assert len(clips) == 10 * (num_rows - 7 * 30)
     assert clips.clip_rows(len(clips) - 1) == list(range(3_000_000 - 211, 3_000_000, 30))
+
+
+def lower_left(frames):
+    return frames[:, -8:, :8].astype(np.float32)
+
+
+def test_a_dataloader_batches_clips_with_its_default_collate(built):
+    import torch
+    from torch.utils.data import DataLoader
+
+    clips = ClipDataset(ShardIndex.open(built), clip_length=3, frame_interval_seconds=0.5)
+    whole: Any = clips.torch()
+    batch = next(iter(DataLoader(whole, batch_size=2, shuffle=False)))
+    expected = np.stack(clips[0].decode())
+    assert batch["frames"].shape == (2, *expected.shape)
+    assert batch["frames"].dtype == torch.uint8
+    assert (batch["frames"][0].numpy() == expected).all()
+    assert batch["pts_us"][0].tolist() == list(clips[0].pts_us)
+    assert batch["video_id"] == ["one", "one"]
+    smaller: Any = clips.torch(transform=lower_left, min_short_side=16)
+    given = pickle.loads(pickle.dumps(smaller))[len(clips) - 1]  # as a spawned worker gets it
+    assert given["frames"].shape == (3, 8, 8, 3)
+    assert given["video_id"] == "two"
+    batch = next(iter(DataLoader(smaller, batch_size=4, num_workers=1)))
+    assert batch["frames"].dtype == torch.float32

@@ -18,7 +18,7 @@ from wtours.analyze.detectors.torch_base import Found, TorchDetector, best_devic
 from wtours.analyze.schema import DetectorFacts
 from wtours.errors import AnalysisError
 from wtours.storage.hashing import sha256_file
-from wtours.text import first_line
+from wtours.text import docs_page, first_line
 
 _DETIC_VOCABULARY = "lvis_v1_val"
 """In place of the config's own test sets, as with `demo.py --vocabulary lvis`."""
@@ -40,7 +40,7 @@ def load_detectron2(config: Path, weights: Path) -> TorchDetector:
     if find_spec("detectron2") is None:
         raise AnalysisError(
             "detector detectron2: the package detectron2 is not installed; it is built from "
-            "source: see docs/howto/detectors.md"
+            f"source: see {docs_page('howto/detectors')}"
         )
     for path in (config, weights):
         if not path.is_file():

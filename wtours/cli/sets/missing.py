@@ -34,9 +34,8 @@ def missing_of_shards(
 
     if as_array and parts is None:
         raise UsageError("--array needs --parts N, the N of the --part i/N that were run")
-    directory = Layout(root).shards_dir(name)
-    missing = missing_segments(directory)
-    numbers = [] if parts is None else unfinished_parts(directory, parts)
+    missing = missing_segments(Layout(root).shards_dir(name))
+    numbers = [] if parts is None else unfinished_parts(missing, parts)
     if as_json:
         content: dict[str, object] = {"missing": missing}
         if parts is not None:

@@ -1,0 +1,127 @@
+"""What commands report: JSON for scripts, few lines for people, said at the right time."""
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+
+from tests.support.analyze_cases import write_scenes
+from tests.support.command_line import exit_code_of
+from tests.support.shard_set import write_shard_set
+from wtours.cli.app import COMMANDS
+from wtours.cli.options import as_command, finish
+from wtours.text import DOCS, docs_page, rate_text
+
+WITHOUT_JSON = {"demo"}
+"""Its steps are commands, which have it."""
+TABULAR = {"export", "split"}
+"""Of shards: they write tables themselves."""
+
+
+def test_every_command_that_reports_has_json():
+    for _, _, name, function in COMMANDS:
+        app = typer.Typer(add_completion=False)
+        app.command()(as_command(function))
+        options = {name for p in typer.main.get_command(app).params for name in p.opts}
+        assert "--json" in options or name in WITHOUT_JSON | TABULAR, name
+
+
+def test_options_name_their_values():
+    for _, _, name, function in COMMANDS:
+        app = typer.Typer(add_completion=False)
+        app.command()(as_command(function))
+        for parameter in typer.main.get_command(app).params:
+            assert parameter.param_type_name == "argument" or parameter.metavar is not None, (
+                f"{name}: {parameter.name}"
+            )
+
+
+def test_many_failures_of_one_reason_are_one_line(capsys):
+    failed = {name: f"{name} is not there: run `get --video {name}`" for name in "abcde"}
+    with pytest.raises(typer.Exit) as end:
+        finish({**failed, "walk": "cut in the middle"}, "not done")
+    assert end.value.exit_code == 3
+    assert capsys.readouterr().err.splitlines() == [
+        "error: a, b, c and 2 more: VIDEO is not there: run `get --video VIDEO`",
+        "error: walk: cut in the middle",
+        "6 not done: fix what is named above and rerun the command",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [("15/1", "15 frames/s"), ("60000/1001", "59.94 frames/s"), ("30", "30 frames/s")],
+)
+def test_a_rate_is_a_number_for_people(rate, text):
+    assert rate_text(rate) == text
+
+
+def test_help_names_the_documentation_of_the_projects_metadata():
+    repository = Path(__file__).parents[3]
+    assert f'Documentation = "{DOCS}"' in (repository / "pyproject.toml").read_text()
+    for page in ("reference/tables", "reference/evaluation", "howto/detectors"):
+        assert (repository / "docs" / f"{page}.md").is_file()
+        assert docs_page(page).startswith(DOCS)
+
+
+@pytest.mark.medium
+def test_own_videos_are_reported_without_the_paper_and_nothing_measured_is_said(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    write_scenes(tmp_path / "walk.mp4", seconds=(1, 1), size="96x64")
+    exit_code_of(monkeypatch, "add", "walk.mp4")
+    capsys.readouterr()
+    assert exit_code_of(monkeypatch, "report", "-q") == 3
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == "error: nothing is measured of 1 videos: run `wtours analyze`\n"
+
+    exit_code_of(monkeypatch, "analyze", "--json", "-q")
+    assert json.loads(capsys.readouterr().out)["done"] == ["walk"]
+    assert exit_code_of(monkeypatch, "report", "-q") == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("Summary\n")
+    assert "#objects" not in shown.out  # no empty column
+    assert shown.out.endswith(f"{(tmp_path / 'data/reports/report.html').as_uri()}\n")
+    text = (tmp_path / "data/reports/table6.md").read_text()
+    assert "paper" not in text.lower()
+    assert "Table 6" not in text
+    exit_code_of(monkeypatch, "report", "--json", "-q")
+    content = json.loads(capsys.readouterr().out)
+    assert content["videos"][0]["measured"]["cuts"] == 1
+    assert any(path.endswith("report.html") for path in content["files"])
+
+    # Sharding says at once what training would meet: 2 s give no clip of 8 frames, 1 s apart.
+    exit_code_of(monkeypatch, "shard", "--json")
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["videos"] == ["walk"]
+    exit_code_of(monkeypatch, "shard")
+    assert "no clip of 8 frames 1 s apart in walk" in capsys.readouterr().err
+
+
+@pytest.mark.medium
+def test_clips_across_cuts_that_nothing_looked_for_are_said_when_sharded(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    write_scenes(tmp_path / "walk.mp4", seconds=(1, 1), size="96x64")
+    exit_code_of(monkeypatch, "add", "walk.mp4")
+    exit_code_of(monkeypatch, "shard")
+    assert "clips go across the cuts of walk" in capsys.readouterr().err
+
+
+def test_a_table_without_anything_measured_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "runs" / "walk").mkdir(parents=True)
+    assert exit_code_of(monkeypatch, "eval", "table", "walk", "--root", tmp_path) == 3
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: nothing is measured of walk: run `wtours eval knn walk")
+
+
+def test_too_little_gpu_memory_and_no_amount_are_one_line(tmp_path, monkeypatch, capsys):
+    write_shard_set(tmp_path / "shards" / "default")
+    words = ("pretrain", "--root", tmp_path, "--preset", "demo", "--gpu-memory")
+    assert exit_code_of(monkeypatch, *words, "lots") == 2
+    assert "--gpu-memory 'lots': write for example 24GB" in capsys.readouterr().err

@@ -1,0 +1,167 @@
+"""`--gpu-memory`: the settings with which a step of a run fits a GPU, chosen by counting.
+
+The batch and the loss stay: what changes is in how many micro-batches a process's clips go through
+the networks, then the precision, then whether activations are computed twice.
+"""
+
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.config.memory import GpuMemory
+from training.config.train import TrainConfig
+from training.data.clips import ClipViews
+from training.distributed.world import World
+from training.engine.precision import deterministic
+from training.engine.setup import build_state, open_views, run_length
+from training.estimate import counted_state_bytes, decoded_batches, kept_bytes, line_through
+from training.methods.registry import method_class
+from wtours.errors import UsageError
+from wtours.text import bytes_text
+
+_RESERVED_BYTES = 1.5e9
+"""For CUDA, cuBLAS and what the allocator cannot use."""
+_PASSING = 1.25
+"""Operators need memory in passing, beside what the backward pass needs: a quarter is assumed.
+
+No GPU was at hand to measure it on."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A config whose step fits, and what it takes, in bytes of one process."""
+
+    config: TrainConfig
+    memory_bytes: float
+    needed_bytes: float
+    clips_per_process: int
+
+    def describe(self) -> str:
+        """Return one line for a person."""
+        optim = self.config.optim
+        part = -(-self.clips_per_process // optim.accumulation_steps)
+        twice = ", activations computed twice" if self.config.model.activation_checkpointing else ""
+        return (
+            f"for a GPU of {bytes_text(self.memory_bytes)}: optim.precision={optim.precision} "
+            f"optim.accumulation_steps={optim.accumulation_steps} (parts of {part} of "
+            f"{self.clips_per_process} clips{twice}), about {bytes_text(self.needed_bytes)}; a "
+            f"step still has {optim.global_batch_size} clips"
+        )
+
+
+def fit_memory(
+    config: TrainConfig,
+    memory: GpuMemory,
+    *,
+    shards_dir: Path | str,
+    world: World,
+    processes: int,
+) -> Fit:
+    """Return the config that changes least and fits: what is kept is counted on a step or two.
+
+    Counted, not timed: every process, and every start of a run, comes to the same settings.
+
+    Args:
+        config: Of the run.
+        memory: Of the GPU of one process.
+        shards_dir: A finished shard set, its folder or URL; or images.
+        world: This process.
+        processes: Of the run.
+
+    Raises:
+        UsageError: nothing fits; says what would.
+        ShardError: a shard set that is missing or damaged.
+        TrainingError: too few clips for a batch.
+    """
+    total = config.optim.global_batch_size
+    if processes < 1 or total % processes:
+        raise UsageError(
+            f"optim.global_batch_size ({total}) must be a multiple of the number of processes "
+            f"({processes})"
+        )
+    views, share = open_views(shards_dir, config), total // processes
+    may_split = method_class(config).additive and "optim.accumulation_steps" not in memory.fixed
+    most = 0
+    for candidate, splits in _candidates(config, memory.fixed):
+        state_bytes, per_part = _counted(candidate, views, world, share)
+        steps = candidate.optim.accumulation_steps
+        for count in range(steps, share + 1 if splits and may_split else steps + 1):
+            kept = line_through(*per_part, size=-(-share // count)) * _PASSING
+            needed = state_bytes + _views_bytes(config, share) + kept + _RESERVED_BYTES
+            if share % count == 0 and needed <= memory.bytes:
+                return Fit(_with_steps(candidate, count), memory.bytes, needed, share)
+        most = max(most, _largest_part(candidate, memory.bytes, state_bytes, per_part, share))
+    raise _nothing_fits(config, memory.bytes, share, most)
+
+
+def _candidates(config: TrainConfig, fixed: Set[str]) -> Iterator[tuple[TrainConfig, bool]]:
+    """Yield what may be changed, least first, with whether micro-batches may be made of it."""
+    lower = config.optim.precision == "float32" and "optim.precision" not in fixed
+    yield config, not lower
+    if lower:
+        optim = config.optim.model_copy(update={"precision": "bfloat16"})
+        config = config.model_copy(update={"optim": optim})
+        yield config, True
+    if not config.model.activation_checkpointing and "model.activation_checkpointing" not in fixed:
+        model = config.model.model_copy(update={"activation_checkpointing": True})
+        yield config.model_copy(update={"model": model}), True
+
+
+def _counted(
+    config: TrainConfig, views: ClipViews, world: World, share: int
+) -> tuple[float, tuple[tuple[int, ...], list[float]]]:
+    """Return the bytes of weights, gradients and moments; those kept by one and by two clips."""
+    sizes = (1, 2) if share > 1 else (1,)
+    length = run_length(config, views)
+    with deterministic(config.optim.deterministic):
+        state = build_state(config, world)
+        _, batches = decoded_batches(views, sizes)
+        kept = [float(kept_bytes(state, batch, length, config, world)) for batch in batches]
+    return counted_state_bytes(state), (sizes, kept)
+
+
+def _views_bytes(config: TrainConfig, share: int) -> float:
+    """Return the bytes of the crops of a process's clips, and of what the teacher says of them."""
+    data = config.data
+    crops = data.global_crops * data.global_crop_pixels**2
+    crops += data.local_crops * data.local_crop_pixels**2
+    frame = 3 * data.frame_crop_pixels**2 + 4 * (3 * crops + config.model.num_prototypes)
+    return float(share * data.clip_length * frame)
+
+
+def _with_steps(config: TrainConfig, count: int) -> TrainConfig:
+    optim = config.optim.model_copy(update={"accumulation_steps": count})
+    return config.model_copy(update={"optim": optim})
+
+
+def _largest_part(
+    config: TrainConfig,
+    memory_bytes: float,
+    state_bytes: float,
+    per_part: tuple[tuple[int, ...], list[float]],
+    share: int,
+) -> int:
+    """Return how many clips of a process would fit as one part, all of its batch."""
+    fits = 0
+    for size in range(1, share + 1):
+        kept = line_through(*per_part, size=size) * _PASSING
+        needed = state_bytes + _views_bytes(config, size) + kept + _RESERVED_BYTES
+        fits = size if needed <= memory_bytes else fits
+    return fits
+
+
+def _nothing_fits(config: TrainConfig, memory_bytes: float, share: int, most: int) -> UsageError:
+    memory, total = bytes_text(memory_bytes), config.optim.global_batch_size
+    if most == 0:
+        return UsageError(
+            f"not even one clip fits a GPU of {memory}: take a smaller model.backbone, "
+            f"data.global_crop_pixels or data.clip_length"
+        )
+    why = f"{share} clips of a process do not fit a GPU of {memory}"
+    if not method_class(config).additive:
+        why += f", and {config.method} takes no micro-batches: it compares the clips of a batch"
+    gpus = -(-total // most)
+    return UsageError(
+        f"{why}; {most} fit: start {gpus} processes on {gpus} GPUs (torchrun), or set "
+        f"optim.global_batch_size={most}, which is another batch"
+    )
