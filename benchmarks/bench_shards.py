@@ -27,6 +27,7 @@ from benchmarks.shards import peers as shard_peers
 from benchmarks.shards import sources as shard_sources
 from benchmarks.shards.index import write_made_up_set
 from benchmarks.shards.peers import GetClip
+from benchmarks.shards.sharing import measure as measure_sharing
 
 NUM_CLIPS, ROUNDS = 40, 5
 AUTHORS_GOALS = {"walk_4k60": 300, "walk_720p60": 40}
@@ -54,6 +55,7 @@ def main() -> int:
             rows += _clip_rows(source.video_id, video, shards, work)
             shutil.rmtree(work)
         rows += _index_rows(folder)
+        rows += _sharing_rows(folder)
     return publish_rows("shards", rows)
 
 
@@ -203,6 +205,27 @@ def _peer(
 
 def _at_most(name: str, value: float, goal: float, unit: str) -> Row:
     return Row(name=name, value=value, unit=unit, goal=f"<= {goal:g}", holds=value <= goal)
+
+
+def _sharing_rows(folder: Path) -> list[Row]:
+    """Return what a lock, pairs from a range and exports cost."""
+    rows = []
+    for name, value in measure_sharing(folder / "sharing").items():
+        if name.startswith("lock"):
+            rows.append(Row(name=name, value=value, unit="s", goal="< 30", holds=value < 30))
+        elif name.startswith("export"):
+            rows.append(
+                Row(
+                    name=name,
+                    value=value,
+                    unit="of a copy of the same files",
+                    goal=">= 0.8",
+                    holds=value >= 0.8,
+                )
+            )
+        else:
+            rows.append(_shown(name, value, name.rsplit(", ", 1)[1]))
+    return rows
 
 
 def _shown(name: str, value: float, unit: str) -> Row:

@@ -63,7 +63,12 @@ def write_made_up_set(directory: Path, *, num_videos: int, frames_per_video: int
         unknown = dict.fromkeys(
             ("source", "title", "channel", "license_claimed", "license_observed"), None
         )
-        facts = {"video_id": video_id, "source_sha256": "", "frame_rate": "30/1", "width": 910}
+        facts = {
+            "video_id": video_id,
+            "source_sha256": "0" * 64,
+            "frame_rate": "30/1",
+            "width": 910,
+        }
         counts = {"segments": num_shards, "frames": len(frame_index), "holes": 0}
         last = {"height": 512, "last_pts_us": int(pts_us[-1]), "corrupt_frames": 0}
         videos.append({**unknown, **facts, **counts, **last})

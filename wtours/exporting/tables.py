@@ -1,6 +1,7 @@
 """Layouts of rows: Parquet of Hugging Face datasets, and a Lance table."""
 
 import importlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -66,8 +67,15 @@ class HuggingFaceExporter:
         """Publish a file."""
         with (
             atomic_path(self._path(index, unit, out)) as temp,
-            # JPEGs do not get smaller; few rows a group, so that a viewer can show one.
-            pq.ParquetWriter(temp, HF_SCHEMA, compression="none", use_dictionary=False) as writer,
+            # JPEGs do not get smaller, and their least and greatest say nothing. Few rows a group,
+            # so that a viewer can show one.
+            pq.ParquetWriter(
+                temp,
+                HF_SCHEMA,
+                compression="none",
+                use_dictionary=False,
+                write_statistics=[field.name for field in _COLUMNS],
+            ) as writer,
         ):
             for batch in _batches(index, unit, HF_SCHEMA):
                 writer.write_batch(batch)
@@ -131,21 +139,19 @@ def _lance() -> Any:
 
 
 def _batches(index: ShardIndex, unit: Unit, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    rows: list[dict[str, Any]] = []
     is_struct = pa.types.is_struct(schema.field("image").type)
-    for frame, shot, jpeg in frames_of(index, unit):
-        name = f"{sample_key(frame.video_id, frame.frame_index)}.jpg"
-        rows.append(
-            {
-                "image": {"bytes": jpeg, "path": name} if is_struct else jpeg,
-                "video_id": frame.video_id,
-                "frame_index": frame.frame_index,
-                "pts_us": frame.pts_us,
-                "shot": shot,
-            }
-        )
-        if len(rows) == _BATCH_ROWS:
-            yield pa.RecordBatch.from_pylist(rows, schema)
-            rows = []
-    if rows:
-        yield pa.RecordBatch.from_pylist(rows, schema)
+    frames = frames_of(index, unit)
+    while batch := list(itertools.islice(frames, _BATCH_ROWS)):
+        refs, shots, jpegs = zip(*batch, strict=True)
+        image = pa.array(jpegs, pa.binary())
+        if is_struct:
+            names = [f"{sample_key(ref.video_id, ref.frame_index)}.jpg" for ref in refs]
+            image = pa.StructArray.from_arrays([image, pa.array(names)], fields=list(_IMAGE))
+        columns = [
+            image,
+            pa.array([ref.video_id for ref in refs]),
+            pa.array([ref.frame_index for ref in refs], pa.int64()),
+            pa.array([ref.pts_us for ref in refs], pa.int64()),
+            pa.array(shots, pa.int32()),
+        ]
+        yield pa.RecordBatch.from_arrays(columns, schema=schema)
