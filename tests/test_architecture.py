@@ -32,6 +32,7 @@ LAYERS = {
         *(
             "rng",
             "schedules",
+            "transfer",
             "config",
             "distributed",
             "models",

@@ -80,7 +80,7 @@ def replay(listing: Path, shards_dir: Path | str, world: World) -> Replay:
         for name, parameter in state.method.student.named_parameters()
         if parameter.grad is not None and not parameter.grad.isfinite().all()
     ]
-    return Replay(state.step + 1, gradients.metrics(), before, first[0] if first else None)
+    return Replay(state.step + 1, gradients.read().metrics, before, first[0] if first else None)
 
 
 def _watch_outputs(state: TrainState) -> list[str]:

@@ -12,6 +12,7 @@ from training.distributed.failures import failure_guard
 from training.distributed.launch import joined_world
 from training.distributed.signals import StopSignals
 from training.distributed.world import World
+from training.engine.checkpoint import newest_checkpoint
 from training.engine.metrics import StepStatus
 from training.engine.monitor import Monitor
 from training.engine.precision import deterministic
@@ -22,6 +23,11 @@ from training.gpu_memory import fit_memory
 from training.monitors.attention_overlay import AttentionOverlay
 from training.monitors.collapse import CollapseMonitor
 from training.monitors.knn_probe import KnnProbe
+from training.weights.initialize import initialize_backbones
+from wtours.storage.atomic import write_json
+
+ORIGIN_FILE = "init.json"
+"""In a run's folder: the weights that its backbone started from, where model.init names some."""
 
 LOG = logging.getLogger(__name__)
 
@@ -73,7 +79,8 @@ def pretrain(
     Raises:
         ShardError: a shard set that is missing or damaged.
         UsageError: a config that does not fit the model or the number of ranks.
-        CheckpointError: the run was made with another config or other data.
+        CheckpointError: the run was made with another config or other data, or the weights of
+            model.init are absent or do not fit.
         TrainingError: too few clips for a batch, or a loss that is not finite.
     """
     with ExitStack() as stack:
@@ -87,6 +94,12 @@ def pretrain(
         run = stack.enter_context(
             opened_run(run_dir, config, views.source.identity, world, watchdog)
         )
+        if config.model.init is not None and newest_checkpoint(run_dir) is None:
+            origin = initialize_backbones(
+                state.method, config.model.init, lambda name: run_dir.parent / name
+            )
+            if world.is_main:
+                write_json(run_dir / ORIGIN_FILE, origin)
         return train(
             run,
             state,

@@ -210,8 +210,10 @@ def _attribute_docstrings(model: type[BaseModel]) -> dict[str, str]:
     return found
 
 
-def _kind(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
+def _kind(schema: Mapping[str, Any] | bool, definitions: Mapping[str, Any]) -> str:
     """Return a JSON schema's type in words: "integer > 0, or null"."""
+    if isinstance(schema, bool):
+        return "any"
     if "$ref" in schema:
         return _kind(definitions[schema["$ref"].rpartition("/")[2]], definitions)
     if "anyOf" in schema:

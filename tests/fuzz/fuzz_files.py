@@ -12,6 +12,7 @@ import io
 import json
 import random
 import sys
+import time
 import traceback
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +22,9 @@ from tests.fuzz.mutation import mutate_file
 from tests.fuzz.targets import Target, refused
 
 MAX_SECONDS = 20
+"""Of a processor, for one mutant in all its readers."""
+_HANG_SECONDS = 300
+"""By the clock, on a machine that is busy."""
 _TABLES = {"targets": "LIGHT", "web_targets": "WEB", "torch_targets": "TORCH", "hub_targets": "HUB"}
 
 
@@ -82,9 +86,12 @@ def fuzz(name: str, target: Target, folder: Path, runs: int, seed: int) -> None:
         if rng.random() < 0.5:
             target.resign(folder)
         (folder.parent / "now").write_text(f"{name} {seed} {run} {path}")
-        faulthandler.dump_traceback_later(MAX_SECONDS, exit=True)
+        faulthandler.dump_traceback_later(_HANG_SECONDS, exit=True)
+        begun = time.process_time()
         problems = read_all(target, folder)
         faulthandler.cancel_dump_traceback_later()
+        if (seconds := time.process_time() - begun) > MAX_SECONDS:
+            problems.append(f"it took {seconds:.0f} s")
         for problem in problems:
             say(target=name, run=run, file=str(path.relative_to(folder)), problem=problem)
         restore(folder, intact)

@@ -29,6 +29,9 @@ class ModelConfig(Section):
 
     backbone: str = "vit_small_patch16_224"
     """Name of a timm ViT."""
+    init: str | None = None
+    """Weights that the backbone starts from, named as for `wtours eval`: a run, a file of DINO's or
+    DORA's authors, timm:NAME, hf:NAME; the head is random all the same. None: random weights."""
     patch_size: Count | None = None
     """Patch side in pixels; None: the backbone's own."""
     depth: Count | None = None

@@ -4,6 +4,7 @@ The operations are torchvision's functional ones on float images in [0, 1], batc
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.config.sections import AugmentConfig
+from training.transfer import constant, send
 
 _BLUR_SIGMA = (0.1, 2.0)
 _BLUR_RADIUS = math.ceil(3 * _BLUR_SIGMA[1])
 _GRAY_WEIGHTS = (0.2989, 0.587, 0.114)
+
+
+Adjustment = Callable[[Tensor, Tensor], Tensor]
+"""Changes images (n, 3, H, W) by a number for each, (n,)."""
 
 
 class ColorDraws(NamedTuple):
@@ -67,7 +73,7 @@ def apply_color(images: Tensor, draws: ColorDraws) -> Tensor:
         images: (n, 3, H, W) float32 in [0, 1]; H and W at least 7.
         draws: Of n images, on the CPU: choosing images there costs the device no wait.
     """
-    images = images.clone()
+    steps: list[tuple[Adjustment, Tensor, Tensor]] = []  # what is done, to which images, how much
     for place in range(4):
         for operation, (adjust, amounts) in enumerate(
             (
@@ -78,15 +84,19 @@ def apply_color(images: Tensor, draws: ColorDraws) -> Tensor:
             )
         ):
             chosen = (draws.jitter & (draws.order[:, place] == operation)).nonzero()[:, 0]
-            if len(chosen):
-                index, amount = chosen.to(images.device), amounts[chosen].to(images.device)
-                images[index] = adjust(images[index], amount)
-    gray = draws.gray.nonzero()[:, 0].to(images.device)
-    images[gray] = _to_gray(images[gray]).expand(-1, 3, -1, -1)
-    blurred = draws.blur_sigma.nonzero()[:, 0]
-    if len(blurred):
-        index = blurred.to(images.device)
-        images[index] = gaussian_blur(images[index], draws.blur_sigma[blurred].to(images.device))
+            steps.append((adjust, chosen, amounts[chosen]))
+    gray, blurred = draws.gray.nonzero()[:, 0], draws.blur_sigma.nonzero()[:, 0]
+    steps.append((_gray_out, gray, gray.float()))
+    steps.append((gaussian_blur, blurred, draws.blur_sigma[blurred]))
+
+    images, moved = (
+        images.clone(),
+        send([part for step in steps for part in step[1:]], images.device),
+    )
+    for number, (change, _, _) in enumerate(steps):
+        index, amount = moved[2 * number : 2 * number + 2]
+        if len(index):
+            images[index] = change(images[index], amount)
     return images
 
 
@@ -116,7 +126,8 @@ def adjust_hue(images: Tensor, turns: Tensor) -> Tensor:
     )
     sextant = by_channel.gather(1, argmax[:, None])[:, 0]  # hue in sixths of a turn
     turned = (sextant + 6 * turns[:, None, None])[:, None]
-    offsets = images.new_tensor([5.0, 3.0, 1.0])[:, None, None]  # HSV to RGB, one line a channel
+    # HSV to RGB, one line a channel.
+    offsets = constant((5.0, 3.0, 1.0), images.device)[:, None, None]
     k = (offsets + turned) % 6
     return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)
 
@@ -139,8 +150,12 @@ def _blend(images: Tensor, other: Tensor, factors: Tensor) -> Tensor:
     return (factor * images + (1 - factor) * other).clamp(0, 1)
 
 
+def _gray_out(images: Tensor, _: Tensor) -> Tensor:
+    return _to_gray(images).expand(-1, 3, -1, -1)
+
+
 def _to_gray(images: Tensor) -> Tensor:
-    weights = images.new_tensor(_GRAY_WEIGHTS)[:, None, None]
+    weights = constant(_GRAY_WEIGHTS, images.device)[:, None, None]
     return (images * weights).sum(dim=1, keepdim=True)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from training.config.sections import AugmentConfig, DataConfig
 from training.data.color_jitter import ColorDraws, apply_color, draw_color
 from training.data.normalization import MEAN, STD
+from training.transfer import constant, send
 
 Kernel = Literal["bilinear", "bicubic"]
 _RATIO = (3 / 4, 4 / 3)
@@ -105,9 +106,10 @@ def make_global(frames: Tensor, draws: ViewDraws, *, pixels: int) -> Tensor:
     """
     images = frames.float() / 255
     crops = []
-    for boxes, flips in zip(draws.global_boxes.unbind(1), draws.flips.unbind(1), strict=True):
+    all_boxes, all_flips = send([draws.global_boxes, draws.flips], frames.device)
+    for boxes, flips in zip(all_boxes.unbind(1), all_flips.unbind(1), strict=True):
         rows, columns = _box_weights(boxes, frames, pixels, kernel="bilinear")
-        columns = torch.where(flips.to(frames.device)[:, None, None], columns.flip(1), columns)
+        columns = torch.where(flips[:, None, None], columns.flip(1), columns)
         crops.append(rows[:, None, None] @ images @ columns[:, None, None].transpose(-2, -1))
     return _finish(torch.stack(crops), _views_first(draws.global_color))
 
@@ -124,7 +126,8 @@ def make_local(frames: Tensor, draws: ViewDraws, *, pixels: int) -> Tensor:
         return frames.new_zeros((0, *frames.shape[:3], pixels, pixels), dtype=torch.float32)
     images = frames.float() / 255
     crops = []
-    for boxes in draws.local_boxes.unbind(1):  # one crop at a time bounds the memory
+    (all_boxes,) = send([draws.local_boxes], frames.device)
+    for boxes in all_boxes.unbind(1):  # one crop at a time bounds the memory
         rows, columns = _box_weights(boxes, frames, pixels, kernel="bicubic")
         crops.append(
             (rows[:, :, None] @ images @ columns[:, :, None].transpose(-2, -1)).clamp(0, 1)
@@ -175,7 +178,7 @@ def _views_first(color: ColorDraws) -> ColorDraws:
 def _box_weights(
     boxes: Tensor, frames: Tensor, pixels: int, *, kernel: Kernel
 ) -> tuple[Tensor, Tensor]:
-    top, left, height, width = boxes.to(frames.device).unbind(-1)
+    top, left, height, width = boxes.unbind(-1)
     side = frames.shape[-1]
     return (
         resample_weights(top, height, source=side, pixels=pixels, kernel=kernel),
@@ -187,7 +190,7 @@ def _finish(crops: Tensor, color: ColorDraws) -> Tensor:
     shape = crops.shape
     flat = ColorDraws(*(part.flatten(0, len(shape) - 4) for part in color))
     images = apply_color(crops.flatten(0, -4), flat)
-    mean, std = (images.new_tensor(values)[:, None, None] for values in (MEAN, STD))
+    mean, std = (constant(values, images.device)[:, None, None] for values in (MEAN, STD))
     return ((images - mean) / std).view(shape)
 
 

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from training.transfer import constant
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as every ViT of timm
 
 
@@ -18,5 +20,5 @@ def normalized(images: Tensor, normalization: Normalization | None = None) -> Te
     """Return uint8 RGB (B, H, W, 3) as the networks take it, (B, 3, H, W) float32."""
     constants = normalization or Normalization()
     pixels = images.permute(0, 3, 1, 2).float() / 255
-    mean, std = (pixels.new_tensor(values)[:, None, None] for values in constants)
+    mean, std = (constant(values, pixels.device)[:, None, None] for values in constants)
     return (pixels - mean) / std

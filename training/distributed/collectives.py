@@ -47,13 +47,6 @@ def num_ranks() -> int:
     return dist.get_world_size() if _is_joined() else 1
 
 
-def any_rank(flags: list[bool], world: World) -> list[bool]:
-    """Return, for each flag, whether any rank raised it: the same answer on every rank."""
-    if not _is_joined():
-        return flags
-    return [bool(flag) for flag in all_max(torch.tensor(flags, device=world.device).int())]
-
-
 def broadcast(text: str, world: World) -> str:
     """Return rank 0's text on every rank."""
     if not _is_joined():

@@ -30,7 +30,7 @@ class StopSignals:
             signal.signal(number, handler)
 
     def flags(self) -> list[bool]:
-        """Return for each signal whether this process got it, for `any_rank`."""
+        """Return for each signal whether this process got it, for the other ranks to be told."""
         return [self.received is number for number in _SIGNALS]
 
     @staticmethod

@@ -79,4 +79,7 @@ def replicate(method: nn.Module, world: World) -> nn.Module:
     # option's old name, which is the only one that earlier versions know.
     known, new = inspect.signature(DistributedDataParallel).parameters, "forward_sync_buffers"
     option: dict[str, Any] = {new if new in known else "broadcast_buffers": False}
-    return DistributedDataParallel(method, device_ids=device_ids, **option)
+    # The gradients lie in the buckets that are exchanged, and not once more beside them.
+    return DistributedDataParallel(
+        method, device_ids=device_ids, gradient_as_bucket_view=True, **option
+    )

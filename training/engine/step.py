@@ -1,5 +1,6 @@
 """One step of training: views, the method's loss, gradients, optimizer."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from training.engine.state import TrainState
 from training.methods.base import StepOutput, Targets, Views, micro_batches
 from training.rng import derived_seed
 from training.schedules import Progress
+from training.transfer import send
 
 
 @dataclass(frozen=True)
@@ -34,28 +36,44 @@ class Gradients:
     scale: float | None = None
     """What a float16 loss was multiplied by; None: nothing."""
 
-    def is_finite(self) -> bool:
-        """Return whether loss and gradients are finite on this rank; waits for the device.
+    def read(self, flags: Sequence[bool] = ()) -> "StepReading":
+        """Return what the step gave on all ranks: one exchange, and one wait for the device.
 
-        Gradients that overflow float16 count as finite while their scale can still be lowered: the
-        scaler leaves the step out.
+        Args:
+            flags: Of this rank.
         """
-        finite = self.output.loss.isfinite()
-        if self.scale is None or self.scale <= 1:
-            finite = finite & self.norm.isfinite()
-        return bool(finite.item())
-
-    def metrics(self) -> dict[str, float]:
-        """Return the means over ranks of the scalars to be logged."""
         named = {
             "loss": self.output.loss,
             **self.output.metrics,
             **self.targets.metrics(),
             "gradient_norm": self.norm,
         }
-        values = all_mean(torch.stack([value.float() for value in named.values()]))
+        # Gradients that overflow float16 are no fault while their scale can still be lowered: the
+        # scaler leaves the step out.
+        finite = self.output.loss.isfinite()
+        if self.scale is None or self.scale <= 1:
+            finite = finite & self.norm.isfinite()
+        (raised,) = send([torch.tensor(flags, dtype=torch.float32)], finite.device)
+        numbers = torch.stack([*(value.float() for value in named.values()), (~finite).float()])
+        *values, broken = all_mean(torch.cat([raised, numbers])).cpu().tolist()
         scale = {} if self.scale is None else {"loss_scale": self.scale}
-        return dict(zip(named, values.tolist(), strict=True)) | scale
+        return StepReading(
+            metrics=dict(zip(named, values[len(flags) :], strict=True)) | scale,
+            is_finite=not broken,
+            flags=[value > 0 for value in values[: len(flags)]],
+        )
+
+
+@dataclass(frozen=True)
+class StepReading:
+    """What a step gave, the same on every rank."""
+
+    metrics: dict[str, float]
+    """Means over ranks of the scalars to be logged."""
+    is_finite: bool
+    """Whether loss and gradients are finite on all ranks."""
+    flags: list[bool]
+    """For each flag, whether any rank raised it."""
 
 
 def compute_gradients(

@@ -9,7 +9,7 @@ from PIL import Image
 
 from training.data.clips import ClipViews
 from training.data.loader import batches
-from training.distributed.collectives import any_rank, barrier
+from training.distributed.collectives import barrier
 from training.distributed.signals import StopSignals
 from training.engine.checkpoint import checkpoint_dir
 from training.engine.metrics import StepStatus, ThroughputMeter
@@ -87,21 +87,21 @@ def train(
     for batch in meter.waiting(batches(views, world, config, state.step, length.steps)):
         now = length.at(state.step)
         gradients = compute_gradients(state, replica, batch, now, config=config, world=world)
-        # One exchange for both: all ranks leave together, before the optimizer moves.
-        is_broken, *stops = any_rank([not gradients.is_finite(), *stop.flags()], world)
-        if is_broken:
-            raise run.non_finite(state, gradients.metrics(), views)
+        # One exchange for all of it: ranks leave together, before the optimizer moves.
+        reading = gradients.read(stop.flags())
+        if not reading.is_finite:
+            raise run.non_finite(state, reading.metrics, views)
         scheduled = scheduled_values(config.optim, now)
         apply_gradients(state, now, scheduled)
         run.watchdog.beat()
-        metrics, times = gradients.metrics(), meter.lap()
+        metrics, times = reading.metrics, meter.lap()
         if world.is_main:
             values = asdict(scheduled) | state.method.scheduled(now)
             measured: dict[str, float | Image.Image] = {**metrics, **values}
             for monitor in monitors:
                 measured |= monitor.after_step(state, metrics)
             run.log(state.step, measured, times)
-        stopped_by = stop.signal_of(stops)
+        stopped_by = stop.signal_of(reading.flags)
         if stopped_by or run.save_is_due(state.step, length.steps):
             run.save(state)
         on_step(meter.status(run.dir.name, state.step, length.steps, metrics["loss"]))

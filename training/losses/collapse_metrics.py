@@ -35,11 +35,10 @@ def effective_rank(tokens: Tensor) -> Tensor:
     """
     unit = F.normalize(tokens.double(), dim=-1)
     gram = unit @ unit.T if len(unit) < unit.shape[1] else unit.T @ unit
-    if not bool(gram.isfinite().all()):
-        return gram.new_full((), math.nan)
-    singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    is_finite = gram.isfinite().all()  # looked at on the device: the host need not wait
+    singular = torch.linalg.eigvalsh(gram.where(is_finite, 0)).clamp(min=0).sqrt()
     rank: Tensor = torch.special.entr(singular / singular.sum()).sum().exp()
-    return rank
+    return rank.where(is_finite, math.nan)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from training.distributed import collectives
+from training.transfer import send
 
 
 def teacher_probabilities(teacher_logits: Tensor, center: Tensor, *, temp: float) -> Tensor:
@@ -81,7 +82,8 @@ def combine(
         return global_views * (masked.sum(dim=0) + local.sum(dim=0)).mean()
     if reduction == "pairs":
         return torch.cat([masked, local]).mean()
-    weights = weights_of_objects(num_objects, clip_length, object_weights).to(masked)
+    of_objects = weights_of_objects(num_objects, clip_length, object_weights)
+    (weights,) = send([of_objects], masked.device)
     by_object = masked.mean(dim=1)
     if len(local):
         by_object = 0.5 * (by_object + local.mean())

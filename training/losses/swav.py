@@ -5,6 +5,7 @@ from torch import Tensor
 
 from training.distributed.collectives import all_gather, all_max, all_sum, num_ranks, own_rank
 from training.losses.sinkhorn import sinkhorn_teacher
+from training.transfer import send
 
 
 @torch.no_grad()
@@ -39,8 +40,11 @@ def swapped_prediction(logits: Tensor, codes: Tensor, *, temperature: float) -> 
     log_predictions = (logits.float() / temperature).log_softmax(dim=-1)
     # Entropies of all pairs of a code and a prediction: (G, V).
     entropies = -torch.einsum("gmk,vmk->gv", codes, log_predictions) / codes.shape[1]
-    own = torch.eye(*entropies.shape, dtype=torch.bool, device=entropies.device)
-    return entropies[~own].mean()
+    (others,) = send(
+        [(~torch.eye(*entropies.shape, dtype=torch.bool)).flatten().nonzero()[:, 0]],
+        entropies.device,
+    )
+    return entropies.flatten()[others].mean()
 
 
 def enqueue(queue: Tensor, features: Tensor) -> Tensor:
@@ -55,7 +59,10 @@ def enqueue(queue: Tensor, features: Tensor) -> Tensor:
 
 
 def is_full(queue: Tensor) -> bool:
-    """Return whether no row is a zero of the beginning, whose code would mean nothing."""
+    """Return whether no row is a zero of the beginning, whose code would mean nothing.
+
+    Waits for the device.
+    """
     return bool(queue[:, -1].any())
 
 

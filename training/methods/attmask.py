@@ -10,6 +10,7 @@ from training.methods.masking import HINT_SHARE, attention_masks
 from training.models.vit import encode_with_attention
 from training.rng import numpy_generator
 from training.schedules import Progress
+from training.transfer import send
 
 
 class Attmask(Ibot):
@@ -31,22 +32,24 @@ class Attmask(Ibot):
         which patches a hint shows, from the clip's position.
         """
         assert attention is not None  # of `encode_frames`
-        shape = (*views.global_clips.shape[:3], attention.shape[-1])
         ratio, shown = self.draw_ratios(now)
-        candidates = int(attention.shape[-1] * HINT_SHARE)
-        draws = [self._draws(position, shape, candidates) for position in views.positions.tolist()]
-        coins, order = (
-            torch.from_numpy(np.stack(part, axis=1)) for part in zip(*draws, strict=True)
-        )
+        has_mask, order = self._draws(views)
+        (has_mask,) = send([has_mask], attention.device)
         masks = attention_masks(
-            attention,
-            ratio=ratio,
-            kind=self.config.attmask.kind,
-            shown=shown,
-            order=order.flatten(0, 2),
+            attention, ratio=ratio, kind=self.config.attmask.kind, shown=shown, order=order
         )
-        has_mask = coins < self.config.ibot.masked_probability
-        return masks.reshape(shape) & has_mask[..., None].to(masks.device)
+        return masks.reshape(*has_mask.shape, -1) & has_mask[..., None]
+
+    def count_masked(self, views: Views, now: Progress) -> Tensor:
+        """Return how many patches of each clip `draw_masks` masks, (G, B) int64 on the CPU."""
+        ratio, shown = self.draw_ratios(now)
+        has_mask, order = self._draws(views)
+        # Which patch gets the most attention is the device's to know; how many are masked is not.
+        ranks = -torch.arange(self._num_patches(views)).expand(has_mask.numel(), -1)
+        masks = attention_masks(
+            ranks, ratio=ratio, kind=self.config.attmask.kind, shown=shown, order=order
+        )
+        return (masks.reshape(*has_mask.shape, -1) & has_mask[..., None]).flatten(2).sum(dim=-1)
 
     def draw_ratios(self, now: Progress) -> tuple[float, float]:
         """Return the step's shares of patches: masked, and shown by a hint; alike on all ranks."""
@@ -54,9 +57,20 @@ class Attmask(Ibot):
         ratios = numpy_generator(self.config.seed, "attmask_ratio", now.step).uniform(low, high, 2)
         return float(ratios[0]), self.config.attmask.hint_share * float(ratios[1])
 
-    def _draws(
-        self, position: int, shape: tuple[int, ...], candidates: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        generator = numpy_generator(self.config.seed, "attmask", position)
-        views, _, frames, _ = shape
-        return generator.random((views, frames)), generator.random((views, frames, candidates))
+    def _draws(self, views: Views) -> tuple[Tensor, Tensor]:
+        """Return whether a frame has a mask (G, B, T), and a hint's order (G * B * T, c); CPU."""
+        clips = views.global_clips
+        shape = (clips.shape[0], clips.shape[2])
+        candidates = int(self._num_patches(views) * HINT_SHARE)
+        coins, orders = [], []
+        for position in views.positions.tolist():
+            generator = numpy_generator(self.config.seed, "attmask", position)
+            coins.append(generator.random(shape))
+            orders.append(generator.random((*shape, candidates)))
+        has_mask = torch.from_numpy(np.stack(coins, axis=1)) < self.config.ibot.masked_probability
+        return has_mask, torch.from_numpy(np.stack(orders, axis=1)).flatten(0, 2)
+
+    def _num_patches(self, views: Views) -> int:
+        patch = self.student.backbone.patch_embed.patch_size[0]
+        height, width = views.global_clips.shape[-2:]
+        return int(height // patch) * int(width // patch)

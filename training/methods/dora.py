@@ -22,6 +22,7 @@ from training.methods.student_teacher import StudentTeacher
 from training.models.vit import encode_with_attention
 from training.rng import torch_generator
 from training.schedules import Progress
+from training.transfer import send
 from wtours.errors import UsageError
 
 
@@ -40,7 +41,7 @@ class Dora(StudentTeacher):
         if self.config.tracking.mask == "random_blocks":
             return self.encode_whole(views), self._block_masks(views)
         clips = views.global_clips
-        heads = self.draw_heads(now).to(clips.device)
+        (heads,) = send([self.draw_heads(now)], clips.device)
         found = [self._track(part, heads) for part in self.teacher_parts(clips.flatten(0, 1))]
         tokens, maps = (torch.cat(parts) for parts in zip(*found, strict=True))
         masks = object_masks(maps, mask=self.config.tracking.mask)
@@ -74,12 +75,13 @@ class Dora(StudentTeacher):
 
     def _block_masks(self, views: Views) -> Tensor:
         clips, patch = views.global_clips, self.student.backbone.patch_embed.patch_size[0]
-        return block_masks(
+        masks = block_masks(
             self.config.seed,
             views.positions,
             shape=(len(clips), self.config.tracking.num_objects, clips.shape[2]),
             grid=(clips.shape[-2] // patch, clips.shape[-1] // patch),
-        ).to(clips.device)
+        )
+        return send([masks], clips.device)[0]
 
 
 def _check_heads(backbone: VisionTransformer, config: TrainConfig) -> None:

@@ -19,6 +19,7 @@ from training.methods.student_teacher import StudentTeacher, TeacherOutput
 from training.models.projection_heads import DinoHead
 from training.models.vit import encode, encode_tokens
 from training.schedules import Progress
+from training.transfer import send
 
 
 class MaskedNetwork(Network):
@@ -35,21 +36,36 @@ class IbotTargets(TeacherOutput):
 
     Attributes:
         hidden: (G, B, T, N) bool, the patches that the student does not see.
+        rows: (R,) int64, where `hidden.flatten()` is True.
+        counts: (G, B) int64 on the CPU, the masked patches of each clip: the host knows shapes
+            without waiting for the device.
         patch_probabilities: (R, K) float32 of the R masked patches, in the order of `hidden`.
     """
 
     hidden: Tensor
+    rows: Tensor
+    counts: Tensor
     patch_probabilities: Tensor
 
     def clips(self, part: slice) -> "IbotTargets":
         """Return the output for some of the clips."""
-        of_clip = self.hidden.nonzero()[:, 1]
-        chosen = (of_clip >= part.start) & (of_clip < part.stop)
+        hidden, counts = self.hidden[:, part], self.counts[:, part]
+        of_clip, new_clip = self.hidden[0, 0].numel(), hidden[0].numel()
+        ends = self.counts.flatten().cumsum(0).reshape(self.counts.shape)
+        rows, probabilities = [], []
+        for view in range(len(counts)):
+            last = int(ends[view, part][-1])
+            chosen = slice(last - int(counts[view].sum()), last)
+            first_patch = (view * self.counts.shape[1] + part.start) * of_clip
+            rows.append(self.rows[chosen] - first_patch + view * new_clip)
+            probabilities.append(self.patch_probabilities[chosen])
         return replace(
             self,
             probabilities=self.probabilities[:, part],
-            hidden=self.hidden[:, part],
-            patch_probabilities=self.patch_probabilities[chosen],
+            hidden=hidden,
+            rows=torch.cat(rows),
+            counts=counts,
+            patch_probabilities=torch.cat(probabilities),
         )
 
     def metrics(self) -> dict[str, Tensor]:
@@ -99,6 +115,13 @@ class Ibot(StudentTeacher):
             masked_probability=ibot.masked_probability,
         )
 
+    def count_masked(self, views: Views, now: Progress) -> Tensor:
+        """Return how many patches of each clip `draw_masks` masks, (G, B) int64 on the CPU.
+
+        Asked only where the masks are made on another device.
+        """
+        raise NotImplementedError
+
     @torch.no_grad()
     def prepare(self, views: Views, now: Progress) -> IbotTargets:
         """Return the teacher's output for the CLS tokens and the masked patches of the batch."""
@@ -110,7 +133,12 @@ class Ibot(StudentTeacher):
         tokens, patches = (torch.cat(some) for some in zip(*(p[:2] for p in parts), strict=True))
         attention = [part[2] for part in parts if part[2] is not None]
         masks = self.draw_masks(views, now, torch.cat(attention) if attention else None)
-        hidden = masks.to(clips.device)
+        if masks.device.type == "cpu":
+            counts = masks.flatten(2).sum(dim=-1)
+            hidden, rows = send([masks, masks.flatten().nonzero()[:, 0]], clips.device)
+        else:
+            counts, hidden = self.count_masked(views, now), masks
+            rows = masks.flatten().nonzero_static(size=int(counts.sum()))[:, 0]
         features = head.project(torch.cat([tokens, patches.flatten(0, 1)]))
         of_cls, of_patches = features[: len(tokens)], features[len(tokens) :]
         values, loss, ibot = self.scheduled(now), self.config.loss, self.config.ibot
@@ -118,7 +146,7 @@ class Ibot(StudentTeacher):
             logits = head.last_layer(of_cls).reshape(*clips.shape[:3], -1)
             # Logits are linear in features: their mean needs no logits of the patches in sight.
             mean_logits = head.last_layer(of_patches.float().mean(dim=0, keepdim=True))
-            patch_logits = head.last_layer(of_patches[hidden.flatten()])
+            patch_logits = head.last_layer(of_patches[rows])
             self._next_center = update_center(self.center, logits, momentum=loss.center_momentum)
             self._next_patch_center = update_center(
                 self.patch_center, mean_logits, momentum=ibot.patch_center_momentum
@@ -128,6 +156,8 @@ class Ibot(StudentTeacher):
                 masks=None,
                 tokens=tokens,
                 hidden=hidden,
+                rows=rows,
+                counts=counts,
                 patch_probabilities=self.probabilities(
                     patch_logits, self.patch_center, values["patch_temp"]
                 ),
@@ -143,16 +173,18 @@ class Ibot(StudentTeacher):
         )
         crops = self.local_kinds(views)
         tokens = [whole.cls_token, *(encode(student.backbone, c.flatten(0, 2)) for c in crops)]
-        of_cls, of_patches = _project(student.head, torch.cat(tokens), whole.patch_tokens, hidden)
+        of_cls, of_patches = _project(
+            student.head, torch.cat(tokens), whole.patch_tokens, targets.rows
+        )
         output = self.cls_loss(of_cls, [clips.flatten(0, 1)[None], *crops], targets)
-        rows = cross_entropies(
+        entropies = cross_entropies(
             of_patches[None],
             last.weight_v,
             last.weight_g,
             targets.patch_probabilities,
             student_temp=self.config.loss.student_temp,
         )[0]
-        of_masked = patch_loss(rows, hidden)
+        of_masked = patch_loss(entropies, hidden, targets.rows)
         return StepOutput(
             output.loss + self.config.ibot.patch_weight * of_masked,
             output.metrics | {"loss_patch": of_masked.detach()},
@@ -176,13 +208,14 @@ class Ibot(StudentTeacher):
 
 
 def _project(
-    head: DinoHead, tokens: Tensor, patches: Tensor, hidden: Tensor
+    head: DinoHead, tokens: Tensor, patches: Tensor, masked: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the features (M, c) of CLS tokens and (R, c) of the R masked patches.
+    """Return the features (M, c) of CLS tokens and (R, c) of the R masked patches, of all patches.
 
     The other patches go through the head only where its batch norm would miss them.
     """
-    rows = patches.flatten(0, 1) if head.has_batch_norm else patches[hidden]
+    patches = patches.flatten(0, 1)
+    rows = patches if head.has_batch_norm else patches[masked]
     features = head.project(torch.cat([tokens, rows]))
     of_cls, of_patches = features[: len(tokens)], features[len(tokens) :]
-    return of_cls, of_patches[hidden.flatten()] if head.has_batch_norm else of_patches
+    return of_cls, of_patches[masked] if head.has_batch_norm else of_patches

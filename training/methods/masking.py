@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.rng import numpy_generator
+from training.transfer import send
 
 HIDDEN_SHARE = (0.1, 0.5)
 HINT_SHARE = 0.1
@@ -152,8 +153,9 @@ def attention_masks(
     if kind == "hint":
         if order is None:
             raise ValueError("a hint needs the order in which its candidates are shown")
-        chosen = order.argsort(dim=-1)[:, : int(num_patches * shown)]
-        masks.scatter_(-1, ranked.gather(-1, chosen.to(ranked.device)), False)
+        # Both are on the CPU until here: a copy that the host does not wait for.
+        (chosen,) = send([order.argsort(dim=-1)[:, : int(num_patches * shown)]], ranked.device)
+        masks.scatter_(-1, ranked.gather(-1, chosen), False)
     return masks
 
 

@@ -8,6 +8,7 @@ from training.losses.simclr import nt_xent
 from training.methods.base import StepOutput, Targets, Views
 from training.methods.one_network import OneNetwork, embedding_metrics, encode_views
 from training.models.projection_heads import Projector
+from training.transfer import send
 from wtours.errors import UsageError
 
 
@@ -46,6 +47,7 @@ class Simclr(OneNetwork):
 def _labels(views: Views) -> tuple[Tensor, Tensor]:
     """Return the number of each frame and of its clip, (B * T,), the same on all ranks."""
     clip_length = views.global_clips.shape[2]
-    clips = views.positions.to(views.global_clips.device).repeat_interleave(clip_length)
+    (positions,) = send([views.positions], views.global_clips.device)
+    clips = positions.repeat_interleave(clip_length)
     frames = torch.arange(clip_length, device=clips.device).repeat(len(views.positions))
     return clips * clip_length + frames, clips

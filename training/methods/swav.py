@@ -43,6 +43,7 @@ class Swav(Method[SwavTargets]):
         shape = (config.data.global_crops, config.swav.queue_length, config.swav.output_dim)
         self.register_buffer("queue", torch.zeros(shape))
         self._features: Tensor | None = None
+        self._is_full = False
 
     @classmethod
     def build_head(cls, config: TrainConfig, width: int) -> SwavHead:
@@ -58,7 +59,9 @@ class Swav(Method[SwavTargets]):
 
     def prepare(self, views: Views, now: Progress) -> SwavTargets:
         """Return the queue, once it is full: a zero row is no image."""
-        is_used = self._queues(now) and is_full(self.queue)
+        if self._queues(now) and not self._is_full:  # once full, it stays so
+            self._is_full = is_full(self.queue)
+        is_used = self._queues(now) and self._is_full
         return SwavTargets(part_of_rank(self.queue) if is_used else None)
 
     def forward(self, views: Views, targets: SwavTargets) -> StepOutput:
@@ -88,7 +91,7 @@ class Swav(Method[SwavTargets]):
             loss = swapped_prediction(logits, codes, temperature=swav.temperature)
         metrics = {
             "code_entropy": entropy(codes).mean(),
-            "queue_used": loss.new_tensor(float(targets.queue is not None)),
+            "queue_used": loss.new_full((), float(targets.queue is not None)),
         }
         return StepOutput(loss, metrics | embedding_metrics(tokens))
 

@@ -18,7 +18,9 @@ class GlobalBatchNorm(nn.BatchNorm1d):
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(input)
         features = input.float()
-        total = _SumOverRanks.apply(torch.cat([features.sum(0), features.new_tensor([len(input)])]))
+        total = _SumOverRanks.apply(
+            torch.cat([features.sum(0), features.new_full((1,), len(input))])
+        )
         mean, count = total[:-1] / total[-1], total[-1].detach()
         # From the deviations, not from the squares: the difference of squares loses digits.
         variance = _SumOverRanks.apply((features - mean).square().sum(0)) / count

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from training.config.methods import REQUIRED
 from training.config.presets import resolve_config
 from training.config.train import TrainConfig
 from training.evaluation.published import TABLES, PaperTable
@@ -154,7 +155,14 @@ class Plan:
 
     def config(self, run: Run) -> TrainConfig:
         """Return the settings that a run is trained with."""
-        return resolve_config(run.preset, None, [*self.file.common, *run.overrides])
+        return resolve_config(run.preset, None, self._overrides(run))
+
+    def _overrides(self, run: Run) -> list[str]:
+        # The plan's common settings are for all runs, but the fields that a method fixes stay its
+        # own: VICReg takes no local crops.
+        fixed = REQUIRED[resolve_config(run.preset, None, []).method]
+        common = (pair for pair in self.file.common if pair.partition("=")[0] not in fixed)
+        return [*common, *run.overrides]
 
     def run_name(self, run: str) -> str:
         """Return the run's name in the workspace."""
@@ -185,9 +193,7 @@ class Plan:
             if not is_there and not self.file.prepare:  # a plan that prepares makes its own
                 made = " --video {0}; wtours ".join(("wtours download", "analyze", "shard"))
                 lacks = (data.needs or f"{made} --video {{0}} --name {{0}}".format(source),)
-        settings = [
-            word for pair in (*self.file.common, *run.overrides) for word in ("--set", pair)
-        ]
+        settings = [word for pair in self._overrides(run) for word in ("--set", pair)]
         words = (
             *("pretrain", source, "--run", self.run_name(name), "--preset", run.preset),
             *settings,

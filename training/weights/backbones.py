@@ -34,7 +34,7 @@ from training.rng import derived_seed
 from training.weights.huggingface import load_hf
 from training.weights.official import load_released
 from training.weights.timm_hub import RANDOM, load_timm
-from wtours.errors import CheckpointError
+from wtours.errors import CheckpointError, UsageError
 from wtours.storage.hashing import sha256_file
 from wtours.storage.tensor_files import safetensors_bytes
 
@@ -110,8 +110,17 @@ def _open(text: str, run_dir: RunDir) -> Backbone:
 
 
 def initial_of_run(checkpoint: Path) -> Backbone:
-    """Return the network that a run started from: its random weights at step 0."""
+    """Return the network that a run started from: its random weights at step 0.
+
+    Raises:
+        UsageError: it started from weights of model.init.
+    """
     config = read_state(checkpoint)[1]
+    if config.model.init is not None:
+        raise UsageError(
+            f"the run {run_dir_of(checkpoint)} did not start from random weights; its start is "
+            f"{config.model.init}"
+        )
     network = initial_backbone(config)
     description = _run_description(f"initial-{RANDOM}", 0, _sha256_of(network), config)
     return _of_run(network, checkpoint, config, description)

@@ -21,6 +21,7 @@ from wtours.media.sampling import parse_rate
 from wtours.prepare.segment import PrepareTask
 from wtours.sharding import plan as sharding
 from wtours.sharding.locks import index_lock
+from wtours.sharding.missing import STRETCH_SECONDS
 from wtours.sharding.segment import SegmentTask
 from wtours.shards.schema import ShardParams
 from wtours.workspace.layout import Layout
@@ -138,7 +139,7 @@ def _stretch_us(params: ShardParams) -> int:
     Where neither length divides the other, a stretch reads on to the end of its last segment, and
     the next decodes these frames again.
     """
-    return max(params.segment_us, SEGMENT_SECONDS * _US)
+    return max(params.segment_us, STRETCH_SECONDS * _US)
 
 
 def _tasks(

@@ -1,11 +1,14 @@
 """What is not finished of a shard set: the segments, and the parts of an array job."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from wtours.execution.parts import Part
 from wtours.sharding.plan import published_plans, recorded_params
+
+STRETCH_SECONDS = 60
+"""The least that `prepare` gives a part: a segment of the analysis."""
 
 
 def missing_segments(directory: Path) -> dict[str, list[int]]:
@@ -24,10 +27,22 @@ def missing_segments(directory: Path) -> dict[str, list[int]]:
     return {video_id: segments for video_id, segments in found.items() if segments}
 
 
-def unfinished_parts(missing: Mapping[str, Iterable[int]], count: int) -> list[int]:
-    """Return the numbers i of the parts i/count that have a missing segment, ascending."""
-    segments = ((video_id, n) for video_id, numbers in missing.items() for n in numbers)
-    return sorted({Part.of(video_id, n, count).number for video_id, n in segments})
+def unfinished_parts(directory: Path, count: int) -> list[int]:
+    """Return the numbers i of the parts i/count that have a missing segment, ascending.
+
+    `shard` gives a part single segments, `prepare` stretches of at least a minute. Where these are
+    not the same, the parts of both are named: one with nothing left to do ends at once.
+
+    Raises:
+        ShardError: nothing was begun there.
+    """
+    seconds = recorded_params(directory).shard_seconds
+    parts = set()
+    for video_id, numbers in missing_segments(directory).items():
+        for number in numbers:
+            stretch = number * seconds // max(seconds, STRETCH_SECONDS)
+            parts |= {Part.of(video_id, n, count).number for n in (number, stretch)}
+    return sorted(parts)
 
 
 def array_expression(numbers: Iterable[int]) -> str:

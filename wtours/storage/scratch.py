@@ -115,7 +115,9 @@ def write_seen(path: Path, seen: Mapping[str, Seen]) -> None:
 
 
 def read_seen(path: Path) -> dict[str, Seen]:
-    """Return what was seen, by key; nothing without a file."""
-    with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8") as file:
+    """Return what was seen, by key; nothing without a file, or with a damaged one."""
+    # What cannot be read was not seen: it is fetched again, and compared when it is published.
+    unread = (FileNotFoundError, ValueError, TypeError)
+    with contextlib.suppress(*unread), path.open(encoding="utf-8") as file:
         return {key: Seen(*values) for key, *values in map(json.loads, file)}
     return {}

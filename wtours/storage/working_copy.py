@@ -27,6 +27,7 @@ from wtours.storage.atomic import (
 from wtours.storage.hashing import digest, sha256_bytes, sha256_file
 from wtours.storage.object_store import ObjectStore
 from wtours.storage.receipt_race import publish_receipt
+from wtours.storage.remote_calls import ObjectMissingError
 from wtours.storage.scratch import Seen, make_room, mark_used, read_seen, scratch_folder, write_seen
 from wtours.storage.store import publish
 
@@ -206,7 +207,7 @@ class WorkingCopy:
                 continue
             try:
                 self.commit(path)
-            except ConflictError as error:  # the other process was first
+            except (ConflictError, ObjectMissingError) as error:  # another was first; files gone
                 logger.warning("%s; this machine's result is dropped", error)
                 remove(path)
 

@@ -280,7 +280,9 @@ def test_the_head_sees_other_patches_only_where_that_changes_something():
         head = build_state(config_of("ibot", *overrides), WORLD).method.student.head
         seen: list[Tensor] = []
         handle = head.mlp.register_forward_hook(lambda *hook, seen=seen: seen.append(hook[2]))
-        of_cls, of_patches = _project(head, torch.randn(2, 48), patches, hidden)
+        of_cls, of_patches = _project(
+            head, torch.randn(2, 48), patches, hidden.flatten().nonzero()[:, 0]
+        )
         handle.remove()
         assert [len(output) for output in seen] == [2 + rows]
         assert (len(of_cls), len(of_patches)) == (2, int(hidden.sum()))

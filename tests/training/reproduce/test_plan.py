@@ -2,6 +2,7 @@
 
 import pytest
 
+from training.config.methods import REQUIRED
 from training.reproduce.cost import run_cost
 from training.reproduce.plan import ALL_TABLES, load_plan
 from wtours.errors import UsageError
@@ -28,6 +29,13 @@ def test_the_paper_takes_39_runs_and_every_row_has_one(tmp_path):
         "7b",
         "8",
     ]
+
+
+@pytest.mark.parametrize("name", ["paper", "tiny"])
+def test_each_run_of_a_plan_can_be_trained(tmp_path, name):
+    plan = load_plan(name, root=tmp_path, folders={})
+    methods = {plan.config(run).method for run in plan.runs.values()}
+    assert methods == set(REQUIRED)
 
 
 def test_a_video_has_as_many_clips_as_the_paper_counts_frames(tmp_path):

@@ -23,6 +23,7 @@ from wtours.execution.parts import Part
 from wtours.media.reader import VideoReader
 from wtours.prepare.pipeline import prepare_videos
 from wtours.sharding.build import build_shards
+from wtours.sharding.missing import unfinished_parts
 from wtours.shards.schema import ShardParams
 
 
@@ -164,3 +165,14 @@ def test_a_bad_option_stops_it_before_anything_is_written(walk, tmp_path):
     other = prepare_options(ShardParams(frames_per_second="3", short_side=32))
     with pytest.raises(WtoursError, match="choose another --name"):
         prepare_videos(layout, entries("walk"), other)
+
+
+def test_the_missing_parts_of_short_shards_are_those_of_prepare(walk, tmp_path):
+    layout = workspace(tmp_path, {"walk": walk})
+    params = ShardParams(frames_per_second="1", shard_seconds=10, short_side=32)
+    options, directory = prepare_options(params), layout.shards_dir("default")
+    prepare_videos(layout, entries("walk"), options, part=Part(1, 2))
+    assert 2 in unfinished_parts(directory, 2)
+    report = prepare_videos(layout, entries("walk"), options, part=Part(2, 2))
+    assert report.shards.dataset is not None
+    assert unfinished_parts(directory, 2) == []

@@ -294,3 +294,17 @@ def test_a_worker_of_a_stage_finds_the_working_copy_by_its_folder(machine, store
     monkeypatch.setattr(working_copy, "_OPEN", {})  # as in a process that was just started
     segment(copy, tar=b"second", inputs={"video": "2"})  # what was seen is read when it is needed
     assert store.get(SEGMENT_KEYS[2]) == b"second"
+
+
+def test_a_result_whose_files_are_gone_is_dropped_and_made_again(machine, store, caplog):
+    copy = machine()
+    FaultyFileSystem.tell("put", *["torn"] * 6)
+    with pytest.raises(StorageError):
+        segment(copy)
+    (copy.root / SEGMENT_KEYS[2]).unlink()
+    (copy.root / ".wtours-seen.jsonl").write_text('["shards/set", 1\n')  # damaged too
+    copy = machine()
+    assert "walk-00000.tar is missing; this machine's result is dropped" in caplog.text
+    assert not (copy.root / SEGMENT_KEYS[0]).exists()
+    segment(copy)
+    assert [found.key for found in store.list()] == SEGMENT_KEYS

@@ -118,7 +118,10 @@ class SavedImages:
                 f"{self._spec} must have one column of images and one of class labels; it has "
                 f"{len(images)} and {len(labels)} (columns: {', '.join(features)})"
             )
-        return images[0], labels[0], list(features[labels[0]].names)
+        names = list(features[labels[0]].names or ())
+        if not all(isinstance(name, str) for name in names):
+            raise ImageDataError(f"{self._spec} has classes whose names are no texts")
+        return images[0], labels[0], names
 
 
 def _datasets() -> Any:

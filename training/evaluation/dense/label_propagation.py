@@ -14,6 +14,7 @@ from torch import Tensor
 from training.data.normalization import Normalization
 from training.evaluation.datasets.davis import Sequence
 from training.models.vit import encode_blocks
+from training.transfer import constant
 from training.weights.backbones import Backbone
 
 NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.228, 0.224, 0.225))
@@ -130,7 +131,7 @@ def propagate_masks(
 def _features(backbone: Backbone, frame: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
     device = next(backbone.network.parameters()).device
     pixels = resized(frame, size).to(device)
-    mean, std = (pixels.new_tensor(values)[:, None, None] for values in NORMALIZATION)
+    mean, std = (constant(values, device)[:, None, None] for values in NORMALIZATION)
     depth = len(backbone.network.blocks)
     (tokens,) = encode_blocks(backbone.network, (pixels - mean) / std, (depth,))
     return F.normalize(tokens.patch_tokens[0].float(), dim=1)

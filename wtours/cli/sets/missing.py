@@ -34,8 +34,9 @@ def missing_of_shards(
 
     if as_array and parts is None:
         raise UsageError("--array needs --parts N, the N of the --part i/N that were run")
-    missing = missing_segments(Layout(root).shards_dir(name))
-    numbers = [] if parts is None else unfinished_parts(missing, parts)
+    directory = Layout(root).shards_dir(name)
+    missing = missing_segments(directory)
+    numbers = [] if parts is None else unfinished_parts(directory, parts)
     if as_json:
         content: dict[str, object] = {"missing": missing}
         if parts is not None:

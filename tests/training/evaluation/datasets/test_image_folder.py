@@ -306,6 +306,14 @@ def test_a_dataset_saved_on_disk_is_read_by_its_own_columns(tmp_path):
     assert images.fingerprint(ONE, no_progress) == expected
 
 
+def test_a_saved_dataset_whose_classes_have_no_names_is_refused(tmp_path):
+    saved_dataset(tmp_path).save_to_disk(tmp_path / "photos")
+    info = tmp_path / "photos" / "dataset_info.json"
+    info.write_text(info.read_text().replace('"cat"', "7"))
+    with pytest.raises(ImageDataError, match="has classes whose names are no texts"):
+        open_images(str(tmp_path / "photos"))
+
+
 def test_classes_of_a_saved_dataset_stay_apart(tmp_path):
     saved_dataset(tmp_path, names=("a/b", "a_b")).save_to_disk(tmp_path / "photos")
     images = open_images(str(tmp_path / "photos"))

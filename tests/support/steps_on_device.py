@@ -1,0 +1,100 @@
+"""Three steps of training of each case, on the CPU and on `python_device`; prints JSON."""
+
+import json
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import default_collate
+
+from tests.support import python_device
+from tests.support.shard_set import TINY
+from training.config.methods import REQUIRED
+from training.config.presets import resolve_config
+from training.config.train import TrainConfig
+from training.data.clips import Batch
+from training.data.multi_crop import draw_views
+from training.distributed.world import World
+from training.engine.optim import scheduled_values
+from training.engine.setup import build_state
+from training.engine.step import apply_gradients, compute_gradients
+from training.rng import numpy_generator
+from training.schedules import Progress
+from training.transfer import send
+
+
+def make_batch(config: TrainConfig, step: int) -> Batch:
+    """Return a step's clips of noise, with the draws that a run makes."""
+    data, size = config.data, config.optim.global_batch_size
+    shape = (data.clip_length, 3, data.frame_crop_pixels, data.frame_crop_pixels)
+    clips = [
+        Batch(
+            torch.from_numpy(np.random.default_rng(p).integers(0, 256, shape, dtype=np.uint8)),
+            draw_views(numpy_generator(config.seed, "views", p), data, config.augment),
+            torch.tensor(p),
+        )
+        for p in range(step * size, (step + 1) * size)
+    ]
+    return default_collate(clips)  # type: ignore[no-any-return]
+
+
+def few_steps(config: TrainConfig, device: str) -> dict[str, Any]:
+    """Return the metrics of three steps, and where the host waited in each."""
+    world = World(0, 1, 0, torch.device(device))
+    found: dict[str, list[Any]] = {"metrics": [], "waits": []}
+    with python_device.Device() as watch:
+        state = build_state(config, world)
+        for step in range(3):
+            watch.waits.clear()
+            now, batch = Progress(step, 12, 3), make_batch(config, step)
+            gradients = compute_gradients(
+                state, state.method, batch, now, config=config, world=world
+            )
+            reading = gradients.read([False, False])
+            assert reading.is_finite
+            apply_gradients(state, now, scheduled_values(config.optim, now))
+            found["metrics"].append(reading.metrics)
+            found["waits"].append(dict(watch.waits))
+    return found
+
+
+def faults() -> dict[str, Any]:
+    """Return the waits that the device counts for what must be counted."""
+    counts: dict[str, Any] = {}
+    with python_device.Device() as watch:
+        there = torch.arange(4.0).to(python_device.NAME, non_blocking=True)
+
+        def waits_of(work: Any) -> int:
+            watch.waits.clear()
+            work()
+            return sum(watch.waits.values())
+
+        counts["item"] = waits_of(lambda: bool(there.sum() > 1))
+        counts["mask"] = waits_of(lambda: there[there > 1])
+        counts["nonzero"] = waits_of(lambda: there.nonzero())
+        counts["to the device"] = waits_of(lambda: torch.arange(4).to(python_device.NAME))
+        counts["sent"] = waits_of(lambda: send([torch.arange(4)], there.device))
+        try:
+            there + torch.arange(4.0)
+        except RuntimeError:
+            counts["mixed"] = "refused"
+    return counts
+
+
+def main() -> None:
+    """Run the cases of the first argument, {name: [preset, override, ...]}."""
+    warnings.simplefilter("ignore")
+    python_device.register()
+    results: dict[str, Any] = {"faults": faults()}
+    for name, (preset, *overrides) in json.loads(sys.argv[1]).items():
+        fixed = REQUIRED[resolve_config(preset, None, []).method]
+        small = [pair for pair in TINY if pair.partition("=")[0] not in fixed]
+        config = resolve_config(preset, None, [*small, *overrides])
+        results[name] = {device: few_steps(config, device) for device in ("cpu", "accel")}
+    sys.stdout.write(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

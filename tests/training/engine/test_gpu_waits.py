@@ -1,0 +1,63 @@
+"""Whole steps of every preset on a device that is not the CPU: no operand elsewhere, few waits."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.config.presets import PRESETS
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+VARIANTS = {
+    "official accumulated": ("official", "optim.accumulation_steps=2"),
+    "official lars": ("official", "optim.name=lars"),
+    "official global clipping, two views": (
+        *("official", "optim.clip_grad_by=global", "data.global_crops=2"),
+        *("tracking.patch_center=true", "loss.reduction=pairs", "loss.object_weights=mean"),
+    ),
+    "official sinkhorn": ("official", "loss.teacher_centering=sinkhorn"),
+    "official random blocks": ("official", "tracking.mask=random_blocks"),
+    "official batch norm": ("official", "model.head_batch_norm=true"),
+    "ibot accumulated": ("ibot", "optim.accumulation_steps=2"),
+    "attmask hint accumulated": ("attmask", "attmask.kind=hint", "optim.accumulation_steps=2"),
+    "attmask batch norm": ("attmask", "model.head_batch_norm=true"),
+    "swav queue": ("swav", "swav.queue_length=12", "swav.queue_start_epoch=0"),
+    "simclr positive": ("simclr", "simclr.siblings=positive"),
+}
+CASES = {**{preset: (preset,) for preset in PRESETS}, **VARIANTS}
+AT_MOST = 2
+"""Waits of a step: its reading, and the eigenvalues of the effective rank."""
+pytestmark = pytest.mark.medium
+
+
+@pytest.fixture(scope="module")
+def stepped():
+    """Return what each case gave; in a process of its own, which keeps the device for good."""
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.support.steps_on_device", json.dumps(CASES)],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_waits_at_most_twice_and_gives_what_the_cpu_gives(stepped, case):
+    on_cpu, on_device = stepped[case]["cpu"], stepped[case]["accel"]
+    last = on_device["waits"][-1]  # until SwAV's queue is full, its steps look whether it is
+    assert sum(last.values()) <= AT_MOST, last
+    assert on_device["metrics"] == [
+        {name: pytest.approx(value, rel=2e-3, abs=2e-4) for name, value in line.items()}
+        for line in on_cpu["metrics"]
+    ]
+
+
+def test_the_device_finds_a_wait_and_an_operand_on_the_cpu(stepped):
+    assert stepped["faults"] == {
+        "item": 1, "mask": 1, "nonzero": 1, "to the device": 1, "sent": 0, "mixed": "refused",
+    }  # fmt: skip

@@ -1,0 +1,76 @@
+"""Starting a run's backbones from weights that are there already (`model.init`)."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from training.data.normalization import Normalization
+from training.methods.base import Method, Network
+from training.models.loading import load_weights
+from training.models.vit import position_embedding
+from training.weights.backbones import open_backbone
+
+LOG = logging.getLogger(__name__)
+
+
+def initialize_backbones(
+    method: Method[Any], name: str, run_dir: Callable[[str], Path]
+) -> dict[str, Any]:
+    """Give the backbones of a method's networks the weights of a backbone that is there.
+
+    The head stays random: it belongs to a method and its data. The position embedding is resized to
+    the crops of the run as DINO does it, and a normalization of pixels other than ImageNet's goes
+    into the patch embedding, so that the network gives the same tokens of the same image
+    (but for the epsilon of its norms: 1e-6 here, 1e-12 in transformers).
+
+    Args:
+        method: Changed in place.
+        name: As `wtours eval` takes a backbone (`training.weights.backbones`).
+        run_dir: The folder of a run by its name.
+
+    Returns:
+        What the weights are, for the record: name, kind, sha256 and so on.
+
+    Raises:
+        CheckpointError: no usable weights of this name, or of another size; the message says which.
+        UsageError: an unknown model, or not a plain ViT with a CLS token.
+    """
+    found = open_backbone(name, run_dir)
+    networks = [module for module in method.modules() if isinstance(module, Network)]
+    weights = _fitted(found.network, networks[0].backbone)
+    if found.normalization != Normalization():
+        _renormalize(weights, found.normalization)
+    for network in networks:
+        load_weights(network.backbone, weights, f"model.init: {name} does not fit the model")
+    LOG.info("the backbone starts from %s; its head is random", name)
+    return found.description
+
+
+def _fitted(source: VisionTransformer, target: VisionTransformer) -> dict[str, Tensor]:
+    """Return the source's weights with the target's size of the position embedding."""
+    weights = dict(source.state_dict())
+    rows, columns = target.patch_embed.grid_size
+    with torch.no_grad():
+        weights["pos_embed"] = position_embedding(source, (int(rows), int(columns)))
+    return weights
+
+
+def _renormalize(weights: dict[str, Tensor], given: Normalization) -> None:
+    """Let the patch embedding take pixels normalized as ImageNet's, in place of `given`.
+
+    With y the pixels as a run normalizes them, what the network expects is (y * s + m - m') / s' of
+    each channel: a scale goes into its weights, a shift into the bias.
+    """
+    (mean, std), (own_mean, own_std) = (
+        (torch.tensor(part, dtype=torch.float64)[:, None, None] for part in constants)
+        for constants in (Normalization(), given)
+    )
+    kernel = weights["patch_embed.proj.weight"].double()  # (D, 3, p, p)
+    shift = (kernel * ((mean - own_mean) / own_std)).sum(dim=(1, 2, 3))
+    weights["patch_embed.proj.weight"] = (kernel * (std / own_std)).float()
+    weights["patch_embed.proj.bias"] = (weights["patch_embed.proj.bias"].double() + shift).float()
