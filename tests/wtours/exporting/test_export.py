@@ -223,7 +223,7 @@ def test_clips_are_read_by_pyav_and_torchcodec_and_listed_for_v_jepa(index, fram
             number += 1
     assert number == 18
     try:
-        from torchcodec.decoders import VideoDecoder  # type: ignore[attr-defined]
+        from torchcodec.decoders import VideoDecoder
     except Exception as error:  # it loads FFmpeg's shared libraries, which may not be there
         pytest.skip(f"torchcodec does not import here ({type(error).__name__})")
     decoder = VideoDecoder(str(out / clips[0]["file_name"]))
