@@ -62,13 +62,13 @@ def main() -> int:
 
 
 def _workspace(root: Path, video: Path) -> Layout:
-    """Return a workspace in which a video is downloaded, without a copy of it."""
+    """Return a workspace in which a video is downloaded."""
     layout = Layout(root)
     folder = layout.video_dir("walk")
     folder.mkdir(parents=True)
-    (folder / "walk.mp4").symlink_to(video.resolve())
+    shutil.copyfile(video, folder / "walk.mp4")
     record = FileRecord(path="walk.mp4", bytes=video.stat().st_size, sha256=sha256_file(video))
-    facts = {**probe_video(video).to_json(), "source": "file:walk.mp4"}
+    facts = {**probe_video(video).to_json(), "source": "file:walk.mp4", "title": "walk"}
     receipt = Receipt(stage="download", key="walk", files=(record,), facts=facts)
     write_receipt(layout.video_receipt("walk"), receipt)
     return layout
@@ -78,7 +78,7 @@ def _prepare(layout: Layout, executor: Executor = SERIAL) -> None:
     entry = VideoEntry(id="walk", title="walk", sources=("file:walk.mp4",))
     options = PrepareOptions(params=ShardParams())
     report = prepare_videos(layout, [entry], options, executor=executor)
-    if report.analysis.failed or report.shards.failed or report.num_decoded_apart:
+    if report.shards.dataset is None or report.analysis.failed or report.num_decoded_apart:
         raise RuntimeError(str(report))
 
 
