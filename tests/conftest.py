@@ -7,6 +7,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,8 @@ def s3_folder(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
         "AWS_ENDPOINT_URL": s3_endpoint,
     }.items():
         monkeypatch.setenv(name, value)
+    # The process that a loader's workers are forked from keeps the environment it was started with.
+    getattr(forkserver, "_forkserver")._stop()  # noqa: B009
     bucket = f"walks-{secrets.token_hex(6)}"
     s3fs.S3FileSystem(use_listings_cache=False).mkdir(bucket)
     return f"s3://{bucket}/root"

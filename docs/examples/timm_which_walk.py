@@ -9,6 +9,7 @@ Model, augmentation, optimizer and schedule are timm's.
 
 # ruff: noqa: T201
 import io
+import random
 import sys
 from pathlib import Path
 
@@ -49,6 +50,7 @@ class Frames(Dataset[tuple[Tensor, int]]):
 def train(shards: Path, *, steps: int = 60, num_workers: int = 2) -> list[float]:
     """Return the loss of each step."""
     torch.manual_seed(0)
+    random.seed(0)  # timm's augmentations draw from it
     frames = Frames(shards)
     model = timm.create_model(
         "vit_tiny_patch16_224", img_size=SIDE, depth=4, num_classes=len(frames.video_ids)

@@ -100,8 +100,8 @@ def test_killed_between_segments_and_run_again_gives_the_same_bytes(
 @pytest.mark.parametrize(
     "step",
     [
-        "pipeline.find_shots",
-        "pipeline.merge_objects",
+        "video_work.find_shots",
+        "video_work.merge_objects",
         "measurements.write_receipt",
         "publish.write_json",
         "publish.write_receipt",
@@ -112,7 +112,7 @@ def test_killed_while_the_tables_are_published_gives_the_same_bytes(
 ):
     layout = Layout(tmp_path / "root")
     add_video(layout, "walk", video)
-    die = "import os; from wtours.analyze import measurements, pipeline, publish\n"
+    die = "import os; from wtours.analyze import measurements, publish, video_work\n"
     die += f"{step} = lambda *_, **__: "
     die += "os.kill(os.getpid(), 9)\n"
     process = start(tmp_path / "die.py", layout.root, 1, detector, before=die)

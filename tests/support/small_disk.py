@@ -24,7 +24,8 @@ def small_disk(folder: Path, options: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        # Lazily: a process that another test has forked may still hold a file of it.
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def resize(disk: Path, size: str) -> None:

@@ -296,12 +296,9 @@ def say_shards(result: "ShardReport") -> None:
 
 def _note_clips(directory: Path) -> None:
     """Say what training will meet: videos without a clip, and clips that go across cuts."""
-    from wtours.shards.schema import INDEX_FILE
     from wtours.shards.statistics import shards_info
 
-    if not (directory / INDEX_FILE).is_file():
-        return  # on a store
-    info = shards_info(directory)
+    info = shards_info(place_text(directory))  # on a store its working copy has no shards
     length = f"{info.clip_length} frames {info.frame_interval_seconds:g} s apart"
     if without := [video.video_id for video in info.videos if not video.clips]:
         console.note(

@@ -196,13 +196,12 @@ def test_a_detector_that_cannot_load_leaves_lightness_and_cuts(layout, truth, tm
 
 
 def test_one_bad_video_does_not_stop_the_others(layout, tmp_path):
-    text = tmp_path / "text.mp4"
-    text.write_text("this is not a video\n" * 50)
-    add_video(layout, "text", text)
+    text = add_video(layout, "text", write_scenes(tmp_path / "text.mp4", seconds=(1, 1)))
+    text.write_bytes(b"this is not a video\n".ljust(text.stat().st_size, b"."))
     report = analyze_videos(layout, ["text", "absent", "walk"])
     assert report.done == ["walk"]
     assert list(report.failed) == ["text", "absent"]
-    assert "cannot be opened as video" in report.failed["text"]
+    assert "is not the file that" in report.failed["text"]
     assert "wtours download --video absent" in report.failed["absent"]
     assert all("\n" not in reason for reason in report.failed.values())
     assert not (layout.analysis_dir("text") / "receipt.json").exists()

@@ -227,7 +227,7 @@ def test_without_torch_the_extra_is_named(text, monkeypatch):
 
 @pytest.mark.skipif(has("detectron2"), reason="detectron2 is installed")
 def test_without_detectron2_the_steps_are_named():
-    with pytest.raises(AnalysisError, match=r"not installed.*docs/howto/detectors\.md"):
+    with pytest.raises(AnalysisError, match=r"not installed.*howto/detectors\.html"):
         parse_detector("detectron2:a.yaml,b.pkl").load_network()
 
 

@@ -271,7 +271,7 @@ def test_other_boxes_or_none_are_refused_for_a_name(layout, tmp_path):
 @pytest.mark.parametrize(
     ("rows", "videos", "message"),
     [
-        ([{"pts_us": 0, "x0": 1.0, "y0": 1.0}], ["walk"], "has no column x1, y1"),
+        ([{"pts_us": 0, "x0": 1.0, "y0": 1.0}], ["walk"], "must have one column x1, y1"),
         ([{"pts_us": 0, **BOX}], ["walk", "two"], "no column video_id, and there are 2 videos"),
         ([{"video_id": "walk", "pts_us": 0, **BOX}], ["walk", "two"], "has no row of two"),
     ],
