@@ -49,7 +49,7 @@ $(FACES): $(INSTALLED)
 demo: $(INSTALLED)  ## The whole pipeline on two rendered walks, offline, in minutes
 	$(BIN)/wtours demo
 
-test: $(FACES)      ## All tests but the soak: no GPU, no internet; in parallel (one process on 2 cores: 17 minutes)
+test: $(FACES)      ## All tests but the soak: no GPU, no internet; in parallel (13 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(PARALLEL) $(PYTEST_ARGS)
 
 test-fast: $(INSTALLED) ## The inner loop: under a minute on 2 cores
