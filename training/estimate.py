@@ -10,6 +10,7 @@ from torch import Tensor
 
 from training.config.train import TrainConfig
 from training.data.clips import Batch, ClipViews
+from training.data.loader import clips_per_rank
 from training.distributed.world import World
 from training.engine.metrics import peak_memory_bytes
 from training.engine.optim import scheduled_values
@@ -18,7 +19,7 @@ from training.engine.setup import build_state, open_views, run_length
 from training.engine.state import TrainState
 from training.engine.step import apply_gradients, compute_gradients
 from training.schedules import Progress
-from wtours.errors import UsageError, WtoursError
+from wtours.errors import WtoursError
 
 _STEPS = 2
 """Timed at each batch, after one that is not."""
@@ -93,14 +94,9 @@ def estimate(
         ShardError: a shard set that is missing or damaged.
         TrainingError: too few clips for a batch.
     """
-    total = config.optim.global_batch_size
-    if processes < 1 or total % processes:
-        raise UsageError(
-            f"optim.global_batch_size ({total}) must be a multiple of the number of processes "
-            f"({processes})"
-        )
+    share = clips_per_rank(config, processes)
     views = open_views(shards_dir, config)
-    length, share = run_length(config, views), total // processes
+    length = run_length(config, views)
     sizes = (1, 2) if share > 1 else (1,)
     with deterministic(config.optim.deterministic):
         state = build_state(config, world)
@@ -129,8 +125,8 @@ def estimate(
         step_seconds=step_seconds,
         decode_seconds_per_clip=decode,
         workers_needed=max(1, -int(-decode * share // step_seconds)),
-        read_bytes_per_second=views.source.mean_bytes * total / per_step,
-        clips_per_second=total / per_step,
+        read_bytes_per_second=views.source.mean_bytes * share * processes / per_step,
+        clips_per_second=share * processes / per_step,
         steps=length.steps,
         hours=length.steps * per_step / 3600,
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from training.config.memory import GpuMemory
 from training.config.train import TrainConfig
 from training.data.clips import ClipViews
+from training.data.loader import clips_per_rank
 from training.distributed.world import World
 from training.engine.precision import deterministic
 from training.engine.setup import build_state, open_views, run_length
@@ -73,13 +74,8 @@ def fit_memory(
         ShardError: a shard set that is missing or damaged.
         TrainingError: too few clips for a batch.
     """
-    total = config.optim.global_batch_size
-    if processes < 1 or total % processes:
-        raise UsageError(
-            f"optim.global_batch_size ({total}) must be a multiple of the number of processes "
-            f"({processes})"
-        )
-    views, share = open_views(shards_dir, config), total // processes
+    share = clips_per_rank(config, processes)
+    views = open_views(shards_dir, config)
     may_split = method_class(config).additive and "optim.accumulation_steps" not in memory.fixed
     most = 0
     for candidate, splits in _candidates(config, memory.fixed):

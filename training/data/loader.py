@@ -28,12 +28,8 @@ def batches(
         ShardError: a shard is damaged.
         TrainingError: a worker was killed, or has no shared memory.
     """
+    clips_per_rank(config, world.world_size)  # or one line, before a worker starts
     global_batch_size = config.optim.global_batch_size
-    if global_batch_size % world.world_size:
-        raise UsageError(
-            f"optim.global_batch_size ({global_batch_size}) must be a multiple of the number of "
-            f"ranks ({world.world_size})"
-        )
     num_workers = config.data.num_workers
     loader = DataLoader(
         views,
@@ -48,6 +44,21 @@ def batches(
         if isinstance(batch, WtoursError):
             raise batch
         yield batch
+
+
+def clips_per_rank(config: TrainConfig, ranks: int) -> int:
+    """Return how many clips of a step each rank has.
+
+    Raises:
+        UsageError: the global batch cannot be divided by the number of ranks.
+    """
+    total = config.optim.global_batch_size
+    if ranks < 1 or total % ranks:
+        raise UsageError(
+            f"optim.global_batch_size ({total}) must be a multiple of the number of processes "
+            f"({ranks})"
+        )
+    return total // ranks
 
 
 def _received(loader: "DataLoader[Any]", rank: int) -> Iterator[Any]:

@@ -17,6 +17,7 @@ import wtours
 from wtours.cli import console
 from wtours.errors import CheckpointError, MissingPackageError, UsageError, WtoursError
 from wtours.execution.executor import SERIAL, Executor
+from wtours.text import docs_page
 from wtours.workspace.layout import OWN_MANIFEST, Layout, find_own_manifest
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ ExecutorOption = Annotated[
     typer.Option(
         "--executor",
         help="Where segments are decoded: in this process, in --jobs processes of this machine, or "
-        "by Ray (see docs/howto/scaling.md).",
+        f"by Ray. See {docs_page('howto/scaling')}",
     ),
 ]
 

@@ -125,7 +125,9 @@ def test_a_mixture_of_what_is_not_there_is_refused(shards, mixture, error, messa
 
 
 def test_a_batch_that_the_ranks_cannot_share_is_a_usage_error(shards):
-    with pytest.raises(UsageError, match=r"\(4\) must be a multiple of the number of ranks \(3\)"):
+    with pytest.raises(
+        UsageError, match=r"\(4\) must be a multiple of the number of processes \(3\)"
+    ):
         batches_of(shards, world_size=3)
 
 

@@ -87,7 +87,7 @@ def prepare(
 
     wtours prepare --video venice
 
-    wtours prepare --executor ray --address auto   (docs/howto/scaling.md)
+    wtours prepare --executor ray --address auto
     """
     from wtours.acquire.options import FetchOptions
     from wtours.analyze.video_work import SEGMENT_SECONDS
