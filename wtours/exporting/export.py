@@ -51,7 +51,7 @@ def export_shards(
     what: dict[str, Any] = {
         "format": 1,
         "to": exporter.suffix,
-        "options": exporter.options,
+        "options": vars(exporter),  # what else decides the files
         "set_sha256": set_sha256(index.dataset.shards),
         "index_sha256": index.dataset.index.sha256,
     }

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from wtours.exporting.units import Unit, clip_units, frames_of, shard_units
 from wtours.shards.index import ShardIndex
@@ -20,11 +19,6 @@ class ImageFolderExporter:
     """
 
     suffix = "imagefolder"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Return what else decides the files."""
-        return {}
 
     def units(self, index: ShardIndex) -> list[Unit]:
         """Return a unit for each tar."""
@@ -67,11 +61,6 @@ class DavisExporter:
 
     clip_seconds: float = 10.0
     suffix = "davis"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Return what else decides the files."""
-        return {"clip_seconds": self.clip_seconds}
 
     def units(self, index: ShardIndex) -> list[Unit]:
         """Return a unit for each sequence."""

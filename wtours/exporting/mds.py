@@ -8,7 +8,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -43,11 +42,6 @@ class MdsExporter:
     """`shard.NNNNN.mds` and index.json; `shot` is -1 where the video was not analyzed."""
 
     suffix = "mds"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Return what else decides the files."""
-        return {}
 
     def units(self, index: ShardIndex) -> list[Unit]:
         """Return a unit for each tar."""

@@ -50,11 +50,6 @@ class HuggingFaceExporter:
 
     suffix = "hf"
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """Return what else decides the files."""
-        return {}
-
     def units(self, index: ShardIndex) -> list[Unit]:
         """Return a unit for each tar."""
         return shard_units(index)
@@ -98,11 +93,6 @@ class LanceExporter:
     """
 
     suffix = "lance"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Return what else decides the files."""
-        return {}
 
     def units(self, index: ShardIndex) -> list[Unit]:
         """Return a unit for each tar.

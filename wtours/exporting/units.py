@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -30,16 +30,14 @@ class Unit:
 
 
 class Exporter(Protocol):
-    """Writes one layout. `write` publishes a unit whole or not at all; `is_done` finds it again."""
+    """Writes one layout; its fields are what else decides the files.
+
+    `write` publishes a unit whole or not at all; `is_done` finds it again.
+    """
 
     @property
     def suffix(self) -> str:
         """Return what the layout is called on the command line."""
-        ...
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Return what else decides the files."""
         ...
 
     def units(self, index: ShardIndex) -> list[Unit]:

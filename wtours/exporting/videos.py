@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -28,11 +27,6 @@ class Mp4Exporter:
     clip_seconds: float = 10.0
     crf: int = 18
     suffix = "mp4"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Return what else decides the files."""
-        return {"clip_seconds": self.clip_seconds, "crf": self.crf}
 
     def units(self, index: ShardIndex) -> list[Unit]:
         """Return a unit for each clip."""
