@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.prepared import apart, published, workspace, write_walk
+from tests.support.prepared import apart, leftovers, published, workspace, write_walk
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 POINTS = {
@@ -98,6 +98,7 @@ def test_killed_at_a_point_and_run_again(walk, expected, tmp_path, point):
     again = subprocess.run(arguments, env=environment(), timeout=600)
     assert again.returncode == 0
     assert published(layout) == expected
+    assert not leftovers(layout)
 
 
 @pytest.mark.slow

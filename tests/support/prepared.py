@@ -10,6 +10,7 @@ from wtours.analyze.pipeline import analyze_videos
 from wtours.prepare.plan import PrepareOptions
 from wtours.sharding.build import build_shards
 from wtours.shards.schema import ShardParams
+from wtours.storage.atomic import TEMP_PREFIX
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry
 
@@ -45,13 +46,18 @@ def prepare_options(params: ShardParams = SMALL, **options: Any) -> PrepareOptio
 
 
 def published(layout: Layout) -> dict[str, str]:
-    """Return the sha256 of every published file under analysis/ and shards/, by relative path."""
+    """Return the sha256 of every file under its final name in analysis/ and shards/, by path."""
     return {
         path.relative_to(layout.root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for folder in ("analysis", "shards")
         for path in sorted((layout.root / folder).rglob("*"))
-        if path.is_file()
+        if path.is_file() and not path.name.startswith(TEMP_PREFIX)
     }
+
+
+def leftovers(layout: Layout) -> list[Path]:
+    """Return what writers that were killed have left; the next run sweeps it."""
+    return sorted(layout.root.rglob(f"{TEMP_PREFIX}*"))
 
 
 def apart(
