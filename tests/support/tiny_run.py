@@ -29,7 +29,7 @@ def tiny_config(*overrides: str) -> TrainConfig:
     return resolve_config("demo", None, [*small, *overrides])
 
 
-def make_run(run_dir: Path, config: TrainConfig) -> Path:
+def make_run(run_dir: Path, config: TrainConfig, *, set_sha256: str | None = None) -> Path:
     """Write a run with a checkpoint of step 120; its teacher is not what it started from."""
     state = build_state(config, ONE_PROCESS)
     generator = torch.Generator().manual_seed(7)
@@ -37,5 +37,6 @@ def make_run(run_dir: Path, config: TrainConfig) -> Path:
         for weight in state.method.evaluated_network.parameters():
             weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.05)
     state.step = STEP
-    save_checkpoint(run_dir, state, config=config, data=DataIdentity("0" * 64, 1), keep_last=1)
+    data = DataIdentity("0" * 64, 1, set_sha256=set_sha256)
+    save_checkpoint(run_dir, state, config=config, data=data, keep_last=1)
     return run_dir

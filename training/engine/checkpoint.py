@@ -193,6 +193,8 @@ def read_state(checkpoint: Path) -> tuple[int, TrainConfig, DataIdentity]:
         ) from error
     if type(step) is not int:
         raise CheckpointError(f"{checkpoint / STATE} is damaged (step {step!r})")
+    if not isinstance(data.set_sha256, str | None):
+        raise CheckpointError(f"{checkpoint / STATE} is damaged (data.set_sha256)")
     return step, config, data
 
 

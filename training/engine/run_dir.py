@@ -179,10 +179,7 @@ class Run:
             if before.get(key) != after.get(key) and not key.startswith(_FREE)
         ]
         if not data.is_of(self.data):
-            changes.append(
-                f"the shard set has another index ({data.num_clips} clips, now "
-                f"{self.data.num_clips})"
-            )
+            changes.append(_difference(data, self.data))
         if changes:
             raise CheckpointError(
                 f"{self.dir} was trained with other settings: {'; '.join(changes)}. Use the same "
@@ -198,6 +195,15 @@ class Run:
                 "optim.global_batch_size was %d and is now %d: %d of the stream's clips %s",
                 *(old, new, step * abs(new - old), what),
             )
+
+
+def _difference(before: DataIdentity, now: DataIdentity) -> str:
+    """Return in what two data that are not the same differ."""
+    if None not in (before.set_sha256, now.set_sha256) and before.set_sha256 != now.set_sha256:
+        return f"the shard set had the set hash {before.set_sha256}, now {now.set_sha256}"
+    if before.split_sha256 != now.split_sha256:
+        return "the shard set has another split.json"
+    return f"the shard set has another index ({before.num_clips} clips, now {now.num_clips})"
 
 
 @contextmanager

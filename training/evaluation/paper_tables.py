@@ -61,6 +61,8 @@ class Measured:
 
     name: str
     values: dict[str, Value]
+    trained_on: tuple[str, ...] = ()
+    """The set hashes that its results record; results of older versions record none."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,18 @@ def collect(runs: Iterable[Path]) -> list[Measured]:
         trained = [each for each in contents if each[1]["checkpoint"]["name"] != _INITIAL]
         random = [each for each in contents if each not in trained]
         random += [(path, _random_part(content)) for path, content in trained]
-        rows += [Measured(name, _values(part)) for name, part in _by_weights(run.name, trained)]
+        rows += [
+            Measured(name, _values(part), _trained_on(part))
+            for name, part in _by_weights(run.name, trained)
+        ]
         if values := _values(random):
             rows.append(Measured(f"{run.name}, random weights", values))
     return rows
+
+
+def _trained_on(contents: Iterable[_Content]) -> tuple[str, ...]:
+    hashes = (content["checkpoint"].get("trained_on_set_sha256") for _, content in contents)
+    return tuple(sorted({each for each in hashes if each}))
 
 
 def _by_weights(name: str, contents: list[_Content]) -> list[tuple[str, list[_Content]]]:
@@ -140,6 +150,7 @@ def as_json(measured: Sequence[Measured]) -> list[dict[str, Any]]:
             "measured": [
                 {
                     "name": row.name,
+                    "trained_on_set_sha256": list(row.trained_on),
                     "values": {
                         measure: asdict(row.values[measure]) if measure in row.values else None
                         for measure in table.measures
@@ -181,14 +192,19 @@ def measured_cell(value: Value | None) -> str:
 
 
 def footnotes(measured: Sequence[Measured]) -> list[str]:
-    """Return a line for each reason why a figure does not compare with the paper's."""
+    """Return a line a reason why a figure does not compare with the paper's, then a line a set."""
     lines = {
         f"* {row.name}, {measure}: {value.note}": None
         for row in measured
         for measure, value in row.values.items()
         if value.note
     }
-    return list(lines)
+    sets = [
+        f"{row.name} was trained on the shard set of hash {sha256}"
+        for row in measured
+        for sha256 in row.trained_on
+    ]
+    return [*lines, *sets]
 
 
 def as_markdown(measured: Sequence[Measured]) -> str:

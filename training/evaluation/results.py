@@ -94,6 +94,7 @@ class _Checkpoint(BaseModel):
     name: str
     step: int | None = None
     sha256: str | None = None
+    trained_on_set_sha256: str | None = None
 
 
 class _Result(BaseModel):

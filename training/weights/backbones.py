@@ -52,7 +52,8 @@ class Backbone:
         folder: What is measured is published in <folder>/eval.
         description: For the JSON: `name`, `kind` (run, released, timm, hf), `step` (null where
             there is none), `sha256` of the file of weights (of the weights, as safetensors, where
-            there is no single file), `backbone` (what the network is made of), `seed`.
+            there is no single file), `backbone` (what the network is made of), `seed`,
+            `trained_on_set_sha256` (the set hash of a run's shards; null: not known, or images).
         config: Of the run that it is of, else None.
     """
 
@@ -122,7 +123,7 @@ def initial_of_run(checkpoint: Path) -> Backbone:
             f"{config.model.init}"
         )
     network = initial_backbone(config)
-    description = _run_description(f"initial-{RANDOM}", 0, _sha256_of(network), config)
+    description = _run_description(f"initial-{RANDOM}", 0, _sha256_of(network), config, None)
     return _of_run(network, checkpoint, config, description)
 
 
@@ -135,9 +136,9 @@ def initial_backbone(config: TrainConfig) -> VisionTransformer:
 
 def _open_run(checkpoint: Path) -> Backbone:
     config, network = load_network(checkpoint)
-    step, _, _ = read_state(checkpoint)
+    step, _, data = read_state(checkpoint)
     sha256 = sha256_file(checkpoint / MODEL)
-    description = _run_description(checkpoint.name, step, sha256, config)
+    description = _run_description(checkpoint.name, step, sha256, config, data.set_sha256)
     return _of_run(network.backbone, checkpoint, config, description)
 
 
@@ -154,7 +155,9 @@ def _of_run(
     )
 
 
-def _run_description(name: str, step: int, sha256: str, config: TrainConfig) -> dict[str, Any]:
+def _run_description(
+    name: str, step: int, sha256: str, config: TrainConfig, set_sha256: str | None
+) -> dict[str, Any]:
     return {
         "name": name,
         "kind": "run",
@@ -162,6 +165,7 @@ def _run_description(name: str, step: int, sha256: str, config: TrainConfig) -> 
         "sha256": sha256,
         "backbone": config.model.model_dump(mode="json"),
         "seed": config.seed,
+        "trained_on_set_sha256": set_sha256,
     }
 
 
@@ -238,6 +242,7 @@ def _description(
             "num_heads": getattr(attention, "num_heads", None),
         },
         "seed": None,
+        "trained_on_set_sha256": None,
     }
 
 

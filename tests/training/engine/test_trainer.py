@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 import signal
 import threading
 
@@ -16,7 +17,10 @@ from training.engine.metrics import MetricsLog, read_metrics
 from training.nan_replay import replay
 from training.pretrain import pretrain
 from wtours.errors import CheckpointError, TrainingError, UsageError, WtoursError
+from wtours.shards import ShardIndex
+from wtours.shards.identity import set_sha256
 from wtours.storage.locks import lock
+from wtours.storage.receipts import record_file
 
 WORLD = World(0, 1, 0, torch.device("cpu"))
 pytestmark = pytest.mark.medium
@@ -155,10 +159,29 @@ def test_another_config_is_refused_by_name_unless_forced(shards, undisturbed, ca
     assert train(shards, undisturbed, *free).started_at_step == 12
 
 
-def test_another_shard_set_is_refused(undisturbed, tmp_path):
+def test_another_shard_set_is_refused_by_its_hash(shards, undisturbed, tmp_path):
+    other = write_shard_set(tmp_path / "other", num_frames=20)
+    sets = [set_sha256(ShardIndex.open(place).dataset.shards) for place in (shards, other)]
+    with pytest.raises(CheckpointError, match=f"set hash {sets[0]}, now {sets[1]}"):
+        train(other, undisturbed)
+
+
+def test_a_checkpoint_older_than_the_set_hash_resumes_and_is_held_to_its_index(
+    shards, undisturbed, tmp_path
+):
+    run_dir = tmp_path / "older"
+    shutil.copytree(undisturbed, run_dir)
+    checkpoint = checkpoint_dir(run_dir, 12)
+    state = json.loads((checkpoint / "state.json").read_text())
+    del state["data"]["set_sha256"]
+    (checkpoint / "state.json").write_text(json.dumps(state))
+    names = ("model.safetensors", "optimizer.safetensors", "state.json")
+    files = [record_file(checkpoint / name, relative_to=checkpoint).model_dump() for name in names]
+    (checkpoint / "receipt.json").write_text(json.dumps({"format": 1, "files": files}))
+    assert train(shards, run_dir).started_at_step == 12
     other = write_shard_set(tmp_path / "other", num_frames=20)
     with pytest.raises(CheckpointError, match=r"another index \(22 clips, now 18\)"):
-        train(other, undisturbed)
+        train(other, run_dir)
 
 
 def test_a_run_in_use_is_refused(shards, undisturbed):

@@ -15,12 +15,24 @@ IMAGENET = {"num_images": 50_000, "source": "imagenet/val", "fingerprint": "1"}
 
 
 def result(
-    run, name, evaluation, results, *, val, protocol=None, checkpoint="step-1", step=1, sha256=None
+    run,
+    name,
+    evaluation,
+    results,
+    *,
+    val,
+    protocol=None,
+    checkpoint="step-1",
+    step=1,
+    sha256=None,
+    **recorded,
 ):
     (run / "eval").mkdir(parents=True, exist_ok=True)
     content = {
         "evaluation": evaluation,
-        "checkpoint": {"name": checkpoint, "step": step} | ({"sha256": sha256} if sha256 else {}),
+        "checkpoint": {"name": checkpoint, "step": step}
+        | ({"sha256": sha256} if sha256 else {})
+        | recorded,
         "protocol": protocol or {},
         "val": val,
         "results": results,
@@ -121,6 +133,20 @@ def test_the_papers_data_and_then_the_most_trained_checkpoint_count(tmp_path):
     (measured,) = collect([run])
     assert (measured.values[CORLOC].percent, measured.values[CORLOC].source) == (55.0, "2.json")
     assert JACCARD not in measured.values
+
+
+def test_the_shard_sets_of_a_row_are_named_below_and_older_results_name_none(tmp_path):
+    run = tmp_path / "walk30"
+    result(run, "a", "knn", knn_of(30.0), val=IMAGENET)  # of an older version
+    result(run, "b", "knn", knn_of(31.0), val=IMAGENET, step=2, trained_on_set_sha256="a" * 64)
+    result(run, "c", "knn", knn_of(32.0), val=IMAGENET, step=3, trained_on_set_sha256=None)
+    measured = collect([run])
+    assert footnotes(measured) == [f"walk30 was trained on the shard set of hash {'a' * 64}"]
+    assert as_markdown(measured).endswith(f"of hash {'a' * 64}  ")
+    assert as_json(measured)[0]["measured"][0]["trained_on_set_sha256"] == ["a" * 64]
+    result(run, "d", "knn", knn_of(32.0), val=IMAGENET, trained_on_set_sha256=7)
+    with pytest.raises(WtoursError, match=r"d\.json is not a result"):
+        collect([run])
 
 
 def knn_of(percent):

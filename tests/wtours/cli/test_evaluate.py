@@ -12,13 +12,14 @@ from tests.training.evaluation.test_linear_probe import make_photos
 from wtours.cli.app import app
 from wtours.errors import WtoursError
 
+SET = "5e7" + 61 * "0"
 pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("workspace")
-    make_run(root / "runs" / "walk", tiny_config())
+    make_run(root / "runs" / "walk", tiny_config(), set_sha256=SET)
     bar = (8, 8, 24, 24)
     voc_folder(root / "voc", {"a": (picture([bar]), [bar])}, masks={"a": mask_of([bar])})
     write_video(root / "davis", "bar", [(8, 0, 32, 64)] * 3)
@@ -50,6 +51,8 @@ def test_each_prints_a_table_and_where_the_result_is(root):
     tables = {each["table"]: each for each in json.loads(printed(root, "table", "walk", "--json"))}
     (row,) = tables["5"]["measured"]
     assert row["name"] == "walk"
+    assert row["trained_on_set_sha256"] == [SET]
+    assert f"walk was trained on the shard set of hash {SET}" in printed(root, "table", "walk")
     assert row["values"]["k-NN"] is None
     assert 0 <= row["values"]["LP"]["percent"] <= 100
     assert "on 1 images of" in row["values"]["CorLoc"]["note"]
@@ -64,7 +67,9 @@ def test_other_backbones_leave_their_results_under_a_name_of_their_own(root):
     assert content["protocol"]["method"] == "lost"
     folder = root / "runs" / "timm-vit_tiny_patch16_224-random"
     assert len(list((folder / "eval").glob("discover-*.json"))) == 1
-    assert json.loads(printed(root, "discover", "walk,random", *options))["checkpoint"]["step"] == 0
+    assert content["checkpoint"]["trained_on_set_sha256"] is None
+    random = json.loads(printed(root, "discover", "walk,random", *options))["checkpoint"]
+    assert (random["step"], random["trained_on_set_sha256"]) == (0, None)  # trained on nothing
 
 
 @pytest.mark.parametrize(

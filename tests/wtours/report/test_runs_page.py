@@ -14,6 +14,7 @@ from wtours.workspace.layout import Layout
 
 pytestmark = pytest.mark.medium  # a browser
 
+SET = {"set_sha256": "5e7" + 61 * "1"}
 HOSTILE = "</script><script>alert(1)</script>"
 
 
@@ -41,6 +42,10 @@ def built(tmp_path_factory):
     for name in ("step-00000010-walk-00000000ms", "walk-clip-00000000"):
         Image.new("RGB", (1500, 300), "teal").save(first / "figures" / f"{name}.png")
     (other / "figures" / "step-00000010-cut.png").write_bytes(b"\x89PNG no more")
+    for step, state in ((10, {"data": {"set_sha256": "0" * 64}}), (20, {"data": SET}), (30, 7)):
+        checkpoint = first / "checkpoints" / f"step-{step:08d}"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "state.json").write_text(json.dumps(state))
     (other / "eval").mkdir()
     result = {
         "evaluation": "knn",
@@ -120,8 +125,11 @@ def test_the_summary_has_a_row_a_run_and_what_cannot_be_read_is_said(built):
     loss = np.mean(8 / np.arange(21, 41))
     assert built.summary()[0] == (
         *("first", "dora", "40", f"{loss:.3f}"),
-        *(f"{loss / 8:.2f}", "not measured"),
+        *(f"{loss / 8:.2f}", "not measured", "5e711111"),
     )
+    assert built.as_dicts()[0]["set_sha256"] == SET["set_sha256"]
+    assert built.summary()[1][-1] == "not known"
+    assert f"set hash {SET['set_sha256']}" in built.page.read_text()
     assert built.as_dicts()[0]["resumed_from"] == [20]
     assert built.as_dicts()[1]["knn_top1_percent"] is None
     assert built.problems == {

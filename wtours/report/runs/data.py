@@ -60,6 +60,8 @@ class RunData:
     """Steps after which the run was stopped and resumed."""
     config: dict[str, Any]
     """Settings by "section.key"; empty where they cannot be read."""
+    set_sha256: str | None = None
+    """The set hash of the shards, as its newest checkpoint has it; None: not known, or images."""
     evaluations: tuple[Evaluation, ...] = ()
     figures: tuple[Path, ...] = ()
     """PNGs of attention, by name: those drawn while training carry the step."""
@@ -87,6 +89,7 @@ def load_run(folder: Path, *, name: str) -> RunData:
         steps=last,
         resumed_from=tuple(sorted(resumed)),
         config=config,
+        set_sha256=_read_set_sha256(folder / "checkpoints"),
         evaluations=evaluations,
         figures=tuple(sorted((folder / "figures").glob("*.png"))),
         problems=tuple(problems),
@@ -180,6 +183,16 @@ def _read_config(path: Path, problems: list[str]) -> dict[str, Any]:
         problems.append(f"{CONFIG_FILE} cannot be read; left out")
         return {}
     return dict(_flatten(content)) if isinstance(content, dict) else {}
+
+
+def _read_set_sha256(checkpoints: Path) -> str | None:
+    for path in sorted(checkpoints.glob("step-*/state.json"), reverse=True):
+        try:
+            sha256 = json.loads(path.read_text("utf-8"))["data"].get("set_sha256")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue  # the run removes old checkpoints as it goes
+        return sha256 if isinstance(sha256, str) else None
+    return None
 
 
 def _flatten(content: dict[Any, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -32,10 +32,11 @@ MEASURES = {
     "lr": "Learning rate",
 }
 """The charts that stand open, in this order; what else a run has stands below them."""
-SUMMARY_COLUMNS = ("run", "method", "steps", "loss", "mask overlap", "k-NN, %")
+SUMMARY_COLUMNS = ("run", "method", "steps", "loss", "mask overlap", "k-NN, %", "shard set")
 _CELLS = {"loss": 3, "mask_overlap": 2, "knn_top1_percent": 1}
 """Of the summary: metrics and their decimals."""
 _LAST_STEPS = 20
+_SET_DIGITS = 8
 _MAX_STRIPS = 6
 _STRIP_WIDTH = 1400
 _QUALITY = 80
@@ -60,10 +61,15 @@ class RunsReport:
     """What could not be read, by run."""
 
     def summary(self) -> list[tuple[str, ...]]:
-        """Return a row a run: name, method, steps, loss, mask overlap, k-NN."""
+        """Return a row a run: name, method, steps, loss, mask overlap, k-NN, set hash."""
+        rows = map(_summary, self.runs, range(len(self.runs)))
         return [
-            (row["name"], row["method"], f"{row['steps']:,}", *(c["text"] for c in row["cells"]))
-            for row in map(_summary, self.runs, range(len(self.runs)))
+            (
+                *(row["name"], row["method"], f"{row['steps']:,}"),
+                *(cell["text"] for cell in row["cells"]),
+                row["set_digits"],
+            )
+            for row in rows
         ]
 
     def as_dicts(self) -> list[dict[str, Any]]:
@@ -74,6 +80,7 @@ class RunsReport:
                 "folder": str(run.folder),
                 "method": row["method"],
                 "steps": row["steps"],
+                "set_sha256": run.set_sha256,
                 "resumed_from": list(run.resumed_from),
                 **{name: cell["value"] for name, cell in zip(_CELLS, row["cells"], strict=True)},
             }
@@ -184,6 +191,8 @@ def _summary(run: RunData, number: int) -> dict[str, Any]:
         "color": color_key(number),
         "method": plain(run.config.get("method", "unknown")),
         "steps": run.steps,
+        "set_sha256": plain(run.set_sha256 or ""),
+        "set_digits": plain((run.set_sha256 or "")[:_SET_DIGITS]) or "not known",
         "planned": run.config.get("optim.steps"),
         "cells": cells,
         "seconds": hours,
