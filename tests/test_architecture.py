@@ -20,6 +20,7 @@ LAYERS = {
             "analyze",
             "sharding",
             "lockfile",
+            "hub",
             "prepare",
             "synthetic",
             "report",

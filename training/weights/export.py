@@ -10,14 +10,23 @@ from torch import Tensor
 
 from training.config.train import TrainConfig
 from training.data.normalization import MEAN, STD
-from training.engine.checkpoint import find_checkpoint, load_network, run_dir_of
+from training.engine.checkpoint import (
+    MODEL,
+    find_checkpoint,
+    load_network,
+    read_state,
+    run_dir_of,
+)
 from training.models.vit import num_heads
+from training.weights.model_card import model_card
 from training.weights.official import HEAD_WIDTH
+from training.weights.onnx_export import onnx_bytes
 from wtours.storage.atomic import write_bytes
-from wtours.storage.hashing import canonical_json
+from wtours.storage.hashing import canonical_json, sha256_file
 from wtours.storage.tensor_files import pth_bytes, safetensors_bytes
 
-Target = Literal["timm", "hf", "official", "detectron2", "seqtrack"]
+Target = Literal["timm", "hf", "onnx", "official", "detectron2", "seqtrack"]
+_FOLDERS = ("timm", "hf", "onnx")
 
 
 @dataclass(frozen=True)
@@ -26,38 +35,58 @@ class Exported:
 
     path: Path
     how_to_load: str
+    card: Path
+    """The model card: README.md in a folder, NAME.md beside a file."""
 
 
 def export_run(run: Path, *, to: Target, out: Path | None = None) -> Exported:
-    """Write a run's teacher for another program; files of the same names are replaced.
+    """Write a run's teacher for another program, and its card; files of these names are replaced.
 
     Args:
         run: A run's folder (its newest whole checkpoint is taken) or one of its checkpoints.
         to: "timm": a folder with `model.safetensors` (the backbone under timm's names) and
             `config.json`, for `timm.create_model`. "hf": the same, for `transformers`.
+            "onnx": a folder with `model.onnx`, compared with torch's outputs before it is written.
             "official": a .pth as the released code reads it, {"teacher": {"backbone.*", "head.*"}}.
             "detectron2": a .pth for detectron2's own ViT, {"model": {"backbone.net.*"}}.
             "seqtrack": a .pth as SeqTrack reads weights of MAE, {"model": {"cls_token", …}}.
         out: The folder or file to write; None: in <run>/exports: timm, hf, official.pth, ….
 
     Raises:
-        CheckpointError: no usable checkpoint.
+        CheckpointError: no usable checkpoint, or an ONNX file that computes something else.
+        MissingPackageError: what writes or checks ONNX is not installed.
     """
     checkpoint = find_checkpoint(run)
     config, network = load_network(checkpoint)
-    name = to if to in ("timm", "hf") else f"{to}.pth"
+    name = to if to in _FOLDERS else f"{to}.pth"
     out = out or run_dir_of(checkpoint) / "exports" / name
     backbone = network.backbone
     match to:
         case "timm" | "hf":
             _write_timm(out, config, backbone)
+        case "onnx":
+            data = onnx_bytes(config, timm_arguments(config), backbone)
+            write_bytes(out / "model.onnx", data)
         case "official":
             write_bytes(out, pth_bytes({"teacher": dict(network.state_dict())}))
         case "detectron2":
             write_bytes(out, pth_bytes({"model": detectron2_weights(backbone)}))
         case "seqtrack":
             write_bytes(out, pth_bytes({"model": dict(backbone.state_dict())}))
-    return Exported(out, _how_to_load(to, out, config, backbone))
+    card = out / "README.md" if to in _FOLDERS else out.with_suffix(".md")
+    step, _, data_identity = read_state(checkpoint)
+    text = model_card(
+        to,
+        config,
+        patch_pixels=int(backbone.patch_embed.patch_size[0]),
+        name=run_dir_of(checkpoint).name,
+        step=step,
+        sha256=sha256_file(checkpoint / MODEL),
+        set_sha256=data_identity.set_sha256,
+        how_to_load=_how_to_load(to, Path(out.name), config, backbone),
+    )
+    write_bytes(card, text.encode())
+    return Exported(out, _how_to_load(to, out, config, backbone), card)
 
 
 def _how_to_load(to: Target, out: Path, config: TrainConfig, backbone: VisionTransformer) -> str:
@@ -70,13 +99,20 @@ def _how_to_load(to: Target, out: Path, config: TrainConfig, backbone: VisionTra
             )
         case "hf":
             return f"transformers.AutoModel.from_pretrained({str(out)!r})"
+        case "onnx":
+            path = str(out / "model.onnx")
+            return (
+                f"onnxruntime.InferenceSession({path!r})"
+                '.run(["features"], {"image": images})  # (B, 3, S, S) float32, S = '
+                f"{config.data.global_crop_pixels}"
+            )
         case "detectron2":
             return (
                 f"train.init_checkpoint={str(out)!r}, "
                 f"model.backbone.net.pretrain_img_size={config.data.global_crop_pixels}"
             )
         case "seqtrack":
-            return f"MODEL.ENCODER.PRETRAIN_TYPE: mae, its url file://{out.absolute()}"
+            return f"MODEL.ENCODER.PRETRAIN_TYPE: mae, its url file:// and {out}"
         case "official":
             call = f'torch.load({json.dumps(str(out))}, weights_only=True)["teacher"]'
             heads, told = num_heads(backbone), backbone.embed_dim // HEAD_WIDTH

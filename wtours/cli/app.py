@@ -29,7 +29,7 @@ from wtours.cli import (
     verify,
 )
 from wtours.cli.options import Quiet, Root, Verbose, as_command
-from wtours.cli.sets import copy, divide, export, lockfile, missing, prepare
+from wtours.cli.sets import copy, divide, export, hub, lockfile, missing, prepare
 from wtours.cli.sets.places import with_scratch
 from wtours.errors import TrainingError, WtoursError
 from wtours.storage.os_errors import explain_os_error
@@ -122,6 +122,8 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
     (app, SHARDS, "shard", shard.shard),
     (app, SHARDS, "verify", verify.verify),
     (app, SHARDS, "copy", copy.copy),
+    (app, SHARDS, "push", hub.push),
+    (app, SHARDS, "pull", hub.pull),
     (app, SHARDS, "lock", lockfile.lock),
     (app, SHARDS, "sync", lockfile.sync),
     (app, SHARDS, "attest", lockfile.attest),
@@ -130,6 +132,7 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
     (shards_app, None, "info", shard.info_of_shards),
     (shards_app, None, "sample", shard.sample_of_shards),
     (shards_app, None, "export", export.export_of_shards),
+    (shards_app, None, "card", hub.card_of_shards),
     (shards_app, None, "split", divide.split),
     (shards_app, None, "overlap", divide.overlap),
     (app, TRAINING, "pretrain", train.pretrain),

@@ -37,6 +37,7 @@ class ExportTarget(StrEnum):
 
     TIMM = "timm"
     HF = "hf"
+    ONNX = "onnx"
     OFFICIAL = "official"
     DETECTRON2 = "detectron2"
     SEQTRACK = "seqtrack"
@@ -147,7 +148,8 @@ def export(
     to: Annotated[
         ExportTarget,
         typer.Option(
-            help="timm: a folder for timm.create_model; hf: for transformers; official: a .pth as "
+            help="timm: a folder for timm.create_model; hf: for transformers; onnx: "
+            "for ONNX Runtime and others; official: a .pth as "
             "the released code reads it; detectron2, seqtrack: a .pth for these."
         ),
     ] = ExportTarget.TIMM,
@@ -160,7 +162,7 @@ def export(
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
-    """Write a run's teacher as a file that other programs load, and print how.
+    """Write a run's teacher as a file that other programs load, with a model card; print how.
 
     Example: wtours export default --to timm
     """
@@ -170,7 +172,9 @@ def export(
 
     exported = export_run(run_dir, to=to.value, out=out)
     if as_json:
-        console.print_json({"path": str(exported.path), "how_to_load": exported.how_to_load})
+        content = {"path": exported.path, "card": exported.card}
+        shown = {name: str(path) for name, path in content.items()}
+        console.print_json(shown | {"how_to_load": exported.how_to_load})
         return
     console.say(f"{exported.path}\n{exported.how_to_load}")
 

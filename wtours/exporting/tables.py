@@ -16,7 +16,7 @@ from wtours.errors import MissingPackageError
 from wtours.exporting.card import dataset_card
 from wtours.exporting.units import Unit, frames_of, shard_units
 from wtours.shards.index import ShardIndex
-from wtours.shards.schema import sample_key
+from wtours.shards.schema import CARD_FILE, sample_key
 from wtours.storage.atomic import atomic_path, write_bytes
 
 _BATCH_ROWS = 64
@@ -77,7 +77,8 @@ class HuggingFaceExporter:
 
     def finish(self, index: ShardIndex, units: Sequence[Unit], out: Path) -> None:
         """Publish the card."""
-        write_bytes(out / "README.md", dataset_card(index).encode())
+        card = dataset_card(index.dataset, data_files="data/train-*.parquet")
+        write_bytes(out / CARD_FILE, card.encode())
 
     def _path(self, index: ShardIndex, unit: Unit, out: Path) -> Path:
         count = len(index.dataset.shards)
@@ -119,7 +120,7 @@ class LanceExporter:
 
     def finish(self, index: ShardIndex, units: Sequence[Unit], out: Path) -> None:
         """Publish the card."""
-        write_bytes(out / "README.md", dataset_card(index).encode())
+        write_bytes(out / CARD_FILE, dataset_card(index.dataset).encode())
 
 
 def _lance() -> Any:

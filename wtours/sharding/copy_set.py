@@ -20,6 +20,8 @@ from wtours.sharding.segment import RECEIPTS_FOLDER
 from wtours.shards.schema import (
     ATTRIBUTION_FILE,
     BLUR_BOXES_FILE,
+    CARD_FILE,
+    CROISSANT_FILE,
     DATASET_FILE,
     INDEX_FILE,
     MAX_DATASET_BYTES,
@@ -31,6 +33,9 @@ from wtours.storage.hashing import sha256_bytes, sha256_file
 from wtours.storage.object_store import open_store
 from wtours.storage.scratch import scratch_folder
 from wtours.storage.store import LocalStore, Store, StoredObject, publish
+
+_BESIDE = (ATTRIBUTION_FILE, BLUR_BOXES_FILE, CARD_FILE, CROISSANT_FILE)
+"""What may lie beside the shards and goes with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +89,9 @@ def copy_shards(
         )
     if isinstance(receiver, LocalStore):
         sweep(receiver.folder)
-    known = _known_sha256s(dataset)
+    known = known_sha256s(dataset)
     present = {found.key: found for found in sender.list()}
-    if absent := [key for key in known if key not in present]:
-        raise ShardError(f"{sender.url}/{absent[0]} is missing; run `wtours verify` there first")
-    wanted = [found for key, found in present.items() if _is_of_set(key, known)]
+    wanted = _of_set(sender, present, known)
     there = {found.key for found in receiver.list()}
     total = sum(found.bytes for found in wanted) + len(text)
     done = copied_files = copied_bytes = 0
@@ -131,7 +134,24 @@ def _read_dataset(store: Store) -> tuple[Dataset, bytes]:
     return parse_dataset(text, f"{store.url}/{DATASET_FILE}"), text
 
 
-def _known_sha256s(dataset: Dataset) -> dict[str, str]:
+def files_of_set(store: Store, dataset: Dataset) -> list[StoredObject]:
+    """Return the files of a finished set but for its dataset.json.
+
+    Raises:
+        ShardError: a shard or the index is missing.
+    """
+    return _of_set(store, {found.key: found for found in store.list()}, known_sha256s(dataset))
+
+
+def _of_set(
+    store: Store, present: dict[str, StoredObject], known: dict[str, str]
+) -> list[StoredObject]:
+    if absent := [key for key in known if key not in present]:
+        raise ShardError(f"{store.url}/{absent[0]} is missing; run `wtours verify` there first")
+    return [found for key, found in present.items() if _is_of_set(key, known)]
+
+
+def known_sha256s(dataset: Dataset) -> dict[str, str]:
     """Return what dataset.json says of the files that it names, by name."""
     tars = {f"{shard.shard}.tar": shard.sha256 for shard in dataset.shards}
     return {**tars, INDEX_FILE: dataset.index.sha256}
@@ -141,7 +161,7 @@ def _is_of_set(key: str, known: Iterable[str]) -> bool:
     folder, _, name = key.rpartition("/")
     if folder == RECEIPTS_FOLDER:
         return name.endswith((".json", ".parquet")) and not name.startswith(".")
-    return key in known or key in (ATTRIBUTION_FILE, BLUR_BOXES_FILE)
+    return key in known or key in _BESIDE
 
 
 def _copy_file(

@@ -28,6 +28,8 @@ PIXELS = "reduced as YUV by swscale's bilinear, then recoloured"
 DATASET_FILE = "dataset.json"
 INDEX_FILE = "index.parquet"
 ATTRIBUTION_FILE = "ATTRIBUTION.md"
+CARD_FILE = "README.md"
+CROISSANT_FILE = "croissant.json"
 BLUR_BOXES_FILE = "blur_boxes.parquet"
 
 INDEX_SCHEMA = pa.schema(

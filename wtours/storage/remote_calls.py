@@ -121,6 +121,8 @@ def _explained(error: Exception, name: str) -> tuple[BaseException, str]:
         status = getattr(cause, "status", None)
         if isinstance(response, dict):
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 404)
+        elif response is not None:  # of the Hugging Face Hub
+            status = getattr(response, "status_code", status)
         if isinstance(cause, FileNotFoundError | LookupError) or status in (404, 410):
             raise ObjectMissingError(f"{name} is missing") from error
     reason = " ".join(str(cause).split())[:300] or type(cause).__name__

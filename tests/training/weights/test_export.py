@@ -1,7 +1,10 @@
 """What other programs load of a run, and what a run can be made of."""
 
 import argparse
+import hashlib
+import json
 import pickle
+from pathlib import Path
 
 import pytest
 import timm
@@ -10,7 +13,7 @@ from typer.testing import CliRunner
 
 from tests.support.tiny_run import make_run, tiny_config
 from training.engine.checkpoint import find_checkpoint, load_network
-from training.models.vit import encode
+from training.models.vit import encode, encode_tokens
 from training.weights.export import export_run, timm_arguments
 from training.weights.official import import_released, load_released
 from wtours.cli.app import app
@@ -163,3 +166,44 @@ def test_the_command_line_exports_imports_and_says_what_to_call(run, tmp_path):
     assert (tmp_path / "runs" / "theirs" / "checkpoints" / "step-00000000").is_dir()
     result = CliRunner().invoke(app, ["export", "theirs", *root])
     assert "timm.create_model(" in result.output
+
+
+def test_onnx_runtime_computes_the_teachers_features_for_a_batch_of_any_size(run, teacher):
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    exported = export_run(run, to="onnx")
+    path = exported.path / "model.onnx"
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert str(Path(__file__).parents[3]).encode() not in path.read_bytes()  # no path of ours
+    stated = json.loads({each.key: each.value for each in model.metadata_props}["preprocessing"])
+    assert stated["image_pixels"] == NATIVE
+    session = onnxruntime.InferenceSession(str(path))
+    for batch in (1, 2, 7):
+        images = torch.randn(batch, 3, NATIVE, NATIVE)
+        features, patches = session.run(["features", "patch_tokens"], {"image": images.numpy()})
+        ours = encode_tokens(teacher.backbone, images)
+        for found, expected in ((features, ours.cls_token), (patches, ours.patch_tokens)):
+            torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=1e-4)
+
+
+def test_an_onnx_file_that_computes_something_else_is_not_written(run, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("training.weights.onnx_export.TOLERANCE", 0.0)
+    with pytest.raises(CheckpointError, match=r"features differ from torch's by .* not written"):
+        export_run(run, to="onnx", out=tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
+
+
+@pytest.mark.parametrize("to", ["timm", "hf", "official", "detectron2", "seqtrack"])
+def test_every_export_has_a_card_that_the_hubs_client_reads(tmp_path, to):
+    from huggingface_hub import ModelCard
+
+    run = make_run(tmp_path / "run", CONFIG, set_sha256="5e7" + 61 * "0")
+    exported = export_run(run, to=to)
+    card = ModelCard.load(exported.card)
+    assert card.data.pipeline_tag == "image-feature-extraction"
+    assert card.data.library_name == {"timm": "timm", "hf": "transformers"}.get(to)
+    weights = hashlib.sha256((find_checkpoint(run) / "model.safetensors").read_bytes()).hexdigest()
+    for fact in ("5e7" + 61 * "0", weights, f"for {NATIVE} x {NATIVE} pixels", "patches of 8"):
+        assert fact in card.text
+    assert str(tmp_path) not in card.text

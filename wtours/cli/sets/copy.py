@@ -1,7 +1,7 @@
 """The command that copies a shard set between disks and object stores."""
 
 import dataclasses
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,9 @@ from wtours.cli import console
 from wtours.cli.options import ROOT, AsJson, Root
 from wtours.cli.sets.places import shard_set
 from wtours.text import bytes_text
+
+if TYPE_CHECKING:
+    from wtours.sharding.copy_set import CopyReport
 
 
 def copy(
@@ -44,6 +47,11 @@ def copy(
         result = copy_shards(
             shard_set(source, root), destination, deep=deep, jobs=jobs, on_progress=on_progress
         )
+    say_copied(result, as_json=as_json)
+
+
+def say_copied(result: "CopyReport", *, as_json: bool) -> None:
+    """Print what a copy holds."""
     if as_json:
         console.print_json(dataclasses.asdict(result))
         return
