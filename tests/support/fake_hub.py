@@ -128,7 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
         is_new = name not in self.server.hub.repositories
         self.server.hub.repositories.setdefault(name, {".gitattributes": b"*.tar filter=lfs\n"})
         if is_new:
-            self.server.hub.private[name] = bool(asked.get("private"))
+            is_private = asked.get("visibility") == "private" or asked.get("private")
+            self.server.hub.private[name] = bool(is_private)
         url = f"{self.server.hub.endpoint}/datasets/{name}"
         self._answer({"url": url, "name": name, "id": "1"}, 200 if is_new else 409)
 
