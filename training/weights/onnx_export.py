@@ -2,6 +2,7 @@
 
 import json
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import timm
@@ -21,7 +22,7 @@ _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 def onnx_bytes(
-    config: TrainConfig, arguments: dict[str, object], backbone: VisionTransformer
+    config: TrainConfig, arguments: dict[str, Any], backbone: VisionTransformer
 ) -> bytes:
     """Return the ONNX file of a run's backbone, for a batch of any size.
 
@@ -77,7 +78,7 @@ class _Tokens(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         tokens: Tensor = self.network.forward_features(images)  # type: ignore[operator]
-        return tokens[:, 0], tokens[:, self.network.num_prefix_tokens :]  # type: ignore[misc]
+        return tokens[:, 0], tokens[:, self.network.num_prefix_tokens :]
 
 
 def _require_equal(data: bytes, tokens: nn.Module, side: int) -> None:

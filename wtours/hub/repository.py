@@ -63,7 +63,7 @@ class HubRepository:
         if find_spec("huggingface_hub") is None:
             raise MissingPackageError("huggingface_hub", "hub", "the Hugging Face Hub")
         from huggingface_hub import HfApi
-        from huggingface_hub.utils import disable_progress_bars
+        from huggingface_hub.utils.tqdm import disable_progress_bars
 
         disable_progress_bars()  # there is one already
         self.url = url.rstrip("/")

@@ -127,8 +127,8 @@ def test_the_card_is_read_by_the_hubs_client_whatever_the_titles_are(
     dataset = with_videos(read_dataset(directory), license_observed=observed, title=HOSTILE)
     text = dataset_card(dataset.model_copy(update={"name": 'a: "b"'}), data_files="*.tar")
     card = DatasetCard(text)
-    assert card.data.license == license_id
-    assert card.data.pretty_name == 'a: "b"'
+    assert card.data.to_dict()["license"] == license_id
+    assert card.data.to_dict()["pretty_name"] == 'a: "b"'
     assert card.data.to_dict()["configs"][0]["data_files"] == [{"split": "train", "path": "*.tar"}]
     assert set_sha256(dataset.shards) in card.text
     assert "secret" not in text
