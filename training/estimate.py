@@ -14,7 +14,7 @@ from training.data.loader import clips_per_rank
 from training.distributed.world import World
 from training.engine.metrics import peak_memory_bytes
 from training.engine.optim import scheduled_values
-from training.engine.precision import deterministic
+from training.engine.precision import for_device, numerics
 from training.engine.setup import build_state, open_views, run_length
 from training.engine.state import TrainState
 from training.engine.step import apply_gradients, compute_gradients
@@ -94,11 +94,11 @@ def estimate(
         ShardError: a shard set that is missing or damaged.
         TrainingError: too few clips for a batch.
     """
-    share = clips_per_rank(config, processes)
+    config, share = for_device(config, world.device), clips_per_rank(config, processes)
     views = open_views(shards_dir, config)
     length = run_length(config, views)
     sizes = (1, 2) if share > 1 else (1,)
-    with deterministic(config.optim.deterministic):
+    with numerics(config.optim, world.device):
         state = build_state(config, world)
         decoding, batches = decoded_batches(views, sizes)
         kept, seconds = [], []

@@ -13,7 +13,7 @@ from training.config.train import TrainConfig
 from training.data.clips import ClipViews
 from training.data.loader import clips_per_rank
 from training.distributed.world import World
-from training.engine.precision import deterministic
+from training.engine.precision import for_device, numerics
 from training.engine.setup import build_state, open_views, run_length
 from training.estimate import counted_state_bytes, decoded_batches, kept_bytes, line_through
 from training.methods.registry import method_class
@@ -74,7 +74,7 @@ def fit_memory(
         ShardError: a shard set that is missing or damaged.
         TrainingError: too few clips for a batch.
     """
-    share = clips_per_rank(config, processes)
+    config, share = for_device(config, world.device), clips_per_rank(config, processes)
     views = open_views(shards_dir, config)
     may_split = method_class(config).additive and "optim.accumulation_steps" not in memory.fixed
     most = 0
@@ -109,7 +109,7 @@ def _counted(
     """Return the bytes of weights, gradients and moments; those kept by one and by two clips."""
     sizes = (1, 2) if share > 1 else (1,)
     length = run_length(config, views)
-    with deterministic(config.optim.deterministic):
+    with numerics(config.optim, world.device):
         state = build_state(config, world)
         _, batches = decoded_batches(views, sizes)
         kept = [float(kept_bytes(state, batch, length, config, world)) for batch in batches]

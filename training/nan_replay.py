@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from training.data.loader import batches
 from training.distributed.world import World
 from training.engine.checkpoint import RECEIPT, find_damage, load_state, read_state
-from training.engine.precision import deterministic
+from training.engine.precision import numerics
 from training.engine.setup import build_state, open_views, replicate, run_length
 from training.engine.state import TrainState
 from training.engine.step import compute_gradients
@@ -71,7 +71,7 @@ def replay(listing: Path, shards_dir: Path | str, world: World) -> Replay:
     load_state(checkpoint, state)
     now = run_length(config, views).at(state.step)
     found = _watch_outputs(state)
-    with deterministic(config.optim.deterministic):
+    with numerics(config.optim, world.device):
         (batch,) = batches(views, world, config, state.step, state.step + 1)
         replica = replicate(state.method, world)
         gradients = compute_gradients(state, replica, batch, now, config=config, world=world)

@@ -15,7 +15,7 @@ from training.distributed.world import World
 from training.engine.checkpoint import newest_checkpoint
 from training.engine.metrics import StepStatus
 from training.engine.monitor import Monitor
-from training.engine.precision import deterministic
+from training.engine.precision import describe_numerics, for_device, numerics
 from training.engine.run_dir import Resume, opened_run
 from training.engine.setup import build_state, open_views, run_length
 from training.engine.trainer import OnStep, PretrainReport, train
@@ -83,8 +83,11 @@ def pretrain(
             model.init are absent or do not fit.
         TrainingError: too few clips for a batch, or a loss that is not finite.
     """
+    config = for_device(config, world.device)
+    if world.is_main:
+        LOG.info("%s", describe_numerics(config, world.device))
     with ExitStack() as stack:
-        stack.enter_context(deterministic(config.optim.deterministic))
+        stack.enter_context(numerics(config.optim, world.device))
         # Outermost: when another rank is lost, torchrun says SIGTERM before this one has said why.
         stop = stack.enter_context(StopSignals())
         watchdog = stack.enter_context(failure_guard(world, config.faults))

@@ -196,9 +196,13 @@ class OptimConfig(Section):
     """Each parameter by its own norm (released code), or all by their common norm."""
     freeze_last_layer_epochs: NonNegative = 1
     """Epochs during which the head's last layer is not trained."""
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Autocast of both networks; weights, loss and optimizer stay float32. With float16 the loss is
-    scaled, and a step whose gradients overflow is left out."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Autocast of both networks; weights, loss and optimizer stay float32. auto: bfloat16 on CUDA,
+    float32 on a CPU. With float16 the loss is scaled, and a step whose gradients overflow is left
+    out."""
+    float32_matmul_precision: Literal["highest", "high", "medium"] = "high"
+    """How CUDA multiplies what is float32, as torch.set_float32_matmul_precision takes it: "high"
+    is TF32, with the 10 bits of float16; "highest" all 23. A CPU always has all of them."""
     deterministic: bool = False
     """Take the operators that give the same bits each time; slower on a GPU."""
 

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
+from training.config.sections import OptimConfig
 from training.config.train import TrainConfig
 from training.methods.base import Network
 from training.models.vit_blocks import compile_block
@@ -18,9 +19,31 @@ _VARIANTS = 64
 """Versions of a compiled block: by image size, with and without gradients, by its drop rate."""
 
 
+def for_device(config: TrainConfig, device: torch.device) -> TrainConfig:
+    """Return the config with the precision that "auto" stands for on a device."""
+    if config.optim.precision != "auto":
+        return config
+    precision = "bfloat16" if device.type == "cuda" else "float32"
+    optim = config.optim.model_copy(update={"precision": precision})
+    return config.model_copy(update={"optim": optim})
+
+
+def describe_numerics(config: TrainConfig, device: torch.device) -> str:
+    """Return one line for the log: the device, and what it computes in."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        float32 = f"float32 products {config.optim.float32_matmul_precision!r}"
+    else:
+        name, float32 = (
+            f"{device.type}, {torch.get_num_threads()} threads",
+            "float32 products exact",
+        )
+    return f"{name}: networks in {config.optim.precision}, {float32}"
+
+
 def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
     """Return the context in which networks run in the config's precision."""
-    dtype = _DTYPES.get(config.optim.precision)
+    dtype = _DTYPES.get(for_device(config, device).optim.precision)
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
@@ -44,15 +67,34 @@ def compile_blocks(method: nn.Module) -> None:
 
 
 @contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
-    """While entered and `wanted`, take the operators that give the same bits in each call.
+def numerics(optim: OptimConfig, device: torch.device) -> Iterator[None]:
+    """While entered, multiply float32 as the config says, and by operators with equal bits if asked.
 
-    torch warns of one that has no such form, such as the gradient of a bicubic interpolation on a
-    GPU (the position embedding at another image size).
+    torch warns of an operator that has no such form, such as the gradient of a bicubic
+    interpolation on a GPU (the position embedding at another image size).
     """
-    if not wanted:
+    with ExitStack() as stack:
+        if device.type == "cuda":  # elsewhere a lower precision would change a seeded run
+            stack.enter_context(_float32_products(optim.float32_matmul_precision))
+        if optim.deterministic:
+            stack.enter_context(_deterministic())
         yield
-        return
+
+
+@contextmanager
+def _float32_products(precision: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = precision != "highest"  # the patch embedding
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),

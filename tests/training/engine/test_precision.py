@@ -1,6 +1,7 @@
 """The faster ways to compute stay near float32, or equal it; the bounds are those of the docs."""
 
 import json
+import logging
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from training.config.presets import resolve_config
 from training.distributed.world import World
 from training.engine.checkpoint import STATE, checkpoint_dir
 from training.engine.metrics import read_metrics
+from training.engine.precision import for_device, numerics
 from training.pretrain import pretrain
 
 WORLD = World(0, 1, 0, torch.device("cpu"))
@@ -41,6 +43,42 @@ def test_bfloat16_stays_within_the_documented_bounds_of_float32(shards, float32,
     lines = train(shards, tmp_path / "run", "optim.precision=bfloat16")
     assert 0 < worst_ratio(lines, float32, "loss") < 0.005
     assert worst_ratio(lines, float32, "gradient_norm") < 0.1
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "taken"),
+    [("auto", "cuda", "bfloat16"), ("auto", "cpu", "float32"), ("float32", "cuda", "float32")],
+)
+def test_auto_is_bfloat16_on_cuda_alone(asked, device, taken):
+    config = resolve_config("official", None, [f"optim.precision={asked}"])
+    assert for_device(config, torch.device(device)).optim.precision == taken
+    assert resolve_config("official", None, []).optim.precision == "auto"
+
+
+def test_a_run_records_and_says_what_it_computes_in(shards, tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "training"):
+        train(shards, tmp_path / "run", "optim.steps=1")
+    assert "networks in float32, float32 products exact" in caplog.text
+    assert "precision: float32\n" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "found"),
+    [
+        ("high", "cuda", ("high", True)),
+        ("highest", "cuda", ("highest", False)),
+        ("medium", "cpu", ("highest", True)),
+    ],
+)
+def test_tensorfloat_is_for_cuda_and_is_put_back(asked, device, found):
+    def now():
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+    before = now()
+    optim = resolve_config("official", None, [f"optim.float32_matmul_precision={asked}"]).optim
+    with numerics(optim, torch.device(device)):
+        assert now() == found
+    assert now() == before == ("highest", True)
 
 
 # torch's tracing looks at the gradient of every input, and warns of itself.
