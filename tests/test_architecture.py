@@ -35,6 +35,7 @@ LAYERS = {
             "schedules",
             "transfer",
             "config",
+            "flops",
             "distributed",
             "models",
             "losses",

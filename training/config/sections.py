@@ -247,6 +247,15 @@ class WatchConfig(Section):
     """Steps between two k-NN evaluations; all ranks wait for them."""
     knn_k: Count = 20
     """Neighbors."""
+    effective_rank_every_steps: Count = 10
+    """Steps between two measurements of `effective_rank`: its eigenvalues make the host wait for a
+    GPU."""
+    profile_steps: tuple[Count, Count] | None = None
+    """First and last step of which rank 0 writes a torch.profiler trace, and on CUDA a snapshot of
+    the memory, into the run's folder `profile`, e.g. [100, 104]; None: never."""
+    peak_tflops: Positive | None = None
+    """Dense bfloat16 TFLOP/s of the device, which the MFU is a share of; None: known for common
+    GPUs, else there is no MFU."""
     loggers: tuple[LoggerName, ...] = ("tensorboard",)
     """Where metrics and images are shown beside metrics.jsonl: any of tensorboard, wandb, mlflow,
     e.g. [tensorboard, wandb]; []: nowhere. One that fails is left out, and never stops a run."""
@@ -261,4 +270,7 @@ class WatchConfig(Section):
     def _check_both(self) -> Self:
         if (self.knn_train is None) != (self.knn_val is None):
             raise ValueError("knn_train and knn_val go together")
+        if self.profile_steps is not None and self.profile_steps[0] > self.profile_steps[1]:
+            first, last = self.profile_steps
+            raise ValueError(f"profile_steps [{first}, {last}] ends before it begins")
         return self

@@ -97,21 +97,40 @@ class StepStatus:
     seconds_left: float
     memory_bytes: int
     """Most that rank 0 has had: of the GPU, or in all on a CPU."""
+    mfu: float | None = None
+    """Model FLOP/s as a share of what a device could do; None: that is not known."""
 
     def describe(self) -> str:
         """Return one line without the run's name and the steps."""
+        mfu = "" if self.mfu is None else f" · MFU {self.mfu:.0%}"
         return (
             f"loss {self.loss:.3f} · {self.clips_per_second:.3g} clips/s · "
-            f"{self.data_wait_fraction:.0%} waiting · {self.memory_bytes / 1e9:.1f} GB"
+            f"{self.data_wait_fraction:.0%} waiting · {self.memory_bytes / 1e9:.1f} GB{mfu}"
         )
 
 
 class ThroughputMeter:
-    """Where the time of each step goes: waiting for data, or computing."""
+    """Where the time of each step goes: waiting for data, or computing.
 
-    def __init__(self, clips_per_step: int, device: torch.device) -> None:
+    Args:
+        clips_per_step: Of all ranks.
+        device: Of this process.
+        tflop_per_step: Of one process, as counted by `training.flops`.
+        peak_tflops: TFLOP/s that a device could do; None: not known.
+    """
+
+    def __init__(
+        self,
+        clips_per_step: int,
+        device: torch.device,
+        *,
+        tflop_per_step: float,
+        peak_tflops: float | None,
+    ) -> None:
         self._clips = clips_per_step
         self._device = device
+        self._tflop = tflop_per_step
+        self._peak = peak_tflops
         self._waited = 0.0
         self._last_lap = time.perf_counter()
         self._recent: deque[tuple[float, float]] = deque(maxlen=_RECENT_STEPS)
@@ -132,11 +151,14 @@ class ThroughputMeter:
         now = time.perf_counter()
         seconds, self._last_lap = now - self._last_lap, now
         self._recent.append((seconds, self._waited))
+        mfu = {} if self._peak is None else {"mfu": self._tflop / seconds / self._peak}
         return {
             "seconds": seconds,
             "clips_per_second": self._clips / seconds,
             "data_wait_fraction": self._waited / seconds,
             "peak_memory_bytes": peak_memory_bytes(self._device),
+            "tflop_per_second": self._tflop / seconds,
+            **mfu,
         }
 
     def status(self, run: str, step: int, steps: int, loss: float) -> StepStatus:
@@ -151,6 +173,9 @@ class ThroughputMeter:
             data_wait_fraction=waited / seconds,
             seconds_left=(steps - step) * seconds / len(self._recent),
             memory_bytes=peak_memory_bytes(self._device),
+            mfu=None
+            if self._peak is None
+            else self._tflop * len(self._recent) / seconds / self._peak,
         )
 
 

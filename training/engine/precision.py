@@ -68,7 +68,7 @@ def compile_blocks(method: nn.Module) -> None:
 
 @contextmanager
 def numerics(optim: OptimConfig, device: torch.device) -> Iterator[None]:
-    """While entered, multiply float32 as the config says, and by operators with equal bits if asked.
+    """While entered, multiply float32 as the config says, and with equal bits each time if asked.
 
     torch warns of an operator that has no such form, such as the gradient of a bicubic
     interpolation on a GPU (the position embedding at another image size).

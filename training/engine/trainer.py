@@ -7,18 +7,22 @@ from pathlib import Path
 
 from PIL import Image
 
+from training.config.train import TrainConfig
 from training.data.clips import ClipViews
 from training.data.loader import batches
 from training.distributed.collectives import barrier
 from training.distributed.signals import StopSignals
+from training.distributed.world import World
 from training.engine.checkpoint import checkpoint_dir
 from training.engine.metrics import StepStatus, ThroughputMeter
 from training.engine.monitor import Monitor
 from training.engine.optim import scheduled_values
+from training.engine.profiling import peak_tflops, profiled_steps
 from training.engine.run_dir import Resume, Run
 from training.engine.setup import replicate
 from training.engine.state import TrainState
 from training.engine.step import apply_gradients, compute_gradients
+from training.flops import BackboneShape, clip_tflop
 from training.schedules import Progress
 
 OnStep = Callable[[StepStatus], None]
@@ -81,32 +85,49 @@ def train(
     """
     config, world = run.config, run.world
     run.restore(state, resume)
-    meter = ThroughputMeter(config.optim.global_batch_size, world.device)
+    meter = _meter(config, state, world)
     started_at, stopped_by = state.step, None
     replica = replicate(state.method, world)
-    for batch in meter.waiting(batches(views, world, config, state.step, length.steps)):
-        now = length.at(state.step)
-        gradients = compute_gradients(state, replica, batch, now, config=config, world=world)
-        # One exchange for all of it: ranks leave together, before the optimizer moves.
-        reading = gradients.read(stop.flags())
-        if not reading.is_finite:
-            raise run.non_finite(state, reading.metrics, views)
-        scheduled = scheduled_values(config.optim, now)
-        apply_gradients(state, now, scheduled)
-        run.watchdog.beat()
-        metrics, times = reading.metrics, meter.lap()
-        if world.is_main:
-            values = asdict(scheduled) | state.method.scheduled(now)
-            measured: dict[str, float | Image.Image] = {**metrics, **values}
-            for monitor in monitors:
-                measured |= monitor.after_step(state, metrics)
-            run.log(state.step, measured, times)
-        stopped_by = stop.signal_of(reading.flags)
-        if stopped_by or run.save_is_due(state.step, length.steps):
-            run.save(state)
-        on_step(meter.status(run.dir.name, state.step, length.steps, metrics["loss"]))
-        if stopped_by:
-            break
+    profiled = config.watch.profile_steps if world.is_main else None
+    with profiled_steps(run.dir, profiled, world.device, steps_done=state.step) as step_traced:
+        for batch in meter.waiting(batches(views, world, config, state.step, length.steps)):
+            now = length.at(state.step)
+            gradients = compute_gradients(state, replica, batch, now, config=config, world=world)
+            # One exchange for all of it: ranks leave together, before the optimizer moves.
+            reading = gradients.read(stop.flags())
+            if not reading.is_finite:
+                raise run.non_finite(state, reading.metrics, views)
+            scheduled = scheduled_values(config.optim, now)
+            apply_gradients(state, now, scheduled)
+            run.watchdog.beat()
+            step_traced()
+            metrics, times = reading.metrics, meter.lap()
+            if world.is_main:
+                values = asdict(scheduled) | state.method.scheduled(now)
+                measured: dict[str, float | Image.Image] = {**metrics, **values}
+                for monitor in monitors:
+                    measured |= monitor.after_step(state, metrics)
+                run.log(state.step, measured, times)
+            stopped_by = stop.signal_of(reading.flags)
+            if stopped_by or run.save_is_due(state.step, length.steps):
+                run.save(state)
+            on_step(meter.status(run.dir.name, state.step, length.steps, metrics["loss"]))
+            if stopped_by:
+                break
     run.finish_saving()
     barrier()  # no rank leaves while rank 0 still writes
     return PretrainReport(checkpoint_dir(run.dir, state.step), started_at, state.step, stopped_by)
+
+
+def _meter(config: TrainConfig, state: TrainState, world: World) -> ThroughputMeter:
+    """Return what measures the steps, with the multiplications that one takes."""
+    clips, backbone = config.optim.global_batch_size, state.method.student.backbone
+    patch_size = backbone.patch_embed.patch_size[0]
+    shape = BackboneShape(backbone.embed_dim, len(backbone.blocks), patch_size)
+    of_clip = clip_tflop(config, shape, as_computed=True)
+    return ThroughputMeter(
+        clips,
+        world.device,
+        tflop_per_step=of_clip * clips / world.world_size,
+        peak_tflops=config.watch.peak_tflops or peak_tflops(world.device),
+    )

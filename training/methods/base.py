@@ -161,6 +161,10 @@ class Method(nn.Module, Generic[T]):
         """Return the method's scheduled values of a step, to be logged."""
         return {}
 
+    def measures_rank(self, now: Progress) -> bool:
+        """Return whether the step measures `effective_rank`, for which the host waits."""
+        return (now.step + 1) % self.config.watch.effective_rank_every_steps == 0
+
     @property
     def evaluated_network(self) -> Network:
         """Return the network that is evaluated, drawn and exported."""

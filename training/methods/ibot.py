@@ -155,6 +155,7 @@ class Ibot(StudentTeacher):
                 probabilities=self.probabilities(logits, self.center, values["teacher_temp"]),
                 masks=None,
                 tokens=tokens,
+                measures_rank=self.measures_rank(now),
                 hidden=hidden,
                 rows=rows,
                 counts=counts,

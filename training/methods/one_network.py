@@ -1,5 +1,7 @@
 """What SimCLR, SwAV and VICReg share: one network, no teacher, and a loss that couples a batch."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,15 @@ from training.models.vit import encode
 from training.schedules import Progress
 
 
-class OneNetwork(Method[Targets]):
+@dataclass(frozen=True)
+class OneNetworkTargets(Targets):
+    """What a step knows before its forward pass."""
+
+    measures_rank: bool
+    """Whether its metrics have the embeddings' `effective_rank`."""
+
+
+class OneNetwork(Method[OneNetworkTargets]):
     """A method whose trained network is the one that is evaluated.
 
     Each image's loss depends on all images of the step, so micro-batches would compute another one.
@@ -17,9 +27,9 @@ class OneNetwork(Method[Targets]):
 
     additive = False
 
-    def prepare(self, views: Views, now: Progress) -> Targets:
-        """Return nothing: the targets come from the other views, in `forward`."""
-        return Targets()
+    def prepare(self, views: Views, now: Progress) -> OneNetworkTargets:
+        """Return what is measured: the targets come from the other views, in `forward`."""
+        return OneNetworkTargets(self.measures_rank(now))
 
 
 def encode_views(network: Network, views: Views) -> Tensor:
@@ -33,7 +43,8 @@ def encode_views(network: Network, views: Views) -> Tensor:
     return torch.cat(tokens)
 
 
-def embedding_metrics(tokens: Tensor) -> dict[str, Tensor]:
+def embedding_metrics(tokens: Tensor, targets: OneNetworkTargets) -> dict[str, Tensor]:
     """Return how far apart the first global view's tokens lie, of CLS tokens (V, M, D)."""
     first = tokens[0].detach()
-    return {"embedding_spread": embedding_spread(first), "effective_rank": effective_rank(first)}
+    metrics = {"embedding_spread": embedding_spread(first)}
+    return metrics | ({"effective_rank": effective_rank(first)} if targets.measures_rank else {})

@@ -5,8 +5,13 @@ from torch import Tensor
 
 from training.config.train import TrainConfig
 from training.losses.simclr import nt_xent
-from training.methods.base import StepOutput, Targets, Views
-from training.methods.one_network import OneNetwork, embedding_metrics, encode_views
+from training.methods.base import StepOutput, Views
+from training.methods.one_network import (
+    OneNetwork,
+    OneNetworkTargets,
+    embedding_metrics,
+    encode_views,
+)
 from training.models.projection_heads import Projector
 from training.transfer import send
 from wtours.errors import UsageError
@@ -29,7 +34,7 @@ class Simclr(OneNetwork):
         model, out_dim = config.model, config.simclr.output_dim
         return Projector(width, (model.head_hidden_dim,), out_dim, batch_norm=model.head_batch_norm)
 
-    def forward(self, views: Views, targets: Targets) -> StepOutput:
+    def forward(self, views: Views, targets: OneNetworkTargets) -> StepOutput:
         """Return NT-Xent over the frames of all ranks' clips."""
         simclr = self.config.simclr
         tokens = encode_views(self.student, views)
@@ -41,7 +46,7 @@ class Simclr(OneNetwork):
             temperature=simclr.temperature,
             siblings=simclr.siblings,
         )
-        return StepOutput(loss, embedding_metrics(tokens))
+        return StepOutput(loss, embedding_metrics(tokens, targets))
 
 
 def _labels(views: Views) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from timm.layers.drop import DropPath
@@ -28,11 +28,13 @@ class TeacherOutput(Targets):
         probabilities: (G, B, T, K) float32, the student's targets for each global view.
         masks: (G, B, O, T, N) what the student sees of each global view; None: all of it.
         tokens: (G * B * T, D) the CLS tokens that the probabilities come from.
+        measures_rank: Whether the step's metrics have the tokens' `effective_rank`.
     """
 
     probabilities: Tensor
     masks: Tensor | None
     tokens: Tensor
+    measures_rank: bool = field(kw_only=True)
 
     def clips(self, part: slice) -> "TeacherOutput":
         """Return the output for some of the clips."""
@@ -52,7 +54,7 @@ class TeacherOutput(Targets):
             "teacher_mean_entropy": entropy(probabilities.flatten(0, -2).mean(dim=0)),
             "mask_coverage": probabilities.new_ones(()) if masks is None else masks.mean(),
             "embedding_spread": embedding_spread(self.tokens),
-            "effective_rank": effective_rank(self.tokens),
+            **({"effective_rank": effective_rank(self.tokens)} if self.measures_rank else {}),
             **({} if overlap is None else {"mask_overlap": overlap}),
         }
 
@@ -105,7 +107,12 @@ class StudentTeacher(Method[TeacherOutput]):
             momentum = self.config.loss.center_momentum
             self._next_center = update_center(self.center, logits, momentum=momentum)
             temp = self.scheduled(now)["teacher_temp"]
-            return TeacherOutput(self.probabilities(logits, self.center, temp), masks, tokens)
+            return TeacherOutput(
+                self.probabilities(logits, self.center, temp),
+                masks,
+                tokens,
+                measures_rank=self.measures_rank(now),
+            )
 
     def forward(self, views: Views, targets: TeacherOutput) -> StepOutput:
         """Return the student's loss.

@@ -14,14 +14,14 @@ from training.losses.swav import (
     part_of_rank,
     swapped_prediction,
 )
-from training.methods.base import Method, StepOutput, Targets, Views
-from training.methods.one_network import embedding_metrics, encode_views
+from training.methods.base import Method, StepOutput, Views
+from training.methods.one_network import OneNetworkTargets, embedding_metrics, encode_views
 from training.models.projection_heads import SwavHead
 from training.schedules import Progress
 
 
 @dataclass(frozen=True)
-class SwavTargets(Targets):
+class SwavTargets(OneNetworkTargets):
     """What a step knows before its forward pass.
 
     Attributes:
@@ -62,7 +62,7 @@ class Swav(Method[SwavTargets]):
         if self._queues(now) and not self._is_full:  # once full, it stays so
             self._is_full = is_full(self.queue)
         is_used = self._queues(now) and self._is_full
-        return SwavTargets(part_of_rank(self.queue) if is_used else None)
+        return SwavTargets(self.measures_rank(now), part_of_rank(self.queue) if is_used else None)
 
     def forward(self, views: Views, targets: SwavTargets) -> StepOutput:
         """Return the swapped prediction loss over the frames of all ranks' clips."""
@@ -93,7 +93,7 @@ class Swav(Method[SwavTargets]):
             "code_entropy": entropy(codes).mean(),
             "queue_used": loss.new_full((), float(targets.queue is not None)),
         }
-        return StepOutput(loss, metrics | embedding_metrics(tokens))
+        return StepOutput(loss, metrics | embedding_metrics(tokens, targets))
 
     def after_step(self, now: Progress) -> None:
         """Put the step's features into the queue."""

@@ -12,6 +12,8 @@ from training.engine.state import TrainState
 LOG = logging.getLogger(__name__)
 _WINDOW = 50
 """Steps over which a sign is averaged before it is believed; single steps are noisy."""
+_FEWEST = 5
+"""Values that are averaged at least, of a metric that is not measured at each step."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +23,17 @@ class _Sign:
     """Below this, the mean over the window is a sign."""
     high: float
     advice: str
+    every_steps: int = 1
+    """Steps between two values of the metric."""
+
+    @property
+    def count(self) -> int:
+        """Return how many values are averaged."""
+        return max(_WINDOW // self.every_steps, _FEWEST)
 
 
 class CollapseMonitor:
-    """Warns, once for each sign and with advice, from the means over the last 50 steps.
+    """Warns, once for each sign and with advice, from the means over the last 50 steps or more.
 
     A method that does not report a metric gets no warning about it.
 
@@ -35,7 +44,7 @@ class CollapseMonitor:
     def __init__(self, config: TrainConfig) -> None:
         self._signs = _signs(config)
         self._recent: dict[str, deque[float]] = {
-            sign.metric: deque(maxlen=_WINDOW) for sign in self._signs
+            sign.metric: deque(maxlen=sign.count) for sign in self._signs
         }
 
     def after_step(self, state: TrainState, metrics: dict[str, float]) -> dict[str, float]:
@@ -50,12 +59,12 @@ class CollapseMonitor:
             recent = self._recent[sign.metric]
             if math.isfinite(metrics.get(sign.metric, math.nan)):
                 recent.append(metrics[sign.metric])
-            if len(recent) < _WINDOW or sign.low <= sum(recent) / _WINDOW <= sign.high:
+            if len(recent) < sign.count or sign.low <= sum(recent) / sign.count <= sign.high:
                 continue
             self._signs.remove(sign)
             warnings.append(
-                f"step {step}: {sign.metric} is {sum(recent) / _WINDOW:.3g} over {_WINDOW} steps: "
-                f"{sign.advice}"
+                f"step {step}: {sign.metric} is {sum(recent) / sign.count:.3g} over "
+                f"{sign.count * sign.every_steps} steps: {sign.advice}"
             )
             LOG.warning("%s", warnings[-1])
         return warnings
@@ -119,7 +128,10 @@ def _signs(config: TrainConfig) -> list[_Sign]:
             "embedding_spread", 0.05, never,
             f"all frames have almost the same embedding: {spread}",
         ),
-        _Sign("effective_rank", 1.5, never, f"the embeddings lie on one line: {rank}"),
+        _Sign(
+            "effective_rank", 1.5, never, f"the embeddings lie on one line: {rank}",
+            every_steps=config.watch.effective_rank_every_steps,
+        ),
         _Sign("mask_coverage", 0.01, never, f"the masks hide almost everything: {masks}"),
         _Sign(
             "mask_overlap", -never, 0.95,

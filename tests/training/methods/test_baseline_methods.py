@@ -154,6 +154,7 @@ def test_overlays_knn_and_the_estimate_work(shards, tmp_path, name):
 
 
 LEARNING = (
+    "watch.effective_rank_every_steps=1",
     *("optim.global_batch_size=8", "optim.steps=80", "optim.epochs=8", "optim.lr=2e-3"),
     *("optim.freeze_last_layer_epochs=0", "model.num_prototypes=16", "data.clip_length=2"),
     *("augment.jitter_probability=0", "augment.grey_probability=0", "data.local_crops=0"),
