@@ -73,7 +73,7 @@ def replay(listing: Path, shards_dir: Path | str, world: World) -> Replay:
     found = _watch_outputs(state)
     with numerics(config.optim, world.device):
         (batch,) = batches(views, world, config, state.step, state.step + 1)
-        replica = replicate(state.method, world)
+        replica = replicate(state, world)
         gradients = compute_gradients(state, replica, batch, now, config=config, world=world)
     first = found or [
         f"the gradient of {name}"

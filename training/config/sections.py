@@ -203,6 +203,9 @@ class OptimConfig(Section):
     float32_matmul_precision: Literal["highest", "high", "medium"] = "high"
     """How CUDA multiplies what is float32, as torch.set_float32_matmul_precision takes it: "high"
     is TF32, with the 10 bits of float16; "highest" all 23. A CPU always has all of them."""
+    parallel: Literal["ddp", "fsdp2"] = "ddp"
+    """How processes share a run: ddp, each has all weights; fsdp2, weights, gradients and moments
+    are divided over them, for ViT-L and larger."""
     deterministic: bool = False
     """Take the operators that give the same bits each time; slower on a GPU."""
 

@@ -84,12 +84,24 @@ class TrainConfig(Section):
             section, _, field = key.partition(".")
             if getattr(getattr(self, section), field) != value:
                 raise ValueError(f"method={self.method} needs {key}={value}: {reason}")
+        if self.optim.parallel == "fsdp2":
+            self._check_fsdp2()
         if self.optim.warmup_epochs > self.optim.epochs:
             raise ValueError(
                 f"optim.warmup_epochs ({self.optim.warmup_epochs:g}) must not be above "
                 f"optim.epochs ({self.optim.epochs:g})"
             )
         return self
+
+    def _check_fsdp2(self) -> None:
+        optim, overlay = self.optim, self.watch.overlay_every_steps
+        for key, is_set, reason in (
+            ("optim.name=lars", optim.name == "lars", "it takes norms of whole weights"),
+            ("optim.precision=float16", optim.precision == "float16", "use bfloat16"),
+            ("watch.overlay_every_steps", overlay is not None, "one process alone draws it"),
+        ):
+            if is_set:
+                raise ValueError(f"optim.parallel=fsdp2 goes without {key}: {reason}")
 
 
 def parse_config(value: Any) -> TrainConfig:

@@ -21,6 +21,8 @@ from torch import Tensor
 
 from training.config.train import TrainConfig, parse_config
 from training.data.source import DataIdentity
+from training.distributed.collectives import own_rank
+from training.distributed.sharding import whole
 from training.engine.state import TrainState
 from training.methods.base import Network
 from training.methods.registry import method_class
@@ -60,7 +62,10 @@ class Snapshot:
 
 
 def take_snapshot(state: TrainState, *, config: TrainConfig, data: DataIdentity) -> Snapshot:
-    """Return a copy of the state in the memory of the CPU."""
+    """Return a copy of the state in the memory of the CPU.
+
+    Where it is divided over the ranks, all of them call it, and rank 0 gets the copy.
+    """
     return Snapshot(
         step=state.step,
         model=_for_disk(state.method.state_dict()),
@@ -265,9 +270,12 @@ def _moments(state: TrainState) -> dict[str, Tensor]:
 
 def _for_disk(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return copies: the tensors themselves may change while these are written."""
-    return {
-        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()
-    }
+    copies = {}
+    for name, tensor in tensors.items():
+        found = whole(tensor.detach())
+        if own_rank() == 0:
+            copies[name] = found.to("cpu", copy=True).contiguous()
+    return copies
 
 
 def _step_dirs(run_dir: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from timm.optim.lars import Lars
 from torch import Tensor, nn
 
 from training.config.sections import OptimConfig
+from training.distributed.sharding import local, whole_norms
 from training.schedules import Progress, warmup_cosine
 
 LARS_MOMENTUM = 0.9
@@ -96,10 +97,10 @@ def clip_gradients(
         The common norm before, a scalar; not finite where any gradient is not.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norms = torch.stack(torch._foreach_norm(gradients))
+    norms = whole_norms(gradients)
     common: Tensor = torch.linalg.vector_norm(norms)
     if max_norm is not None:
         clipped = norms if by == "parameter" else common.expand(len(gradients))
         scales = (max_norm / (clipped + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(gradients, list(scales.unbind()))
+        torch._foreach_mul_([local(g) for g in gradients], list(scales.unbind()))
     return common

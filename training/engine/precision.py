@@ -10,13 +10,12 @@ from torch.amp.grad_scaler import GradScaler
 
 from training.config.sections import OptimConfig
 from training.config.train import TrainConfig
-from training.methods.base import Network
-from training.models.vit_blocks import compile_block
+from training.models.vit_blocks import FastBlock
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _FIRST_SCALE = 2.0**16
-_VARIANTS = 64
-"""Versions of a compiled block: by image size, with and without gradients, by its drop rate."""
+_VARIANTS = 16
+"""Versions of a compiled block: by image size, with and without gradients and stochastic depth."""
 
 
 def for_device(config: TrainConfig, device: torch.device) -> TrainConfig:
@@ -60,10 +59,9 @@ def build_scaler(config: TrainConfig, device: torch.device) -> GradScaler:
 def compile_blocks(method: nn.Module) -> None:
     """Have the blocks of the method's backbones compiled when they are first run."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VARIANTS)
-    for network in method.modules():
-        if isinstance(network, Network):
-            for block in network.backbone.blocks:
-                compile_block(block)
+    for block in method.modules():
+        if isinstance(block, FastBlock):
+            block.compile_whole()
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from training.config.train import TrainConfig, flatten, to_yaml
 from training.data.clips import ClipViews
 from training.data.source import DataIdentity
 from training.distributed.collectives import broadcast
+from training.distributed.sharding import is_sharded
 from training.distributed.watchdog import Watchdog
 from training.distributed.world import World
 from training.engine.async_writer import BackgroundWriter
@@ -36,7 +37,7 @@ LOG = logging.getLogger(__name__)
 Resume = Literal["auto", "never", "force"]
 CONFIG_FILE = "config.yaml"
 # What may differ when a run is resumed, since it changes nothing that is computed.
-_FREE = ("data.num_workers", "checkpoint.", "faults.", "watch.")
+_FREE = ("data.num_workers", "optim.parallel", "checkpoint.", "faults.", "watch.")
 
 
 class Run:
@@ -92,30 +93,38 @@ class Run:
         if self._metrics is not None:
             self._metrics.write(step, values, time=times)
 
-    def save_is_due(self, step: int, last_step: int) -> bool:
-        """Return whether this rank is to save after step `step`; raise why the last save failed.
+    def clock_is_due(self) -> bool:
+        """Return whether rank 0's clock asks for a checkpoint; of other ranks False."""
+        minutes = self.config.checkpoint.every_minutes
+        elapsed = time.monotonic() - self._saved_at
+        return self.world.is_main and minutes is not None and elapsed >= 60 * minutes
 
-        Only rank 0 saves, so that its clock alone decides, and nobody need be asked.
+    def save_is_due(self, step: int, last_step: int) -> bool:
+        """Return whether there is a checkpoint after step `step`; raise why the last save failed.
+
+        Every rank answers alike.
         """
         self._writer.check()
-        due, elapsed = self.config.checkpoint, time.monotonic() - self._saved_at
-        return self.world.is_main and (
+        due = self.config.checkpoint
+        return (
             step == last_step
             or step % due.every_steps == 0
             or (due.keep_every is not None and step % due.keep_every == 0)
-            or (due.every_minutes is not None and elapsed >= 60 * due.every_minutes)
         )
 
     def save(self, state: TrainState) -> None:
-        """Copy the state, and write the checkpoint in the background, after the one before."""
+        """Copy the state, and write the checkpoint in the background, after the one before.
+
+        All ranks call it: where weights are divided over them, rank 0 gets the others'.
+        """
+        if not (self.world.is_main or is_sharded(state.method)):
+            return
+        snapshot = take_snapshot(state, config=self.config, data=self.data)
         if self._metrics is None:
             return
         self._metrics.sync()  # the steps of a checkpoint have their lines
         self._saved_at = time.monotonic()
-        due, snapshot = (
-            self.config.checkpoint,
-            take_snapshot(state, config=self.config, data=self.data),
-        )
+        due = self.config.checkpoint
 
         def write() -> None:
             publish_snapshot(snapshot, checkpoint_dir(self.dir, snapshot.step))
@@ -141,8 +150,9 @@ class Run:
         """
         step = state.step + 1
         path = self.dir / f"nonfinite-step-{step}.json"
-        if self.world.is_main:
+        if self.world.is_main or is_sharded(state.method):
             snapshot = take_snapshot(state, config=self.config, data=self.data)
+        if self.world.is_main:
             publish_snapshot(snapshot, path.with_suffix(""))
             size = self.config.optim.global_batch_size
             clips = [views.describe(position) for position in range((step - 1) * size, step * size)]

@@ -10,11 +10,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from training.config.train import TrainConfig
 from training.data.clips import ClipViews, open_source
+from training.distributed.sharding import divided_like, shard
 from training.distributed.world import World
 from training.engine.optim import build_optimizer
 from training.engine.precision import build_scaler, compile_blocks
 from training.engine.state import TrainState
 from training.methods.registry import build_method, method_class
+from training.models.vit_blocks import FastBlock
 from training.rng import derived_seed
 from training.schedules import Progress
 from wtours.errors import TrainingError
@@ -69,9 +71,16 @@ def build_state(config: TrainConfig, world: World) -> TrainState:
     )
 
 
-def replicate(method: nn.Module, world: World) -> nn.Module:
-    """Return what averages the method's gradients over ranks: DDP, or the method itself."""
+def replicate(state: TrainState, world: World) -> nn.Module:
+    """Return what averages the method's gradients over ranks: DDP, FSDP, or the method itself.
+
+    With optim.parallel=fsdp2 the state's weights and moments are divided over the ranks.
+    """
+    method = state.method
     if world.world_size == 1:
+        return method
+    if method.config.optim.parallel == "fsdp2":
+        _divide(state)
         return method
     device_ids = [world.device] if world.device.type == "cuda" else None
     # The buffers are the same on all ranks already: batch norm's statistics are those of all ranks,
@@ -83,3 +92,17 @@ def replicate(method: nn.Module, world: World) -> nn.Module:
     return DistributedDataParallel(
         method, device_ids=device_ids, gradient_as_bucket_view=True, **option
     )
+
+
+def _divide(state: TrainState) -> None:
+    """Divide weights and moments over the ranks; the blocks are made whole one after the other."""
+    student = state.method.student
+    moments = {name: state.optimizer.state.get(p, {}) for name, p in student.named_parameters()}
+    blocks = [block for block in state.method.modules() if isinstance(block, FastBlock)]
+    shard(state.method, blocks, methods=("prepare",))
+    state.optimizer = build_optimizer(student, state.method.config.optim.name)
+    for name, parameter in student.named_parameters():
+        if of_it := moments[name]:
+            state.optimizer.state[parameter] = {
+                key: divided_like(value, parameter) for key, value in of_it.items()
+            }

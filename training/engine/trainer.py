@@ -87,14 +87,14 @@ def train(
     run.restore(state, resume)
     meter = _meter(config, state, world)
     started_at, stopped_by = state.step, None
-    replica = replicate(state.method, world)
+    replica = replicate(state, world)
     profiled = config.watch.profile_steps if world.is_main else None
     with profiled_steps(run.dir, profiled, world.device, steps_done=state.step) as step_traced:
         for batch in meter.waiting(batches(views, world, config, state.step, length.steps)):
             now = length.at(state.step)
             gradients = compute_gradients(state, replica, batch, now, config=config, world=world)
             # One exchange for all of it: ranks leave together, before the optimizer moves.
-            reading = gradients.read(stop.flags())
+            reading = gradients.read([*stop.flags(), run.clock_is_due()])
             if not reading.is_finite:
                 raise run.non_finite(state, reading.metrics, views)
             scheduled = scheduled_values(config.optim, now)
@@ -108,8 +108,9 @@ def train(
                 for monitor in monitors:
                     measured |= monitor.after_step(state, metrics)
                 run.log(state.step, measured, times)
-            stopped_by = stop.signal_of(reading.flags)
-            if stopped_by or run.save_is_due(state.step, length.steps):
+            *stopped, by_clock = reading.flags
+            stopped_by = stop.signal_of(stopped)
+            if stopped_by or by_clock or run.save_is_due(state.step, length.steps):
                 run.save(state)
             on_step(meter.status(run.dir.name, state.step, length.steps, metrics["loss"]))
             if stopped_by:

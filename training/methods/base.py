@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils._pytree import register_dataclass
 
 from training.config.train import TrainConfig
 from training.models.vit import build_backbone
@@ -75,6 +76,9 @@ class StepOutput:
 
     loss: Tensor
     metrics: dict[str, Tensor]
+
+
+register_dataclass(StepOutput)  # FSDP finds the loss in what `forward` returns
 
 
 class Network(nn.Module):

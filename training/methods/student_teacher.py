@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from training.config.train import TrainConfig
+from training.distributed.sharding import local
 from training.losses.collapse_metrics import effective_rank, embedding_spread, mask_overlap
 from training.losses.cross_entropy import distillation_loss
 from training.losses.dino import combine, entropy, teacher_probabilities, update_center
@@ -17,6 +17,7 @@ from training.losses.sinkhorn import sinkhorn_teacher
 from training.methods.base import Method, Network, StepOutput, Targets, Views
 from training.models.projection_heads import DinoHead
 from training.models.vit import encode
+from training.models.vit_blocks import SharedDropPath
 from training.schedules import Progress
 
 
@@ -221,8 +222,8 @@ def make_teacher(student: Network) -> Network:
     teacher = copy.deepcopy(student)
     teacher.requires_grad_(False)
     for module in teacher.modules():
-        if isinstance(module, DropPath):
-            module.drop_prob = 0.0
+        if isinstance(module, SharedDropPath):
+            module.turn_off()
     return teacher
 
 
@@ -235,7 +236,7 @@ def ema_update(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
         student: The network itself, not DDP's wrapper.
         momentum: In [0, 1].
     """
-    ours: list[Tensor] = list(teacher.parameters())
-    theirs: list[Tensor] = list(student.parameters())
+    ours = [local(weight) for weight in teacher.parameters()]
+    theirs = [local(weight) for weight in student.parameters()]
     torch._foreach_mul_(ours, momentum)
     torch._foreach_add_(ours, theirs, alpha=1 - momentum)

@@ -19,7 +19,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from training.models.linear import use_fast_linears
-from training.models.vit_blocks import run_block, run_block_for_cls, run_last_block
+from training.models.vit_blocks import use_fast_blocks
 from wtours.errors import UsageError
 from wtours.text import first_line
 
@@ -129,13 +129,14 @@ def create_vit(name: str, **arguments: Any) -> VisionTransformer:
     if backbone.cls_token is None:
         raise UsageError(refusal)
     use_fast_linears(backbone)
+    use_fast_blocks(backbone)
     return backbone
 
 
 def encode(backbone: VisionTransformer, images: Tensor) -> Tensor:
     """Return the CLS token after the final norm, (B, D), of images (B, 3, H, W)."""
     *blocks, last = backbone.blocks
-    runs = [partial(run_block, block) for block in blocks] + [partial(run_block_for_cls, last)]
+    runs = [*blocks, partial(last, read="cls")]
     return _as_tensor(backbone.norm(_run(backbone, runs, _embed(backbone, images))))[:, 0]
 
 
@@ -156,7 +157,7 @@ def encode_tokens(
         mask_token: (1, D).
     """
     tokens = _embed(backbone, images, masks, mask_token)
-    tokens = _run(backbone, [partial(run_block, block) for block in backbone.blocks], tokens)
+    tokens = _run(backbone, list(backbone.blocks), tokens)
     output = _as_tensor(backbone.norm(tokens))
     return BlockTokens(output[:, 0], output[:, backbone.num_prefix_tokens :])
 
@@ -186,7 +187,7 @@ def encode_blocks(
     tokens = _embed(backbone, images)
     found: dict[int, BlockTokens] = {}
     for number, block in enumerate(backbone.blocks, start=1):
-        tokens = run_block(block, tokens)
+        tokens = block(tokens)
         if number in blocks:
             output = _as_tensor(backbone.norm(tokens)) if norm else tokens
             found[number] = BlockTokens(output[:, 0], output[:, backbone.num_prefix_tokens :])
@@ -217,8 +218,8 @@ def encode_with_attention(
     *blocks, last = backbone.blocks
     tokens = _embed(backbone, images)
     for block in blocks:
-        tokens = run_block(block, tokens)
-    tokens, heads = run_last_block(last, tokens)
+        tokens = block(tokens)
+    tokens, heads = last(tokens, read="heads")
     output = _as_tensor(backbone.norm(tokens))
     query, key = heads.query, heads.key
     if num_heads is not None:

@@ -8,10 +8,12 @@ of torch's ways. Modules and names of weights stay timm's; a `block` here is tim
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from timm.layers.drop import DropPath
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from training.models.linear import linear
@@ -26,43 +28,84 @@ class Heads:
     value: Tensor
 
 
-def run_block(block: Any, tokens: Tensor) -> Tensor:
-    """Return a block's output for all of its tokens, (B, N, D)."""
-    return run_last_block(block, tokens)[0]
+class FastBlock(Block):
+    """timm's block, called for what is read of it; its weights and their names are timm's."""
+
+    def forward(
+        self, tokens: Tensor, read: Literal["tokens", "heads", "cls"] = "tokens"
+    ) -> Tensor | tuple[Tensor, Heads]:
+        """Return the output for all tokens, (B, N, D).
+
+        Args:
+            tokens: (B, N, D).
+            read: "heads": also what it attended with; "cls": the output for the first token alone,
+                (B, 1, D).
+        """
+        if read == "cls":
+            return _run_for_cls(self, tokens)
+        output, heads = self._whole()(self, tokens)
+        return (output, heads) if read == "heads" else output
+
+    def compile_whole(self) -> None:
+        """From now on run, where all tokens are asked for, what torch.compile makes of it.
+
+        The function is compiled, not the block: all blocks are alike, and share what is compiled.
+        """
+        self.is_compiled = True
+
+    def _whole(self) -> Callable[["FastBlock", Tensor], tuple[Tensor, Heads]]:
+        return _compiled(run_whole) if hasattr(self, "is_compiled") else run_whole
 
 
-def run_last_block(block: Any, tokens: Tensor) -> tuple[Tensor, Heads]:
-    """Return a block's output for all of its tokens, and what it attended with."""
-    return _whole_block(block)(block, tokens)
+class SharedDropPath(DropPath):
+    """Stochastic depth that blocks of different rates can share a compiled graph of."""
+
+    rate: Tensor
+    """Scalar, the same as `drop_prob`, which a graph would hold as a constant."""
+
+    def __init__(self, drop_prob: float) -> None:
+        super().__init__(drop_prob)
+        self.is_on = True
+        self.register_buffer("rate", torch.tensor(drop_prob), persistent=False)
+
+    def turn_off(self) -> None:
+        """Drop nothing from now on, in training neither."""
+        self.drop_prob, self.is_on = 0.0, False
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the tokens (B, N, D) of some images scaled up, of the others 0."""
+        if not torch.compiler.is_compiling():
+            return super().forward(tokens)  # type: ignore[no-any-return]
+        if not (self.is_on and self.training):
+            return tokens
+        keep = 1 - self.rate
+        kept = torch.rand(len(tokens), 1, 1, device=tokens.device) < keep
+        return tokens * (kept / keep).to(tokens.dtype)
 
 
-def compile_block(block: nn.Module) -> None:
-    """From now on run the block, where all of its tokens are asked for, as torch.compile makes it.
-
-    The function is compiled, not the block: all blocks are alike, and share what is compiled.
-    """
-    block.is_compiled = True  # type: ignore[assignment]
-
-
-def _whole_block(block: Any) -> Callable[[Any, Tensor], tuple[Tensor, Heads]]:
-    return _compiled(_run_whole) if hasattr(block, "is_compiled") else _run_whole
+def use_fast_blocks(backbone: nn.Module) -> None:
+    """Turn the blocks of a plain ViT of timm into `FastBlock`s with the same weights."""
+    blocks: Any = backbone.blocks
+    rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in blocks]
+    for block, rate in zip(blocks, rates, strict=True):
+        block.__class__ = FastBlock
+        if any(rates):  # in the first block too, where timm has another module: one graph for all
+            block.drop_path1, block.drop_path2 = SharedDropPath(rate), SharedDropPath(rate)
 
 
 @functools.cache
 def _compiled(function: Callable[..., Any]) -> Any:
-    return torch.compile(function, dynamic=False)
+    return torch.compile(function, dynamic=False, fullgraph=True)
 
 
-def _run_whole(block: Any, tokens: Tensor) -> tuple[Tensor, Heads]:
-    heads = project_heads(block.attn, block.norm1(tokens))
+def run_whole(block: Any, tokens: Tensor) -> tuple[Tensor, Heads]:
+    """Return a block's output for all of its tokens, (B, N, D), and what it attended with."""
+    heads = _project_heads(block.attn, block.norm1(tokens))
     return _after_attention(block, tokens, heads), heads
 
 
-def run_block_for_cls(block: Any, tokens: Tensor) -> Tensor:
-    """Return a block's output for the first token alone, (B, 1, D).
-
-    The others are needed as keys and values only: five sixths of the block's work are saved.
-    """
+def _run_for_cls(block: Any, tokens: Tensor) -> Tensor:
+    # The others are needed as keys and values only: five sixths of the block's work are saved.
     normed, attention = block.norm1(tokens), block.attn
     width = attention.num_heads * attention.head_dim
     weight, bias = attention.qkv.weight, attention.qkv.bias
@@ -74,7 +117,7 @@ def run_block_for_cls(block: Any, tokens: Tensor) -> Tensor:
     return _after_attention(block, tokens[:, :1], heads)
 
 
-def project_heads(attention: Any, normed: Tensor) -> Heads:
+def _project_heads(attention: Any, normed: Tensor) -> Heads:
     """Return queries, keys and values of tokens (B, N, D)."""
     query, key, value = (
         _by_head(part, attention.num_heads) for part in attention.qkv(normed).chunk(3, dim=-1)
