@@ -16,7 +16,7 @@ from training.distributed.world import World
 from training.engine.precision import for_device, numerics
 from training.engine.setup import build_state, open_views, run_length
 from training.estimate import counted_state_bytes, decoded_batches, kept_bytes, line_through
-from training.methods.registry import method_class
+from training.methods.registry import is_additive
 from wtours.errors import UsageError
 from wtours.text import bytes_text
 
@@ -76,7 +76,7 @@ def fit_memory(
     """
     config, share = for_device(config, world.device), clips_per_rank(config, processes)
     views = open_views(shards_dir, config)
-    may_split = method_class(config).additive and "optim.accumulation_steps" not in memory.fixed
+    may_split = is_additive(config) and "optim.accumulation_steps" not in memory.fixed
     most = 0
     for candidate, splits in _candidates(config, memory.fixed):
         state_bytes, per_part = _counted(candidate, views, world, share)
@@ -154,7 +154,7 @@ def _nothing_fits(config: TrainConfig, memory_bytes: float, share: int, most: in
             f"data.global_crop_pixels or data.clip_length"
         )
     why = f"{share} clips of a process do not fit a GPU of {memory}"
-    if not method_class(config).additive:
+    if not is_additive(config):
         why += f", and {config.method} takes no micro-batches: it compares the clips of a batch"
     gpus = -(-total // most)
     return UsageError(

@@ -72,7 +72,7 @@ def replay(listing: Path, shards_dir: Path | str, world: World) -> Replay:
     now = run_length(config, views).at(state.step)
     found = _watch_outputs(state)
     with numerics(config.optim, world.device):
-        (batch,) = batches(views, world, config, state.step, state.step + 1)
+        (batch,) = batches(views, world, config, position=state.position, steps=1)
         replica = replicate(state, world)
         gradients = compute_gradients(state, replica, batch, now, config=config, world=world)
     first = found or [

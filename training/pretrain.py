@@ -37,19 +37,25 @@ def _ignore(status: StepStatus) -> None:
 
 
 def build_monitors(
-    config: TrainConfig, run_dir: Path, views: ClipViews, on_progress: Callable[[], None]
+    config: TrainConfig,
+    run_dir: Path,
+    views: ClipViews,
+    world: World,
+    on_progress: Callable[[], None],
 ) -> list[Monitor]:
-    """Return what the config's section `watch` asks for, and the warnings of a collapse.
+    """Return what this process is to watch: of other ranks, what all do together.
+
+    It is what the config's section `watch` asks for, and the warnings of a collapse.
 
     Raises:
         ImageDataError: labeled images that are not there.
     """
     watch = config.watch
-    monitors: list[Monitor] = [CollapseMonitor(config)]
-    if watch.overlay_every_steps is not None:
+    monitors: list[Monitor] = [CollapseMonitor(config)] if world.is_main else []
+    if watch.overlay_every_steps is not None and world.is_main:
         monitors.append(AttentionOverlay(config, run_dir, views.source, on_progress))
     if watch.knn_train is not None:
-        monitors.append(KnnProbe(config, on_progress))
+        monitors.append(KnnProbe(config, world, on_progress))
     return monitors
 
 
@@ -93,7 +99,7 @@ def pretrain(
         watchdog = stack.enter_context(failure_guard(world, config.faults))
         views = open_views(shards_dir, config)
         length, state = run_length(config, views), build_state(config, world)
-        monitors = build_monitors(config, run_dir, views, watchdog.beat) if world.is_main else []
+        monitors = build_monitors(config, run_dir, views, world, watchdog.beat)
         run = stack.enter_context(
             opened_run(run_dir, config, views.source.identity, world, watchdog)
         )

@@ -127,8 +127,8 @@ import training.engine.trainer
 import wtours.cli.app
 from training.data.loader import batches
 
-def hanging(*arguments):
-    for number, batch in enumerate(batches(*arguments)):
+def hanging(*arguments, **options):
+    for number, batch in enumerate(batches(*arguments, **options)):
         if number == 3 and os.environ["RANK"] == "1":
             wait_for_a_disk_that_is_gone()
         yield batch

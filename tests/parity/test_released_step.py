@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from training.config.presets import resolve_config
+from training.config.sections import OptimConfig
 from training.engine.optim import build_optimizer, clip_gradients, set_lr_and_weight_decay
 from training.losses.cross_entropy import distillation_loss
 from training.losses.dino import combine, teacher_probabilities, weights_of_objects
@@ -221,7 +222,7 @@ def test_four_steps_follow_the_recorded_losses_centers_and_teacher(weights, view
     cfg = recorded["cfg"]
     method = build(weights, recorded)
     assert method.scheduled(NOW) == {"momentum": cfg["ema_m"], "teacher_temp": 0.04}
-    optimizer = build_optimizer(method.student, "adamw")
+    optimizer = build_optimizer(method.student, OptimConfig())
     set_lr_and_weight_decay(optimizer, lr=cfg["lr"], weight_decay=cfg["wd"])
     losses, center_norms = [], []
     for number in range(4):

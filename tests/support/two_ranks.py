@@ -1,4 +1,4 @@
-"""Two processes in one group, for what ranks compute together."""
+"""Several processes in one group, for what ranks compute together."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -16,17 +16,24 @@ def on_two_ranks(work: Callable[[int], Any], folder: Path) -> list[Any]:
         work: Takes the rank; returns tensors and plain values.
         folder: An empty one.
     """
-    # Forks of a clean process that has imported torch, as the loader's workers are: two new
-    # processes would both import it.
+    return on_ranks(2, work, folder)
+
+
+def on_ranks(count: int, work: Callable[[int], Any], folder: Path) -> list[Any]:
+    """Return the same of a group of so many ranks."""
+    # Forks of a clean process that has imported torch, as the loader's workers are: new processes
+    # would all import it.
     multiprocessing.get_context("forkserver").set_forkserver_preload(["training.pretrain"])
     torch.multiprocessing.start_processes(
-        _on_a_rank, (work, folder), nprocs=2, start_method="forkserver"
+        _on_a_rank, (count, work, folder), nprocs=count, start_method="forkserver"
     )
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(count)]
 
 
-def _on_a_rank(rank: int, work: Callable[[int], Any], folder: Path) -> None:
+def _on_a_rank(rank: int, count: int, work: Callable[[int], Any], folder: Path) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=count
+    )
     torch.save(work(rank), folder / f"{rank}.pt")
     dist.destroy_process_group()

@@ -88,6 +88,9 @@ class LossConfig(Section):
     """Epochs over which the teacher temperature goes linearly from the one to the other."""
     center_momentum: Share = 0.9
     """Momentum of the moving mean that centers the teacher."""
+    koleo_weight: NonNegative = 0.0
+    """Weight of the KoLeo term (DINOv2), which spreads the student's CLS tokens of a process's
+    global views; it compares the images of a step, which then takes no micro-batches."""
 
     @model_validator(mode="after")
     def _check_weights(self) -> Self:

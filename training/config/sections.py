@@ -178,6 +178,11 @@ class OptimConfig(Section):
     """Peak learning rate, for `lr_clips` clips in a step."""
     lr_clips: Count | None = 256
     """The peak is lr x global_batch_size / lr_clips; None: lr as it is."""
+    lr_scaling: Literal["linear", "sqrt"] = "linear"
+    """sqrt: the peak grows with the square root of global_batch_size / lr_clips instead."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Each block's learning rate is this times that of the block after it, the embeddings' that of
+    the first block; the last block's is that much below the head's. 1: all have the same."""
     min_lr: NonNegative = 1e-5
     """Learning rate at the end of its cosine."""
     warmup_epochs: NonNegative = 10
@@ -247,7 +252,7 @@ class WatchConfig(Section):
     knn_val: str | None = None
     """Labeled images that are classified."""
     knn_every_steps: Count = 1000
-    """Steps between two k-NN evaluations; all ranks wait for them."""
+    """Steps between two k-NN evaluations, which all ranks share."""
     knn_k: Count = 20
     """Neighbors."""
     effective_rank_every_steps: Count = 10

@@ -19,9 +19,9 @@ SHARED_MEMORY = "/dev/shm"
 
 
 def batches(
-    views: ClipViews, world: World, config: TrainConfig, start_step: int, end_step: int
+    views: ClipViews, world: World, config: TrainConfig, *, position: int, steps: int
 ) -> Iterator[Batch]:
-    """Yield this rank's batches of the steps [start_step, end_step).
+    """Yield this rank's batches of so many steps, the first of which begins at a position.
 
     Raises:
         UsageError: the global batch cannot be divided by the number of ranks.
@@ -33,7 +33,7 @@ def batches(
     num_workers = config.data.num_workers
     loader = DataLoader(
         views,
-        batch_sampler=rank_positions(global_batch_size, world, range(start_step, end_step)),
+        batch_sampler=rank_positions(global_batch_size, world, position, steps),
         num_workers=num_workers,
         collate_fn=_unchanged,
         pin_memory=world.device.type == "cuda",
@@ -85,13 +85,16 @@ def _received(loader: "DataLoader[Any]", rank: int) -> Iterator[Any]:
         raise
 
 
-def rank_positions(global_batch_size: int, world: World, steps: range) -> list[list[int]]:
-    """Return the positions of one rank's clips, for each step.
+def rank_positions(
+    global_batch_size: int, world: World, position: int, steps: int
+) -> list[list[int]]:
+    """Return the positions of one rank's clips, for each of so many steps from a position on.
 
-    Step s has the positions [s * G, (s + 1) * G); each rank takes its contiguous share of them.
+    A step has the next G positions; each rank takes its contiguous share of them.
     """
     share = global_batch_size // world.world_size
-    firsts = (step * global_batch_size + world.rank * share for step in steps)
+    first = position + world.rank * share
+    firsts = (first + step * global_batch_size for step in range(steps))
     return [list(range(first, first + share)) for first in firsts]
 
 

@@ -73,7 +73,7 @@ def take_snapshot(state: TrainState, *, config: TrainConfig, data: DataIdentity)
         facts={
             "format": FORMAT,
             "step": state.step,
-            "next_position": state.step * config.optim.global_batch_size,
+            "next_position": state.position,
             "config": config.model_dump(mode="json"),
             "data": data.recorded(),
             "versions": {"torch": torch.__version__},
@@ -204,31 +204,54 @@ def read_state(checkpoint: Path) -> tuple[int, TrainConfig, DataIdentity]:
 
 
 def load_state(checkpoint: Path, state: TrainState) -> None:
-    """Set `state`, built from the same config, to what a whole checkpoint holds.
+    """Set `state` to what a whole checkpoint holds, of the same config or one with as large parts.
 
     Raises:
-        CheckpointError: it holds another state than one of this config.
+        CheckpointError: weights of another size than the state's, or it is damaged.
     """
     device, refusal = str(state.device), f"{checkpoint} does not hold a state of its config"
-    step = read_state(checkpoint)[0]
+    step, config, _ = read_state(checkpoint)
     weights = read_safetensors(checkpoint / MODEL, device)
-    moments = read_safetensors(checkpoint / OPTIMIZER, device)
-    parameters = dict(state.method.student.named_parameters())
-    for key, value in moments.items():
-        name, _, moment = key.rpartition(".")
-        parameter = parameters.get(name)
-        if parameter is None or (value.numel() != 1 and value.shape != parameter.shape):
-            raise CheckpointError(f"{refusal} ({OPTIMIZER}: {key[:100]!r})")
-        # AdamW keeps its count on the CPU.
-        state.optimizer.state[parameter][moment] = value.cpu() if moment == "step" else value
+    _require_sizes(checkpoint, weights, state)
+    _load_moments(checkpoint, state, config.optim.name)
     try:
         state.method.load_state_dict(weights)
-        if scaler := read_json(checkpoint / STATE).get("scaler"):
+        facts = read_json(checkpoint / STATE)
+        state.position = int(facts["next_position"])
+        if scaler := facts.get("scaler"):
             state.scaler.load_state_dict(scaler)
-    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         reason = plain(error)[:300]  # torch's has a line for each kind of key
         raise CheckpointError(f"{refusal} ({reason})") from error
     state.step = step
+
+
+def _require_sizes(checkpoint: Path, weights: dict[str, Tensor], state: TrainState) -> None:
+    for name, value in state.method.state_dict().items():
+        if name in weights and weights[name].shape != value.shape:
+            sizes = " and ".join(str(tuple(v.shape)) for v in (weights[name], value))
+            run = run_dir_of(checkpoint)
+            raise CheckpointError(
+                f"{checkpoint} has another {name} than the config asks for ({sizes}): use the "
+                f"run's own sizes, or begin another run with --set model.init={run}"
+            )
+
+
+def _load_moments(checkpoint: Path, state: TrainState, name: str) -> None:
+    """Set the optimizer's moments to those of an optimizer of the name; another's are of no use."""
+    if name != (wanted := state.method.config.optim.name):
+        LOG.warning("the moments of %s are of no use to %s, which begins without", name, wanted)
+        return
+    parameters = dict(state.method.student.named_parameters())
+    for key, value in read_safetensors(checkpoint / OPTIMIZER, str(state.device)).items():
+        of, _, moment = key.rpartition(".")
+        parameter = parameters.get(of)
+        if parameter is None or (value.numel() != 1 and value.shape != parameter.shape):
+            raise CheckpointError(
+                f"{checkpoint} does not hold a state of its config ({OPTIMIZER}: {key[:100]!r})"
+            )
+        # AdamW keeps its count on the CPU.
+        state.optimizer.state[parameter][moment] = value.cpu() if moment == "step" else value
 
 
 def load_network(checkpoint: Path, which: str | None = None) -> tuple[TrainConfig, Network]:

@@ -11,9 +11,10 @@ Measured = Mapping[str, float | Image.Image]
 
 
 class Monitor(Protocol):
-    """Looks at a run after each of its steps, on rank 0 alone; it changes nothing that is computed.
+    """Looks at a run after each of its steps; it changes nothing that is computed.
 
-    The other ranks wait for it at their next exchange.
+    One that rank 0 has alone lets the others wait at their next exchange; one that computes much is
+    on all ranks, which share the work.
     """
 
     def after_step(self, state: TrainState, metrics: dict[str, float]) -> Measured:

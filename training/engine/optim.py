@@ -1,5 +1,7 @@
 """The optimizer: parameter groups, learning rate and weight decay, gradient clipping."""
 
+import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,15 +18,15 @@ LARS_MOMENTUM = 0.9
 """Of the gradients; with LARS' trust coefficient of .001, as in DINO's option of the same name."""
 
 
-def build_optimizer(model: nn.Module, name: Literal["adamw", "lars"]) -> torch.optim.Optimizer:
-    """Return an optimizer over the trainable parameters in two groups, see `parameter_groups`.
+def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
+    """Return an optimizer over the trainable parameters, in groups as of `parameter_groups`.
 
     LARS (You et al. 2017) is SGD with momentum whose step is, for each parameter that has weight
     decay, in proportion to the parameter's norm; the others take SGD's step. The learning rate and
     the decay are set at each step by `set_lr_and_weight_decay`.
     """
-    groups = parameter_groups(model)
-    if name == "adamw":
+    groups = parameter_groups(model, layer_decay=optim.layer_decay)
+    if optim.name == "adamw":
         # One kernel instead of dozens; on a CPU its rounding would change a seeded run.
         on_gpu = next(model.parameters()).device.type == "cuda"
         return torch.optim.AdamW(groups, lr=0.0, fused=True if on_gpu else None)
@@ -33,21 +35,44 @@ def build_optimizer(model: nn.Module, name: Literal["adamw", "lars"]) -> torch.o
     return Lars(groups, lr=0.0, momentum=LARS_MOMENTUM)
 
 
-def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Return the trainable parameters in two groups: with and without weight decay.
+def parameter_groups(model: nn.Module, *, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+    """Return the trainable parameters in groups: by layer, with and without weight decay.
 
-    As in the released code, biases and one-dimensional parameters have none.
+    As in the released code, biases and one-dimensional parameters have none. With a `layer_decay`
+    of 1 there are two groups.
+
+    Args:
+        model: A network with `backbone.*`, of which the blocks are counted, and others.
+        layer_decay: What the learning rate of a layer is multiplied by for each layer after it
+            (`lr_scale`): embeddings, blocks, and at last the final norm and the head.
     """
-    decayed: list[nn.Parameter] = []
-    undecayed: list[nn.Parameter] = []
+    depth = len({_block_of(name) for name, _ in model.named_parameters()} - {None})
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    if layer_decay == 1:
+        groups = {(1.0, True): [], (1.0, False): []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_vector = name.endswith(".bias") or parameter.ndim <= 1
-            (undecayed if is_vector else decayed).append(parameter)
+            decays = not name.endswith(".bias") and parameter.ndim > 1
+            scale = layer_decay ** (depth + 1 - _layer(name, depth))
+            groups.setdefault((scale, decays), []).append(parameter)
     return [
-        {"params": decayed, "weight_decay": 0.0, "decays": True},
-        {"params": undecayed, "weight_decay": 0.0, "decays": False},
+        {"params": some, "weight_decay": 0.0, "decays": decays, "lr_scale": scale}
+        for (scale, decays), some in groups.items()
     ]
+
+
+def _block_of(name: str) -> int | None:
+    found = re.match(r"backbone\.blocks\.(\d+)\.", name)
+    return int(found[1]) if found else None
+
+
+def _layer(name: str, depth: int) -> int:
+    """Return 0 for the embeddings, 1 to depth for the blocks, and depth + 1 for what follows."""
+    block = _block_of(name)
+    if block is not None:
+        return block + 1
+    after = not name.startswith("backbone.") or name.startswith(("backbone.norm.", "backbone.fc"))
+    return depth + 1 if after else 0
 
 
 @dataclass(frozen=True)
@@ -61,6 +86,7 @@ class ScheduledValues:
 def scheduled_values(optim: OptimConfig, now: Progress) -> ScheduledValues:
     """Return the learning rate and the weight decay of a step."""
     scale = optim.global_batch_size / optim.lr_clips if optim.lr_clips else 1.0
+    scale = math.sqrt(scale) if optim.lr_scaling == "sqrt" else scale
     return ScheduledValues(
         lr=warmup_cosine(
             now.step,
@@ -76,9 +102,12 @@ def scheduled_values(optim: OptimConfig, now: Progress) -> ScheduledValues:
 def set_lr_and_weight_decay(
     optimizer: torch.optim.Optimizer, *, lr: float, weight_decay: float
 ) -> None:
-    """Set the learning rate of all groups, and the weight decay of those that have one."""
+    """Set the learning rate of all groups, and the weight decay of those that have one.
+
+    A group's rate is `lr` times its "lr_scale".
+    """
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_scale"]
         if group["decays"]:
             group["weight_decay"] = weight_decay
 

@@ -154,8 +154,8 @@ class Run:
             snapshot = take_snapshot(state, config=self.config, data=self.data)
         if self.world.is_main:
             publish_snapshot(snapshot, path.with_suffix(""))
-            size = self.config.optim.global_batch_size
-            clips = [views.describe(position) for position in range((step - 1) * size, step * size)]
+            last = state.position + self.config.optim.global_batch_size
+            clips = [views.describe(position) for position in range(state.position, last)]
             shown = {
                 name: value if math.isfinite(value) else str(value)
                 for name, value in values.items()
@@ -180,7 +180,6 @@ class Run:
                 f"{self.dir} is a run at step {step}; choose another run, or resume it"
             )
         if resume == "force":
-            self._tell_what_is_skipped(step, config)
             return
         before, after = flatten(config.model_dump()), flatten(self.config.model_dump())
         changes = [
@@ -194,16 +193,6 @@ class Run:
             raise CheckpointError(
                 f"{self.dir} was trained with other settings: {'; '.join(changes)}. Use the same "
                 f"ones, choose another run, or resume all the same with --resume force"
-            )
-
-    def _tell_what_is_skipped(self, step: int, before: TrainConfig) -> None:
-        """Log which clips another batch size leaves out or repeats: a step has its positions."""
-        old, new = before.optim.global_batch_size, self.config.optim.global_batch_size
-        if old != new:
-            what = "are skipped" if new > old else "are seen again"
-            LOG.warning(
-                "optim.global_batch_size was %d and is now %d: %d of the stream's clips %s",
-                *(old, new, step * abs(new - old), what),
             )
 
 

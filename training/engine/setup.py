@@ -65,7 +65,7 @@ def build_state(config: TrainConfig, world: World) -> TrainState:
         compile_blocks(method)
     return TrainState(
         method=method,
-        optimizer=build_optimizer(method.student, config.optim.name),
+        optimizer=build_optimizer(method.student, config.optim),
         step=0,
         scaler=build_scaler(config, world.device),
     )
@@ -100,7 +100,7 @@ def _divide(state: TrainState) -> None:
     moments = {name: state.optimizer.state.get(p, {}) for name, p in student.named_parameters()}
     blocks = [block for block in state.method.modules() if isinstance(block, FastBlock)]
     shard(state.method, blocks, methods=("prepare",))
-    state.optimizer = build_optimizer(student, state.method.config.optim.name)
+    state.optimizer = build_optimizer(student, state.method.config.optim)
     for name, parameter in student.named_parameters():
         if of_it := moments[name]:
             state.optimizer.state[parameter] = {

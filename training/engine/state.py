@@ -18,6 +18,8 @@ class TrainState:
     """Of the method's student."""
     step: int
     """Steps done."""
+    position: int = 0
+    """Of the next step's first clip in the endless stream: the clips seen so far."""
     scaler: GradScaler = field(default_factory=lambda: GradScaler(enabled=False))
     """Of the gradients, with float16."""
 

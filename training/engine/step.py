@@ -149,3 +149,4 @@ def apply_gradients(state: TrainState, now: Progress, values: ScheduledValues) -
     state.scaler.update()
     state.method.after_step(now)
     state.step += 1
+    state.position += state.method.config.optim.global_batch_size

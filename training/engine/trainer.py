@@ -79,7 +79,7 @@ def train(
         views: The run's clips.
         length: The first step, which has the number of all.
         resume: See `training.pretrain.pretrain`.
-        monitors: Called after each step on rank 0.
+        monitors: Of this process, called after each step.
         stop: A signal that it noted ends the step and the training.
         on_step: Called after each step.
     """
@@ -90,7 +90,9 @@ def train(
     replica = replicate(state, world)
     profiled = config.watch.profile_steps if world.is_main else None
     with profiled_steps(run.dir, profiled, world.device, steps_done=state.step) as step_traced:
-        for batch in meter.waiting(batches(views, world, config, state.step, length.steps)):
+        steps = max(length.steps - state.step, 0)
+        stream = batches(views, world, config, position=state.position, steps=steps)
+        for batch in meter.waiting(stream):
             now = length.at(state.step)
             gradients = compute_gradients(state, replica, batch, now, config=config, world=world)
             # One exchange for all of it: ranks leave together, before the optimizer moves.
@@ -102,12 +104,11 @@ def train(
             run.watchdog.beat()
             step_traced()
             metrics, times = reading.metrics, meter.lap()
-            if world.is_main:
-                values = asdict(scheduled) | state.method.scheduled(now)
-                measured: dict[str, float | Image.Image] = {**metrics, **values}
-                for monitor in monitors:
-                    measured |= monitor.after_step(state, metrics)
-                run.log(state.step, measured, times)
+            values = asdict(scheduled) | state.method.scheduled(now)
+            measured: dict[str, float | Image.Image] = {**metrics, **values}
+            for monitor in monitors:
+                measured |= monitor.after_step(state, metrics)
+            run.log(state.step, measured, times)
             *stopped, by_clock = reading.flags
             stopped_by = stop.signal_of(stopped)
             if stopped_by or by_clock or run.save_is_due(state.step, length.steps):

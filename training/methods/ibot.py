@@ -178,6 +178,7 @@ class Ibot(StudentTeacher):
             student.head, torch.cat(tokens), whole.patch_tokens, targets.rows
         )
         output = self.cls_loss(of_cls, [clips.flatten(0, 1)[None], *crops], targets)
+        output = self.spread(output, whole.cls_token.reshape(len(clips), -1, tokens[0].shape[-1]))
         entropies = cross_entropies(
             of_patches[None],
             last.weight_v,

@@ -32,17 +32,24 @@ def method_class(config: TrainConfig) -> type[Method[Any]]:
     return METHODS[config.method]
 
 
+def is_additive(config: TrainConfig) -> bool:
+    """Return whether the loss of a batch is the mean of those of its micro-batches."""
+    return method_class(config).additive and not config.loss.koleo_weight
+
+
 def build_method(config: TrainConfig) -> Method[Any]:
     """Return the config's method, untrained, on the CPU.
 
     Raises:
         UsageError: settings that do not fit each other, the backbone or the method.
     """
-    cls = method_class(config)
-    if config.optim.accumulation_steps > 1 and not cls.additive:
+    if config.optim.accumulation_steps > 1 and not is_additive(config):
+        couples = f"method={config.method}"
+        if method_class(config).additive:
+            couples = f"loss.koleo_weight={config.loss.koleo_weight:g}"
         raise UsageError(
-            f"optim.accumulation_steps ({config.optim.accumulation_steps}) must be 1 for method="
-            f"{config.method}, whose loss compares all clips of a step with each other: lower "
+            f"optim.accumulation_steps ({config.optim.accumulation_steps}) must be 1 for "
+            f"{couples}, whose loss compares all clips of a step with each other: lower "
             f"optim.global_batch_size, use more processes or model.activation_checkpointing=true"
         )
-    return cls(config)
+    return method_class(config)(config)

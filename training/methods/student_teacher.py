@@ -13,6 +13,7 @@ from training.distributed.sharding import local
 from training.losses.collapse_metrics import effective_rank, embedding_spread, mask_overlap
 from training.losses.cross_entropy import distillation_loss
 from training.losses.dino import combine, entropy, teacher_probabilities, update_center
+from training.losses.koleo import koleo
 from training.losses.sinkhorn import sinkhorn_teacher
 from training.methods.base import Method, Network, StepOutput, Targets, Views
 from training.models.projection_heads import DinoHead
@@ -126,7 +127,18 @@ class StudentTeacher(Method[TeacherOutput]):
         backbone, head = self.student.backbone, self.student.head
         tokens = [encode(backbone, kind.flatten(0, -4)) for kind in kinds]
         # The head, and so a batch norm in it, sees the CLS tokens of all views as one batch.
-        return self.cls_loss(head.project(torch.cat(tokens)), kinds, targets)
+        output = self.cls_loss(head.project(torch.cat(tokens)), kinds, targets)
+        return self.spread(output, tokens[0].reshape(len(kinds[0]), -1, tokens[0].shape[-1]))
+
+    def spread(self, output: StepOutput, tokens: Tensor) -> StepOutput:
+        """Return the output with the KoLeo term of the CLS tokens (V, M, D), if it has a weight."""
+        weight = self.config.loss.koleo_weight
+        if not weight:
+            return output
+        with torch.autocast(tokens.device.type, enabled=False):
+            term = koleo(tokens)
+        metrics = output.metrics | {"loss_koleo": term.detach()}
+        return StepOutput(output.loss + weight * term, metrics)
 
     def local_kinds(self, views: Views) -> list[Tensor]:
         """Return the local crops, (L, B, T, 3, s, s), that the loss has a term for; none: []."""

@@ -77,7 +77,7 @@ def import_released(path: Path, run_dir: Path) -> Path:
     method = build_method(config)
     for copied in (method.student, method.evaluated_network):
         copied.load_state_dict(network.state_dict())
-    state = TrainState(method, build_optimizer(method.student, config.optim.name), step=0)
+    state = TrainState(method, build_optimizer(method.student, config.optim), step=0)
     return save_checkpoint(run_dir, state, config=config, data=DataIdentity("", 0), keep_last=1)
 
 

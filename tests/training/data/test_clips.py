@@ -22,7 +22,8 @@ def shards(tmp_path_factory):
 def batches_of(shards, *, rank=0, world_size=1, start=0, end=4, overrides=()):
     config = resolve_config("official", None, [*TINY, *overrides])
     views = open_views(shards, config)
-    return list(batches(views, World(rank, world_size, rank, CPU), config, start, end))
+    world = World(rank, world_size, rank, CPU)
+    return list(batches(views, world, config, position=4 * start, steps=end - start))
 
 
 def assert_equal(first, second):
@@ -53,7 +54,7 @@ def test_the_number_of_workers_changes_nothing(shards):
 
 
 def test_positions_of_all_ranks_are_the_global_batches_in_order():
-    ranks = [rank_positions(6, World(rank, 3, rank, CPU), range(2, 4)) for rank in range(3)]
+    ranks = [rank_positions(6, World(rank, 3, rank, CPU), 12, 2) for rank in range(3)]
     assert [ranks[r][0] for r in range(3)] == [[12, 13], [14, 15], [16, 17]]
     assert [ranks[r][1] for r in range(3)] == [[18, 19], [20, 21], [22, 23]]
 
@@ -106,7 +107,10 @@ def test_a_mixture_draws_videos_by_their_weights_on_any_number_of_ranks(tmp_path
         assert sorted(drawn[first : first + 4]) == ["alley", "canal", "canal", "canal"]
     assert len(views.sampler) == 44  # an epoch: the clips of both videos
     assert run_length(config, views).steps_per_epoch == 12 / 4
-    halves = [list(batches(views, World(rank, 2, rank, CPU), config, 0, 2)) for rank in range(2)]
+    halves = [
+        list(batches(views, World(rank, 2, rank, CPU), config, position=0, steps=2))
+        for rank in range(2)
+    ]
     positions = [torch.cat([half[step].positions for half in halves]) for step in range(2)]
     assert torch.cat(positions).tolist() == list(range(8))
 
@@ -139,5 +143,5 @@ def test_a_damaged_shard_is_one_line_with_and_without_workers(tmp_path, workers)
     tar = directory / "street-00000.tar"
     tar.write_bytes(bytes(tar.stat().st_size))
     with pytest.raises(ShardError, match="is damaged") as caught:
-        list(batches(views, World(0, 1, 0, CPU), config, 0, 4))
+        list(batches(views, World(0, 1, 0, CPU), config, position=0, steps=4))
     assert "\n" not in str(caught.value)

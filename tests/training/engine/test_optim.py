@@ -2,11 +2,16 @@ import pytest
 import torch
 from torch import nn
 
+from training.config.sections import OptimConfig
 from training.engine.optim import (
     build_optimizer,
     clip_gradients,
+    scheduled_values,
     set_lr_and_weight_decay,
 )
+from training.methods.base import Network
+from training.models.vit import build_backbone
+from training.schedules import Progress
 
 
 class Model(nn.Module):
@@ -20,7 +25,7 @@ class Model(nn.Module):
 
 def test_biases_and_vectors_have_no_weight_decay():
     model = Model()
-    optimizer = build_optimizer(model, "adamw")
+    optimizer = build_optimizer(model, OptimConfig())
     set_lr_and_weight_decay(optimizer, lr=0.5, weight_decay=0.1)
     decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     named = {name: decay.get(id(p)) for name, p in model.named_parameters()}
@@ -77,7 +82,7 @@ def lars_by_hand(weight, gradients, *, lr, weight_decay):
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_lars_scales_the_step_of_matrices_and_leaves_vectors_to_sgd(weight_decay):
     model = Model()
-    optimizer = build_optimizer(model, "lars")
+    optimizer = build_optimizer(model, OptimConfig(name="lars"))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     generator = torch.Generator().manual_seed(0)
     shapes = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
@@ -100,3 +105,34 @@ def test_lars_scales_the_step_of_matrices_and_leaves_vectors_to_sgd(weight_decay
     one, two, three = (some["norm.bias"] for some in gradients)
     moved = 0.5 * ((1 + 0.9 + 0.81) * one + (1 + 0.9) * two + three)
     torch.testing.assert_close(model.norm.bias.data, before["norm.bias"] - moved)
+
+
+def test_layers_nearer_to_the_pixels_learn_less():
+    backbone = build_backbone(
+        "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=3, embed_dim=24, num_heads=2
+    )
+    network = Network(backbone, nn.Linear(24, 5))
+    optimizer = build_optimizer(network, OptimConfig(layer_decay=0.5))
+    set_lr_and_weight_decay(optimizer, lr=1.0, weight_decay=0.1)
+    of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    found = {name: of[id(p)] for name, p in network.named_parameters()}
+    assert len(found) == sum(len(group["params"]) for group in optimizer.param_groups)
+    for name, lr in {  # BEiT: decay ** (depth + 1 - layer)
+        "backbone.pos_embed": 1 / 16,
+        "backbone.patch_embed.proj.weight": 1 / 16,
+        "backbone.blocks.0.attn.qkv.weight": 1 / 8,
+        "backbone.blocks.1.mlp.fc1.bias": 1 / 4,
+        "backbone.blocks.2.norm1.weight": 1 / 2,
+        "backbone.norm.weight": 1,
+        "head.weight": 1,
+    }.items():
+        assert found[name]["lr"] == lr, name
+        assert found[name]["weight_decay"] == (0.1 if network.get_parameter(name).ndim > 1 else 0)
+
+
+@pytest.mark.parametrize(("scaling", "factor"), [("linear", 4.0), ("sqrt", 2.0)])
+def test_the_peak_grows_with_the_batch_or_its_root(scaling, factor):
+    optim = OptimConfig(
+        lr=0.1, lr_scaling=scaling, global_batch_size=1024, lr_clips=256, warmup_epochs=0
+    )
+    assert scheduled_values(optim, Progress(0, 10, 1)).lr == pytest.approx(0.1 * factor)

@@ -153,11 +153,51 @@ def test_another_config_is_refused_by_name_unless_forced(shards, undisturbed, ca
     with pytest.raises(CheckpointError, match="is a run at step 12; choose another run"):
         train(shards, undisturbed, resume="never")
     assert train(shards, undisturbed, "optim.lr=0.5", resume="force").started_at_step == 12
-    train(shards, undisturbed, "optim.global_batch_size=2", resume="force")
-    told = "optim.global_batch_size was 4 and is now 2: 24 of the stream's clips are seen again"
-    assert told in caplog.text
     free = ("data.num_workers=1", "checkpoint.keep_last=5")
     assert train(shards, undisturbed, *free).started_at_step == 12
+
+
+def copy_at(undisturbed, folder, step):
+    """Return a copy of the run as it was after a step that it has a checkpoint of."""
+    run = folder / "run"
+    shutil.copytree(undisturbed, run)
+    for path in (run / "checkpoints").iterdir():
+        if path != checkpoint_dir(run, step):
+            shutil.rmtree(path)
+    return run
+
+
+def test_another_batch_goes_on_in_the_stream_where_the_run_stood(shards, undisturbed, tmp_path):
+    run = copy_at(undisturbed, tmp_path, 8)
+    train(shards, run, "optim.global_batch_size=2", "optim.steps=11", resume="force")
+    state = json.loads((checkpoint_dir(run, 11) / "state.json").read_text())
+    assert state["next_position"] == 8 * 4 + 3 * 2
+    broken = copy_at(undisturbed, tmp_path / "broken", 8)
+    overflow = ("optim.global_batch_size=2", "optim.lr=1e30", "optim.warmup_epochs=0")
+    with pytest.raises(TrainingError, match="not finite at step 10"):
+        train(shards, broken, *overflow, resume="force")
+    listed = json.loads((broken / "nonfinite-step-10.json").read_text())
+    assert [clip["position"] for clip in listed["clips"]] == [34, 35]
+
+
+def test_another_optimizer_begins_without_moments(shards, tmp_path, caplog):
+    run, by_lars = tmp_path / "run", ("optim.name=lars", "optim.steps=2")
+    train(shards, run, *by_lars)
+    report = train(shards, run, "optim.steps=4", resume="force")
+    assert (report.started_at_step, report.steps) == (2, 4)
+    assert "the moments of lars are of no use to adamw, which begins without" in caplog.text
+    assert all(line["gradient_norm"] > 0 for line in computed(run))
+
+
+def test_a_head_of_another_size_is_one_line_that_says_what_would_do(shards, undisturbed, tmp_path):
+    run = copy_at(undisturbed, tmp_path, 8)
+    with pytest.raises(CheckpointError) as refusal:
+        train(shards, run, "model.num_prototypes=32", resume="force")
+    assert "(64, 256) and (32, 256)" in str(refusal.value) or "(64,) and (32,)" in str(
+        refusal.value
+    )
+    assert f"begin another run with --set model.init={run}" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
 
 
 def test_another_shard_set_is_refused_by_its_hash(shards, undisturbed, tmp_path):

@@ -67,7 +67,7 @@ def views_of(config: TrainConfig, seed: int = 0) -> Views:
 
 def steps(state: TrainState, views: list[Views], world: World = WORLD) -> list[Tensor]:
     """Take SGD steps, in which sums of another order stay a little apart; return the losses."""
-    replica, method = replicate(state.method, world), state.method
+    replica, method = replicate(state, world), state.method
     optimizer = torch.optim.SGD(method.student.parameters(), lr=0.01)
     losses = []
     for step, some in enumerate(views):

@@ -1,5 +1,6 @@
 """What is seen of a run while it trains, and that looking changes nothing."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 )
 
 from tests.support.shard_set import TINY, write_shard_set
+from tests.support.two_ranks import on_two_ranks
 from training.config.presets import resolve_config
 from training.distributed.world import World
 from training.engine.metrics import read_metrics
@@ -70,6 +72,27 @@ def test_overlays_and_knn_come_at_their_steps_and_change_nothing(shards, tmp_pat
     for line, other in zip(watched, plain, strict=True):
         line.pop("knn_top1_percent", None)
         assert line | {"time": 0} == other | {"time": 0}
+
+
+def _on_a_rank(shards, run_dir, overrides, rank):
+    config = resolve_config("official", None, [*TINY, "optim.steps=2", *overrides])
+    world = World(rank, 2, rank, torch.device("cpu"))
+    pretrain(config, shards_dir=Path(shards), run_dir=Path(run_dir), world=world)
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
+def test_two_ranks_share_the_images_of_a_knn_and_find_what_one_finds(shards, tmp_path, parallel):
+    images = write_images(tmp_path / "train", 0, 5), write_images(tmp_path / "val", 1, 3)
+    run, knn = tmp_path / "run", (f"watch.knn_train={images[0]}", f"watch.knn_val={images[1]}")
+    overrides = (*knn, "watch.knn_every_steps=2", "watch.knn_k=4", f"optim.parallel={parallel}")
+    (tmp_path / "ranks").mkdir()
+    on_two_ranks(
+        functools.partial(_on_a_rank, str(shards), str(run), overrides), tmp_path / "ranks"
+    )
+    alone = evaluate_knn(open_backbone(str(run), Path), *images, ks=[4])
+    (score,) = alone.content["results"]["teacher"]
+    lines = read_metrics(run / "metrics.jsonl")
+    assert lines[1]["knn_top1_percent"] == pytest.approx(score["top1_percent"])
 
 
 def test_images_that_are_not_there_are_said_before_the_first_step(shards, tmp_path):
