@@ -16,9 +16,11 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check
 MANIFEST ?= walking_tours
 ROOT ?= data
 DETECTOR ?= detic
+# Of test-gpu and bench-gpu: cuda or cpu.
+DEVICE ?= cuda
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock weights demo test test-fast test-slow check docs picture man dist format bench fault-table reproduce-table6 reproduce-tables
+.PHONY: help setup lock weights demo test test-fast test-slow test-gpu bench-gpu check docs picture man dist format bench fault-table reproduce-table6 reproduce-tables
 
 help:              ## Show this list
 	@grep -E '^[a-z0-9%-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -58,6 +60,12 @@ test-fast: $(INSTALLED) ## The inner loop: under a minute on 2 cores
 test-slow: $(FACES) ## Soak, random kills, long video
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
+test-gpu: $(INSTALLED) ## What only a GPU shows, in minutes on one; DEVICE=cpu runs what the CPU can, small
+	$(BIN)/python -m pytest -m gpu tests/gpu --device $(DEVICE) $(PYTEST_ARGS)
+
+bench-gpu: $(INSTALLED) ## Step time, MFU, memory and loader on a GPU, one JSON; DEVICE=cpu: small, on the CPU
+	$(BIN)/python -m benchmarks.bench_gpu --device $(DEVICE) $(ARGS)
+
 fuzz: $(INSTALLED)  ## Mutated files of every kind against their readers, minutes (WTOURS_FUZZ_RUNS=1500 a seed)
 	WTOURS_FUZZ_RUNS=$${WTOURS_FUZZ_RUNS:-1500} $(BIN)/python -m pytest -m slow tests/fuzz $(PYTEST_ARGS)
 
@@ -85,8 +93,8 @@ format: $(INSTALLED) ## Rewrite: ruff's format and its safe fixes
 	$(BIN)/python -m ruff format .
 	$(BIN)/python -m ruff check --fix .
 
-bench: $(INSTALLED) ## All benchmarks (bench-learning alone takes up to an hour); each prints a table and writes benchmarks/out/NAME.json
-	@for file in benchmarks/bench_*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
+bench: $(INSTALLED) ## All benchmarks but bench-gpu (bench-learning alone takes up to an hour); each prints a table and writes benchmarks/out/NAME.json
+	@for file in $(filter-out benchmarks/bench_gpu.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 bench-%: $(INSTALLED) ## One benchmark, for example make bench-render
 	$(BIN)/python -m benchmarks.bench_$*

@@ -29,6 +29,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Tests of tests/gpu run on the CPU, at their small size, if asked."""
+    parser.addoption("--device", choices=("cuda", "cpu"), default="cuda", help="of tests/gpu")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """A worker a core and one more, as many tests wait for a process, if there is memory."""

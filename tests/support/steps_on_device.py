@@ -1,8 +1,9 @@
-"""Three steps of training of each case, on the CPU and on `python_device`; prints JSON."""
+"""Three steps of training: on any device, and, printed as JSON, on `python_device`."""
 
 import json
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from training.data.clips import Batch
 from training.data.multi_crop import draw_views
 from training.distributed.world import World
 from training.engine.optim import scheduled_values
+from training.engine.precision import for_device, numerics
 from training.engine.setup import build_state
 from training.engine.step import apply_gradients, compute_gradients
 from training.rng import numpy_generator
@@ -40,14 +42,13 @@ def make_batch(config: TrainConfig, step: int) -> Batch:
     return default_collate(clips)  # type: ignore[no-any-return]
 
 
-def few_steps(config: TrainConfig, device: str) -> dict[str, Any]:
-    """Return the metrics of three steps, and where the host waited in each."""
+def three_steps(config: TrainConfig, device: str) -> Iterator[dict[str, float]]:
+    """Train three steps on a device, and yield the metrics of each."""
     world = World(0, 1, 0, torch.device(device))
-    found: dict[str, list[Any]] = {"metrics": [], "waits": []}
-    with python_device.Device() as watch:
+    config = for_device(config, world.device)
+    with numerics(config.optim, world.device):
         state = build_state(config, world)
         for step in range(3):
-            watch.waits.clear()
             now, batch = Progress(step, 12, 3), make_batch(config, step)
             gradients = compute_gradients(
                 state, state.method, batch, now, config=config, world=world
@@ -55,8 +56,24 @@ def few_steps(config: TrainConfig, device: str) -> dict[str, Any]:
             reading = gradients.read([False, False])
             assert reading.is_finite
             apply_gradients(state, now, scheduled_values(config.optim, now))
-            found["metrics"].append(reading.metrics)
+            yield reading.metrics
+
+
+def small_config(preset: str, *overrides: str) -> TrainConfig:
+    """Return a preset with a network of 48 channels on 32-pixel crops."""
+    fixed = REQUIRED[resolve_config(preset, None, []).method]
+    small = [pair for pair in TINY if pair.partition("=")[0] not in fixed]
+    return resolve_config(preset, None, [*small, *overrides])
+
+
+def watched_steps(config: TrainConfig, device: str) -> dict[str, Any]:
+    """Return the metrics of three steps, and where the host waited in each."""
+    found: dict[str, list[Any]] = {"metrics": [], "waits": []}
+    with python_device.Device() as watch:
+        for metrics in three_steps(config, device):
+            found["metrics"].append(metrics)
             found["waits"].append(dict(watch.waits))
+            watch.waits.clear()
     return found
 
 
@@ -89,10 +106,8 @@ def main() -> None:
     python_device.register()
     results: dict[str, Any] = {"faults": faults()}
     for name, (preset, *overrides) in json.loads(sys.argv[1]).items():
-        fixed = REQUIRED[resolve_config(preset, None, []).method]
-        small = [pair for pair in TINY if pair.partition("=")[0] not in fixed]
-        config = resolve_config(preset, None, [*small, *overrides])
-        results[name] = {device: few_steps(config, device) for device in ("cpu", "accel")}
+        config = small_config(preset, *overrides)
+        results[name] = {device: watched_steps(config, device) for device in ("cpu", "accel")}
     sys.stdout.write(json.dumps(results))
 
 

@@ -260,7 +260,8 @@ class WatchConfig(Section):
     GPU."""
     profile_steps: tuple[Count, Count] | None = None
     """First and last step of which rank 0 writes a torch.profiler trace, and on CUDA a snapshot of
-    the memory, into the run's folder `profile`, e.g. [100, 104]; None: never."""
+    the memory, into the run's folder `profile`, e.g. [100, 104]; the first step after a start is
+    left out. None: never."""
     peak_tflops: Positive | None = None
     """Dense bfloat16 TFLOP/s of the device, which the MFU is a share of; None: known for common
     GPUs, else there is no MFU."""

@@ -43,6 +43,8 @@ def profiled_steps(
 ) -> Iterator[Callable[[], None]]:
     """Yield what is called after each step; traces of the wanted ones go into <run>/profile.
 
+    The first step after a start, which compiles and allocates, is never traced.
+
     `steps-FIRST-LAST.json` opens in chrome://tracing or perfetto.dev, `steps-FIRST-LAST.pickle` in
     pytorch.org/memory_viz. Of a run that ends within them there is what was traced.
 
@@ -52,10 +54,10 @@ def profiled_steps(
         device: Of the networks.
         steps_done: By an earlier start of the run.
     """
-    if steps is None or steps[1] <= steps_done:
+    if steps is None or steps[1] <= steps_done + 1:
         yield lambda: None
         return
-    first = max(steps[0], steps_done + 1)
+    first = max(steps[0], steps_done + 2)
     target = run_dir / PROFILE_DIR / f"steps-{first}-{steps[1]}.json"
     on_cuda = device.type == "cuda"
 
@@ -64,14 +66,14 @@ def profiled_steps(
             found.export_chrome_trace(str(temp))
         if on_cuda:
             with atomic_path(target.with_suffix(".pickle")) as temp:
-                torch.cuda.memory._dump_snapshot(str(temp))
+                torch.cuda.memory._dump_snapshot(str(temp))  # type: ignore[no-untyped-call]
             torch.cuda.memory._record_memory_history(enabled=None)
         LOG.info("profile of steps %d to %d: %s", first, steps[1], target)
 
     if on_cuda:
         torch.cuda.memory._record_memory_history(max_entries=_ALLOCATIONS)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
-    plan = schedule(wait=first - 1 - steps_done, warmup=0, active=steps[1] - first + 1, repeat=1)
+    plan = schedule(wait=first - 2 - steps_done, warmup=1, active=steps[1] - first + 1, repeat=1)
     with profile(
         activities=activities, schedule=plan, on_trace_ready=publish,
         record_shapes=True, profile_memory=True, with_stack=True,

@@ -136,7 +136,7 @@ def create_vit(name: str, **arguments: Any) -> VisionTransformer:
 def encode(backbone: VisionTransformer, images: Tensor) -> Tensor:
     """Return the CLS token after the final norm, (B, D), of images (B, 3, H, W)."""
     *blocks, last = backbone.blocks
-    runs = [*blocks, partial(last, read="cls")]
+    runs: list[Callable[[Tensor], Tensor]] = [*blocks, partial(last, read="cls")]
     return _as_tensor(backbone.norm(_run(backbone, runs, _embed(backbone, images))))[:, 0]
 
 

@@ -31,7 +31,9 @@ class Heads:
 class FastBlock(Block):
     """timm's block, called for what is read of it; its weights and their names are timm's."""
 
-    def forward(
+    is_compiled = False
+
+    def forward(  # type: ignore[override]
         self, tokens: Tensor, read: Literal["tokens", "heads", "cls"] = "tokens"
     ) -> Tensor | tuple[Tensor, Heads]:
         """Return the output for all tokens, (B, N, D).
@@ -54,7 +56,7 @@ class FastBlock(Block):
         self.is_compiled = True
 
     def _whole(self) -> Callable[["FastBlock", Tensor], tuple[Tensor, Heads]]:
-        return _compiled(run_whole) if hasattr(self, "is_compiled") else run_whole
+        return _compiled(run_whole) if self.is_compiled else run_whole
 
 
 class SharedDropPath(DropPath):
@@ -75,7 +77,7 @@ class SharedDropPath(DropPath):
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the tokens (B, N, D) of some images scaled up, of the others 0."""
         if not torch.compiler.is_compiling():
-            return super().forward(tokens)  # type: ignore[no-any-return]
+            return super().forward(tokens)  # type: ignore[no-untyped-call, no-any-return]
         if not (self.is_on and self.training):
             return tokens
         keep = 1 - self.rate

@@ -25,8 +25,14 @@ def shards(tmp_path_factory):
 
 def train(shards, run_dir, *overrides, said=None):
     config = resolve_config("official", None, [*TINY, "optim.steps=4", *overrides])
-    on_step = {} if said is None else {"on_step": lambda status: said.append(status.describe())}
-    pretrain(config, shards_dir=shards, run_dir=run_dir, world=WORLD, **on_step)
+    lines: list[str] = [] if said is None else said
+    pretrain(
+        config,
+        shards_dir=shards,
+        run_dir=run_dir,
+        world=WORLD,
+        on_step=lambda status: lines.append(status.describe()),
+    )
     return read_metrics(run_dir / "metrics.jsonl")
 
 

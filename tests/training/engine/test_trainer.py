@@ -62,7 +62,7 @@ def test_a_run_leaves_its_config_a_line_a_step_and_the_newest_checkpoints(undist
     names = {path.name for path in (undisturbed / "checkpoints").iterdir()}
     assert names == {"step-00000008", "step-00000012"}
     config = resolve_config("official", undisturbed / "config.yaml", [])
-    assert config == resolve_config("official", None, list(TINY))
+    assert config == resolve_config("official", None, [*TINY, "optim.precision=float32"])
     assert read_state(checkpoint_dir(undisturbed, 12))[0] == 12
     assert list((undisturbed / "tensorboard").glob("events.*"))
 

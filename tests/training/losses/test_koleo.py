@@ -36,6 +36,7 @@ def test_it_is_the_mean_over_views_of_the_formula():
 def test_its_gradient_drives_the_nearest_apart():
     tokens = torch.tensor([[[1.0, 0.0], [1.0, 0.1], [-1.0, 0.0]]], requires_grad=True)
     koleo(tokens).backward()
+    assert tokens.grad is not None
     moved = (tokens - 0.01 * tokens.grad).detach()
     assert koleo(moved) < koleo(tokens)
     assert (moved[0, 0] - moved[0, 1]).norm() > (tokens[0, 0] - tokens[0, 1]).norm()
