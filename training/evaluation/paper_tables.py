@@ -192,19 +192,30 @@ def measured_cell(value: Value | None) -> str:
 
 
 def footnotes(measured: Sequence[Measured]) -> list[str]:
-    """Return a line a reason why a figure does not compare with the paper's, then a line a set."""
-    lines = {
-        f"* {row.name}, {measure}: {value.note}": None
-        for row in measured
-        for measure, value in row.values.items()
-        if value.note
-    }
-    sets = [
-        f"{row.name} was trained on the shard set of hash {sha256}"
-        for row in measured
-        for sha256 in row.trained_on
+    """Return a line a reason why figures do not compare with the paper's, then a line a set.
+
+    What is true of several networks or columns is said once, with all their names.
+    """
+    starred: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    trained_on: dict[str, list[str]] = defaultdict(list)
+    for row in measured:
+        for measure, value in row.values.items():
+            if value.note:
+                starred[value.note][row.name].append(measure)
+        for sha256 in row.trained_on:
+            trained_on[sha256].append(row.name)
+    lines = []
+    for note, columns in starred.items():
+        networks: dict[str, list[str]] = defaultdict(list)
+        for name, measures in columns.items():
+            networks[", ".join(measures)].append(name)
+        lines += [
+            f"* {measures} of {', '.join(names)}: {note}" for measures, names in networks.items()
+        ]
+    return lines + [
+        f"{', '.join(names)}: trained on the shard set of hash {sha256}"
+        for sha256, names in trained_on.items()
     ]
-    return [*lines, *sets]
 
 
 def as_markdown(measured: Sequence[Measured]) -> str:

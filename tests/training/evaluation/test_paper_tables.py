@@ -109,11 +109,25 @@ def test_what_does_not_compare_is_marked_with_its_reason(tmp_path):
     assert table_rows(table, measured)[-1] == ("tiny (measured)", "", "", "60.0*", "-")
     (note,) = footnotes(measured)
     assert note == (
-        "* tiny, LP: on 500 images of cifar.tar:val; the paper's are 50000; the best learning "
+        "* LP of tiny: on 500 images of cifar.tar:val; the paper's are 50000; the best learning "
         "rate; the paper's 0.001 was not trained; 3 epochs of batch 1024; the paper's are 100 and "
         "1024"
     )
     assert r"| 60.0\* | - |" in as_markdown(measured)
+
+
+def test_what_is_true_of_several_networks_is_said_once(tmp_path):
+    small = {"num_images": 500, "source": "cifar.tar:val", "fingerprint": "2"}
+    voc = {"num_images": 8, "source": "voc", "fingerprint": "3"}
+    found = {"corloc_percent": 5.0, "jaccard_percent": 4.0}
+    for name in ("one", "two", "three"):
+        result(tmp_path / name, "a", "knn", knn_of(30.0), val=small, trained_on_set_sha256="a" * 64)
+    result(tmp_path / "two", "b", "discover", found, val=voc, protocol={"method": "attention"})
+    assert footnotes(collect(tmp_path / name for name in ("one", "two", "three"))) == [
+        "* k-NN of one, two, three: on 500 images of cifar.tar:val; the paper's are 50000",
+        "* CorLoc, Jacc. of two: on 8 images of voc; the paper's are 1449",
+        f"one, two, three: trained on the shard set of hash {'a' * 64}",
+    ]
 
 
 def test_the_papers_data_and_then_the_most_trained_checkpoint_count(tmp_path):
@@ -141,7 +155,7 @@ def test_the_shard_sets_of_a_row_are_named_below_and_older_results_name_none(tmp
     result(run, "b", "knn", knn_of(31.0), val=IMAGENET, step=2, trained_on_set_sha256="a" * 64)
     result(run, "c", "knn", knn_of(32.0), val=IMAGENET, step=3, trained_on_set_sha256=None)
     measured = collect([run])
-    assert footnotes(measured) == [f"walk30 was trained on the shard set of hash {'a' * 64}"]
+    assert footnotes(measured) == [f"walk30: trained on the shard set of hash {'a' * 64}"]
     assert as_markdown(measured).endswith(f"of hash {'a' * 64}  ")
     assert as_json(measured)[0]["measured"][0]["trained_on_set_sha256"] == ["a" * 64]
     result(run, "d", "knn", knn_of(32.0), val=IMAGENET, trained_on_set_sha256=7)

@@ -52,7 +52,7 @@ def test_each_prints_a_table_and_where_the_result_is(root):
     (row,) = tables["5"]["measured"]
     assert row["name"] == "walk"
     assert row["trained_on_set_sha256"] == [SET]
-    assert f"walk was trained on the shard set of hash {SET}" in printed(root, "table", "walk")
+    assert f"walk: trained on the shard set of hash {SET}" in printed(root, "table", "walk")
     assert row["values"]["k-NN"] is None
     assert 0 <= row["values"]["LP"]["percent"] <= 100
     assert "on 1 images of" in row["values"]["CorLoc"]["note"]
