@@ -6,6 +6,7 @@ for files that other programs interpret.
 """
 
 import re
+from urllib.parse import unquote
 
 # Control characters (and the color sequences of terminals whole); marks that turn the reading
 # direction; halves of surrogate pairs, which UTF-8 cannot encode; non-characters.
@@ -52,7 +53,8 @@ def redact_urls(text: str) -> str:
 def _redact_parameter(found: re.Match[str]) -> str:
     separator, name, value = found.groups()
     is_long = len(value) >= _LONG_VALUE and name not in _PUBLIC_NAMES
-    return f"{separator}{name}={REDACTED if is_long or _SECRET_NAME.search(name) else value}"
+    is_secret = is_long or _SECRET_NAME.search(unquote(name))
+    return f"{separator}{name}={REDACTED if is_secret else value}"
 
 
 def plain(text: object) -> str:

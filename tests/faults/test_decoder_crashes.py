@@ -61,11 +61,12 @@ def run(folder: Path, module: str, *words: str) -> subprocess.CompletedProcess[s
     )
 
 
-def test_with_one_job_shard_names_the_video_and_makes_the_others(folder):
+@pytest.mark.parametrize("one_at_a_time", [("--jobs", "1"), ("--executor", "serial")])
+def test_with_one_job_shard_names_the_video_and_makes_the_others(folder, one_at_a_time):
     layout = Layout(folder / "root")
     for video_id in VIDEOS:
         publish_video(layout, video_id, folder / f"{video_id}.mp4")
-    result = run(folder, "wtours.sharding.segment_writer", "shard", "--jobs", "1")
+    result = run(folder, "wtours.sharding.segment_writer", "shard", *one_at_a_time)
     assert result.returncode == 3, result.stderr
     assert "two from 0 s to 60 s" in result.stderr
     assert "Traceback" not in result.stderr

@@ -61,17 +61,19 @@ def undecodable_frames(path: Path) -> int | None:
     return None if count is None else int(count)
 
 
-def find_shots(frames: pa.Table, folder: Path, *, cut_rate: Fraction, end_us: int) -> None:
+def find_shots(frames: Path, folder: Path, *, cut_rate: Fraction, end_us: int) -> None:
     """Write the measurement `shots`.
 
     Args:
-        frames: Rows of the measurement `frames`.
+        frames: The table of the measurement `frames`.
         folder: Where it goes.
         cut_rate: The video's nominal frame rate, which PySceneDetect counts frames by.
         end_us: Of the video.
     """
     finder = CutFinder(cut_rate)
-    finder.add(frames["pts_us"].to_pylist(), frames["content_score"].to_pylist())
+    with pq.ParquetFile(frames) as file:
+        for rows in file.iter_batches(columns=["pts_us", "content_score"]):
+            finder.add(rows["pts_us"].to_pylist(), rows["content_score"].to_pylist())
     with open_table(folder / SHOTS_FILE, SHOTS_SCHEMA) as table:
         for detector, cuts_us in finder.cuts_us().items():
             table.write(shot_rows(detector, cuts_us, end_us=end_us))

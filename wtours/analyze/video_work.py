@@ -143,11 +143,11 @@ def publish_video(
     if FRAMES in missing:
         with measurements.publish(FRAMES, missing[FRAMES], _versions()) as folder:
             merge_frames(segments, folder)
-    frames = pq.read_table(measurements.path(FRAMES) / FRAMES_FILE)
-    pts_us = frames["pts_us"].to_numpy()
-    num_lost = pc.sum(frames["is_corrupt"]).as_py()
-    undecodable = undecodable_frames(measurements.path(FRAMES) / FRAMES_FILE) or 0
-    share = (num_lost + undecodable) / (len(frames) + undecodable)
+    frames = measurements.path(FRAMES) / FRAMES_FILE
+    pts_us = pq.read_table(frames, columns=["pts_us"])["pts_us"].to_numpy()
+    num_lost = pc.sum(pq.read_table(frames, columns=["is_corrupt"])["is_corrupt"]).as_py()
+    undecodable = undecodable_frames(frames) or 0
+    share = (num_lost + undecodable) / (len(pts_us) + undecodable)
     check_loss(share, max_loss, plan.video.video_id)
     shots_params = measurements.shots_params(CUT_DETECTORS)
     if SHOTS not in stored or stored[SHOTS].params != shots_params:

@@ -187,6 +187,13 @@ def _common(
     console.set_verbosity(verbose=verbose, quiet=quiet)
 
 
+def _require_current_folder() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise WtoursError("the current folder was removed; change to another one") from error
+
+
 def main() -> NoReturn:
     """Run the command line; every error ends as one line on stderr and an exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -195,6 +202,7 @@ def main() -> NoReturn:
             stream.reconfigure(errors="replace")  # titles need more than a Latin-1 terminal has
     exit_code: str | int | None = 0
     try:
+        _require_current_folder()
         app()
     except SystemExit as end:
         exit_code = end.code

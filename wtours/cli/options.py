@@ -4,7 +4,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +16,7 @@ from typer.models import OptionInfo
 import wtours
 from wtours.cli import console
 from wtours.errors import CheckpointError, MissingPackageError, UsageError, WtoursError
-from wtours.execution.executor import SERIAL, Executor
+from wtours.execution.executor import Executor
 from wtours.text import docs_page
 from wtours.workspace.layout import OWN_MANIFEST, Layout, find_own_manifest
 
@@ -99,8 +99,8 @@ ExecutorOption = Annotated[
     ExecutorKind,
     typer.Option(
         "--executor",
-        help="Where segments are decoded: in this process, in --jobs processes of this machine, or "
-        f"by Ray. See {docs_page('howto/scaling')}",
+        help="Where segments are decoded: one after the other, in --jobs processes of this "
+        f"machine, or by Ray. See {docs_page('howto/scaling')}",
     ),
 ]
 
@@ -265,11 +265,10 @@ def executor_of(
         from wtours.execution.ray import RayExecutor
 
         return RayExecutor(address, jobs=jobs, shared=layout.root, say=console.warn)
-    if kind == ExecutorKind.SERIAL:
-        return nullcontext(SERIAL)  # a file that crashes the decoder ends the command
     from wtours.execution.processes import ProcessExecutor
 
-    return ProcessExecutor(jobs, say=console.warn)
+    # A process of its own, for one at a time too: a file may crash the decoder.
+    return ProcessExecutor(1 if kind == ExecutorKind.SERIAL else jobs, say=console.warn)
 
 
 def named_or_folder(text: str, folder_of: Callable[[str], Path]) -> Path:

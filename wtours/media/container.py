@@ -21,6 +21,7 @@ from wtours.media.mp4_samples import declared_samples
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,avi"
 """FFmpeg demuxers that may open a file: containers, no playlists."""
 _AUXILIARY = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
+_IMAGE_CODECS = {"mjpeg", "png", "bmp", "tiff", "webp", "gif"}
 _HDR_TRANSFERS = {16: "PQ (HDR10)", 18: "HLG"}
 
 av.logging.set_level(None)  # what matters is raised, or counted as corrupt
@@ -55,8 +56,9 @@ def open_container(path: Path) -> InputContainer:
 def choose_stream(path: Path, container: InputContainer, wanted: int | None) -> VideoStream:
     """Return the main video stream.
 
-    Not cover art, thumbnails or a still picture; then what the container marks as the default; then
-    the largest picture; then the first.
+    Not cover art, thumbnails or a still picture; then a codec of videos, since cover art is not
+    always marked as such; then what the container marks as the default; then the largest picture;
+    then the first.
 
     Args:
         path: For messages.
@@ -137,7 +139,9 @@ def _refuse_large(path: Path, width: int, height: int) -> None:
     )
 
 
-def _rank(stream: VideoStream) -> tuple[bool, int, int]:
+def _rank(stream: VideoStream) -> tuple[bool, bool, int, int]:
     context: Any = stream.codec_context  # None, whatever the stubs say, without a decoder
     pixels = 0 if context is None else context.width * context.height
-    return bool(stream.disposition & Disposition.default), pixels, -stream.index
+    is_picture = context is not None and context.codec.canonical_name in _IMAGE_CODECS
+    is_default = bool(stream.disposition & Disposition.default)
+    return not is_picture, is_default, pixels, -stream.index

@@ -136,6 +136,13 @@ class _Listed:
         known = np.clip(_filled(known), -_FAR, _FAR)
         if not self._durations_are_stated(known):
             self.durations = np.zeros_like(self.durations)
+        if self.is_avi and self.may_reorder and len(np.unique(np.diff(self.dts))) > 1:
+            # Its frames lie in numbered places: of decoding, or of being shown? Programs differ.
+            raise VideoError(
+                f"{self.path}: an AVI of varying rate, whose codec may reorder frames, does not "
+                f"say when each is shown; take the times that FFmpeg guesses: ffmpeg -i IN "
+                f"-fps_mode passthrough -c:v libx264 -crf 14 OUT.mkv"
+            )
         in_order = bool((np.diff(known) > 0).all())
         # AVI holds no pts: what FFmpeg makes up is frames off where the rate varies.
         is_made_up = self.is_avi and bool((self.pts != self.dts).any())

@@ -20,20 +20,16 @@ def declared_samples(path: Path) -> int:
     """Return the number of index entries that FFmpeg would make; 0: it is no MP4.
 
     Raises:
-        VideoError: the header is compressed, so that nothing can be said of it.
+        VideoError: the header is compressed, so that nothing can be said of it; or there are two:
+            FFmpeg reads the first alone, and half of the recording would be lost without a word.
     """
     with path.open("rb") as file:
         return _declared(path, file) if file.read(8)[4:] in _FIRST_BOXES else 0
 
 
 def _declared(path: Path, file: BinaryIO) -> int:
-    end = file.seek(0, 2)
     total, tables = 0, dict[bytes, int]()
-    for kind, place, size in _boxes(file, 0, end):
-        if kind == b"cmov":
-            raise VideoError(
-                f"{path} has a compressed header; remux it: ffmpeg -i IN -c copy OUT.mkv"
-            )
+    for kind, place, size in _checked_boxes(path, file):
         if kind == b"trak":
             total, tables = total + _of_track(tables), {}
         file.seek(place)
@@ -51,6 +47,22 @@ def _declared(path: Path, file: BinaryIO) -> int:
         elif kind == b"stsc":
             tables[b"stsc"] = _most_per_chunk(file.read(min(size, 2**20)))
     return total + _of_track(tables)
+
+
+def _checked_boxes(path: Path, file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    num_headers = 0
+    for kind, place, size in _boxes(file, 0, file.seek(0, 2)):
+        num_headers += kind == b"moov"
+        if num_headers > 1:
+            raise VideoError(
+                f"{path} has two recordings, one behind the other in one file, of which only the "
+                f"first can be read: join the two files by wtours add --join"
+            )
+        if kind == b"cmov":
+            raise VideoError(
+                f"{path} has a compressed header; remux it: ffmpeg -i IN -c copy OUT.mkv"
+            )
+        yield kind, place, size
 
 
 def _of_track(tables: dict[bytes, int]) -> int:

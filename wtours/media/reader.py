@@ -56,16 +56,14 @@ class VideoReader:
         self._threads = threads
         self._converter = PixelConverter()
         self._shown: set[int] = set()  # ticks of the frames that came out since the last seek
-        self._container = open_container(path)
+        # Before the file is opened here: FFmpeg's index of hours is not held twice.
+        self._times = frame_times(path, stream)
+        self._unit = self._times.unit
+        self._ascending = np.sort(self._times.ticks)
+        if self._times.is_repaired:
+            self._threads = 1
+        self._open()
         try:
-            self._stream = choose_stream(path, self._container, stream)
-            prepare_decoder(path, self._stream, threads=threads)
-            self._times = frame_times(path, stream)
-            self._unit = self._times.unit
-            self._ascending = np.sort(self._times.ticks)
-            if self._times.is_repaired:
-                self._threads = 1
-            self._rewind()
             first = next(self._decoded(), None)
             if first is None:
                 raise VideoError(f"{path} has no frame that can be decoded; download it again")
@@ -78,6 +76,7 @@ class VideoReader:
                     f"OUT.mp4"
                 )
             self._orientation = orientation
+            self._coded_aspect = self._stream.codec_context.sample_aspect_ratio or 1
             self._pixel_aspect = pixel_aspect_ratio(path, self._stream)
             self.metadata = describe(path, self._container, self._times, self._shown_as(first))
         except BaseException:
@@ -102,7 +101,7 @@ class VideoReader:
                 keyframe is at start_us exactly: decoding begins there, which may save seconds.
 
         Raises:
-            VideoError: the file ends in the middle, or the size of its picture changes.
+            VideoError: the file ends in the middle, or its picture changes in size or in shape.
         """
         found = self._decoded_from(start_us)
         first = next(found, None)
@@ -117,7 +116,7 @@ class VideoReader:
             if end_us is not None and pts_us >= end_us:
                 return
             if pts_us >= lead_start_us:
-                self._check_size(picture, pts_us)
+                self._check_shape(picture, pts_us)
                 yield self._shown_as((ticks, picture))
 
     def undecoded_pts_us(self, start_us: int, end_us: int) -> list[int]:
@@ -189,6 +188,9 @@ class VideoReader:
 
     def _rewind(self, *, threads: int | None = None) -> None:
         self._container.close()
+        self._open(threads=threads)
+
+    def _open(self, *, threads: int | None = None) -> None:
         self._container = open_container(self._path)
         self._stream = choose_stream(self._path, self._container, self._times.stream)
         prepare_decoder(self._path, self._stream, threads=threads or self._threads)
@@ -275,14 +277,30 @@ class VideoReader:
             converter=self._converter,
         )
 
-    def _check_size(self, picture: av.VideoFrame, pts_us: int) -> None:
+    def _check_shape(self, picture: av.VideoFrame, pts_us: int) -> None:
+        """Refuse a picture that is to be shown in another size or way than the first."""
         width, height = self.metadata.coded_size
+        what, scale = "", f"scale={width}:{height}"
         if (picture.width, picture.height) != (width, height):
+            what = f"changes from {width}x{height} to {picture.width}x{picture.height}"
+        elif Orientation.of(picture, unstated=self._orientation) != self._orientation:
+            what = "is turned or mirrored otherwise than before"
+        elif self._has_other_pixels():
+            what = "has pixels of another shape than before"
+            scale = f"scale={self.metadata.width}:{self.metadata.height},setsar=1"
+        if what:
             raise VideoError(
-                f"{self._path}: the picture changes from {width}x{height} to "
-                f"{picture.width}x{picture.height} at {pts_us / _US:.2f} s; re-encode it to one "
-                f"size: ffmpeg -i IN -vf scale={width}:{height} -c:v libx264 -crf 14 OUT.mp4"
+                f"{self._path}: the picture {what} at {pts_us / _US:.2f} s; re-encode it to one "
+                f"size: ffmpeg -i IN -vf {scale} -c:v libx264 -crf 14 OUT.mp4"
             )
+
+    def _has_other_pixels(self) -> bool:
+        """Return whether the codec states another shape of pixels than at first.
+
+        Other containers than MPEG-TS state it themselves, for the whole video.
+        """
+        stated = self._stream.codec_context.sample_aspect_ratio or 1
+        return self.metadata.container == "mpegts" and stated != self._coded_aspect
 
     def _to_us(self, ticks: int) -> int:
         return to_us(ticks - self._origin, self._unit)

@@ -83,7 +83,9 @@ def full_disk_message(path: Path | None) -> str:
             f"{_SHARED_MEMORY} is full, not the disk; enlarge it (in Docker: --shm-size=8g), or "
             f"train with fewer loader workers: --set data.num_workers=0"
         )
-    where = "" if path is None else f" while writing {path}: {(free or 0) / 2**20:.0f} MiB free"
+    where = ", or where the output goes"
+    if path is not None:
+        where = f" while writing {path}: {(free or 0) / 2**20:.0f} MiB free"
     quota = " (a quota, or no inode left?)" if free is not None and free > _FREE_BYTES else ""
     return (
         f"disk full{where}{quota}; free some space or choose another --root, then run the same "

@@ -5,6 +5,7 @@ leads it back for ever (CVE-2025-8194), and a pax header of digits costs the squ
 (CVE-2024-6232). It also takes a tar that was cut between two members for a whole one.
 """
 
+import contextlib
 import os
 import tarfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
 _BLOCK = tarfile.BLOCKSIZE
+_CHUNK = 2048 * _BLOCK
 _MAX_EXTENSION_BYTES = 2**20
 """Of a header that extends the next one: names and comments, no payload."""
 Kind = Literal["file", "folder", "hard link", "symbolic link", "other"]
@@ -55,7 +57,8 @@ def read_headers(file: BinaryIO) -> Iterator[TarMember]:
         file: Seekable forward; from its beginning.
 
     Raises:
-        tarfile.ReadError: it is no tar, was cut, or has a header that cannot be.
+        tarfile.ReadError: it is no tar, was cut, has a header that cannot be, or another tar
+            follows it.
     """
     position, extension = 0, dict[str, str]()
     while True:
@@ -63,6 +66,7 @@ def read_headers(file: BinaryIO) -> Iterator[TarMember]:
         try:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # a zero block; not in typeshed
+            _require_no_second(file)
             return
         except (tarfile.HeaderError, ValueError) as error:
             raise tarfile.ReadError(f"header at byte {position}: {error}") from error
@@ -98,6 +102,25 @@ def _read_at(file: BinaryIO, position: int, num_bytes: int) -> bytes:
         length = file.seek(0, os.SEEK_CUR)
         raise tarfile.ReadError(f"it was cut after {length} bytes, its end is missing")
     return data
+
+
+def _require_no_second(file: BinaryIO) -> None:
+    """Refuse two tars in one file, as `cat` joins them: whoever reads such a file sees the first.
+
+    Zeros that fill up the last record, and bytes that are no header, may follow a tar.
+    """
+    while chunk := file.read(_CHUNK):
+        rest = chunk.lstrip(b"\0")
+        if not rest:
+            continue
+        start = (len(chunk) - len(rest)) // _BLOCK * _BLOCK
+        block = chunk[start : start + _BLOCK]
+        with contextlib.suppress(tarfile.HeaderError, ValueError):
+            tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            raise tarfile.ReadError(
+                "another tar follows its end; unpack it with tar -i and pack it again"
+            )
+        return
 
 
 def _after_sparse_map(file: BinaryIO, start: int, *, more: int) -> int:

@@ -127,6 +127,15 @@ def test_a_closed_output_is_no_traceback(tmp_path):
         assert (result.returncode, result.stderr) == (0, ""), words
 
 
+def test_a_folder_that_was_removed_under_the_shell_is_one_line(tmp_path):
+    command = f"mkdir gone && cd gone && rmdir ../gone && exec '{SCRIPT}' list"
+    result = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert result.returncode == 1
+    assert result.stderr == "error: the current folder was removed; change to another one\n"
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
 def test_a_terminal_of_few_characters_shows_replacements(tmp_path, encoding):
     for words in (["--help"], ["list"]):

@@ -63,6 +63,23 @@ def test_a_large_picture_is_mended_by_the_command_of_the_refusal(tmp_path, monke
     assert probe_video(path).height == 2400
 
 
+@pytest.mark.parametrize(("codec", "b_frames"), [("mpeg2video", 0), ("mpeg4", 2)])
+def test_an_avi_that_does_not_say_when_is_mended_by_the_command(tmp_path, codec, b_frames):
+    path = write_clip(
+        tmp_path / "a.avi",
+        source="testsrc2=size=64x48:rate=25:duration=4",
+        filters="select='lt(n,50)+not(mod(n,3))'",
+        fps_mode="vfr",
+        vcodec=codec,
+        bf=b_frames,
+    )
+    with pytest.raises(VideoError, match="an AVI of varying rate") as caught:
+        probe_video(path)
+    with open_video(mended(str(caught.value), path, "b.mkv")) as video:
+        assert len(list(video.frames())) == 50 + 17
+        assert video.last_pts_us() == pytest.approx(99 / 25 * 1e6, abs=3 * 120_000)
+
+
 def test_a_picture_that_grows_in_mid_stream_is_never_allocated(tmp_path, monkeypatch):
     path = tmp_path / "a.ts"
     for size in ("160x120", "1280x960"):

@@ -42,6 +42,14 @@ def test_members_come_as_tarfile_has_them(form):
         assert data[member.offset : member.offset + member.size] == content
 
 
+@pytest.mark.parametrize("zeros", [0, 10240, 3 * 2**20])
+def test_two_tars_in_one_file_are_refused_not_read_by_half(zeros):
+    data = packed()
+    assert len(list(read_headers(io.BytesIO(data + bytes(zeros))))) == 5
+    assert len(list(read_headers(io.BytesIO(data + bytes(zeros) + b"no header" * 100)))) == 5
+    assert "another tar follows its end" in refused(data + bytes(zeros) + data)
+
+
 def with_checksum(block):
     block = bytearray(block)
     block[148:156] = b" " * 8

@@ -27,6 +27,7 @@ from wtours.workspace.source_url import SourceUrl, checked_source
             "https://h/x?id=3&api_key=REDACTED#access_token=REDACTED",
         ),
         (f"https://h/x?q={'z' * 40}", "https://h/x?q=REDACTED"),
+        ("https://h/x?%74oken=2&id=3", "https://h/x?%74oken=REDACTED&id=3"),
         ("https://h/x?a=1;PassWord=2", "https://h/x?a=1;PassWord=REDACTED"),
     ],
 )
