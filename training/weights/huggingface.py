@@ -102,7 +102,8 @@ def _normalization(name: str) -> Normalization:
             pixels = {}
     if pixels.get("do_normalize") is False:
         return Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    if not math.isclose(_number(pixels.get("rescale_factor", 1 / 255)), 1 / 255, rel_tol=1e-3):
+    factor = 1 if pixels.get("do_rescale") is False else pixels.get("rescale_factor", 1 / 255)
+    if not math.isclose(_number(factor), 1 / 255, rel_tol=1e-3):
         raise UsageError(f"hf:{name} rescales pixels by another factor than 1/255")
     return _as_normalization(pixels, name)
 

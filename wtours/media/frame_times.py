@@ -127,13 +127,7 @@ class _Listed:
         self.keyframes = np.frombuffer(bytes(keyframes), np.bool_)
 
     def frame_times(self) -> FrameTimes:
-        known = np.where(self.pts == _NONE, self.dts, self.pts)
-        if (known == _NONE).all():
-            raise VideoError(
-                f"{self.path}: frames carry no timestamps; write them anew: ffmpeg -i IN "
-                f"-c:v libx264 -crf 14 OUT.mp4"
-            )
-        known = np.clip(_filled(known), -_FAR, _FAR)
+        known = np.clip(self._known(), -_FAR, _FAR)
         if not self._durations_are_stated(known):
             self.durations = np.zeros_like(self.durations)
         if self.is_avi and self.may_reorder and len(np.unique(np.diff(self.dts))) > 1:
@@ -185,6 +179,29 @@ class _Listed:
             last_duration_us=last_us,
             lost_share=self._lost_share(ticks, unit),
         )
+
+    def _known(self) -> NDArray[np.int64]:
+        """Return (n,) the stored times; a missing one is filled in."""
+        has_pts, has_dts = self.pts != _NONE, self.dts != _NONE
+        if not (has_pts | has_dts).any():
+            raise VideoError(
+                f"{self.path}: frames carry no timestamps; write them anew: ffmpeg -i IN "
+                f"-c:v libx264 -crf 14 OUT.mp4"
+            )
+        both = np.nonzero(has_pts & has_dts)[0]
+        if has_pts.all() or self.is_avi or len(both) == 0:
+            return _filled(np.where(has_pts, self.pts, self.dts))
+        # MPEG-TS may state times for some packets only. Those of decoding are as many and as far
+        # apart as those of being shown: the missing ones are the places that are not taken.
+        numbers = np.arange(len(self.pts))
+        places = np.interp(numbers, numbers[has_dts], self.dts[has_dts])
+        places = np.sort(places) + (self.pts[both[0]] - self.dts[both[0]])
+        taken = np.searchsorted((places[1:] + places[:-1]) / 2, self.pts[has_pts])
+        if len(np.unique(taken)) < len(taken):
+            return _filled(np.where(has_pts, self.pts, self.dts))
+        times = self.pts.copy()
+        times[~has_pts] = np.rint(np.delete(places, taken)).astype(np.int64)
+        return times
 
     def _durations_are_stated(self, known: NDArray[np.int64]) -> bool:
         """Return whether durations are the file's, not what FFmpeg makes of a guessed rate."""

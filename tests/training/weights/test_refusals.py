@@ -85,6 +85,7 @@ def test_weights_that_are_not_numbers_are_refused(opened, hf_folder, tmp_path):
         {"image_mean": ["x", 0, 0]},
         {"image_mean": 3},
         {"rescale_factor": 1.0},
+        {"do_rescale": False, "rescale_factor": 1 / 255},
     ],
 )
 def test_a_normalization_that_is_none_is_refused(opened, hf_folder, pixels):

@@ -1,6 +1,7 @@
 """Recordings joined byte for byte, pictures that change their way in mid-stream, and cover art that
 is not marked: nothing is lost, turned or squeezed without a word."""
 
+import av
 import ffmpeg
 import imageio_ffmpeg
 import pytest
@@ -12,6 +13,8 @@ from wtours.media.reader import open_video
 
 pytestmark = pytest.mark.medium  # runs the ffmpeg program
 SOURCE = "testsrc2=size=64x48:rate=25:duration=2"
+TURNED = "display_orientation=insert:rotate=180"
+SQUEEZED = "sample_aspect_ratio=4/3"
 
 
 @pytest.mark.parametrize(
@@ -35,8 +38,15 @@ def test_two_recordings_of_other_containers_are_read_whole(tmp_path, suffix):
         assert [frame.pts_us for frame in video.frames()] == list(range(0, 4_000_000, 40_000))
 
 
-TURNED = "display_orientation=insert:rotate=180"
-SQUEEZED = "sample_aspect_ratio=4/3"
+def test_packets_that_state_no_time_get_the_place_that_is_left(tmp_path):
+    mp4 = write_clip(tmp_path / "a.mp4", source=SOURCE, g=10, bf=2)
+    # The program makes one packet for MPEG-TS of the keyframe and the one behind it.
+    ts = remux(mp4, tmp_path / "a.ts", **{"bsf:v": f"h264_metadata={TURNED}"})
+    with av.open(str(ts)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    assert 0 < sum(packet.pts is None for packet in packets) < 10
+    with open_video(ts) as video:
+        assert [frame.pts_us for frame in video.frames()] == list(range(0, 2_000_000, 40_000))
 
 
 @pytest.mark.parametrize(
