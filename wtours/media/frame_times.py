@@ -195,12 +195,13 @@ class _Listed:
         # apart as those of being shown: the missing ones are the places that are not taken.
         numbers = np.arange(len(self.pts))
         places = np.interp(numbers, numbers[has_dts], self.dts[has_dts])
-        places = np.sort(places) + (self.pts[both[0]] - self.dts[both[0]])
+        places = np.sort(places) + (float(self.pts[both[0]]) - float(self.dts[both[0]]))
+        places = np.clip(np.rint(places), -_FAR, _FAR)
         taken = np.searchsorted((places[1:] + places[:-1]) / 2, self.pts[has_pts])
         if len(np.unique(taken)) < len(taken):
             return _filled(np.where(has_pts, self.pts, self.dts))
         times = self.pts.copy()
-        times[~has_pts] = np.rint(np.delete(places, taken)).astype(np.int64)
+        times[~has_pts] = np.delete(places, taken)
         return times
 
     def _durations_are_stated(self, known: NDArray[np.int64]) -> bool:
