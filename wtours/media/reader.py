@@ -115,8 +115,8 @@ class VideoReader:
             pts_us = self._to_us(ticks)
             if end_us is not None and pts_us >= end_us:
                 return
+            self._check_shape(picture, pts_us)  # a keyframe before says how the others are shown
             if pts_us >= lead_start_us:
-                self._check_shape(picture, pts_us)
                 yield self._shown_as((ticks, picture))
 
     def undecoded_pts_us(self, start_us: int, end_us: int) -> list[int]:
