@@ -1,6 +1,8 @@
 """Recordings joined byte for byte, pictures that change their way in mid-stream, and cover art that
 is not marked: nothing is lost, turned or squeezed without a word."""
 
+from typing import Any
+
 import av
 import ffmpeg
 import imageio_ffmpeg
@@ -69,9 +71,8 @@ def test_a_picture_that_is_to_be_shown_otherwise_from_a_place_on_is_refused(
 def test_a_cover_that_is_marked_as_none_is_not_taken_for_the_film(tmp_path, suffix, default):
     film = write_clip(tmp_path / "film.mp4", source=SOURCE)
     large = "testsrc2=size=640x480:rate=25"
-    cover = write_clip(
-        tmp_path / "cover.jpg", source=large, vcodec="mjpeg", pix_fmt="yuvj420p", **{"frames:v": 1}
-    )
+    one: dict[str, Any] = {"frames:v": 1, "vcodec": "mjpeg", "pix_fmt": "yuvj420p"}
+    cover = write_clip(tmp_path / "cover.jpg", source=large, **one)
     path = tmp_path / f"both{suffix}"
     marks = {"disposition:v:0": default, "disposition:v:1": "0"}
     output = ffmpeg.output(
