@@ -19,6 +19,7 @@ LAYERS = {
             "acquire",
             "analyze",
             "sharding",
+            "layers",
             "lockfile",
             "hub",
             "prepare",

@@ -29,7 +29,7 @@ from wtours.cli import (
     verify,
 )
 from wtours.cli.options import Quiet, Root, Verbose, as_command
-from wtours.cli.sets import copy, divide, export, hub, lockfile, missing, prepare
+from wtours.cli.sets import copy, divide, export, hub, layers, lockfile, missing, prepare
 from wtours.cli.sets.places import with_scratch
 from wtours.errors import TrainingError, WtoursError
 from wtours.storage.os_errors import explain_os_error
@@ -53,6 +53,7 @@ app = typer.Typer(
     epilog=EXIT_CODES,
 )
 shards_app = typer.Typer(no_args_is_help=True, help="Finalize a shard set, or inspect it.")
+layer_app = typer.Typer(no_args_is_help=True, help="Make and inspect side data of the frames.")
 cluster_app = typer.Typer(no_args_is_help=True, help="Inspect a Ray cluster.")
 presets_app = typer.Typer(no_args_is_help=True, help="Inspect the presets of training.")
 eval_app = typer.Typer(no_args_is_help=True, help="Evaluate a trained encoder.")
@@ -135,6 +136,10 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
     (shards_app, None, "card", hub.card_of_shards),
     (shards_app, None, "split", divide.split),
     (shards_app, None, "overlap", divide.overlap),
+    (layer_app, None, "make", layers.make_of_layer),
+    (layer_app, None, "list", layers.list_of_layers),
+    (layer_app, None, "verify", layers.verify_of_layer),
+    (layer_app, None, "drop", layers.drop_of_layer),
     (app, TRAINING, "pretrain", train.pretrain),
     (app, TRAINING, "estimate", train.estimate),
     (app, TRAINING, "replay", runs.replay),
@@ -162,6 +167,7 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
 for owner, panel, name, command in COMMANDS:
     owner.command(name, rich_help_panel=panel)(as_command(with_scratch(command)))
 app.add_typer(shards_app, name="shards", rich_help_panel=SHARDS)
+app.add_typer(layer_app, name="layer", rich_help_panel=SHARDS)
 app.add_typer(cluster_app, name="cluster", rich_help_panel=TOOLS)
 app.add_typer(presets_app, name="presets", rich_help_panel=TRAINING)
 app.add_typer(eval_app, name="eval", rich_help_panel=EVALUATION)

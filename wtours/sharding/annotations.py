@@ -39,7 +39,7 @@ def shot_column(
     Raises:
         ShardError: the analysis has the receipt, and its table is gone, damaged, or without them.
     """
-    table = _analysis_table(layout, video_id, source_sha256, "shots.parquet", _SHOTS)
+    table = analysis_table(layout, video_id, source_sha256, "shots.parquet", _SHOTS)
     if table is not None:
         table = table.filter(pc.equal(table["detector"], CUT_DETECTOR))
         table = table.drop_null().sort_by("start_us")
@@ -58,7 +58,7 @@ def lightness_column(
 
     Arguments and errors are those of `shot_column`.
     """
-    table = _analysis_table(layout, video_id, source_sha256, "frames.parquet", _FRAMES)
+    table = analysis_table(layout, video_id, source_sha256, "frames.parquet", _FRAMES)
     if table is None or not table.num_rows:
         return pa.nulls(len(pts_us), pa.float32())
     table = table.sort_by("pts_us")
@@ -68,10 +68,14 @@ def lightness_column(
     return pa.array(lightness[row], pa.float32(), mask=~known)
 
 
-def _analysis_table(
+def analysis_table(
     layout: Layout, video_id: str, source_sha256: str, name: str, columns: pa.Schema
 ) -> pa.Table | None:
-    """Return a table of the analysis of this very video file, or None if there is none."""
+    """Return a table of the analysis of this very video file, or None if there is none.
+
+    Raises:
+        ShardError: the analysis has the receipt, and its table is gone, damaged, or without them.
+    """
     receipt = read_receipt(layout.analysis_receipt(video_id))
     if receipt is None or source_sha256 not in receipt.inputs.values():
         return None

@@ -75,15 +75,20 @@ class ShardTar:
         """
         if self._tar is None:
             temp = self._stack.enter_context(atomic_path(self._path))
-            # USTAR: one block of 512 bytes before each payload, and no pax record with a time.
-            tar = tarfile.open(temp, mode="w:", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
-            self._tar = self._stack.enter_context(tar)
+            self._tar = self._stack.enter_context(open_tar(temp))
         key = sample_key(sample.video_id, sample.frame_index)
-        offset = self._tar.offset + tarfile.BLOCKSIZE
-        _add(self._tar, f"{key}.jpg", sample.jpeg)
-        _add(self._tar, f"{key}.json", sample_json(sample))
+        offset = add_member(self._tar, f"{key}.jpg", sample.jpeg)
+        add_member(self._tar, f"{key}.json", sample_json(sample))
         size, blur = len(sample.jpeg), (sample.blur_boxes, sample.blurred_share)
         self.places.append(MemberPlace(sample.frame_index, sample.pts_us, offset, size, *blur))
+
+
+def open_tar(path: Path) -> tarfile.TarFile:
+    """Return a new tar to write: one block of 512 bytes before each payload.
+
+    USTAR, since the records of pax hold a time.
+    """
+    return tarfile.open(path, mode="w:", format=tarfile.USTAR_FORMAT)
 
 
 def sample_json(sample: FrameSample) -> bytes:
@@ -97,7 +102,12 @@ def sample_json(sample: FrameSample) -> bytes:
     return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _add(tar: tarfile.TarFile, name: str, payload: bytes) -> None:
+def add_member(tar: tarfile.TarFile, name: str, payload: bytes) -> int:
+    """Append a file; return where its payload begins.
+
+    Raises:
+        ShardError: it is larger than the format allows.
+    """
     if len(payload) > MAX_MEMBER_BYTES:
         raise ShardError(
             f"{name} has {len(payload)} bytes; a member has at most {MAX_MEMBER_BYTES}: "
@@ -107,4 +117,6 @@ def _add(tar: tarfile.TarFile, name: str, payload: bytes) -> None:
     member.size = len(payload)
     member.mode = _MODE
     member.uname = member.gname = _OWNER
+    offset = tar.offset + tarfile.BLOCKSIZE
     tar.addfile(member, io.BytesIO(payload))
+    return offset

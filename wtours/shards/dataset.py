@@ -1,7 +1,7 @@
 """Clips out of a shard set: a map-style dataset that needs no torch."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,8 @@ from wtours.shards.clip_starts import (
     spaced_starts,
 )
 from wtours.shards.index import ShardIndex, VideoRows
+from wtours.shards.layers.arrays import stacked
+from wtours.shards.layers.layer import Layer
 from wtours.shards.sampler import ClipKey, ClipSampler, ClipShare
 from wtours.shards.split import Split, read_split
 
@@ -36,6 +38,10 @@ class Clip:
     """Row of the first frame in the index; None from `stream_clips`, which reads no index."""
     pts_us: tuple[int, ...]
     jpegs: tuple[bytes, ...]
+    layers: Mapping[str, tuple[NDArray[Any] | None, ...]] = field(
+        default_factory=dict, compare=False
+    )
+    """By the name of a layer: a value for each frame, None where it has none."""
 
     def decode(self, *, min_short_side: int | None = None) -> list[NDArray[np.uint8]]:
         """Return T arrays (H, W, 3) uint8 RGB.
@@ -83,9 +89,11 @@ class ClipDataset:
         min_start_distance_seconds: No two clips of a video start nearer to each other; 0: a clip
             starts at every frame that it can.
         split: Only clips that lie in this part of the set's `split.json`, for example "train".
+        layers: Names of layers (`wtours layer make`) whose values come with each clip.
 
     Raises:
-        ShardError: there is no such clip in the whole set, or no such split.
+        ShardError: there is no such clip in the whole set, no such split, or no such layer of these
+            frames.
         ValueError: an interval or distance makes no sense.
     """
 
@@ -98,6 +106,7 @@ class ClipDataset:
         across_cuts: bool = False,
         min_start_distance_seconds: float = 0.0,
         split: str | None = None,
+        layers: Sequence[str] = (),
     ) -> None:
         if not 0 <= min_start_distance_seconds < 1e9:
             raise ValueError(
@@ -110,6 +119,8 @@ class ClipDataset:
         self._distance_us = round(min_start_distance_seconds * _US)
         self.split: Split | None = None if split is None else read_split(index, split)
         """The blocks that clips are taken from; None: all of the set."""
+        self.layers: dict[str, Layer] = {name: Layer.open(index, name) for name in layers}
+        """Open, by name."""
         self._offsets_us = self._longest_offsets_us()
         self.num_clips: dict[str, int] = {}
         """Number of clips of each video, by its id, in the order of the clips."""
@@ -156,6 +167,7 @@ class ClipDataset:
             start=rows[0],
             pts_us=tuple(self.index.pts_us[rows].tolist()),
             jpegs=self.index.read_jpegs(rows),
+            layers={name: layer.read(rows) for name, layer in self.layers.items()},
         )
 
     def clip_rows(self, key: ClipKey) -> list[int]:
@@ -250,8 +262,9 @@ class ClipDataset:
 
         An item is {"frames", "pts_us", "video_id", "start"}: frames are (T, H, W, 3) uint8 RGB, or
         what `transform` makes of them; pts_us are (T,) int64 microseconds; start is the row of the
-        first frame. Frames of two videos may differ in size: then a transform has to make them
-        equal before a batch can be made. torch itself is not needed here.
+        first frame. Each layer is an item by its name, (T, ...): the values stacked, NaN where a
+        layer of floats has none. Frames of two videos may differ in size: then a transform has to
+        make them equal before a batch can be made. torch itself is not needed here.
 
             clips = ClipDataset(ShardIndex.open("data/shards/default"))
             loader = DataLoader(clips.torch(transform=crop), batch_size=8, num_workers=4)
@@ -336,11 +349,13 @@ class TorchClips:
         """Return a clip, decoded; see `ClipDataset.torch`.
 
         Raises:
-            ShardError: a shard was damaged since the index was opened.
+            ShardError: a shard was damaged since the index was opened, or values of a layer cannot
+                be stacked.
         """
         clip = self.clips[number]
         frames = np.stack(clip.decode(min_short_side=self.min_short_side))
         return {
+            **{name: stacked(values, name) for name, values in clip.layers.items()},
             "frames": frames if self.transform is None else self.transform(frames),
             "pts_us": np.array(clip.pts_us, np.int64),
             "video_id": clip.video_id,

@@ -36,9 +36,9 @@ def load_torchvision(name: str, weights: Path | None = None) -> TorchDetector:
         raise AnalysisError(f"detector torchvision:{name}: choose one of {', '.join(known)}")
     published = next(iter(models.get_model_weights(name)))
     categories = tuple(published.meta["categories"])
-    path = weights if weights is not None else _download(published.url)
+    path = weights if weights is not None else download_weights(published.url)
     model = models.get_model(name, weights=None, weights_backbone=None, num_classes=len(categories))
-    _fill(model, path)
+    fill_model(model, path)
     head = getattr(model, "roi_heads", model)
     head.score_thresh = STORE_THRESHOLD
     return TorchDetector(
@@ -66,21 +66,30 @@ def _infer(model: Any, pictures: Sequence[NDArray[np.uint8]]) -> list[Found]:
     ]
 
 
-def _fill(model: Any, path: Path) -> None:
+def fill_model(model: Any, path: Path) -> None:
+    """Load a state dict, of which no code is run.
+
+    Raises:
+        AnalysisError: there is no such file, or it does not fit.
+    """
     import torch
 
     if not path.is_file():
-        raise AnalysisError(f"detector torchvision: there is no file {path}; check the path")
+        raise AnalysisError(f"torchvision: there is no file {path}; check the path")
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # pickle's, torch's and zip's exceptions have no common base
         raise AnalysisError(
-            f"detector torchvision: {path} does not fit the model: {first_line(error)}"
+            f"torchvision: {path} does not fit the model: {first_line(error)}"
         ) from error
 
 
-def _download(url: str) -> Path:
-    """Return the weights in torch's cache, downloaded if they are not there yet."""
+def download_weights(url: str) -> Path:
+    """Return the weights in torch's cache, downloaded if they are not there yet.
+
+    Raises:
+        AnalysisError: they cannot be downloaded.
+    """
     import torch
 
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
@@ -90,7 +99,8 @@ def _download(url: str) -> Path:
             torch.hub.download_url_to_file(url, str(path), progress=False)
         except OSError as error:
             raise AnalysisError(
-                f"detector torchvision: {path.name} is not on this machine and cannot be "
-                f"downloaded ({error}); go online once, or give torchvision:NAME,WEIGHTS"
+                f"torchvision: {path.name} is not on this machine and cannot be "
+                f"downloaded ({error}); go online once, or give a file of weights "
+                f"(torchvision:NAME,WEIGHTS)"
             ) from error
     return path

@@ -1,0 +1,322 @@
+"""A layer is made, read with clips, found damaged, repaired, kept over kills, refused elsewhere."""
+
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.support.shard_set import write_shard_set
+from tests.support.sharded_videos import files_of
+from wtours.errors import ShardError, UsageError, WtoursError
+from wtours.layers.make import drop_layer, make_layer
+from wtours.layers.spec import external_source
+from wtours.layers.verify import repair_layer, verify_layer
+from wtours.shards import ClipDataset, ShardIndex
+from wtours.shards.layers.arrays import decode_array, encode_array
+from wtours.shards.layers.layer import Layer
+from wtours.shards.layers.schema import layer_folder, layer_names
+
+FRAMES = 12
+VIDEOS = ("oslo", "venice")
+
+
+@pytest.fixture
+def frames(tmp_path):
+    """Return a shard set of two videos with a frame a second."""
+    return write_shard_set(tmp_path / "set", num_frames=FRAMES, videos=VIDEOS)
+
+
+@pytest.fixture
+def depth(tmp_path):
+    """Return a folder with a .npy of (12, 3, 4) float32 for each video."""
+    folder = tmp_path / "depth"
+    folder.mkdir()
+    for number, video_id in enumerate(VIDEOS):
+        values = np.arange(FRAMES * 12, dtype=np.float32).reshape(FRAMES, 3, 4)
+        np.save(folder / f"{video_id}.npy", values + 1000 * number)
+    return folder
+
+
+def made(frames, name, path, **options):
+    """Make a layer of a file or folder; return the report."""
+    index = ShardIndex.open(frames)
+    source = external_source(index, path, **options)
+    return make_layer(index, name, source, origin=f"external:{path}")
+
+
+def test_clips_come_with_the_values_of_their_frames_and_no_frame_is_touched(frames, depth):
+    before = files_of(frames)
+    report = made(frames, "depth", depth)
+    assert {name: data for name, data in files_of(frames).items() if name in before} == before
+    assert report.file.values == report.file.frames == 2 * FRAMES
+    index = ShardIndex.open(frames)
+    clips = ClipDataset(index, clip_length=3, frame_interval_seconds=2.0, layers=["depth"])
+    assert len(clips) == 2 * (FRAMES - 4)
+    for number in range(len(clips)):
+        clip = clips[number]
+        stored = np.load(depth / f"{clip.video_id}.npy")
+        for pts_us, value in zip(clip.pts_us, clip.layers["depth"], strict=True):
+            np.testing.assert_array_equal(value, stored[pts_us // 1_000_000])
+    item = clips.torch()[3]
+    assert item["depth"].shape == (3, 3, 4)
+    assert item["frames"].shape[0] == 3
+    np.testing.assert_array_equal(item["depth"], np.stack(clips[3].layers["depth"]))
+    plain = ClipDataset(index, clip_length=3, frame_interval_seconds=2.0)
+    assert plain[3].layers == {}
+    assert plain[3].jpegs == clips[3].jpegs
+
+
+def test_again_does_nothing_and_one_changed_value_makes_one_shard(frames, depth):
+    made(frames, "depth", depth)
+    folder = layer_folder(frames, "depth")
+    before = files_of(folder)
+    again = made(frames, "depth", depth)
+    assert (again.num_written, again.num_kept) == (0, 2)
+    assert files_of(folder) == before
+    values = np.load(depth / "oslo.npy")
+    values[5] += 1
+    np.save(depth / "oslo.npy", values)
+    changed = made(frames, "depth", depth)
+    assert (changed.num_written, changed.num_kept) == (1, 1)
+    (value,) = Layer.open(ShardIndex.open(frames), "depth").read([5])
+    np.testing.assert_array_equal(value, values[5])
+
+
+def _cut(folder):
+    path = folder / "oslo-00000.tar"
+    path.write_bytes(path.read_bytes()[:-1024])
+
+
+def _flip(folder):
+    path = folder / "oslo-00000.tar"
+    data = bytearray(path.read_bytes())
+    data[700] ^= 1
+    path.write_bytes(data)
+
+
+def _remove(folder):
+    (folder / "oslo-00000.tar").unlink()
+
+
+def _swap_videos(folder):
+    one, other = (folder / f"{video_id}-00000.tar" for video_id in VIDEOS)
+    data = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(data)
+
+
+def _shift_times(folder):
+    path = folder / "index.parquet"
+    table = pq.read_table(path)
+    pts = table["pts_us"].to_numpy() + 1_000_000
+    pq.write_table(table.set_column(2, table.schema.field("pts_us"), pa.array(pts)), path)
+    file = json.loads((folder / "layer.json").read_text())
+    import hashlib
+
+    file["index"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "layer.json").write_text(json.dumps(file))
+
+
+@pytest.mark.parametrize("damage", [_cut, _flip, _remove, _swap_videos, _shift_times])
+def test_damage_is_found_and_repaired_to_the_byte(frames, depth, damage):
+    made(frames, "depth", depth)
+    folder = layer_folder(frames, "depth")
+    before, index = files_of(folder), ShardIndex.open(frames)
+    assert verify_layer(index, "depth") == []
+    damage(folder)
+    problems = verify_layer(index, "depth")
+    assert problems
+    source = external_source(index, depth)
+    repair_layer(index, "depth", source, problems, origin=f"external:{depth}")
+    assert verify_layer(index, "depth") == []
+    assert files_of(folder) == before
+
+
+def test_a_member_of_another_frame_is_not_returned(frames, depth):
+    made(frames, "depth", depth)
+    index = ShardIndex.open(frames)
+    layer = Layer.open(index, "depth")
+    layer.offset[[3, 4]] = layer.offset[[4, 3]]
+    with pytest.raises(ShardError, match="another value is in its place"):
+        layer.read([3])
+
+
+def test_a_killed_layer_is_none_and_goes_on(frames, depth):
+    index = ShardIndex.open(frames)
+    source = external_source(index, depth)
+
+    class Killed(Exception):
+        pass
+
+    class Dying:
+        about, params, versions, inputs = (
+            source.about,
+            source.params,
+            source.versions,
+            source.inputs,
+        )
+
+        def values(self, unit):
+            if unit.video_id == "venice":
+                raise Killed
+            return source.values(unit)
+
+    with pytest.raises(Killed):
+        make_layer(index, "depth", Dying(), origin="x")
+    assert layer_names(frames) == []
+    with pytest.raises(ShardError, match="no finished layer 'depth'"):
+        ClipDataset(index, layers=["depth"], clip_length=2)
+    report = make_layer(index, "depth", source, origin="x")
+    assert (report.num_written, report.num_kept) == (1, 1)
+    assert verify_layer(index, "depth") == []
+
+
+def test_a_layer_goes_with_equal_frames_and_is_refused_by_others(frames, depth, tmp_path):
+    made(frames, "depth", depth)
+    twin = write_shard_set(tmp_path / "twin", num_frames=FRAMES, videos=VIDEOS)
+    shutil.copytree(frames / "layers", twin / "layers")
+    assert verify_layer(ShardIndex.open(twin), "depth") == []
+    other = write_shard_set(tmp_path / "other", num_frames=FRAMES, size=(32, 48), videos=VIDEOS)
+    shutil.copytree(frames / "layers", other / "layers")
+    with pytest.raises(ShardError, match="was made for other frames"):
+        ClipDataset(ShardIndex.open(other), layers=["depth"], clip_length=2)
+    # The same times: nothing is written but layer.json.
+    report = made(other, "depth", depth)
+    assert (report.num_written, report.num_kept) == (0, 2)
+    assert verify_layer(ShardIndex.open(other), "depth") == []
+
+
+def test_a_dropped_layer_is_gone_and_nothing_else(frames, depth):
+    before = files_of(frames)
+    made(frames, "depth", depth)
+    drop_layer(frames, "depth")
+    left = {name for name in files_of(frames) if not name.endswith(".lock")}
+    assert left == before.keys()
+    with pytest.raises(ShardError, match="has no layer 'depth'"):
+        drop_layer(frames, "depth")
+    for name in ("../x", "", "Depth", "a" * 33):
+        with pytest.raises(UsageError, match="layer name"):
+            drop_layer(frames, name)
+
+
+def test_images_keep_their_type_and_files_of_no_frame_are_refused(frames, tmp_path):
+    folder = tmp_path / "masks"
+    drawn = {}
+    for video_id in VIDEOS:
+        (folder / video_id).mkdir(parents=True)
+        for frame in range(FRAMES):
+            mask = np.full((6, 8), 300 * frame, np.uint16)
+            mask[:2] = 7
+            drawn[video_id, frame] = mask
+            Image.fromarray(mask).save(folder / video_id / f"{video_id}-{frame:08d}.png")
+    made(frames, "masks", folder)
+    clips = ClipDataset(ShardIndex.open(frames), clip_length=2, layers=["masks"])
+    for clip in (clips[0], clips[len(clips) - 1]):
+        for pts_us, mask in zip(clip.pts_us, clip.layers["masks"], strict=True):
+            assert mask.dtype == np.uint16
+            np.testing.assert_array_equal(mask, drawn[clip.video_id, pts_us // 1_000_000])
+    shutil.copy(folder / "oslo/oslo-00000000.png", folder / "oslo/oslo-00000099.png")
+    with pytest.raises(ShardError, match=r"oslo-00000099\.png is of no frame"):
+        made(frames, "masks", folder)
+    (folder / "oslo/oslo-00000099.png").unlink()
+    (folder / "venice/venice-00000003.png").unlink()
+    with pytest.raises(ShardError, match="1 of 24 frames have no value, the first venice at 3 s"):
+        made(frames, "masks", folder)
+    report = made(frames, "masks", folder, allow_missing=True)
+    assert report.file.values == 2 * FRAMES - 1
+    clips = ClipDataset(ShardIndex.open(frames), clip_length=4, layers=["masks"])
+    missing = clips[len(clips) - 1 - 8 + 2]
+    assert missing.layers["masks"][1] is None
+    with pytest.raises(ShardError, match="which make no array"):
+        clips.torch()[len(clips) - 1 - 8 + 2]
+
+
+def test_missing_floats_are_nan_for_torch(frames, tmp_path):
+    table = pa.table(
+        {"video_id": ["oslo"] * FRAMES, "time": np.arange(FRAMES), "x": np.arange(12.0)}
+    )
+    pq.write_table(table.slice(0, 5), tmp_path / "pose.parquet")
+    made(frames, "pose", tmp_path / "pose.parquet", allow_missing=True)
+    clips = ClipDataset(ShardIndex.open(frames), clip_length=3, layers=["pose"])
+    np.testing.assert_array_equal(clips.torch()[3]["pose"], [[3], [4], [np.nan]])
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((0, 6), np.float32),
+        np.float64(3.5).reshape(()),
+        np.arange(6, dtype=">i2").reshape(2, 3),
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.array([True, False]),
+    ],
+)
+def test_arrays_come_back_as_they_were(array):
+    from wtours.shards.layers.arrays import array_suffix
+
+    data = encode_array(array)
+    assert data == encode_array(array)
+    back = decode_array(data, array_suffix(array))
+    assert back.dtype == array.dtype
+    np.testing.assert_array_equal(back, array)
+
+
+def _npy(shape, dtype="<f4", data=b"\0" * 8):
+    header = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape}, }}".encode()
+    header += b" " * (-(len(header) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data
+
+
+def _bomb():
+    import io
+
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("value.npy", _npy("(100000000,)", "|u1", bytes(100_000_000)))
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "suffix"),
+    [
+        (b"", "npy"),
+        (b"\x93NUMPY", "npy"),
+        (_npy("(2,)", "|O"), "npy"),
+        (_npy("(1000000000000,)"), "npy"),
+        (_npy("(-2,)"), "npy"),
+        (_npy("(2, 0, -1)", data=b""), "npy"),
+        (_npy("(__import__('os').getpid(),)"), "npy"),
+        (b"PK\x03\x04", "npz"),
+        (_bomb(), "npz"),
+    ],
+)
+def test_hostile_arrays_are_refused(data, suffix):
+    with pytest.raises(ValueError, match=r"\w"):
+        decode_array(data, suffix)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: f.update(format=2),
+        lambda f: f.update(values=10**40),
+        lambda f: f["shards"][0].update(shard="../../../etc/passwd"),
+        lambda f: f.update(extra="\x1b[2J"),
+    ],
+)
+def test_a_hostile_layer_file_is_one_line(frames, depth, change):
+    made(frames, "depth", depth)
+    path = layer_folder(frames, "depth") / "layer.json"
+    file = json.loads(path.read_text())
+    change(file)
+    path.write_text(json.dumps(file))
+    with pytest.raises(WtoursError) as refused:
+        Layer.open(ShardIndex.open(frames), "depth")
+    assert "\n" not in str(refused.value)
+    assert "\x1b" not in str(refused.value)
+    assert len(str(refused.value)) < 600

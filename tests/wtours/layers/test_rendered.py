@@ -1,0 +1,185 @@
+"""Layers of a rendered walk are its drawn truth, frame by frame, also after repair and sync."""
+
+import json
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+from PIL import Image
+from torchvision.models.optical_flow import raft_small
+
+from tests.support.command_line import run_here
+from tests.support.sharded_videos import files_of, publish_video
+from wtours.analyze.pipeline import analyze_videos
+from wtours.errors import AnalysisError, ShardError, UsageError
+from wtours.layers.detections import DetectionSource
+from wtours.layers.flow import FlowSource
+from wtours.layers.make import make_layer
+from wtours.layers.verify import verify_layer
+from wtours.lockfile.lock import lock_shards, read_lock
+from wtours.lockfile.sync import sync_shards
+from wtours.sharding.build import build_shards
+from wtours.shards import ClipDataset, ShardIndex
+from wtours.shards.layers.layer import Layer
+from wtours.shards.schema import ShardParams
+from wtours.synthetic import WalkSpec, load_truth, render_walk
+from wtours.workspace.layout import Layout
+
+SPEC = WalkSpec(seconds=6, width=160, height=96, frame_rate=10, seed=4, cut_seconds=(3,))
+PARAMS = ShardParams(frames_per_second="5", shard_seconds=2)
+pytestmark = pytest.mark.medium
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory):
+    """Return the workspace of a sharded and analyzed rendered walk, and its truth."""
+    folder = tmp_path_factory.mktemp("walk")
+    layout = Layout(folder / "root")
+    render_walk(SPEC, folder / "walk.mp4", truth_path=folder / "truth")
+    publish_video(layout, "walk", folder / "walk.mp4")
+    detector = f"file:{folder / 'truth' / 'detections.parquet'}"
+    report = analyze_videos(layout, ["walk"], detector=detector, detect_fps="5")
+    assert report.done == ["walk"], report
+    build_shards(layout, ["walk"], name="default", params=PARAMS)
+    return layout, load_truth(folder / "truth"), folder
+
+
+def masks_of(truth, index, folder):
+    """Write the drawn instance of each pixel of each frame of the set as a PNG; return them."""
+    folder.mkdir()
+    masks = []
+    for row in range(len(index)):
+        frame = index.frame(row)
+        number = round(frame.pts_us * SPEC.frame_rate / 1_000_000)
+        mask = np.zeros((truth.height, truth.width), np.uint16)
+        seen = truth.detections.filter(
+            np.asarray(truth.detections["frame_index"]) == number
+        ).to_pylist()
+        for found in seen:
+            mask[truth.mask(number, found["track_id"])] = found["track_id"]
+        Image.fromarray(mask).save(folder / f"walk-{frame.frame_index:08d}.png")
+        masks.append(mask)
+    return masks
+
+
+def test_instance_masks_are_those_of_the_frames_and_survive_sync(walk, tmp_path):
+    layout, truth, folder = walk
+    set_folder = layout.shards_dir("default")
+    index = ShardIndex.open(set_folder)
+    masks = masks_of(truth, index, tmp_path / "masks")
+    assert max(mask.max() for mask in masks) > 1
+    make = ("layer", "make", "masks", "--from", f"external:{tmp_path / 'masks'}")
+    made = run_here(*make, "--root", layout.root)
+    assert made.returncode == 0, made.stderr
+    clips = ClipDataset(index, clip_length=3, frame_interval_seconds=0.4, layers=["masks"])
+    for number in range(0, len(clips), 5):
+        clip = clips[number]
+        assert len({int(index.shot[row]) for row in clips.clip_rows(number)}) == 1
+        for row, mask in zip(clips.clip_rows(number), clip.layers["masks"], strict=True):
+            np.testing.assert_array_equal(mask, masks[row])
+    # Frames made again from a lock: the copied layer is of the same set hash, and opens.
+    lock_shards(layout, set_folder, tmp_path / "walk.lock")
+    there = Layout(tmp_path / "there")
+    report = sync_shards(there, read_lock(tmp_path / "walk.lock"), from_dir=folder)
+    assert report.differences == {}
+    (there.shards_dir("default") / "layers").symlink_to(set_folder / "layers")
+    assert verify_layer(ShardIndex.open(there.shards_dir("default")), "masks") == []
+    # Damaged frames do not touch the layer; repaired to the byte they still have it.
+    layer = files_of(set_folder / "layers")
+    tar = set_folder / "walk-00001.tar"
+    tar.write_bytes(tar.read_bytes()[:-512])
+    assert run_here("verify", "--repair", "--root", layout.root).returncode == 0
+    assert files_of(set_folder / "layers") == layer
+    checked = run_here("layer", "verify", "masks", "--json", "--root", layout.root)
+    assert (checked.returncode, json.loads(checked.stdout)["problems"]) == (0, [])
+    listed = run_here("layer", "list", "--json", "--root", layout.root)
+    assert [layer["values"] for layer in json.loads(listed.stdout)] == [len(index)]
+    (tmp_path / "masks" / "walk-00000003.png").unlink()
+    refused = run_here(*make, "--root", layout.root)
+    assert refused.returncode == 1
+    assert "1 of 30 frames have no value, the first walk at 0.6 s" in refused.stderr
+    assert verify_layer(index, "masks") == []  # what is refused changes nothing
+    assert run_here("layer", "drop", "masks", "--root", layout.root).returncode == 0
+
+
+def test_detections_are_the_drawn_boxes(walk):
+    layout, truth, _ = walk
+    index = ShardIndex.open(layout.shards_dir("default"))
+    source = DetectionSource(index, layout)
+    make_layer(index, "boxes", source, origin="detections")
+    values = Layer.open(index, "boxes").read(range(len(index)))
+    size = np.array([truth.width, truth.height] * 2)
+    num_boxes = 0
+    for row, boxes in enumerate(values):
+        pts = int(index.pts_us[row])
+        drawn = sorted(
+            (one["label"], *(round(one[name]) for name in ("x0", "y0", "x1", "y1")))
+            for one in truth.detections.to_pylist()
+            if one["pts_us"] == pts
+        )
+        found = sorted(
+            (source.labels[int(box[5])], *(round(x) for x in (box[:4] * size).tolist()))
+            for box in boxes
+        )
+        assert found == drawn
+        num_boxes += len(found)
+    assert num_boxes > 20
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Return a file of random weights for RAFT."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "raft.pth"
+    torch.save(raft_small().state_dict(), path)
+    return path
+
+
+def test_flow_is_rafts_of_each_frame_and_the_one_an_interval_later(walk, weights):
+    layout, _, _ = walk
+    index = ShardIndex.open(layout.shards_dir("default"))
+    source = FlowSource(index, interval_seconds=1.2, short_side=128, weights=weights)
+    make_layer(index, "flow", source, origin="flow")
+    values = Layer.open(index, "flow").read(range(len(index)))
+    has = [row for row, value in enumerate(values) if value is not None]
+    # 15 frames of each shot, 0.2 s apart; the last 6 have no frame 1.2 s later.
+    assert has == [*range(9), *range(15, 24)]
+    model = raft_small()
+    model.load_state_dict(torch.load(weights, weights_only=True))
+
+    def tensor(row):
+        (jpeg,) = index.read_jpegs([row])
+        image = torch.from_numpy(simplejpeg.decode_jpeg(jpeg, "RGB")).permute(2, 0, 1)[None]
+        scaled = torch.nn.functional.interpolate(
+            image.float(), (128, 216), mode="bilinear", antialias=True
+        )
+        return scaled / 127.5 - 1
+
+    for row in (0, 8, 20):
+        assert values[row].shape == (2, 128, 216)
+        assert values[row].dtype == np.float16
+        with torch.inference_mode():
+            expected = model.eval()(tensor(row), tensor(row + 6))[-1][0].numpy()
+            other = model(tensor(row), tensor(row + 5))[-1][0].numpy()
+        near = np.abs(values[row] - expected).max()
+        assert near < 0.05 * np.abs(other - expected).max()
+    again = make_layer(index, "flow", source, origin="flow")
+    assert again.num_written == 0
+    clip = ClipDataset(index, clip_length=2, frame_interval_seconds=1.2, layers=["flow"]).torch()[0]
+    assert clip["flow"].shape == (2, 2, 128, 216)
+
+
+def test_flow_refuses_weights_and_intervals_that_do_not_fit(walk, weights, tmp_path):
+    layout, _, _ = walk
+    index = ShardIndex.open(layout.shards_dir("default"))
+    (tmp_path / "other.pth").write_bytes(b"no weights")
+    for problem, said, options in (
+        (AnalysisError, "does not fit", {"weights": tmp_path / "other.pth"}),
+        (AnalysisError, "there is no file", {"weights": tmp_path / "none.pth"}),
+        (ShardError, "has no frames 5 s apart", {"weights": weights, "interval_seconds": 5}),
+        (UsageError, "--interval", {"weights": weights, "interval_seconds": float("nan")}),
+        (UsageError, "--short-side", {"weights": weights, "short_side": 130}),
+    ):
+        with pytest.raises(problem, match=said):
+            FlowSource(index, **{"interval_seconds": 1, **options})

@@ -1,0 +1,250 @@
+"""The commands on layers, the side data of a shard set: layer make, list, verify, drop."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wtours.cli import console
+from wtours.cli.options import ROOT, AsJson, Root, finish, named_or_folder
+from wtours.errors import UsageError
+from wtours.text import bytes_text
+from wtours.workspace.layout import Layout
+
+if TYPE_CHECKING:
+    from wtours.layers.source import LayerSource
+    from wtours.shards.index import ShardIndex
+
+LayerName = Annotated[str, typer.Argument(metavar="LAYER", help="The layer's name.")]
+SetOption = Annotated[
+    str, typer.Option("--shards", metavar="NAME|DIR", help="The shard set that it is beside.")
+]
+Origin = Annotated[
+    str,
+    typer.Option("--from", metavar="flow|detections|external:PATH", help="What it is made from."),
+]
+Interval = Annotated[
+    float, typer.Option("--interval", help="flow: seconds from a frame to the one it leads to.")
+]
+ShortSide = Annotated[
+    int, typer.Option("--short-side", help="flow: pixels that frames are scaled to.")
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        help="flow: a state dict of raft_small.",
+        show_default="torchvision's, downloaded",
+        dir_okay=False,
+    ),
+]
+Start = Annotated[
+    str | None,
+    typer.Option(
+        "--start",
+        metavar="TIME",
+        help="Tracks: the moment at the video's first frame, in seconds or as an ISO time.",
+        show_default="a GPX's first point; second 0 of a CSV",
+    ),
+]
+MaxGap = Annotated[
+    float, typer.Option("--max-gap", help="Tracks: longest time between two points, in seconds.")
+]
+AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing", help="external: frames without a value are allowed.")
+]
+
+
+def make_of_layer(
+    name: LayerName,
+    origin: Origin,
+    shards: SetOption = "default",
+    interval: Interval = 1.0,
+    short_side: ShortSide = 256,
+    weights: Weights = None,
+    start: Start = None,
+    max_gap: MaxGap = 5.0,
+    allow_missing: AllowMissing = False,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Make side data of each frame, beside a shard set; rerun the command to resume.
+
+    flow: optical flow by RAFT. detections: the boxes of `wtours analyze`. external:PATH: a table
+    .parquet with pts_us or time; a track .gpx or .csv; a .npy a video; or a folder with a .npy or
+    .png a frame. Examples:
+
+    wtours layer make flow --from flow --interval 0.5
+
+    wtours layer make depth --from external:depth-folder
+
+    wtours layer make gps --from external:walk.gpx --start 2024-05-01T10:00:00Z
+    """
+    from wtours.layers.make import make_layer
+    from wtours.shards.index import ShardIndex
+
+    layout = Layout(root)
+    index = ShardIndex.open(named_or_folder(shards, layout.shards_dir))
+    source = _source(
+        index, layout, origin, interval, short_side, weights, start, max_gap, allow_missing
+    )
+    with console.progress_bars("layer", "steps") as on_progress:
+        report = make_layer(index, name, source, origin=origin, on_progress=on_progress)
+    held = report.file
+    if as_json:
+        console.print_json(
+            {
+                "directory": str(report.directory),
+                **held.model_dump(mode="json", exclude={"shards", "index"}),
+                "bytes": sum(shard.bytes for shard in held.shards),
+                "shards_written": report.num_written,
+                "shards_kept": report.num_kept,
+            }
+        )
+        return
+    size = bytes_text(sum(shard.bytes for shard in held.shards))
+    console.say(
+        f"{report.directory}: {held.values:,} values for {held.frames:,} frames, {size} "
+        f"({report.num_written} shards written, {report.num_kept} kept)\n{held.about}"
+    )
+
+
+def list_of_layers(
+    shards: SetOption = "default", as_json: AsJson = False, root: Root = ROOT
+) -> None:
+    """Show the layers of a shard set: what they are, of how many frames, and their size.
+
+    Example: wtours layer list --shards venice_30
+    """
+    from wtours.shards.layers.schema import layer_names, read_layer_file
+
+    directory = named_or_folder(shards, Layout(root).shards_dir)
+    files = [read_layer_file(directory, name) for name in layer_names(directory)]
+    if as_json:
+        console.print_json([file.model_dump(mode="json", exclude={"shards"}) for file in files])
+        return
+    console.print_table(
+        f"{directory}: {len(files)} layers",
+        ("layer", "values", "frames", "bytes", "what"),
+        [
+            (
+                file.name,
+                f"{file.values:,}",
+                f"{file.frames:,}",
+                bytes_text(sum(shard.bytes for shard in file.shards)),
+                file.about,
+            )
+            for file in files
+        ],
+    )
+
+
+def verify_of_layer(
+    name: LayerName,
+    shards: SetOption = "default",
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Make damaged shards again, with the options of `make`."),
+    ] = False,
+    origin: Annotated[
+        str | None,
+        typer.Option("--from", metavar="ORIGIN", help="To repair.", show_default="as it was made"),
+    ] = None,
+    weights: Weights = None,
+    start: Start = None,
+    max_gap: MaxGap = 5.0,
+    allow_missing: AllowMissing = False,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Read every value of a layer: bytes, names, times beside those of the frames.
+
+    Example: wtours layer verify flow --repair
+    """
+    from wtours.layers.verify import repair_layer, verify_layer
+    from wtours.shards.index import ShardIndex
+    from wtours.shards.layers.schema import read_layer_file
+
+    layout = Layout(root)
+    index = ShardIndex.open(named_or_folder(shards, layout.shards_dir))
+    with console.progress_bars("verify", "steps") as on_progress:
+        problems = verify_layer(index, name, on_progress=on_progress)
+    repaired = repair and bool(problems)
+    if repaired:
+        made = read_layer_file(Path(index.directory), name)
+        flow = made.params if made.params.get("kind") == "flow" else {}
+        source = _source(
+            index,
+            layout,
+            origin or made.origin,
+            flow.get("interval_seconds", 1.0),
+            flow.get("short_side", 256),
+            weights,
+            start,
+            max_gap,
+            allow_missing,
+        )
+        with console.progress_bars("layer", "steps") as on_progress:
+            repair_layer(index, name, source, problems, origin=made.origin, on_progress=on_progress)
+            problems_left = verify_layer(index, name)
+    else:
+        problems_left = problems
+    if as_json:
+        listed = [{"file": problem.file, "message": problem.message} for problem in problems]
+        console.print_json({"layer": name, "problems": listed, "repaired": repaired})
+    elif repaired:
+        for problem in problems:
+            console.warn(f"made again: {problem.file}: {problem.message}")
+    else:
+        console.say(f"{index.directory}: layer {name}: {len(problems)} problems")
+    finish({problem.file: problem.message for problem in problems_left}, "damaged")
+
+
+def drop_of_layer(
+    name: LayerName, shards: SetOption = "default", as_json: AsJson = False, root: Root = ROOT
+) -> None:
+    """Remove a layer; the frames are not touched.
+
+    Example: wtours layer drop flow
+    """
+    from wtours.layers.make import drop_layer
+
+    directory = drop_layer(named_or_folder(shards, Layout(root).shards_dir), name)
+    if as_json:
+        console.print_json({"removed": str(directory)})
+        return
+    console.say(f"removed {directory}")
+
+
+def _source(
+    index: "ShardIndex",
+    layout: Layout,
+    origin: str,
+    interval: float,
+    short_side: int,
+    weights: Path | None,
+    start: str | None,
+    max_gap: float,
+    allow_missing: bool,
+) -> "LayerSource":
+    """Return what a layer is made from, by the text of --from.
+
+    Raises:
+        UsageError: there is no such kind.
+    """
+    kind, _, text = origin.partition(":")
+    if origin == "flow":
+        from wtours.layers.flow import FlowSource
+
+        return FlowSource(index, interval_seconds=interval, short_side=short_side, weights=weights)
+    if origin == "detections":
+        from wtours.layers.detections import DetectionSource
+
+        return DetectionSource(index, layout)
+    if kind != "external" or not text:
+        raise UsageError(f"--from {origin!r}: give flow, detections or external:PATH")
+    from wtours.layers.spec import external_source
+
+    return external_source(
+        index, Path(text), start=start, max_gap_seconds=max_gap, allow_missing=allow_missing
+    )

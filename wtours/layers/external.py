@@ -1,0 +1,254 @@
+"""Layers made elsewhere: tables with a row a frame, and files with arrays or images."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from wtours.errors import ShardError, UsageError
+from wtours.exporting.units import Unit
+from wtours.layers.tracks import TIME_COLUMN, parse_start, read_track
+from wtours.shards.index import UNREADABLE, ShardIndex
+from wtours.storage.hashing import sha256_bytes
+from wtours.text import first_line, plain
+
+TOLERANCE_US = 1000
+"""A row is of the frame within this: times written with three decimals are that of no other."""
+_MAX_ROWS = 2**25
+_MAX_COLUMNS = 64
+_US = 1_000_000
+
+
+class TableSource:
+    """A vector a frame, held in memory: of a table of frames, or interpolated from a track.
+
+    Args:
+        index: The frames.
+        names: What the components are.
+        values: (N, len(names)) float64, a row a frame of the index.
+        known: (N,) which frames have a value.
+        kind: For the receipts.
+        allow_missing: Frames without a value are allowed.
+
+    Raises:
+        ShardError: a frame has none and that is not allowed, or no frame has one.
+    """
+
+    def __init__(
+        self,
+        index: ShardIndex,
+        *,
+        names: Sequence[str],
+        values: NDArray[np.float64],
+        known: NDArray[np.bool_],
+        kind: str,
+        allow_missing: bool,
+    ) -> None:
+        require_values(index, known, allow_missing=allow_missing)
+        self._index, self._values, self._known = index, values, known
+        self._names, self._kind = tuple(names), kind
+
+    @property
+    def about(self) -> str:
+        """Return what a value is."""
+        return f"{self._kind}: ({len(self._names)},) float64: {', '.join(self._names)}"
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Return what decides the values, beside the file."""
+        return {"kind": self._kind, "names": list(self._names)}
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Return nothing: the values were computed elsewhere."""
+        return {}
+
+    def inputs(self, unit: Unit) -> dict[str, str]:
+        """Return the sha256 of the unit's values and times."""
+        rows = slice(unit.rows.start, unit.rows.stop)
+        data = (self._values[rows], self._known[rows], self._index.pts_us[rows])
+        return {"values": sha256_bytes(b"".join(part.tobytes() for part in data))}
+
+    def values(self, unit: Unit) -> Iterator[NDArray[np.float64] | None]:
+        """Yield the vector of each frame."""
+        for row in unit.rows:
+            yield self._values[row] if self._known[row] else None
+
+
+def require_values(index: ShardIndex, known: NDArray[np.bool_], *, allow_missing: bool) -> None:
+    """Refuse a layer that lacks values.
+
+    Raises:
+        ShardError: no frame has one; or one has none, and that is not allowed.
+    """
+    if known.all() and len(known):
+        return
+    if not known.any():
+        raise ShardError(f"there is no value for any frame of {index.directory}")
+    if not allow_missing:
+        frame = index.frame(int(np.argmin(known)))
+        raise ShardError(
+            f"{int((~known).sum())} of {len(known)} frames have no value, the first "
+            f"{frame.video_id} at {frame.pts_us / _US:g} s (frame {frame.frame_index}): give them, "
+            f"or --allow-missing"
+        )
+
+
+def table_source(index: ShardIndex, path: Path, *, allow_missing: bool) -> TableSource:
+    """Return the values of a Parquet table: video_id, pts_us or time (seconds), and numbers.
+
+    A set of one video needs no video_id.
+
+    Raises:
+        ShardError: it is damaged, has other columns, or has a row of no frame or of one twice.
+    """
+    columns, names = _read_table(path)
+    videos = {video.video_id: video for video in index.videos}
+    if "video_id" not in columns and len(videos) > 1:
+        raise ShardError(f"{path} has no column video_id, and {index.directory} several videos")
+    ids = columns.get("video_id", np.full(len(columns["pts_us"]), next(iter(videos)), object))
+    values = np.zeros((len(index), len(names)))
+    known = np.zeros(len(index), np.bool_)
+    for video_id in dict.fromkeys(ids.tolist()):
+        if video_id not in videos:
+            raise ShardError(
+                f"{path} is of {plain(video_id)[:64]!r}, which {index.directory} lacks"
+            )
+        mine, video = np.flatnonzero(ids == video_id), videos[video_id]
+        rows = _rows_of(index.pts_us[video.start : video.stop], columns["pts_us"][mine])
+        if (strange := np.flatnonzero(rows < 0)).size:
+            moment = columns["pts_us"][mine[strange[0]]] / _US
+            raise ShardError(
+                f"{path}: row {mine[strange[0]] + 1} is of {video_id} at {moment:.6f} s, where the "
+                f"set has no frame ({len(strange)} such rows): are the times those of the frames?"
+            )
+        if len(np.unique(rows)) < len(rows):
+            raise ShardError(f"{path} has two rows of one frame of {video_id}")
+        known[video.start + rows] = True
+        values[video.start + rows] = np.column_stack([columns[name][mine] for name in names])
+    return TableSource(
+        index, names=names, values=values, known=known, kind="table", allow_missing=allow_missing
+    )
+
+
+def track_source(
+    index: ShardIndex,
+    path: Path,
+    *,
+    start: str | None,
+    max_gap_seconds: float,
+    allow_missing: bool,
+) -> TableSource:
+    """Return what a GPX or CSV says at each frame; for several videos, a folder with one for each.
+
+    Args:
+        index: The frames.
+        path: `track.gpx`, `track.csv`, or a folder with `<video_id>.gpx` or `.csv`.
+        start: The moment of the track at the video's first frame; None: the first point of a GPX,
+            second 0 of a CSV.
+        max_gap_seconds: Frames between two points farther apart have no value.
+        allow_missing: They are allowed.
+
+    Raises:
+        ShardError: a track is damaged or does not reach the frames.
+        UsageError: start with several videos, or it is no moment.
+    """
+    if not 0 < max_gap_seconds < 1e6:
+        raise UsageError(f"--max-gap ({max_gap_seconds:g}) must be above 0 seconds")
+    files = _track_files(index, path)
+    if start is not None and len(files) > 1:
+        raise UsageError("--start is of one track; these are several")
+    names: tuple[str, ...] | None = None
+    values, known = np.zeros((len(index), 0)), np.zeros(len(index), np.bool_)
+    for video in index.videos:
+        if video.video_id not in files:
+            continue
+        file = files[video.video_id]
+        track = read_track(file)
+        if names is None:
+            names, values = track.names, np.zeros((len(index), len(track.names)))
+        if track.names != names:
+            raise ShardError(f"{file} has {', '.join(track.names)}, others {', '.join(names)}")
+        default = float(track.seconds[0]) if file.suffix.lower() == ".gpx" else 0.0
+        begin = default if start is None else parse_start(start, file)
+        rows = slice(video.start, video.stop)
+        # Whole microseconds: in float64 an epoch has a quarter of one.
+        moments = begin + index.pts_us[rows] / _US
+        values[rows], known[rows] = track.at(moments, max_gap_seconds)
+    return TableSource(
+        index,
+        names=names or (),
+        values=values,
+        known=known,
+        kind="track",
+        allow_missing=allow_missing,
+    )
+
+
+def _track_files(index: ShardIndex, path: Path) -> dict[str, Path]:
+    if not path.is_dir():
+        if len(index.videos) > 1:
+            raise ShardError(
+                f"{index.directory} has several videos: give a folder with <video_id>.gpx or .csv"
+            )
+        return {index.videos[0].video_id: path}
+    found = {p.stem: p for p in sorted(path.iterdir()) if p.suffix.lower() in (".gpx", ".csv")}
+    if strange := found.keys() - {video.video_id for video in index.videos}:
+        raise ShardError(f"{path / found[min(strange)].name} is of no video of {index.directory}")
+    return found
+
+
+def _rows_of(pts_us: NDArray[np.int64], times_us: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the row of the frame that each time is of, or -1."""
+    if not len(pts_us):
+        return np.full(len(times_us), -1)
+    after = np.searchsorted(pts_us, times_us).clip(max=len(pts_us) - 1)
+    before = (after - 1).clip(min=0)
+    nearer = np.where(times_us - pts_us[before] <= pts_us[after] - times_us, before, after)
+    return np.where(np.abs(pts_us[nearer] - times_us) <= TOLERANCE_US, nearer, -1)
+
+
+def _read_table(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """Return the columns of a table, times as pts_us, and the names of the values."""
+    try:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            schema, num_rows = file.schema_arrow, file.metadata.num_rows
+            names = [n for n in schema.names if n not in ("video_id", "pts_us", TIME_COLUMN)]
+            times = [n for n in ("pts_us", TIME_COLUMN) if n in schema.names]
+            numeric = all(
+                pa.types.is_integer(schema.field(n).type)
+                or pa.types.is_floating(schema.field(n).type)
+                for n in (*names, *times)
+            )
+            if len(times) != 1 or not names or not numeric or len(set(schema.names)) < len(schema):
+                raise ShardError(
+                    f"{path} must have pts_us or time (seconds), and columns of numbers; it has "
+                    f"{plain(', '.join(f'{f.name} ({f.type})' for f in schema))[:300]}"
+                )
+            if len(names) > _MAX_COLUMNS or num_rows > _MAX_ROWS:
+                raise ShardError(f"{path} has {len(names)} columns of {num_rows} rows: too many")
+            table = file.read(use_threads=False)
+    except FileNotFoundError as error:
+        raise ShardError(f"{path} is not there; check the path") from error
+    except UNREADABLE as error:
+        raise ShardError(f"{path} is no Parquet table ({first_line(error)})") from error
+    columns = {n: _float64(table[n], n, path) for n in (*names, *times)}
+    scale = 1 if times == ["pts_us"] else _US
+    columns["pts_us"] = columns[times[0]] * scale
+    if not np.isfinite(columns["pts_us"]).all():
+        raise ShardError(f"{path}: a time in {times[0]} is not finite")
+    if "video_id" in table.column_names:
+        columns["video_id"] = np.array(table["video_id"].to_pylist(), object)
+    return columns, names
+
+
+def _float64(column: pa.ChunkedArray, name: str, path: Path) -> NDArray[np.float64]:
+    if column.null_count:
+        raise ShardError(f"{path}: {column.null_count} values of {plain(name)[:64]} are null")
+    values: NDArray[np.float64] = pc.cast(column, pa.float64(), safe=False).to_numpy()
+    return values

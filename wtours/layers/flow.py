@@ -1,0 +1,167 @@
+"""Optical flow by torchvision's RAFT, from each frame to the one an interval later."""
+
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from wtours.analyze.detectors.torch_base import best_device, inference, require_torch
+from wtours.analyze.detectors.torchvision import download_weights, fill_model
+from wtours.errors import ShardError, UsageError
+from wtours.exporting.units import Unit, shard_units
+from wtours.shards.clip_starts import clip_starts, nearest_rows
+from wtours.shards.index import ShardIndex
+from wtours.storage.hashing import sha256_file
+
+MIN_SIDE = 128
+"""Of RAFT: its coarsest correlation needs 16 cells of 8 pixels."""
+_MULTIPLE = 8
+_BATCH = 4
+"""Always, on every machine: another number may round differently."""
+_US = 1_000_000
+
+
+class FlowSource:
+    """Optical flow of the pairs of frames that clips with this interval have.
+
+    Args:
+        index: The frames.
+        interval_seconds: From a frame to the one that its flow leads to.
+        short_side: Frames are scaled to it, in pixels, before RAFT sees them.
+        weights: A state dict of torchvision's raft_small; None: its own, downloaded once.
+
+    Raises:
+        UsageError: the interval or the side makes no sense.
+        ShardError: no frame of the set has another at this interval.
+        MissingPackageError: torch or torchvision is not installed.
+        AnalysisError: the weights are not there, or do not fit.
+    """
+
+    def __init__(
+        self,
+        index: ShardIndex,
+        *,
+        interval_seconds: float,
+        short_side: int = 256,
+        weights: Path | None = None,
+    ) -> None:
+        if not 1e-6 <= interval_seconds < 1e6:
+            raise UsageError(f"--interval ({interval_seconds:g}) must be above 0 seconds")
+        if not MIN_SIDE <= short_side <= 2048 or short_side % _MULTIPLE:
+            raise UsageError(
+                f"--short-side ({short_side}) must be a multiple of {_MULTIPLE} from {MIN_SIDE} to "
+                f"2048"
+            )
+        require_torch("the layer flow", "torchvision")
+        from torchvision.models.optical_flow import Raft_Small_Weights, raft_small
+
+        self._index, self._short_side = index, short_side
+        self._interval_seconds = interval_seconds
+        self._partner = self._partners(round(interval_seconds * _US))
+        if not (self._partner >= 0).any():
+            raise ShardError(
+                f"{index.directory} has no frames {interval_seconds:g} s apart in one shot: "
+                f"choose --interval among the intervals of its clips"
+            )
+        self._shards = {unit.name: shard.sha256 for unit, shard in self._units()}
+        path = weights or download_weights(Raft_Small_Weights.DEFAULT.url)
+        self._model = raft_small()
+        fill_model(self._model, path)
+        self._model.eval().to(best_device())
+        self._weights_sha256 = sha256_file(path)
+
+    @property
+    def about(self) -> str:
+        """Return what a value is."""
+        return (
+            f"optical flow to the frame {self._interval_seconds:g} s later: (2, h, w) float16, x "
+            f"to the right and y downwards, in pixels of the h x w grid that lies over the whole "
+            f"frame (short side {self._short_side})"
+        )
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Return what decides the values."""
+        return {
+            "kind": "flow",
+            "model": "torchvision raft_small",
+            "weights_sha256": self._weights_sha256,
+            "interval_seconds": self._interval_seconds,
+            "short_side": self._short_side,
+        }
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Return the versions of torch and torchvision."""
+        return {name: version(name) for name in ("torch", "torchvision")}
+
+    def inputs(self, unit: Unit) -> dict[str, str]:
+        """Return the sha256 of the shards that hold the pairs."""
+        partners = self._partner[unit.rows.start : unit.rows.stop]
+        last = int(partners.max(initial=unit.rows.start))
+        shards = [self._index.frame(unit.rows.start).shard]
+        while last >= 0 and shards[-1] != self._index.frame(last).shard:
+            names = list(self._shards)
+            shards.append(names[names.index(shards[-1]) + 1])
+        return {f"frames {name}": self._shards[name] for name in shards}
+
+    def values(self, unit: Unit) -> Iterator[NDArray[np.float16] | None]:
+        """Yield each frame's flow; None where it has no frame an interval later in its shot."""
+        pairs = [(row, int(self._partner[row])) for row in unit.rows if self._partner[row] >= 0]
+        flows = self._flows(pairs)
+        for row in unit.rows:
+            yield None if self._partner[row] < 0 else next(flows)
+
+    def _units(self) -> Iterator[tuple[Unit, Any]]:
+        yield from zip(shard_units(self._index), self._index.dataset.shards, strict=True)
+
+    def _partners(self, interval_us: int) -> NDArray[np.int64]:
+        """Return (N,) the row that each row's flow leads to, or -1."""
+        partner = np.full(len(self._index), -1, np.int64)
+        for video in self._index.videos:
+            rows = slice(video.start, video.stop)
+            pts_us = self._index.pts_us[rows]
+            starts = clip_starts(
+                pts_us,
+                self._index.shot[rows],
+                offsets_us=(0, interval_us),
+                tolerance_us=video.tolerance_us,
+            )
+            if len(starts):
+                later = nearest_rows(pts_us, pts_us[starts] + interval_us)
+                partner[video.start + starts] = video.start + later
+        return partner
+
+    def _flows(self, pairs: list[tuple[int, int]]) -> Iterator[NDArray[np.float16]]:
+        import torch
+
+        for first in range(0, len(pairs), _BATCH):
+            batch = pairs[first : first + _BATCH]
+            filled = batch + batch[-1:] * (_BATCH - len(batch))
+            frames = {row: self._frame(row) for row in {row for pair in batch for row in pair}}
+            one, other = (torch.cat([frames[pair[side]] for pair in filled]) for side in (0, 1))
+            with inference():
+                flow = self._model(one, other)[-1].half().cpu().numpy()
+            yield from flow[: len(batch)]
+
+    def _frame(self, row: int) -> Any:
+        """Return a frame as (1, 3, h, w) float32, -1 to 1, on the model's device."""
+        import torch
+        from torch.nn.functional import interpolate
+
+        (jpeg,) = self._index.read_jpegs([row])
+        try:
+            pixels = simplejpeg.decode_jpeg(jpeg, "RGB")
+        except ValueError as error:
+            raise ShardError(
+                f"the frame {self._index.frame(row)} does not decode ({error}); run `wtours verify`"
+            ) from error
+        scale = self._short_side / min(pixels.shape[:2])
+        size = [max(MIN_SIDE, round(n * scale / _MULTIPLE) * _MULTIPLE) for n in pixels.shape[:2]]
+        image = torch.from_numpy(pixels).to(best_device()).permute(2, 0, 1)[None].float()
+        scaled = interpolate(image, size, mode="bilinear", antialias=True)
+        return scaled / 127.5 - 1

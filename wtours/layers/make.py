@@ -1,0 +1,228 @@
+"""Making a layer: a tar, its rows and a receipt for each shard of the frames; then its index.
+
+Published in this order, each whole or absent: `<shard>.tar` (none if no frame of the shard has a
+value), `receipts/<shard>.parquet`, `receipts/<shard>.json`; then `index.parquet`, and `layer.json`
+last. While a shard is made again `layer.json` is gone, so that nobody reads old places in new tars.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from wtours.errors import ShardError
+from wtours.exporting.units import Unit, shard_units
+from wtours.layers.source import LayerSource
+from wtours.progress import Progress, no_progress
+from wtours.sharding.tar_writer import add_member, open_tar
+from wtours.shards.identity import set_sha256
+from wtours.shards.index import ShardIndex
+from wtours.shards.layers.arrays import array_suffix, encode_array
+from wtours.shards.layers.schema import (
+    FORMAT,
+    LAYER_FILE,
+    LAYER_INDEX_FILE,
+    LAYER_INDEX_SCHEMA,
+    LayerFile,
+    LayerShard,
+    layer_folder,
+)
+from wtours.shards.schema import IndexRecord, sample_key
+from wtours.storage.atomic import atomic_path, remove, sweep, write_json
+from wtours.storage.locks import lock
+from wtours.storage.receipts import (
+    Receipt,
+    is_current,
+    read_receipt,
+    record_file,
+    versions_of,
+    write_receipt,
+)
+
+RECEIPTS_FOLDER = "receipts"
+_STAGE = "layer"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """What a layer holds now, and how much of it was there before."""
+
+    directory: Path
+    file: LayerFile
+    num_written: int
+    num_kept: int
+
+
+def make_layer(
+    index: ShardIndex,
+    name: str,
+    source: LayerSource,
+    *,
+    origin: str,
+    on_progress: Progress = no_progress,
+) -> LayerReport:
+    """Publish a layer of a shard set; shards made before, from the same things, are kept.
+
+    Args:
+        index: The frames, on a disk.
+        name: Of the layer.
+        source: Gives the values.
+        origin: What `--from` said, for `verify --repair`.
+        on_progress: Called with the layer's name and the frames done and in all.
+
+    Raises:
+        ShardError: the set is not on a disk, or a value cannot be had.
+        UsageError: it is no name of a layer.
+        WtoursError: another process makes the layer, or the disk is full.
+    """
+    if not isinstance(index.directory, Path):
+        raise ShardError(
+            f"{index.directory}: layers are made on a disk; `wtours copy` the set there"
+        )
+    directory = layer_folder(index.directory, name)
+    units = shard_units(index)
+    with layer_lock(directory):
+        missing = [unit for unit in units if not _is_done(directory, unit, source)]
+        if missing:
+            remove(directory / LAYER_FILE)
+        done = len(index) - sum(len(unit.rows) for unit in missing)
+        for unit in missing:
+            _write_unit(directory, index, unit, source)
+            done += len(unit.rows)
+            on_progress(name, done, len(index))
+        file = _finalize(directory, index, name, source, origin)
+    return LayerReport(directory, file, len(missing), len(units) - len(missing))
+
+
+def drop_layer(set_directory: Path, name: str) -> Path:
+    """Remove a layer, finished or not, and return where it was; the frames are not touched.
+
+    Raises:
+        ShardError: there is none.
+        WtoursError: another process makes it.
+    """
+    directory = layer_folder(set_directory, name)
+    if not directory.is_dir():
+        raise ShardError(f"{set_directory} has no layer {name!r}; `wtours layer list` names them")
+    with layer_lock(directory):
+        remove(directory / LAYER_FILE)  # first: a killed removal leaves no layer
+        remove(directory)
+    return directory
+
+
+@contextlib.contextmanager
+def layer_lock(directory: Path) -> Iterator[None]:
+    """Hold a layer alone, and remove what killed processes left in it."""
+    with lock(directory.parent / f"{directory.name}.lock", what=f"layer {directory.name!r}"):
+        sweep(directory)
+        sweep(directory / RECEIPTS_FOLDER)
+        yield
+
+
+def _params(source: LayerSource) -> dict[str, Any]:
+    return {"format": FORMAT, **source.params}
+
+
+def _is_done(directory: Path, unit: Unit, source: LayerSource) -> bool:
+    return is_current(
+        directory / RECEIPTS_FOLDER / f"{unit.name}.json",
+        inputs=source.inputs(unit),
+        params=_params(source),
+    )
+
+
+def _write_unit(directory: Path, index: ShardIndex, unit: Unit, source: LayerSource) -> None:
+    """Publish the tar, the rows and the receipt of one shard."""
+    receipts, tar_path = directory / RECEIPTS_FOLDER, directory / f"{unit.name}.tar"
+    receipt = receipts / f"{unit.name}.json"
+    remove(receipt)  # it is not of the files that come
+    frames = [index.frame(row) for row in unit.rows]
+    places: list[tuple[int | None, int | None]] = []
+    with atomic_path(tar_path) as temp, open_tar(temp) as tar:
+        for frame, value in zip(frames, source.values(unit), strict=True):
+            if value is None:
+                places.append((None, None))
+                continue
+            payload = encode_array(value)
+            name = f"{sample_key(frame.video_id, frame.frame_index)}.{array_suffix(value)}"
+            places.append((add_member(tar, name, payload), len(payload)))
+    num_values = sum(size is not None for _, size in places)
+    if not num_values:
+        remove(tar_path)
+    rows = pa.table(
+        {
+            "video_id": [frame.video_id for frame in frames],
+            "frame_index": [frame.frame_index for frame in frames],
+            "pts_us": [frame.pts_us for frame in frames],
+            "offset": [offset for offset, _ in places],
+            "size": [size for _, size in places],
+        },
+        schema=LAYER_INDEX_SCHEMA,
+    )
+    with atomic_path(receipts / f"{unit.name}.parquet") as temp:
+        pq.write_table(rows, temp, compression="zstd")
+    files = [record_file(receipts / f"{unit.name}.parquet", relative_to=receipts)]
+    if num_values:
+        tar_record = record_file(tar_path, relative_to=directory)
+        files.insert(0, tar_record.model_copy(update={"path": f"../{tar_path.name}"}))
+    write_receipt(
+        receipt,
+        Receipt(
+            stage=_STAGE,
+            key=unit.name,
+            inputs=source.inputs(unit),
+            params=_params(source),
+            versions={**versions_of("numpy"), **source.versions},
+            files=tuple(files),
+            facts={"values": num_values},
+        ),
+    )
+
+
+def _finalize(
+    directory: Path, index: ShardIndex, name: str, source: LayerSource, origin: str
+) -> LayerFile:
+    """Publish the index and layer.json; remove shards that the set no longer has."""
+    shards: list[LayerShard] = []
+    index_path, receipts = directory / LAYER_INDEX_FILE, directory / RECEIPTS_FOLDER
+    with (
+        atomic_path(index_path) as temp,
+        pq.ParquetWriter(temp, LAYER_INDEX_SCHEMA, compression="zstd") as writer,
+    ):
+        for unit in shard_units(index):
+            receipt = read_receipt(receipts / f"{unit.name}.json")
+            assert receipt is not None  # made or found just now, under the lock
+            writer.write_table(pq.read_table(receipts / f"{unit.name}.parquet"))
+            if receipt.facts["values"]:
+                tar = receipt.file(".tar")
+                shards.append(
+                    LayerShard(
+                        shard=unit.name,
+                        values=receipt.facts["values"],
+                        bytes=tar.bytes,
+                        sha256=tar.sha256,
+                    )
+                )
+    record = record_file(index_path, relative_to=directory)
+    file = LayerFile(
+        format=FORMAT,
+        name=name,
+        set_sha256=set_sha256(index.dataset.shards),
+        origin=origin,
+        about=source.about,
+        params=source.params,
+        frames=len(index),
+        values=sum(shard.values for shard in shards),
+        index=IndexRecord(rows=len(index), bytes=record.bytes, sha256=record.sha256),
+        shards=tuple(shards),
+    )
+    write_json(directory / LAYER_FILE, file.model_dump(mode="json"))
+    held, named = {shard.shard for shard in shards}, {unit.name for unit in shard_units(index)}
+    for path in (*directory.glob("[!.]*.tar"), *receipts.glob("[!.]*")):
+        if path.stem not in (held if path.suffix == ".tar" else named):
+            remove(path)
+    return file

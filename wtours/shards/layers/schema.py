@@ -1,0 +1,111 @@
+"""The files of a layer, in `layers/<name>/` of its shard set: `layer.json`, the index, the tars.
+
+A layer has a tar for each shard of the set that it has a value in, of the same name, with a member
+`<key>.npy` (or `.npz`) a frame; `index.parquet` has a row for each frame of the set, in the set's
+order; `layer.json` is written last, and the layer exists when it is there.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from wtours.errors import ShardError, UsageError
+from wtours.shards.schema import Count, IndexRecord
+from wtours.storage.atomic import read_bytes
+from wtours.text import plain
+
+FORMAT: Final = 1
+LAYERS_FOLDER = "layers"
+LAYER_FILE = "layer.json"
+LAYER_INDEX_FILE = "index.parquet"
+LAYER_INDEX_SCHEMA = pa.schema(
+    [
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("frame_index", pa.int64(), nullable=False),
+        pa.field("pts_us", pa.int64(), nullable=False),
+        pa.field("offset", pa.int64()),
+        pa.field("size", pa.int32()),
+    ]
+)
+"""A row a frame; `offset` and `size` are of the payload in the tar, null where it has no value."""
+_NAME = re.compile("[a-z0-9_]{1,32}")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LayerShard(_Record):
+    """One tar of a layer."""
+
+    shard: str
+    """The shard of the set whose frames it is of; the tar has its name."""
+    values: Count = Field(ge=1)
+    bytes: Count = Field(ge=1)
+    sha256: str
+
+
+class LayerFile(_Record):
+    """What `layer.json` holds."""
+
+    format: Literal[1]
+    name: str
+    set_sha256: str
+    """Of the frames that it was made for (`wtours lock` prints it)."""
+    origin: str
+    """What `wtours layer make --from` was given."""
+    about: str
+    """What the values are, with shapes and units."""
+    params: dict[str, Any]
+    """Everything that decides the values, apart from frames and files."""
+    frames: Count
+    """Of the set."""
+    values: Count
+    """Frames that have one."""
+    index: IndexRecord
+    shards: tuple[LayerShard, ...]
+    """In the order of the set's shards."""
+
+
+def layer_folder(set_directory: Path, name: str) -> Path:
+    """Return where a layer of a shard set is.
+
+    Raises:
+        UsageError: it is no name of a layer.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"layer name {name!r}: use 1 to 32 of a-z, 0-9 and '_'")
+    return set_directory / LAYERS_FOLDER / name
+
+
+def read_layer_file(set_directory: Path, name: str) -> LayerFile:
+    """Return `layer.json` of a layer.
+
+    Raises:
+        ShardError: there is no such layer, or the file is damaged.
+        UsageError: it is no name of a layer.
+    """
+    path = layer_folder(set_directory, name) / LAYER_FILE
+    remedy = f"run `wtours layer make {name}`"
+    try:
+        return LayerFile.model_validate_json(read_bytes(path))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        has = ", ".join(layer_names(set_directory)) or "none"
+        raise ShardError(
+            f"{set_directory} has no finished layer {name!r} (it has {has}); {remedy}"
+        ) from error
+    except ValidationError as error:
+        raise ShardError(
+            f"{path} is not a {LAYER_FILE} of format {FORMAT} "
+            f"({plain(error.errors()[0]['msg'])[:200]}); {remedy}"
+        ) from error
+
+
+def layer_names(set_directory: Path) -> list[str]:
+    """Return the names of the finished layers of a shard set."""
+    return sorted(
+        path.parent.name for path in set_directory.glob(f"{LAYERS_FOLDER}/*/{LAYER_FILE}")
+    )
