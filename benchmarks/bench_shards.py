@@ -26,6 +26,7 @@ from benchmarks.rows import Row, publish_rows
 from benchmarks.shards import peers as shard_peers
 from benchmarks.shards import sources as shard_sources
 from benchmarks.shards.index import write_made_up_set
+from benchmarks.shards.layers import measure as measure_layers
 from benchmarks.shards.peers import GetClip
 from benchmarks.shards.sharing import measure as measure_sharing
 
@@ -56,6 +57,7 @@ def main() -> int:
             shutil.rmtree(work)
         rows += _index_rows(folder)
         rows += _sharing_rows(folder)
+        rows += _layer_rows(folder / "layers")
     return publish_rows("shards", rows)
 
 
@@ -226,6 +228,14 @@ def _sharing_rows(folder: Path) -> list[Row]:
         else:
             rows.append(_shown(name, value, name.rsplit(", ", 1)[1]))
     return rows
+
+
+def _layer_rows(folder: Path) -> list[Row]:
+    """Return the rate of clips with a layer beside the rate without."""
+    without, with_flow = measure_layers(folder).values()
+    name, unit = "clips with optical flow", "of the rate without"
+    share = without / with_flow
+    return [Row(name=name, value=share, unit=unit, goal=">= 0.7", holds=share >= 0.7)]
 
 
 def _shown(name: str, value: float, unit: str) -> Row:

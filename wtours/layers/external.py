@@ -225,9 +225,11 @@ def _read_table(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
                 or pa.types.is_floating(schema.field(n).type)
                 for n in (*names, *times)
             )
+            numeric &= "video_id" not in schema.names or _is_text(schema.field("video_id").type)
             if len(times) != 1 or not names or not numeric or len(set(schema.names)) < len(schema):
                 raise ShardError(
-                    f"{path} must have pts_us or time (seconds), and columns of numbers; it has "
+                    f"{path} must have pts_us or time (seconds), and columns of numbers, perhaps "
+                    f"video_id; it has "
                     f"{plain(', '.join(f'{f.name} ({f.type})' for f in schema))[:300]}"
                 )
             if len(names) > _MAX_COLUMNS or num_rows > _MAX_ROWS:
@@ -245,6 +247,11 @@ def _read_table(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
     if "video_id" in table.column_names:
         columns["video_id"] = np.array(table["video_id"].to_pylist(), object)
     return columns, names
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    plain_kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(plain_kind) or pa.types.is_large_string(plain_kind))
 
 
 def _float64(column: pa.ChunkedArray, name: str, path: Path) -> NDArray[np.float64]:

@@ -36,7 +36,7 @@ class ArraySource:
                 raise ShardError(
                     f"{index.directory} has several videos: give a folder of VIDEO.npy"
                 )
-            array, frames = _load(file, mapped=True), video.stop - video.start
+            array, frames = _load(file), video.stop - video.start
             if array.ndim < 1 or len(array) != frames:
                 raise ShardError(
                     f"{file} has {len(array) if array.ndim else 0} entries for {frames} frames of "
@@ -144,19 +144,16 @@ class FileSource:
             yield None if path is None else _load(path) if path.suffix == ".npy" else _image(path)
 
 
-def _load(path: Path, *, mapped: bool = False) -> NDArray[Any]:
-    """Return a .npy of numbers, without ever unpickling.
+def _load(path: Path) -> NDArray[Any]:
+    """Return a .npy of numbers, mapped: nothing is allocated for what a header merely claims.
 
     Raises:
         ShardError: it is none.
     """
     try:
-        if not mapped and path.stat().st_size > MAX_MEMBER_BYTES:
-            raise ValueError(f"more than {MAX_MEMBER_BYTES} bytes")
-        # Mapped too where it is read whole: a header that claims more than the file has is refused.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
-            raise ValueError("no array of numbers")
+        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")  # refuses objects
+        if array.dtype.kind not in "fiub":
+            raise ValueError(f"an array of {array.dtype}")
     except FileNotFoundError as error:
         raise ShardError(f"{path} is not there; check the path") from error
     except (ValueError, OSError, EOFError, OverflowError, MemoryError) as error:

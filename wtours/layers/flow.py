@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wtours.analyze.detectors.torch_base import best_device, inference, require_torch
 from wtours.analyze.detectors.torchvision import download_weights, fill_model
 from wtours.errors import ShardError, UsageError
-from wtours.exporting.units import Unit, shard_units
+from wtours.exporting.units import Unit
 from wtours.shards.clip_starts import clip_starts, nearest_rows
 from wtours.shards.index import ShardIndex
 from wtours.storage.hashing import sha256_file
@@ -67,7 +67,7 @@ class FlowSource:
                 f"{index.directory} has no frames {interval_seconds:g} s apart in one shot: "
                 f"choose --interval among the intervals of its clips"
             )
-        self._shards = {unit.name: shard.sha256 for unit, shard in self._units()}
+        self._shards = {shard.shard: shard.sha256 for shard in index.dataset.shards}
         path = weights or download_weights(Raft_Small_Weights.DEFAULT.url)
         self._model = raft_small()
         fill_model(self._model, path)
@@ -102,12 +102,8 @@ class FlowSource:
     def inputs(self, unit: Unit) -> dict[str, str]:
         """Return the sha256 of the shards that hold the pairs."""
         partners = self._partner[unit.rows.start : unit.rows.stop]
-        last = int(partners.max(initial=unit.rows.start))
-        shards = [self._index.frame(unit.rows.start).shard]
-        while last >= 0 and shards[-1] != self._index.frame(last).shard:
-            names = list(self._shards)
-            shards.append(names[names.index(shards[-1]) + 1])
-        return {f"frames {name}": self._shards[name] for name in shards}
+        later = {self._index.frame(row).shard for row in partners[partners >= 0].tolist()}
+        return {f"frames {name}": self._shards[name] for name in sorted(later | {unit.name})}
 
     def values(self, unit: Unit) -> Iterator[NDArray[np.float16] | None]:
         """Yield each frame's flow; None where it has no frame an interval later in its shot."""
@@ -115,9 +111,6 @@ class FlowSource:
         flows = self._flows(pairs)
         for row in unit.rows:
             yield None if self._partner[row] < 0 else next(flows)
-
-    def _units(self) -> Iterator[tuple[Unit, Any]]:
-        yield from zip(shard_units(self._index), self._index.dataset.shards, strict=True)
 
     def _partners(self, interval_us: int) -> NDArray[np.int64]:
         """Return (N,) the row that each row's flow leads to, or -1."""

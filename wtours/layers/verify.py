@@ -11,7 +11,12 @@ from wtours.layers.source import LayerSource
 from wtours.progress import Progress, no_progress
 from wtours.shards.index import ShardIndex
 from wtours.shards.layers.layer import Layer
-from wtours.shards.layers.schema import LAYER_FILE, LAYER_INDEX_FILE, layer_folder
+from wtours.shards.layers.schema import (
+    LAYER_FILE,
+    LAYER_INDEX_FILE,
+    layer_folder,
+    read_layer_file,
+)
 from wtours.shards.schema import sample_key
 from wtours.shards.verify import ShardProblem
 from wtours.storage.atomic import remove
@@ -36,6 +41,8 @@ def verify_layer(
         ShardError: there is no such layer.
     """
     directory = layer_folder(Path(index.directory), name)
+    if not directory.is_dir():
+        read_layer_file(Path(index.directory), name)  # says which there are
     problems = []
     units, done = shard_units(index), 0
     for unit in units:

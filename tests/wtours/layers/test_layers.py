@@ -1,7 +1,12 @@
 """A layer is made, read with clips, found damaged, repaired, kept over kills, refused elsewhere."""
 
+import hashlib
+import io
 import json
 import shutil
+import signal
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -17,7 +22,7 @@ from wtours.layers.make import drop_layer, make_layer
 from wtours.layers.spec import external_source
 from wtours.layers.verify import repair_layer, verify_layer
 from wtours.shards import ClipDataset, ShardIndex
-from wtours.shards.layers.arrays import decode_array, encode_array
+from wtours.shards.layers.arrays import array_suffix, decode_array, encode_array
 from wtours.shards.layers.layer import Layer
 from wtours.shards.layers.schema import layer_folder, layer_names
 
@@ -116,8 +121,6 @@ def _shift_times(folder):
     pts = table["pts_us"].to_numpy() + 1_000_000
     pq.write_table(table.set_column(2, table.schema.field("pts_us"), pa.array(pts)), path)
     file = json.loads((folder / "layer.json").read_text())
-    import hashlib
-
     file["index"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     (folder / "layer.json").write_text(json.dumps(file))
 
@@ -146,34 +149,45 @@ def test_a_member_of_another_frame_is_not_returned(frames, depth):
         layer.read([3])
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from wtours.layers.make import make_layer
+from wtours.layers.spec import external_source
+from wtours.shards import ShardIndex
+
+index = ShardIndex.open(sys.argv[1])
+source = external_source(index, Path(sys.argv[2]))
+values = source.values
+
+def dying(unit):
+    for number, value in enumerate(values(unit)):
+        if unit.video_id == "venice" and number == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield value
+
+source.values = dying
+make_layer(index, "depth", source, origin="x")
+"""
+
+
 def test_a_killed_layer_is_none_and_goes_on(frames, depth):
+    made(frames, "whole", depth)
+    command = [sys.executable, "-c", KILLED, str(frames), str(depth)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    left = layer_folder(frames, "depth")
+    assert list(left.glob(".tmp-*"))
+    assert layer_names(frames) == ["whole"]
     index = ShardIndex.open(frames)
-    source = external_source(index, depth)
-
-    class Killed(Exception):
-        pass
-
-    class Dying:
-        about, params, versions, inputs = (
-            source.about,
-            source.params,
-            source.versions,
-            source.inputs,
-        )
-
-        def values(self, unit):
-            if unit.video_id == "venice":
-                raise Killed
-            return source.values(unit)
-
-    with pytest.raises(Killed):
-        make_layer(index, "depth", Dying(), origin="x")
-    assert layer_names(frames) == []
-    with pytest.raises(ShardError, match="no finished layer 'depth'"):
+    with pytest.raises(ShardError, match=r"no finished layer 'depth' \(it has whole\)"):
         ClipDataset(index, layers=["depth"], clip_length=2)
-    report = make_layer(index, "depth", source, origin="x")
+    report = made(frames, "depth", depth)
     assert (report.num_written, report.num_kept) == (1, 1)
     assert verify_layer(index, "depth") == []
+    whole = files_of(layer_folder(frames, "whole"))
+    files = files_of(left)
+    assert files.pop("layer.json") != whole.pop("layer.json")  # its name
+    assert files == whole
 
 
 def test_a_layer_goes_with_equal_frames_and_is_refused_by_others(frames, depth, tmp_path):
@@ -257,8 +271,6 @@ def test_missing_floats_are_nan_for_torch(frames, tmp_path):
     ],
 )
 def test_arrays_come_back_as_they_were(array):
-    from wtours.shards.layers.arrays import array_suffix
-
     data = encode_array(array)
     assert data == encode_array(array)
     back = decode_array(data, array_suffix(array))
@@ -273,8 +285,6 @@ def _npy(shape, dtype="<f4", data=b"\0" * 8):
 
 
 def _bomb():
-    import io
-
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("value.npy", _npy("(100000000,)", "|u1", bytes(100_000_000)))

@@ -63,10 +63,18 @@ def test_rows_are_of_the_frames_at_their_times_in_any_order(index, tmp_path):
         ({"time": ["a"], "x": [1.0]}, "must have pts_us or time"),
         ({"time": [0.0], "pts_us": [0], "x": [1.0]}, "must have pts_us or time"),
         ({"time": [0.0]}, "must have pts_us or time"),
-        ({"time": [0.0], "x": ["../../etc"]}, "columns of numbers; it has time .double., x"),
+        (
+            {"time": [0.0], "x": ["../../etc"]},
+            "columns of numbers, perhaps video_id; it has time .double., x",
+        ),
         ({"time": [0.0], "x": [None]}, "must have|null"),
         ({"video_id": ["rome"], "time": [0.0], "x": [1.0]}, "is of 'rome', which"),
-        ({"video_id": [None], "time": [0.0], "x": [1.0]}, "is of 'None', which"),
+        ({"video_id": [["a"]], "time": [0.0], "x": [1.0]}, "video_id .list"),
+        ({"video_id": [3], "time": [0.0], "x": [1.0]}, "video_id .int64."),
+        (
+            {"video_id": ["street", None], "time": [0.0, 1.0], "x": [1.0, 2.0]},
+            "is of 'None', which",
+        ),
     ],
 )
 def test_tables_of_other_frames_or_columns_are_refused(index, tmp_path, columns, said):
