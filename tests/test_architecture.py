@@ -45,7 +45,7 @@ LAYERS = {
             "engine",
         ),
         *("weights", "evaluation", "visualization", "monitors", "reproduce"),
-        *("estimate", "gpu_memory", "nan_replay", "pretrain"),
+        *("estimate", "gpu_memory", "nan_replay", "rewind", "pretrain"),
     ),
 }
 """A package may import itself and what stands before it."""

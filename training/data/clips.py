@@ -67,16 +67,29 @@ class ClipViews(Dataset[Batch | WtoursError]):
         """Return which clip stands at a position, to be found again."""
         return {"position": position, **self.source.describe(self.sampler.key_at(position))}
 
-    def _at(self, position: int) -> Batch:
-        frames = self.source[self.sampler.key_at(position)].decode()
+    def drawn(
+        self, position: int, *, height: int, width: int
+    ) -> tuple[NDArray[np.int64], ViewDraws]:
+        """Return the frame crop (top, left, height, width) of a clip, and what is drawn in it.
+
+        Args:
+            position: In the endless stream of clips.
+            height: Of its frames, in pixels.
+            width: Of its frames.
+        """
         generator = numpy_generator(self.seed, "views", position)
-        height, width = frames[0].shape[:2]
         box = draw_boxes(
             generator, (), height=height, width=width, scale=self.data.frame_crop_scale
         )
+        return box, draw_views(generator, self.data, self.augment)
+
+    def _at(self, position: int) -> Batch:
+        frames = self.source[self.sampler.key_at(position)].decode()
+        height, width = frames[0].shape[:2]
+        box, draws = self.drawn(position, height=height, width=width)
         return Batch(
             frames=crop_frames(frames, box, pixels=self.data.frame_crop_pixels),
-            draws=draw_views(generator, self.data, self.augment),
+            draws=draws,
             positions=torch.tensor(position),
         )
 

@@ -143,6 +143,7 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
     (app, TRAINING, "pretrain", train.pretrain),
     (app, TRAINING, "estimate", train.estimate),
     (app, TRAINING, "replay", runs.replay),
+    (app, TRAINING, "rewind", runs.rewind),
     (app, TRAINING, "export", runs.export),
     (app, TRAINING, "import", runs.import_weights),
     (presets_app, None, "list", train.list_presets),

@@ -1,4 +1,4 @@
-"""The commands on a run: replay, visualize, export, import."""
+"""The commands on a run: replay, rewind, visualize, export, import."""
 
 import dataclasses
 from enum import StrEnum
@@ -23,6 +23,9 @@ from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
     from wtours.report.runs.page import PaperTable
+
+
+_SPIKES = 10
 
 
 class Palette(StrEnum):
@@ -225,3 +228,102 @@ def replay(
         console.print_json(dataclasses.asdict(result))
         return
     console.say(result.describe())
+
+
+def rewind(
+    run: ExistingRun,
+    step: Annotated[
+        int | None,
+        typer.Option("--step", metavar="N", help="Show this step; else the largest spikes."),
+    ] = None,
+    shards: Annotated[
+        str, typer.Option("--shards", metavar="NAME|DIR", help="The run's shard set.")
+    ] = "default",
+    clips: Annotated[
+        int, typer.Option("--clips", min=1, metavar="N", help="At most so many of its clips.")
+    ] = 8,
+    rank: Annotated[
+        bool,
+        typer.Option("--rank", help="Compute each clip's loss by that checkpoint; highest first."),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="The page.", show_default="in the run's folder"
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Show a past step: its clips, crops and metrics, masks by the nearest checkpoint.
+
+    All of it follows from the seed and the step. Without --step: the steps whose loss rose most.
+
+    Examples:
+
+    wtours rewind default
+
+    wtours rewind default --step 137 --rank
+    """
+    require_training("rewinding a run")
+    run_dir = existing_run(run, Layout(root).run_dir)
+    from training.rewind import largest_spikes
+
+    spikes = largest_spikes(run_dir, _SPIKES)
+    rows = [(one.step, one.loss, one.before, one.jump) for one in spikes]
+    if step is None:
+        if as_json:
+            named = ("step", "loss", "before", "jump")
+            console.print_json({"spikes": [dict(zip(named, row, strict=True)) for row in rows]})
+            return
+        console.print_table(
+            f"{run_dir}: steps whose loss rose most",
+            ("step", "loss", "before", "rise"),
+            [(str(at), *(f"{value:.4g}" for value in values)) for at, *values in rows],
+        )
+        return
+    from training.distributed.launch import joined_world
+    from training.rewind import rewind as rewound
+    from wtours.report.runs.rewind import ShownClip, write_rewind_page
+
+    with joined_world() as world:
+        found = rewound(
+            run_dir,
+            shard_set(shards, root),
+            step,
+            num_clips=clips,
+            rank_clips=rank,
+            world=world,
+        )
+    page = out or run_dir / f"rewind-step-{step:08d}.html"
+    write_rewind_page(
+        page,
+        run=run_dir.name,
+        step=step,
+        metrics=found.metrics,
+        checkpoint=found.checkpoint.name,
+        clips=[ShownClip(clip.facts, clip.crops, clip.masks) for clip in found.clips],
+        num_clips=found.num_clips,
+        spikes=rows,
+    )
+    if as_json:
+        console.print_json(
+            {
+                "run": str(run_dir),
+                "step": step,
+                "page": str(page),
+                "metrics": found.metrics,
+                "checkpoint": str(found.checkpoint),
+                "clips_of_step": found.num_clips,
+                "clips": [clip.facts for clip in found.clips],
+            }
+        )
+        return
+    loss = (found.metrics or {}).get("loss", "not logged")
+    console.say(f"step {step}: loss {loss}; {found.num_clips} clips, masks of {found.checkpoint}")
+    for clip in found.clips:
+        of_clip = f", loss {clip.facts['loss']:.4f}" if rank else ""
+        name = clip.facts.get("video_id") or clip.facts.get("image")
+        times = ", ".join(f"{pts / 1e6:.2f}" for pts in clip.facts.get("pts_us", ()))
+        console.say(f"  {name} {times} s (position {clip.facts['position']}{of_clip})")
+    console.say(str(page))

@@ -1,0 +1,266 @@
+"""A past step of a run, shown from its position alone: `wtours rewind`.
+
+Which clips a step had, how they were cropped and in which order follows from the seed and the
+step; so nothing had to be stored for it. Weights are those of the nearest checkpoint that is kept.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from training.config.train import TrainConfig
+from training.data.clips import ClipViews
+from training.data.multi_crop import make_global, make_local
+from training.distributed.world import World
+from training.engine.checkpoint import find_damage, load_network, load_state, read_state
+from training.engine.metrics import METRICS_FILE, read_metrics
+from training.engine.setup import build_state, open_views, run_length
+from training.methods.base import Views, micro_batches
+from training.methods.registry import method_class
+from training.rng import derived_seed
+from training.visualization.attention_figure import draw_still, picture_rows
+from training.visualization.attention_maps import attend, crop_clip, describe_clip, shown_heads
+from wtours.errors import CheckpointError, TrainingError, UsageError
+
+BEFORE = 20
+"""A spike is measured against the median loss of so many steps before it."""
+_GLOBAL, _LOCAL = (255, 204, 0), (120, 200, 255)
+
+
+@dataclass(frozen=True, slots=True)
+class Spike:
+    """A step whose loss stands above those before it."""
+
+    step: int
+    loss: float
+    before: float
+    """Median of up to `BEFORE` steps before it."""
+
+    @property
+    def jump(self) -> float:
+        """Return by how much the loss rose."""
+        return self.loss - self.before
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RewoundClip:
+    """One clip of a step."""
+
+    facts: dict[str, Any]
+    """Position, video (or image), frames, times, boxes (top, left, height, width, in pixels), and
+    the loss where it was asked for."""
+    crops: Image.Image
+    """Its frames after the frame crop; yellow: the global crops, blue: the local ones."""
+    masks: Image.Image
+    """What the nearest checkpoint's objects are in it."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RewoundStep:
+    """What is known of a step."""
+
+    run: Path
+    step: int
+    num_clips: int
+    """Of the whole step."""
+    metrics: dict[str, Any] | None
+    """Its line of metrics.jsonl; None: there is none."""
+    checkpoint: Path
+    """The nearest that is kept whole: its config, and whose masks these are."""
+    clips: tuple[RewoundClip, ...]
+    """Those asked for: by loss, if that was asked for, else by position."""
+
+
+def largest_spikes(run_dir: Path, count: int) -> list[Spike]:
+    """Return the steps whose loss rose most above the median of the steps before, largest first.
+
+    Raises:
+        CheckpointError: the run has no metrics.
+    """
+    losses = [
+        (line["step"], float(line["loss"]))
+        for line in read_metrics(run_dir / METRICS_FILE)
+        if isinstance(line.get("loss"), int | float) and math.isfinite(line["loss"])
+    ]
+    if not losses:
+        raise CheckpointError(f"{run_dir} has no {METRICS_FILE} with a loss; give a run's folder")
+    spikes = [
+        Spike(step, loss, median(value for _, value in losses[max(0, at - BEFORE) : at]))
+        for at, (step, loss) in enumerate(losses)
+        if at
+    ]
+    rising = [spike for spike in spikes if spike.jump > 0]
+    return sorted(rising, key=lambda spike: (-spike.jump, spike.step))[:count]
+
+
+def rewind(
+    run_dir: Path,
+    shards_dir: Path | str,
+    step: int,
+    *,
+    num_clips: int,
+    rank_clips: bool,
+    world: World,
+) -> RewoundStep:
+    """Return a step of a run: its clips and crops, its metrics, masks by the nearest checkpoint.
+
+    Args:
+        run_dir: The run.
+        shards_dir: The shard set that it was trained on.
+        step: From 1, as in metrics.jsonl.
+        num_clips: At most so many of the step's clips.
+        rank_clips: Compute the loss of each clip of the step with the nearest checkpoint's weights
+            (as much work as a forward pass of the step), and return the highest.
+        world: This process.
+
+    Raises:
+        CheckpointError: no checkpoint is kept, or the shard set is another one.
+        UsageError: no such step, or the method has no loss of a single clip.
+    """
+    if step < 1:
+        raise UsageError(f"--step {step}: steps are counted from 1")
+    checkpoint, checkpoint_step, config = _nearest(run_dir, step)
+    views = open_views(shards_dir, config)
+    if not views.source.identity.is_of(read_state(checkpoint)[2]):
+        raise CheckpointError(f"{shards_dir} is not the shard set that {run_dir} was trained on")
+    steps = run_length(config, views).steps
+    if step > steps:
+        raise UsageError(f"--step {step}: {run_dir} has {steps} steps")
+    size = config.optim.global_batch_size
+    positions = list(range((step - 1) * size, step * size))
+    losses: dict[int, float] = {}
+    if rank_clips:
+        values = _clip_losses(checkpoint, config, views, positions, step, world)
+        losses = dict(zip(positions, values, strict=True))
+        positions.sort(key=lambda position: -losses[position])
+    shown = positions[:num_clips]
+    lines = {line["step"]: line for line in read_metrics(run_dir / METRICS_FILE)}
+    masks = _masks(checkpoint, checkpoint_step, run_dir, views, shown, world)
+    return RewoundStep(
+        run=run_dir,
+        step=step,
+        num_clips=size,
+        metrics=lines.get(step),
+        checkpoint=checkpoint,
+        clips=tuple(
+            _clip(views, position, losses.get(position), mask)
+            for position, mask in zip(shown, masks, strict=True)
+        ),
+    )
+
+
+def _nearest(run_dir: Path, step: int) -> tuple[Path, int, TrainConfig]:
+    """Return the whole checkpoint nearest to the beginning of a step, its step and config.
+
+    Raises:
+        CheckpointError: none is kept.
+    """
+    kept = {
+        int(path.name.removeprefix("step-")): path
+        for path in (run_dir / "checkpoints").glob("step-*")
+        if path.name.removeprefix("step-").isdecimal()
+    }
+    for found in sorted(kept, key=lambda at: (abs(at - (step - 1)), at)):
+        if find_damage(kept[found]) is None:
+            return kept[found], found, read_state(kept[found])[1]
+    raise CheckpointError(f"{run_dir} has no whole checkpoint; give the folder of a run that has")
+
+
+def _clip_losses(
+    checkpoint: Path,
+    config: TrainConfig,
+    views: ClipViews,
+    positions: list[int],
+    step: int,
+    world: World,
+) -> list[float]:
+    """Return the loss of each clip of a step, with a checkpoint's weights."""
+    if not method_class(config).additive:
+        raise UsageError(
+            f"--rank: the loss of {config.method} compares the clips of a step with each other, "
+            f"and is not one of a single clip"
+        )
+    state = build_state(config, world)
+    load_state(checkpoint, state)
+    batch = views.__getitems__(positions)
+    if isinstance(batch, Exception):
+        raise batch
+    frames = batch.frames.to(world.device)
+    of_step = Views(
+        make_global(frames, batch.draws, pixels=config.data.global_crop_pixels),
+        make_local(frames, batch.draws, pixels=config.data.local_crop_pixels),
+        batch.positions,
+    )
+    torch.manual_seed(derived_seed(config.seed, "drop_path", step - 1, world.rank))
+    now = run_length(config, views).at(step - 1)
+    with torch.no_grad():
+        targets = state.method.prepare(of_step, now)
+        parts = micro_batches(of_step, targets, len(positions))
+        losses = [float(state.method(some, those).loss) for some, those, _ in parts]
+    if not all(map(math.isfinite, losses)):
+        raise TrainingError(f"{checkpoint} gives a loss that is not finite: `wtours replay`")
+    return losses
+
+
+def _masks(
+    checkpoint: Path,
+    checkpoint_step: int,
+    run_dir: Path,
+    views: ClipViews,
+    positions: list[int],
+    world: World,
+) -> Iterator[Image.Image]:
+    """Yield the figure of each clip's objects, on the center crop of evaluations."""
+    config, network = load_network(checkpoint)
+    backbone = network.backbone.to(world.device)
+    heads = shown_heads(backbone, config)
+    for position in positions:
+        clip = views.source[views.sampler.key_at(position)]
+        pictures, inputs = crop_clip(clip, config.data.global_crop_pixels)
+        attention = attend(backbone, inputs.to(world.device), heads, config.tracking)
+        facts = {
+            "run": run_dir.name,
+            "step": checkpoint_step,
+            "heads": heads.tolist(),
+            "palette": "rgb",
+            **describe_clip(clip, attention),
+        }
+        yield draw_still(picture_rows(pictures, attention.plain, attention.refined, facts), facts)
+
+
+def _clip(views: ClipViews, position: int, loss: float | None, masks: Image.Image) -> RewoundClip:
+    clip = views.source[views.sampler.key_at(position)]
+    height, width = clip.decode()[0].shape[:2]
+    box, draws = views.drawn(position, height=height, width=width)
+    batch = views.__getitems__([position])
+    if isinstance(batch, Exception):
+        raise batch
+    pictures = batch.frames[0].permute(0, 2, 3, 1).numpy()
+    global_boxes, local_boxes = draws.global_boxes.tolist(), draws.local_boxes.tolist()
+    images = []
+    for frame, picture in enumerate(pictures):
+        image = Image.fromarray(picture)
+        draw = ImageDraw.Draw(image)
+        for boxes, color in (
+            ([of_crop[frame] for of_crop in local_boxes], _LOCAL),
+            (global_boxes, _GLOBAL),
+        ):
+            for top, left, tall, wide in boxes:
+                draw.rectangle((left, top, left + wide - 1, top + tall - 1), outline=color)
+        images.append(np.asarray(image))
+    facts = {
+        **views.describe(position),
+        "frame_crop": box.tolist(),
+        "global_crops": global_boxes,
+        "flipped": draws.flips.tolist(),
+        "local_crops": local_boxes,
+        **({} if loss is None else {"loss": loss}),
+    }
+    return RewoundClip(facts, Image.fromarray(np.concatenate(images, axis=1)), masks)

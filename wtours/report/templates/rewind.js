@@ -1,0 +1,1 @@
+// A past step: what shared.js does is all that it needs.
