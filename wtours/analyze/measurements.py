@@ -1,4 +1,4 @@
-"""The measurements of a video: `frames`, `shots`, `objects`, `transnet`.
+"""The measurements of a video: `frames`, `shots`, `objects`, `transnet`, `quality`.
 
 Each has a folder, <root>/analysis/<video_id>/measurements/<name>/, with a receipt of its own, and
 stays valid until it is asked for with other parameters. From those that are there,
@@ -9,6 +9,7 @@ stays valid until it is asked for with other parameters. From those that are the
     objects   detections.parquet; measured.parquet, the frames that the detector was given; and
               summary.json, absent where there was no such frame
     transnet  frames.parquet: TransNet V2's probability of every frame
+    quality   seconds.parquet: blur, motion and darkness of every second; in no table of the video
 """
 
 import contextlib
@@ -28,7 +29,13 @@ from wtours.storage.receipts import (
 )
 from wtours.workspace.videos import DownloadedVideo
 
-FRAMES, SHOTS, OBJECTS, TRANSNET = NAMES = ("frames", "shots", "objects", "transnet")
+FRAMES, SHOTS, OBJECTS, TRANSNET, QUALITY = NAMES = (
+    "frames",
+    "shots",
+    "objects",
+    "transnet",
+    "quality",
+)
 
 Stored = Mapping[str, Receipt]
 """The receipts of the measurements that are there, by name."""

@@ -61,6 +61,7 @@ def analyze_videos(  # noqa: PLR0913 -- options of the command, by keyword
     executor: Executor = SERIAL,
     segment_seconds: int = SEGMENT_SECONDS,
     transnet: bool = False,
+    frame_quality: bool = False,
     max_loss: float = MAX_LOSS,
     on_progress: Progress = no_progress,
 ) -> AnalyzeReport:
@@ -76,6 +77,7 @@ def analyze_videos(  # noqa: PLR0913 -- options of the command, by keyword
         executor: Where segments are decoded; the result does not depend on it.
         segment_seconds: The length of a segment; the result does not depend on it.
         transnet: Find cuts by TransNet V2 too. Without it, those found earlier stay.
+        frame_quality: Measure blur, motion and darkness of every second too; likewise.
         max_loss: The largest share of a video's frames that may be lost to damage.
         on_progress: Called with (video id, seconds of video done, seconds in all).
 
@@ -94,7 +96,9 @@ def analyze_videos(  # noqa: PLR0913 -- options of the command, by keyword
         for video_id in videos:
             with report.boundary(video_id):
                 video = _open(layout, videos, video_id)
-                plan = plan_video(layout, video, spec, rate, service, executor, cut_network)
+                plan = plan_video(
+                    layout, video, spec, rate, service, executor, cut_network, frame_quality
+                )
                 is_new = _analyze(plan, executor, segment_seconds, max_loss, on_progress)
                 (report.done if is_new else report.skipped).append(video_id)
                 if plan.not_measured is not None and spec.kind != "none":

@@ -11,8 +11,17 @@ from wtours.analyze.detectors.cluster import ClusterDetectors
 from wtours.analyze.detectors.precomputed import PrecomputedFile, precomputed_facts
 from wtours.analyze.detectors.server import DetectorService
 from wtours.analyze.detectors.spec import DetectorSpec
-from wtours.analyze.measurements import FRAMES, OBJECTS, SHOTS, TRANSNET, Measurements, Stored
+from wtours.analyze.measurements import (
+    FRAMES,
+    OBJECTS,
+    QUALITY,
+    SHOTS,
+    TRANSNET,
+    Measurements,
+    Stored,
+)
 from wtours.analyze.publish import published_params
+from wtours.analyze.quality.meter import quality_params
 from wtours.analyze.schema import FORMAT, RECEIPT_FILE
 from wtours.analyze.shots import CUT_DETECTORS
 from wtours.analyze.transnet import TRANSNETV2
@@ -49,7 +58,13 @@ class Plan:
         return self.measurements.folder / "segments"
 
     def is_published(self) -> bool:
-        """Return whether the tables hold what is asked for; they may hold more."""
+        """Return whether the tables hold what is asked for; they may hold more.
+
+        The quality is in none of them: its own folder must be whole.
+        """
+        own = self.measurements.path(QUALITY)
+        if QUALITY in self.params and self.measurements.receipt_in(own) is None:
+            return False
         receipt = self.measurements.receipt_in(self.measurements.folder)
         asked = {k: v for k, v in published_params(self.params).items() if v is not None}
         return receipt is not None and asked.items() <= receipt.params.items()
@@ -58,12 +73,13 @@ class Plan:
         """Refuse to publish tables without what they had, unless it is asked for.
 
         Raises:
-            AnalysisError: objects or transitions were measured, and their files are damaged.
+            AnalysisError: objects, transitions or the quality were measured, and their files are
+                damaged.
         """
         receipt = read_receipt(self.measurements.folder / RECEIPT_FILE)
         if receipt is None or receipt.inputs != self.measurements.inputs:
             return
-        for name, key in ((OBJECTS, "objects"), (TRANSNET, TRANSNETV2)):
+        for name, key in ((OBJECTS, "objects"), (TRANSNET, TRANSNETV2), (QUALITY, QUALITY)):
             if receipt.params.get(key) is not None and name not in {*stored, *self.params}:
                 raise AnalysisError(
                     f"{name}, measured earlier, is damaged: ask for it again in the same command, "
@@ -79,6 +95,7 @@ def plan_video(
     service: DetectorService | ClusterDetectors,
     executor: Executor,
     cut_network: dict[str, Any] | None,
+    frame_quality: bool,
 ) -> Plan:
     """Return what is asked for; without a detector that cannot be loaded.
 
@@ -90,6 +107,7 @@ def plan_video(
         service: Starts it, if it is a network.
         executor: Checks the file, if it is one of detections.
         cut_network: What the cuts of TransNet V2 depend on, if they are asked for.
+        frame_quality: Whether the quality of frames is asked for.
     """
     detector: DetectorIdentity | None = None
     source: DetectorSource | None = None
@@ -113,6 +131,8 @@ def plan_video(
         }
     if cut_network is not None:
         params[TRANSNET] = cut_network
+    if frame_quality:
+        params[QUALITY] = quality_params()
     return Plan(
         measurements=Measurements(layout.analysis_dir(video.video_id), video),
         detector=detector,

@@ -22,6 +22,7 @@ from wtours.analyze.measurements import (
     FRAMES,
     NAMES,
     OBJECTS,
+    QUALITY,
     SHOTS,
     TRANSNET,
     Measurements,
@@ -63,7 +64,8 @@ def published_params(params: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     plain = {name: {k: v for k, v in own.items() if k != "format"} for name, own in params.items()}
     found: dict[str, Any] = {"format": FORMAT, "objects": plain.get(OBJECTS)}
     found["cut_detectors"] = plain[SHOTS]["cut_detectors"]
-    return found | ({TRANSNETV2: plain[TRANSNET]} if TRANSNET in plain else {})
+    optional = {TRANSNETV2: TRANSNET, QUALITY: QUALITY}
+    return found | {key: plain[name] for key, name in optional.items() if name in plain}
 
 
 def publish_tables(

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from wtours.analyze.detectors.base import Detection, DetectorClient, DetectorSource
 from wtours.analyze.downscale import FrameReducer
 from wtours.analyze.lightness import frame_lightness
-from wtours.analyze.measurements import FRAMES, TRANSNET
+from wtours.analyze.measurements import FRAMES, QUALITY, TRANSNET
+from wtours.analyze.quality.meter import QualityMeter, write_segment
 from wtours.analyze.schema import (
     DETECTIONS_FILE,
     FRAMES_FILE,
@@ -133,6 +134,7 @@ class _SegmentRows:
         self.num_undecodable = 0
         self.pictures: list[NDArray[np.uint8]] = []
         """(27, 48, 3) RGB, one for each frame."""
+        self.quality: list[dict[str, Any]] = []
 
     def add_detected(self, detected: Iterable[tuple[int, list[Detection]]]) -> None:
         columns = SEGMENT_DETECTIONS_SCHEMA.names[1:]
@@ -155,6 +157,8 @@ class _SegmentRows:
             )
         for name, table in tables.items():
             pq.write_table(table, folder / name, compression="zstd")
+        if QUALITY in task.measured:
+            write_segment(self.quality, folder)
         if TRANSNET in task.measured:
             pictures = np.array(self.pictures, np.uint8).reshape(-1, HEIGHT, WIDTH, 3)
             np.save(folder / PICTURES_FILE, pictures)
@@ -176,6 +180,7 @@ class SegmentMeasuring:
         self._task, self._detector = task, detector
         self._rows = _SegmentRows()
         self._reducer, self._scorer, self._small = FrameReducer(), ContentScorer(), SmallPictures()
+        self._meter = QualityMeter()
         self._sampler = TickSampler[Frame](task.rate, start_us=task.start_us, end_us=task.end_us)
 
     def push(self, frame: Frame) -> bool:
@@ -185,11 +190,16 @@ class SegmentMeasuring:
         if task.end_us is not None and frame.pts_us >= task.end_us:
             return not frame.is_corrupt or frame.pts_us > task.end_us + task.half_tick_us
         is_inside = frame.pts_us >= task.start_us
-        if FRAMES in task.measured:
+        if task.measured.keys() & {FRAMES, QUALITY}:
             reduced = self._reducer.reduce(frame)
+        if FRAMES in task.measured:
             score = self._scorer.score(reduced)
             if is_inside:
                 rows.frames.append(_frame_row(frame, reduced, score))
+        if QUALITY in task.measured:
+            row = self._meter.measure(frame.pts_us, reduced)
+            if is_inside:
+                rows.quality.append(row)
         if TRANSNET in task.measured and is_inside:
             rows.pictures.append(self._small.reduce(frame))
         return False

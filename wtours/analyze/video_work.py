@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import scenedetect
 from numpy.typing import NDArray
 
-from wtours.analyze.measurements import FRAMES, OBJECTS, SHOTS, TRANSNET
+from wtours.analyze.measurements import FRAMES, OBJECTS, QUALITY, SHOTS, TRANSNET
 from wtours.analyze.merge import (
     find_shots,
     merge_frames,
@@ -24,6 +24,7 @@ from wtours.analyze.merge import (
 )
 from wtours.analyze.plan import Plan
 from wtours.analyze.publish import adopt_tables, publish_tables, video_end_us
+from wtours.analyze.quality.meter import merge_quality
 from wtours.analyze.schema import FRAMES_FILE
 from wtours.analyze.segment import SegmentTask
 from wtours.analyze.shots import CUT_DETECTORS
@@ -172,6 +173,9 @@ def publish_video(
             TRANSNET, missing[TRANSNET], _versions() | transnet_versions()
         ) as folder:
             write_transitions(probabilities, folder)
+    if QUALITY in missing:
+        with measurements.publish(QUALITY, missing[QUALITY], _versions()) as folder:
+            merge_quality(segments, folder)
     publish_tables(measurements, measurements.stored(), metadata, not_measured=plan.not_measured)
     remove(plan.segments_dir)
 

@@ -65,6 +65,13 @@ def analyze(
             f"needs the extra wtours\\[cuts]. See {docs_page('reference/tables')}",
         ),
     ] = False,
+    frame_quality: Annotated[
+        bool,
+        typer.Option(
+            "--frame-quality",
+            help="Measure blur, motion and darkness of every second too, for `shard --where`.",
+        ),
+    ] = False,
     jobs: Jobs = default_jobs(),
     executor: ExecutorOption = ExecutorKind.PROCESSES,
     address: Address = None,
@@ -106,6 +113,7 @@ def analyze(
             detect_fps=detect_fps,
             executor=runs,
             transnet=transnet,
+            frame_quality=frame_quality,
             max_loss=max_loss,
             on_progress=on_progress,
         )

@@ -95,6 +95,15 @@ def shard(
             "has: the first ones whole, the last one cut.",
         ),
     ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--where",
+            metavar="CONDITION",
+            help="Take only seconds for which this holds, for example 'blur > 100 and not frozen': "
+            "blur, motion, luma, black, frozen, of `wtours analyze --frame-quality`.",
+        ),
+    ] = None,
     delete_source: Annotated[
         bool,
         typer.Option(
@@ -121,6 +130,7 @@ def shard(
     from wtours.sharding.build import build_shards
     from wtours.sharding.delete_sources import delete_sources
     from wtours.sharding.duration_match import match_params
+    from wtours.sharding.selection.seconds import with_where
     from wtours.shards.schema import ShardParams
 
     if seal_only:
@@ -142,6 +152,7 @@ def shard(
             shard_seconds=shard_seconds,
             match=None if match_duration is None else match_params(layout, match_duration),
         )
+        params = with_where(layout, name, params, ids, where)
         result = build_shards(
             layout,
             ids,

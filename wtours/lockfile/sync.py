@@ -17,6 +17,7 @@ from wtours.progress import Progress, no_progress
 from wtours.sharding.anonymize.params import with_blur
 from wtours.sharding.build import build_shards
 from wtours.sharding.plan import published_plans, require_same_params
+from wtours.sharding.selection.seconds import bring_seconds
 from wtours.shards.frames import size_problem
 from wtours.shards.identity import set_sha256
 from wtours.shards.schema import BLUR_BOXES_FILE, ShardParams, read_dataset
@@ -51,6 +52,7 @@ def sync_shards(  # noqa: PLR0913 -- options of the command, by keyword
     name: str | None = None,
     from_dir: Path | None = None,
     blur_boxes: Path | None = None,
+    where_table: Path | None = None,
     options: FetchOptions | None = None,
     executor: Executor = SERIAL,
     on_versions: Callable[[Sequence[str]], None] = lambda versions: None,
@@ -66,6 +68,7 @@ def sync_shards(  # noqa: PLR0913 -- options of the command, by keyword
         name: Of the shard set; None: the lock's own.
         from_dir: Take the videos from this folder, and use no network.
         blur_boxes: The file of boxes, where the locked set was blurred by one.
+        where_table: The table of seconds, where the locked set has a condition on them.
         options: Of downloading.
         executor: Runs the segments.
         on_versions: Told before the work which packages differ from those of the lock.
@@ -81,6 +84,8 @@ def sync_shards(  # noqa: PLR0913 -- options of the command, by keyword
     versions = differing_versions(lock)
     on_versions(versions)
     require_same_params(directory, params)
+    if params.where is not None:
+        bring_seconds(directory, params.where, where_table)
     _prepare_blur(directory, lock, params, blur_boxes)
     differences = _fetch(layout, directory, lock, from_dir, options or FetchOptions(), on_progress)
     wanted = [video for video in lock.videos if video.video_id not in differences]

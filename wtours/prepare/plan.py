@@ -39,9 +39,10 @@ class PrepareOptions:
     params: ShardParams
     """Those that the set was begun with."""
     detector: str = "none"
-    """As for `analyze_videos`, like the next two."""
+    """As for `analyze_videos`, like the next three."""
     detect_fps: str = "1"
     transnet: bool = False
+    frame_quality: bool = False
     from_dir: Path | None = None
     """As for `download_videos`, like the next two."""
     files_dir: Path | None = None
@@ -122,7 +123,14 @@ class Planner:
             cut_network = transnet_facts() if options.transnet else None
             video = listed_video(self.layout, video_id)
             plan = plan_video(
-                self.layout, video, self.spec, rate, self.service, self.executor, cut_network
+                self.layout,
+                video,
+                self.spec,
+                rate,
+                self.service,
+                self.executor,
+                cut_network,
+                options.frame_quality,
             )
             if plan.not_measured is not None and self.spec.kind != "none":
                 report.objects_not_measured[video_id] = plan.not_measured

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from wtours.analyze.object_counts import DetectionCount, count_detections, scored_at_least
+from wtours.analyze.quality.seconds import VideoQuality, load_quality
 from wtours.analyze.schema import (
     DEFAULT_CUT_DETECTOR,
     DETECTIONS_FILE,
@@ -92,6 +93,8 @@ class MeasuredVideo:
     shots_us: tuple[tuple[int, int], ...]
     """[start, end) of each shot by the default cut detector."""
     objects: MeasuredObjects | None
+    quality: VideoQuality | None = None
+    """None: not measured."""
 
     @property
     def cuts(self) -> int:
@@ -236,6 +239,7 @@ def load_measured(
             detected=detected,
             shots_us=_shots(folder / SHOTS_FILE, until_us),
             objects=objects,
+            quality=load_quality(layout, video_id, summary.video_sha256),
         )
 
 

@@ -4,13 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import numpy as np
+
 from wtours.analyze.schema import DEFAULT_CUT_DETECTOR
+from wtours.report.charts import HEIGHT, WIDTH, line
 from wtours.report.data import MeasuredVideo, ReportVideo
 from wtours.report.table6 import NOT_MEASURED
 from wtours.report.thumbnails import Box, Figure, Thumbnail
 from wtours.text import clock, plain
 
 _TOP_CLASSES = 12
+_MAX_STRETCHES = 20
 _VIDEO_FILES = (".mp4", ".m4v", ".webm", ".ogv", ".mov")
 
 
@@ -45,6 +49,7 @@ def video_section(
         "problem": problem or _why_no_pictures(video),
         "figures": shown,
         "classes": _classes(video.measured, classes),
+        "quality": _quality(video.measured),
         "shots": _shots(video, shown["shots"]),
         "how": _measuring_facts(video.measured),
         "receipt": _source_facts(video),
@@ -149,6 +154,41 @@ def _classes(measured: MeasuredVideo | None, classes: Sequence[str]) -> dict[str
             for label, count in counts[:_TOP_CLASSES]
         ],
         "all": len(counts),
+    }
+
+
+def _quality(measured: MeasuredVideo | None) -> dict[str, Any] | None:
+    """Return curves over the seconds, and black and frozen stretches; None: not measured."""
+    if measured is None or measured.quality is None or not len(measured.quality.second):
+        return None
+    quality = measured.quality
+    x = (quality.second + 0.5) / max(measured.summary.seconds, 1e-6) * WIDTH
+    curves = []
+    for name, values in (
+        ("blur", quality.blur),
+        ("motion", quality.motion),
+        ("luma", quality.luma),
+    ):
+        known = ~np.isnan(values)
+        if known.any():
+            shown = values[known]
+            y = HEIGHT - shown / max(float(shown.max()), 1e-9) * HEIGHT
+            low, middle, high = (f"{q:.3g}" for q in np.percentile(shown, (5, 50, 95)))
+            curves.append(
+                {"name": name, "path": line(x[known], y), "range": f"{low}, {middle}, {high}"}
+            )
+    stretches = {
+        name: [
+            f"{clock(start * 1_000_000)} to {clock(stop * 1_000_000)}"
+            for start, stop in quality.stretches(holds)
+        ]
+        for name, holds in (("black", quality.black), ("frozen", quality.frozen))
+    }
+    return {
+        "curves": curves,
+        "stretches": [
+            (name, found[:_MAX_STRETCHES], len(found)) for name, found in stretches.items()
+        ],
     }
 
 

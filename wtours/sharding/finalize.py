@@ -202,10 +202,12 @@ def attribution(dataset: Dataset) -> str:
             "the areas of a list": params.blur.boxes_sha256,
         }
     )
+    where = None if params.where is None else escape_markdown(params.where.expression)
     areas = ", ".join(what for what, sha256 in blurred.items() if sha256)
     changes = (
         "The frames in these shards come from the videos below. Changes made to each: "
         f"sampled ({rate}), reduced to a short side of at most {params.short_side} pixels, "
+        f"{f'left out where not ({where}), ' if where else ''}"
         f"{f'blurred ({areas}), ' if areas else ''}encoded as JPEG of quality {params.quality}. "
         "The sound was left out."
     )

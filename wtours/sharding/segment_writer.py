@@ -15,6 +15,7 @@ from wtours.media.reader import VideoMetadata, VideoReader, open_video
 from wtours.media.sampling import TickSampler
 from wtours.sharding.anonymize.blur import Blur
 from wtours.sharding.segment import SegmentTask, publish_receipt, publish_rows, record_failure
+from wtours.sharding.selection.seconds import taken_seconds
 from wtours.sharding.tar_writer import FrameSample, ShardTar
 from wtours.workspace.videos import require_same_file
 
@@ -112,6 +113,9 @@ class SegmentWriting:
                 source_size=(metadata.width, metadata.height),
                 period_us=float(_US / rate),
             )
+        self._seconds = None
+        if params.where is not None:
+            self._seconds = taken_seconds(directory, params.where, task.video_id)
         self._sampler = None if params.rate is None else TickSampler[Frame](params.rate)
         self._native = dict(zip(task.native_pts_us, itertools.count(task.native_first_index)))
 
@@ -168,6 +172,8 @@ class SegmentWriting:
         start_us, end_us = task.interval_us
         for frame_index, frame in sampled:
             if not start_us <= frame.pts_us < end_us:  # a tick of the margin
+                continue
+            if self._seconds is not None and frame.pts_us // _US not in self._seconds:
                 continue
             if self._blur is None:
                 planes, boxes, share = frame.to_jpeg_planes(params.short_side), None, None

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
 
 from wtours.errors import ShardError, UsageError
 
@@ -31,6 +39,7 @@ ATTRIBUTION_FILE = "ATTRIBUTION.md"
 CARD_FILE = "README.md"
 CROISSANT_FILE = "croissant.json"
 BLUR_BOXES_FILE = "blur_boxes.parquet"
+QUALITY_FILE = "quality.parquet"
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -88,6 +97,16 @@ class MatchParams:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WhereParams:
+    """Which seconds of the videos are taken."""
+
+    expression: str
+    """A condition on the columns of the table, for example "blur > 100 and not frozen"."""
+    seconds_sha256: str
+    """Of the table, which the set keeps as `quality.parquet`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ShardParams:
     """Everything that decides the bytes of a shard set, apart from the videos.
 
@@ -107,6 +126,8 @@ class ShardParams:
     """None: nothing."""
     match: MatchParams | None = None
     """None: every video is taken whole."""
+    where: WhereParams | None = None
+    """None: every second."""
 
     def __post_init__(self) -> None:
         if self.frames_per_second != "native":
@@ -152,7 +173,7 @@ def _recorded(params: ShardParams) -> dict[str, Any]:
     how = {"format": FORMAT, "subsampling": JPEG_SUBSAMPLING, "pixels": PIXELS}
     values = {**how, **dataclasses.asdict(params)}
     # Absent, as in receipts that are older than these.
-    absent = [name for name in ("blur", "match") if values[name] is None]
+    absent = [name for name in ("blur", "match", "where") if values[name] is None]
     return {name: value for name, value in values.items() if name not in absent}
 
 
@@ -266,6 +287,12 @@ class Dataset(_Record):
     """Ordered by video_id."""
     shards: tuple[ShardRecord, ...]
     """Ordered by (video_id, segment)."""
+
+    @field_serializer("params")
+    def _params_as_before(self, params: ShardParams) -> dict[str, Any]:
+        """Return the parameters, without those that files had not before they were given."""
+        values = dataclasses.asdict(params)
+        return {name: value for name, value in values.items() if name != "where" or value}
 
 
 def read_dataset(directory: Path) -> Dataset:

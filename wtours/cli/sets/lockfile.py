@@ -75,6 +75,10 @@ def sync(
         Path | None,
         typer.Option("--blur-boxes", help="The boxes of a blurred set: its blur_boxes.parquet."),
     ] = None,
+    where_table: Annotated[
+        Path | None,
+        typer.Option("--where-table", help="The seconds of a set with --where: quality.parquet."),
+    ] = None,
     allow_unknown_license: AllowUnknownLicense = False,
     jobs: Jobs = default_jobs(),
     as_json: AsJson = False,
@@ -104,6 +108,7 @@ def sync(
             name=name,
             from_dir=from_dir,
             blur_boxes=blur_boxes,
+            where_table=where_table,
             options=FetchOptions(allow_unknown_license=allow_unknown_license),
             executor=executor,
             on_versions=_say_versions,

@@ -104,7 +104,8 @@ def needs_tables(key: str) -> bool:
 
 def needs_index(key: str) -> bool:
     """Return whether `shard` needs an object here: of an analysis, the columns of the index."""
-    is_other_table = "/measurements/" in key or key.endswith("/detections.parquet")
+    is_other_table = "/measurements/" in key and "/quality/" not in key
+    is_other_table |= key.endswith("/detections.parquet")
     return needs_tables(key) and not (key.startswith("analysis/") and is_other_table)
 
 

@@ -66,6 +66,9 @@ def prepare(
     transnet: Annotated[
         bool, typer.Option("--transnet", help="Find cuts by TransNet V2 too.")
     ] = False,
+    frame_quality: Annotated[
+        bool, typer.Option("--frame-quality", help="As for `wtours analyze`.")
+    ] = False,
     fps: FramesPerSecond = "30",
     short_side: ShortSide = 512,
     quality: Quality = 90,
@@ -112,6 +115,7 @@ def prepare(
         detector=detector,
         detect_fps=detect_fps,
         transnet=transnet,
+        frame_quality=frame_quality,
         from_dir=from_dir,
         files_dir=loaded.path.parent,
         fetch=FetchOptions(

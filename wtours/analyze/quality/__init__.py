@@ -1,0 +1,1 @@
+"""Frame quality as a measurement of its own: blur, motion, darkness, black and frozen seconds."""

@@ -1,0 +1,64 @@
+"""The measured quality of a video, second by second, as the report reads it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from wtours.analyze.measurements import QUALITY
+from wtours.analyze.quality.meter import QUALITY_FILE, QUALITY_SCHEMA
+from wtours.analyze.schema import RECEIPT_FILE, explain_damage, open_parquet
+from wtours.storage.receipts import files_intact, read_receipt
+from wtours.workspace.layout import Layout
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class VideoQuality:
+    """One video's seconds that have a frame, S of them; docs/reference/tables.md has the units."""
+
+    second: NDArray[np.int64]
+    """(S,) increasing."""
+    blur: NDArray[np.float64]
+    motion: NDArray[np.float64]
+    """(S,) NaN where there is no frame before."""
+    luma: NDArray[np.float64]
+    black: NDArray[np.bool_]
+    frozen: NDArray[np.bool_]
+
+    def stretches(self, holds: NDArray[np.bool_]) -> list[tuple[int, int]]:
+        """Return [from, to) in seconds of the stretches in which (S,) `holds`."""
+        found: list[tuple[int, int]] = []
+        for second in self.second[holds].tolist():
+            if found and found[-1][1] == second:
+                found[-1] = (found[-1][0], second + 1)
+            else:
+                found.append((second, second + 1))
+        return found
+
+
+def load_quality(layout: Layout, video_id: str, video_sha256: str) -> VideoQuality | None:
+    """Return the quality of a video; None: it was not measured of this file.
+
+    Raises:
+        AnalysisError: its table is damaged.
+    """
+    folder = layout.analysis_dir(video_id) / "measurements" / QUALITY
+    receipt = read_receipt(folder / RECEIPT_FILE)
+    if receipt is None or receipt.inputs != {"video": video_sha256}:
+        return None
+    remedy = f"run `wtours analyze --frame-quality --video {video_id}`"
+    with explain_damage(folder, remedy):
+        if not files_intact(receipt, folder):
+            raise ValueError("it is not the table that was published")
+        open_parquet(folder / QUALITY_FILE, remedy).close()
+        table = pq.read_table(folder / QUALITY_FILE, columns=QUALITY_SCHEMA.names)
+        table = table.cast(QUALITY_SCHEMA)
+        return VideoQuality(
+            second=table["second"].to_numpy().astype(np.int64),
+            blur=table["blur"].to_numpy().astype(np.float64),
+            motion=table["motion"].fill_null(np.nan).to_numpy().astype(np.float64),
+            luma=table["luma"].to_numpy().astype(np.float64),
+            black=table["black"].to_numpy(),
+            frozen=table["frozen"].to_numpy(),
+        )

@@ -1,0 +1,143 @@
+"""The seconds that `shard --where` takes: their quality is kept in the set, named by its sha256.
+
+So the set can be resumed, repaired and made again from a lock when the analysis has changed or is
+gone.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from wtours.errors import ShardError, UsageError, VideoError
+from wtours.sharding.plan import published_plans, require_same_params
+from wtours.sharding.selection.expression import CONDITIONS, NUMBERS, parse
+from wtours.shards.index import UNREADABLE
+from wtours.shards.schema import QUALITY_FILE, ShardParams, WhereParams
+from wtours.storage.atomic import atomic_path
+from wtours.storage.hashing import sha256_file
+from wtours.storage.receipts import read_receipt
+from wtours.text import first_line
+from wtours.workspace.layout import Layout
+from wtours.workspace.videos import downloaded_video
+
+_MEASURED = ("measurements", "quality", "seconds.parquet")
+_SECONDS = pa.schema(
+    {
+        "second": pa.int32(),
+        **dict.fromkeys(NUMBERS, pa.float32()),
+        **dict.fromkeys(CONDITIONS, pa.bool_()),
+    }
+)
+_KEPT = pa.schema([pa.field("video_id", pa.string()), *_SECONDS])
+
+
+def with_where(
+    layout: Layout, name: str, params: ShardParams, video_ids: Iterable[str], text: str | None
+) -> ShardParams:
+    """Return the parameters of a shard set with the condition; keep what it looks at in the set.
+
+    Args:
+        layout: The workspace.
+        name: The shard set, begun or not.
+        params: Its other parameters.
+        video_ids: The videos to be sharded; those that are not downloaded are left out.
+        text: The condition; None: every second.
+
+    Raises:
+        UsageError: it is no condition.
+        ShardError: the quality of a video is not measured, or the set was begun with another
+            condition or for other videos.
+    """
+    if text is None:
+        return params
+    expression, directory = parse(text), layout.shards_dir(name)
+    wanted = sorted({*video_ids, *(plan.video_id for plan in published_plans(directory))})
+    kept = directory / QUALITY_FILE
+    if kept.is_file() and set(wanted) <= set(pc.unique(_read(kept, _KEPT)["video_id"]).to_pylist()):
+        params = _with(params, expression.text, sha256_file(kept))
+        require_same_params(directory, params)
+        return params
+    with atomic_path(kept) as temp:
+        pq.write_table(_gather(layout, wanted), temp, compression="zstd")
+        params = _with(params, expression.text, sha256_file(temp))
+        require_same_params(directory, params)
+    return params
+
+
+def bring_seconds(directory: Path, where: WhereParams, path: Path | None) -> None:
+    """Put the table of seconds of a locked set into the set that is made again.
+
+    Raises:
+        UsageError: there is none, or another one.
+    """
+    kept = directory / QUALITY_FILE
+    source = path if path is not None else kept
+    found = sha256_file(source) if source.is_file() else None
+    if found != where.seconds_sha256:
+        raise UsageError(
+            f"the locked set has the seconds of {where.seconds_sha256[:12]}… (sha256): give its "
+            f"{QUALITY_FILE} with --where-table"
+            + (f"; {source} is {found[:12]}…" if found is not None else "")
+        )
+    if source != kept:
+        with atomic_path(kept) as temp:
+            temp.write_bytes(source.read_bytes())
+
+
+def taken_seconds(directory: Path, where: WhereParams, video_id: str) -> frozenset[int]:
+    """Return the seconds k of a video whose frames, k <= pts < k + 1 s, are taken.
+
+    Raises:
+        ShardError: the table in the set is not the one that `where` names.
+    """
+    path = directory / QUALITY_FILE
+    if not path.is_file() or sha256_file(path) != where.seconds_sha256:
+        raise ShardError(
+            f"{path} is not the table that the set was begun with: run the same `wtours shard "
+            f"--where …` again with a new --name"
+        )
+    table = _read(path, _KEPT)
+    table = table.filter(pc.equal(table["video_id"], video_id))
+    columns = {name: table[name].fill_null(np.nan).to_numpy() for name in NUMBERS}
+    columns |= {name: table[name].to_numpy() for name in CONDITIONS}
+    holds = parse(where.expression).holds(columns)
+    return frozenset(table["second"].to_numpy()[holds].tolist())
+
+
+def _with(params: ShardParams, expression: str, sha256: str) -> ShardParams:
+    return dataclasses.replace(
+        params, where=WhereParams(expression=expression, seconds_sha256=sha256)
+    )
+
+
+def _gather(layout: Layout, video_ids: Iterable[str]) -> pa.Table:
+    """Return the quality of every second of the videos that are downloaded."""
+    tables = []
+    for video_id in video_ids:
+        try:
+            video = downloaded_video(layout, video_id)
+        except VideoError:
+            continue  # `shard` says so
+        path = layout.analysis_dir(video_id).joinpath(*_MEASURED)
+        receipt = read_receipt(path.with_name("receipt.json"))
+        remedy = f"run `wtours analyze --frame-quality --video {video_id}`"
+        if receipt is None or receipt.inputs != {"video": video.sha256}:
+            raise ShardError(f"the quality of {video_id} is not measured: {remedy}")
+        table = _read(path, _SECONDS)
+        if sha256_file(path) != receipt.file(_MEASURED[-1]).sha256:
+            raise ShardError(f"{path} is not the table that was published: {remedy}")
+        ids = pa.array([video_id]).take(pa.array(np.zeros(table.num_rows, np.int32)))
+        tables.append(table.add_column(0, "video_id", ids))
+    return pa.concat_tables(tables).cast(_KEPT) if tables else _KEPT.empty_table()
+
+
+def _read(path: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=schema.names).select(schema.names).cast(schema)
+    except UNREADABLE as error:
+        raise ShardError(f"{path} has not the seconds of videos ({first_line(error)})") from error
