@@ -46,6 +46,9 @@ KINDS = {
     *("runs/default/exports/official.pth", "runs/default/exports/detectron2.pth"),
     *("runs/default/exports/seqtrack.pth", "runs/again/checkpoints/*/model.safetensors"),
     *("runs/default/figures/*.png", "runs/default/figures/*.mp4", "runs/default/figures/*.json"),
+    *("analysis/*/measurements/quality/seconds.parquet", "shards/light/quality.parquet"),
+    *("shards/default/layers/boxes/*.tar", "shards/default/layers/boxes/layer.json"),
+    "runs/default/rewind-step-*.html",
     *("../grid.png", "../small.toml", "../mine.toml"),
 }
 WITH_A_CLOCK = {"tensorboard", "locks", "cache"}

@@ -96,9 +96,12 @@ def write_all() -> None:
     run("pin", "--manifest", "small.toml", "--root", "data")
     run("add", "data/rendered/evening.mp4", "--id", "mine", "--manifest", "mine.toml")
     detections = ("--detector", "file:data/rendered/detections")
-    run("analyze", *MANIFEST_OPTIONS, *detections, *jobs)
+    run("analyze", *MANIFEST_OPTIONS, *detections, "--frame-quality", *jobs)
     run("report", *MANIFEST_OPTIONS)
     run("shard", *MANIFEST_OPTIONS, "--fps", "5", "--shard-seconds", "3", *jobs)
+    where = ("--name", "light", "--where", "luma > 60 and not frozen")
+    run("shard", *MANIFEST_OPTIONS, *where, "--fps", "5", "--shard-seconds", "3", *jobs)
+    run("layer", "make", "boxes", "--from", "detections", "--root", "data")
     run("shards", "sample", "--root", "data", "--out", "grid.png", "--clips", "2")
 
     torch.set_num_threads(1)  # the order of torch's sums is theirs: docs/reference/training.md
@@ -110,6 +113,7 @@ def write_all() -> None:
     for target in ("timm", "hf", "official", "detectron2", "seqtrack"):
         run("export", "default", "--to", target, "--root", "data")
     run("import", "data/runs/default/exports/official.pth", "--run", "again", "--root", "data")
+    run("rewind", "default", "--step", "1", "--clips", "1", "--root", "data")
     run("visualize", "default", "--root", "data", "--video", "evening", "--clips", "1")
 
 

@@ -6,8 +6,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from wtours.errors import ShardError
+from wtours.errors import ShardError, UsageError
+from wtours.layers.verify import verify_layer
 from wtours.progress import Progress, no_progress
+from wtours.shards.index import ShardIndex
+from wtours.shards.layers.schema import LAYER_FILE, LAYERS_FOLDER, read_layer_file
 from wtours.shards.schema import DATASET_FILE
 from wtours.shards.verify import ShardProblem, verify_shards
 from wtours.storage.hashing import sha256_file
@@ -21,6 +24,7 @@ _KINDS = {
     "analyses": f"analysis/*/{RECEIPT}",
     "measurements": f"analysis/*/measurements/*/{RECEIPT}",
     "shard sets": f"shards/*/{DATASET_FILE}",
+    "layers": f"shards/*/{LAYERS_FOLDER}/*/{LAYER_FILE}",
     "checkpoints": f"runs/*/checkpoints/step-*/{RECEIPT}",
 }
 
@@ -37,7 +41,7 @@ class WorkspaceReport:
     """What was checked, and what is wrong with it."""
 
     counts: dict[str, int]
-    """By kind: videos, analyses, shard sets, checkpoints."""
+    """By kind: videos, analyses, shard sets, layers, checkpoints."""
     bytes: int
     problems: tuple[ShardProblem, ...]
     """Files relative to the root."""
@@ -57,7 +61,7 @@ def verify_workspace(layout: Layout, *, on_progress: Progress = no_progress) -> 
         receipts = [path for path in sorted(layout.root.glob(pattern)) if not _is_hidden(path)]
         counts[kind] = len(receipts)
         for number, path in enumerate(receipts, 1):
-            check = _shard_set if path.name == DATASET_FILE else _receipt_files
+            check = {DATASET_FILE: _shard_set, LAYER_FILE: _layer}.get(path.name, _receipt_files)
             checked_bytes, found = check(path)
             num_bytes += checked_bytes
             folder = path.parent.relative_to(layout.root)
@@ -81,6 +85,16 @@ def _shard_set(path: Path) -> tuple[int, list[ShardProblem]]:
     except ShardError as error:
         return 0, [ShardProblem(DATASET_FILE, str(error))]
     return report.num_bytes, list(report.problems)
+
+
+def _layer(path: Path) -> tuple[int, list[ShardProblem]]:
+    set_folder, name = path.parents[2], path.parent.name
+    try:
+        file = read_layer_file(set_folder, name)
+        problems = verify_layer(ShardIndex.open(set_folder), name)
+    except (ShardError, UsageError) as error:
+        return 0, [ShardProblem(LAYER_FILE, str(error))]
+    return sum(shard.bytes for shard in file.shards), problems
 
 
 def _receipt_files(path: Path) -> tuple[int, list[ShardProblem]]:

@@ -117,7 +117,7 @@ def drop_layer(set_directory: Path, name: str) -> Path:
 @contextlib.contextmanager
 def layer_lock(directory: Path) -> Iterator[None]:
     """Hold a layer alone, and remove what killed processes left in it."""
-    with lock(directory.parent / f"{directory.name}.lock", what=f"layer {directory.name!r}"):
+    with lock(directory.parent / f".{directory.name}.lock", what=f"layer {directory.name!r}"):
         sweep(directory)
         sweep(directory / RECEIPTS_FOLDER)
         yield
