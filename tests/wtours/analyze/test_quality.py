@@ -126,5 +126,5 @@ def test_the_page_shows_curves_and_stretches(layout):
     analyze_videos(layout, ["walk"], frame_quality=True)
     page = build_report(layout, entries).page.read_text()
     assert "Quality of the frames" in page
-    assert "Black: 0:00:04 to 0:00:06." in page
-    assert "Frozen: 0:00:05 to 0:00:06; 0:00:07 to 0:00:08." in page
+    assert "Black: 0:00:04.0 to 0:00:06.0." in page
+    assert "Frozen: 0:00:05.0 to 0:00:06.0; 0:00:07.0 to 0:00:08.0." in page
