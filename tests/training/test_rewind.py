@@ -50,6 +50,7 @@ def test_the_clips_and_boxes_are_those_that_the_step_was_trained_on(shards, run)
         top, left, height, width = one["frame_crop"]
         cut = [frame[top : top + height, left : left + width] for frame in clip.decode()]
         assert np.abs(np.mean(cut[0]) - frames[0].float().mean().item()) < 25
+    assert found.metrics is not None
     assert found.metrics["step"] == 7
     assert found.checkpoint.name == "step-00000004"  # as near as 8; the earlier one
     side = config.data.frame_crop_pixels
@@ -66,6 +67,7 @@ def test_the_mean_loss_of_the_clips_is_the_loss_that_was_logged(shards, run):
     losses = [clip.facts["loss"] for clip in found.clips]
     assert losses == sorted(losses, reverse=True)
     assert max(losses) > min(losses)
+    assert found.metrics is not None
     assert np.mean(losses) == pytest.approx(found.metrics["loss"], rel=1e-5)
 
 

@@ -172,7 +172,7 @@ def _quality(measured: MeasuredVideo | None) -> dict[str, Any] | None:
         known = ~np.isnan(values)
         if known.any():
             shown = values[known]
-            y = HEIGHT - shown / max(float(shown.max()), 1e-9) * HEIGHT
+            y = (HEIGHT - shown / max(float(shown.max()), 1e-9) * HEIGHT).astype(np.float64)
             low, middle, high = (f"{q:.3g}" for q in np.percentile(shown, (5, 50, 95)))
             curves.append(
                 {"name": name, "path": line(x[known], y), "range": f"{low}, {middle}, {high}"}

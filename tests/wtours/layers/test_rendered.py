@@ -114,6 +114,7 @@ def test_detections_are_the_drawn_boxes(walk):
     size = np.array([truth.width, truth.height] * 2)
     num_boxes = 0
     for row, boxes in enumerate(values):
+        assert boxes is not None
         pts = int(index.pts_us[row])
         drawn = sorted(
             (one["label"], *(round(one[name]) for name in ("x0", "y0", "x1", "y1")))
@@ -160,12 +161,13 @@ def test_flow_is_rafts_of_each_frame_and_the_one_an_interval_later(walk, weights
         return scaled / 127.5 - 1
 
     for row in (0, 8, 20):
-        assert values[row].shape == (2, 128, 216)
-        assert values[row].dtype == np.float16
+        value = values[row]
+        assert value is not None
+        assert (value.shape, value.dtype) == ((2, 128, 216), np.float16)
         with torch.inference_mode():
             expected = model.eval()(tensor(row), tensor(row + 6))[-1][0].numpy()
             other = model(tensor(row), tensor(row + 5))[-1][0].numpy()
-        near = np.abs(values[row] - expected).max()
+        near = np.abs(value - expected).max()
         assert near < 0.05 * np.abs(other - expected).max()
     again = make_layer(index, "flow", source, origin="flow")
     assert again.num_written == 0

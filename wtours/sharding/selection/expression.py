@@ -62,8 +62,8 @@ def parse(text: str) -> Expression:
 
 def _condition(node: ast.expr, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
     match node:
-        case ast.BoolOp(op=op, values=values):
-            combine = np.logical_and if isinstance(op, ast.And) else np.logical_or
+        case ast.BoolOp(op=joined, values=values):
+            combine = np.logical_and if isinstance(joined, ast.And) else np.logical_or
             found: NDArray[np.bool_] = combine.reduce([_condition(v, columns) for v in values])
             return found
         case ast.UnaryOp(op=ast.Not(), operand=operand):
@@ -79,15 +79,17 @@ def _condition(node: ast.expr, columns: Mapping[str, NDArray[Any]]) -> NDArray[n
                     raise ValueError("only <, <=, > and >= compare")
                 holds &= compare(one, other)
             return holds
-    raise ValueError(f"{ast.unparse(node)[:40]!r} is no condition")
+        case _:
+            raise ValueError(f"{ast.unparse(node)[:40]!r} is no condition")
 
 
 def _number(node: ast.expr, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64] | float:
     match node:
-        case ast.Constant(value=value) if type(value) in (int, float):
+        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
             return float(value)
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant() as operand):
             return -_number(operand, columns)
         case ast.Name(id=name) if name in NUMBERS:
             return np.asarray(columns[name], np.float64)
-    raise ValueError(f"{ast.unparse(node)[:40]!r} is no number or column of numbers")
+        case _:
+            raise ValueError(f"{ast.unparse(node)[:40]!r} is no number or column of numbers")
