@@ -162,7 +162,8 @@ def _quality(measured: MeasuredVideo | None) -> dict[str, Any] | None:
     if measured is None or measured.quality is None or not len(measured.quality.second):
         return None
     quality = measured.quality
-    x = (quality.second + 0.5) / max(measured.summary.seconds, 1e-6) * WIDTH
+    middles = quality.second.astype(np.float64) + 0.5
+    x = middles / max(measured.summary.seconds, 1e-6) * WIDTH
     curves = []
     for name, values in (
         ("blur", quality.blur),
@@ -172,7 +173,7 @@ def _quality(measured: MeasuredVideo | None) -> dict[str, Any] | None:
         known = ~np.isnan(values)
         if known.any():
             shown = values[known]
-            y = (HEIGHT - shown / max(float(shown.max()), 1e-9) * HEIGHT).astype(np.float64)
+            y = HEIGHT - shown / max(float(shown.max()), 1e-9) * HEIGHT
             low, middle, high = (f"{q:.3g}" for q in np.percentile(shown, (5, 50, 95)))
             curves.append(
                 {"name": name, "path": line(x[known], y), "range": f"{low}, {middle}, {high}"}

@@ -163,7 +163,8 @@ def test_flow_is_rafts_of_each_frame_and_the_one_an_interval_later(walk, weights
     for row in (0, 8, 20):
         value = values[row]
         assert value is not None
-        assert (value.shape, value.dtype) == ((2, 128, 216), np.float16)
+        assert value.shape == (2, 128, 216)
+        assert value.dtype == np.float16
         with torch.inference_mode():
             expected = model.eval()(tensor(row), tensor(row + 6))[-1][0].numpy()
             other = model(tensor(row), tensor(row + 5))[-1][0].numpy()
