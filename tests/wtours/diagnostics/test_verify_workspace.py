@@ -50,6 +50,7 @@ def test_a_whole_workspace_has_no_problem_and_is_counted(layout):
         "analyses": 1,
         "measurements": 1,
         "shard sets": 1,
+        "layers": 0,
         "checkpoints": 1,
     }
     assert report.bytes == sum(
