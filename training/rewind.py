@@ -19,8 +19,9 @@ from training.config.train import TrainConfig
 from training.data.clips import ClipViews
 from training.data.multi_crop import make_global, make_local
 from training.distributed.world import World
-from training.engine.checkpoint import find_damage, load_network, load_state, read_state
+from training.engine.checkpoint import STATE, find_damage, load_network, load_state, read_state
 from training.engine.metrics import METRICS_FILE, read_metrics
+from training.engine.precision import autocast
 from training.engine.setup import build_state, open_views, run_length
 from training.methods.base import Views, micro_batches
 from training.methods.registry import method_class
@@ -28,6 +29,7 @@ from training.rng import derived_seed
 from training.visualization.attention_figure import draw_still, picture_rows
 from training.visualization.attention_maps import attend, crop_clip, describe_clip, shown_heads
 from wtours.errors import CheckpointError, TrainingError, UsageError
+from wtours.storage.atomic import read_json
 
 BEFORE = 20
 """A spike is measured against the median loss of so many steps before it."""
@@ -127,6 +129,7 @@ def rewind(
     if step < 1:
         raise UsageError(f"--step {step}: steps are counted from 1")
     checkpoint, checkpoint_step, config = _nearest(run_dir, step)
+    first = _first_position(checkpoint, step - 1 - checkpoint_step, config)
     views = open_views(shards_dir, config)
     if not views.source.identity.is_of(read_state(checkpoint)[2]):
         raise CheckpointError(f"{shards_dir} is not the shard set that {run_dir} was trained on")
@@ -134,7 +137,7 @@ def rewind(
     if step > steps:
         raise UsageError(f"--step {step}: {run_dir} has {steps} steps")
     size = config.optim.global_batch_size
-    positions = list(range((step - 1) * size, step * size))
+    positions = list(range(first, first + size))
     losses: dict[int, float] = {}
     if rank_clips:
         values = _clip_losses(checkpoint, config, views, positions, step, world)
@@ -173,6 +176,27 @@ def _nearest(run_dir: Path, step: int) -> tuple[Path, int, TrainConfig]:
     raise CheckpointError(f"{run_dir} has no whole checkpoint; give the folder of a run that has")
 
 
+def _first_position(checkpoint: Path, steps: int, config: TrainConfig) -> int:
+    """Return the position at which the step begins that is so many steps after a checkpoint's.
+
+    Counted from there, since a run may have been resumed with another batch size.
+
+    Raises:
+        CheckpointError: the checkpoint does not say where it was, or the batch size has changed.
+    """
+    try:
+        position = int(read_json(checkpoint / STATE)["next_position"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint / STATE} is damaged: no next_position") from error
+    first = position + steps * config.optim.global_batch_size
+    if first < 0:
+        raise CheckpointError(
+            f"{checkpoint} is of another batch size than the steps before it, of which no "
+            f"checkpoint is kept: keep some with checkpoint.keep_every"
+        )
+    return first
+
+
 def _clip_losses(
     checkpoint: Path,
     config: TrainConfig,
@@ -200,7 +224,7 @@ def _clip_losses(
     )
     torch.manual_seed(derived_seed(config.seed, "drop_path", step - 1, world.rank))
     now = run_length(config, views).at(step - 1)
-    with torch.no_grad():
+    with torch.no_grad(), autocast(config, world.device):
         targets = state.method.prepare(of_step, now)
         parts = micro_batches(of_step, targets, len(positions))
         losses = [float(state.method(some, those).loss) for some, those, _ in parts]

@@ -36,7 +36,7 @@ def run(shards, tmp_path_factory):
 def test_the_clips_and_boxes_are_those_that_the_step_was_trained_on(shards, run):
     config = resolve_config("official", run / "config.yaml", [])
     views = open_views(shards, config)
-    (batch,) = batches(views, WORLD, config, 6, 7)
+    (batch,) = batches(views, WORLD, config, position=24, steps=1)
     found = rewind(run, shards, 7, num_clips=99, rank_clips=False, world=WORLD)
     facts = [clip.facts for clip in found.clips]
     assert [one["position"] for one in facts] == batch.positions.tolist()
