@@ -16,7 +16,7 @@ from wtours.layers.files import ArraySource
 from wtours.layers.make import make_layer
 from wtours.shards import ClipDataset, ShardIndex
 
-_FRAMES, _CLIPS, _ROUNDS = 120, 60, 5
+_FRAMES, _CLIPS, _ROUNDS = 60, 50, 5
 _CLIP_LENGTH = 8
 
 
