@@ -25,6 +25,7 @@ import torch
 from benchmarks.rows import Row, publish_rows
 from benchmarks.shards import peers as shard_peers
 from benchmarks.shards import sources as shard_sources
+from benchmarks.shards.codecs import measure as measure_codecs
 from benchmarks.shards.index import write_made_up_set
 from benchmarks.shards.layers import measure as measure_layers
 from benchmarks.shards.peers import GetClip
@@ -55,6 +56,7 @@ def main() -> int:
             rows.append(_shown(f"{source.video_id}: again, all done", idle.cpu_seconds, "CPU-s"))
             rows += _clip_rows(source.video_id, video, shards, work)
             shutil.rmtree(work)
+        rows += _codec_rows(source.video_id, video)
         rows += _index_rows(folder)
         rows += _sharing_rows(folder)
         rows += _layer_rows(folder / "layers")
@@ -129,6 +131,19 @@ def _clip_rows(name: str, video: Path, shards: Path, work: Path) -> list[Row]:
         ),
     ]
     return rows
+
+
+def _codec_rows(name: str, video: Path) -> list[Row]:
+    """Return what a clip costs in each codec, and the bytes, the encoding and the quality."""
+    return [
+        _shown(
+            f"{name}: a clip of {cost.name}",
+            cost.clip_ms,
+            f"CPU-ms; {cost.kilobytes:.1f} kB and {cost.encode_ms:.1f} CPU-ms to encode a frame; "
+            f"{cost.psnr_db:.1f} dB",
+        )
+        for cost in measure_codecs(video)
+    ]
 
 
 def _index_rows(folder: Path) -> list[Row]:

@@ -1,6 +1,7 @@
 """The commands that make shards: shard, and shards finalize, info and sample."""
 
 import dataclasses
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,7 +42,26 @@ FramesPerSecond = Annotated[
     str, typer.Option("--fps", help='Sampled frames a second, or "native": every frame.')
 ]
 ShortSide = Annotated[
-    int, typer.Option("--short-side", help="Reduce frames to this short side, in pixels.")
+    str,
+    typer.Option(
+        "--short-side",
+        metavar="PIXELS|native",
+        help='Reduce frames to this short side, in pixels; "native": as they are.',
+    ),
+]
+
+
+class CodecChoice(StrEnum):
+    """How the frames of a shard set are encoded."""
+
+    JPEG = "jpeg"
+    WEBP_LOSSLESS = "webp-lossless"
+    PNG = "png"
+
+
+CodecOption = Annotated[
+    CodecChoice,
+    typer.Option("--codec", help="Of the frames: JPEG, or without a loss (several times larger)."),
 ]
 Quality = Annotated[int, typer.Option("--quality", help="JPEG quality, 1 to 100.")]
 ShardSeconds = Annotated[
@@ -67,6 +87,21 @@ PartOption = Annotated[
 ]
 
 
+def parse_short_side(text: str) -> int:
+    """Return the short side that frames are reduced to; "native" is the largest there is.
+
+    Raises:
+        UsageError: it is neither that nor a number.
+    """
+    from wtours.shards.schema import MAX_SHORT_SIDE
+
+    if text == "native":
+        return MAX_SHORT_SIDE
+    if not text.isdecimal():
+        raise UsageError(f'--short-side {text} must be a number of pixels, or "native"')
+    return int(text)
+
+
 def shard(
     name: Annotated[
         str, typer.Option("--name", "-n", metavar="NAME", help="Name of the shard set.")
@@ -74,7 +109,8 @@ def shard(
     manifest: ManifestOption = None,
     videos: Videos = None,
     fps: FramesPerSecond = "30",
-    short_side: ShortSide = 512,
+    short_side: ShortSide = "512",
+    codec: CodecOption = CodecChoice.JPEG,
     quality: Quality = 90,
     shard_seconds: ShardSeconds = 60,
     jobs: Jobs = default_jobs(),
@@ -147,7 +183,8 @@ def shard(
     ):
         params = ShardParams(
             frames_per_second=fps,
-            short_side=short_side,
+            short_side=parse_short_side(short_side),
+            codec=codec.value,
             quality=quality,
             shard_seconds=shard_seconds,
             match=None if match_duration is None else match_params(layout, match_duration),

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
-from wtours.comparison.perceptual_hash import distance, jpeg_dhash
+from wtours.comparison.perceptual_hash import distance, image_dhash
 from wtours.errors import ShardError
 from wtours.progress import Progress, no_progress
 from wtours.shards.identity import set_sha256
+from wtours.shards.images.codecs import decode_image
 from wtours.shards.index import ShardIndex
 from wtours.shards.schema import ShardRecord, VideoRecord, sample_key
 from wtours.storage.hashing import sha256_file
@@ -190,16 +190,16 @@ def _compare_frames(
         key = sample_key(frame.video_id, frame.frame_index)
         if found.first_difference is None:
             found.first_difference = (
-                f"{key}.jpg from byte {_first_other_byte(jpeg_a, jpeg_b)} on "
-                f"({len(jpeg_a)} and {len(jpeg_b)} bytes)"
+                f"{key}{one.dataset.params.suffix} from byte "
+                f"{_first_other_byte(jpeg_a, jpeg_b)} on ({len(jpeg_a)} and {len(jpeg_b)} bytes)"
             )
         try:
-            pixels = [simplejpeg.decode_jpeg(jpeg, "RGB") for jpeg in (jpeg_a, jpeg_b)]
-            hashes = [jpeg_dhash(jpeg, key) for jpeg in (jpeg_a, jpeg_b)]
+            pixels = [decode_image(jpeg) for jpeg in (jpeg_a, jpeg_b)]
+            hashes = [image_dhash(jpeg, key) for jpeg in (jpeg_a, jpeg_b)]
         except (ValueError, ShardError):
             found.undecodable += 1
             continue
-        if np.array_equal(*pixels):
+        if np.array_equal(pixels[0], pixels[1]):
             found.same_pixels += 1
             continue
         found.different += 1

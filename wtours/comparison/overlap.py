@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wtours.comparison.perceptual_hash import distances, jpeg_dhash
+from wtours.comparison.perceptual_hash import distances, image_dhash
 from wtours.errors import UsageError
 from wtours.progress import Progress, no_progress
 from wtours.shards.index import ShardIndex
@@ -142,7 +142,7 @@ def _hash_frames(index: ShardIndex, every_seconds: float, on_progress: Progress)
         for row, jpeg in zip(some, index.read_jpegs(some), strict=True):
             frame = index.frame(row)
             name = f"{index.directory}: {sample_key(frame.video_id, frame.frame_index)}"
-            value = jpeg_dhash(jpeg, name)
+            value = image_dhash(jpeg, name)
             if value is not None:
                 kept.append(row)
                 values.append(value)

@@ -6,10 +6,10 @@ for two encodings of one frame, about 32 for two pictures that have nothing to d
 """
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
 from wtours.errors import ShardError
+from wtours.shards.images.codecs import decode_gray
 
 ROWS, COLUMNS = 8, 9
 _MIN_SIDE = 64
@@ -27,15 +27,14 @@ def dhash(gray: NDArray[np.uint8]) -> int:
     return _hash_of(_cells(gray))
 
 
-def jpeg_dhash(jpeg: bytes, what: str) -> int | None:
+def image_dhash(image: bytes, what: str) -> int | None:
     """Return the hash of an encoded picture; None: it is too flat for the hash to say anything.
 
     Raises:
         ShardError: it does not decode, or is too small; the message has `what`.
     """
     try:
-        gray = simplejpeg.decode_jpeg(jpeg, "GRAY", min_height=_MIN_SIDE, min_width=_MIN_SIDE)
-        cells = _cells(gray[:, :, 0])
+        cells = _cells(decode_gray(image, min_short_side=_MIN_SIDE))
     except ValueError as error:
         raise ShardError(f"{what} has no perceptual hash ({error})") from error
     return None if cells.std() < _FLAT_GRAYS else _hash_of(cells)

@@ -27,7 +27,7 @@ def described(dataset: Dataset) -> str:
     rate = "every frame" if params.rate is None else f"{params.frames_per_second} frames a second"
     return (
         f"{dataset.frames:,} frames ({bytes_text(dataset.bytes)}) of {len(dataset.videos)} videos, "
-        f"{rate}, short side at most {params.short_side} pixels, JPEG of quality {params.quality}."
+        f"{rate}, short side at most {params.short_side} pixels, {params.encoding}."
     )
 
 

@@ -8,11 +8,17 @@ from typing import Any
 
 from wtours.exporting.card import described, license_url
 from wtours.shards.identity import set_sha256
+from wtours.shards.images.codecs import Codec
 from wtours.shards.schema import INDEX_FILE, Dataset, VideoRecord
 from wtours.text import redact_url
 
 CONFORMS_TO = "http://mlcommons.org/croissant/1.1"
 _US = 1_000_000
+_MEDIA_TYPES: dict[Codec, str] = {
+    "jpeg": "image/jpeg",
+    "webp-lossless": "image/webp",
+    "png": "image/png",
+}
 _JSON_TERMS = ("data", "examples")
 _TERMS = (
     *("annotation", "arrayShape", "citeAs", "column", "containedIn", "equivalentProperty"),
@@ -102,8 +108,8 @@ def _files(dataset: Dataset) -> list[dict[str, Any]]:
         "@type": "cr:FileSet",
         "@id": "images-in-tars",
         "containedIn": [{"@id": tar["@id"]} for tar in tars],
-        "encodingFormat": "image/jpeg",
-        "includes": "*.jpg",
+        "encodingFormat": _MEDIA_TYPES[dataset.params.codec],
+        "includes": f"*{dataset.params.suffix}",
     }
     return [
         *tars,

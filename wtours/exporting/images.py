@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wtours.errors import UsageError
 from wtours.exporting.units import Unit, clip_units, frames_of, shard_units
 from wtours.shards.index import ShardIndex
 from wtours.shards.schema import sample_key
@@ -15,7 +16,7 @@ from wtours.storage.os_errors import explain_os_errors
 class ImageFolderExporter:
     """`<video_id>/<key>.jpg` and `metadata.csv`: torchvision's and Hugging Face's ImageFolder.
 
-    The JPEGs are those of the shards, byte for byte; a class of torchvision's is a video.
+    The images are those of the shards, byte for byte; a class of torchvision's is a video.
     """
 
     suffix = "imagefolder"
@@ -48,7 +49,7 @@ class ImageFolderExporter:
     def _paths(self, index: ShardIndex, unit: Unit, out: Path) -> Iterator[tuple[Path, int]]:
         for row in unit.rows:
             key = sample_key(unit.video_id, int(index.frame_index[row]))
-            yield out / unit.video_id / f"{key}.jpg", int(index.size[row])
+            yield out / unit.video_id / f"{key}{index.dataset.params.suffix}", int(index.size[row])
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,13 @@ class DavisExporter:
     suffix = "davis"
 
     def units(self, index: ShardIndex) -> list[Unit]:
-        """Return a unit for each sequence."""
+        """Return a unit for each sequence.
+
+        Raises:
+            UsageError: the frames are no JPEGs, which DAVIS's loaders alone find.
+        """
+        if index.dataset.params.codec != "jpeg":
+            raise UsageError("--to davis holds JPEGs, and this set has none; use imagefolder")
         return clip_units(index, self.clip_seconds)
 
     def is_done(self, index: ShardIndex, unit: Unit, out: Path) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 
 from wtours.errors import ShardError
 from wtours.exporting.units import Unit, frames_of, shard_units
+from wtours.shards.images.codecs import Codec
 from wtours.shards.index import ShardIndex
 from wtours.storage.atomic import write_bytes, write_json
 
@@ -24,6 +25,7 @@ _COLUMNS = (
     ("shot", "int", 8),
     ("video_id", "str", None),
 )
+_ENCODINGS: dict[Codec, str] = {"jpeg": "jpeg", "png": "png", "webp-lossless": "bytes"}
 _CONFIG = {
     "version": 2,
     "format": "mds",
@@ -31,7 +33,6 @@ _CONFIG = {
     "hashes": [],
     "size_limit": None,
     "column_names": [name for name, _, _ in _COLUMNS],
-    "column_encodings": [encoding for _, encoding, _ in _COLUMNS],
     "column_sizes": [size for _, _, size in _COLUMNS],
 }
 _MAX_BYTES = 2**32 - 1
@@ -61,7 +62,7 @@ class MdsExporter:
             _sample(frame.frame_index, jpeg, frame.pts_us, -1 if shot is None else shot, unit)
             for frame, shot, jpeg in frames_of(index, unit)
         ]
-        config = json.dumps(_CONFIG, sort_keys=True).encode()
+        config = json.dumps(_config(index), sort_keys=True).encode()
         head_bytes = 4 + 4 * (len(samples) + 1) + len(config)
         ends = np.cumsum([head_bytes, *map(len, samples)])
         if ends[-1] > _MAX_BYTES:
@@ -73,7 +74,7 @@ class MdsExporter:
         """Publish the index."""
         shards = [
             {
-                **_CONFIG,
+                **_config(index),
                 "samples": len(unit.rows),
                 "raw_data": {
                     "basename": self._path(unit, out).name,
@@ -88,6 +89,12 @@ class MdsExporter:
 
     def _path(self, unit: Unit, out: Path) -> Path:
         return out / f"shard.{unit.number:05d}.mds"
+
+
+def _config(index: ShardIndex) -> dict[str, object]:
+    image = _ENCODINGS[index.dataset.params.codec]
+    encodings = [image if name == "image" else encoding for name, encoding, _ in _COLUMNS]
+    return {**_CONFIG, "column_encodings": encodings}
 
 
 def _sample(frame_index: int, jpeg: bytes, pts_us: int, shot: int, unit: Unit) -> bytes:

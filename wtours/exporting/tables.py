@@ -131,12 +131,12 @@ def _lance() -> Any:
 
 def _batches(index: ShardIndex, unit: Unit, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     is_struct = pa.types.is_struct(schema.field("image").type)
-    frames = frames_of(index, unit)
+    frames, suffix = frames_of(index, unit), index.dataset.params.suffix
     while batch := list(itertools.islice(frames, _BATCH_ROWS)):
         refs, shots, jpegs = zip(*batch, strict=True)
         image = pa.array(jpegs, pa.binary())
         if is_struct:
-            names = [f"{sample_key(ref.video_id, ref.frame_index)}.jpg" for ref in refs]
+            names = [f"{sample_key(ref.video_id, ref.frame_index)}{suffix}" for ref in refs]
             image = pa.StructArray.from_arrays([image, pa.array(names)], fields=list(_IMAGE))
         columns = [
             image,

@@ -6,13 +6,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
 from wtours.errors import ShardError
 from wtours.exporting.units import Unit, clip_units, frames_of
 from wtours.media.encode import open_encoder
 from wtours.shards import FrameRef, ShardIndex
+from wtours.shards.images.codecs import decode_image
 from wtours.shards.schema import sample_key
 from wtours.storage.atomic import atomic_path, write_bytes
 
@@ -106,7 +106,7 @@ def _rate(index: ShardIndex, video_id: str) -> Fraction:
 
 def _decode(frame: FrameRef, jpeg: bytes) -> NDArray[np.uint8]:
     try:
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(jpeg, "RGB")
+        pixels: NDArray[np.uint8] = decode_image(jpeg)
     except ValueError as error:
         key = sample_key(frame.video_id, frame.frame_index)
         raise ShardError(

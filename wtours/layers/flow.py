@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
 from wtours.analyze.detectors.torch_base import best_device, inference, require_torch
@@ -14,6 +13,7 @@ from wtours.analyze.detectors.torchvision import download_weights, fill_model
 from wtours.errors import ShardError, UsageError
 from wtours.exporting.units import Unit
 from wtours.shards.clip_starts import clip_starts, nearest_rows
+from wtours.shards.images.codecs import decode_image
 from wtours.shards.index import ShardIndex
 from wtours.storage.hashing import sha256_file
 
@@ -148,7 +148,7 @@ class FlowSource:
 
         (jpeg,) = self._index.read_jpegs([row])
         try:
-            pixels = simplejpeg.decode_jpeg(jpeg, "RGB")
+            pixels = decode_image(jpeg)
         except ValueError as error:
             raise ShardError(
                 f"the frame {self._index.frame(row)} does not decode ({error}); run `wtours verify`"

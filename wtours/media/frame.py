@@ -181,13 +181,14 @@ def _top_field(frame: av.VideoFrame) -> av.VideoFrame:
     field.colorspace, field.color_range = frame.colorspace, frame.color_range
     field.pts, field.time_base = frame.pts, frame.time_base
     for source, target in zip(frame.planes, field.planes, strict=True):
-        rows, kept = _rows(source)[::2], _rows(target)
+        rows, kept = plane_rows(source)[::2], plane_rows(target)
         height, width = (min(sizes) for sizes in zip(rows.shape, kept.shape, strict=True))
         kept[:height, :width] = rows[:height, :width]
     return field
 
 
-def _rows(plane: Any) -> NDArray[np.uint8]:
+def plane_rows(plane: Any) -> NDArray[np.uint8]:
+    """Return the memory of a plane, (H, bytes of a line) uint8, with what stands behind a row."""
     return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height]
 
 
@@ -230,7 +231,7 @@ class PixelConverter:
             graph = self._graph(width, height, space, "pc" if is_full else "tv")
             graph.vpush(reduced)
             reduced = graph.vpull()
-        return [_pixels(plane) for plane in reduced.planes]
+        return [plane_pixels(plane) for plane in reduced.planes]
 
     def _graph(self, width: int, height: int, space: str, color_range: str) -> av.filter.Graph:
         """Return the filter from a matrix and a range to JPEG's; primaries stay as they are."""
@@ -258,5 +259,6 @@ def _recoloring(width: int, height: int, space: str, color_range: str) -> av.fil
     return graph
 
 
-def _pixels(plane: Any) -> NDArray[np.uint8]:
-    return _rows(plane)[:, : plane.width]
+def plane_pixels(plane: Any) -> NDArray[np.uint8]:
+    """Return the pixels of a plane, (H, W) uint8, in its memory."""
+    return plane_rows(plane)[:, : plane.width]

@@ -81,6 +81,7 @@ def build_shards(  # noqa: PLR0913 -- options of the command, by keyword
 
     Raises:
         ShardError: the set exists with other parameters, or cannot fit on the disk.
+        MissingPackageError: the encoder of the codec is not installed.
         WtoursError: another process works on it, or the disk is full.
     """
     directory = layout.shards_dir(name)

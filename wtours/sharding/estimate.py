@@ -10,6 +10,7 @@ from pathlib import Path
 
 from wtours.errors import ShardError
 from wtours.sharding.plan import VideoWork
+from wtours.shards.images.codecs import Codec
 from wtours.shards.schema import ShardParams
 from wtours.storage.working_copy import working_copy_of
 
@@ -17,11 +18,16 @@ logger = logging.getLogger(__name__)
 
 _TAR_BYTES_PER_FRAME = 2048
 """Two headers, the JSON's block, and half a block of padding, about."""
-_JPEG_BYTES_PER_PIXEL = 0.165
-"""Of street scenes at quality 90, 4:2:0: about 77 kB for 910 x 512."""
+_BYTES_PER_PIXEL: dict[Codec, float] = {"jpeg": 0.165, "webp-lossless": 0.6, "png": 1.1}
+"""Of street scenes; of JPEG at quality 90, 4:2:0: about 77 kB for 910 x 512. The others by their
+ratio to it (benchmarks/shards/codecs.py)."""
 _DECODED_PIXELS_PER_SECOND = 500e6
 """By one core: 60 frames of 3840 x 2160 (measured: H.264, VP9 and AV1 alike)."""
-_ENCODED_PIXELS_PER_SECOND = 250e6
+_ENCODED_PIXELS_PER_SECOND: dict[Codec, float] = {
+    "jpeg": 250e6,
+    "webp-lossless": 3.5e6,
+    "png": 12e6,
+}
 """By one core: reducing, encoding and hashing."""
 _SEARCHED_PIXELS_PER_SECOND = 1.8e6
 """By one core: looking for faces (measured: 0.26 s for 910 x 512)."""
@@ -47,13 +53,13 @@ def estimate(works: Iterable[VideoWork], params: ShardParams, *, jobs: int = 1) 
         source_pixels = facts.width * facts.height
         scale = min(1.0, params.short_side / max(1, min(facts.width, facts.height)))
         pixels = source_pixels * scale**2
-        jpeg_bytes = pixels * _JPEG_BYTES_PER_PIXEL * _relative_size(params.quality)
+        image_bytes = pixels * _BYTES_PER_PIXEL[params.codec] * _relative_size(params.quality)
         num_frames += video_frames
-        num_bytes += video_frames * (jpeg_bytes + _TAR_BYTES_PER_FRAME)
+        num_bytes += video_frames * (image_bytes + _TAR_BYTES_PER_FRAME)
         seconds += (
             duration_seconds * float(source_rate) * source_pixels / _DECODED_PIXELS_PER_SECOND
         )
-        seconds += video_frames * pixels / _ENCODED_PIXELS_PER_SECOND
+        seconds += video_frames * pixels / _ENCODED_PIXELS_PER_SECOND[params.codec]
         if params.blur is not None and params.blur.faces_sha256 is not None:
             seconds += video_frames * pixels / _SEARCHED_PIXELS_PER_SECOND
     return Estimate(frames=num_frames, bytes=round(num_bytes), seconds=seconds / jobs)

@@ -208,7 +208,7 @@ def attribution(dataset: Dataset) -> str:
         "The frames in these shards come from the videos below. Changes made to each: "
         f"sampled ({rate}), reduced to a short side of at most {params.short_side} pixels, "
         f"{f'left out where not ({where}), ' if where else ''}"
-        f"{f'blurred ({areas}), ' if areas else ''}encoded as JPEG of quality {params.quality}. "
+        f"{f'blurred ({areas}), ' if areas else ''}encoded as {params.encoding}. "
         "The sound was left out."
     )
     for video in dataset.videos:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from wtours.errors import ShardError, VideoError
 from wtours.execution.parts import Part
+from wtours.media.image import require_encoder
 from wtours.media.reader import open_video
 from wtours.sharding.duration_match import damaged_receipt, duration_of, matching_videos
 from wtours.sharding.segment import (
@@ -83,8 +84,10 @@ def plan_videos(
 
     Raises:
         ShardError: the set was begun with other parameters, or with other videos to match.
+        MissingPackageError: the encoder of the codec is not installed.
     """
     require_same_params(directory, params)
+    require_encoder(params.codec)
     published = {plan.video_id: plan for plan in published_plans(directory)}
     limits_us, failed = dict[str, int | None].fromkeys(video_ids), dict[str, str]()
     if params.match is not None:

@@ -124,7 +124,7 @@ def publish_receipt(task: SegmentTask, directory: Path, **how_it_ended: Any) -> 
         key=task.shard,
         inputs=receipt_inputs(task.source_sha256),
         params=task.params.recorded(),
-        versions=versions_of("av", "simplejpeg"),
+        versions=versions_of("av", "simplejpeg" if task.params.codec == "jpeg" else "pillow"),
         **how_it_ended,
     )
     write_receipt(directory / RECEIPTS_FOLDER / f"{task.shard}.json", receipt)

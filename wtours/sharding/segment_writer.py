@@ -10,7 +10,7 @@ from typing import Any, Self
 from wtours.errors import VideoError, WorkerDiedError, WtoursError
 from wtours.execution.executor import Executor
 from wtours.media.frame import Frame
-from wtours.media.jpeg import encode_planes
+from wtours.media.image import encode_planes
 from wtours.media.reader import VideoMetadata, VideoReader, open_video
 from wtours.media.sampling import TickSampler
 from wtours.sharding.anonymize.blur import Blur
@@ -93,7 +93,7 @@ class SegmentWriting:
     def __init__(self, task: SegmentTask, directory: Path, metadata: VideoMetadata) -> None:
         require_same_file(Path(task.video_path), task.identity)
         self._task, self._directory = task, directory
-        self._tar = ShardTar(directory / f"{task.shard}.tar")
+        self._tar = ShardTar(directory / f"{task.shard}.tar", task.params.suffix)
         self._num_corrupt = self._num_undecodable = 0
         params, rate = task.params, metadata.frame_rate
         self._source = {  # facts of the file, never of its license
@@ -180,9 +180,9 @@ class SegmentWriting:
             else:
                 planes, coverage = self._blur.apply(frame, params.short_side)
                 boxes, share = coverage.boxes, coverage.share
-            jpeg = encode_planes(planes, quality=params.quality)
+            image = encode_planes(planes, quality=params.quality, codec=params.codec)
             source, pts_us = self._source, frame.pts_us
-            sample = FrameSample(task.video_id, frame_index, pts_us, jpeg, source, boxes, share)
+            sample = FrameSample(task.video_id, frame_index, pts_us, image, source, boxes, share)
             self._tar.add(sample)
 
 

@@ -18,12 +18,12 @@ _MODE = 0o444
 
 @dataclass(frozen=True, slots=True)
 class FrameSample:
-    """One sample: `<key>.jpg` and `<key>.json`."""
+    """One sample: `<key>.jpg` (or .png, .webp) and `<key>.json`."""
 
     video_id: str
     frame_index: int
     pts_us: int
-    jpeg: bytes
+    image: bytes
     source: dict[str, Any]
     """Facts of the source video, added to the JSON."""
     blur_boxes: int | None = None
@@ -34,7 +34,7 @@ class FrameSample:
 
 @dataclass(frozen=True, slots=True)
 class MemberPlace:
-    """Where a sample's JPEG lies in its tar: `size` bytes from `offset` on."""
+    """Where a sample's image lies in its tar: `size` bytes from `offset` on."""
 
     frame_index: int
     pts_us: int
@@ -54,7 +54,8 @@ class ShardTar:
         places: Of the samples so far, in order.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, suffix: str = ".jpg") -> None:
+        self._suffix = suffix
         self.places: list[MemberPlace] = []
         self._path = path
         self._stack = contextlib.ExitStack()
@@ -70,16 +71,16 @@ class ShardTar:
         """Append a sample.
 
         Raises:
-            ShardError: its JPEG is larger than the format allows.
+            ShardError: its image is larger than the format allows.
             WtoursError: the disk is full.
         """
         if self._tar is None:
             temp = self._stack.enter_context(atomic_path(self._path))
             self._tar = self._stack.enter_context(open_tar(temp))
         key = sample_key(sample.video_id, sample.frame_index)
-        offset = add_member(self._tar, f"{key}.jpg", sample.jpeg)
+        offset = add_member(self._tar, f"{key}{self._suffix}", sample.image)
         add_member(self._tar, f"{key}.json", sample_json(sample))
-        size, blur = len(sample.jpeg), (sample.blur_boxes, sample.blurred_share)
+        size, blur = len(sample.image), (sample.blur_boxes, sample.blurred_share)
         self.places.append(MemberPlace(sample.frame_index, sample.pts_us, offset, size, *blur))
 
 

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
 from wtours.errors import ShardError
@@ -19,25 +18,26 @@ from wtours.shards.clip_starts import (
     range_starts,
     spaced_starts,
 )
+from wtours.shards.images.codecs import decode_image
 from wtours.shards.index import ShardIndex, VideoRows
 from wtours.shards.layers.arrays import stacked
 from wtours.shards.layers.layer import Layer
 from wtours.shards.sampler import ClipKey, ClipSampler, ClipShare
 from wtours.shards.split import Split, read_split
 
-_MAX_PIXELS = 8192 * 8192
 _US = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """T frames of one video, in time order, as JPEG."""
+    """T frames of one video, in time order, encoded."""
 
     video_id: str
     start: int | None
     """Row of the first frame in the index; None from `stream_clips`, which reads no index."""
     pts_us: tuple[int, ...]
     jpegs: tuple[bytes, ...]
+    """JPEGs, or images of the set's other codec (`index.dataset.params.codec`)."""
     layers: Mapping[str, tuple[NDArray[Any] | None, ...]] = field(
         default_factory=dict, compare=False
     )
@@ -49,28 +49,23 @@ class Clip:
         Args:
             min_short_side: None: decoded in full, by the exact inverse DCT. Otherwise in the
                 smallest of the sizes 1/8, 2/8, … 8/8 (libjpeg's scaled inverse DCT, several times
-                quicker) that keeps min(H, W) at this many pixels or more, if it has them.
+                quicker) that keeps min(H, W) at this many pixels or more, if it has them. Other
+                codecs than JPEG are decoded in full.
 
         Raises:
-            ShardError: a JPEG is damaged, or larger than 8192 x 8192 pixels.
+            ShardError: an image is damaged, or larger than 8192 x 8192 pixels.
+            MissingPackageError: they are no JPEGs, and Pillow is not installed.
         """
         return [self._decode(number, min_short_side or 0) for number in range(len(self.jpegs))]
 
     def _decode(self, number: int, min_side: int) -> NDArray[np.uint8]:
         what = f"the frame of {self.video_id} at {self.pts_us[number]} us"
-        jpeg = self.jpegs[number]
         try:
-            height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
-            if height * width > _MAX_PIXELS:
-                raise ShardError(f"{what} is {width}x{height}: more than {_MAX_PIXELS} pixels")
-            pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-                jpeg, "RGB", min_height=min_side, min_width=min_side
-            )
+            return decode_image(self.jpegs[number], min_short_side=min_side)
         except ValueError as error:
             raise ShardError(
                 f"{what} does not decode ({error}); run `wtours verify` to find the damaged shard"
             ) from error
-        return pixels
 
 
 class ClipDataset:

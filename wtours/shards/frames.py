@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wtours.errors import ShardError
+from wtours.shards.images.codecs import FORMAT_NAMES, SUFFIXES, is_whole
 from wtours.shards.schema import sample_key
 
 BLOCK = 512  # a tar header
@@ -50,7 +51,7 @@ def listed_problem(size: int | None, expected_bytes: int) -> str | None:
 
 
 def read_frames(path: Path, refs: Iterable[FrameRef]) -> Iterator[bytes]:
-    """Yield the JPEGs of frames of one shard, each checked to be the frame that is meant.
+    """Yield the images of frames of one shard, each checked to be the frame that is meant.
 
     Raises:
         ShardError: the shard is gone, too short, or has something else at a frame's place.
@@ -60,7 +61,7 @@ def read_frames(path: Path, refs: Iterable[FrameRef]) -> Iterator[bytes]:
         try:
             for ref in refs:
                 block = os.pread(descriptor, BLOCK + ref.size, ref.offset - BLOCK)
-                yield jpeg_in(block, ref, str(path))
+                yield image_in(block, ref, str(path))
         finally:
             os.close(descriptor)
     except FileNotFoundError as error:
@@ -69,8 +70,8 @@ def read_frames(path: Path, refs: Iterable[FrameRef]) -> Iterator[bytes]:
         raise ShardError(f"{path} cannot be read ({error.strerror})") from error
 
 
-def jpeg_in(block: bytes, ref: FrameRef, shard: str) -> bytes:
-    """Return the JPEG behind its tar header, checked to be the frame that is meant.
+def image_in(block: bytes, ref: FrameRef, shard: str) -> bytes:
+    """Return the image behind its tar header, checked to be the frame that is meant.
 
     Args:
         block: The header and the payload, `BLOCK` + ref.size bytes.
@@ -81,14 +82,15 @@ def jpeg_in(block: bytes, ref: FrameRef, shard: str) -> bytes:
         ShardError: something else is there.
     """
     key = sample_key(ref.video_id, ref.frame_index)
+    name, dot, kind = block[:_MAX_NAME].rstrip(b"\0").decode("ascii", "replace").partition(".")
     if len(block) != BLOCK + ref.size:
         problem = "the file ends before it"
-    elif block[:_MAX_NAME].rstrip(b"\0") != f"{key}.jpg".encode():
+    elif name != key or dot + kind not in SUFFIXES.values():
         problem = "another file is in its place"
-    elif block[BLOCK : BLOCK + 2] != b"\xff\xd8" or block[-2:] != b"\xff\xd9":
-        problem = "it is not a whole JPEG"
+    elif not is_whole(image := block[BLOCK:], dot + kind):
+        problem = f"it is not a whole {FORMAT_NAMES[dot + kind]}"
     else:
-        return block[BLOCK:]
+        return image
     raise ShardError(
         f"{shard}: frame {key} is damaged ({problem}); run `wtours verify` to see what else is"
     )

@@ -63,8 +63,8 @@ class ShardIndex:
         dataset: Its `dataset.json`.
         frame_index: (N,) int64; tick number, or ordinal with "native".
         pts_us: (N,) int64; microseconds from the video's first frame.
-        offset: (N,) int64; where the JPEG begins in its tar.
-        size: (N,) int32; bytes of the JPEG.
+        offset: (N,) int64; where the image begins in its tar.
+        size: (N,) int32; bytes of the image.
         shot: (N,) int32; -1 where the video was not analyzed.
         videos: The rows of each video.
     """
@@ -159,7 +159,7 @@ class ShardIndex:
         )
 
     def read_jpegs(self, rows: Sequence[int]) -> tuple[bytes, ...]:
-        """Return the JPEG of each row.
+        """Return the image of each row: a JPEG, or what `dataset.params.codec` says.
 
         Rows that follow each other in one shard share one opening of it.
 

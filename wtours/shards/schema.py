@@ -25,11 +25,13 @@ from pydantic import (
 )
 
 from wtours.errors import ShardError, UsageError
+from wtours.shards.images.codecs import SUFFIXES, Codec
 
 FORMAT: Final = 1
 MAX_MEMBER_BYTES = 64 * 2**20  # a larger size is refused before anything is allocated
 MAX_DATASET_BYTES = 64 * 2**20
 MAX_SEGMENTS = 10**6  # of a video
+MAX_SHORT_SIDE = 8192
 JPEG_SUBSAMPLING = "420"
 PIXELS = "reduced as YUV by swscale's bilinear, then recoloured"
 """Recorded in every receipt: with other words (or spelling) sets begun before are refused."""
@@ -55,7 +57,7 @@ INDEX_SCHEMA = pa.schema(
         pa.field("blurred_share", pa.float32()),
     ]
 )
-"""A row per frame, ordered by (video_id, pts_us); `offset` and `size` are of the .jpg's payload."""
+"""A row per frame, ordered by (video_id, pts_us); `offset` and `size` are of the image."""
 
 VIDEO_ID = r"[a-z0-9_]{1,64}"
 MIN_SAMPLE_BYTES = 4 * 512
@@ -118,8 +120,10 @@ class ShardParams:
     """Sampled frames a second, as a whole number, a decimal or a fraction, or "native": all."""
     short_side: int = 512
     """Frames are reduced so that min(H, W) is at most this, in pixels; never enlarged."""
+    codec: Codec = "jpeg"
+    """Of the frames: JPEG, or without a loss."""
     quality: int = 90
-    """JPEG quality, 1 to 100."""
+    """JPEG quality, 1 to 100; 90 with another codec, which has none."""
     shard_seconds: int = 60
     """Shard k holds the sampled frames with pts in [k * shard_seconds, (k + 1) * shard_seconds)."""
     blur: BlurParams | None = None
@@ -135,14 +139,29 @@ class ShardParams:
             allowed = 'above 0 and up to 1000, or "native"'
             _require(0 < rate <= 1000, "frames_per_second", text, allowed)
             object.__setattr__(self, "frames_per_second", str(rate))  # "30.0" is "30"
-        _require(16 <= self.short_side <= 8192, "short_side", self.short_side, "16 to 8192 pixels")
+        allowed = f"16 to {MAX_SHORT_SIDE} pixels"
+        _require(16 <= self.short_side <= MAX_SHORT_SIDE, "short_side", self.short_side, allowed)
+        _require(self.codec in SUFFIXES, "codec", self.codec, f"one of {', '.join(SUFFIXES)}")
         _require(1 <= self.quality <= 100, "quality", self.quality, "1 to 100")
+        if self.codec != "jpeg":
+            _require(self.quality == 90, "quality", self.quality, "left out: it is of JPEG alone")
         _require(1 <= self.shard_seconds <= 3600, "shard_seconds", self.shard_seconds, "1 to 3600")
 
     @property
     def rate(self) -> Fraction | None:
         """Return the sampled frames a second; None: every frame of the video."""
         return None if self.frames_per_second == "native" else Fraction(self.frames_per_second)
+
+    @property
+    def suffix(self) -> str:
+        """Return the suffix of the images in the tars: ".jpg"."""
+        return SUFFIXES[self.codec]
+
+    @property
+    def encoding(self) -> str:
+        """Return in words how the frames are encoded."""
+        words = {"png": "PNG, without a loss", "webp-lossless": "WebP, without a loss"}
+        return words.get(self.codec, f"JPEG of quality {self.quality}")
 
     @property
     def segment_us(self) -> int:
@@ -174,6 +193,7 @@ def _recorded(params: ShardParams) -> dict[str, Any]:
     values = {**how, **dataclasses.asdict(params)}
     # Absent, as in receipts that are older than these.
     absent = [name for name in ("blur", "match", "where") if values[name] is None]
+    absent += ["codec"] if params.codec == "jpeg" else ["quality", "subsampling"]
     return {name: value for name, value in values.items() if name not in absent}
 
 
@@ -292,7 +312,8 @@ class Dataset(_Record):
     def _params_as_before(self, params: ShardParams) -> dict[str, Any]:
         """Return the parameters, without those that files had not before they were given."""
         values = dataclasses.asdict(params)
-        return {name: value for name, value in values.items() if name != "where" or value}
+        newer = {"where": None, "codec": "jpeg"}
+        return {name: value for name, value in values.items() if newer.get(name, ...) != value}
 
 
 def read_dataset(directory: Path) -> Dataset:

@@ -15,11 +15,13 @@ from typing import Annotated, Protocol
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wtours.errors import ShardError
+from wtours.shards.images.codecs import FORMAT_NAMES, SUFFIXES, is_whole
 from wtours.shards.schema import MAX_MEMBER_BYTES, sample_key
 
 _MAX_JSON_BYTES = 64 * 1024
 _RATE = re.compile(r"[1-9][0-9]{0,9}/[1-9][0-9]{0,9}")
 _MAX_INT64 = 2**63 - 1
+_IMAGES = tuple(SUFFIXES.values())
 
 
 class ByteSource(Protocol):
@@ -64,12 +66,16 @@ def read_samples(source: ByteSource) -> Iterator[StreamedFrame]:
     while (member := _next_member(source)) is not None:
         key, dot, kind = member[0].partition(".")
         text = _next_member(source)
-        if (dot + kind) != ".jpg" or text is None or text[0] != f"{key}.json":
+        if dot + kind not in SUFFIXES.values() or text is None or text[0] != f"{key}.json":
             raise ShardError(f"{source.name}: {member[0]!r} is not followed by its .json")
-        yield _frame(source, key, jpeg=member[1], text=text[1])
+        if not is_whole(member[1], dot + kind):
+            raise ShardError(
+                f"{source.name}: {member[0]} is not a whole {FORMAT_NAMES[dot + kind]}"
+            )
+        yield _frame(source, key, image=member[1], text=text[1])
 
 
-def _frame(source: ByteSource, key: str, *, jpeg: bytes, text: bytes) -> StreamedFrame:
+def _frame(source: ByteSource, key: str, *, image: bytes, text: bytes) -> StreamedFrame:
     try:
         fields = _Fields.model_validate_json(text)
     except ValidationError as error:
@@ -78,10 +84,8 @@ def _frame(source: ByteSource, key: str, *, jpeg: bytes, text: bytes) -> Streame
         raise ShardError(f"{source.name}: {key}.json ({where}: {first['msg']})") from error
     if sample_key(fields.video_id, fields.frame_index) != key:
         raise ShardError(f"{source.name}: {key}.json is of another frame")
-    if jpeg[:2] != b"\xff\xd8" or jpeg[-2:] != b"\xff\xd9":
-        raise ShardError(f"{source.name}: {key}.jpg is not a whole JPEG")
     rate = Fraction(fields.source_frame_rate)
-    return StreamedFrame(fields.video_id, fields.frame_index, fields.pts_us, jpeg, rate)
+    return StreamedFrame(fields.video_id, fields.frame_index, fields.pts_us, image, rate)
 
 
 def _next_member(source: ByteSource) -> tuple[str, bytes] | None:
@@ -95,7 +99,7 @@ def _next_member(source: ByteSource) -> tuple[str, bytes] | None:
     except tarfile.HeaderError as error:
         problem = f"is damaged ({error})" if block else "was cut: its end is missing"
         raise ShardError(f"{source.name} {problem}") from error
-    limit = MAX_MEMBER_BYTES if member.name.endswith(".jpg") else _MAX_JSON_BYTES
+    limit = MAX_MEMBER_BYTES if member.name.endswith(_IMAGES) else _MAX_JSON_BYTES
     if not member.isreg() or not 0 < member.size <= limit:
         raise ShardError(
             f"{source.name}: {member.name!r} is not a file of 1 to {limit} bytes, as format 1 has"

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from wtours.errors import ShardError, StorageError
 from wtours.progress import Progress, no_progress
 from wtours.shards.frames import listed_problem, size_problem
+from wtours.shards.images.codecs import FORMAT_NAMES, is_whole
 from wtours.shards.index import UNREADABLE, ShardIndex, count_problem
 from wtours.shards.remote import dataset_at
 from wtours.shards.schema import (
@@ -92,7 +93,8 @@ def verify_shards(
     done_bytes = 0
     for shard in dataset.shards:
         of_shard = rows.of(shard)
-        problems += _shard_problems(directory / f"{shard.shard}.tar", shard, of_shard, deep=deep)
+        tar, suffix = directory / f"{shard.shard}.tar", dataset.params.suffix
+        problems += _shard_problems(tar, shard, of_shard, suffix, deep=deep)
         done_bytes += shard.bytes
         on_progress(directory.name, done_bytes, dataset.bytes)
     problems = [*rows.problems, *problems]
@@ -132,7 +134,8 @@ def _verify_remote(
             elif deep:
                 try:
                     store.fetch(tar.name, tar)
-                    problems += _shard_problems(tar, shard, of_shard, deep=True)
+                    suffix = dataset.params.suffix
+                    problems += _shard_problems(tar, shard, of_shard, suffix, deep=True)
                 except StorageError as error:  # the other shards are still worth reading
                     problems.append(ShardProblem(tar.name, f"cannot be read ({error})"))
                 tar.unlink(missing_ok=True)
@@ -218,7 +221,7 @@ class _IndexRows:
 
 
 def _shard_problems(
-    path: Path, shard: ShardRecord, rows: pa.Table | None, *, deep: bool
+    path: Path, shard: ShardRecord, rows: pa.Table | None, suffix: str, *, deep: bool
 ) -> Iterator[ShardProblem]:
     """Yield what is wrong with one shard; `rows` are those of the index at its place."""
     wrong_size = size_problem(path, shard.bytes)
@@ -231,14 +234,14 @@ def _shard_problems(
             message = "has another sha256; run `wtours verify --repair`"
             yield ShardProblem(path.name, message)
         if rows is not None:
-            _compare_members(path, rows)
+            _compare_members(path, rows, suffix)
     except (ShardError, tarfile.TarError) as error:
         yield ShardProblem(path.name, f"disagrees with the index: {error}")
     except OSError as error:  # of the disk: the other shards are still worth reading
         yield ShardProblem(path.name, f"cannot be read ({error.strerror})")
 
 
-def _compare_members(path: Path, rows: pa.Table) -> None:
+def _compare_members(path: Path, rows: pa.Table, suffix: str) -> None:
     """Read a tar member by member beside the index.
 
     Raises:
@@ -248,11 +251,12 @@ def _compare_members(path: Path, rows: pa.Table) -> None:
     with tarfile.open(path, mode="r:") as tar:
         for row in rows.select(_COMPARED).to_pylist():
             key = sample_key(row["video_id"], row["frame_index"])
-            offset, jpeg = _next_member(tar, f"{key}.jpg")
-            if (offset, len(jpeg)) != (row["offset"], row["size"]):
-                raise ShardError(f"{key}.jpg is {len(jpeg)} bytes at {offset}")
-            if jpeg[:2] != b"\xff\xd8" or jpeg[-2:] != b"\xff\xd9":
-                raise ShardError(f"{key}.jpg is not a whole JPEG")
+            name = f"{key}{suffix}"
+            offset, image = _next_member(tar, name)
+            if (offset, len(image)) != (row["offset"], row["size"]):
+                raise ShardError(f"{name} is {len(image)} bytes at {offset}")
+            if not is_whole(image, suffix):
+                raise ShardError(f"{name} is not a whole {FORMAT_NAMES[suffix]}")
             _, text = _next_member(tar, f"{key}.json")
             if not _says(text, video_id=row["video_id"], pts_us=row["pts_us"]):
                 raise ShardError(f"{key}.json is of another frame")

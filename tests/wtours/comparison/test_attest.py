@@ -13,7 +13,7 @@ import simplejpeg
 
 from tests.support.shard_set import encode, moving_pattern, write_shard, write_shard_set
 from wtours.comparison.attest import attest
-from wtours.comparison.perceptual_hash import dhash, distances, jpeg_dhash
+from wtours.comparison.perceptual_hash import dhash, distances, image_dhash
 from wtours.errors import ShardError
 from wtours.sharding.tar_writer import FrameSample
 from wtours.shards.index import ShardIndex
@@ -136,9 +136,9 @@ def test_frames_and_videos_that_only_one_set_has_are_counted(tmp_path):
 
 def test_the_hash_knows_a_picture_again_and_others_not():
     pictures = [moving_pattern(1, (64, 96), seed=seed)[0] for seed in range(6)]
-    hashes = [jpeg_dhash(encode(picture), "x") for picture in pictures]
+    hashes = [image_dhash(encode(picture), "x") for picture in pictures]
     again = [
-        jpeg_dhash(simplejpeg.encode_jpeg(np.ascontiguousarray(p), quality=50), "x")
+        image_dhash(simplejpeg.encode_jpeg(np.ascontiguousarray(p), quality=50), "x")
         for p in pictures
     ]
     table = distances(np.array(hashes, np.uint64)[:, None], np.array(again, np.uint64)[None])
@@ -146,9 +146,9 @@ def test_the_hash_knows_a_picture_again_and_others_not():
     assert (table[~np.eye(6, dtype=bool)] > 12).all()
     gray = pictures[0].mean(2).astype(np.uint8)
     assert dhash(gray) == _plain_dhash(gray)
-    assert jpeg_dhash(encode(np.full((64, 96, 3), 7, np.uint8)), "x") is None
+    assert image_dhash(encode(np.full((64, 96, 3), 7, np.uint8)), "x") is None
     with pytest.raises(ShardError, match="the frame has no perceptual hash"):
-        jpeg_dhash(b"\xff\xd8\xff\xd9", "the frame")
+        image_dhash(b"\xff\xd8\xff\xd9", "the frame")
 
 
 def _plain_dhash(gray):

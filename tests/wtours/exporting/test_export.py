@@ -152,7 +152,7 @@ def test_datasets_reads_the_parquet(index, frames, tmp_path):
     ] == frames
     assert np.array_equal(np.asarray(table[3]["image"]).shape, (48, 64, 3))
     card = (out / "README.md").read_text()
-    assert card.startswith("---\nlicense: other\n")
+    assert card.startswith("---\nlicense: unknown\n")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

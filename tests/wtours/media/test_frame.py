@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tests.support.sharded_videos import rotate
 from tests.support.video_clips import write_clip
-from wtours.media.jpeg import encode_planes
+from wtours.media.image import encode_planes
 from wtours.media.reader import open_video
 
 Planes = list[NDArray[np.float64]]

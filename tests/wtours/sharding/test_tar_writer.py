@@ -15,9 +15,9 @@ from wtours.shards.schema import MAX_MEMBER_BYTES, sample_key, shard_name
 JPEG = simplejpeg.encode_jpeg(np.zeros((16, 16, 3), np.uint8))
 
 
-def samples(count: int, *, jpeg: bytes = JPEG) -> list[FrameSample]:
+def samples(count: int, *, image: bytes = JPEG) -> list[FrameSample]:
     return [
-        FrameSample("venice", number, number * 33_333, jpeg, {"source_sha256": "ab"})
+        FrameSample("venice", number, number * 33_333, image, {"source_sha256": "ab"})
         for number in range(count)
     ]
 
@@ -76,7 +76,7 @@ def test_the_tar_is_the_one_that_webdataset_itself_writes(tmp_path):
                 f'"source_sha256":"ab","video_id":"venice"}}'
             )
             key = f"venice-{sample.frame_index:08d}"
-            tar.write({"__key__": key, "jpg": sample.jpeg, "json": fields.encode()})
+            tar.write({"__key__": key, "jpg": sample.image, "json": fields.encode()})
     assert (tmp_path / "a.tar").read_bytes() == theirs.getvalue()
 
 
@@ -96,7 +96,7 @@ def test_a_writer_that_dies_leaves_nothing(tmp_path):
 
 
 def test_a_member_above_the_limit_is_refused_by_name(tmp_path):
-    too_large = samples(1, jpeg=bytes(MAX_MEMBER_BYTES + 1))
+    too_large = samples(1, image=bytes(MAX_MEMBER_BYTES + 1))
     with pytest.raises(ShardError, match=r"venice-00000000\.jpg has 67108865 bytes"):
         write_shard(tmp_path / "a.tar", too_large)
     assert list(tmp_path.iterdir()) == []

@@ -28,11 +28,14 @@ from wtours.cli.sets.places import needs_tables, place_text, shard_workspace
 from wtours.cli.shard import (
     BlurBoxes,
     BlurFaces,
+    CodecChoice,
+    CodecOption,
     FramesPerSecond,
     PartOption,
     Quality,
     ShardSeconds,
     ShortSide,
+    parse_short_side,
     say_estimate,
     say_shards,
 )
@@ -70,7 +73,8 @@ def prepare(
         bool, typer.Option("--frame-quality", help="As for `wtours analyze`.")
     ] = False,
     fps: FramesPerSecond = "30",
-    short_side: ShortSide = 512,
+    short_side: ShortSide = "512",
+    codec: CodecOption = CodecChoice.JPEG,
     quality: Quality = 90,
     shard_seconds: ShardSeconds = 60,
     blur_boxes: BlurBoxes = None,
@@ -104,7 +108,8 @@ def prepare(
     entries = loaded.select(videos or ())
     params = ShardParams(
         frames_per_second=fps,
-        short_side=short_side,
+        short_side=parse_short_side(short_side),
+        codec=codec.value,
         quality=quality,
         shard_seconds=shard_seconds,
     )

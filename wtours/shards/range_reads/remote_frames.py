@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from wtours.shards.frames import BLOCK, FrameRef, jpeg_in
+from wtours.shards.frames import BLOCK, FrameRef, image_in
 from wtours.shards.range_reads.frame_cache import FrameCache
 from wtours.shards.remote import FetchPolicy, as_shard_error, folder_url
 from wtours.storage.remote_calls import call, in_thread, open_file_system, shown
@@ -63,7 +63,7 @@ class RemoteFrames:
         return {**vars(self), "_opened": None, "requests": 0, "frames_read": 0, "bytes_read": 0}
 
     def read(self, refs: Sequence[FrameRef], numbers: Sequence[int]) -> list[bytes]:
-        """Return the JPEG of each frame.
+        """Return the image of each frame.
 
         Args:
             refs: The frames.
@@ -91,11 +91,11 @@ class RemoteFrames:
                     ref = refs[place]
                     first = ref.offset - BLOCK - one.start
                     block = data[first : first + BLOCK + ref.size]
-                    jpeg_in(block, ref, shown(self._tar(ref.shard)))
+                    image_in(block, ref, shown(self._tar(ref.shard)))
                     blocks[place] = block
                     self._cache.put(ref, numbers[place], block)
         return [
-            jpeg_in(blocks[place], ref, shown(self._tar(ref.shard)))
+            image_in(blocks[place], ref, shown(self._tar(ref.shard)))
             for place, ref in enumerate(refs)
         ]
 
