@@ -89,7 +89,8 @@ def test_the_very_pixels_come_back_from_the_index_and_from_a_stream(layout, expe
 def test_rgb_is_what_the_formula_of_jfif_gives(ycc):
     y, cb, cr = ycc
     half = (18, 27)  # of 35 x 53
-    planes = [np.full((35, 53), y, np.uint8), *(np.full(half, c, np.uint8) for c in (cb, cr))]
+    blue_chroma, red_chroma = np.full(half, cb, np.uint8), np.full(half, cr, np.uint8)
+    planes = (np.full((35, 53), y, np.uint8), blue_chroma, red_chroma)
     red, blue = y + 1.402 * (cr - 128), y + 1.772 * (cb - 128)
     green = y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128)
     exact = np.clip([red, green, blue], 0, 255)
