@@ -153,7 +153,7 @@ def test_other_parameters_for_a_shard_set_that_exists_are_refused(workspace):
     common = ("--manifest", workspace / "manifest.toml", "--root", root)
     result = run_here("shard", *common, "--fps", "10")
     assert result.returncode in (1, 2)
-    assert "--name" in result.stderr
+    assert "--shards" in result.stderr
     assert "2 shards" in ok("verify", "--root", root)
 
 

@@ -144,7 +144,8 @@ def _command_section(name: str, command: Any) -> str:
     parts += [f"$ {command.get_usage(context).removeprefix('Usage: ')}", "```\n"]
     if examples:
         parts += ["Examples:\n", "```console", *(f"$ {line}" for line in examples), "```\n"]
-    parts += [_parameter(p, context) for p in command.params if not p.hidden]
+    own = [p for p in command.get_params(context) if not p.hidden and p.name != "help"]
+    parts += [_parameter(p, context) for p in own]
     inner = [n for n, c in getattr(command, "commands", {}).items() if not c.hidden]
     if inner:
         links = (f"[`{name} {part}`](#{'-'.join([*name.split(), part])})" for part in inner)

@@ -192,7 +192,7 @@ class Plan:
             is_there = (self.root / "shards" / source / DATASET_FILE).is_file()
             if not is_there and not self.file.prepare:  # a plan that prepares makes its own
                 made = " --video {0}; wtours ".join(("wtours download", "analyze", "shard"))
-                lacks = (data.needs or f"{made} --video {{0}} --name {{0}}".format(source),)
+                lacks = (data.needs or f"{made} --video {{0}} --shards {{0}}".format(source),)
         settings = [word for pair in self._overrides(run) for word in ("--set", pair)]
         words = (
             *("pretrain", source, "--run", self.run_name(name), "--preset", run.preset),

@@ -12,7 +12,9 @@ from wtours.cli import console
 from wtours.cli.options import (
     ROOT,
     AsJson,
+    FromDir,
     ManifestOption,
+    MaxHeight,
     MaxLoss,
     Root,
     Videos,
@@ -85,37 +87,34 @@ def render(
 def download(
     manifest: ManifestOption = None,
     videos: Videos = None,
-    from_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--from-dir", help="Take the files in this folder; no network.", file_okay=False
-        ),
-    ] = None,
-    max_height: Annotated[
-        int, typer.Option("--max-height", min=144, help="Lines of the picture; 2160 is full 4K.")
-    ] = DEFAULT_MAX_HEIGHT,
+    from_dir: FromDir = None,
+    max_height: MaxHeight = DEFAULT_MAX_HEIGHT,
     codec: Annotated[
         Codec | None, typer.Option("--codec", help="Insist on it.", show_default="any")
     ] = None,
     allow_unknown_license: AllowUnknownLicense = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Videos fetched at once.")] = 2,
     limit_rate: Annotated[
-        str | None, typer.Option("--limit-rate", help="Bytes a second in all, for example 2M.")
+        str | None,
+        typer.Option("--limit-rate", metavar="RATE", help="Bytes a second in all, such as 2M."),
     ] = None,
     max_size: MaxSize = "256G",
     sleep: Annotated[
-        float, typer.Option("--sleep", min=0, help="Seconds between requests to one host.")
+        float,
+        typer.Option("--sleep", min=0, metavar="SECONDS", help="Between requests to one host."),
     ] = 0.0,
-    proxy: Annotated[str | None, typer.Option("--proxy", help="URL of an HTTP or SOCKS proxy.")] = (
-        None
-    ),
+    proxy: Annotated[
+        str | None, typer.Option("--proxy", metavar="URL", help="An HTTP or SOCKS proxy.")
+    ] = None,
     cookies: Annotated[
         Path | None,
         typer.Option("--cookies", help="Your cookies, in Netscape's format.", dir_okay=False),
     ] = None,
     cookies_from_browser: Annotated[
         str | None,
-        typer.Option("--cookies-from-browser", help="BROWSER[:PROFILE], for example firefox."),
+        typer.Option(
+            "--cookies-from-browser", metavar="BROWSER", help="For example firefox or chrome:Work."
+        ),
     ] = None,
     max_loss: MaxLoss = MAX_LOSS,
     dry_run: Annotated[
@@ -231,7 +230,9 @@ def _show_plan(
         sizes = [row.bytes or 0 for row in rows if row.action == "fetch"]
         console.say(f"{len(sizes)} to fetch, {bytes_text(sum(sizes))} as far as is known")
     finish(
-        {row.id: row.what or "" for row in rows if row.action == "fail"}, "could not be downloaded"
+        {row.id: row.what or "" for row in rows if row.action == "fail"},
+        "could not be downloaded",
+        "fix what is named above; the others can be downloaded now",
     )
 
 

@@ -29,25 +29,46 @@ from wtours.errors import UsageError
 from wtours.execution.executor import default_jobs
 from wtours.media.limits import MAX_LOSS
 from wtours.storage.store import is_url
-from wtours.text import docs_page
+
+Detector = Annotated[
+    str,
+    typer.Option(
+        "--detector",
+        "-d",
+        metavar="DETECTOR",
+        help="onnx:PATH (a YOLOX model), detic (LVIS's 1203 classes), torchvision:NAME, "
+        "detectron2:CONFIG,WEIGHTS, file:PATH (precomputed detections: a .parquet or a "
+        "folder of VIDEO_ID.parquet), or none.",
+    ),
+]
+DetectFps = Annotated[
+    str,
+    typer.Option(
+        "--detect-fps", metavar="FPS", help='Frames a second to detect on, or "native": all.'
+    ),
+]
+TransNet = Annotated[
+    bool,
+    typer.Option(
+        "--transnet",
+        help="Find cuts by the network TransNet V2 too, beside PySceneDetect's detectors; "
+        "needs the extra wtours\\[cuts].",
+    ),
+]
+FrameQuality = Annotated[
+    bool,
+    typer.Option(
+        "--frame-quality",
+        help="Measure blur, motion and darkness of every second too, for `shard --where`.",
+    ),
+]
 
 
 def analyze(
     manifest: ManifestOption = None,
     videos: Videos = None,
-    detector: Annotated[
-        str,
-        typer.Option(
-            "--detector",
-            "-d",
-            help="onnx:PATH (a YOLOX model), detic (LVIS's 1203 classes), torchvision:NAME, "
-            "detectron2:CONFIG,WEIGHTS, file:PATH (precomputed detections: a .parquet or a "
-            f"folder of VIDEO_ID.parquet), or none. See {docs_page('howto/detectors')}",
-        ),
-    ] = "none",
-    detect_fps: Annotated[
-        str, typer.Option("--detect-fps", help='Frames a second to detect on, or "native": all.')
-    ] = "1",
+    detector: Detector = "none",
+    detect_fps: DetectFps = "1",
     from_dir: Annotated[
         Path | None,
         typer.Option(
@@ -57,21 +78,8 @@ def analyze(
             file_okay=False,
         ),
     ] = None,
-    transnet: Annotated[
-        bool,
-        typer.Option(
-            "--transnet",
-            help="Find cuts by the network TransNet V2 too, beside PySceneDetect's detectors; "
-            f"needs the extra wtours\\[cuts]. See {docs_page('reference/tables')}",
-        ),
-    ] = False,
-    frame_quality: Annotated[
-        bool,
-        typer.Option(
-            "--frame-quality",
-            help="Measure blur, motion and darkness of every second too, for `shard --where`.",
-        ),
-    ] = False,
+    transnet: TransNet = False,
+    frame_quality: FrameQuality = False,
     jobs: Jobs = default_jobs(),
     executor: ExecutorOption = ExecutorKind.PROCESSES,
     address: Address = None,
@@ -128,7 +136,8 @@ def report(
     manifest: ManifestOption = None,
     videos: Videos = None,
     threshold: Annotated[
-        float, typer.Option("--threshold", help="Count detections from this score up.")
+        float,
+        typer.Option("--threshold", metavar="SCORE", help="Count detections from this score up."),
     ] = 0.3,
     compare: Annotated[
         list[Path] | None,
@@ -186,4 +195,5 @@ def report(
         console.note("objects are not measured: `wtours analyze --detector …` finds them")
     if open_page:
         webbrowser.open(page)
-    finish(result.problems, "shown in part")
+    again = ", then the report again"
+    finish(result.problems, "shown in part", f"run `{hints.for_all('analyze')}`{again}")

@@ -19,20 +19,22 @@ from wtours.cli import (
     acquire,
     analyze,
     console,
-    evaluate,
     own,
-    reproduce,
+    presets,
     runs,
     shard,
     status,
     train,
     verify,
 )
-from wtours.cli.options import Quiet, Root, Verbose, as_command
-from wtours.cli.sets import copy, divide, export, hub, layers, lockfile, missing, prepare
+from wtours.cli.command import Command, Group, Quiet, Verbose, as_command
+from wtours.cli.evaluation import classification, dense, reproduce, tables
+from wtours.cli.options import Root
+from wtours.cli.sets import copy, divide, export, hub, inspect, layers, lockfile, missing, prepare
 from wtours.cli.sets.places import with_scratch
 from wtours.errors import TrainingError, WtoursError
 from wtours.storage.os_errors import explain_os_error
+from wtours.text import docs_page
 from wtours.workspace.layout import Layout
 
 EXIT_CODES = (
@@ -42,6 +44,7 @@ EXIT_CODES = (
 
 app = typer.Typer(
     name="wtours",
+    cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -52,11 +55,17 @@ app = typer.Typer(
     "ten Walking Tours; it resumes where it was stopped and does only what is missing.",
     epilog=EXIT_CODES,
 )
-shards_app = typer.Typer(no_args_is_help=True, help="Finalize a shard set, or inspect it.")
-layer_app = typer.Typer(no_args_is_help=True, help="Make and inspect side data of the frames.")
-cluster_app = typer.Typer(no_args_is_help=True, help="Inspect a Ray cluster.")
-presets_app = typer.Typer(no_args_is_help=True, help="Inspect the presets of training.")
-eval_app = typer.Typer(no_args_is_help=True, help="Evaluate a trained encoder.")
+
+
+def _group(about: str) -> typer.Typer:
+    return typer.Typer(cls=Group, no_args_is_help=True, help=about)
+
+
+shards_app = _group("Finalize a shard set, or inspect it.")
+layer_app = _group("Make and inspect side data of the frames.")
+cluster_app = _group("Inspect a Ray cluster.")
+presets_app = _group("Inspect the presets of training.")
+eval_app = _group("Evaluate a trained encoder.")
 
 DATA, SHARDS, TRAINING = "Data", "Shards", "Training"
 EVALUATION, TOOLS = "Evaluation", "Tools"
@@ -130,8 +139,8 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
     (app, SHARDS, "attest", lockfile.attest),
     (shards_app, None, "finalize", shard.finalize),
     (shards_app, None, "missing", missing.missing_of_shards),
-    (shards_app, None, "info", shard.info_of_shards),
-    (shards_app, None, "sample", shard.sample_of_shards),
+    (shards_app, None, "info", inspect.info_of_shards),
+    (shards_app, None, "sample", inspect.sample_of_shards),
     (shards_app, None, "export", export.export_of_shards),
     (shards_app, None, "card", hub.card_of_shards),
     (shards_app, None, "split", divide.split),
@@ -146,15 +155,15 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
     (app, TRAINING, "rewind", runs.rewind),
     (app, TRAINING, "export", runs.export),
     (app, TRAINING, "import", runs.import_weights),
-    (presets_app, None, "list", train.list_presets),
-    (presets_app, None, "show", train.show_preset),
-    (presets_app, None, "diff", train.diff_presets),
-    (eval_app, None, "knn", evaluate.eval_knn),
-    (eval_app, None, "linear", evaluate.eval_linear),
-    (eval_app, None, "discover", evaluate.eval_discover),
-    (eval_app, None, "segment", evaluate.eval_segment),
-    (eval_app, None, "vos", evaluate.eval_vos),
-    (eval_app, None, "table", evaluate.eval_table),
+    (presets_app, None, "list", presets.list_presets),
+    (presets_app, None, "show", presets.show_preset),
+    (presets_app, None, "diff", presets.diff_presets),
+    (eval_app, None, "knn", classification.eval_knn),
+    (eval_app, None, "linear", classification.eval_linear),
+    (eval_app, None, "discover", dense.eval_discover),
+    (eval_app, None, "segment", dense.eval_segment),
+    (eval_app, None, "vos", dense.eval_vos),
+    (eval_app, None, "table", tables.eval_table),
     (app, EVALUATION, "visualize", runs.visualize),
     (app, EVALUATION, "runs", runs.show_runs),
     (app, EVALUATION, "reproduce", reproduce.reproduce),
@@ -165,8 +174,52 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
 )
 """Each command with what it belongs to, its panel of the help and its name."""
 
+PAGES = {
+    acquire.download: "reference/acquisition",
+    own.add: "tutorials/own_walk",
+    own.pin: "howto/compare",
+    analyze.analyze: "howto/detectors",
+    analyze.report: "reference/tables",
+    prepare.prepare: "howto/scaling",
+    shard.shard: "reference/shards",
+    verify.verify: "explanation/reliability",
+    copy.copy: "howto/object-stores",
+    lockfile.lock: "howto/same_pixels",
+    lockfile.sync: "howto/same_pixels",
+    lockfile.attest: "howto/same_pixels",
+    shard.finalize: "reference/shards",
+    missing.missing_of_shards: "howto/scaling",
+    inspect.info_of_shards: "reference/shards",
+    export.export_of_shards: "howto/other_layouts",
+    divide.split: "howto/clip_settings",
+    divide.overlap: "howto/clip_settings",
+    train.pretrain: "reference/training",
+    train.estimate: "howto/gpus",
+    runs.replay: "reference/training",
+    runs.export: "howto/export",
+    runs.visualize: "reference/evaluation",
+    presets.list_presets: "reference/presets",
+    presets.show_preset: "reference/settings",
+    presets.diff_presets: "reference/presets",
+    classification.eval_knn: "reference/evaluation",
+    classification.eval_linear: "reference/evaluation",
+    dense.eval_discover: "reference/evaluation",
+    dense.eval_segment: "reference/evaluation",
+    dense.eval_vos: "reference/evaluation",
+    tables.eval_table: "reference/evaluation",
+    reproduce.reproduce: "howto/reproduce",
+    status.cluster_doctor: "howto/scaling",
+    demo: "tutorials/demo",
+}
+"""The page of the documentation that says more of a command."""
+
 for owner, panel, name, command in COMMANDS:
-    owner.command(name, rich_help_panel=panel)(as_command(with_scratch(command)))
+    owner.command(
+        name,
+        cls=Command,
+        rich_help_panel=panel,
+        epilog=f"More: {docs_page(PAGES[command])}" if command in PAGES else None,
+    )(as_command(with_scratch(command)))
 app.add_typer(shards_app, name="shards", rich_help_panel=SHARDS)
 app.add_typer(layer_app, name="layer", rich_help_panel=SHARDS)
 app.add_typer(cluster_app, name="cluster", rich_help_panel=TOOLS)

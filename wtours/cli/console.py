@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -42,6 +43,7 @@ LINE_SECONDS = "WTOURS_PROGRESS_SECONDS"
 """The environment variable that says how often a line tells the progress without a terminal."""
 _LINE_SECONDS = 30.0
 _MAX_DRAWN_ROWS = 500
+_MAX_WHOLE_WORD = 20
 
 Unit = Literal["bytes", "percent", "steps"]
 
@@ -105,7 +107,8 @@ def print_json(value: Any) -> None:
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; a column whose cells are all numbers is aligned to the right.
 
-    A very long one comes as plain columns: rich takes a millisecond a row to draw it.
+    A very long one comes as plain columns: rich takes a millisecond a row to draw it. On a
+    terminal that is too narrow for its words, each row is a paragraph.
     """
     if len(rows) > _MAX_DRAWN_ROWS:
         cells = [[plain(cell) for cell in row] for row in (columns, *rows)]
@@ -113,13 +116,40 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
         _write("\n".join([plain(title), *lines]) + "\n")
         return
+    widths = _widths(columns, rows, out.width)
+    if widths is None:
+        say(title)
+        for first, *others in rows:
+            say(first)
+            for name, cell in zip(columns[1:], others, strict=True):
+                say(f"  {name}: {cell}" if name else f"  {cell}")
+        return
     table = Table(title=Text(plain_lines(title)), title_justify="left")
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(re.fullmatch(r"[-\d.,:]*", row[index]) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        justify: Literal["right", "left"] = "right" if numeric else "left"
+        table.add_column(column, justify=justify, overflow="fold", width=widths[index])
     for row in rows:
         table.add_row(*(Text(plain_lines(cell)) for cell in row))
     out.print(table)
+
+
+def _widths(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], available: int
+) -> list[int] | None:
+    """Return the columns' widths, in characters; None: not all words fit beside each other.
+
+    Rich would narrow the widest column first, and break its words.
+    """
+    cells = list(zip(columns, *rows, strict=True))
+    whole = [max(map(cell_len, "\n".join(column).split("\n"))) for column in cells]
+    longest = (max(map(cell_len, " ".join(column).split()), default=0) for column in cells)
+    words = [min(width, _MAX_WHOLE_WORD) for width in longest]
+    spare = available - 3 * len(columns) - 1 - sum(words)
+    if spare < 0:
+        return None
+    share = min(1, spare / max(1, sum(whole) - sum(words)))
+    return [word + int(share * (full - word)) for word, full in zip(words, whole, strict=True)]
 
 
 def _write(text: str) -> None:

@@ -1,34 +1,30 @@
 """Options and exit codes that several commands share."""
 
-import functools
-import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.models import OptionInfo
 
 import wtours
 from wtours.cli import console
 from wtours.errors import CheckpointError, MissingPackageError, UsageError, WtoursError
 from wtours.execution.executor import Executor
-from wtours.text import docs_page
 from wtours.workspace.layout import OWN_MANIFEST, Layout, find_own_manifest
 
 if TYPE_CHECKING:
     from wtours.workspace.manifest import Manifest
 
 FINISHED_WITH_FAILURES = 3
+RERUN = "fix what is named above and rerun the command"
 _MANY = 4
 """So many failures of one reason are one line."""
 _ITEM = "VIDEO"
 """Stands for the name of each in their common reason."""
-_METAVARS: dict[Any, str] = {bool: "", int: "N", float: "X", str: "TEXT"}
 TORCH = ("torch", "timm", "safetensors")
 
 ROOT = Path("data")
@@ -99,8 +95,9 @@ ExecutorOption = Annotated[
     ExecutorKind,
     typer.Option(
         "--executor",
-        help="Where segments are decoded: one after the other, in --jobs processes of this "
-        f"machine, or by Ray. See {docs_page('howto/scaling')}",
+        metavar="KIND",
+        help="Where segments are decoded: serial (one after the other), processes (--jobs of them on "
+        "this machine) or ray.",
     ),
 ]
 
@@ -136,60 +133,26 @@ Shards = Annotated[
     ),
 ]
 
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Log what happens to stderr.", show_default=False)
+NewShards = Annotated[
+    str, typer.Option("--shards", metavar="NAME", help="Name of the shard set that is made.")
 ]
 
-Quiet = Annotated[
-    bool,
+FromDir = Annotated[
+    Path | None,
     typer.Option(
-        "--quiet", "-q", help="Neither progress nor notes: results and errors.", show_default=False
+        "--from-dir", help="Take the video files in this folder; no network.", file_okay=False
     ),
 ]
 
+MaxHeight = Annotated[
+    int,
+    typer.Option("--max-height", min=144, help="Lines of a downloaded picture; 2160 is full 4K."),
+]
 
-def as_command(command: Callable[..., None]) -> Callable[..., None]:
-    """Return the function as Typer takes it: with -v and -q of its own, and readable help.
-
-    People type -v and -q after the command, too. Lines of a docstring are joined to paragraphs,
-    since Typer keeps their ends, and values without a name of their own are called by their type.
-    """
-
-    @functools.wraps(command)
-    def run(*args: Any, verbose: bool, quiet: bool, **kwargs: Any) -> None:
-        if verbose or quiet:
-            console.set_verbosity(verbose=verbose, quiet=quiet)
-        command(*args, **kwargs)
-
-    signature = inspect.signature(command)
-    added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
-        for name, option in (("verbose", Verbose), ("quiet", Quiet))
-    ]
-    parameters = [*signature.parameters.values(), *added]
-    for parameter in parameters:
-        _name_value(parameter.annotation)
-    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    text = re.sub(r"\s(Examples?:)", r"\n\n\1", inspect.cleandoc(command.__doc__ or ""))
-    paragraphs = text.split("\n\n")
-    run.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-    return run
-
-
-def _name_value(annotation: Any) -> None:
-    """Set the metavar of an option that has none: Typer would show <bool> or <int range>."""
-    annotated, *metadata = get_args(annotation)
-    kind = next((part for part in get_args(annotated) if part is not type(None)), annotated)
-    if get_origin(kind) is list:
-        (kind,) = get_args(kind)
-    for info in metadata:
-        if isinstance(info, OptionInfo) and info.metavar is None:
-            if kind is Path:
-                info.metavar = "DIR" if not info.file_okay else "PATH" if info.dir_okay else "FILE"
-            elif kind in _METAVARS:
-                info.metavar = _METAVARS[kind]
-            elif isinstance(kind, type) and issubclass(kind, StrEnum):
-                info.metavar = "|".join(kind)
+Deep = Annotated[
+    bool,
+    typer.Option("--deep/--quick", help="Read every byte, or compare sizes and counts only."),
+]
 
 
 def chosen_manifest(given: Path | None) -> "Manifest":
@@ -230,10 +193,15 @@ def _from_here(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def finish(failed: Mapping[str, str], what: str) -> None:
-    """List what failed and leave with 3; return if nothing failed.
+def finish(failed: Mapping[str, str], what: str, remedy: str = RERUN) -> None:
+    """List what failed, say what to do, and leave with 3; return if nothing failed.
 
     Many of one reason, which may name them, are one line.
+
+    Args:
+        failed: The reason by the name of each.
+        what: What they are: "not sharded".
+        remedy: What the user can do, as a part of a sentence.
     """
     alike: dict[str, list[str]] = {}
     for item, reason in failed.items():
@@ -246,7 +214,7 @@ def finish(failed: Mapping[str, str], what: str) -> None:
             named = ", ".join(items[: _MANY - 1])
             console.warn(f"error: {named} and {len(items) - _MANY + 1} more: {reason}")
     if failed:
-        console.warn(f"{len(failed)} {what}: fix what is named above and rerun the command")
+        console.warn(f"{len(failed)} {what}: {remedy}")
         raise typer.Exit(FINISHED_WITH_FAILURES)
 
 

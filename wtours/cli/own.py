@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wtours.acquire.ytdlp.formats import DEFAULT_MAX_HEIGHT
 from wtours.cli import console
 from wtours.cli.acquire import AllowUnknownLicense, MaxSize, say_choice
 from wtours.cli.options import (
     ROOT,
     AsJson,
+    MaxHeight,
     MaxLoss,
     Root,
     Videos,
@@ -66,14 +68,12 @@ def add(
     manifest: OwnManifest = None,
     title: Annotated[
         str | None,
-        typer.Option("--title", metavar="TEXT", help="Of one walk.", show_default="the source's"),
+        typer.Option("--title", metavar="TITLE", help="Of one walk.", show_default="the source's"),
     ] = None,
     license_claimed: Annotated[
-        str, typer.Option("--license", metavar="TEXT", help="As you know it.")
+        str, typer.Option("--license", metavar="LICENSE", help="As you know it.")
     ] = "unknown",
-    max_height: Annotated[
-        int, typer.Option("--max-height", metavar="LINES", min=144, help="For a URL.")
-    ] = 720,
+    max_height: MaxHeight = DEFAULT_MAX_HEIGHT,
     max_size: MaxSize = "256G",
     allow_unknown_license: AllowUnknownLicense = False,
     stream: Annotated[

@@ -56,12 +56,16 @@ def visualize(
     run: ExistingRun,
     video: Annotated[str, typer.Option("--video", metavar="ID", help="The video to show.")],
     shards: Annotated[
-        str, typer.Option("--shards", metavar="NAME|DIR", help="The shard set it is in.")
+        str,
+        typer.Option("--shards", metavar="NAME|DIR", help="The shard set of the video."),
     ] = "default",
     clips: Annotated[int, typer.Option("--clips", min=1, metavar="N", help="Clips to draw.")] = 4,
     palette: Annotated[
         Palette,
-        typer.Option(help="Colors of the objects: red, green and blue; or for all eyes."),
+        typer.Option(
+            metavar="NAME",
+            help="Colors of the objects: rgb (red, green and blue), or colourblind (for all eyes).",
+        ),
     ] = Palette.RGB,
     as_json: AsJson = False,
     root: Root = ROOT,
@@ -95,7 +99,7 @@ def show_runs(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="RUN...", help="Names or folders of runs.", show_default="all of the root"
+            metavar="RUN", help="Names or folders of runs.", show_default="all of the root"
         ),
     ] = None,
     as_json: AsJson = False,
@@ -121,7 +125,7 @@ def show_runs(
     else:
         console.print_table("Runs", SUMMARY_COLUMNS, report.summary())
         console.say(str(report.page))
-    finish(report.problems, "shown in part")
+    finish(report.problems, "shown in part", "the rest of the page is whole; it shows what it can")
 
 
 def _reproduced_tables(root: Path) -> "tuple[list[PaperTable], list[str]]":
@@ -151,9 +155,10 @@ def export(
     to: Annotated[
         ExportTarget,
         typer.Option(
+            metavar="FORMAT",
             help="timm: a folder for timm.create_model; hf: for transformers; onnx: "
             "for ONNX Runtime and others; official: a .pth as "
-            "the released code reads it; detectron2, seqtrack: a .pth for these."
+            "the released code reads it; detectron2, seqtrack: a .pth for these.",
         ),
     ] = ExportTarget.TIMM,
     out: Annotated[

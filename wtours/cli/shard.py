@@ -1,6 +1,5 @@
-"""The commands that make shards: shard, and shards finalize, info and sample."""
+"""The commands that make shards: shard, and shards finalize."""
 
-import dataclasses
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,13 +16,14 @@ from wtours.cli.options import (
     Jobs,
     ManifestOption,
     MaxLoss,
+    NewShards,
     Root,
     Videos,
     chosen_manifest,
     executor_of,
     finish,
 )
-from wtours.cli.sets.places import place_text, shard_set, shard_workspace
+from wtours.cli.sets.places import place_text, shard_workspace
 from wtours.cli.verify import SetName
 from wtours.errors import UsageError
 from wtours.execution.executor import default_jobs
@@ -35,17 +35,15 @@ if TYPE_CHECKING:
     from wtours.sharding.build import ShardReport
     from wtours.sharding.estimate import Estimate
 
-SetOrFolder = Annotated[
-    str, typer.Argument(metavar="NAME|DIR|URL", help="A shard set's name, folder or URL.")
-]
 FramesPerSecond = Annotated[
-    str, typer.Option("--fps", help='Sampled frames a second, or "native": every frame.')
+    str,
+    typer.Option("--fps", metavar="FPS", help='Sampled frames a second, or "native": every frame.'),
 ]
 ShortSide = Annotated[
     str,
     typer.Option(
         "--short-side",
-        metavar="PIXELS|native",
+        metavar="PIXELS",
         help='Reduce frames to this short side, in pixels; "native": as they are.',
     ),
 ]
@@ -61,11 +59,16 @@ class CodecChoice(StrEnum):
 
 CodecOption = Annotated[
     CodecChoice,
-    typer.Option("--codec", help="Of the frames: JPEG, or without a loss (several times larger)."),
+    typer.Option(
+        "--codec",
+        metavar="CODEC",
+        help="Of the frames: jpeg; or without a loss (several times larger) webp-lossless or png.",
+    ),
 ]
 Quality = Annotated[int, typer.Option("--quality", help="JPEG quality, 1 to 100.")]
 ShardSeconds = Annotated[
-    int, typer.Option("--shard-seconds", help="Seconds of video in one shard.")
+    int,
+    typer.Option("--shard-seconds", metavar="SECONDS", help="Length of video in one shard."),
 ]
 BlurBoxes = Annotated[
     Path | None,
@@ -73,6 +76,7 @@ BlurBoxes = Annotated[
         "--blur-boxes",
         help="Blur these: a .parquet with pts_us, x0, y0, x1, y1 (pixels of the video) and, "
         "for several videos, video_id.",
+        dir_okay=False,
     ),
 ]
 BlurFaces = Annotated[
@@ -83,7 +87,9 @@ BlurFaces = Annotated[
 ]
 PartOption = Annotated[
     str | None,
-    typer.Option("--part", help="i/N: do the i-th of N parts; the last finalizes the set."),
+    typer.Option(
+        "--part", metavar="i/N", help="Do the i-th of N parts; the last finalizes the set."
+    ),
 ]
 
 
@@ -103,9 +109,7 @@ def parse_short_side(text: str) -> int:
 
 
 def shard(
-    name: Annotated[
-        str, typer.Option("--name", "-n", metavar="NAME", help="Name of the shard set.")
-    ] = "default",
+    name: NewShards = "default",
     manifest: ManifestOption = None,
     videos: Videos = None,
     fps: FramesPerSecond = "30",
@@ -157,9 +161,9 @@ def shard(
 
     wtours shard --video venice --fps 15 --short-side 384
 
-    wtours shard --name wt_all_30 --video wt_all --part 3/8   (on the third of eight machines)
+    wtours shard --shards wt_all_30 --video wt_all --part 3/8   (on the third of eight machines)
 
-    wtours shard --name kinetics --manifest kinetics.toml --match-duration venice
+    wtours shard --shards kinetics --manifest kinetics.toml --match-duration venice
     """
     from wtours.execution.parts import Part
     from wtours.sharding.anonymize.params import with_blur
@@ -227,71 +231,6 @@ def finalize(
     with shard_workspace(name, max_loss, root) as layout:
         result = finalize_shards(layout, name, max_loss=max_loss)
     _finish_shards(result, as_json=as_json)
-
-
-def info_of_shards(
-    name: SetOrFolder = "default",
-    as_json: AsJson = False,
-    root: Root = ROOT,
-) -> None:
-    """Count frames, hours, bytes, clips (8 frames, 1 s apart) and shots, and name the licenses.
-
-    Example: wtours shards info default
-    """
-    from wtours.shards.statistics import shards_info
-
-    result = shards_info(shard_set(name, root))
-    if as_json:
-        content = {**dataclasses.asdict(result), "directory": str(result.directory)}
-        console.print_json({**content, "licenses": result.licenses})
-        return
-    console.print_table(
-        f"{result.directory}: {result.frames:,} frames, {seconds_text(result.hours * 3600)}"
-        f", {bytes_text(result.bytes)} in {result.shards} shards, {result.clips:,} clips",
-        ("video", "frames", "length", "bytes", "clips", "shots", "license"),
-        [
-            (
-                video.video_id,
-                f"{video.frames:,}",
-                seconds_text(video.hours * 3600),
-                bytes_text(video.bytes),
-                f"{video.clips:,}",
-                "not analyzed" if video.shots is None else str(video.shots),
-                video.license_observed or f"{video.license_claimed or 'unknown'} (not observed)",
-            )
-            for video in result.videos
-        ],
-    )
-    if not result.shots_known:
-        console.say("Clips of videos that are not analyzed go across cuts: run `wtours analyze`.")
-
-
-def sample_of_shards(
-    name: SetOrFolder = "default",
-    out: Annotated[Path, typer.Option("--out", "-o", help="The PNG to write.")] = Path("grid.png"),
-    clips: Annotated[int, typer.Option("--clips", min=1, max=100, help="Rows.")] = 8,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed, other clips.")] = 0,
-    as_json: AsJson = False,
-    root: Root = ROOT,
-) -> None:
-    """Draw random clips of a shard set, a row each: 8 frames, 1 s apart, with names and times.
-
-    Example: wtours shards sample default --out grid.png
-    """
-    from wtours.shards.contact_sheet import has_captions, sample_grid
-
-    directory = shard_set(name, root)
-    drawn = sample_grid(directory, out, num_clips=clips, seed=seed)
-    if as_json:
-        rows = [{"video_id": clip.video_id, "pts_us": list(clip.pts_us)} for clip in drawn]
-        console.print_json({"file": str(out), "clips": rows})
-        return
-    for row, clip in enumerate(drawn, 1):
-        first = seconds_text(clip.pts_us[0] / 1_000_000)
-        console.say(f"row {row}: {clip.video_id} from {first}")
-    if not has_captions():
-        console.note("no names and times in the picture: pillow is not installed")
-    console.say(str(out))
 
 
 def say_estimate(expected: "Estimate") -> None:

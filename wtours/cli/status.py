@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wtours.acquire.ytdlp.formats import DEFAULT_MAX_HEIGHT
 from wtours.cli import console
 from wtours.cli.options import (
     ROOT,
     AsJson,
     ManifestOption,
+    MaxHeight,
     Root,
     Videos,
     chosen_manifest,
@@ -49,9 +51,7 @@ def list_videos(
 def doctor(
     manifest: ManifestOption = None,
     videos: Videos = None,
-    max_height: Annotated[
-        int, typer.Option("--max-height", min=144, help="What the disk has to hold.")
-    ] = 720,
+    max_height: MaxHeight = DEFAULT_MAX_HEIGHT,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
@@ -72,7 +72,10 @@ def cluster_doctor(
     scratch: Annotated[
         Path | None,
         typer.Option(
-            "--scratch", help="A folder of each node's own disk.", show_default="its temporary one"
+            "--scratch",
+            help="A folder of each node's own disk.",
+            show_default="its temporary one",
+            file_okay=False,
         ),
     ] = None,
     as_json: AsJson = False,
@@ -95,7 +98,8 @@ def _finish_checks(checks: "list[Check]", *, as_json: bool) -> None:
         for check in checks:
             mend = f"; {check.remedy}" if check.remedy else ""
             console.say(f"{check.status:8} {check.name}: {check.found}{mend}")
-    if any(check.status == "problem" for check in checks):
+    if problems := sum(check.status == "problem" for check in checks):
+        console.warn(f"{problems} problems: do what their lines say and rerun the command")
         raise typer.Exit(1)
 
 

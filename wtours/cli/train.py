@@ -1,4 +1,4 @@
-"""The commands around training: pretrain, estimate, presets."""
+"""The commands that train: pretrain, estimate."""
 
 import dataclasses
 import re
@@ -18,6 +18,7 @@ from wtours.cli.options import (
     require_training,
     run_folder,
 )
+from wtours.cli.presets import ConfigFile, Overrides, Preset, show_preset
 from wtours.cli.sets.places import shard_set
 from wtours.cli.training_progress import training_bar
 from wtours.errors import MissingPackageError
@@ -37,38 +38,13 @@ class Resume(StrEnum):
     FORCE = "force"
 
 
-Preset = Annotated[
-    str,
-    typer.Option(
-        "--preset",
-        "-p",
-        metavar="NAME",
-        help="official (the released code), paper, dino, images or demo (for a CPU); "
-        "`wtours presets list` says more.",
-    ),
-]
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", metavar="FILE", help="A YAML file over the preset."),
-]
-
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        "-s",
-        metavar="KEY=VALUE",
-        help="Over both, for example optim.steps=500; repeatable.",
-    ),
-]
-
 GpuMemoryOption = Annotated[
     str | None,
     typer.Option(
         "--gpu-memory",
-        metavar="24GB",
-        help="Choose micro-batches, then precision, so that the same batch fits such a GPU.",
+        metavar="SIZE",
+        help="Choose micro-batches, then precision, so that the same batch fits a GPU of so much, "
+        "for example 24GB.",
         show_default=False,
     ),
 ]
@@ -96,8 +72,9 @@ def pretrain(
     resume: Annotated[
         Resume,
         typer.Option(
+            metavar="WHEN",
             help="auto: resume if the config is the same; never: refuse a run that has begun; "
-            "force: resume with another config or other data."
+            "force: resume with another config or other data.",
         ),
     ] = Resume.AUTO,
     print_config: Annotated[bool, typer.Option("--print-config", hidden=True)] = False,
@@ -244,73 +221,3 @@ def estimate(
     console.print_table(f"Estimate for {count}", ("", "each"), rows)
     for note in found.notes:
         console.say(note)
-
-
-def list_presets(as_json: AsJson = False) -> None:
-    """List the presets of training, and in how many fields each differs from `official`.
-
-    Example: wtours presets list
-    """
-    require_training("presets", packages=["yaml"])
-    from training.config.presets import ABOUT, PRESETS, differing_fields
-
-    counts = {name: len(differing_fields(name, "official")) for name in PRESETS}
-    if as_json:
-        console.print_json(
-            {name: {"about": ABOUT[name], "fields": count} for name, count in counts.items()}
-        )
-        return
-    console.print_table(
-        f"{len(counts)} presets",
-        ("preset", "what it is", "fields that differ"),
-        [(name, ABOUT[name], str(count)) for name, count in counts.items()],
-    )
-
-
-def show_preset(
-    preset: Annotated[str, typer.Argument(metavar="NAME", help="A preset.")] = "official",
-    config: ConfigFile = None,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-) -> None:
-    """Print the whole config of a preset as YAML, with a file's and --set's changes.
-
-    Example: wtours presets show demo --set optim.steps=500 > config.yaml
-    """
-    require_training("presets", packages=["yaml"])
-    from training.config.presets import resolve_config
-    from training.config.train import to_yaml
-
-    resolved = resolve_config(preset, config, overrides or [])
-    if as_json:
-        console.print_json(resolved.model_dump(mode="json"))
-        return
-    console.say(to_yaml(resolved))
-
-
-def diff_presets(
-    one: Annotated[str, typer.Argument(metavar="NAME", help="A preset.")],
-    other: Annotated[
-        str, typer.Argument(metavar="NAME", help="The preset it is compared with.")
-    ] = "official",
-    as_json: AsJson = False,
-) -> None:
-    """Print the fields in which two presets differ, with both values.
-
-    Example: wtours presets diff paper official
-    """
-    require_training("presets", packages=["yaml"])
-    from training.config.presets import differing_fields
-
-    fields = differing_fields(one, other)
-    if as_json:
-        console.print_json({key: {one: ours, other: its} for key, (ours, its) in fields.items()})
-        return
-    console.print_table(
-        f"{len(fields)} fields differ",
-        ("field", one, other),
-        [
-            (key, *("null" if value is None else str(value) for value in pair))
-            for key, pair in fields.items()
-        ],
-    )

@@ -1,15 +1,19 @@
 """The command that checks what other stages have published: verify."""
 
 import dataclasses
+import shlex
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from wtours.cli import console
 from wtours.cli.options import (
+    RERUN,
     ROOT,
     Address,
     AsJson,
+    Deep,
     ExecutorKind,
     ExecutorOption,
     Jobs,
@@ -17,7 +21,7 @@ from wtours.cli.options import (
     executor_of,
     finish,
 )
-from wtours.cli.sets.places import shard_set
+from wtours.cli.sets.places import SetOrFolder, shard_set
 from wtours.errors import UsageError
 from wtours.execution.executor import default_jobs
 from wtours.storage.store import is_url
@@ -28,13 +32,8 @@ SetName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the shard 
 
 
 def verify(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME|DIR|URL", help="A shard set's name, folder or URL.")
-    ] = "default",
-    deep: Annotated[
-        bool,
-        typer.Option("--deep/--quick", help="Read every byte, or compare sizes and counts only."),
-    ] = True,
+    name: SetOrFolder = "default",
+    deep: Deep = True,
     repair: Annotated[
         bool,
         typer.Option("--repair", help="Rebuild damaged shards from the downloaded videos."),
@@ -105,7 +104,19 @@ def verify(
             console.warn(f"rebuilt, byte-identical: {file}")
         for file in repaired.changed:
             console.warn(f"rebuilt, other bytes (another version of PyAV or simplejpeg): {file}")
-    finish({problem.file: problem.message for problem in problems}, "damaged")
+    remedy = RERUN if repair else _repair_hint(name, root, is_remote=is_remote)
+    finish({problem.file: problem.message for problem in problems}, "damaged", remedy)
+
+
+def _repair_hint(name: str, root: Path, *, is_remote: bool) -> str:
+    """Return what mends a damaged set: a repair works on the sets of a root on a disk."""
+    if is_remote:
+        return (
+            "replace them: `wtours copy` a whole copy of the set there; or remove them and "
+            "their receipts, and run `wtours shard` again"
+        )
+    words = ["wtours", "verify", name, "--repair", *(["--root", str(root)] if root != ROOT else [])]
+    return f"`{shlex.join(words)}` rebuilds them from the downloaded videos"
 
 
 def _verify_all(layout: Layout, *, as_json: bool) -> None:
@@ -118,4 +129,8 @@ def _verify_all(layout: Layout, *, as_json: bool) -> None:
     else:
         counts = ", ".join(f"{count} {kind}" for kind, count in report.counts.items())
         console.say(f"{layout.root}: {counts}, {bytes_text(report.bytes)} checked")
-    finish({problem.file: problem.message for problem in report.problems}, "damaged")
+    remedy = (
+        "`wtours verify NAME --repair` rebuilds shards; remove the rest, and rerun the commands "
+        "that made it"
+    )
+    finish({problem.file: problem.message for problem in report.problems}, "damaged", remedy)

@@ -90,6 +90,6 @@ def matching_videos(
         if limits_us.get(video_id, -1) != facts.taken_us:
             raise ShardError(
                 f"shard set {directory.name!r} was begun with other videos, or with another part "
-                f"of {video_id}, as long as {match.video_id}; choose another --name"
+                f"of {video_id}, as long as {match.video_id}; choose another name by --shards"
             )
     return limits_us, skipped

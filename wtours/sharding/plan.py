@@ -220,13 +220,13 @@ def require_same_params(directory: Path, params: ShardParams) -> None:
             if name == "pixels" and present != wanted:
                 raise ShardError(
                     f"shard set {directory.name!r} was begun by a version of wtours that made "
-                    f"other pixels of the same frames; choose another --name (this one stays "
-                    f"readable)"
+                    f"other pixels of the same frames; choose another name by --shards "
+                    f"(this one stays readable)"
                 )
             if present != wanted:
                 raise ShardError(
                     f"shard set {directory.name!r} has {name} {present}, not {wanted}; "
-                    f"choose another --name, or the same {name}"
+                    f"choose another name by --shards, or the same {name}"
                 )
 
 

@@ -86,7 +86,7 @@ def test_what_lacks_its_data_says_what_would_provide_it(tmp_path):
     (shard,) = steps["dora-venice"].lacks
     assert shard == (
         "wtours download --video venice; wtours analyze --video venice; "
-        "wtours shard --video venice --name venice"
+        "wtours shard --video venice --shards venice"
     )
     assert steps["dora-in1k"].lacks == ("--imagenet DIR",)
     assert "Kinetics-400" in steps["dora-k400"].lacks[0]

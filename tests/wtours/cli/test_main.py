@@ -102,7 +102,9 @@ def test_verbose_names_the_module_that_logs_and_video_has_no_short_name(tmp_path
     assert wtours("list", "-v", "venice", "--root", tmp_path).returncode == 2
 
 
-@pytest.mark.parametrize("words", [("presets", "diff", "demo"), ("list", "--json")])
+@pytest.mark.parametrize(
+    "words", [("presets", "diff", "demo"), ("list", "--json"), ("list",), ("prepare", "--help")]
+)
 def test_a_reader_that_has_seen_enough_is_no_traceback(tmp_path, words):
     process = subprocess.Popen(
         [SCRIPT, *words, "--root", tmp_path] if words[0] == "list" else [SCRIPT, *words],
@@ -116,6 +118,50 @@ def test_a_reader_that_has_seen_enough_is_no_traceback(tmp_path, words):
     with process.stderr:
         assert process.stderr.read() == ""
     assert process.wait() == 1
+
+
+def on_terminal(*words: str, **environment: str) -> str:
+    """Return what a command shows on a terminal: escape sequences and all."""
+    ours, its = os.openpty()
+    try:
+        process = subprocess.Popen(
+            [SCRIPT, *words], stdin=its, stdout=its, stderr=its, env=os.environ | environment
+        )
+        os.close(its)
+        shown = b""
+        while True:
+            try:
+                part = os.read(ours, 65536)
+            except OSError:  # Linux: the other side is closed
+                break
+            if not part:
+                break
+            shown += part
+        assert process.wait() == 0, shown.decode()
+    finally:
+        os.close(ours)
+    return shown.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("columns", [60, 120])
+def test_a_terminal_without_color_or_of_another_width_gets_the_same_words(tmp_path, columns):
+    write_shard_set(tmp_path / "shards" / "default")
+    root = ("--root", str(tmp_path))
+    plain = {"COLUMNS": str(columns), "TERM": "xterm-256color", "NO_COLOR": "1"}
+    dumb = {"COLUMNS": str(columns), "TERM": "dumb"}
+    for words in (("list", *root), ("verify", *root), ("presets", "list"), ("shard", "--help")):
+        without_color = on_terminal(*words, **plain)
+        assert not re.search(r"\x1b\[[0-9;]*3[0-9]", without_color), words  # weight, but no color
+        on_dumb = on_terminal(*words, **dumb)
+        assert "\x1b" not in on_dumb, words
+        if words[0] != "verify":  # the line with the path may be of any length
+            assert max(map(len, on_dumb.splitlines())) <= columns
+            assert not re.search(r"\w…", on_dumb), on_dumb
+    listed = on_terminal("list", *root, **dumb)
+    for word in ("kuala_lumpur", "downloaded", "shard sets" if columns > 60 else "shard"):
+        assert word in listed  # no word is broken apart
+    narrow = on_terminal("list", *root, **dumb | {"COLUMNS": "40"})
+    assert "kuala_lumpur\n  title: Kuala Lumpur\n  downloaded: no\n" in narrow
 
 
 def test_a_closed_output_is_no_traceback(tmp_path):

@@ -10,7 +10,8 @@ from tests.support.analyze_cases import write_scenes
 from tests.support.command_line import exit_code_of
 from tests.support.shard_set import write_shard_set
 from wtours.cli.app import COMMANDS
-from wtours.cli.options import as_command, finish
+from wtours.cli.command import as_command
+from wtours.cli.options import finish
 from wtours.text import DOCS, docs_page, rate_text
 
 WITHOUT_JSON = {"demo"}
@@ -25,16 +26,6 @@ def test_every_command_that_reports_has_json():
         app.command()(as_command(function))
         options = {name for p in typer.main.get_command(app).params for name in p.opts}
         assert "--json" in options or name in WITHOUT_JSON | TABULAR, name
-
-
-def test_options_name_their_values():
-    for _, _, name, function in COMMANDS:
-        app = typer.Typer(add_completion=False)
-        app.command()(as_command(function))
-        for parameter in typer.main.get_command(app).params:
-            assert parameter.param_type_name == "argument" or parameter.metavar is not None, (
-                f"{name}: {parameter.name}"
-            )
 
 
 def test_many_failures_of_one_reason_are_one_line(capsys):

@@ -96,7 +96,7 @@ def test_a_video_that_is_not_downloaded_does_not_stop_the_others(layout, capsys)
         (["--part", "3/2"], UsageError, "part '3/2' must be i/N"),
         (["--seal"], ShardError, "has no receipts of shards; run `wtours shard`"),
         (["--blur-boxes", "absent.parquet"], UsageError, "absent.parquet is not a Parquet file"),
-        (["--name", "../x"], UsageError, "shard set name '../x'"),
+        (["--shards", "../x"], UsageError, "shard set name '../x'"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(layout, arguments, error, message):
@@ -122,4 +122,4 @@ def test_as_many_seconds_as_a_walk_has(layout, capsys):
     assert "60 frames in 2 shards" in captured.out
     assert "1 videos, together as long as short: 0:00:02" in captured.out
     with pytest.raises(ShardError, match=r"walk has 3\.0 s, .* only 0\.0 s"):
-        wtours(layout, "shard", "--name", "b", "--video", "absent", "--match-duration", "walk")
+        wtours(layout, "shard", "--shards", "b", "--video", "absent", "--match-duration", "walk")

@@ -163,7 +163,7 @@ def test_a_bad_option_stops_it_before_anything_is_written(walk, tmp_path):
         prepare_videos(layout, entries("walk"), prepare_options(detector="sparrow"))
     prepare_videos(layout, entries("walk"), prepare_options())
     other = prepare_options(ShardParams(frames_per_second="3", short_side=32))
-    with pytest.raises(WtoursError, match="choose another --name"):
+    with pytest.raises(WtoursError, match="choose another name by --shards"):
         prepare_videos(layout, entries("walk"), other)
 
 

@@ -339,7 +339,7 @@ def test_another_file_of_a_video_replaces_its_shards(clip, tmp_path, layout):
 def test_other_parameters_for_a_name_are_refused_by_name(clip, layout, other, message):
     publish_video(layout, "walk", clip)
     build_shards(layout, ["walk"], params=SECOND)
-    with pytest.raises(ShardError, match=f"{message}; choose another --name"):
+    with pytest.raises(ShardError, match=f"{message}; choose another name by --shards"):
         build_shards(layout, ["walk"], params=other)
     build_shards(layout, ["walk"], name="other", params=other)
 

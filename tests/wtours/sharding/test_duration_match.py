@@ -122,7 +122,7 @@ def test_a_set_stays_with_the_videos_that_it_was_begun_with(layout, clips):
     directory = build_shards(layout, ["early", *OTHERS], params=params_of()).directory
     before = files_of(directory)
     publish_video(layout, "early", clips["four"])  # downloaded at last
-    with pytest.raises(ShardError, match=r"begun with other videos.* choose another --name"):
+    with pytest.raises(ShardError, match=r"other videos.* choose another name by --shards"):
         build_shards(layout, ["early", *OTHERS], params=params_of())
     with pytest.raises(ShardError, match=r"has match .*, not None"):
         build_shards(layout, OTHERS, params=params_of(match=None))

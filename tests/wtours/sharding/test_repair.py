@@ -181,7 +181,7 @@ def test_a_set_of_a_version_that_made_other_pixels_is_read_but_not_mixed_with_ou
     assert verify_shards(directory).ok
     (directory / SHARD).unlink()
     before = files_of(directory)
-    with pytest.raises(ShardError, match=r"made other pixels .* choose another --name"):
+    with pytest.raises(ShardError, match=r"made other pixels .* choose another name by --shards"):
         build_shards(layout, ["walk"], params=PARAMS)
     with pytest.raises(ShardError, match="made other pixels"):
         repair_shards(layout, "default")

@@ -7,7 +7,7 @@ import typer
 
 from wtours.cli import console
 from wtours.cli.options import ROOT, AsJson, Root
-from wtours.cli.sets.places import shard_set
+from wtours.cli.sets.places import SetOrFolder, shard_set
 from wtours.text import bytes_text
 
 if TYPE_CHECKING:
@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 
 def copy(
-    source: Annotated[
-        str, typer.Argument(metavar="NAME|DIR|URL", help="A shard set's name, folder or URL.")
-    ],
+    source: SetOrFolder,
     destination: Annotated[
         str, typer.Argument(metavar="DIR|URL", help="The folder or URL that becomes the set.")
     ],

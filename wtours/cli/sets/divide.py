@@ -6,7 +6,7 @@ import typer
 
 from wtours.cli import console
 from wtours.cli.options import FINISHED_WITH_FAILURES, ROOT, AsJson, Root, named_or_folder
-from wtours.cli.shard import SetOrFolder
+from wtours.cli.sets.places import SetOrFolder
 from wtours.text import seconds_text
 from wtours.workspace.layout import Layout
 
@@ -14,13 +14,16 @@ from wtours.workspace.layout import Layout
 def split(
     name: SetOrFolder = "default",
     val_share: Annotated[
-        float, typer.Option("--val-share", help="Share of the blocks that is for validation.")
+        float,
+        typer.Option("--val-share", metavar="SHARE", help="Of the blocks, for validation."),
     ] = 0.1,
     block_seconds: Annotated[
-        float, typer.Option("--block-seconds", help="Length of a block of a video.")
+        float,
+        typer.Option("--block-seconds", metavar="SECONDS", help="Length of a block of a video."),
     ] = 300.0,
     gap_seconds: Annotated[
-        float, typer.Option("--gap-seconds", help="Least time between two parts.")
+        float,
+        typer.Option("--gap-seconds", metavar="SECONDS", help="Least time between two parts."),
     ] = 30.0,
     seed: Annotated[int, typer.Option("--seed", help="Another seed, other blocks.")] = 0,
     root: Root = ROOT,
@@ -49,15 +52,24 @@ def split(
 
 
 def overlap(
-    a: Annotated[str, typer.Argument(metavar="A", help="A shard set's name, or its folder.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="A shard set: NAME or DIR.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one: NAME or DIR.")],
     every_seconds: Annotated[
-        float, typer.Option("--every", help="Seconds between the frames of A that are looked for.")
+        float,
+        typer.Option(
+            "--every-seconds",
+            metavar="SECONDS",
+            help="Between the frames of A that are looked for.",
+        ),
     ] = 1.0,
     max_distance: Annotated[
         int,
         typer.Option(
-            "--max-distance", min=0, max=16, help="Bits of 64 in which hashes may differ."
+            "--max-distance",
+            min=0,
+            max=16,
+            metavar="BITS",
+            help="Bits of 64 in which hashes may differ.",
         ),
     ] = 4,
     as_json: AsJson = False,

@@ -8,7 +8,7 @@ import typer
 
 from wtours.cli import console
 from wtours.cli.options import ROOT, Root, named_or_folder
-from wtours.cli.shard import SetOrFolder
+from wtours.cli.sets.places import SetOrFolder
 from wtours.text import bytes_text
 from wtours.workspace.layout import Layout
 
@@ -31,15 +31,20 @@ class ExportLayout(StrEnum):
 def export_of_shards(
     name: SetOrFolder = "default",
     to: Annotated[
-        ExportLayout, typer.Option("--to", help="The layout.")
+        ExportLayout,
+        typer.Option("--to", metavar="FORMAT", help=f"{', '.join(ExportLayout)}."),
     ] = ExportLayout.IMAGEFOLDER,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The folder.", show_default="NAME-LAYOUT"),
+        typer.Option(
+            "--out", "-o", help="The folder.", show_default="NAME-LAYOUT", file_okay=False
+        ),
     ] = None,
     clip_seconds: Annotated[
         float,
-        typer.Option("--clip-seconds", help="Longest clip, for davis, vjepa and mp4."),
+        typer.Option(
+            "--clip-seconds", metavar="SECONDS", help="Longest clip, for davis, vjepa and mp4."
+        ),
     ] = 10.0,
     root: Root = ROOT,
 ) -> None:

@@ -13,13 +13,15 @@ from wtours.cli.options import (
     FINISHED_WITH_FAILURES,
     ROOT,
     AsJson,
+    Deep,
     ExecutorKind,
+    FromDir,
     Jobs,
     Root,
     executor_of,
     named_or_folder,
 )
-from wtours.cli.shard import SetOrFolder
+from wtours.cli.sets.places import SetOrFolder
 from wtours.execution.executor import default_jobs
 from wtours.workspace.layout import Layout
 
@@ -28,11 +30,11 @@ def lock(
     name: SetOrFolder = "default",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The lock file.", show_default="NAME.lock"),
+        typer.Option(
+            "--out", "-o", help="The lock file.", show_default="NAME.lock", dir_okay=False
+        ),
     ] = None,
-    deep: Annotated[
-        bool, typer.Option("--deep", help="Hash every byte again, instead of comparing sizes.")
-    ] = False,
+    deep: Deep = False,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
@@ -60,20 +62,24 @@ def lock(
 
 
 def sync(
-    lock_file: Annotated[Path, typer.Argument(metavar="NAME.lock", help="The lock file.")],
+    lock_file: Annotated[Path, typer.Argument(metavar="FILE", help="The lock file.")],
     name: Annotated[
         str | None,
-        typer.Option("--name", "-n", help="Name of the shard set.", show_default="the lock's"),
-    ] = None,
-    from_dir: Annotated[
-        Path | None,
         typer.Option(
-            "--from-dir", help="Take the videos in this folder; no network.", file_okay=False
+            "--shards",
+            metavar="NAME",
+            help="Name of the shard set that is made.",
+            show_default="the lock's",
         ),
     ] = None,
+    from_dir: FromDir = None,
     blur_boxes: Annotated[
         Path | None,
-        typer.Option("--blur-boxes", help="The boxes of a blurred set: its blur_boxes.parquet."),
+        typer.Option(
+            "--blur-boxes",
+            help="The boxes of a blurred set: its blur_boxes.parquet.",
+            dir_okay=False,
+        ),
     ] = None,
     where_table: Annotated[
         Path | None,
@@ -131,13 +137,17 @@ def sync(
         return
     for item, problem in report.differences.items():
         console.warn(f"differs: {item}: {problem}")
-    console.warn(f"{len(report.differences)} differences: this is not the locked set")
+    console.warn(
+        f"{len(report.differences)} differences, this is not the locked set: bring what is named "
+        f"above to the lock's state (the same file, the same version), remove {report.directory} "
+        f"and rerun the command"
+    )
     raise typer.Exit(FINISHED_WITH_FAILURES)
 
 
 def attest(
-    a: Annotated[str, typer.Argument(metavar="A", help="A shard set's name, or its folder.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="A shard set: NAME or DIR.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one: NAME or DIR.")],
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:

@@ -51,4 +51,5 @@ def missing_of_shards(
             console.say(f"{video_id}: {array_expression(segments)}")
         console.say(f"{sum(map(len, missing.values()))} segments are missing")
     if missing:
+        console.note("run `wtours shard` again, or the parts that are named, with the same options")
         raise typer.Exit(FINISHED_WITH_FAILURES)

@@ -44,6 +44,10 @@ ScratchSize = Annotated[
     ),
 ]
 
+SetOrFolder = Annotated[
+    str, typer.Argument(metavar="NAME|DIR|URL", help="A shard set's name, folder or URL.")
+]
+
 
 def with_scratch(command: Callable[..., None]) -> Callable[..., None]:
     """Return a command that takes a root with --scratch and --scratch-size.

@@ -1,23 +1,24 @@
 """The command that does it all from one decode: prepare."""
 
 import dataclasses
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from wtours.acquire.ytdlp.formats import DEFAULT_MAX_HEIGHT
 from wtours.cli import console
 from wtours.cli.acquire import AllowUnknownLicense
+from wtours.cli.analyze import DetectFps, Detector, FrameQuality, TransNet
 from wtours.cli.options import (
     ROOT,
     Address,
     AsJson,
     ExecutorKind,
     ExecutorOption,
+    FromDir,
     Jobs,
     ManifestOption,
+    MaxHeight,
     MaxLoss,
+    NewShards,
     Root,
     Videos,
     chosen_manifest,
@@ -49,29 +50,14 @@ if TYPE_CHECKING:
 def prepare(
     manifest: ManifestOption = None,
     videos: Videos = None,
-    name: Annotated[str, typer.Option("--name", "-n", help="Name of the shard set.")] = "default",
-    from_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--from-dir", help="Take missing videos from this folder; no network.", file_okay=False
-        ),
-    ] = None,
-    max_height: Annotated[
-        int, typer.Option("--max-height", min=144, help="As for `wtours download`.")
-    ] = DEFAULT_MAX_HEIGHT,
+    name: NewShards = "default",
+    from_dir: FromDir = None,
+    max_height: MaxHeight = DEFAULT_MAX_HEIGHT,
     allow_unknown_license: AllowUnknownLicense = False,
-    detector: Annotated[
-        str, typer.Option("--detector", "-d", help="As for `wtours analyze`.")
-    ] = "none",
-    detect_fps: Annotated[
-        str, typer.Option("--detect-fps", help='Frames a second to detect on, or "native": all.')
-    ] = "1",
-    transnet: Annotated[
-        bool, typer.Option("--transnet", help="Find cuts by TransNet V2 too.")
-    ] = False,
-    frame_quality: Annotated[
-        bool, typer.Option("--frame-quality", help="As for `wtours analyze`.")
-    ] = False,
+    detector: Detector = "none",
+    detect_fps: DetectFps = "1",
+    transnet: TransNet = False,
+    frame_quality: FrameQuality = False,
     fps: FramesPerSecond = "30",
     short_side: ShortSide = "512",
     codec: CodecOption = CodecChoice.JPEG,

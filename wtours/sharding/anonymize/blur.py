@@ -140,7 +140,7 @@ def _require_sha256(path: Path, expected: str) -> None:
     if found != expected:
         raise ShardError(
             f"{path} is not what the shard set was begun with (sha256 {found[:12]}, not "
-            f"{expected[:12]}); put that file there, or choose another --name"
+            f"{expected[:12]}); put that file there, or choose another name by --shards"
         )
 
 

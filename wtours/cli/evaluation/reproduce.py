@@ -158,12 +158,18 @@ def _print_plan(plan: "Plan", steps: "list[StepState]", tflops: float, *, as_jso
     evaluations = [each for each in steps if each.step.evaluation]
     of_evaluations = sum(plan.file.evaluations[e.step.evaluation].hours for e in evaluations)
     console.say(
-        f"{len(costs)} runs: {hours:,.0f} GPU hours at {tflops:g} effective TFLOP/s (an "
+        f"{len(costs)} runs: {_work_text(hours)} of a GPU at {tflops:g} effective TFLOP/s (an "
         f"assumption; `wtours estimate` measures), {bytes_text(disk)} of checkpoints; "
-        f"{len(evaluations)} evaluations: "
-        f"about {of_evaluations:,.0f} hours of an A100"
+        f"{len(evaluations)} evaluations: about {_work_text(of_evaluations)} of an A100"
     )
     _print_lacking(steps)
+
+
+def _work_text(hours: float) -> str:
+    """Return an estimate of work as people say it: a tiny plan takes no hours."""
+    if hours >= 2:
+        return f"{hours:,.0f} hours"
+    return f"{hours * 60:,.0f} minutes" if hours * 60 >= 1 else "less than a minute"
 
 
 def _print_lacking(steps: "list[StepState]") -> None:
@@ -205,7 +211,7 @@ def _finish(ended: "list[StepState]") -> None:
     _print_lacking(ended)
     if failed or lacking:
         console.warn(
-            f"{len(failed)} steps failed, {len(lacking)} lack something; run the "
-            f"same command again to go on"
+            f"{len(failed)} steps failed, {len(lacking)} lack something: fix or provide what is "
+            f"named above and rerun the command"
         )
         raise typer.Exit(FINISHED_WITH_FAILURES)

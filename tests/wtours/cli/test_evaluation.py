@@ -39,10 +39,10 @@ def test_each_prints_a_table_and_where_the_result_is(root):
     found = printed(root, "linear", "walk", *images, "--epochs", 1, "--workers", 0)
     assert "learning rate x batch / 256" in found
     assert "0.001" in found
-    found = printed(root, "discover", "walk", "--voc", root / "voc", "--pictures", root / "drawn")
+    found = printed(root, "discover", "walk", "--voc", root / "voc", "--out", root / "drawn")
     assert "CorLoc" in found
     assert (root / "drawn" / "a.png").is_file()
-    found = printed(root, "vos", "walk", "--davis", root / "davis", "--masks", root / "masks")
+    found = printed(root, "vos", "walk", "--davis", root / "davis", "--out", root / "masks")
     assert "F, boundaries" in found
     assert len(list((root / "masks" / "bar").iterdir())) == 3
     results = sorted(path.name.split("-")[0] for path in (root / "runs/walk/eval").glob("*.json"))

@@ -1,0 +1,133 @@
+"""Options and help: one spelling for one idea, values with names, whole words at any width."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from rich.text import Text
+from typer.testing import CliRunner
+
+from wtours.cli.app import COMMANDS, PAGES, app
+from wtours.cli.command import OLD_SPELLINGS
+from wtours.text import docs_page
+
+SPELLINGS = {
+    "--shards": ("--name", "--set-name", "--shard-set", "--dataset"),
+    "--run": ("--run-dir", "--run-name", "--workdir"),
+    "--out": (
+        "--output",
+        "--output-dir",
+        "--out-dir",
+        "--dest",
+        "--pictures",
+        "--masks",
+        "--to-dir",
+    ),
+    "--from-dir": ("--source-dir", "--input", "--input-dir", "--videos-dir"),
+    "--video": ("--videos", "--video-id", "--only"),
+    "--manifest": ("--manifest-file", "--list"),
+    "--root": ("--data-dir", "--workspace", "--root-dir"),
+    "--jobs": ("--num-jobs", "--processes-per-node", "--threads", "--num-workers"),
+    "--json": ("--as-json", "--format"),
+    "--fps": ("--frame-rate", "--rate"),
+    "--seed": ("--random-seed",),
+}
+"""The one spelling of an idea, and others that people give it."""
+KINDS = {"FILE", "DIR", "PATH", "URL", "NAME", "TAR"}
+"""Where a value of a kind may stand for another, an option's metavar may differ by command."""
+
+
+def commands(command: Any, name: str = "wtours") -> Iterator[tuple[str, Any]]:
+    yield name, command
+    for word, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, f"{name} {word}")
+
+
+TREE = dict(commands(typer.main.get_command(app)))
+
+
+def options(command: Any) -> list[Any]:
+    return [p for p in command.params if p.param_type_name == "option" and not p.hidden]
+
+
+def test_one_idea_has_one_spelling():
+    wrong = {other: name for name, others in SPELLINGS.items() for other in others}
+    metavars: dict[str, set[str]] = {}
+    for name, command in TREE.items():
+        for option in options(command):
+            for spelling in option.opts:
+                assert spelling not in wrong, f"{name} {spelling} is {wrong[spelling]} elsewhere"
+                assert spelling not in OLD_SPELLINGS, f"{name} {spelling} is an old spelling"
+            long = max(option.opts, key=len)
+            words = set((option.metavar or "").split("|"))
+            metavars.setdefault(long, set()).add("kind" if words <= KINDS else option.metavar or "")
+    assert {name: found for name, found in metavars.items() if len(found) > 1} == {}
+
+
+def test_every_value_has_a_name_for_people():
+    for name, command in TREE.items():
+        for parameter in command.params:
+            if not getattr(parameter, "is_flag", False):
+                metavar = parameter.metavar
+                assert metavar, f"{name}: {parameter.name}"
+                assert metavar not in ("TEXT", "STR", "PATH") or parameter.name == "out", name
+                assert len(metavar) <= 12, f"{name}: {metavar} leaves no room for the help"
+
+
+@pytest.mark.parametrize(
+    ("words", "old", "new"),
+    [
+        ("shard", ["--name", "x"], ["--shards", "x"]),
+        ("shard", ["--name=x"], ["--shards=x"]),
+        ("prepare", ["-n", "x", "--video", "-n"], ["--shards", "x", "--video", "-n"]),
+        ("prepare", ["-nx"], ["--shards", "x"]),
+        ("sync", ["a.lock", "-n", "x"], ["a.lock", "--shards", "x"]),
+        ("eval discover", ["r", "--voc", "v", "--pictures", "p"], ["r", "--voc", "v", "-o", "p"]),
+        ("eval vos", ["r", "--davis", "d", "--masks", "m"], ["r", "--davis", "d", "-o", "m"]),
+        ("shards overlap", ["a", "b", "--every", "2"], ["a", "b", "--every-seconds", "2"]),
+    ],
+)
+def test_old_spellings_mean_the_same_and_are_shown_nowhere(words, old, new):
+    command = TREE[f"wtours {words}"]
+    with command.make_context("x", list(old)) as first, command.make_context("x", new) as second:
+        assert first.params == second.params
+    shown = CliRunner().invoke(app, [*words.split(), "--help"], env={"COLUMNS": "120"}).stdout
+    for word in set(old) & set(OLD_SPELLINGS):
+        assert not re.search(rf"{word}\b(?!-)", shown), shown
+
+
+def test_a_word_after_two_dashes_is_no_option():
+    command = TREE["wtours add"]
+    with command.make_context("add", ["--", "--name"]) as context:
+        assert context.params["sources"] == ["--name"]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize("name", TREE)
+def test_help_cuts_no_word_at_any_width(name, columns):
+    command, words = TREE[name], name.split()[1:]
+    result = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": str(columns)})
+    assert result.exit_code == 0, result.output
+    assert max(map(len, result.stdout.splitlines())) <= columns
+    assert not re.search(r"<\w+>", result.stdout)
+    shown = re.sub(r"[│╭╮╰╯─\s]+", " ", result.stdout)
+    squeezed = shown.replace(" ", "")
+    for parameter in command.params:
+        if not getattr(parameter, "hidden", False):
+            for text in (*parameter.opts, parameter.metavar or ""):
+                assert text in shown or text == parameter.name, (text, result.stdout)
+            for word in Text.from_markup(parameter.help or "").plain.split():
+                assert word in squeezed, (word, result.stdout)
+
+
+def test_a_page_that_says_more_is_named_and_is_there():
+    docs = Path(__file__).parents[3] / "docs"
+    named = {function for *_, function in COMMANDS}
+    for function, page in PAGES.items():
+        assert function in named
+        assert (docs / f"{page}.md").is_file(), page
+    shown = CliRunner().invoke(app, ["eval", "knn", "-h"], env={"COLUMNS": "120"}).stdout
+    assert docs_page("reference/evaluation") in shown

@@ -1,0 +1,84 @@
+"""After every list of failures one line says what to do, and "rerun" only where that helps."""
+
+import re
+
+import pytest
+import typer
+
+from tests.support.command_line import exit_code_of
+from tests.support.shard_set import write_shard_set
+from training.reproduce.plan import Step
+from training.reproduce.progress import StepState
+from wtours.cli.evaluation.reproduce import _finish
+
+FIX = "fix what is named above and rerun the command"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a broken file, a damaged shard set and a run without a step."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    directory = write_shard_set(tmp_path / "data" / "shards" / "walks")
+    (tar,) = directory.glob("*.tar")
+    tar.write_bytes(tar.read_bytes()[:-512])
+    (tmp_path / "data" / "runs" / "begun").mkdir(parents=True)
+    (tmp_path / "data" / "runs" / "begun" / "config.yaml").write_text("seed: 0\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "count", "remedy"),
+    [
+        ("download --video venice --from-dir .", "1 could not be downloaded", FIX),
+        (
+            "download --video venice --from-dir . --dry-run",
+            "1 could not be downloaded",
+            "fix what is named above; the others can be downloaded now",
+        ),
+        ("add broken.mp4", "1 could not be added", FIX),
+        ("analyze --video venice", "1 not (fully) analyzed", FIX),
+        ("shard --video venice --shards new", "1 not sharded", FIX),
+        ("prepare --video venice --from-dir . --shards new", "1 not (fully) prepared", FIX),
+        (
+            "verify walks",
+            "1 damaged",
+            "`wtours verify walks --repair` rebuilds them from the downloaded videos",
+        ),
+        ("verify walks --repair", "1 damaged", FIX),
+        (
+            "verify --all",
+            "1 damaged",
+            "`wtours verify NAME --repair` rebuilds shards; remove the rest, and rerun the "
+            "commands that made it",
+        ),
+        ("runs", "1 shown in part", "the rest of the page is whole; it shows what it can"),
+    ],
+)
+def test_the_last_line_says_what_to_do(here, monkeypatch, capsys, words, count, remedy):
+    assert exit_code_of(monkeypatch, *words.split(), "--quiet") == 3
+    *listed, last = capsys.readouterr().err.splitlines()
+    assert last == f"{count}: {remedy}"
+    assert [line for line in listed if line.startswith("error: ")], listed
+
+
+def test_a_plan_with_failed_steps_says_it_too(capsys):
+    step = Step("dora", ("pretrain",), run="dora")
+    lacking = Step("dora: knn", ("eval", "knn"), lacks=("--imagenet DIR",), run="dora")
+    with pytest.raises(typer.Exit) as end:
+        _finish([StepState(step, "failed", "ended with code 1"), StepState(lacking, "lacks", "")])
+    assert end.value.exit_code == 3
+    err = capsys.readouterr().err.splitlines()
+    assert err[0] == "error: dora: ended with code 1"
+    assert re.fullmatch(r"1 steps failed, 1 lack something: .* rerun the command", err[-1])
+
+
+def test_a_doctor_with_problems_says_it_too(monkeypatch, capsys):
+    assert exit_code_of(monkeypatch, "doctor", "--root", "/proc/nothing") == 1
+    captured = capsys.readouterr()
+    problems = [line for line in captured.out.splitlines() if line.startswith("problem")]
+    assert problems
+    assert all("; " in line for line in problems)
+    assert captured.err.splitlines()[-1] == (
+        f"{len(problems)} problems: do what their lines say and rerun the command"
+    )

@@ -1,0 +1,141 @@
+"""How a function of `wtours.cli` becomes a command: its help, its names, its options -v and -q."""
+
+import copy
+import functools
+import inspect
+import re
+import shutil
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+import typer
+from rich.text import Text
+from typer.core import TyperCommand, TyperGroup
+from typer.models import OptionInfo
+
+from wtours.cli import console
+
+_COLUMNS_OF_PANELS = 80
+"""Rich cuts names and words that are wider than their column; below this, some are."""
+_METAVARS: dict[Any, str] = {bool: "", int: "N", float: "X"}
+
+OLD_SPELLINGS = {
+    "--name": "--shards",
+    "-n": "--shards",
+    "--pictures": "--out",
+    "--masks": "--out",
+    "--every": "--every-seconds",
+}
+"""Options that had another name in an earlier version: taken as before, shown nowhere."""
+
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Log what happens to stderr.", show_default=False)
+]
+
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="Neither progress nor notes: results and errors.", show_default=False
+    ),
+]
+
+
+class _PlainHelp:
+    """Help that fits the terminal and names values, for commands and groups."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help: in Typer's panels, or, where they would cut names, as a plain list."""
+        if shutil.get_terminal_size().columns >= _COLUMNS_OF_PANELS:
+            super().format_help(ctx, formatter)  # type: ignore[misc]
+            return
+        plain: Any = copy.copy(self)
+        plain.rich_markup_mode = None
+        plain.params = [copy.copy(parameter) for parameter in plain.params]
+        for item in (plain, *plain.params):
+            if getattr(item, "help", None):
+                item.help = Text.from_markup(item.help).plain
+        super(_PlainHelp, plain).format_help(ctx, formatter)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return arguments and options; Typer would write <str> and <bool> beside them."""
+        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in parameters:
+            if parameter.param_type_name == "argument":
+                parameter.display_type_rich = lambda ctx: ""
+            elif parameter.metavar is None and parameter.is_flag:
+                parameter.metavar = ""
+        return parameters
+
+
+class Group(_PlainHelp, TyperGroup):
+    """Commands that belong together."""
+
+
+class Command(_PlainHelp, TyperCommand):
+    """A command that knows the old spellings of its options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words after the command, old spellings replaced."""
+        taken = {name for parameter in self.params for name in parameter.opts}
+        renamed = {
+            old: new for old, new in OLD_SPELLINGS.items() if new in taken and old not in taken
+        }
+        end = args.index("--") if "--" in args else len(args)
+        words = [word for arg in args[:end] for word in _respelled(arg, renamed)]
+        return super().parse_args(ctx, [*words, *args[end:]])
+
+
+def _respelled(arg: str, renamed: dict[str, str]) -> list[str]:
+    """Return a word of the command line with the option's name of today: -nX is two words then."""
+    name, equals, value = arg.partition("=")
+    if name in renamed:
+        return [f"{renamed[name]}{equals}{value}"]
+    if not arg.startswith("--") and arg[:2] in renamed:
+        return [renamed[arg[:2]], arg[2:]]
+    return [arg]
+
+
+def as_command(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the function as Typer takes it: with -v and -q of its own, and readable help.
+
+    People type -v and -q after the command, too. Lines of a docstring are joined to paragraphs,
+    since Typer keeps their ends, and values without a name of their own are called by their type.
+    """
+
+    @functools.wraps(command)
+    def run(*args: Any, verbose: bool, quiet: bool, **kwargs: Any) -> None:
+        if verbose or quiet:
+            console.set_verbosity(verbose=verbose, quiet=quiet)
+        command(*args, **kwargs)
+
+    signature = inspect.signature(command)
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
+        for name, option in (("verbose", Verbose), ("quiet", Quiet))
+    ]
+    parameters = [*signature.parameters.values(), *added]
+    for parameter in parameters:
+        _name_value(parameter.annotation)
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    text = re.sub(r"\s(Examples?:)", r"\n\n\1", inspect.cleandoc(command.__doc__ or ""))
+    paragraphs = text.split("\n\n")
+    run.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    return run
+
+
+def _name_value(annotation: Any) -> None:
+    """Set the metavar of an option that has none, as far as its type has a name for people."""
+    annotated, *metadata = get_args(annotation)
+    kind = next((part for part in get_args(annotated) if part is not type(None)), annotated)
+    if get_origin(kind) is list:
+        (kind,) = get_args(kind)
+    for info in metadata:
+        if isinstance(info, OptionInfo) and info.metavar is None:
+            if kind is Path:
+                info.metavar = "DIR" if not info.file_okay else "PATH" if info.dir_okay else "FILE"
+            elif kind in _METAVARS:
+                info.metavar = _METAVARS[kind]
+            elif isinstance(kind, type) and issubclass(kind, StrEnum):
+                info.metavar = "|".join(kind)

@@ -1,0 +1,1 @@
+"""The commands that measure a trained encoder, and those that reproduce the paper."""

