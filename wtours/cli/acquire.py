@@ -90,7 +90,10 @@ def download(
     from_dir: FromDir = None,
     max_height: MaxHeight = DEFAULT_MAX_HEIGHT,
     codec: Annotated[
-        Codec | None, typer.Option("--codec", help="Insist on it.", show_default="any")
+        Codec | None,
+        typer.Option(
+            "--codec", metavar="CODEC", help="Insist on h264, vp9 or av1.", show_default="any"
+        ),
     ] = None,
     allow_unknown_license: AllowUnknownLicense = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Videos fetched at once.")] = 2,

@@ -56,7 +56,7 @@ class _PlainHelp:
         for item in (plain, *plain.params):
             if getattr(item, "help", None):
                 item.help = Text.from_markup(item.help).plain
-        super(_PlainHelp, plain).format_help(ctx, formatter)
+        super(_PlainHelp, plain).format_help(ctx, formatter)  # type: ignore[misc]
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return arguments and options; Typer would write <str> and <bool> beside them."""

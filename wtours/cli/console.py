@@ -112,8 +112,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     """
     if len(rows) > _MAX_DRAWN_ROWS:
         cells = [[plain(cell) for cell in row] for row in (columns, *rows)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+        lengths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ("  ".join(map(str.ljust, row, lengths)).rstrip() for row in cells)
         _write("\n".join([plain(title), *lines]) + "\n")
         return
     widths = _widths(columns, rows, out.width)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shlex
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +23,7 @@ from wtours.cli.presets import ConfigFile, Overrides, Preset, show_preset
 from wtours.cli.sets.places import shard_set
 from wtours.cli.training_progress import training_bar
 from wtours.errors import MissingPackageError
-from wtours.text import bytes_text
+from wtours.text import bytes_text, docs_page
 from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
@@ -125,8 +126,28 @@ def pretrain(
         console.print_json({"run": str(run_dir), **result.to_json()})
     else:
         console.say(f"{run_dir}: {result.describe()}")
+        if result.stopped_by is None:
+            _note_next(run_dir, shards, shards_dir, root)
     if result.stopped_by is not None:
         raise typer.Exit(128 + result.stopped_by)
+
+
+def _note_next(run_dir: Path, shards: str, place: Path | str, root: Path) -> None:
+    """Say what can be done with a trained run, as commands to copy."""
+    from wtours.shards.remote import dataset_at
+    from wtours.shards.schema import DATASET_FILE
+
+    run = run_dir.name if run_dir == Layout(root).run_dir(run_dir.name) else str(run_dir)
+    at_root = () if root == ROOT else ("--root", str(root))
+    commands: list[tuple[str, ...]] = [("runs", run), ("export", run)]
+    if isinstance(place, str) or (place / DATASET_FILE).is_file():
+        of_set = () if shards == "default" else ("--shards", shards)
+        video = dataset_at(place).videos[0].video_id
+        commands.insert(1, ("visualize", run, *of_set, "--video", video))
+    console.note("Next:")
+    for words in commands:
+        console.note(f"  {shlex.join(('wtours', *words, *at_root))}")
+    console.note(f"To measure it, with labels or without: {docs_page('howto/measure')}")
 
 
 def _checked_config(

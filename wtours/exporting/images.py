@@ -4,10 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from wtours.errors import UsageError
 from wtours.exporting.units import Unit, clip_units, frames_of, shard_units
 from wtours.shards.index import ShardIndex
 from wtours.shards.schema import sample_key
+from wtours.shards.split import read_split
 from wtours.storage.atomic import TEMP_PREFIX, write_bytes
 from wtours.storage.os_errors import explain_os_errors
 
@@ -47,9 +50,39 @@ class ImageFolderExporter:
         write_bytes(out / "metadata.csv", "\n".join([*lines, ""]).encode())
 
     def _paths(self, index: ShardIndex, unit: Unit, out: Path) -> Iterator[tuple[Path, int]]:
+        folder = out / unit.name.rpartition("/")[0] / unit.video_id
         for row in unit.rows:
             key = sample_key(unit.video_id, int(index.frame_index[row]))
-            yield out / unit.video_id / f"{key}{index.dataset.params.suffix}", int(index.size[row])
+            yield folder / f"{key}{index.dataset.params.suffix}", int(index.size[row])
+
+
+@dataclass(frozen=True)
+class SplitImageFolderExporter(ImageFolderExporter):
+    """The same below `train/` and `val/`, by the set's split.json; frames of no part are left out.
+
+    As labeled images for an evaluation: which video is a frame from?
+    """
+
+    split_sha256: str
+    """Of the file; another split is another export."""
+
+    def units(self, index: ShardIndex) -> list[Unit]:
+        """Return a unit for each stretch of a tar that lies in one part.
+
+        Raises:
+            ShardError: the set has no split.json, or not of these videos.
+        """
+        parts = [(part, read_split(index, part)) for part in ("train", "val")]
+        units: list[Unit] = []
+        for tar in shard_units(index):
+            pts_us = index.pts_us[tar.rows.start : tar.rows.stop]
+            for part, split in parts:
+                held = split.holds(tar.video_id, pts_us, 0)
+                edges = np.flatnonzero(np.diff(held, prepend=False, append=False)).tolist()
+                for first, stop in zip(edges[::2], edges[1::2], strict=True):
+                    rows = range(tar.rows.start + first, tar.rows.start + stop)
+                    units.append(Unit(len(units), f"{part}/{tar.name}", tar.video_id, rows))
+        return units
 
 
 @dataclass(frozen=True)

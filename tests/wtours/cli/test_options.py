@@ -1,6 +1,7 @@
 """Options and help: one spelling for one idea, values with names, whole words at any width."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import typer
 from rich.text import Text
 from typer.testing import CliRunner
 
+from tests.support.shard_set import write_shard_set
 from wtours.cli.app import COMMANDS, PAGES, app
 from wtours.cli.command import OLD_SPELLINGS
+from wtours.cli.train import _note_next
 from wtours.text import docs_page
 
 SPELLINGS = {
@@ -131,3 +134,20 @@ def test_a_page_that_says_more_is_named_and_is_there():
         assert (docs / f"{page}.md").is_file(), page
     shown = CliRunner().invoke(app, ["eval", "knn", "-h"], env={"COLUMNS": "120"}).stdout
     assert docs_page("reference/evaluation") in shown
+
+
+def test_after_training_the_next_commands_are_ones_to_copy(tmp_path, capsys):
+    place = write_shard_set(tmp_path / "shards" / "walks", videos=("oslo",))
+    _note_next(tmp_path / "runs" / "first", "walks", place, tmp_path)
+    _note_next(Path("elsewhere/first"), "default", place, Path("data"))
+    lines = [line.strip() for line in capsys.readouterr().err.splitlines()]
+    written = [shlex.split(line)[1:] for line in lines if line.startswith("wtours ")]
+    assert [words[0] for words in written] == ["runs", "visualize", "export"] * 2
+    for name, *words in written:
+        with TREE[f"wtours {name}"].make_context(name, list(words)) as context:
+            assert context.params["root"] == (tmp_path if "--root" in words else Path("data"))
+            if name == "visualize":
+                assert context.params["video"] == "oslo"
+                assert context.params["run"] in ("first", "elsewhere/first")
+    assert lines[-1].endswith(docs_page("howto/measure"))
+    assert (Path(__file__).parents[3] / "docs/howto/measure.md").is_file()

@@ -12,12 +12,18 @@ import simplejpeg
 from tests.support.shard_set import write_shard_set
 from wtours.errors import ShardError, UsageError, WtoursError
 from wtours.exporting.export import EXPORT_FILE, export_shards
-from wtours.exporting.images import DavisExporter, ImageFolderExporter
+from wtours.exporting.images import (
+    DavisExporter,
+    ImageFolderExporter,
+    SplitImageFolderExporter,
+)
 from wtours.exporting.mds import MdsExporter
 from wtours.exporting.tables import HuggingFaceExporter, LanceExporter
 from wtours.exporting.units import clip_units
 from wtours.exporting.videos import Mp4Exporter, VJepaExporter
 from wtours.shards import ShardIndex
+from wtours.shards.schema import sample_key
+from wtours.shards.split import read_split, split_shards
 from wtours.storage.locks import lock
 
 CUT = 5
@@ -95,6 +101,36 @@ def test_an_export_is_counted_resumes_and_is_refused_for_another_set(index, tmp_
         pytest.raises(WtoursError, match="is in use by process"),
     ):
         export_shards(index, exporter, out)
+
+
+def test_a_split_set_becomes_labeled_images_of_two_parts_far_apart(index, tmp_path):
+    folder = shutil.copytree(index.directory, tmp_path / "walks")
+    ours = ShardIndex.open(folder)
+    split_shards(ours, val_share=0.4, block_seconds=3, gap_seconds=1.5, seed=1)
+    exporter = SplitImageFolderExporter(read_split(ours, "train").sha256)
+    report = export_shards(ours, exporter, tmp_path / "out")
+    assert export_shards(ours, exporter, tmp_path / "out").kept == report.units
+    times: dict[str, dict[str, set[int]]] = {"train": {}, "val": {}}
+    for path in (tmp_path / "out").rglob("*.jpg"):
+        part, video_id, name = path.relative_to(tmp_path / "out").parts
+        row = next(
+            row
+            for row in range(len(ours))
+            if f"{sample_key(video_id, int(ours.frame_index[row]))}.jpg" == name
+            and ours.video_of(row).video_id == video_id
+        )
+        assert path.read_bytes() == ours.read_jpegs([row])[0]
+        times[part].setdefault(video_id, set()).add(int(ours.pts_us[row]))
+    assert report.frames == sum(len(found) for part in times.values() for found in part.values())
+    assert 0 < report.frames < 18  # frames between the parts are in neither
+    for video_id, found in times["val"].items():
+        others = times["train"].get(video_id, set())
+        assert min((abs(a - b) for a in found for b in others), default=1_500_000) >= 1_500_000
+    split_shards(ours, val_share=0.4, block_seconds=3, gap_seconds=1.5, seed=2)
+    with pytest.raises(ShardError, match=r"is an export of something else .options"):
+        export_shards(
+            ours, SplitImageFolderExporter(read_split(ours, "train").sha256), tmp_path / "out"
+        )
 
 
 class Killed(Exception):

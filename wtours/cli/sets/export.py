@@ -9,11 +9,13 @@ import typer
 from wtours.cli import console
 from wtours.cli.options import ROOT, Root, named_or_folder
 from wtours.cli.sets.places import SetOrFolder
+from wtours.errors import UsageError
 from wtours.text import bytes_text
 from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
     from wtours.exporting.units import Exporter
+    from wtours.shards.index import ShardIndex
 
 
 class ExportLayout(StrEnum):
@@ -46,6 +48,12 @@ def export_of_shards(
             "--clip-seconds", metavar="SECONDS", help="Longest clip, for davis, vjepa and mp4."
         ),
     ] = 10.0,
+    by_split: Annotated[
+        bool,
+        typer.Option(
+            "--split", help="imagefolder: into train/ and val/, as `wtours shards split` divides."
+        ),
+    ] = False,
     root: Root = ROOT,
 ) -> None:
     """Write a shard set in another layout; run it again to resume.
@@ -60,10 +68,11 @@ def export_of_shards(
     from wtours.shards.index import ShardIndex
 
     directory = named_or_folder(name, Layout(root).shards_dir)
-    exporter = _exporter(to, clip_seconds)
+    index = ShardIndex.open(directory)
+    exporter = _split_exporter(to, index) if by_split else _exporter(to, clip_seconds)
     with console.progress_bars("export", "steps") as on_progress:
         report = export_shards(
-            ShardIndex.open(directory),
+            index,
             exporter,
             out or Path(f"{directory.name}-{to}"),
             on_progress=on_progress,
@@ -72,6 +81,15 @@ def export_of_shards(
         f"{report.out}: {report.frames:,} frames, {bytes_text(report.bytes)} of JPEG, in "
         f"{report.units} parts ({report.kept} were there)"
     )
+
+
+def _split_exporter(to: ExportLayout, index: "ShardIndex") -> "Exporter":
+    from wtours.exporting.images import SplitImageFolderExporter
+    from wtours.shards.split import read_split
+
+    if to != ExportLayout.IMAGEFOLDER:
+        raise UsageError(f"--split is for --to imagefolder, not {to}")
+    return SplitImageFolderExporter(read_split(index, "train").sha256)
 
 
 def _exporter(to: ExportLayout, clip_seconds: float) -> "Exporter":
