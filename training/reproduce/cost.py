@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from training.config.train import TrainConfig
 from training.flops import BackboneShape, clip_tflop
 
-A100_TFLOPS, H200_TFLOPS = 40.0, 150.0
-"""Effective TFLOP/s in bfloat16 that the printed hours assume: guesses, good to a factor of 1.5."""
+A100_TFLOPS = 40.0
+"""Effective TFLOP/s in bfloat16 that the printed hours assume: a guess, good to a factor of 1.5."""
 _SMALL = {
     "tiny": (192, 12),
     "small": (384, 12),

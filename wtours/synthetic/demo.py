@@ -128,8 +128,10 @@ def _cut_out(folder: Path, video_ids: Sequence[str]) -> Crops:
 def _add_crops(crops: Crops, rgb: NDArray[np.uint8], boxes: Sequence[dict[str, float]]) -> None:
     for box in boxes:
         x0, y0, x1, y1 = (int(box[name]) for name in ("x0", "y0", "x1", "y1"))
+        if min(x1 - x0, y1 - y0) < _MIN_CROP_PIXELS:
+            continue  # and no folder of a label of which all boxes are as small
         of_label = crops[str(box["label"])]
-        if min(x1 - x0, y1 - y0) >= _MIN_CROP_PIXELS and len(of_label) < _CROPS_PER_LABEL:
+        if len(of_label) < _CROPS_PER_LABEL:
             of_label.append(np.ascontiguousarray(rgb[y0:y1, x0:x1]))
 
 
