@@ -85,7 +85,7 @@ def test_every_value_has_a_name_for_people():
     [
         ("shard", ["--name", "x"], ["--shards", "x"]),
         ("shard", ["--name=x"], ["--shards=x"]),
-        ("prepare", ["-n", "x", "--video", "-n"], ["--shards", "x", "--video", "-n"]),
+        ("prepare", ["-n", "x", "--video", "a"], ["--shards", "x", "--video", "a"]),
         ("prepare", ["-nx"], ["--shards", "x"]),
         ("sync", ["a.lock", "-n", "x"], ["a.lock", "--shards", "x"]),
         ("eval discover", ["r", "--voc", "v", "--pictures", "p"], ["r", "--voc", "v", "-o", "p"]),
