@@ -4,10 +4,12 @@ Of the processes that torchrun starts, the first one speaks for all.
 """
 
 import contextlib
+import functools
 import json
 import logging
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -36,8 +38,19 @@ IS_FIRST = os.environ.get("RANK", "0") == "0"
 """Whether this is rank 0, or the only process."""
 IS_FIRST_OF_NODE = os.environ.get("LOCAL_RANK", "0") == "0"
 
-out = Console(highlight=False, emoji=False, soft_wrap=True, quiet=not IS_FIRST)
-err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True, quiet=not IS_FIRST)
+# Rich takes each dumb terminal for one of 80 columns.
+_IS_DUMB = os.environ.get("TERM", "") in ("dumb", "unknown")
+_SIZE = shutil.get_terminal_size() if _IS_DUMB else (None, None)
+_console = functools.partial(
+    Console,
+    highlight=False,
+    emoji=False,
+    soft_wrap=True,
+    quiet=not IS_FIRST,
+    width=_SIZE[0],
+    height=_SIZE[1],
+)
+out, err = _console(), _console(stderr=True)
 
 LINE_SECONDS = "WTOURS_PROGRESS_SECONDS"
 """The environment variable that says how often a line tells the progress without a terminal."""

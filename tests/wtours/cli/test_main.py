@@ -154,8 +154,9 @@ def test_a_terminal_without_color_or_of_another_width_gets_the_same_words(tmp_pa
         assert not re.search(r"\x1b\[[0-9;]*3[0-9]", without_color), words  # weight, but no color
         on_dumb = on_terminal(*words, **dumb)
         assert "\x1b" not in on_dumb, words
-        if words[0] != "verify":  # the line with the path may be of any length
-            assert max(map(len, on_dumb.splitlines())) <= columns
+        if words[0] != "verify":
+            lines = [line for line in on_dumb.splitlines() if str(tmp_path) not in line]
+            assert max(map(len, lines)) <= columns
             assert not re.search(r"\w…", on_dumb), on_dumb
     listed = on_terminal("list", *root, **dumb)
     for word in ("kuala_lumpur", "downloaded", "shard sets" if columns > 60 else "shard"):

@@ -73,8 +73,8 @@ def test_a_plan_with_failed_steps_says_it_too(capsys):
     assert re.fullmatch(r"1 steps failed, 1 lack something: .* rerun the command", err[-1])
 
 
-def test_a_doctor_with_problems_says_it_too(monkeypatch, capsys):
-    assert exit_code_of(monkeypatch, "doctor", "--root", "/proc/nothing") == 1
+def test_a_doctor_with_problems_says_it_too(here, monkeypatch, capsys):
+    assert exit_code_of(monkeypatch, "doctor", "--root", "broken.mp4") == 1
     captured = capsys.readouterr()
     problems = [line for line in captured.out.splitlines() if line.startswith("problem")]
     assert problems

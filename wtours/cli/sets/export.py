@@ -51,7 +51,8 @@ def export_of_shards(
     by_split: Annotated[
         bool,
         typer.Option(
-            "--split", help="imagefolder: into train/ and val/, as `wtours shards split` divides."
+            "--by-split",
+            help="imagefolder: below train/ and val/, by `wtours shards split`.",
         ),
     ] = False,
     root: Root = ROOT,
@@ -88,7 +89,7 @@ def _split_exporter(to: ExportLayout, index: "ShardIndex") -> "Exporter":
     from wtours.shards.split import read_split
 
     if to != ExportLayout.IMAGEFOLDER:
-        raise UsageError(f"--split is for --to imagefolder, not {to}")
+        raise UsageError(f"--by-split is for --to imagefolder, not {to}")
     return SplitImageFolderExporter(read_split(index, "train").sha256)
 
 
