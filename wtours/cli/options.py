@@ -96,8 +96,8 @@ ExecutorOption = Annotated[
     typer.Option(
         "--executor",
         metavar="KIND",
-        help="Where segments are decoded: serial (one after the other), processes (--jobs of them on "
-        "this machine) or ray.",
+        help="Where segments are decoded: serial (one after the other), processes (--jobs of them "
+        "on this machine) or ray.",
     ),
 ]
 

@@ -21,13 +21,18 @@ SetOption = Annotated[
 ]
 Origin = Annotated[
     str,
-    typer.Option("--from", metavar="flow|detections|external:PATH", help="What it is made from."),
+    typer.Option(
+        "--from", metavar="ORIGIN", help="What it is made from: flow, detections or external:PATH."
+    ),
 ]
 Interval = Annotated[
     float, typer.Option("--interval", help="flow: seconds from a frame to the one it leads to.")
 ]
 ShortSide = Annotated[
-    int, typer.Option("--short-side", help="flow: pixels that frames are scaled to.")
+    int,
+    typer.Option(
+        "--short-side", metavar="PIXELS", help="flow: the short side that frames are scaled to."
+    ),
 ]
 Weights = Annotated[
     Path | None,

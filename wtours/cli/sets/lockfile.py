@@ -83,7 +83,11 @@ def sync(
     ] = None,
     where_table: Annotated[
         Path | None,
-        typer.Option("--where-table", help="The seconds of a set with --where: quality.parquet."),
+        typer.Option(
+            "--where-table",
+            help="The seconds of a set with --where: quality.parquet.",
+            dir_okay=False,
+        ),
     ] = None,
     allow_unknown_license: AllowUnknownLicense = False,
     jobs: Jobs = default_jobs(),
