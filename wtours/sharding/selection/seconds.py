@@ -99,7 +99,7 @@ def taken_seconds(directory: Path, where: WhereParams, video_id: str) -> frozens
     if not path.is_file() or sha256_file(path) != where.seconds_sha256:
         raise ShardError(
             f"{path} is not the table that the set was begun with: run the same `wtours shard "
-            f"--where …` again with a new --name"
+            f"--where …` again with a new name by --shards"
         )
     table = _read(path, _KEPT)
     table = table.filter(pc.equal(table["video_id"], video_id))
