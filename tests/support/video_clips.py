@@ -1,5 +1,7 @@
 """Small real videos for the tests, written by FFmpeg from its own test sources."""
 
+import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -28,3 +30,14 @@ def remux(source: Path, path: Path, **output: Any) -> Path:
     stream = ffmpeg.input(str(source)).output(str(path), c="copy", **output)
     ffmpeg.run(stream, cmd=imageio_ffmpeg.get_ffmpeg_exe(), quiet=True, overwrite_output=True)
     return path
+
+
+def mended(problem: str, path: Path, name: str) -> Path:
+    """Run the command that a refusal ends in."""
+    command = problem[problem.index("ffmpeg ") :].removesuffix(")")
+    out = path.with_name(name)
+    words = [str(path) if word == "IN" else word for word in shlex.split(command)[1:]]
+    words = [str(out) if word.startswith("OUT.") else word for word in words]
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+    subprocess.run([program, "-v", "error", "-nostdin", *words], check=True)
+    return out

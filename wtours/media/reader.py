@@ -287,7 +287,8 @@ class VideoReader:
             what = "is turned or mirrored otherwise than before"
         elif self._has_other_pixels():
             what = "has pixels of another shape than before"
-            scale = f"scale={self.metadata.width}:{self.metadata.height},setsar=1"
+            shown = (side // 2 * 2 for side in (self.metadata.width, self.metadata.height))
+            scale = "scale={}:{},setsar=1".format(*shown)  # an encoder wants even sides
         if what:
             raise VideoError(
                 f"{self._path}: the picture {what} at {pts_us / _US:.2f} s; re-encode it to one "

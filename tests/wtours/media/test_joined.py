@@ -8,7 +8,7 @@ import ffmpeg
 import imageio_ffmpeg
 import pytest
 
-from tests.support.video_clips import remux, write_clip
+from tests.support.video_clips import mended, remux, write_clip
 from wtours.errors import VideoError
 from wtours.media.probe import probe_video
 from wtours.media.reader import open_video
@@ -63,8 +63,10 @@ def test_a_picture_that_is_to_be_shown_otherwise_from_a_place_on_is_refused(
     joined = tmp_path / "joined.ts"
     joined.write_bytes(plain.read_bytes() + later.read_bytes())
     assert probe_video(plain).duration_us == probe_video(other).duration_us
-    with pytest.raises(VideoError, match=rf"{problem}.* at 2\.00 s.*ffmpeg -i IN"):
+    with pytest.raises(VideoError, match=rf"{problem}.* at 2\.00 s.*ffmpeg -i IN") as caught:
         probe_video(joined)
+    facts = probe_video(mended(str(caught.value), joined, "mended.mp4"))
+    assert facts.duration_us == 4_000_000
 
 
 @pytest.mark.parametrize(("suffix", "default"), [(".mp4", "0"), (".mkv", "default")])

@@ -1,33 +1,20 @@
 """What a file may ask for is bounded, and what mends a refused file does mend it."""
 
 import resource
-import shlex
 import struct
 import subprocess
 import sys
 from pathlib import Path
 
-import imageio_ffmpeg
 import pytest
 
-from tests.support.video_clips import remux, write_clip
+from tests.support.video_clips import mended, remux, write_clip
 from wtours.errors import UsageError, VideoError
 from wtours.media.limits import limits
 from wtours.media.probe import probe_video
 from wtours.media.reader import open_video
 
 pytestmark = pytest.mark.medium  # runs the ffmpeg program
-
-
-def mended(problem: str, path: Path, name: str) -> Path:
-    """Run the command that a refusal ends in."""
-    command = problem[problem.index("ffmpeg ") :].removesuffix(")")
-    out = path.with_name(name)
-    words = [str(path) if word == "IN" else word for word in shlex.split(command)[1:]]
-    words = [str(out) if word.startswith("OUT.") else word for word in words]
-    program = imageio_ffmpeg.get_ffmpeg_exe()
-    subprocess.run([program, "-v", "error", "-nostdin", *words], check=True)
-    return out
 
 
 def test_a_size_that_changes_is_mended_by_the_command_of_the_refusal(data_dir, tmp_path):
