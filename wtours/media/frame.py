@@ -35,16 +35,15 @@ class Orientation(NamedTuple):
     flip_y: bool = False
 
     @classmethod
-    def of(cls, frame: av.VideoFrame, unstated: "Self | None" = None) -> "Self | None":
+    def of(cls, frame: av.VideoFrame) -> "Self | None":
         """Return what the display matrix of a frame asks for; None: it is askew.
 
-        A codec may state it for a keyframe and those that follow, which have none of their own.
         A row vector (x, y) of the stored picture times the matrix is the place where it is shown.
         """
         side_data: Any = frame.side_data  # its stubs have the wrong keys
         side_data = side_data.get(Type.DISPLAYMATRIX)
         if side_data is None:
-            return unstated or cls()
+            return cls()
         matrix = np.frombuffer(bytes(side_data), np.int32)[:6].astype(np.int64)
         a, b, _, c, d, _ = (int(value) for value in matrix)
         if max(abs(b), abs(c)) * 100 < min(abs(a), abs(d)):

@@ -76,6 +76,7 @@ class VideoReader:
                     f"OUT.mp4"
                 )
             self._orientation = orientation
+            self._rotation = first[1].rotation
             self._coded_aspect = self._stream.codec_context.sample_aspect_ratio or 1
             self._pixel_aspect = pixel_aspect_ratio(path, self._stream)
             self.metadata = describe(path, self._container, self._times, self._shown_as(first))
@@ -283,7 +284,7 @@ class VideoReader:
         what, scale = "", f"scale={width}:{height}"
         if (picture.width, picture.height) != (width, height):
             what = f"changes from {width}x{height} to {picture.width}x{picture.height}"
-        elif Orientation.of(picture, unstated=self._orientation) != self._orientation:
+        elif picture.rotation not in (0, self._rotation) and self._is_laid_otherwise(picture):
             what = "is turned or mirrored otherwise than before"
         elif self._has_other_pixels():
             what = "has pixels of another shape than before"
@@ -294,6 +295,10 @@ class VideoReader:
                 f"{self._path}: the picture {what} at {pts_us / _US:.2f} s; re-encode it to one "
                 f"size: ffmpeg -i IN -vf {scale} -c:v libx264 -crf 14 OUT.mp4"
             )
+
+    def _is_laid_otherwise(self, picture: av.VideoFrame) -> bool:
+        # Not asked of every picture: PyAV's side data hold it until the garbage is collected.
+        return Orientation.of(picture) != self._orientation
 
     def _has_other_pixels(self) -> bool:
         """Return whether the codec states another shape of pixels than at first.
