@@ -1,11 +1,9 @@
 """`--executor ray`: the bytes of one process, whatever dies; two nodes on this machine."""
 
 import os
-import signal
 import subprocess
 import sys
 import threading
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,16 @@ from wtours.storage.receipts import read_receipt
 from wtours.workspace.layout import Layout
 
 ray = pytest.importorskip("ray")
+from tests.support.ray_nodes import (  # noqa: E402 -- imports Ray
+    NODE,
+    WAIT_SECONDS,
+    DisturbedExecutor,
+    crash_at_the_second_minute_of_two,
+    kill_once_it_works,
+    until,
+    wait_for_file,
+)
+
 pytestmark = [
     pytest.mark.medium,
     pytest.mark.filterwarnings("default"),  # Ray's own
@@ -36,12 +44,6 @@ pytestmark = [
 
 VIDEOS = ("one", "two")
 REPOSITORY = Path(__file__).resolve().parents[2]
-WAIT_SECONDS = 600
-NODE: dict[str, Any] = {
-    "num_cpus": 1,
-    "object_store_memory": 80 * 2**20,
-    "include_dashboard": False,
-}
 
 
 @pytest.fixture(scope="module")
@@ -71,34 +73,6 @@ def expected(walk, tmp_path_factory):
     return apart(layout, VIDEOS)
 
 
-class Wrapped(RayExecutor):
-    """A cluster on which each task does something else first."""
-
-    def __init__(self, first, **options):
-        super().__init__(**options)
-        self.first = first
-
-    def map(self, function, tasks):
-        return super().map(partial(after, self.first, function), tasks)
-
-
-def after(first, function, task):
-    first(task)
-    return function(task)
-
-
-def crash_at_the_second_minute_of_two(task):
-    if task.video_id == "two" and task.number == 1:
-        os.kill(os.getpid(), signal.SIGSEGV)
-
-
-def wait_for_file(path, task):
-    Path(f"{path}.{ray.get_runtime_context().get_node_id()}").touch()
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-
 def test_two_nodes_publish_the_bytes_of_one_process(cluster, walk, expected, tmp_path):
     layout = workspace(tmp_path, dict.fromkeys(VIDEOS, walk))
     with RayExecutor(shared=layout.root) as executor:
@@ -118,7 +92,7 @@ def test_what_crashes_the_decoder_is_recorded_and_all_else_is_done(
     cluster, walk, expected, tmp_path
 ):
     layout = workspace(tmp_path, dict.fromkeys(VIDEOS, walk))
-    with Wrapped(crash_at_the_second_minute_of_two, shared=layout.root) as executor:
+    with DisturbedExecutor(crash_at_the_second_minute_of_two, shared=layout.root) as executor:
         report = prepare_videos(layout, entries(*VIDEOS), prepare_options(), executor=executor)
     assert list(report.shards.failed) == list(report.analysis.failed) == ["two"]
     for folder in (layout.analysis_dir("two") / "segments" / "00001", None):
@@ -140,21 +114,12 @@ def test_a_node_that_is_lost_costs_its_tasks_another_attempt(cluster, walk, expe
     layout = workspace(tmp_path / "root", dict.fromkeys(VIDEOS, walk))
     lost = cluster.add_node(**NODE)
     go = tmp_path / "go"
-    marks = tmp_path / f"go.{lost.node_id}"
-
-    def kill_once_it_works():
-        deadline = time.monotonic() + WAIT_SECONDS
-        while not marks.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        cluster.remove_node(lost, allow_graceful=False)
-        go.touch()
-
-    killer = threading.Thread(target=kill_once_it_works)
+    killer = threading.Thread(target=kill_once_it_works, args=(cluster, lost, go))
     killer.start()
-    with Wrapped(partial(wait_for_file, go), shared=layout.root) as executor:
+    with DisturbedExecutor(partial(wait_for_file, go), shared=layout.root) as executor:
         report = prepare_videos(layout, entries(*VIDEOS), prepare_options(), executor=executor)
     killer.join()
-    assert marks.exists()
+    assert Path(f"{go}.{lost.node_id}").exists()
     assert not report.shards.failed
     assert published(layout) == expected
 
@@ -175,11 +140,8 @@ def test_a_killed_driver_is_run_again(cluster, walk, expected, tmp_path):
     command = [sys.executable, str(script), str(layout.root), cluster.address]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     driver = subprocess.Popen(command, env=environment)
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not list(layout.shards_dir("default").glob("receipts/*-0*.json")):
-        assert driver.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: any(layout.shards_dir("default").glob("receipts/*-0*.json")))
+    assert driver.poll() is None
     driver.kill()
     driver.wait()
     subprocess.run(command, env=environment, check=True, timeout=WAIT_SECONDS)

@@ -1,8 +1,11 @@
 """Object stores for tests: moto's S3 (the fixture `s3_folder`), and one in memory that fails."""
 
+import logging
+import os
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +22,29 @@ OF_S3_CLIENTS = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning",
 )
 """Warnings of moto, boto and aiobotocore."""
+
+
+@contextmanager
+def moto_server(bucket: str) -> Iterator[str]:
+    """Run moto's S3 with a bucket, for what this process starts; yield its address."""
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    os.environ |= {
+        "AWS_ACCESS_KEY_ID": "made-up",
+        "AWS_SECRET_ACCESS_KEY": "made-up",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": address,
+    }
+    try:
+        s3fs.S3FileSystem(use_listings_cache=False).mkdir(bucket)
+        yield address
+    finally:
+        server.stop()
 
 
 def copy_into(url: str, folder: Path) -> Store:

@@ -1,12 +1,16 @@
 """Workspaces for the tests of `prepare`, and what `analyze` then `shard` publish of them."""
 
 import hashlib
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from tests.support.analyze_cases import write_scenes
 from tests.support.sharded_videos import publish_video
 from wtours.analyze.pipeline import analyze_videos
+from wtours.cli.options import ExecutorKind
+from wtours.cli.sets.places import needs_tables, shard_workspace
+from wtours.media.limits import MAX_LOSS
 from wtours.prepare.plan import PrepareOptions
 from wtours.sharding.build import build_shards
 from wtours.shards.schema import ShardParams
@@ -43,6 +47,13 @@ def entries(*video_ids: str) -> list[VideoEntry]:
 def prepare_options(params: ShardParams = SMALL, **options: Any) -> PrepareOptions:
     """Return what the tests ask for."""
     return PrepareOptions(params=params, **options)
+
+
+def store_workspace(url: str, *, is_part: bool = False) -> AbstractContextManager[Layout]:
+    """Return this machine's working copy of a root on a store, as the command takes it."""
+    return shard_workspace(
+        *("default", MAX_LOSS, Path(url), ExecutorKind.RAY), needs=needs_tables, is_part=is_part
+    )
 
 
 def published(layout: Layout) -> dict[str, str]:

@@ -125,7 +125,7 @@ def _analyze(
     work = begin_video(plan, segment_seconds)
     if work is None:
         return False
-    missing = [task for task in work.tasks if not task.is_done()]
+    missing = work.missing_tasks()
     for done in finished(executor, analyze_segment, missing):
         share = (len(work.tasks) - len(missing) + done) / len(work.tasks)
         on_progress(plan.video.video_id, work.seconds * share, work.seconds)

@@ -39,8 +39,9 @@ from wtours.media.reader import VideoReader, open_video
 from wtours.media.sampling import TickSampler
 from wtours.storage.atomic import atomic_path, remove
 from wtours.storage.receipts import Receipt, is_current, record_file, write_receipt
+from wtours.storage.working_copy import share
 from wtours.text import clock
-from wtours.workspace.videos import FileIdentity, require_same_file
+from wtours.workspace.videos import FileIdentity, require_same_file, video_at_hand
 
 _LEAD_IN_US = 1_000_000
 
@@ -117,11 +118,11 @@ def analyze_segment(task: SegmentTask) -> None:
     """
     if task.is_done():  # by a worker that died before it could say so
         return
-    with contextlib.ExitStack() as stack:
+    with video_at_hand(task.video_path, task.video_sha256), contextlib.ExitStack() as stack:
         detector = None if task.detector is None else stack.enter_context(task.detector.connect())
         measuring = SegmentMeasuring(task, detector)
         _read_segment(task, measuring)
-    measuring.publish()
+        measuring.publish()
 
 
 class _SegmentRows:
@@ -229,6 +230,7 @@ class SegmentMeasuring:
             self._rows.write(folder, task)
             files = sorted(folder.iterdir())
             write_receipt(folder / RECEIPT_FILE, task.receipt(files))
+        share(task.receipt_path)
 
     def _detect(self, frames: list[Frame]) -> None:
         if self._detector is not None:

@@ -27,6 +27,7 @@ from wtours.errors import MissingPackageError
 from wtours.media.frame import Frame
 from wtours.storage.atomic import atomic_path
 from wtours.storage.hashing import digest, sha256_file
+from wtours.storage.working_copy import bring, share
 
 TRANSNETV2 = "transnetv2"
 """Its name among the cut detectors, and of its column in frames.parquet."""
@@ -139,6 +140,8 @@ def windows_tasks(segments: Sequence[Path], folder: Path, made_from: Any) -> lis
 
 def predict_windows(task: WindowsTask) -> None:
     """Publish the probability, for each frame of the task's windows, that it is in a transition."""
+    for segment in task.segments:
+        bring(segment / PICTURES_FILE)
     model = _load()
     kept = []
     with inference():
@@ -150,6 +153,7 @@ def predict_windows(task: WindowsTask) -> None:
     predictions = np.concatenate(kept)[: total - task.first * _STEP]
     with atomic_path(task.path) as temp, temp.open("wb") as file:
         np.save(file, predictions)
+    share(task.path)
 
 
 def read_predictions(tasks: Sequence[WindowsTask]) -> NDArray[np.float32]:

@@ -39,8 +39,9 @@ from wtours.execution.executor import Executor, Task
 from wtours.media.limits import check_loss, limits
 from wtours.media.reader import VideoMetadata, open_video
 from wtours.progress import Progress
-from wtours.storage.atomic import remove, sweep
+from wtours.storage.atomic import sweep
 from wtours.storage.receipts import versions_of
+from wtours.storage.working_copy import discard, working_copy_of
 from wtours.workspace.videos import fetch_video
 
 SEGMENT_SECONDS = 60
@@ -70,6 +71,17 @@ class VideoWork:
         """Return the folders of the segments, in time order."""
         return [task.folder for task in self.tasks]
 
+    def missing_tasks(self) -> list[SegmentTask]:
+        """Return the segments that are not there.
+
+        What a store has in their place is removed: a node that has not seen it replaces nothing.
+        """
+        missing = [task for task in self.tasks if not task.is_done()]
+        if working_copy_of(self.plan.segments_dir) is not None:
+            for task in missing:
+                discard(task.folder)
+        return missing
+
 
 def begin_video(plan: Plan, segment_seconds: int, *, alone: bool = True) -> VideoWork | None:
     """Return what is to be done of a video; None: what is asked for is published.
@@ -84,7 +96,7 @@ def begin_video(plan: Plan, segment_seconds: int, *, alone: bool = True) -> Vide
         VideoError: the video cannot be read.
     """
     if plan.is_published():
-        remove(plan.segments_dir)
+        discard(plan.segments_dir)
         return None
     fetch_video(plan.video)
     measurements = plan.measurements
@@ -177,7 +189,7 @@ def publish_video(
         with measurements.publish(QUALITY, missing[QUALITY], _versions()) as folder:
             merge_quality(segments, folder)
     publish_tables(measurements, measurements.stored(), metadata, not_measured=plan.not_measured)
-    remove(plan.segments_dir)
+    discard(plan.segments_dir)
 
 
 def _transitions(

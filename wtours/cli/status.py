@@ -10,6 +10,7 @@ from wtours.cli import console
 from wtours.cli.options import (
     ROOT,
     AsJson,
+    ExecutorKind,
     ManifestOption,
     MaxHeight,
     Root,
@@ -87,7 +88,8 @@ def cluster_doctor(
     """
     from wtours.diagnostics.cluster import diagnose_cluster
 
-    checks = list(diagnose_cluster(Layout(root.absolute()), address, scratch=scratch))
+    with workspace(root, needs=needs_receipts, executor=ExecutorKind.RAY) as layout:
+        checks = list(diagnose_cluster(layout, address, scratch=scratch))
     _finish_checks(checks, as_json=as_json)
 
 

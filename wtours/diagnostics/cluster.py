@@ -15,6 +15,7 @@ from wtours.execution.node_check import NodeCheck
 from wtours.execution.ray import RayExecutor
 from wtours.storage.os_errors import explain_os_errors
 from wtours.storage.receipts import versions_of
+from wtours.storage.scratch import scratch_folder
 from wtours.workspace.layout import Layout
 
 SCRATCH_BYTES = 10 * 10**9
@@ -36,9 +37,10 @@ class NodeFacts:
 
 def node_facts(check: NodeCheck, scratch: Path | None) -> NodeFacts:
     """Return what this machine has; runs on each node."""
-    folder = scratch or Path(tempfile.gettempdir())
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
     problem = check.problem()
+    own = Path(tempfile.gettempdir()) if check.url is None else scratch_folder()
+    folder = scratch or own
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
     return NodeFacts(
         versions=versions_of("av", "simplejpeg"),
         problem=problem,
@@ -49,7 +51,7 @@ def node_facts(check: NodeCheck, scratch: Path | None) -> NodeFacts:
 
 
 def _not_writable(check: NodeCheck) -> str | None:
-    if check.marker is None:
+    if check.marker is None or check.url is not None:  # of a store the check has tried it
         return None
     probe = check.marker.with_name(f"{check.marker.name}-{socket.gethostname()}-{os.getpid()}")
     try:
@@ -69,7 +71,8 @@ def diagnose_cluster(
     Args:
         layout: The workspace, by an absolute path.
         address: Of the cluster; None: this machine alone.
-        scratch: A folder of each node's own disk; None: its temporary folder.
+        scratch: A folder of each node's own disk; None: its temporary folder, or the one for copies
+            of what lies on an object store.
 
     Raises:
         WtoursError: there is no cluster at the address, or the workspace cannot be written here.
@@ -98,7 +101,7 @@ def _checks(node: str, facts: NodeFacts) -> Iterator[Check]:
         yield Check(name=node, status="ok", found=f"{versions}; sees the root, and writes")
     name, free = f"{node}: scratch", f"{facts.scratch_free / 1e9:.0f} GB free in"
     if facts.scratch_free < SCRATCH_BYTES:
-        remedy = f"Ray's logs and temporary files need room: free {SCRATCH_BYTES / 1e9:.0f} GB"
+        remedy = f"Ray's logs and copies of videos need room: free {SCRATCH_BYTES / 1e9:.0f} GB"
         yield Check(name=name, status="warning", found=f"{free} {facts.scratch}", remedy=remedy)
     else:
         yield Check(name=name, status="ok", found=f"{free} {facts.scratch}")

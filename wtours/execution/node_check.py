@@ -1,5 +1,6 @@
 """Whether a node of a cluster may work: it must make the same bytes, in the same place."""
 
+import os
 import socket
 from dataclasses import dataclass
 from functools import lru_cache
@@ -7,7 +8,10 @@ from pathlib import Path
 from typing import Self
 
 from wtours.errors import WtoursError
+from wtours.execution.node_copy import NodeCopy
 from wtours.storage.receipts import versions_of
+from wtours.storage.scratch import SCRATCH, scratch_folder
+from wtours.storage.working_copy import working_copy_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,15 +21,44 @@ class NodeCheck:
     Attributes:
         versions: Of the packages that make the bytes.
         marker: A file in the workspace, written by the driver; None: nothing is shared.
+        url: Of the store that the workspace is the driver's working copy of; None: it is a disk.
+        scratch: The driver's folder for copies; a node may have another in its environment.
     """
 
     versions: tuple[tuple[str, str], ...]
     marker: Path | None
+    url: str | None = None
+    scratch: Path | None = None
 
     @classmethod
     def here(cls, marker: Path | None) -> Self:
         """Return what this process has."""
-        return cls(tuple(versions_of("av", "simplejpeg").items()), marker)
+        copy = None if marker is None else working_copy_of(marker)
+        versions = tuple(versions_of("av", "simplejpeg").items())
+        if copy is None:
+            return cls(versions, marker)
+        return cls(versions, marker, copy.url, scratch_folder().absolute())
+
+    @property
+    def root(self) -> Path | None:
+        """Return the driver's root."""
+        return None if self.marker is None else self.marker.parent.parent
+
+    def node_copy(self) -> NodeCopy | None:
+        """Return this process's own copy of the root, if the node does not have the driver's.
+
+        Raises:
+            StorageError: the store cannot be used from this node.
+        """
+        if self.url is None or self._has_the_drivers():
+            return None
+        return _node_copy(self.url)
+
+    def _has_the_drivers(self) -> bool:
+        if self.scratch is not None:
+            os.environ.setdefault(SCRATCH, str(self.scratch))
+        is_here = self.marker is not None and self.marker.is_file()
+        return is_here and (self.scratch is None or scratch_folder() == self.scratch)
 
     def require(self) -> None:
         """Refuse to work on a node that does not agree.
@@ -46,12 +79,22 @@ class NodeCheck:
                     f"node {socket.gethostname()} has {package} {own[package]}, and the driver "
                     f"{version}: the bytes would differ; install the same versions on every node"
                 )
-        if self.marker is not None and not self.marker.is_file():
+        if self.url is not None:
+            try:
+                self.node_copy()
+            except WtoursError as error:
+                return f"node {socket.gethostname()} cannot use {self.url}: {error}"
+        elif self.root is not None and not self._has_the_drivers():
             return (
-                f"node {socket.gethostname()} does not see {self.marker.parent.parent}; give as "
-                f"--root a folder of a disk that every node has at the same path"
+                f"node {socket.gethostname()} does not see {self.root}; give as --root a folder of "
+                f"a disk that every node has at the same path, or the URL of an object store"
             )
         return None
+
+
+@lru_cache(maxsize=8)
+def _node_copy(url: str) -> NodeCopy:
+    return NodeCopy(url)
 
 
 @lru_cache(maxsize=8)

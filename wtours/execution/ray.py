@@ -1,8 +1,9 @@
 """Running tasks on a Ray cluster: Ray Core tasks, each a lease of a few of ours.
 
 Only tasks and digests travel, nothing goes through Ray's object store: workers read videos from the
-disk that all nodes share and publish there. A task that fails with its node or its process is run
-again by Ray, three times; then, when all others are done, once alone (`ProcessExecutor`).
+disk that all nodes share and publish there; with a root on an object store, each in a copy of its
+own (`node_copy.py`). A task that fails with its node or its process is run again by Ray, three
+times; then, when all others are done, once alone (`ProcessExecutor`).
 """
 
 import contextlib
@@ -13,7 +14,8 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,7 +29,10 @@ from wtours.execution.executor import Result, Task
 from wtours.execution.leases import leases
 from wtours.execution.node_check import NodeCheck
 from wtours.execution.processes import ProcessExecutor
+from wtours.execution.relative_paths import dumps, loads
 from wtours.storage.atomic import remove, write_bytes
+from wtours.storage.scratch import Seen
+from wtours.storage.working_copy import working_copy_of
 
 logger = logging.getLogger(__name__)
 
@@ -43,19 +48,28 @@ _ANSWER_SECONDS = 120
 """Within which a node that is asked starts a worker and answers."""
 
 
-def run_lease(
-    check: NodeCheck, function: Callable[[Task], Result], tasks: list[Task]
-) -> list[Result]:
-    """Run the tasks of a lease, one after the other, in a worker of a node that agrees."""
+def run_lease(check: NodeCheck, lease: bytes) -> tuple[list[Any], dict[str, Seen]]:
+    """Run the tasks of a lease, one after the other, in a worker of a node that agrees.
+
+    Args:
+        check: What the node must agree on.
+        lease: The function and its tasks, by `relative_paths`.
+
+    Returns:
+        The results, and what was published on a store that the driver has not seen.
+    """
     check.require()
-    return [function(task) for task in tasks]
+    copy = check.node_copy()
+    function, tasks = loads(lease, check.root if copy is None else copy.root)
+    results = [function(task) for task in tasks]
+    return results, {} if copy is None else copy.take_published()
 
 
-def run_alone(check: NodeCheck, function: Callable[[Task], Result], task: Task) -> Result:
-    """Run a task in a child process: its end tells why it ended."""
+def run_alone(check: NodeCheck, lease: bytes) -> tuple[list[Any], dict[str, Seen]]:
+    """Run a lease in a child process: its end tells why it ended."""
     check.require()
     with ProcessExecutor(1) as executor:
-        ((_, result),) = executor.map(function, [task])
+        ((_, result),) = executor.map(partial(run_lease, check), [lease])
     return result
 
 
@@ -156,7 +170,8 @@ class RayExecutor:
                 room = _IN_FLIGHT * self.num_workers - len(running)
                 for lease in itertools.islice(waiting, max(0, room)):
                     placed = remote.options(**options, **self._placement(next(turn)))
-                    running[placed.remote(self._check, function, lease)] = lease
+                    sent = dumps((function, lease), self._check.root)
+                    running[placed.remote(self._check, sent)] = lease
                 if not running:
                     break
                 ray.wait([*running], num_returns=1)
@@ -164,11 +179,12 @@ class RayExecutor:
                 for reference in finished:
                     lease = running.pop(reference)
                     try:
-                        results = result_of(ray, reference)
+                        results, published = result_of(ray, reference)
                     except DiedError as error:
                         logger.info("%d tasks died: %s", len(lease), error)
                         suspects += lease
                     else:
+                        self._receive(published)
                         yield from zip(lease, results, strict=True)
         except Exception:
             ray.wait([*running], num_returns=max(1, len(running)))  # none of them still writes
@@ -177,6 +193,13 @@ class RayExecutor:
             self._stop(ray, running)
             raise
         yield from self._run_suspects(ray, function, suspects)
+
+    def _receive(self, published: Mapping[str, Seen]) -> None:
+        """Bring here what a node with a copy of its own has published."""
+        if published and self._check.marker is not None:
+            copy = working_copy_of(self._check.marker)
+            assert copy is not None
+            copy.receive(published)
 
     def _placement(self, turn: int) -> dict[str, Any]:
         """Return Ray's options that name the node whose turn it is, if nodes were named."""
@@ -203,12 +226,14 @@ class RayExecutor:
         for task in suspects:
             try:
                 placed = remote.options(num_cpus=1, max_retries=0, **self._placement(0))
-                result = result_of(ray, placed.remote(self._check, function, task))
+                sent = dumps((function, [task]), self._check.root)
+                (result,), published = result_of(ray, placed.remote(self._check, sent))
             except WorkerDiedError as error:
                 died.append((task, error.causes[0]))
             except DiedError as error:
                 died.append((task, str(error)))
             else:
+                self._receive(published)
                 yield task, result
         if died:
             raise WorkerDiedError(*zip(*died, strict=True))

@@ -158,7 +158,7 @@ def _tasks(
     stretch_us: int,
 ) -> list[PrepareTask]:
     """Return a video's tasks: the segments that are missing, by the stretch they begin in."""
-    measured = [] if analysis is None else [t for t in analysis.tasks if not t.is_done()]
+    measured = [] if analysis is None else analysis.missing_tasks()
     of_measured, of_shards = defaultdict(list), defaultdict(list)
     for segment in measured:
         of_measured[segment.start_us // stretch_us].append(segment)

@@ -22,6 +22,7 @@ from wtours.media.reader import VideoMetadata, VideoReader, open_video
 from wtours.sharding import segment as sharding
 from wtours.sharding.segment_writer import SegmentWriting, shard_segment
 from wtours.text import clock
+from wtours.workspace.videos import video_at_hand
 
 logger = logging.getLogger(__name__)
 _LEAD_IN_US = 1_000_000
@@ -89,7 +90,8 @@ def prepare_segments(task: PrepareTask) -> PrepareOutcome:
     shards = tuple(one for one in task.shards if not one.is_done(task.directory))
     if measured and shards:
         try:
-            with contextlib.ExitStack() as stack:
+            video = measured[0].video_path, measured[0].video_sha256
+            with video_at_hand(*video), contextlib.ExitStack() as stack:
                 _decode_once(measured, shards, task.directory, stack)
         except (StorageError, ShardError, OSError):
             raise

@@ -25,9 +25,8 @@ from wtours.sharding.segment import (
     receipt_inputs,
 )
 from wtours.shards.schema import MAX_SEGMENTS, ShardParams, SourceFacts
-from wtours.storage.atomic import remove
 from wtours.storage.receipts import Receipt, read_receipt, versions_of, write_receipt
-from wtours.storage.working_copy import working_copy_of
+from wtours.storage.working_copy import discard, working_copy_of
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import DownloadedVideo, checked_video, downloaded_video
 
@@ -179,8 +178,10 @@ def _remove_if_of_another_source(directory: Path, video: DownloadedVideo) -> Non
     old = read_receipt(folder / f"{video.video_id}.json")
     if old is not None and old.inputs != receipt_inputs(video.sha256):
         # A video id has no dash, so this pattern names no other video's files.
-        for path in [*folder.glob(f"{video.video_id}-*"), *directory.glob(f"{video.video_id}-*")]:
-            remove(path)
+        receipts = sorted(folder.glob(f"{video.video_id}-*"))  # a receipt before its rows
+        shards = [directory / f"{path.stem}.tar" for path in receipts]  # on a store alone
+        for path in [*receipts, *shards, *directory.glob(f"{video.video_id}-*")]:
+            discard(path)
 
 
 def published_plans(directory: Path) -> list[VideoPlan]:

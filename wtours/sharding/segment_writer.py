@@ -17,7 +17,7 @@ from wtours.sharding.anonymize.blur import Blur
 from wtours.sharding.segment import SegmentTask, publish_receipt, publish_rows, record_failure
 from wtours.sharding.selection.seconds import taken_seconds
 from wtours.sharding.tar_writer import FrameSample, ShardTar
-from wtours.workspace.videos import require_same_file
+from wtours.workspace.videos import require_same_file, video_at_hand
 
 logger = logging.getLogger(__name__)
 _US = 1_000_000
@@ -60,6 +60,7 @@ def shard_segment(task: SegmentTask, *, directory: Path, keep_done: bool) -> str
         return None
     try:
         with (
+            video_at_hand(Path(task.video_path), task.source_sha256),
             open_video(Path(task.video_path), stream=task.stream, threads=1) as reader,
             SegmentWriting(task, directory, reader.metadata) as writing,
         ):

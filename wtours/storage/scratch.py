@@ -6,15 +6,17 @@ Both come from the environment, as the credentials of the store do: every proces
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from wtours.errors import StorageError, UsageError
 from wtours.storage.atomic import atomic_path, remove
+from wtours.storage.os_errors import explain_os_errors
 
 SCRATCH = "WTOURS_SCRATCH"
 SCRATCH_SIZE = "WTOURS_SCRATCH_SIZE"
@@ -60,9 +62,26 @@ def parse_size(text: str) -> int:
     return int(size)
 
 
-def mark_used(video: Path) -> None:
-    """Note that a copy of a video is used now; not by its own dates, which its reader watches."""
-    (video.parent / _USED).touch()
+@contextlib.contextmanager
+def at_hand(video: Path, fetch: Callable[[], None]) -> Iterator[None]:
+    """Hold a copy of a video, so that no process removes it; of several that want it one fetches.
+
+    Args:
+        video: Its path.
+        fetch: Brings it, if it is not there.
+    """
+    stamp = video.parent / _USED
+    with explain_os_errors(stamp):
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+    with stamp.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        while not video.is_file():
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not video.is_file():
+                fetch()
+            fcntl.flock(file, fcntl.LOCK_SH)  # another process may be between: look again
+        os.utime(stamp)  # not its own dates, which its reader watches
+        yield
 
 
 def make_room(folder: Path, num_bytes: int, *, is_free: Callable[[Path], bool]) -> None:
@@ -82,8 +101,10 @@ def make_room(folder: Path, num_bytes: int, *, is_free: Callable[[Path], bool]) 
     for path in sorted(filter(is_free, copies), key=_last_used):
         if sum(sizes.values()) + num_bytes <= bound:
             return
-        remove(path)
-        del sizes[path]
+        with (path.parent / _USED).open("a") as file, contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # else a process has it at hand
+            remove(path)
+            del sizes[path]
     total = sum(sizes.values()) + num_bytes
     if total > bound:
         raise StorageError(

@@ -7,11 +7,12 @@ that a disk would have, a segment that is done stays done when the machine is lo
 needs a lock: what another process has published since the working copy looked is never overwritten.
 """
 
+import contextlib
 import functools
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,8 +29,8 @@ from wtours.storage.hashing import digest, sha256_bytes, sha256_file
 from wtours.storage.object_store import ObjectStore
 from wtours.storage.receipt_race import publish_receipt
 from wtours.storage.remote_calls import ObjectMissingError
-from wtours.storage.scratch import Seen, make_room, mark_used, read_seen, scratch_folder, write_seen
-from wtours.storage.store import publish
+from wtours.storage.scratch import Seen, at_hand, make_room, read_seen, scratch_folder, write_seen
+from wtours.storage.store import StoredObject, publish
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +45,12 @@ class WorkingCopy:
     Args:
         root: The folder on this machine.
         url: The root on the store.
+        shares_segments: Segments that are put together with others are published too: whoever does
+            that runs on another machine.
     """
 
-    def __init__(self, root: Path, url: str) -> None:
-        self.root, self.url = root, url
+    def __init__(self, root: Path, url: str, *, shares_segments: bool = False) -> None:
+        self.root, self.url, self.shares_segments = root, url, shares_segments
         self.keeps_videos = False  # those that were asked for are all needed at the same time
         self._store = ObjectStore(url)
         self._used: set[Path] = set()
@@ -56,7 +59,12 @@ class WorkingCopy:
 
     @classmethod
     def checkout(
-        cls, url: str, folders: Iterable[str], wants: Callable[[str], bool]
+        cls,
+        url: str,
+        folders: Iterable[str],
+        wants: Callable[[str], bool],
+        *,
+        shares_segments: bool = False,
     ) -> "WorkingCopy":
         """Bring this machine's copy of a root up to date.
 
@@ -66,29 +74,29 @@ class WorkingCopy:
             url: The root on the store.
             folders: Those of the root that are looked at.
             wants: Which objects' bytes are needed here; of the others size and version are noted.
+            shares_segments: As above.
 
         Raises:
             StorageError: the store cannot be read, or is none that can be published on.
         """
         root = scratch_folder() / "roots" / digest(url)
-        write_json(root / _MARKER, {"url": url})
-        copy = cls(root, url)
+        copy = cls(root, url, shares_segments=shares_segments)
         copy._store.require_put_if_absent()
+        open_copy(copy)
         copy.pull(folders, wants)
-        _OPEN[root] = copy
         copy._finish_commits(folders)
         return copy
 
     def pull(self, folders: Iterable[str], wants: Callable[[str], bool]) -> None:
         """Make the local files those of the store, as far as it has them."""
-        self._load()
+        self._load_once()
         folders = tuple(folders)
         listed = {found.key: found for folder in folders for found in self._store.list(folder)}
         inside = tuple(f"{folder}/" for folder in folders)
         for key in [key for key in self._seen if key.startswith(inside) and key not in listed]:
             remove(self.root / key)  # removed there by somebody
             del self._seen[key]
-        changed = []
+        changed = list[StoredObject]()
         for key, found in listed.items():
             seen, path = self._seen.get(key), self.root / key
             is_same = seen is not None and seen.version == found.version
@@ -99,13 +107,25 @@ class WorkingCopy:
             if not is_same:
                 remove(path)
                 self._seen[key] = Seen(found.version, found.bytes, None)
-
-        with ThreadPoolExecutor(_FETCHES_AT_ONCE) as pool:
-            paths = [self.root / found.key for found in changed]
-            digests = pool.map(self._store.fetch_listed, changed, paths)
-            for found, sha256 in zip(changed, digests, strict=True):
-                self._seen[found.key] = Seen(found.version, found.bytes, sha256)
+        self._fetch_listed(changed)
         self._save()
+
+    def receive(self, published: Mapping[str, Seen]) -> None:
+        """Make the local files those that another machine has just published, apart from shards."""
+        changed = list[StoredObject]()
+        for key, there in published.items():
+            if key.endswith(".tar"):
+                self._seen[key] = there
+            elif self._seen.get(key) != there:
+                changed.append(StoredObject(key, there.bytes, there.version))
+        self._fetch_listed(changed)
+
+    def _fetch_listed(self, objects: list[StoredObject]) -> None:
+        with ThreadPoolExecutor(_FETCHES_AT_ONCE) as pool:
+            paths = [self.root / found.key for found in objects]
+            digests = pool.map(self._store.fetch_listed, objects, paths)
+            for found, sha256 in zip(objects, digests, strict=True):
+                self._seen[found.key] = Seen(found.version, found.bytes, sha256)
 
     def push(self, keys: Iterable[str]) -> None:
         """Publish files that no receipt speaks of, in this order, where they have changed.
@@ -131,8 +151,29 @@ class WorkingCopy:
             if self._is_loaded:
                 raise
             # A worker of a stage publishes what is new, and reads what was seen only for the rest.
-            self._load()
+            self._load_once()
             self._commit(receipt)
+
+    def share(self, path: Path) -> None:
+        """Publish a segment, by its receipt, or a file, for whoever goes on with it."""
+        if self.shares_segments and path.suffix == ".json":
+            self.commit(path)
+        elif self.shares_segments:
+            self._put(path)
+
+    def bring(self, path: Path) -> None:
+        """Copy a file from the store, if it is not here; nothing if it is not there either."""
+        if not path.is_file() and self.size(path) is not None:
+            self._store.fetch(self._key(path), path)
+
+    def discard(self, path: Path) -> None:
+        """Remove a file or folder here, and on the store what of it has been published or seen."""
+        self._load_once()
+        inside = sorted(path.rglob("*"), key=lambda p: (p.name != "receipt.json", p))
+        for key in map(self._key, (path, *inside)):
+            if self._seen.pop(key, None) is not None or self.shares_segments:
+                self._store.delete(key)
+        remove(path)
 
     def _commit(self, receipt: Path) -> None:
         key, text = self._key(receipt), read_bytes(receipt)
@@ -168,31 +209,38 @@ class WorkingCopy:
         return self._seen[key].bytes
 
     def fetch_video(self, path: Path, sha256: str) -> None:
-        """Copy a video from the store, verified, in place of others that are not in use.
+        """Copy a video from the store, if it is not here; see `at_hand`."""
+        with self.at_hand(path, sha256):
+            if self.keeps_videos:
+                self._used.add(path)
+
+    @contextlib.contextmanager
+    def at_hand(self, path: Path, sha256: str) -> Iterator[None]:
+        """Hold a video, copied from the store, verified, in place of others that are not in use.
 
         Raises:
             StorageError: it is not there, is damaged there, or there is no room for it.
         """
-        if not path.is_file():
-            num_bytes = self.size(path)
-            if num_bytes is None:
-                raise StorageError(f"{self.url}/{self._key(path)} is missing")
-            make_room(
-                self.root / "videos",
-                num_bytes,
-                is_free=lambda p: p not in self._used and self._key(p) in self._seen,
+        with at_hand(path, functools.partial(self._fetch_video, path, sha256)):
+            yield
+
+    def _fetch_video(self, path: Path, sha256: str) -> None:
+        self._load_once()
+        num_bytes = self.size(path)
+        if num_bytes is None:
+            raise StorageError(f"{self.url}/{self._key(path)} is missing")
+        make_room(path.parent.parent, num_bytes, is_free=self._is_free)
+        self._store.fetch(self._key(path), path)
+        found = sha256_file(path)
+        if found != sha256:
+            remove(path)
+            raise StorageError(
+                f"{self.url}/{self._key(path)} has the sha256 {found[:12]}…, and its receipt "
+                f"says {sha256[:12]}…: remove its folder there and download it again"
             )
-            self._store.fetch(self._key(path), path)
-            found = sha256_file(path)
-            if found != sha256:
-                remove(path)
-                raise StorageError(
-                    f"{self.url}/{self._key(path)} has the sha256 {found[:12]}…, and its receipt "
-                    f"says {sha256[:12]}…: remove its folder there and download it again"
-                )
-        mark_used(path)
-        if self.keeps_videos:
-            self._used.add(path)
+
+    def _is_free(self, video: Path) -> bool:
+        return video not in self._used and self._key(video) in self._seen
 
     def _finish_commits(self, folders: Iterable[str]) -> None:
         """Take there what an earlier run has published here alone."""
@@ -259,9 +307,10 @@ class WorkingCopy:
     def _save(self) -> None:
         write_seen(self.root / _SEEN_FILE, self._seen)
 
-    def _load(self) -> None:
-        self._is_loaded = True
-        self._seen |= read_seen(self.root / _SEEN_FILE)
+    def _load_once(self) -> None:
+        if not self._is_loaded:
+            self._is_loaded = True
+            self._seen |= read_seen(self.root / _SEEN_FILE)
 
     def _key(self, path: Path) -> str:
         return Path(os.path.normpath(path)).relative_to(self.root).as_posix()
@@ -277,8 +326,45 @@ def working_copy_of(path: Path) -> WorkingCopy | None:
     if root is None:
         return None
     if root not in _OPEN:  # a process that a stage has started
-        _OPEN[root] = WorkingCopy(root, read_json(root / _MARKER)["url"])
+        _OPEN[root] = WorkingCopy(root, **read_json(root / _MARKER))
     return _OPEN[root]
+
+
+def open_copy(copy: WorkingCopy) -> None:
+    """Make a working copy the one of its root in this process."""
+    marker = {"url": copy.url, "shares_segments": copy.shares_segments}
+    write_json(copy.root / _MARKER, marker)
+    _OPEN[copy.root] = copy
+
+
+def share(path: Path) -> None:
+    """Publish a segment, by its receipt, or a file for whoever goes on with it elsewhere."""
+    copy = working_copy_of(path)
+    if copy is not None:
+        copy.share(path)
+
+
+def bring(path: Path) -> None:
+    """Copy a file here that another machine has shared, if it is not here."""
+    copy = working_copy_of(path)
+    if copy is not None:
+        copy.bring(path)
+
+
+def push(path: Path) -> None:
+    """Publish a file that no receipt speaks of on the store; on a disk nothing is left to do."""
+    copy = working_copy_of(path)
+    if copy is not None:
+        copy.push([path.relative_to(copy.root).as_posix()])
+
+
+def discard(path: Path) -> None:
+    """Remove a file or folder of a workspace, on the store too."""
+    copy = working_copy_of(path)
+    if copy is None:
+        remove(path)
+    else:
+        copy.discard(path)
 
 
 def commit(receipt: Path) -> None:

@@ -4,7 +4,7 @@ A video exists when `<root>/videos/<video_id>/receipt.json` says "done" and its 
 """
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -97,12 +97,13 @@ def download_receipt(layout: Layout, video_id: str) -> Receipt | None:
 def require_same_file(path: Path, identity: FileIdentity | None) -> None:
     """Call it before and after each piece of work on a video, with its identity at the beginning.
 
-    None: nobody has looked at the beginning, so nothing can be said.
+    None: nobody has looked at the beginning, so nothing can be said. Nor of a copy of what lies on
+    an object store: it was compared as it came, and comes again after it made room for another.
 
     Raises:
         VideoError: another file has taken its name since.
     """
-    if identity is None:
+    if identity is None or working_copy_of(path) is not None:
         return
     try:
         is_same = FileIdentity.of(path) == identity
@@ -212,6 +213,18 @@ def fetch_video(video: DownloadedVideo) -> None:
     copy = working_copy_of(video.path)
     if copy is not None:
         copy.fetch_video(video.path, video.sha256)
+
+
+@contextlib.contextmanager
+def video_at_hand(path: Path, sha256: str) -> Iterator[None]:
+    """Hold the file of a video while it is read; one of an object store is copied here first.
+
+    Raises:
+        StorageError: it cannot be had, or there is no room for it.
+    """
+    copy = working_copy_of(path)
+    with contextlib.nullcontext() if copy is None else copy.at_hand(path, sha256):
+        yield
 
 
 def downloaded_videos(layout: Layout, video_ids: Iterable[str]) -> list[DownloadedVideo]:

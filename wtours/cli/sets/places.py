@@ -126,6 +126,7 @@ def workspace(
     needs: Callable[[str], bool],
     executor: ExecutorKind = ExecutorKind.PROCESSES,
     keeps_videos: bool = False,
+    is_part: bool = False,
     rebuild: Callable[[Layout], object] | None = None,
 ) -> Iterator[Layout]:
     """Yield the workspace of a stage: the root on a disk, or a working copy of it on a store.
@@ -136,6 +137,7 @@ def workspace(
         needs: Which objects it reads, by key, apart from videos and shards.
         executor: Where its tasks run.
         keeps_videos: It needs the videos at the same time.
+        is_part: Other machines do other parts of it.
         rebuild: Writes what is made of all receipts (an index, an attribution) again, after another
             process was quicker with its own.
 
@@ -148,7 +150,7 @@ def workspace(
         # Workers of Ray have another current folder.
         yield Layout(location.absolute() if executor == ExecutorKind.RAY else location)
         return
-    copy = WorkingCopy.checkout(location, folders, needs)
+    copy = WorkingCopy.checkout(location, folders, needs, shares_segments=is_part)
     copy.keeps_videos = keeps_videos
     layout = Layout(copy.root)
     yield layout
@@ -173,6 +175,7 @@ def shard_workspace(
     executor: ExecutorKind = ExecutorKind.PROCESSES,
     *,
     needs: Callable[[str], bool] = needs_index,
+    is_part: bool = False,
 ) -> contextlib.AbstractContextManager[Layout]:
     """Return the workspace of a stage that writes a shard set, as `workspace` yields it."""
     from wtours.sharding.build import finalize_shards
@@ -190,5 +193,6 @@ def shard_workspace(
         needs=needs,
         executor=executor,
         keeps_videos=True,
+        is_part=is_part,
         rebuild=rebuild,
     )

@@ -120,8 +120,11 @@ def prepare(
             f"--shard-seconds {shard_seconds} and the {SEGMENT_SECONDS} s of the analysis do not "
             f"meet: seconds at the borders are decoded twice; a divisor or multiple would not be"
         )
+    is_part = part is not None
     with (
-        shard_workspace(name, max_loss, root, executor, needs=needs_tables) as layout,
+        shard_workspace(
+            name, max_loss, root, executor, needs=needs_tables, is_part=is_part
+        ) as layout,
         console.progress_bars("prepare", "percent") as on_progress,
         executor_of(executor, jobs, address, layout) as runs,
     ):

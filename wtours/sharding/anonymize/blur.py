@@ -18,6 +18,7 @@ from wtours.media.frame import Frame, YuvPlanes
 from wtours.sharding.anonymize.centerface import FaceFinder, enlarged, find_weights
 from wtours.shards.schema import BLUR_BOXES_FILE, BlurParams
 from wtours.storage.hashing import sha256_file
+from wtours.storage.working_copy import bring
 
 BOX_SIDES = ("x0", "y0", "x1", "y1")
 """Columns of a file of boxes: pixels of the full upright frame."""
@@ -66,6 +67,7 @@ class Blur:
         self._pts_us, self._boxes = np.empty(0, np.int64), np.empty((0, 4))
         if params.boxes_sha256 is not None:
             path = directory / BLUR_BOXES_FILE
+            bring(path)
             _require_sha256(path, params.boxes_sha256)
             self._pts_us, self._boxes = _read_boxes(
                 path, video_id, start_us - self._tolerance_us, end_us + self._tolerance_us

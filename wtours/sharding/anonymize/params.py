@@ -15,6 +15,7 @@ from wtours.sharding.plan import published_plans, require_same_params
 from wtours.shards.schema import BLUR_BOXES_FILE, BlurParams, ShardParams
 from wtours.storage.atomic import atomic_path
 from wtours.storage.hashing import sha256_file
+from wtours.storage.working_copy import push
 from wtours.text import first_line
 
 
@@ -55,6 +56,7 @@ def with_blur(
     if boxes is not None and not kept.exists():
         with atomic_path(kept) as temp:
             temp.write_bytes(boxes.read_bytes())
+        push(kept)
     return params
 
 
