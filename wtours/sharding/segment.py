@@ -148,7 +148,7 @@ def finished_segment(
     The receipt's paths are not used: the names of a segment's files follow from its own.
     """
     name = shard_name(video_id, segment)
-    path = directory / RECEIPTS_FOLDER / f"{name}.json"
+    path = directory / f"{RECEIPTS_FOLDER}/{name}.json"
     receipt = read_receipt(path)
     if (
         receipt is None

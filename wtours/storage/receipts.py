@@ -6,8 +6,9 @@ was made from (`inputs`, `params`, `versions`), what it is (`files`, `facts`) an
 """
 
 import importlib.metadata
+import os
 import stat
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -29,8 +30,9 @@ def inside_name(name: str) -> str:
         ValueError: it is absolute or leads out of the folder: whoever joins it to the folder would
             read, or delete, a file elsewhere.
     """
-    path = PurePosixPath(name)
-    if not path.name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+    # No PurePosixPath: a large set has a million names, and it would take half of their time.
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if not parts or name[0] == "/" or ".." in parts or "\\" in name or "\0" in name:
         raise ValueError(f"{name[:80]!r} is not the name of a file inside the folder")
     return name
 
@@ -142,7 +144,7 @@ def is_current(path: Path, *, inputs: dict[str, str], params: dict[str, Any]) ->
 
 def files_present(receipt: Receipt, folder: Path) -> bool:
     """Return whether every file of the receipt is in `folder` with its size."""
-    return all(_size(folder / file.path) == file.bytes for file in receipt.files)
+    return all(_size(f"{folder}/{file.path}") == file.bytes for file in receipt.files)
 
 
 def files_intact(receipt: Receipt, folder: Path) -> bool:
@@ -158,13 +160,15 @@ def versions_of(*packages: str) -> dict[str, str]:
     return {"wtours": wtours.__version__, **versions}
 
 
-def _size(path: Path) -> int | None:
+def _size(path: str) -> int | None:
     try:
-        with explain_os_errors(path):
-            found = path.stat()
-            if stat.S_ISREG(found.st_mode):
-                return found.st_size
+        found = os.stat(path)  # noqa: PTH116 -- see `inside_name`
     except FileNotFoundError:
-        pass
-    copy = working_copy_of(path)
-    return None if copy is None else copy.size(path)
+        found = None
+    except OSError:
+        with explain_os_errors(Path(path)):
+            raise
+    if found is not None and stat.S_ISREG(found.st_mode):
+        return found.st_size
+    copy = working_copy_of(Path(path))
+    return None if copy is None else copy.size(Path(path))
