@@ -50,7 +50,6 @@ from wtours.storage.store import is_url
 from wtours.workspace.layout import Layout
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "howto" / "scaling.md"
-_BEGIN, _END = "<!-- faults -->", "<!-- end of faults -->"
 _VIDEOS = ("one", "two")
 
 
@@ -181,7 +180,8 @@ ROWS: tuple[Callable[[Root], str], ...] = (
 
 
 @contextmanager
-def _cluster(scratch: Path) -> Iterator[Cluster]:
+def two_nodes_of_a_cluster(scratch: Path) -> Iterator[Cluster]:
+    """Run a head without CPUs and two nodes, each with its own scratch folder; connect to it."""
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0})
     for number in (1, 2):
         cluster.add_node(**NODE, env_vars={SCRATCH: str(scratch / f"node-{number}")})
@@ -203,7 +203,7 @@ def main() -> int:
     with (
         tempfile.TemporaryDirectory() as folder,
         moto_server("walks"),
-        _cluster(Path(folder)) as cluster,
+        two_nodes_of_a_cluster(Path(folder)) as cluster,
     ):
         walk = write_walk(Path(folder) / "walk.mp4")
         videos = dict.fromkeys(_VIDEOS, walk)
@@ -227,16 +227,16 @@ def main() -> int:
                     f"| {' | '.join(cells)} | {left or 'nothing'} | {failed or 'nothing'} |"
                 )
                 print(lines[-1], flush=True)
-    _write_page(lines)
+    write_table("faults", lines)
     return 0 if all_equal else 1
 
 
-def _write_page(lines: list[str]) -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(_BEGIN)
-    after = rest.partition(_END)[2]
-    table = "\n".join(lines)
-    PAGE.write_text(f"{before}{_BEGIN}\n\n{table}\n\n{_END}{after}", encoding="utf-8")
+def write_table(name: str, lines: list[str]) -> None:
+    """Put a table into the page, between the comments of its name."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+    after, table = rest.partition(end)[2], "\n".join(lines)
+    PAGE.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}", encoding="utf-8")
 
 
 def drive(address: str, place: str, scratch: str) -> int:

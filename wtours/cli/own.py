@@ -19,6 +19,7 @@ from wtours.cli.options import (
     finish,
     own_manifest,
 )
+from wtours.cli.sets.places import needs_tables, workspace
 from wtours.errors import DownloadError, UsageError
 from wtours.media.limits import MAX_LOSS
 from wtours.text import rate_text, seconds_text
@@ -105,13 +106,16 @@ def add(
     from wtours.acquire.options import FetchOptions, parse_size
     from wtours.acquire.own_walks import own_walks
 
-    layout, path = Layout(root), own_manifest(manifest)
-    walks = own_walks(sources, layout, join=join)
-    if len(walks) > 1 and (video_id or title):
-        raise UsageError(f"--id and --title are of one walk; {len(walks)} are given")
+    path = own_manifest(manifest)
     done: list[tuple[OwnWalk, VideoEntry, bool]] = []
     failed: dict[str, str] = {}
-    with console.progress_bars("add", "bytes") as on_progress:
+    with (
+        workspace(root, "videos", needs=needs_tables) as layout,
+        console.progress_bars("add", "bytes") as on_progress,
+    ):
+        walks = own_walks(sources, layout, join=join)
+        if len(walks) > 1 and (video_id or title):
+            raise UsageError(f"--id and --title are of one walk; {len(walks)} are given")
         for walk in walks:
             try:
                 entry, is_new = add_walk(

@@ -21,7 +21,14 @@ from wtours.cli.options import (
     executor_of,
     finish,
 )
-from wtours.cli.sets.places import SetOrFolder, shard_set
+from wtours.cli.sets.places import (
+    SetOrFolder,
+    needs_every_receipt,
+    place_text,
+    shard_set,
+    shard_workspace,
+    workspace,
+)
 from wtours.errors import UsageError
 from wtours.execution.executor import default_jobs
 from wtours.storage.store import is_url
@@ -64,19 +71,20 @@ def verify(
     if everything:
         if repair or not deep:
             raise UsageError("--all reads every byte and repairs nothing: leave out the others")
-        _verify_all(Layout(root), as_json=as_json)
+        with workspace(root, "videos", "analysis", "shards", needs=needs_every_receipt) as layout:
+            _verify_all(layout, as_json=as_json)
         return
     is_remote = is_url(name) or is_url(str(root))
-    if repair and is_remote:
+    if repair and is_url(name):
         raise UsageError(
-            "--repair works on a disk: `wtours copy` the set to one, or remove the damaged shard "
-            "and its receipt from the store and run `wtours shard` again"
+            f"--repair needs the videos: give --root URL and the set's name, not {name}"
         )
     with console.progress_bars("verify", "bytes") as on_progress:
         if repair:
-            # Workers of Ray have another current folder.
-            layout = Layout(root.absolute() if executor == ExecutorKind.RAY else root)
-            with executor_of(executor, jobs, address, layout) as runs:
+            with (
+                shard_workspace(name, 1.0, root, executor) as layout,
+                executor_of(executor, jobs, address, layout) as runs,
+            ):
                 repaired = repair_shards(
                     layout, name, deep=deep, executor=runs, on_progress=on_progress
                 )
@@ -128,7 +136,7 @@ def _verify_all(layout: Layout, *, as_json: bool) -> None:
         console.print_json(dataclasses.asdict(report))
     else:
         counts = ", ".join(f"{count} {kind}" for kind, count in report.counts.items())
-        console.say(f"{layout.root}: {counts}, {bytes_text(report.bytes)} checked")
+        console.say(f"{place_text(layout.root)}: {counts}, {bytes_text(report.bytes)} checked")
     remedy = (
         "`wtours verify NAME --repair` rebuilds shards; remove the rest, and rerun the commands "
         "that made it"

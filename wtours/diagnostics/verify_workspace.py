@@ -6,15 +6,15 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from wtours.errors import ShardError, UsageError
+from wtours.errors import ShardError, StorageError, UsageError
 from wtours.layers.verify import verify_layer
 from wtours.progress import Progress, no_progress
 from wtours.shards.index import ShardIndex
 from wtours.shards.layers.schema import LAYER_FILE, LAYERS_FOLDER, read_layer_file
 from wtours.shards.schema import DATASET_FILE
 from wtours.shards.verify import ShardProblem, verify_shards
-from wtours.storage.hashing import sha256_file
 from wtours.storage.receipts import FileRecord
+from wtours.storage.working_copy import place_of, store_of
 from wtours.workspace.layout import Layout
 
 RECEIPT = "receipt.json"
@@ -81,7 +81,7 @@ def _is_hidden(path: Path) -> bool:
 
 def _shard_set(path: Path) -> tuple[int, list[ShardProblem]]:
     try:
-        report = verify_shards(path.parent)
+        report = verify_shards(place_of(path.parent))
     except ShardError as error:
         return 0, [ShardProblem(DATASET_FILE, str(error))]
     return report.num_bytes, list(report.problems)
@@ -114,15 +114,17 @@ def _receipt_files(path: Path) -> tuple[int, list[ShardProblem]]:
 
 def _file_problems(folder: Path, files: tuple[FileRecord, ...]) -> Iterator[tuple[str, str]]:
     for record in files:
-        path = folder / record.path
+        if Path(record.path).is_absolute() or ".." in Path(record.path).parts:
+            yield RECEIPT, f"names a file outside of its folder: {record.path}"
+            continue
+        store, key = store_of(folder / record.path)
         try:
-            if Path(record.path).is_absolute() or ".." in Path(record.path).parts:
-                yield RECEIPT, f"names a file outside of its folder: {record.path}"
-            elif (size := path.stat().st_size) != record.bytes:
-                yield record.path, f"has {size} bytes instead of {record.bytes}"
-            elif sha256_file(path) != record.sha256:
+            found = store.stat(key)
+            if found is None:
+                yield record.path, "is missing"
+            elif found.bytes != record.bytes:
+                yield record.path, f"has {found.bytes} bytes instead of {record.bytes}"
+            elif store.sha256(key, is_read=True) != record.sha256:
                 yield record.path, "has another sha256 than its receipt says"
-        except FileNotFoundError:
-            yield record.path, "is missing"
-        except OSError as error:
-            yield record.path, f"cannot be read ({error.strerror})"
+        except (OSError, StorageError) as error:
+            yield record.path, f"cannot be read ({error})"

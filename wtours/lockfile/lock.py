@@ -24,6 +24,7 @@ from wtours.shards.schema import (
 from wtours.shards.verify import verify_shards
 from wtours.storage.atomic import read_bytes, write_json
 from wtours.storage.receipts import read_receipt
+from wtours.storage.working_copy import place_of
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import download_receipt
 
@@ -104,7 +105,7 @@ def lock_shards(
     Raises:
         ShardError: the set is not finished, or damaged.
     """
-    report = verify_shards(directory, deep=deep, on_progress=on_progress)
+    report = verify_shards(place_of(directory), deep=deep, on_progress=on_progress)
     if report.problems:
         first = report.problems[0]
         raise ShardError(

@@ -18,10 +18,10 @@ from wtours.sharding.anonymize.params import with_blur
 from wtours.sharding.build import build_shards
 from wtours.sharding.plan import published_plans, require_same_params
 from wtours.sharding.selection.seconds import bring_seconds
-from wtours.shards.frames import size_problem
 from wtours.shards.identity import set_sha256
 from wtours.shards.schema import BLUR_BOXES_FILE, ShardParams, read_dataset
 from wtours.storage.hashing import sha256_file
+from wtours.storage.working_copy import store_of
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry
 from wtours.workspace.videos import download_receipt, video_file
@@ -225,17 +225,18 @@ def _compare(
     for shard in lock.shards:
         if shard.video_id in differences:
             continue
-        path = directory / f"{shard.shard}.tar"
-        problem = size_problem(path, shard.bytes)
-        if problem is None:
-            sha256 = sha256_file(path)
-            if sha256 == shard.sha256:
-                num_same += 1
-                continue
+        store, tar = store_of(directory / f"{shard.shard}.tar")
+        found = store.stat(tar)
+        if found is None:
+            problem = "is missing; run the command again"
+        elif found.bytes != shard.bytes:
+            problem = f"{found.bytes} bytes, the lock's has {shard.bytes}"
+        elif (sha256 := store.sha256(tar, is_read=True)) != shard.sha256:
             problem = f"as many bytes as the lock's, but sha256 {sha256}, not {shard.sha256}"
-        elif path.is_file():
-            problem = f"{path.stat().st_size} bytes, the lock's has {shard.bytes}"
-        differences[path.name] = f"{problem}{made_by}"
+        else:
+            num_same += 1
+            continue
+        differences[tar] = f"{problem}{made_by}"
     dataset = read_dataset(directory) if is_finished else None
     if dataset is not None:
         for name in sorted({s.shard for s in dataset.shards} - {s.shard for s in lock.shards}):

@@ -160,13 +160,13 @@ class ObjectStore:
         except ObjectMissingError:
             return
 
-    def sha256(self, key: str) -> str:
+    def sha256(self, key: str, *, is_read: bool = False) -> str:
         """Return an object's digest; see `Store`."""
 
         def recorded(fs: Any, path: str) -> str | None:
             return fs.metadata(path).get(_SHA256) if _is_s3(fs) else None
 
-        known: str | None = self._call(key, recorded)
+        known: str | None = None if is_read else self._call(key, recorded)
         if known is not None:
             return known
         found = self.stat(key)

@@ -73,8 +73,13 @@ class Store(Protocol):
         """Remove an object, if it is there."""
         ...
 
-    def sha256(self, key: str) -> str:
-        """Return the digest of an object's bytes, read if the store has not recorded it."""
+    def sha256(self, key: str, *, is_read: bool = False) -> str:
+        """Return the digest of an object's bytes.
+
+        Args:
+            key: Its name.
+            is_read: Read them, also where the store has recorded the digest.
+        """
         ...
 
 
@@ -212,7 +217,7 @@ class LocalStore:
         with explain_os_errors(path):
             path.unlink(missing_ok=True)
 
-    def sha256(self, key: str) -> str:
+    def sha256(self, key: str, *, is_read: bool = False) -> str:
         """Return a file's digest; see `Store`."""
         path = self.folder / key
         try:

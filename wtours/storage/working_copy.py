@@ -30,7 +30,7 @@ from wtours.storage.object_store import ObjectStore
 from wtours.storage.receipt_race import publish_receipt
 from wtours.storage.remote_calls import ObjectMissingError
 from wtours.storage.scratch import Seen, at_hand, make_room, read_seen, scratch_folder, write_seen
-from wtours.storage.store import StoredObject, publish
+from wtours.storage.store import LocalStore, Store, StoredObject, publish
 
 logger = logging.getLogger(__name__)
 
@@ -365,6 +365,18 @@ def discard(path: Path) -> None:
         remove(path)
     else:
         copy.discard(path)
+
+
+def place_of(path: Path) -> Path | str:
+    """Return where a published file or folder is: its path, or its URL on a store."""
+    copy = working_copy_of(path / "x")
+    return path if copy is None else f"{copy.url}/{path.relative_to(copy.root).as_posix()}"
+
+
+def store_of(path: Path) -> tuple[Store, str]:
+    """Return the store that a published file is on, which may be its folder, and its key there."""
+    place = place_of(path.parent)
+    return (LocalStore(place) if isinstance(place, Path) else ObjectStore(place)), path.name
 
 
 def commit(receipt: Path) -> None:

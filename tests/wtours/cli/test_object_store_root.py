@@ -118,8 +118,7 @@ def test_what_works_on_a_disk_only_says_so_in_one_line(url, sources, monkeypatch
         ("render", "--root", url),
         ("doctor", "--root", url),
         ("pin", "--manifest", sources / "mine.toml", "--root", url),
-        ("verify", "--all", "--root", url),
-        ("verify", "--repair", "--root", url),
+        ("verify", f"{url}/shards/default", "--repair"),
         ("shard", "--delete-source", "--root", url),
         ("demo", "--root", url),
         ("shards", "sample", f"{url}/none", "--out", "s3://bucket/grid.png"),
@@ -168,3 +167,68 @@ def test_a_set_is_copied_there_and_back(on_disk, url, monkeypatch, tmp_path, cap
     assert exit_code_of(monkeypatch, "copy", there, tmp_path / "back") == 0
     assert published(tmp_path / "back") == published(local)
     assert exit_code_of(monkeypatch, "verify", there) == 0
+
+
+def test_damage_on_a_store_is_found_and_repaired(
+    on_disk, sources, url, monkeypatch, tmp_path, capsys
+):
+    store = copy_into(url, on_disk)
+    there = ("--root", url)
+    assert exit_code_of(monkeypatch, "verify", "--all", *there) == 0
+    assert f"{url}: 2 videos, 2 analyses, 4 measurements, 1 shard sets" in capsys.readouterr().out
+
+    damaged = ("shards/default/walk-00001.tar", "analysis/lane/shots.parquet")
+    for key in damaged:
+        whole = store.get(key)
+        store.delete(key)
+        store.create(key, whole[:-1] + b"?", sha256=hashlib.sha256(whole).hexdigest())
+    store.delete("shards/default/lane-00000.tar")
+    assert exit_code_of(monkeypatch, "verify", "--all", *there) == 3
+    said = capsys.readouterr().err
+    assert "analysis/lane/shots.parquet: has another sha256 than its receipt says" in said
+    assert "shards/default/walk-00001.tar: has another sha256" in said
+    assert "shards/default/lane-00000.tar: is missing" in said
+
+    # Each machine with its own scratch folder: what is there is all that it can know.
+    monkeypatch.setenv("WTOURS_SCRATCH", str(tmp_path / "repairing"))
+    assert exit_code_of(monkeypatch, "verify", "--repair", "--jobs", "1", *there) == 0
+    said = capsys.readouterr().err
+    assert said.count("rebuilt, byte-identical: ") == 2
+    assert exit_code_of(monkeypatch, "verify", *there) == 0
+    assert sha256s(store, "shards") == {
+        key: sha256 for key, sha256 in published(on_disk).items() if key.startswith("shards/")
+    }
+
+
+def test_a_lock_of_a_store_is_made_again_on_another(
+    on_disk, sources, url, monkeypatch, tmp_path, capsys
+):
+    copy_into(url, on_disk)
+    assert exit_code_of(monkeypatch, "lock", "--root", url, "--deep", "--out", "there.lock") == 0
+    assert exit_code_of(monkeypatch, "lock", "--root", on_disk, "--out", "here.lock") == 0
+    assert Path("there.lock").read_bytes() == Path("here.lock").read_bytes()
+
+    other = f"{url}-of-another"
+    command = ("sync", "there.lock", "--root", other, "--from-dir", sources, "--jobs", "1")
+    assert exit_code_of(monkeypatch, *command) == 0, capsys.readouterr().err
+    assert f"{other}/shards/default: 5 of 5 shards are those of" in capsys.readouterr().out
+    tars = {key: sha256 for key, sha256 in published(on_disk).items() if key.endswith(".tar")}
+    assert tars.items() <= sha256s(open_store(other)).items()
+    store = open_store(other)
+    whole = store.get("shards/default/walk-00000.tar")
+    store.delete("shards/default/walk-00000.tar")
+    store.create("shards/default/walk-00000.tar", whole[:-1] + b"?")
+    assert exit_code_of(monkeypatch, *command) == 3
+    assert "walk-00000.tar: as many bytes as the lock's, but sha256" in capsys.readouterr().err
+
+
+def test_a_walk_of_ones_own_is_added_to_a_store(sources, url, monkeypatch, tmp_path, capsys):
+    command = ("add", sources / "lane.mp4", "--root", url, "--manifest", tmp_path / "mine.toml")
+    assert exit_code_of(monkeypatch, *command) == 0, capsys.readouterr().err
+    keys = sha256s(open_store(url))
+    of_file = hashlib.sha256((sources / "lane.mp4").read_bytes()).hexdigest()
+    assert keys["videos/lane/lane.mp4"] == of_file
+    assert "videos/lane/receipt.json" in keys
+    monkeypatch.setenv("WTOURS_SCRATCH", str(tmp_path / "another"))
+    assert exit_code_of(monkeypatch, *command) == 0
+    assert "there already" in capsys.readouterr().out

@@ -21,7 +21,13 @@ from wtours.cli.options import (
     executor_of,
     named_or_folder,
 )
-from wtours.cli.sets.places import SetOrFolder
+from wtours.cli.sets.places import (
+    SetOrFolder,
+    needs_every_receipt,
+    place_text,
+    shard_workspace,
+    workspace,
+)
 from wtours.execution.executor import default_jobs
 from wtours.workspace.layout import Layout
 
@@ -46,10 +52,12 @@ def lock(
     """
     from wtours.lockfile.lock import SUFFIX, lock_shards
 
-    layout = Layout(root)
-    directory = named_or_folder(name, layout.shards_dir)
-    path = out or Path(f"{directory.name}{SUFFIX}")
-    with console.progress_bars("lock", "bytes") as on_progress:
+    with (
+        workspace(root, "videos", f"shards/{Path(name).name}", needs=needs_every_receipt) as layout,
+        console.progress_bars("lock", "bytes") as on_progress,
+    ):
+        directory = named_or_folder(name, layout.shards_dir)
+        path = out or Path(f"{directory.name}{SUFFIX}")
         locked = lock_shards(layout, directory, path, deep=deep, on_progress=on_progress)
     if as_json:
         console.print_json(locked.model_dump(mode="json"))
@@ -107,8 +115,8 @@ def sync(
     from wtours.lockfile.sync import sync_shards
 
     locked = read_lock(lock_file)
-    layout = Layout(root)
     with (
+        shard_workspace(name or locked.name, 1.0, root) as layout,
         console.progress_bars("sync", "percent") as on_progress,
         executor_of(ExecutorKind.PROCESSES, jobs, None, layout) as executor,
     ):
@@ -124,11 +132,12 @@ def sync(
             on_versions=_say_versions,
             on_progress=on_progress,
         )
+        directory = place_text(report.directory)
     if as_json:
-        console.print_json({**dataclasses.asdict(report), "directory": str(report.directory)})
+        console.print_json({**dataclasses.asdict(report), "directory": directory})
     else:
         console.say(
-            f"{report.directory}: {report.num_same} of {report.num_shards} shards are those of "
+            f"{directory}: {report.num_same} of {report.num_shards} shards are those of "
             f"{lock_file}, byte for byte"
         )
     if report.set_sha256 == locked.set_sha256 and not report.differences:

@@ -14,7 +14,7 @@ from wtours.cli.options import ExecutorKind, named_or_folder
 from wtours.errors import ConflictError
 from wtours.storage.scratch import DEFAULT_SIZE, SCRATCH, SCRATCH_SIZE, parse_size
 from wtours.storage.store import as_location
-from wtours.storage.working_copy import WorkingCopy, working_copy_of
+from wtours.storage.working_copy import WorkingCopy, place_of
 from wtours.workspace.layout import Layout, checked_name, loose_files
 
 OBJECT_STORES = "Object stores"
@@ -89,14 +89,18 @@ def shard_set(text: str, root: Path) -> Path | str:
 
 
 def place_text(path: Path) -> str:
-    """Return where a published file is: its path, or its URL on a store."""
-    copy = working_copy_of(path / "x")
-    return str(path) if copy is None else f"{copy.url}/{path.relative_to(copy.root).as_posix()}"
+    """Return where a published file is, as it is printed."""
+    return str(place_of(path))
 
 
 def needs_receipts(key: str) -> bool:
     """Return whether a stage needs an object here that reads how things stand, and no table."""
     return key.endswith(".json") and not ("/receipts/" in key or "/measurements/" in key)
+
+
+def needs_every_receipt(key: str) -> bool:
+    """Return whether an object speaks of others, of all stages."""
+    return key.endswith(".json")
 
 
 def needs_tables(key: str) -> bool:
