@@ -16,7 +16,7 @@ from pathlib import Path
 from time import perf_counter
 
 from benchmarks.bench_analyze import IDLE_SHARE, share_of_cores
-from benchmarks.clips import Cost, best, clip, cost_here, cost_of
+from benchmarks.clips import Cost, best, clip, cost_here, cost_of, cost_of_tree
 from benchmarks.rows import Row, publish_rows
 from wtours.analyze.pipeline import analyze_videos
 from wtours.execution.executor import SERIAL, Executor
@@ -52,7 +52,7 @@ def main() -> int:
         "decode": lambda options: [r for s in _GOALS for r in _decode_rows(s, options.rounds)],
         "receipts": lambda options: [_receipts_row(options.segments)],
         "scheduler": lambda options: _scheduler_rows(options.tasks),
-        "ray": lambda options: [_ray_row(options.seconds)],
+        "ray": lambda options: _ray_rows(options.seconds),
     }
     parser.add_argument("--only", nargs="*", choices=sections, default=list(sections))
     options = parser.parse_args()
@@ -88,10 +88,14 @@ def _apart(layout: Layout) -> None:
         raise RuntimeError(str(analyzed))
 
 
-def _fresh(video: Path, work: Callable[[Layout], None]) -> Cost:
+def _fresh(
+    video: Path,
+    work: Callable[[Layout], None],
+    cost: Callable[[Callable[[], object]], Cost] = cost_here,
+) -> Cost:
     with tempfile.TemporaryDirectory() as root:
         layout = _workspace(Path(root), video)
-        return cost_here(lambda: work(layout))
+        return cost(lambda: work(layout))
 
 
 def _memory_row() -> Row:
@@ -239,24 +243,33 @@ def _resident_mib() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-def _ray_row(seconds: int) -> Row:
+def _ray_rows(seconds: int) -> list[Row]:
     """Compare Ray on this machine with processes, the cluster's start apart."""
     share, video = share_of_cores(), clip("1080p60", "H.264", seconds)
     with ProcessExecutor(2) as processes:
         list(processes.map(_nothing, _stubs(4)))
-        local = _fresh(video, lambda layout: _prepare(layout, processes))
+        local = _fresh(video, lambda layout: _prepare(layout, processes), cost_of_tree)
     with RayExecutor(jobs=2) as ray:
         list(ray.map(_nothing, _stubs(80)))
-        by_ray = _fresh(video, lambda layout: _prepare(layout, ray))
-    ratio, is_idle = by_ray.wall / local.wall, share >= IDLE_SHARE
-    return Row(
-        name=f"Ray, 2 CPUs: wall of prepare, of --jobs 2 ({local.wall:.0f} s)",
-        value=ratio,
-        unit="times",
-        goal="<= 1.15",
-        holds=ratio <= 1.15 if is_idle else None,
-        reason="" if is_idle else f"busy: {share:.0%} of a core was free",
-    )
+        by_ray = _fresh(video, lambda layout: _prepare(layout, ray), cost_of_tree)
+    wall, cpu, is_idle = by_ray.wall / local.wall, by_ray.cpu / local.cpu, share >= IDLE_SHARE
+    return [
+        Row(
+            name=f"Ray, 2 CPUs: wall of prepare, of --jobs 2 ({local.wall:.0f} s)",
+            value=wall,
+            unit="times",
+            goal="<= 1.15",
+            holds=wall <= 1.15 if is_idle else None,
+            reason="" if is_idle else f"busy: {share:.0%} of a core was free",
+        ),
+        Row(
+            name=f"Ray, 2 CPUs: CPU of all processes, of --jobs 2 ({local.cpu:.0f} s)",
+            value=cpu,
+            unit="times",
+            goal="<= 1.15",
+            holds=cpu <= 1.15,
+        ),
+    ]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Clips that benchmarks encode once, and what running something costs."""
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Callable, Sequence
@@ -38,6 +39,27 @@ def cost_here(work: Callable[[], object]) -> Cost:
     work()
     spent = [after - before for before, after in zip(times, os.times(), strict=True)]
     return Cost(perf_counter() - start, sum(spent[:4]))
+
+
+def cost_of_tree(work: Callable[[], object]) -> Cost:
+    """Run in this process; the CPU of every process below it is counted, those that go on too."""
+    before, start = _cpu_of_tree(), perf_counter()
+    work()
+    return Cost(perf_counter() - start, _cpu_of_tree() - before)
+
+
+def _cpu_of_tree() -> float:
+    parents, seconds = dict[int, int](), dict[int, float]()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            fields = path.read_text().rpartition(")")[2].split()
+            parents[int(path.parent.name)] = int(fields[1])
+            # Its own, and of the children that it has waited for: user and system.
+            seconds[int(path.parent.name)] = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    tree = {os.getpid()}
+    while below := {child for child, parent in parents.items() if parent in tree} - tree:
+        tree |= below
+    return sum(seconds.get(process, 0) for process in tree)
 
 
 def cost_of(command: Sequence[str]) -> Cost:
