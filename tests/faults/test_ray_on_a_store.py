@@ -97,9 +97,8 @@ def test_nodes_with_nothing_but_the_store_publish_the_bytes_of_one_process(
         assert not report.shards.failed
         assert report.num_decoded_once == 6
     assert on_store(url) == expected
-    own = [*tmp_path_factory.getbasetemp().glob("scratch-of-node-*/nodes/*")]
-    assert len(own) == 2  # each worked in a folder of its own
-    assert all(any(folder.glob("*/shards/default/receipts/*.json")) for folder in own)
+    own = tmp_path_factory.getbasetemp().glob("scratch-of-node-[0-9]*/nodes/*/*")
+    assert [path for folder in own for path in folder.glob("shards/default/receipts/one-*.json")]
     with store_workspace(url) as layout, RayExecutor(shared=layout.root) as executor:
         again = prepare(layout, executor)
     assert (again.shards.num_segments_written, again.num_decoded_once) == (0, 0)
