@@ -370,7 +370,9 @@ def discard(path: Path) -> None:
 def place_of(path: Path) -> Path | str:
     """Return where a published file or folder is: its path, or its URL on a store."""
     copy = working_copy_of(path / "x")
-    return path if copy is None else f"{copy.url}/{path.relative_to(copy.root).as_posix()}"
+    if copy is None:
+        return path
+    return copy.url if path == copy.root else f"{copy.url}/{path.relative_to(copy.root).as_posix()}"
 
 
 def store_of(path: Path) -> tuple[Store, str]:

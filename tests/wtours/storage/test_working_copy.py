@@ -308,3 +308,21 @@ def test_a_result_whose_files_are_gone_is_dropped_and_made_again(machine, store,
     assert not (copy.root / SEGMENT_KEYS[0]).exists()
     segment(copy)
     assert [found.key for found in store.list()] == SEGMENT_KEYS
+
+
+def test_a_video_that_is_being_read_makes_no_room_for_another(machine, store, monkeypatch):
+    copy = machine("one")
+    for name in ("a", "b"):
+        path = copy.root / "videos" / name / f"{name}.mp4"
+        write_bytes(path, name.encode() * 500)
+        files = (record_file(path, relative_to=path.parent),)
+        write_receipt(path.with_name("receipt.json"), Receipt(stage="x", key=name, files=files))
+    monkeypatch.setenv("WTOURS_SCRATCH_SIZE", "600B")
+    other = machine("two")
+    a, b = (other.root / "videos" / name / f"{name}.mp4" for name in ("a", "b"))
+    with other.at_hand(a, sha256_bytes(b"a" * 500)):
+        with pytest.raises(StorageError, match="needed at once"), other.at_hand(b, ""):
+            pass
+        assert a.read_bytes() == b"a" * 500
+    with other.at_hand(b, sha256_bytes(b"b" * 500)):
+        assert not a.exists()
