@@ -186,7 +186,7 @@ def test_damage_on_a_store_is_found_and_repaired(
     assert exit_code_of(monkeypatch, "verify", "--all", *there) == 3
     said = capsys.readouterr().err
     assert "analysis/lane/shots.parquet: has another sha256 than its receipt says" in said
-    assert "shards/default/walk-00001.tar: has another sha256" in said
+    assert "shards/default/walk-00001.tar: disagrees with the index" in said
     assert "shards/default/lane-00000.tar: is missing" in said
 
     # Each machine with its own scratch folder: what is there is all that it can know.
