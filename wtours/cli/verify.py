@@ -75,9 +75,10 @@ def verify(
             _verify_all(layout, as_json=as_json)
         return
     is_remote = is_url(name) or is_url(str(root))
-    if repair and is_url(name):
+    if repair and is_remote:
         raise UsageError(
-            f"--repair needs the videos: give --root URL and the set's name, not {name}"
+            "--repair works on a disk: `wtours copy` the set to one, or remove the damaged shard "
+            "and its receipt from the store and run `wtours shard` again"
         )
     with console.progress_bars("verify", "bytes") as on_progress:
         if repair:
