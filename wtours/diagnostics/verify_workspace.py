@@ -13,9 +13,10 @@ from wtours.shards.index import ShardIndex
 from wtours.shards.layers.schema import LAYER_FILE, LAYERS_FOLDER, read_layer_file
 from wtours.shards.schema import DATASET_FILE
 from wtours.shards.verify import ShardProblem, verify_shards
-from wtours.storage.receipts import FileRecord
+from wtours.storage.receipts import FileRecord, read_receipt
 from wtours.storage.working_copy import place_of, store_of
 from wtours.workspace.layout import Layout
+from wtours.workspace.videos import is_sound
 
 RECEIPT = "receipt.json"
 _MAX_RECEIPT_BYTES = 64 * 2**20
@@ -63,6 +64,8 @@ def verify_workspace(layout: Layout, *, on_progress: Progress = no_progress) -> 
         for number, path in enumerate(receipts, 1):
             check = {DATASET_FILE: _shard_set, LAYER_FILE: _layer}.get(path.name, _receipt_files)
             checked_bytes, found = check(path)
+            if kind == "videos" and checked_bytes and not found:
+                found = _video(path)
             num_bytes += checked_bytes
             folder = path.parent.relative_to(layout.root)
             problems += [ShardProblem(str(folder / p.file), p.message) for p in found]
@@ -95,6 +98,16 @@ def _layer(path: Path) -> tuple[int, list[ShardProblem]]:
     except (ShardError, UsageError) as error:
         return 0, [ShardProblem(LAYER_FILE, str(error))]
     return sum(shard.bytes for shard in file.shards), problems
+
+
+def _video(path: Path) -> list[ShardProblem]:
+    """Return what the stages would refuse in the receipt of a video whose files are as it says."""
+    video_id = path.parent.name
+    receipt = read_receipt(path)
+    if receipt is not None and is_sound(receipt, video_id):
+        return []
+    what = f"states what no stage accepts; run `wtours download --video {video_id}` again"
+    return [ShardProblem(RECEIPT, what)]
 
 
 def _receipt_files(path: Path) -> tuple[int, list[ShardProblem]]:

@@ -20,7 +20,8 @@ def delete_sources(
 ) -> list[Path]:
     """Delete the video files whose shards are in the set, and return their paths.
 
-    Its receipt stays, so that one knows what it was; `download` fetches the file again.
+    Its receipt stays, so that one knows what it was; `download` fetches the file again. A video
+    whose folder is a link is kept: its file lies outside of the workspace.
 
     Args:
         layout: The workspace.
@@ -48,7 +49,11 @@ def delete_sources(
             except VideoError as error:
                 logger.info("nothing is deleted of %s: %s", video_id, error)
                 continue
-            if held.get(video_id) == video.sha256:
+            if (
+                video.path.parent.is_symlink()
+            ):  # who keeps it there did not put it into the workspace
+                logger.warning("%s is kept: its folder is a link to another place", video.path)
+            elif held.get(video_id) == video.sha256:
                 video.path.unlink()
                 logger.info("deleted %s", video.path)
                 deleted.append(video.path)

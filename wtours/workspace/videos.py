@@ -83,15 +83,20 @@ def download_receipt(layout: Layout, video_id: str) -> Receipt | None:
     """
     path = layout.video_receipt(video_id)
     receipt = read_receipt(path)
-    if receipt is None or receipt.status != "done" or receipt.key != video_id:
+    if receipt is None or receipt.status != "done" or not is_sound(receipt, video_id):
         return None
+    return receipt if files_present(receipt, path.parent) else None
+
+
+def is_sound(receipt: Receipt, video_id: str) -> bool:
+    """Return whether a download receipt is of this video and states what the stages rely on."""
     names = [file.path for file in receipt.files if file.path != INFO_NAME]
     is_of_one_video = len(names) == 1 and "/" not in names[0]
     try:
         _Facts.model_validate(receipt.facts)
     except ValidationError:
-        return None
-    return receipt if is_of_one_video and files_present(receipt, path.parent) else None
+        return False
+    return receipt.key == video_id and is_of_one_video
 
 
 def require_same_file(path: Path, identity: FileIdentity | None) -> None:

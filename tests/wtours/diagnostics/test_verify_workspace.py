@@ -93,3 +93,17 @@ def test_a_checkpoint_without_a_receipt_is_named(layout):
     (layout.root / folder / "receipt.json").unlink()
     (problem,) = verify_workspace(layout).problems
     assert problem.file == str(folder)
+
+
+@pytest.mark.parametrize(
+    ("fact", "value"),
+    [("duration_us", "x"), ("height", -3), ("frame_rate", "0/0"), ("codec", None)],
+)
+def test_facts_of_a_video_that_no_stage_accepts_are_named(layout, fact, value):
+    path = layout.video_receipt("walk")
+    receipt = json.loads(path.read_text())
+    receipt["facts"][fact] = value
+    path.write_text(json.dumps(receipt))
+    (problem,) = verify_workspace(layout).problems
+    assert problem.file == "videos/walk/receipt.json"
+    assert "wtours download --video walk" in problem.message

@@ -128,3 +128,13 @@ def test_a_receipt_that_names_a_file_elsewhere_deletes_nothing(layout, where):
         deleted = delete_sources(layout, "default", ["one"])
     assert deleted == []
     assert other.exists()
+
+
+def test_a_video_folder_that_is_a_link_to_another_place_keeps_its_file(layout, tmp_path, caplog):
+    build_shards(layout, ["one"], params=SECOND)
+    elsewhere = tmp_path / "elsewhere"
+    layout.video_dir("one").rename(elsewhere)
+    layout.video_dir("one").symlink_to(elsewhere)
+    assert delete_sources(layout, "default", ["one"]) == []
+    assert (elsewhere / "one.mp4").exists()
+    assert "one.mp4 is kept" in caplog.text
