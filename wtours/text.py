@@ -111,6 +111,11 @@ def rate_text(frame_rate: str) -> str:
     return f"{float(f'{int(top) / int(bottom or 1):.4g}'):g} frames/s"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with what is counted, as "1 shard", "1,200 shards"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def bytes_text(size: float) -> str:
     """Return 1234567 as "1.2 MB" (decimal units)."""
     for unit in ("B", "kB", "MB", "GB"):

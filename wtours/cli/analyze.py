@@ -29,6 +29,7 @@ from wtours.errors import UsageError
 from wtours.execution.executor import default_jobs
 from wtours.media.limits import MAX_LOSS
 from wtours.storage.store import is_url
+from wtours.text import counted
 
 Detector = Annotated[
     str,
@@ -179,7 +180,9 @@ def report(
     if not result.problems and len(result.not_analyzed) == len(entries):
         commands = ("download", "analyze") if result.not_downloaded else ("analyze",)
         remedy = ", then ".join(f"`{hints.for_all(command)}`" for command in commands)
-        console.warn(f"error: nothing is measured of {len(entries)} videos: run {remedy}")
+        console.warn(
+            f"error: nothing is measured of {counted(len(entries), 'video')}: run {remedy}"
+        )
         raise typer.Exit(FINISHED_WITH_FAILURES)
     page = str(place_text(result.page))
     if not is_url(page):

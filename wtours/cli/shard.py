@@ -29,7 +29,7 @@ from wtours.errors import UsageError
 from wtours.execution.executor import default_jobs
 from wtours.media.limits import MAX_LOSS
 from wtours.storage.store import is_url
-from wtours.text import bytes_text, seconds_text
+from wtours.text import bytes_text, counted, seconds_text
 
 if TYPE_CHECKING:
     from wtours.sharding.build import ShardReport
@@ -266,17 +266,20 @@ def shards_json(result: "ShardReport") -> dict[str, object]:
 
 def say_shards(result: "ShardReport") -> None:
     """Say what a shard set holds now."""
-    done = f"{result.num_segments_written} segments written, {result.num_segments_kept} kept"
+    written = counted(result.num_segments_written, "segment")
+    done = f"{written} written, {result.num_segments_kept} kept"
     if result.dataset is None:
         console.say(f"{place_text(result.directory)}: {done}; not finalized: segments are missing")
     else:
         dataset, match = result.dataset, result.dataset.params.match
-        held = f"{dataset.frames:,} frames in {len(dataset.shards)} shards"
+        held = f"{counted(dataset.frames, 'frame')} in {counted(len(dataset.shards), 'shard')}"
         console.say(f"{place_text(result.directory)}: {held}, {bytes_text(dataset.bytes)} ({done})")
         if match is not None:
             duration = seconds_text(match.duration_us / 1_000_000)
             num_videos = len(dataset.videos)
-            console.say(f"{num_videos} videos, together as long as {match.video_id}: {duration}")
+            console.say(
+                f"{counted(num_videos, 'video')}, together as long as {match.video_id}: {duration}"
+            )
     if result.dataset is not None:
         _note_clips(result.directory)
 

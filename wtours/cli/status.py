@@ -19,7 +19,7 @@ from wtours.cli.options import (
 )
 from wtours.cli.sets.places import needs_receipts, workspace
 from wtours.storage.store import as_location
-from wtours.text import bytes_text, seconds_text
+from wtours.text import bytes_text, counted, seconds_text
 from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def list_videos(
         console.print_json([state.to_json() for state in states])
         return
     console.print_table(
-        f"{len(states)} videos under {as_location(root)}",
+        f"{counted(len(states), 'video')} under {as_location(root)}",
         ("video", "title", "downloaded", "analyzed", "shard sets"),
         [_state_row(state) for state in states],
     )
@@ -101,7 +101,9 @@ def _finish_checks(checks: "list[Check]", *, as_json: bool) -> None:
             mend = f"; {check.remedy}" if check.remedy else ""
             console.say(f"{check.status:8} {check.name}: {check.found}{mend}")
     if problems := sum(check.status == "problem" for check in checks):
-        console.warn(f"{problems} problems: do what their lines say and rerun the command")
+        console.warn(
+            f"{counted(problems, 'problem')}: do what their lines say and rerun the command"
+        )
         raise typer.Exit(1)
 
 

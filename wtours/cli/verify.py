@@ -32,7 +32,7 @@ from wtours.cli.sets.places import (
 from wtours.errors import UsageError
 from wtours.execution.executor import default_jobs
 from wtours.storage.store import is_url
-from wtours.text import bytes_text
+from wtours.text import bytes_text, counted
 from wtours.workspace.layout import Layout
 
 SetName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the shard set.")]
@@ -105,7 +105,8 @@ def verify(
         )
     else:
         console.say(
-            f"{result.directory}: {result.num_shards} shards, {result.num_frames:,} frames, "
+            f"{result.directory}: {counted(result.num_shards, 'shard')}, "
+            f"{counted(result.num_frames, 'frame')}, "
             f"{bytes_text(result.num_bytes)} checked"
         )
     if repaired is not None:

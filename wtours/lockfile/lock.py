@@ -25,6 +25,7 @@ from wtours.shards.verify import verify_shards
 from wtours.storage.atomic import read_bytes, write_json
 from wtours.storage.receipts import read_receipt
 from wtours.storage.working_copy import place_of
+from wtours.text import counted
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import download_receipt
 
@@ -109,8 +110,8 @@ def lock_shards(
     if report.problems:
         first = report.problems[0]
         raise ShardError(
-            f"{directory / first.file}: {first.message} ({len(report.problems)} problems in all); "
-            f"a damaged set is not locked"
+            f"{directory / first.file}: {first.message} "
+            f"({counted(len(report.problems), 'problem')} in all); a damaged set is not locked"
         )
     dataset = read_dataset(directory)
     videos = [

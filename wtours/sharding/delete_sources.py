@@ -9,6 +9,7 @@ from wtours.progress import Progress, no_progress
 from wtours.sharding.locks import set_lock
 from wtours.shards.schema import read_dataset
 from wtours.shards.verify import verify_shards
+from wtours.text import counted
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import checked_video
 
@@ -38,7 +39,7 @@ def delete_sources(
         if problems:
             raise ShardError(
                 f"no video is deleted, since {problems[0].file} {problems[0].message} "
-                f"({len(problems)} problems in all); run `wtours verify {name} --repair`"
+                f"({counted(len(problems), 'problem')} in all); run `wtours verify {name} --repair`"
             )
         held = {video.video_id: video.source_sha256 for video in read_dataset(directory).videos}
         deleted = []

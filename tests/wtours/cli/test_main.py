@@ -88,7 +88,7 @@ def test_without_a_terminal_lines_tell_the_progress_unless_it_is_quiet(tmp_path,
     write_shard_set(tmp_path / "shards" / "default")
     result = wtours(*words, "--root", tmp_path)
     assert result.returncode == 0
-    assert "1 shards, 24 frames" in result.stdout
+    assert "1 shard, 24 frames" in result.stdout
     done = re.findall(r"^verify \S+: (.+?)( of .+)?$", result.stderr, re.MULTILINE)
     assert bool(done) is (level == "lines"), result.stderr
     assert "\x1b" not in result.stderr

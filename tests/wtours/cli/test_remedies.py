@@ -10,6 +10,7 @@ from tests.support.shard_set import write_shard_set
 from training.reproduce.plan import Step
 from training.reproduce.progress import StepState
 from wtours.cli.evaluation.reproduce import _finish
+from wtours.text import counted
 
 FIX = "fix what is named above and rerun the command"
 
@@ -70,7 +71,7 @@ def test_a_plan_with_failed_steps_says_it_too(capsys):
     assert end.value.exit_code == 3
     err = capsys.readouterr().err.splitlines()
     assert err[0] == "error: dora: ended with code 1"
-    assert re.fullmatch(r"1 steps failed, 1 lack something: .* rerun the command", err[-1])
+    assert re.fullmatch(r"1 step failed, 1 lack something: .* rerun the command", err[-1])
 
 
 def test_a_doctor_with_problems_says_it_too(here, monkeypatch, capsys):
@@ -80,5 +81,5 @@ def test_a_doctor_with_problems_says_it_too(here, monkeypatch, capsys):
     assert problems
     assert all("; " in line for line in problems)
     assert captured.err.splitlines()[-1] == (
-        f"{len(problems)} problems: do what their lines say and rerun the command"
+        f"{counted(len(problems), 'problem')}: do what their lines say and rerun the command"
     )

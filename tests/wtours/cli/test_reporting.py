@@ -67,7 +67,7 @@ def test_own_videos_are_reported_without_the_paper_and_nothing_measured_is_said(
     assert exit_code_of(monkeypatch, "report", "-q") == 3
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err == "error: nothing is measured of 1 videos: run `wtours analyze`\n"
+    assert shown.err == "error: nothing is measured of 1 video: run `wtours analyze`\n"
 
     exit_code_of(monkeypatch, "analyze", "--json", "-q")
     assert json.loads(capsys.readouterr().out)["done"] == ["walk"]

@@ -120,6 +120,6 @@ def test_as_many_seconds_as_a_walk_has(layout, capsys):
     assert wtours(layout, "shard", *taken) == 0  # "absent" comes after the end
     captured = capsys.readouterr()
     assert "60 frames in 2 shards" in captured.out
-    assert "1 videos, together as long as short: 0:00:02" in captured.out
+    assert "1 video, together as long as short: 0:00:02" in captured.out
     with pytest.raises(ShardError, match=r"walk has 3\.0 s, .* only 0\.0 s"):
         wtours(layout, "shard", "--shards", "b", "--video", "absent", "--match-duration", "walk")

@@ -10,7 +10,7 @@ import typer
 from wtours.cli import console
 from wtours.cli.options import FINISHED_WITH_FAILURES, ROOT, AsJson, Root, require_training
 from wtours.errors import UsageError
-from wtours.text import bytes_text
+from wtours.text import bytes_text, counted
 
 if TYPE_CHECKING:
     from training.reproduce.cost import Cost
@@ -211,7 +211,7 @@ def _finish(ended: "list[StepState]") -> None:
     _print_lacking(ended)
     if failed or lacking:
         console.warn(
-            f"{len(failed)} steps failed, {len(lacking)} lack something: fix or provide what is "
-            f"named above and rerun the command"
+            f"{counted(len(failed), 'step')} failed, {len(lacking)} lack something: fix or provide "
+            f"what is named above and rerun the command"
         )
         raise typer.Exit(FINISHED_WITH_FAILURES)

@@ -8,7 +8,7 @@ import typer
 from wtours.cli import console
 from wtours.cli.options import ROOT, AsJson, Root
 from wtours.cli.sets.places import SetOrFolder, shard_set
-from wtours.text import bytes_text
+from wtours.text import bytes_text, counted
 
 if TYPE_CHECKING:
     from wtours.sharding.copy_set import CopyReport
@@ -54,7 +54,7 @@ def say_copied(result: "CopyReport", *, as_json: bool) -> None:
         console.print_json(dataclasses.asdict(result))
         return
     console.say(
-        f"{result.destination}: {result.files} files, {bytes_text(result.bytes)}; "
+        f"{result.destination}: {counted(result.files, 'file')}, {bytes_text(result.bytes)}; "
         f"{result.files_copied} copied, {result.files - result.files_copied} there already"
     )
     for name in result.files_left:

@@ -10,7 +10,7 @@ from wtours.cli import console
 from wtours.cli.options import ROOT, Root, named_or_folder
 from wtours.cli.sets.places import SetOrFolder
 from wtours.errors import UsageError
-from wtours.text import bytes_text
+from wtours.text import bytes_text, counted
 from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ def export_of_shards(
             on_progress=on_progress,
         )
     console.say(
-        f"{report.out}: {report.frames:,} frames, {bytes_text(report.bytes)} of JPEG, in "
-        f"{report.units} parts ({report.kept} were there)"
+        f"{report.out}: {counted(report.frames, 'frame')}, {bytes_text(report.bytes)} of JPEG, in "
+        f"{counted(report.units, 'part')} ({report.kept} were there)"
     )
 
 

@@ -10,7 +10,7 @@ from wtours.cli import console
 from wtours.cli.options import ROOT, AsJson, Root, named_or_folder
 from wtours.cli.sets.copy import say_copied
 from wtours.errors import UsageError
-from wtours.text import bytes_text
+from wtours.text import bytes_text, counted
 from wtours.workspace.layout import Layout
 
 _HUB = "hf://"
@@ -53,7 +53,7 @@ def push(
         console.print_json(dataclasses.asdict(report))
         return
     console.say(
-        f"{report.destination}: {report.files} files, {bytes_text(report.bytes)}; "
+        f"{report.destination}: {counted(report.files, 'file')}, {bytes_text(report.bytes)}; "
         f"{report.files_sent} sent, {report.files - report.files_sent} there already"
     )
 

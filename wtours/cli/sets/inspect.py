@@ -9,7 +9,7 @@ import typer
 from wtours.cli import console
 from wtours.cli.options import ROOT, AsJson, Root
 from wtours.cli.sets.places import SetOrFolder, shard_set
-from wtours.text import bytes_text, seconds_text
+from wtours.text import bytes_text, counted, seconds_text
 
 
 def info_of_shards(
@@ -29,8 +29,9 @@ def info_of_shards(
         console.print_json({**content, "licenses": result.licenses})
         return
     console.print_table(
-        f"{result.directory}: {result.frames:,} frames, {seconds_text(result.hours * 3600)}"
-        f", {bytes_text(result.bytes)} in {result.shards} shards, {result.clips:,} clips",
+        f"{result.directory}: {counted(result.frames, 'frame')}, "
+        f"{seconds_text(result.hours * 3600)}, {bytes_text(result.bytes)} in "
+        f"{counted(result.shards, 'shard')}, {counted(result.clips, 'clip')}",
         ("video", "frames", "length", "bytes", "clips", "shots", "license"),
         [
             (

@@ -8,7 +8,7 @@ import typer
 from wtours.cli import console
 from wtours.cli.options import ROOT, AsJson, Root, finish, named_or_folder
 from wtours.errors import UsageError
-from wtours.text import bytes_text
+from wtours.text import bytes_text, counted
 from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
@@ -109,8 +109,9 @@ def make_of_layer(
         return
     size = bytes_text(sum(shard.bytes for shard in held.shards))
     console.say(
-        f"{report.directory}: {held.values:,} values for {held.frames:,} frames, {size} "
-        f"({report.num_written} shards written, {report.num_kept} kept)\n{held.about}"
+        f"{report.directory}: {counted(held.values, 'value')} for "
+        f"{counted(held.frames, 'frame')}, {size} "
+        f"({counted(report.num_written, 'shard')} written, {report.num_kept} kept)\n{held.about}"
     )
 
 
@@ -129,7 +130,7 @@ def list_of_layers(
         console.print_json([file.model_dump(mode="json", exclude={"shards"}) for file in files])
         return
     console.print_table(
-        f"{directory}: {len(files)} layers",
+        f"{directory}: {counted(len(files), 'layer')}",
         ("layer", "values", "frames", "bytes", "what"),
         [
             (
@@ -201,7 +202,7 @@ def verify_of_layer(
         for problem in problems:
             console.warn(f"made again: {problem.file}: {problem.message}")
     else:
-        console.say(f"{index.directory}: layer {name}: {len(problems)} problems")
+        console.say(f"{index.directory}: layer {name}: {counted(len(problems), 'problem')}")
     finish({problem.file: problem.message for problem in problems_left}, "damaged")
 
 

@@ -29,6 +29,7 @@ from wtours.cli.sets.places import (
     workspace,
 )
 from wtours.execution.executor import default_jobs
+from wtours.text import counted
 from wtours.workspace.layout import Layout
 
 
@@ -64,7 +65,8 @@ def lock(
         return
     frames = sum(shard.frames for shard in locked.shards)
     console.say(
-        f"{path}: {len(locked.videos)} videos, {len(locked.shards)} shards, {frames:,} frames"
+        f"{path}: {counted(len(locked.videos), 'video')}, "
+        f"{counted(len(locked.shards), 'shard')}, {counted(frames, 'frame')}"
     )
     console.say(f"set sha256 {locked.set_sha256}")
 

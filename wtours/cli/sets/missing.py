@@ -8,6 +8,7 @@ from wtours.cli import console
 from wtours.cli.options import FINISHED_WITH_FAILURES, ROOT, AsJson, Root
 from wtours.cli.verify import SetName
 from wtours.errors import UsageError
+from wtours.text import counted
 from wtours.workspace.layout import Layout
 
 
@@ -49,7 +50,7 @@ def missing_of_shards(
     else:
         for video_id, segments in missing.items():
             console.say(f"{video_id}: {array_expression(segments)}")
-        console.say(f"{sum(map(len, missing.values()))} segments are missing")
+        console.say(f"missing: {counted(sum(map(len, missing.values())), 'segment')}")
     if missing:
         console.note("run `wtours shard` again, or the parts that are named, with the same options")
         raise typer.Exit(FINISHED_WITH_FAILURES)
