@@ -11,6 +11,7 @@ from torch.amp.grad_scaler import GradScaler
 from training.config.sections import OptimConfig
 from training.config.train import TrainConfig
 from training.models.vit_blocks import FastBlock
+from wtours.text import counted
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _FIRST_SCALE = 2.0**16
@@ -34,7 +35,7 @@ def describe_numerics(config: TrainConfig, device: torch.device) -> str:
         float32 = f"float32 products {config.optim.float32_matmul_precision!r}"
     else:
         name, float32 = (
-            f"{device.type}, {torch.get_num_threads()} threads",
+            f"{device.type}, {counted(torch.get_num_threads(), 'thread')}",
             "float32 products exact",
         )
     return f"{name}: networks in {config.optim.precision}, {float32}"

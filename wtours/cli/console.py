@@ -129,6 +129,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         lines = ("  ".join(map(str.ljust, row, lengths)).rstrip() for row in cells)
         _write("\n".join([plain(title), *lines]) + "\n")
         return
+    rows = [[plain_lines(cell) for cell in row] for row in rows]
     widths = _widths(columns, rows, out.width)
     if widths is None:
         say(title)
@@ -143,7 +144,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         justify: Literal["right", "left"] = "right" if numeric else "left"
         table.add_column(column, justify=justify, overflow="fold", width=widths[index])
     for row in rows:
-        table.add_row(*(Text(plain_lines(cell)) for cell in row))
+        table.add_row(*map(Text, row))
     out.print(table)
 
 

@@ -212,7 +212,7 @@ def test_missing_names_the_parts_that_are_not_finished(clip, tmp_path):
         app,
         ["shards", "missing", "--root", str(tmp_path), "--parts", "3", "--array"],
     )
-    assert (result.exit_code, result.output.split()) == (3, ["1,3"])
+    assert (result.exit_code, result.stdout.split()) == (3, ["1,3"])
     do_part(layout, "1/3")
     do_part(layout, "3/3")
     assert unfinished_parts(directory, 3) == []
