@@ -1,6 +1,7 @@
 """What a run does with its time and memory: traces of some steps, and what a device could do."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,15 +27,21 @@ _PEAK_TFLOPS = {
     "RTX 4090": 165.2,
     "RTX 3090": 71.0,
 }
-"""Dense bfloat16 with float32 sums, by what the name of the GPU contains; NVIDIA's data sheets."""
+"""Dense bfloat16 with float32 sums, by words of the GPU's name; figures of NVIDIA's data sheets as
+remembered, none measured here: `watch.peak_tflops` overrides them."""
 
 
 def peak_tflops(device: torch.device) -> float | None:
     """Return the dense bfloat16 TFLOP/s of a common GPU; None: not known, or a CPU."""
     if device.type != "cuda":
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in _PEAK_TFLOPS.items() if part in name), None)
+    return peak_of(torch.cuda.get_device_name(device))
+
+
+def peak_of(name: str) -> float | None:
+    """Return the peak of a GPU by its name; only whole words count: an L40 is no L4."""
+    words = ((rf"\b{part}\b", peak) for part, peak in _PEAK_TFLOPS.items())
+    return next((peak for pattern, peak in words if re.search(pattern, name)), None)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from tests.support.shard_set import TINY, write_shard_set
 from training.config.presets import resolve_config
 from training.distributed.world import World
 from training.engine.metrics import read_metrics
-from training.engine.profiling import peak_tflops
+from training.engine.profiling import peak_of, peak_tflops
 from training.flops import BackboneShape, clip_tflop
 from training.pretrain import pretrain
 from wtours.errors import UsageError
@@ -68,3 +68,19 @@ def test_the_mfu_is_the_counted_share_of_the_peak(shards, tmp_path):
     assert all(" · MFU " in text for text in said)
     assert peak_tflops(torch.device("cpu")) is None
     assert "mfu" not in train(shards, tmp_path / "unknown")[0]["time"]
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA A100-SXM4-80GB", 312.0),
+        ("NVIDIA H100 PCIe", 756.0),
+        ("NVIDIA H100 80GB HBM3", 989.0),
+        ("NVIDIA L4", 121.0),
+        ("NVIDIA L40", None),
+        ("NVIDIA A10G", None),
+        ("NVIDIA RTX A1000", None),
+    ],
+)
+def test_a_gpu_is_known_by_whole_words_of_its_name(name, peak):
+    assert peak_of(name) == peak
