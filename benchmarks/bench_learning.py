@@ -1,10 +1,10 @@
-"""Does a short pretraining teach anything? `make bench-learning`, at most an hour on 2 idle cores.
+"""Does a short pretraining teach anything? `make bench-learning`, 90 minutes on 2 idle cores.
 
-Pretrains one small ViT with DINO, with DORA and with DORA on centered patches, on CamVid's drives
-(without them: on rendered walks), three seeds each, two processes of one thread at a time, and
-measures each beside the random weights that it started from. Every run, every checkpoint of it and
-every measurement is published, and a second call does only what is missing. Writes the table in
-docs/explanation/learning.md and its figure.
+Pretrains one small ViT with every method of the paper, and with DORA on centered patches, on
+CamVid's drives (without them: on rendered walks), three seeds each, two processes of one thread at
+a time, and measures each beside the random weights that it started from. Every run, every
+checkpoint of it and every measurement is published, and a second call does only what is missing.
+Writes the table in docs/explanation/learning.md and its figure.
 
 The recipe is for short runs and not the paper's: see `benchmarks.learning.runs`.
 """
@@ -18,20 +18,22 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.learning.data import BenchData, prepare
+from benchmarks.learning.data import WALKS, BenchData, prepare
 from benchmarks.learning.measures import means_of_last
-from benchmarks.learning.page import write_figure, write_table
+from benchmarks.learning.page import table, write_figure, write_table
 from benchmarks.learning.runs import (
     CENTERED,
     CLIPS,
     DINO,
     DORA,
     ENVIRONMENT,
+    METHODS,
     RANDOM,
     VARIANTS,
     Method,
@@ -40,8 +42,11 @@ from benchmarks.learning.runs import (
 )
 from benchmarks.rows import Row, publish_rows
 
-FOLDER = Path(tempfile.gettempdir()) / "wtours-bench" / "learning"
-_LOSSES = ("loss_local", "teacher_mean_entropy", "teacher_entropy")
+FOLDERS = {
+    False: Path(tempfile.gettempdir()) / "wtours-bench" / "learning",
+    True: Path(tempfile.gettempdir()) / "wtours-bench" / "learning-rendered",
+}
+_METRICS = ("loss_local", "teacher_mean_entropy", "teacher_entropy", "effective_rank")
 
 Measured = dict[str, list[dict[str, Any]]]
 """By method: what `learning_measures` found, a seed each; trained ones also have `training`."""
@@ -50,25 +55,35 @@ Measured = dict[str, list[dict[str, Any]]]
 def main() -> int:
     """Train, measure, print and write the rows, the table and the figure."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="one seed a method, in a third")
     parser.add_argument("--full", action="store_true", help="the questions of Table 2 as well")
+    parser.add_argument(
+        "--rendered", action="store_true", help="DINO and DORA on walks of moving objects"
+    )
     parser.add_argument(
         "--clips", type=int, default=CLIPS, help="of a run; another, another folder"
     )
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where everything is kept")
+    parser.add_argument("--folder", type=Path, help="where everything is kept")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     options = parser.parse_args()
-    methods = [DORA, DINO, CENTERED, *(VARIANTS if options.full else ())]
+    methods = [*METHODS, *(VARIANTS if options.full else ())]
+    if options.rendered:
+        methods = [RANDOM, DINO, DORA, CENTERED]
+    if options.quick:
+        methods = [replace(method, seeds=method.seeds[:1]) for method in methods]
     start = time.monotonic()
-    data = prepare(options.folder)
-    runs_dir = options.folder / "runs"
-    for run in train_all(
-        runs_of(methods, runs_dir, num_clips=options.clips), data.shards, jobs=options.jobs
-    ):
+    folder = options.folder or FOLDERS[options.rendered]
+    data = prepare(folder, rendered=options.rendered)
+    runs = runs_of(methods, folder / "runs", num_clips=options.clips)
+    for run in train_all(runs, data.shards, jobs=options.jobs):
         print(f"{(time.monotonic() - start) / 60:5.1f} min  trained {run.run_dir.name}", flush=True)
-    measured = measure_all([RANDOM, DINO, DORA, *methods[2:]], data, options.folder, options.jobs)
+    measured = measure_all(methods, data, folder, options.jobs)
     print(f"{(time.monotonic() - start) / 60:5.1f} min  all measured", flush=True)
-    write_table(measured, what=data.what, num_clips=options.clips)
-    write_figure()
+    if options.quick:
+        print(table(measured, what=data.what, num_clips=options.clips))
+    else:
+        write_table(measured, what=data.what, num_clips=options.clips)
+        write_figure()
     return publish_rows("learning", learning_rows(measured))
 
 
@@ -76,14 +91,14 @@ def measure_all(methods: Sequence[Method], data: BenchData, folder: Path, jobs: 
     """Return what is measured of every method and seed; what is published is not measured again."""
     wanted = [(method, seed) for method in methods for seed in method.seeds]
     with ThreadPoolExecutor(jobs) as pool:
-        found = list(pool.map(lambda item: _measure(item[0], item[1], folder), wanted))
+        found = list(pool.map(lambda item: _measure(item[0], item[1], data, folder), wanted))
     measured: Measured = {}
     for (method, _), content in zip(wanted, found, strict=True):
         measured.setdefault(method.label, []).append(content)
     return measured
 
 
-def _measure(method: Method, seed: int, folder: Path) -> dict[str, Any]:
+def _measure(method: Method, seed: int, data: BenchData, folder: Path) -> dict[str, Any]:
     """Return one backbone's measures, from a process of its own."""
     trained = folder / "runs" / f"{method.name}-{seed}"
     name = str(trained)
@@ -92,10 +107,11 @@ def _measure(method: Method, seed: int, folder: Path) -> dict[str, Any]:
     out = folder / "measures" / f"{method.name}-{seed}.json"
     if not out.exists():
         words = [sys.executable, "-m", "benchmarks.learning.measures", name, str(folder), str(out)]
+        words += ["--rendered"] if data.what == WALKS else []
         subprocess.run(words, check=True, env=os.environ | ENVIRONMENT, stdout=subprocess.DEVNULL)
     content: dict[str, Any] = json.loads(out.read_text())
     if method.overrides is not None:
-        content["training"] = means_of_last(_metrics(trained), _LOSSES)
+        content["training"] = means_of_last(_metrics(trained), _METRICS)
     return content
 
 

@@ -19,7 +19,9 @@ from benchmarks.learning.data import BenchData, frames_of, prepare
 from training.config.train import TrainConfig
 from training.data.image_decoding import crop_center, resize_for
 from training.data.normalization import normalized
+from training.evaluation.dense.label_propagation import PropagationConfig
 from training.evaluation.dense.segmentation import evaluate_segmentation
+from training.evaluation.dense.vos import evaluate_vos
 from training.evaluation.knn import evaluate_knn
 from training.methods.object_tracking import draw_heads, object_heads, object_masks
 from training.rng import torch_generator
@@ -38,30 +40,29 @@ def main() -> int:
     parser.add_argument("backbone")
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--rendered", action="store_true", help="trained on rendered walks")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    write_json(options.out, measure(options.backbone, prepare(options.folder)))
+    data = prepare(options.folder, rendered=options.rendered)
+    write_json(options.out, measure(options.backbone, data))
     return 0
 
 
 def measure(name: str, data: BenchData) -> dict[str, Any]:
     """Return everything that is measured of a backbone, percentages but for the masks' IoU."""
     backbone = open_backbone(name, Path)
-    # As `wtours eval segment` does it, and on frames as small as the crops of the training.
     segment = evaluate_segmentation(backbone, data.segmentation).content
-    small = evaluate_segmentation(
-        backbone, data.segmentation, short_side=backbone.crop_pixels
-    ).content
-    results = {
-        "segment": segment["results"],
-        "segment_small": small["results"],
-        "checkpoint": segment["checkpoint"],
-    }
+    results = {"segment": segment["results"], "checkpoint": segment["checkpoint"]}
     if data.cifar is not None:
         knn = evaluate_knn(backbone, f"{data.cifar}:train", f"{data.cifar}:val").content
         results["cifar_knn"] = {
             score["k"]: score["top1_percent"] for score in knn["results"]["teacher"]
         }
+    for sequences, davis in data.sequences.items():
+        masks_dir = backbone.folder / "eval" / "masks" / backbone.label / sequences
+        propagation = PropagationConfig(short_side=192)
+        followed = evaluate_vos(backbone, davis, config=propagation, masks_dir=masks_dir).content
+        results[f"vos_{sequences}"] = followed["results"]["jf_mean_percent"]
     assert backbone.config is not None
     return results | {"masks": measure_masks(backbone, backbone.config, *data.walk)}
 
@@ -145,9 +146,10 @@ def _enlarged(maps: torch.Tensor, patch: int, pixels: int) -> NDArray[np.bool_]:
 
 
 def means_of_last(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> dict[str, float]:
-    """Return means over the last tenth of the rows of a run's metrics."""
+    """Return means over the last tenth of the rows of a run's metrics, of what they have."""
     last = list(itertools.islice(reversed(rows), max(1, len(rows) // 10)))
-    return {key: float(np.mean([row[key] for row in last])) for key in keys}
+    found = {key: [row[key] for row in last if row.get(key) is not None] for key in keys}
+    return {key: float(np.mean(values)) for key, values in found.items() if values}
 
 
 if __name__ == "__main__":

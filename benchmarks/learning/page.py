@@ -6,40 +6,45 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.learning.data import CAMVID
+from benchmarks.learning.runs import RANDOM
+
 DOCS = Path(__file__).parents[2] / "docs" / "explanation"
 PAGE, FIGURE = DOCS / "learning.md", DOCS / "learning.png"
-_BEGIN, _END = "<!-- bench-learning: begin -->\n", "<!-- bench-learning: end -->\n"
+_END = "<!-- bench-learning: end -->\n"
 
 Seeds = Sequence[dict[str, Any]]
 Cells = list[tuple[float, float | None] | None]
 """(mean, spread of the seeds or None) a method; None: not measured."""
+_PROPAGATION = "label propagation on CamVid, J&F"
 _COLUMNS: tuple[tuple[str, Callable[[dict[str, Any]], float | None]], ...] = (
     ("mIoU", lambda of: of["segment"]["linear"]["mean_iou_percent"]),
     ("mean accuracy", lambda of: of["segment"]["linear"]["mean_accuracy_percent"]),
     ("pixel accuracy", lambda of: of["segment"]["linear"]["pixel_accuracy_percent"]),
     ("mIoU with position", lambda of: of["segment"]["linear_with_position"]["mean_iou_percent"]),
     ("mIoU, dense k-NN", lambda of: of["segment"]["dense_knn"]["mean_iou_percent"]),
-    ("mIoU, short side 96", lambda of: of["segment_small"]["linear"]["mean_iou_percent"]),
-    (
-        "pixel accuracy, short side 96",
-        lambda of: of["segment_small"]["linear"]["pixel_accuracy_percent"],
-    ),
     ("CIFAR k-NN, k = 20", lambda of: of.get("cifar_knn", {}).get("20")),
+    (_PROPAGATION, lambda of: of.get("vos_camvid")),
+    ("label propagation on a walk, J&F", lambda of: of["vos_walk"]),
     ("mask to instance, IoU", lambda of: of["masks"]["instance_iou"]),
     ("mask overlap, IoU", lambda of: of["masks"]["overlap"]),
+    ("effective rank of CLS", lambda of: of.get("training", {}).get("effective_rank")),
     ("local loss", lambda of: of.get("training", {}).get("loss_local")),
     ("teacher's mean entropy", lambda of: of.get("training", {}).get("teacher_mean_entropy")),
 )
 
 
 def write_table(measured: Mapping[str, Seeds], *, what: str, num_clips: int) -> None:
-    """Put the table between its two marks in docs/explanation/learning.md."""
-    text = PAGE.read_text()
-    before, _, rest = text.partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    PAGE.write_text(
-        before + _BEGIN + table(measured, what=what, num_clips=num_clips) + _END + after
-    )
+    """Put the table between the two marks of `what` in docs/explanation/learning.md."""
+    before, begin, rest = PAGE.read_text().partition(_begin(what))
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise ValueError(f"{PAGE} has no marks of a table for {what}")
+    PAGE.write_text(before + begin + table(measured, what=what, num_clips=num_clips) + end + after)
+
+
+def _begin(what: str) -> str:
+    return f"<!-- bench-learning, {what}: begin -->\n"
 
 
 def table(measured: Mapping[str, Seeds], *, what: str, num_clips: int) -> str:
@@ -76,13 +81,9 @@ def write_figure() -> None:
     from wtours.report.style import LIGHT, drawing_style
 
     methods, rows = read_table(PAGE.read_text())
-    learned: Cells = [
-        None if local is None or entropy is None else (entropy[0] - local[0], None)
-        for local, entropy in zip(rows["local loss"], rows["teacher's mean entropy"], strict=True)
-    ]
     panels: tuple[tuple[str, Cells, str], ...] = (
         ("(a) Linear segmentation, mIoU", rows["mIoU"], "higher is better; line: random weights"),
-        ("(b) What local crops learned, nats", learned, "teacher's mean entropy less local loss"),
+        ("(b) Label propagation on CamVid, J&F", rows[_PROPAGATION], "higher is better"),
         ("(c) Overlap of two masks, IoU", rows["mask overlap, IoU"], "0 apart, 1 the same"),
     )
     with drawing_style(LIGHT):
@@ -102,17 +103,16 @@ def write_figure() -> None:
             strip.grid(axis="x")
             strip.tick_params(length=0)
             strip.margins(x=0.12)
-        random = rows["mIoU"][0]
-        if random is not None:
-            axes[0].axvline(random[0], color=LIGHT.faint, linewidth=0.9, zorder=0)
+            if cells[0] is not None and methods[0].startswith(RANDOM.label):
+                strip.axvline(cells[0][0], color=LIGHT.faint, linewidth=0.9, zorder=0)
         axes[0].set_yticks(range(len(methods)), methods)
         axes[0].set_ylim(len(methods) - 0.4, -0.7)
         figure.savefig(FIGURE, metadata={"Software": None})
 
 
-def read_table(text: str) -> tuple[list[str], dict[str, Cells]]:
-    """Return the methods and the rows of the table between its two marks."""
-    _, _, rest = text.partition(_BEGIN)
+def read_table(text: str, what: str = CAMVID) -> tuple[list[str], dict[str, Cells]]:
+    """Return the methods and the rows of the table between the two marks of `what`."""
+    _, _, rest = text.partition(_begin(what))
     inside, _, _ = rest.partition(_END)
     lines = [
         [cell.strip() for cell in line.strip("|").split("|")]

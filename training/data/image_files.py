@@ -17,6 +17,8 @@ from wtours.errors import ImageDataError
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 MAX_IMAGE_BYTES = 64 * 2**20
 """No encoded image is larger; a size above it is refused before anything is read."""
+_LONGEST_NAME = 255 - len(".jpeg")
+"""In bytes, of a name in a list: file systems take 255 with the suffix."""
 _MAX_VISITS = 1000
 """Of one folder, by different links: else a few links to folders would make names without end."""
 
@@ -93,8 +95,12 @@ def read_names(path: Path) -> list[str]:
     if not names:
         raise ImageDataError(f"{path} is empty")
     for name in names:
-        if "/" in name or name.startswith(".") or not name.isprintable():
-            raise ImageDataError(f"{path} has {name!r}, which is not the name of an image or video")
+        # Longer ones make `Path.glob` and `Path.is_file` raise, where "missing" would be said.
+        too_long = len(os.fsencode(name)) > _LONGEST_NAME
+        if too_long or "/" in name or name.startswith(".") or not name.isprintable():
+            raise ImageDataError(
+                f"{path} has {name[:100]!r}, which is not the name of an image or video"
+            )
     return names
 
 

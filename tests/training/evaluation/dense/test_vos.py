@@ -209,6 +209,6 @@ def test_what_is_missing_or_broken_is_one_line(backbone, tmp_path):
     assert "sequence walk has 2 frames" in refused()
     (davis / "ImageSets/2017/val.txt").write_text("")
     assert "is empty" in refused()
-    for name in ("../../walk", "..", "/tmp/walk", "a/b"):
+    for name in ("../../walk", "..", "/tmp/walk", "a/b", "a" * 300):
         (davis / "ImageSets/2017/val.txt").write_text(name)
         assert "is not the name of an image or video" in refused()
