@@ -134,7 +134,8 @@ def predict_pixels(
     scores = classify(grid.tokens.reshape(-1, width).float().to(device))
     scores = scores.T.reshape(1, -1, rows, columns)
     enlarged = F.interpolate(scores, tuple(size), mode="bilinear", align_corners=False)
-    return enlarged[0].argmax(dim=0).cpu().numpy()
+    # `argmax` over the first axis takes two to four times as long on a CPU.
+    return enlarged[0].max(dim=0).indices.cpu().numpy()
 
 
 def token_statistics(

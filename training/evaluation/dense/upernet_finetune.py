@@ -268,7 +268,7 @@ def score_upernet(
         scores = F.interpolate(
             model(inputs).float(), labels.shape, mode="bilinear", align_corners=False
         )
-        predicted = scores[0].argmax(dim=0).cpu().numpy()
+        predicted = scores[0].max(dim=0).indices.cpu().numpy()
         confusion += confusion_matrix(labels, predicted, num_classes=num_classes)
         on_progress(images.folder, number, len(images))
     return segmentation_score(confusion)
