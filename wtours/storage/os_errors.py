@@ -64,6 +64,8 @@ def explain_os_error(error: OSError, path: Path | None = None) -> StorageError |
         path = named
     if error.errno in _FULL:
         return DiskFullError(full_disk_message(path))
+    if error.errno == errno.ENOENT and path is not None and path.absolute().is_relative_to("/proc"):
+        return StorageError(f"{path}: no files can be made there; choose another --root")
     if path is None or error.errno not in _REMEDIES:
         return None
     what = (error.strerror or "").lower()

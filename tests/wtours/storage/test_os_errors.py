@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -114,3 +115,11 @@ def test_a_bug_stays_what_it_is(bug, tmp_path):
     with pytest.raises(type(bug)) as caught, explain_os_errors(tmp_path):
         raise bug
     assert caught.value is bug
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
+def test_a_file_system_that_takes_no_files_is_named():
+    with pytest.raises(StorageError, match=r"/proc/x.*no files can be made there; choose another"):
+        write_bytes(Path("/proc/x/y"), b"x")
+    with pytest.raises(FileNotFoundError), explain_os_errors(Path("/tmp")):
+        Path("/tmp/wtours-is-not-there/x").read_bytes()  # a bug elsewhere stays a traceback
