@@ -75,11 +75,8 @@ def verify(
             _verify_all(layout, as_json=as_json)
         return
     is_remote = is_url(name) or is_url(str(root))
-    if repair and is_remote:
-        raise UsageError(
-            "--repair works on a disk: `wtours copy` the set to one, or remove the damaged shard "
-            "and its receipt from the store and run `wtours shard` again"
-        )
+    if repair and is_url(name):
+        raise UsageError("--repair takes a set by its name: --root says where it lies")
     with console.progress_bars("verify", "bytes") as on_progress:
         if repair:
             with (
@@ -114,16 +111,16 @@ def verify(
             console.warn(f"rebuilt, byte-identical: {file}")
         for file in repaired.changed:
             console.warn(f"rebuilt, other bytes (another version of PyAV or simplejpeg): {file}")
-    remedy = RERUN if repair else _repair_hint(name, root, is_remote=is_remote)
+    remedy = RERUN if repair else _repair_hint(name, root)
     finish({problem.file: problem.message for problem in problems}, "damaged", remedy)
 
 
-def _repair_hint(name: str, root: Path, *, is_remote: bool) -> str:
-    """Return what mends a damaged set: a repair works on the sets of a root on a disk."""
-    if is_remote:
+def _repair_hint(name: str, root: Path) -> str:
+    """Return what mends a damaged set: a repair needs the videos, which its root has."""
+    if is_url(name):
         return (
-            "replace them: `wtours copy` a whole copy of the set there; or remove them and "
-            "their receipts, and run `wtours shard` again"
+            "with the root of its videos, `wtours verify NAME --repair --root URL` rebuilds them; "
+            "or `wtours copy` a whole copy of the set there"
         )
     words = ["wtours", "verify", name, "--repair", *(["--root", str(root)] if root != ROOT else [])]
     return f"`{shlex.join(words)}` rebuilds them from the downloaded videos"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from wtours.errors import VideoError
+from wtours.errors import StorageError, VideoError
 from wtours.execution.executor import SERIAL, Executor
 from wtours.progress import Progress, no_progress
 from wtours.sharding.finalize import finalize
@@ -13,10 +13,18 @@ from wtours.sharding.locks import set_lock
 from wtours.sharding.plan import published_plans, require_same_params, segment_tasks
 from wtours.sharding.segment import RECEIPTS_FOLDER, finished_segment
 from wtours.sharding.segment_writer import run_segments
-from wtours.shards.schema import Dataset, ShardRecord, VideoRecord, read_dataset
+from wtours.shards.schema import (
+    DATASET_FILE,
+    INDEX_FILE,
+    Dataset,
+    ShardRecord,
+    VideoRecord,
+    read_dataset,
+)
 from wtours.shards.verify import ShardProblem, VerifyReport, verify_shards
 from wtours.storage.hashing import sha256_file
 from wtours.storage.receipts import read_receipt
+from wtours.storage.working_copy import discard, place_of, push, store_of, working_copy_of
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import DownloadedVideo, checked_video
 
@@ -73,12 +81,15 @@ def repair_shards(
     """
     directory = layout.shards_dir(name)
     with set_lock(layout, name):
-        before = verify_shards(directory, deep=deep, on_progress=on_progress)
+        before = verify_shards(place_of(directory), deep=deep, on_progress=on_progress)
         if before.ok:
             return RepairReport(before)
         dataset = read_dataset(directory)
         require_same_params(directory, dataset.params)
         named = {problem.file for problem in before.problems}
+        on_store = working_copy_of(directory / DATASET_FILE) is not None
+        if on_store and INDEX_FILE in named:  # else the digest noted beside it would be believed
+            discard(directory / INDEX_FILE)
         broken = [shard for shard in dataset.shards if _is_broken(directory, dataset, shard, named)]
         remade: list[_Rebuilt] = []
         for video_id, shards in itertools.groupby(broken, key=lambda shard: shard.video_id):
@@ -88,7 +99,9 @@ def repair_shards(
             )
         if _has_every_receipt(directory, dataset):
             finalize(layout, name, dataset.params, max_loss=1.0)  # what it holds, it keeps
-        still = verify_shards(directory, deep=False).problems
+            push(directory / INDEX_FILE)
+            push(directory / DATASET_FILE)
+        still = verify_shards(place_of(directory), deep=False).problems
     failed = [
         ShardProblem(one.file, f"cannot be rebuilt: {one.error}")
         for one in remade
@@ -116,8 +129,9 @@ def _is_broken(directory: Path, dataset: Dataset, shard: ShardRecord, named: set
         if sha256_file(rows) != receipt.file(".parquet").sha256:
             return True
         # A whole shard is named too where the index is what is wrong.
-        return tar.name in named and sha256_file(tar) != found.record.sha256
-    except OSError:  # of the disk
+        store, key = store_of(tar)
+        return tar.name in named and store.sha256(key, is_read=True) != found.record.sha256
+    except (OSError, StorageError):  # it cannot be read, or is not there
         return True
 
 
@@ -139,10 +153,19 @@ def _rebuild(
         yield from (_Rebuilt(shard, str(error)) for shard in shards)
         return
     done_bytes, all_bytes = 0, sum(shard.bytes for shard in shards)
+    if working_copy_of(directory / DATASET_FILE) is not None:  # there a shard is never written over
+        for shard in shards:
+            receipt = directory / RECEIPTS_FOLDER / f"{shard.shard}.json"
+            tar = directory / f"{shard.shard}.tar"
+            for path in (receipt, receipt.with_suffix(".parquet"), tar):
+                discard(path)
     for task, reason in run_segments(tasks, directory, executor, keep_done=False):
         shard = by_segment[task.segment]
-        tar = directory / f"{shard.shard}.tar"
-        yield _Rebuilt(shard, reason, reason is None and sha256_file(tar) == shard.sha256)
+        made = finished_segment(
+            directory, video.video_id, video.source_sha256, task.segment, dataset.params
+        )
+        sha256 = None if made is None or made.record is None else made.record.sha256
+        yield _Rebuilt(shard, reason, reason is None and sha256 == shard.sha256)
         done_bytes += shard.bytes
         on_progress(f"{video.video_id} rebuilt", done_bytes, all_bytes)
 

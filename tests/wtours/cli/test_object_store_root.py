@@ -118,7 +118,7 @@ def test_what_works_on_a_disk_only_says_so_in_one_line(url, sources, monkeypatch
         ("render", "--root", url),
         ("doctor", "--root", url),
         ("pin", "--manifest", sources / "mine.toml", "--root", url),
-        ("verify", "--repair", "--root", url),
+        ("verify", f"{url}/shards/default", "--repair"),
         ("shard", "--delete-source", "--root", url),
         ("demo", "--root", url),
         ("shards", "sample", f"{url}/none", "--out", "s3://bucket/grid.png"),
@@ -186,6 +186,28 @@ def test_damage_on_a_store_is_found_by_its_bytes(on_disk, url, monkeypatch, caps
     assert "analysis/lane/shots.parquet: has another sha256 than its receipt says" in said
     assert "shards/default/walk-00001.tar: disagrees with the index" in said
     assert "shards/default/lane-00000.tar: is missing" in said
+
+
+@pytest.mark.parametrize("executor", ["serial", "processes"])
+def test_a_repair_on_a_store_ends_in_the_bytes_of_before(
+    executor, on_disk, url, monkeypatch, capsys
+):
+    store = copy_into(url, on_disk)
+    before = sha256s(store)
+    rotten = ("walk-00001.tar", "receipts/walk-00002.parquet", "index.parquet")
+    for key in (f"shards/default/{name}" for name in rotten):
+        whole = store.get(key)
+        store.delete(key)  # other bytes under the digest of the whole
+        store.create(key, whole[:-1] + b"?", sha256=hashlib.sha256(whole).hexdigest())
+    store.delete("shards/default/lane-00000.tar")
+    repair = ("verify", "--repair", "--root", url, "--executor", executor, "--jobs", "1")
+    assert exit_code_of(monkeypatch, *repair) == 0, capsys.readouterr().err
+    assert sha256s(store) == before
+    said = capsys.readouterr().err
+    for name in ("walk-00001", "walk-00002", "lane-00000"):
+        assert f"rebuilt, byte-identical: {name}.tar" in said
+    assert exit_code_of(monkeypatch, *repair) == 0
+    assert "rebuilt" not in capsys.readouterr().err
 
 
 def test_a_lock_of_a_store_is_made_again_on_another(
