@@ -19,7 +19,7 @@ HEADER = 96
 MARGIN = 200
 """Pixels between the images, above them and to their left."""
 _FONT_SIZE, _TITLE_SIZE = 18, 21
-Palette = Literal["rgb", "colourblind"]
+Palette = Literal["rgb", "colorblind"]
 _OKABE_ITO = (
     *((213, 94, 0), (86, 180, 233), (240, 228, 66), (0, 158, 115)),
     *((204, 121, 167), (0, 114, 178), (230, 159, 0)),
@@ -39,10 +39,10 @@ class Row:
 def object_colors(num_objects: int, palette: Palette = "rgb") -> NDArray[np.float64]:
     """Return a color for each object, (O, 3) in [0, 1].
 
-    "rgb": red, green and blue, then more hues. "colourblind": Okabe and Ito's, which people of all
+    "rgb": red, green and blue, then more hues. "colorblind": Okabe and Ito's, which people of all
     kinds of color vision tell apart; there are seven, then they come again.
     """
-    if palette == "colourblind":
+    if palette == "colorblind":
         cycle = [_OKABE_ITO[number % len(_OKABE_ITO)] for number in range(num_objects)]
         return np.array(cycle) / 255
     hues = max(num_objects, 3)

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -29,6 +30,9 @@ OLD_SPELLINGS = {
     "--every": "--every-seconds",
 }
 """Options that had another name in an earlier version: taken as before, shown nowhere."""
+
+OLD_VALUES = {("--palette", "colourblind"): "colorblind"}
+"""Values likewise."""
 
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Log what happens to stderr.", show_default=False)
@@ -84,7 +88,7 @@ class Command(_PlainHelp, TyperCommand):
         }
         end = args.index("--") if "--" in args else len(args)
         words = [word for arg in args[:end] for word in _respelled(arg, renamed)]
-        return super().parse_args(ctx, [*words, *args[end:]])
+        return super().parse_args(ctx, [*_with_values_of_today(words), *args[end:]])
 
 
 def _respelled(arg: str, renamed: dict[str, str]) -> list[str]:
@@ -95,6 +99,15 @@ def _respelled(arg: str, renamed: dict[str, str]) -> list[str]:
     if not arg.startswith("--") and arg[:2] in renamed:
         return [renamed[arg[:2]], arg[2:]]
     return [arg]
+
+
+def _with_values_of_today(words: list[str]) -> list[str]:
+    """Return the words of the command line with the options' values of today."""
+    for (option, old), new in OLD_VALUES.items():
+        pairs = pairwise(["", *words])
+        words = [new if pair == (option, old) else pair[1] for pair in pairs]
+        words = [f"{option}={new}" if word == f"{option}={old}" else word for word in words]
+    return words
 
 
 def as_command(command: Callable[..., None]) -> Callable[..., None]:

@@ -32,7 +32,7 @@ class Palette(StrEnum):
     """The colors of `wtours visualize`."""
 
     RGB = "rgb"
-    COLOURBLIND = "colourblind"
+    COLORBLIND = "colorblind"
 
 
 class ExportTarget(StrEnum):
@@ -64,7 +64,7 @@ def visualize(
         Palette,
         typer.Option(
             metavar="NAME",
-            help="Colors of the objects: rgb (red, green and blue), or colourblind (for all eyes).",
+            help="Colors of the objects: rgb (red, green and blue), or colorblind (for all eyes).",
         ),
     ] = Palette.RGB,
     as_json: AsJson = False,
@@ -74,7 +74,7 @@ def visualize(
 
     Writes an image and a video (MP4) for each clip.
 
-    Example: wtours visualize default --video venice --palette colourblind
+    Example: wtours visualize default --video venice --palette colorblind
     """
     require_training("visualizing")
     layout = Layout(root)
@@ -112,7 +112,7 @@ def show_runs(
 
     Example: wtours runs dora dino
     """
-    from wtours.report.runs.page import SUMMARY_COLUMNS, build_runs_page
+    from wtours.report.runs.page import build_runs_page
 
     layout = Layout(root)
     folders = [existing_run(name, layout.run_dir) for name in runs or ()]
@@ -123,7 +123,8 @@ def show_runs(
     if as_json:
         console.print_json({"page": str(report.page), "runs": report.as_dicts()})
     else:
-        console.print_table("Runs", SUMMARY_COLUMNS, report.summary())
+        columns, *rows = report.summary()
+        console.print_table("Runs", columns, rows)
         console.say(str(report.page))
     finish(report.problems, "shown in part", "the rest of the page is whole; it shows what it can")
 

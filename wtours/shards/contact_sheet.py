@@ -18,7 +18,7 @@ from wtours.text import clock
 
 _CELL_HEIGHT = 120
 _GAP = 2
-_CAPTION_HEIGHT, _FONT_SIZE = 26, 15
+_LINE_HEIGHT, _FONT_SIZE = 20, 15
 
 
 def sample_grid(
@@ -69,23 +69,21 @@ def has_captions() -> bool:
 
 
 def _with_caption(clip: Clip, cells: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Return the cells beside each other under their times, (H, W, 3) uint8."""
+    """Return the cells beside each other under their video and their times, (H, W, 3) uint8."""
     row = np.concatenate(cells, axis=1)
     if not has_captions():
         return row
     from PIL import Image, ImageDraw, ImageFont
 
-    strip = Image.new("RGB", (row.shape[1], _CAPTION_HEIGHT), "black")
+    strip = Image.new("RGB", (row.shape[1], 2 * _LINE_HEIGHT + _GAP), "black")
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(_FONT_SIZE)
-    left = 0
-    for number, (cell, pts_us) in enumerate(zip(cells, clip.pts_us, strict=True)):
-        text = clock(pts_us)
-        if number == 0:  # whole, even if the cells are narrow: the first time follows the name
-            text = f"{clip.video_id}  {text}"
-            free_from = font.getlength(text) + 12
-        elif left < free_from:
-            text = ""
-        draw.text((left + 4, _CAPTION_HEIGHT - 5), text, "white", font, anchor="ls")
+    draw.text((4, _LINE_HEIGHT - 3), clip.video_id, "white", font, anchor="ls")
+    left = free_from = 0.0
+    for cell, pts_us in zip(cells, clip.pts_us, strict=True):
+        if left >= free_from:  # over narrow cells, every other time
+            text = clock(pts_us)
+            draw.text((left + 4, 2 * _LINE_HEIGHT - 3), text, "white", font, anchor="ls")
+            free_from = left + font.getlength(text) + 8
         left += cell.shape[1]
     return np.concatenate([np.asarray(strip), row])
 

@@ -31,7 +31,7 @@ def test_carried_weights_are_those_of_a_sum_that_is_not_set_back(num_objects):
     torch.testing.assert_close(combine(masked, local), expected)
 
 
-def test_carried_weights_at_8_frames_favour_the_first_object():
+def test_carried_weights_at_8_frames_favor_the_first_object():
     weights = weights_of_objects(3, 8, "carry")
     expected = torch.tensor([1 + 1 / 8 + 1 / 64, 1 + 1 / 8, 1.0]) / 3
     torch.testing.assert_close(weights, expected)

@@ -154,12 +154,12 @@ def test_a_palette_for_the_color_blind_changes_the_maps_and_not_the_frames(run, 
         visualize_clips(
             run, shards, "walk", clip=0, palette=palette, out_dir=tmp_path / palette, device=CPU
         )[0]
-        for palette in ("rgb", "colourblind")
+        for palette in ("rgb", "colorblind")
     ]
     frames, maps = ([picture_at(png, row, 0) for png in pngs] for row in (0, 1))
     assert np.array_equal(*frames)
     assert not np.array_equal(*maps)
-    assert json.loads(pngs[1].with_suffix(".json").read_text())["palette"] == "colourblind"
+    assert json.loads(pngs[1].with_suffix(".json").read_text())["palette"] == "colorblind"
 
 
 def test_released_weights_are_drawn_like_a_run(shards, tmp_path):

@@ -21,7 +21,7 @@ def test_three_objects_are_red_green_and_blue():
 
 
 def test_the_colors_for_the_color_blind_are_okabe_and_itos():
-    colors = object_colors(9, "colourblind") * 255
+    colors = object_colors(9, "colorblind") * 255
     assert colors[:3].tolist() == [[213, 94, 0], [86, 180, 233], [240, 228, 66]]
     assert len(np.unique(colors, axis=0)) == 7
     # Without hue they still differ: in lightness, by Rec. 709's weights.

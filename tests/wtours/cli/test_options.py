@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tests.support.shard_set import write_shard_set
 from wtours.cli.app import COMMANDS, PAGES, app
-from wtours.cli.command import OLD_SPELLINGS
+from wtours.cli.command import OLD_SPELLINGS, OLD_VALUES
 from wtours.cli.train import _note_next
 from wtours.text import docs_page
 
@@ -91,6 +91,13 @@ def test_every_value_has_a_name_for_people():
         ("eval discover", ["r", "--voc", "v", "--pictures", "p"], ["r", "--voc", "v", "-o", "p"]),
         ("eval vos", ["r", "--davis", "d", "--masks", "m"], ["r", "--davis", "d", "-o", "m"]),
         ("shards overlap", ["a", "b", "--every", "2"], ["a", "b", "--every-seconds", "2"]),
+        *(
+            ("visualize", ["r", "--video", "v", *old], ["r", "--video", "v", *new])
+            for old, new in (
+                (["--palette", "colourblind"], ["--palette", "colorblind"]),
+                (["--palette=colourblind"], ["--palette=colorblind"]),
+            )
+        ),
     ],
 )
 def test_old_spellings_mean_the_same_and_are_shown_nowhere(words, old, new):
@@ -98,7 +105,7 @@ def test_old_spellings_mean_the_same_and_are_shown_nowhere(words, old, new):
     with command.make_context("x", list(old)) as first, command.make_context("x", new) as second:
         assert first.params == second.params
     shown = CliRunner().invoke(app, [*words.split(), "--help"], env={"COLUMNS": "120"}).stdout
-    for word in set(old) & set(OLD_SPELLINGS):
+    for word in set(old) & {*OLD_SPELLINGS, *(value for _, value in OLD_VALUES)}:
         assert not re.search(rf"{word}\b(?!-)", shown), shown
 
 

@@ -123,12 +123,11 @@ def test_a_folder_that_is_no_run_and_no_runs_are_refused(tmp_path):
 
 def test_the_summary_has_a_row_a_run_and_what_cannot_be_read_is_said(built):
     loss = np.mean(8 / np.arange(21, 41))
-    assert built.summary()[0] == (
-        *("first", "dora", "40", f"{loss:.3f}"),
-        *(f"{loss / 8:.2f}", "not measured", "5e711111"),
-    )
+    headings, first, other = built.summary()
+    assert headings == ("run", "method", "steps", "loss", "mask overlap", "shard set")
+    assert first == ("first", "dora", "40", f"{loss:.3f}", f"{loss / 8:.2f}", "5e711111")
     assert built.as_dicts()[0]["set_sha256"] == SET["set_sha256"]
-    assert built.summary()[1][-1] == "not known"
+    assert other[-1] == "not known"
     assert f"set hash {SET['set_sha256']}" in built.page.read_text()
     assert built.as_dicts()[0]["resumed_from"] == [20]
     assert built.as_dicts()[1]["knn_top1_percent"] is None
@@ -200,6 +199,48 @@ def test_the_pointer_reads_all_runs_at_a_step_in_all_charts(opened):
     assert page.locator(".runs-chart .cursor:visible").count() == 3  # loss, mask overlap, lr
     page.mouse.move(2, 2)
     assert page.locator("#tip").is_hidden()
+
+
+def test_constants_spikes_and_large_numbers_are_drawn_with_labels_that_can_be_told_apart(
+    browser, tmp_path
+):
+    entropy = [6.9311, 6.9315, 6.9312, 6.9314]
+    rows = [
+        {
+            "step": step,
+            "loss": loss,
+            "teacher_temp": 0.02,  # 0.02 smoothed is not 0.02 to the last bit
+            "teacher_mean_entropy": value,
+            "time": {"seconds": 1.0, "peak_memory_bytes": 1.5e9 + 1e7 * step},
+        }
+        for step, (loss, value) in enumerate(zip((8.0, 9.0, 5.0, 6.0), entropy, strict=True), 1)
+    ]
+    layout = Layout(tmp_path)
+    run = make_run(layout.run_dir("only"), steps=0, loss=1.0, more=[json.dumps(r) for r in rows])
+    built = build_runs_page(layout, [run])
+    with OpenPage(browser, built.page, width=400) as opened:
+        page = opened.page
+        page.locator("#more summary").click()
+
+        def labels(metric):
+            return page.locator(f'[data-metric="{metric}"] .y span').all_text_contents()
+
+        assert "0.020" in labels("teacher_temp")
+        for metric in ("teacher_mean_entropy", "peak_memory_bytes", "loss", "teacher_temp"):
+            assert len(set(labels(metric))) == len(labels(metric)) >= 2
+        memory = page.locator('[data-metric="peak_memory_bytes"]')
+        assert memory.locator("figcaption").text_content() == "Peak memory, GB"
+        assert {float(label) for label in labels("peak_memory_bytes")} <= {1.51, 1.52, 1.53, 1.54}
+        drawn = page.locator('[data-metric="loss"] .raw').get_attribute("d")
+        heights = [float(number) for number in drawn.lstrip("M").split()[1::2]]
+        assert 0 < min(heights) < max(heights) < 100  # what was logged is not cut off
+        assert opened.overflow() == []
+        assert page.locator("#smoothing").bounding_box()["x"] < 300
+        # No run was resumed and none has k-NN: there is no empty column.
+        assert page.locator("#summary thead th").all_text_contents() == [
+            *("Run", "Method", "Steps", "Loss", "Time", "Shard set"),
+        ]
+        opened.assert_quiet(built.page)
 
 
 def test_attention_figures_are_enlarged(opened):

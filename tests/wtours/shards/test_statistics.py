@@ -32,7 +32,8 @@ def root(tmp_path_factory) -> Path:
     return layout.root
 
 
-ROW = 26 + 120 + 2  # caption, frames, gap
+CAPTION = 20 + 20 + 2  # the video, the times, gap
+ROW = CAPTION + 120 + 2  # frames, gap
 
 
 def pixels_of(path: Path) -> np.ndarray:
@@ -73,7 +74,7 @@ def test_a_grid_has_a_row_of_frames_for_each_clip(root, tmp_path):
     pixels = pixels_of(tmp_path / "grid.png")
     assert pixels.shape == (6 * ROW, 8 * 182, 3)
     for row, clip in enumerate(clips):
-        cell = pixels[row * ROW + 36 : row * ROW + 136, 7 * 182 + 10 : 7 * 182 + 170]
+        cell = pixels[row * ROW + 52 : row * ROW + 152, 7 * 182 + 10 : 7 * 182 + 170]
         strongest = int(cell.mean(axis=(0, 1)).argmax())
         assert strongest == {"red": 0, "blue": 2}[clip.video_id]
     assert {clip.video_id for clip in clips} == {"red", "blue"}
@@ -85,15 +86,27 @@ def test_a_row_is_headed_by_its_video_and_the_time_of_each_frame(root, tmp_path)
     directory = Layout(root).shards_dir("default")
     first, other = sample_grid(directory, tmp_path / "grid.png", num_clips=2)
     pixels = pixels_of(tmp_path / "grid.png").astype(int)
-    captions = [pixels[row * ROW : row * ROW + 26] for row in (0, 1)]
+    captions = [pixels[row * ROW : row * ROW + CAPTION] for row in (0, 1)]
     for caption in captions:
-        written = [caption[:, 182 * cell : 182 * cell + 180].max() for cell in range(8)]
-        assert min(written) > 200
-    # Another clip, other words; the name stands before the first time alone.
+        times = [caption[20:, 182 * cell : 182 * cell + 180].max() for cell in range(8)]
+        assert min(times) > 200
+        names = [caption[:20, 182 * cell : 182 * cell + 180].max() for cell in range(8)]
+        assert names[0] > 200
+        assert max(names[1:]) == 0
+    # Another clip, other words.
     assert (first.video_id, first.pts_us) != (other.video_id, other.pts_us)
     assert np.abs(captions[0] - captions[1]).max() > 200
-    ink = [(captions[0][:, 182 * cell : 182 * cell + 180] > 128).sum() for cell in range(2)]
-    assert ink[0] > 1.2 * ink[1]
+
+
+def test_a_long_name_takes_no_time_from_the_frames_beside_it(tmp_path):
+    name = "a_walk_whose_name_is_longer_than_a_frame_is_wide"
+    clip = write_clip(tmp_path / "clip.mp4", source="color=red:size=96x64:rate=10", t=9)
+    layout = Layout(tmp_path / "root")
+    publish_video(layout, name, clip)
+    build_shards(layout, [name], params=ShardParams(frames_per_second="10", shard_seconds=5))
+    sample_grid(layout.shards_dir("default"), tmp_path / "grid.png", num_clips=1)
+    times = pixels_of(tmp_path / "grid.png")[20:CAPTION]
+    assert min(times[:, 182 * cell : 182 * cell + 180].max() for cell in range(8)) > 200
 
 
 def test_a_grid_that_cannot_be_is_refused(root, tmp_path):

@@ -32,9 +32,24 @@ MEASURES = {
     "lr": "Learning rate",
 }
 """The charts that stand open, in this order; what else a run has stands below them."""
-SUMMARY_COLUMNS = ("run", "method", "steps", "loss", "mask overlap", "k-NN, %", "shard set")
-_CELLS = {"loss": 3, "mask_overlap": 2, "knn_top1_percent": 1}
-"""Of the summary: metrics and their decimals."""
+_MORE = {
+    "clips_per_second": "Clips per second",
+    "data_wait_fraction": "Waiting for data, share of a step",
+    "gradient_norm": "Norm of the gradient",
+    "loss_local": "Loss of local crops",
+    "loss_masked": "Loss of masked frames",
+    "mask_coverage": "Mask coverage, share of the patches",
+    "mfu": "MFU, share of what the device could do",
+    "momentum": "Momentum of the teacher",
+    "peak_memory_bytes": "Peak memory, GB",
+    "seconds": "Seconds per step",
+    "teacher_temp": "Temperature of the teacher",
+    "tflop_per_second": "TFLOP/s of one process",
+}
+"""Titles of those; of others, their names."""
+_SCALES = {"peak_memory_bytes": 1e-9}
+_CELLS = {"loss": ("loss", 3), "mask_overlap": ("mask overlap", 2), "knn_top1_percent": ("k-NN, %", 1)}
+"""Of the summary: metrics, their headings and their decimals. One that no run has is left out."""
 _LAST_STEPS = 20
 _SET_DIGITS = 8
 _MAX_STRIPS = 6
@@ -61,15 +76,19 @@ class RunsReport:
     """What could not be read, by run."""
 
     def summary(self) -> list[tuple[str, ...]]:
-        """Return a row a run: name, method, steps, loss, mask overlap, k-NN, set hash."""
+        """Return the headings and a row a run: name, method, steps, measures, set hash."""
+        shown = _shown_cells(self.runs)
         rows = map(_summary, self.runs, range(len(self.runs)))
         return [
-            (
-                *(row["name"], row["method"], f"{row['steps']:,}"),
-                *(cell["text"] for cell in row["cells"]),
-                row["set_digits"],
-            )
-            for row in rows
+            ("run", "method", "steps", *(_CELLS[name][0] for name in shown), "shard set"),
+            *(
+                (
+                    *(row["name"], row["method"], f"{row['steps']:,}"),
+                    *(row["cells"][name]["text"] for name in shown),
+                    row["set_digits"],
+                )
+                for row in rows
+            ),
         ]
 
     def as_dicts(self) -> list[dict[str, Any]]:
@@ -82,7 +101,7 @@ class RunsReport:
                 "steps": row["steps"],
                 "set_sha256": run.set_sha256,
                 "resumed_from": list(run.resumed_from),
-                **{name: cell["value"] for name, cell in zip(_CELLS, row["cells"], strict=True)},
+                **{name: cell["value"] for name, cell in row["cells"].items()},
             }
             for run in self.runs
             for row in [_summary(run, 0)]
@@ -147,7 +166,11 @@ def _render(
             for number, run in enumerate(runs)
         ],
         charts=[(name, MEASURES[name]) for name in main],
-        more_charts=[(name, name.replace("_", " ")) for name in more],
+        more_charts=[
+            (name, plain(_MORE.get(name) or name.replace("_", " ").capitalize())) for name in more
+        ],
+        columns=[(name, _CELLS[name][0].capitalize()) for name in _shown_cells(runs)],
+        has_resumed=any(run.resumed_from for run in runs),
         differing=_differing(runs),
         evaluations=_evaluations(runs),
         tables=tables,
@@ -161,7 +184,10 @@ def _render(
                     "metrics": {
                         name: [
                             line.steps.round(1).tolist(),
-                            [float(f"{value:.5g}") for value in line.values.tolist()],
+                            [
+                                float(f"{value * _SCALES.get(name, 1):.5g}")
+                                for value in line.values.tolist()
+                            ],
                         ]
                         for name, line in run.metrics.items()
                     },
@@ -174,16 +200,17 @@ def _render(
 
 
 def _summary(run: RunData, number: int) -> dict[str, Any]:
-    cells = []
-    for name, digits in _CELLS.items():
+    cells = {}
+    for name, (_, digits) in _CELLS.items():
         line = run.metrics.get(name)
         last = None if line is None else line.values[line.steps > line.steps[-1] - _LAST_STEPS]
         value = (
             None if last is None else float(last.mean() if name != "knn_top1_percent" else last[-1])
         )
-        cells.append(
-            {"value": value, "text": "not measured" if value is None else f"{value:.{digits}f}"}
-        )
+        cells[name] = {
+            "value": value,
+            "text": "not measured" if value is None else f"{value:.{digits}f}",
+        }
     seconds = run.metrics.get("seconds")
     hours = None if seconds is None else float(seconds.values.mean() * run.steps)
     return {
@@ -199,6 +226,10 @@ def _summary(run: RunData, number: int) -> dict[str, Any]:
         "time": "" if hours is None else seconds_text(hours),
         "resumed": ", ".join(f"{step:,}" for step in run.resumed_from),
     }
+
+
+def _shown_cells(runs: Sequence[RunData]) -> list[str]:
+    return [name for name in _CELLS if any(name in run.metrics for run in runs)]
 
 
 def _differing(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:

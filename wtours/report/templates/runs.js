@@ -25,8 +25,28 @@ function smoothed(values, weight) {
 function ticks(low, high) {
   const raw = (high - low) / 4 || 1, power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].find((m) => m * power >= raw) * power, found = [];
-  for (let at = Math.ceil(low / step - 1e-9) * step; at <= high + step * 1e-9; at += step) found.push(at);
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k += 1) found.push(k * step);
   return found;
+}
+
+// The marks of an axis as text, with the decimals that tell them apart.
+function tickLabels(marks) {
+  const step = marks[1] - marks[0], largest = Math.max(...marks.map(Math.abs));
+  if (!(step > 0) || largest < 0.001) return marks.map(number);
+  return marks.map((mark) => mark.toFixed(Math.max(0, Math.ceil(-Math.log10(step) - 1e-9))));
+}
+
+// The range of a chart: all of the smoothed lines, and of what was logged all but rare spikes.
+function rangeOf(lines) {
+  const all = lines.flatMap((line) => {
+    const logged = [...line.raw].sort((a, b) => a - b), rare = Math.floor(logged.length / 100);
+    return [...line.smooth, logged[rare], logged.at(-1 - rare)];
+  });
+  const low = Math.min(...all), high = Math.max(...all), size = Math.max(Math.abs(low), Math.abs(high));
+  if (!lines.length) return [0, 1];
+  // A constant differs from itself by what smoothing rounds: that is no range to draw.
+  const room = high - low > 1e-9 * size ? (high - low) * 0.06 : (size || 1) / 10;
+  return [low - room, high + room];
 }
 
 class Chart {
@@ -49,18 +69,13 @@ class Chart {
   draw(weight) {
     const lines = this.shown = this.lines.filter((line) => !hidden.has(line.index))
       .map((line) => ({ ...line, steps: line.points[0], raw: line.points[1], smooth: smoothed(line.points[1], weight) }));
-    const values = lines.flatMap((line) => line.smooth);
-    let low = Math.min(...values), high = Math.max(...values);
-    if (!values.length) [low, high] = [0, 1];
-    if (low === high) [low, high] = [low - (Math.abs(low) || 1) / 10, high + (Math.abs(high) || 1) / 10];
-    const room = (high - low) * 0.06;
-    [low, high] = [low - room, high + room];
+    const [low, high] = rangeOf(lines);
     const y = (value) => Math.max(-20, Math.min(120, 100 - (value - low) / (high - low) * 100));
     const x = (step) => step / data.steps * 1000;
     const path = (line, of) => of.length > 1
       ? `M${of.map((value, i) => `${x(line.steps[i]).toFixed(1)} ${y(value).toFixed(2)}`).join(" ")}`
       : `M${(x(line.steps[0]) - 5).toFixed(1)} ${y(of[0]).toFixed(2)}h10`;
-    const marks = ticks(low, high);
+    const marks = ticks(low, high), labels = tickLabels(marks);
     const grid = svg("path", { class: "grid", d: marks.map((mark) => `M0 ${y(mark).toFixed(2)}h1000`).join("") });
     const drawn = lines.flatMap((line) => [
       ...(weight ? [svg("path", { class: `curve line raw ${line.run.color}`, d: path(line, line.raw) })] : []),
@@ -68,8 +83,8 @@ class Chart {
       ...line.run.resumed.map((step) => svg("path", { class: `curve line resumed ${line.run.color}`, d: `M${x(step).toFixed(1)} 100v-14`, "data-step": step })),
     ]);
     this.plot.replaceChildren(grid, ...drawn);
-    this.box.querySelector(".y").replaceChildren(...marks.map((mark) => {
-      const label = make("span", "", number(mark));
+    this.box.querySelector(".y").replaceChildren(...marks.map((mark, i) => {
+      const label = make("span", "", labels[i]);
       label.style.top = `${y(mark)}%`;
       return label;
     }));
