@@ -48,7 +48,11 @@ _MORE = {
 }
 """Titles of those; of others, their names."""
 _SCALES = {"peak_memory_bytes": 1e-9}
-_CELLS = {"loss": ("loss", 3), "mask_overlap": ("mask overlap", 2), "knn_top1_percent": ("k-NN, %", 1)}
+_CELLS = {
+    "loss": ("loss", 3),
+    "mask_overlap": ("mask overlap", 2),
+    "knn_top1_percent": ("k-NN, %", 1),
+}
 """Of the summary: metrics, their headings and their decimals. One that no run has is left out."""
 _LAST_STEPS = 20
 _SET_DIGITS = 8
