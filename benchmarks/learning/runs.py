@@ -58,8 +58,8 @@ SWAV = Method(
     "SwAV",
     (
         *("method=swav", *_TWO_VIEWS, "model.num_prototypes=256"),
-        # Its features collapsed soon after a queue was in use (at epsilon .01), and its codes became
-        # uniform at .03: without a queue, and sharper, it learns.
+        # With a queue its features collapsed (at epsilon .01), or its codes became uniform (.03):
+        # without one, and sharper, it learns.
         *("swav.queue_length=0", "swav.epsilon=0.02"),
     ),
 )
