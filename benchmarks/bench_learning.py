@@ -35,6 +35,7 @@ from benchmarks.learning.runs import (
     ENVIRONMENT,
     METHODS,
     RANDOM,
+    SEEDS,
     VARIANTS,
     Method,
     runs_of,
@@ -55,7 +56,9 @@ Measured = dict[str, list[dict[str, Any]]]
 def main() -> int:
     """Train, measure, print and write the rows, the table and the figure."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="one seed a method, in a third")
+    parser.add_argument(
+        "--seeds", type=int, default=len(SEEDS), help="of a method; 1 is a quick look"
+    )
     parser.add_argument("--full", action="store_true", help="the questions of Table 2 as well")
     parser.add_argument(
         "--rendered", action="store_true", help="DINO and DORA on walks of moving objects"
@@ -69,8 +72,7 @@ def main() -> int:
     methods = [*METHODS, *(VARIANTS if options.full else ())]
     if options.rendered:
         methods = [RANDOM, DINO, DORA, CENTERED]
-    if options.quick:
-        methods = [replace(method, seeds=method.seeds[:1]) for method in methods]
+    methods = [replace(method, seeds=method.seeds[: options.seeds]) for method in methods]
     start = time.monotonic()
     folder = options.folder or FOLDERS[options.rendered]
     data = prepare(folder, rendered=options.rendered)
@@ -79,9 +81,8 @@ def main() -> int:
         print(f"{(time.monotonic() - start) / 60:5.1f} min  trained {run.run_dir.name}", flush=True)
     measured = measure_all(methods, data, folder, options.jobs)
     print(f"{(time.monotonic() - start) / 60:5.1f} min  all measured", flush=True)
-    if options.quick:
-        print(table(measured, what=data.what, num_clips=options.clips))
-    else:
+    print(table(measured, what=data.what, num_clips=options.clips))
+    if options.seeds > 1:  # one is no result
         write_table(measured, what=data.what, num_clips=options.clips)
         write_figure()
     return publish_rows("learning", learning_rows(measured))

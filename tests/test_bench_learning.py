@@ -7,12 +7,13 @@ import pytest
 from PIL import Image
 
 from benchmarks.bench_learning import learning_rows
-from benchmarks.learning.data import frames_of
+from benchmarks.learning.data import CAMVID, frames_of, write_davis
 from benchmarks.learning.measures import best_fits, instance_map, means_of_last
 from benchmarks.learning.page import PAGE, read_table, table
-from benchmarks.learning.runs import DINO, DORA, RANDOM, VARIANTS, command, runs_of
+from benchmarks.learning.runs import CLIPS, DINO, DORA, METHODS, RANDOM, VARIANTS, command, runs_of
 from training.config.presets import resolve_config
 from training.data.image_decoding import crop_center, resize_for
+from training.evaluation.datasets.davis import list_sequences
 from wtours.synthetic import WalkSpec, load_truth, render_walk
 
 pytestmark = pytest.mark.medium  # imports torch, renders a walk: left out of the inner loop
@@ -27,7 +28,7 @@ def of_seed(iou, accuracy, local=6.8, mean=6.93, overlap=0.9):
     readouts = ("linear", "linear_with_position", "position_alone", "dense_knn")
     return {
         "segment": dict.fromkeys(readouts, score),
-        "segment_small": {"linear": score},
+        "vos_walk": 48.0,
         "masks": {"instance_iou": 0.04, "whole_frame_iou": 0.06, "overlap": overlap},
         "training": {"loss_local": local, "teacher_mean_entropy": mean},
     }
@@ -96,7 +97,7 @@ def test_a_row_holds_from_its_goal_on(change, fails):
 
 
 def test_the_table_has_means_and_spreads():
-    text = table(measured(), what="CamVid's drives", num_clips=2240)
+    text = table(measured(), what=CAMVID, num_clips=2240)
 
     lines = text.splitlines()
     assert lines[2] == "| | random weights (2) | DINO (2) | DORA, k = 3 (2) |"
@@ -105,26 +106,43 @@ def test_the_table_has_means_and_spreads():
 
 
 def test_every_run_is_a_config_that_the_trainer_takes(tmp_path):
-    runs = runs_of((DORA, DINO, *VARIANTS), tmp_path)
+    runs = runs_of((*METHODS, *VARIANTS), tmp_path)
 
     assert [run.run_dir.name for run in runs if run.method in (DORA, DINO)] == [
-        *("dora-0", "dino-0", "dora-1", "dino-1", "dora-2", "dino-2"),
+        *("dino-0", "dora-0", "dino-1", "dora-1", "dino-2", "dora-2"),
     ]
     for run in runs:
         words = command(run, tmp_path)
         overrides = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
         config = resolve_config("demo", None, overrides)
-        assert config.optim.steps == 560
+        assert config.optim.steps == CLIPS // 4
         assert config.seed == run.seed
-    assert len(runs) == 6 + len(VARIANTS)
+    assert len(runs) == 3 * len(METHODS[1:]) + len(VARIANTS)
 
 
 def test_the_figure_reads_the_table_that_stands_on_the_page():
-    begin, end = "<!-- bench-learning: begin -->\n", "<!-- bench-learning: end -->\n"
-    text = table(measured(), what="CamVid's drives", num_clips=2240)
+    begin, end = f"<!-- bench-learning, {CAMVID}: begin -->\n", "<!-- bench-learning: end -->\n"
+    text = table(measured(), what=CAMVID, num_clips=2240)
     methods, rows = read_table(f"before | x |\n{begin}{text}{end}| after | y |\n")
     assert methods[0] == f"{RANDOM.label} (2)"
     assert rows["mIoU"][0] == (18.5, 0.71)  # 18 and 19
     assert rows["CIFAR k-NN, k = 20"][0] is None
     methods, rows = read_table(PAGE.read_text())
     assert {len(cells) for cells in rows.values()} == {len(methods)}
+
+
+def test_sequences_follow_the_objects_of_their_first_frame(tmp_path):
+    frames = [np.full((40, 60, 3), number, np.uint8) for number in range(30)]
+    masks = np.zeros((30, 40, 60), np.int32)
+    masks[:, :20, :20], masks[:, 39, 59] = 7, 5  # one too small to be followed
+    masks[1:, 20:, :] = 9  # not there in the first frame
+
+    write_davis(tmp_path / "davis", frames, masks)
+
+    (sequence,) = list_sequences(tmp_path / "davis", "val")  # the second has five frames
+    assert len(sequence.frames) == 25
+    assert sequence.read_frame(3).shape == (192, 288, 3)
+    for number in (0, 24):
+        found = sequence.read_mask(number)
+        assert set(np.unique(found)) == {0, 1}
+        assert (found == 1).mean() == pytest.approx(masks[0, :20, :20].size / masks[0].size)

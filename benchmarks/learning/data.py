@@ -102,15 +102,13 @@ def _sequences(folder: Path, *, camvid: bool) -> dict[str, Path]:
     if not walk.is_dir():
         video, truth = _rendered(folder / "walk_objects.mp4", seconds=10, seed=101, rate=10)
         with atomic_path(walk) as out:
-            _write_davis(out, frames_of(video), _instances(truth))
+            write_davis(out, frames_of(video), _instances(truth))
     found = {"walk": walk}
     if camvid:
         found["camvid"] = folder / "sequences" / "camvid"
         if not found["camvid"].is_dir():
             with atomic_path(found["camvid"]) as out:
-                _write_davis(
-                    out, frames_of(REAL_DATA / "videos" / f"{_DRIVE}.mp4"), _classes_15hz()
-                )
+                write_davis(out, frames_of(REAL_DATA / "videos" / f"{_DRIVE}.mp4"), _classes_15hz())
     return found
 
 
@@ -204,7 +202,7 @@ def _write_camvid(
             Image.fromarray(pixels).save(root / folder / f"{name}.png", compress_level=1)
 
 
-def _write_davis(
+def write_davis(
     out: Path, frames: Iterable[NDArray[np.uint8]], masks: Iterable[NDArray[np.integer[Any]]]
 ) -> None:
     """Write sequences of 25 frames, 192 pixels high, whose first frame's objects are followed.
