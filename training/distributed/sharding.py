@@ -67,13 +67,23 @@ def whole_norms(tensors: Sequence[Tensor]) -> Tensor:
 
 
 @contextmanager
-def whole_weights(module: nn.Module) -> Iterator[None]:
-    """While entered, on all ranks together, have what is in none of a module's parts whole."""
+def whole_weights(module: nn.Module, network: nn.Module) -> Iterator[None]:
+    """While entered, on all ranks together, have a network of a module whole.
+
+    Each rank may then run it as often as it has batches, without the others.
+    """
     if not isinstance(module, FSDPModule):
         yield
         return
-    module.unshard()
+    parts = [part for part in network.modules() if isinstance(part, FSDPModule)]
+    for part in (module, *parts):
+        part.unshard()
+    for part in parts:
+        part.set_reshard_after_forward(False)
     try:
         yield
     finally:
-        module.reshard()
+        for part in parts:
+            part.set_reshard_after_forward(True)
+        for part in (module, *parts):
+            part.reshard()

@@ -50,7 +50,7 @@ class KnnProbe:
             return {}
         backbone = state.method.evaluated_network.backbone
         was_training = backbone.training
-        with whole_weights(state.method):
+        with whole_weights(state.method, backbone):
             train, train_labels = self._all_rows(*self._features(self._train, state))
             val, val_labels = self._features(self._val, state)
         backbone.train(was_training)  # `extract_features` puts it into evaluation mode

@@ -82,7 +82,8 @@ def _on_a_rank(shards, run_dir, overrides, rank):
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
 def test_two_ranks_share_the_images_of_a_knn_and_find_what_one_finds(shards, tmp_path, parallel):
-    images = write_images(tmp_path / "train", 0, 5), write_images(tmp_path / "val", 1, 3)
+    # 129 images: one rank has two batches of them, the other one.
+    images = write_images(tmp_path / "train", 0, 43), write_images(tmp_path / "val", 1, 3)
     run, knn = tmp_path / "run", (f"watch.knn_train={images[0]}", f"watch.knn_val={images[1]}")
     overrides = (*knn, "watch.knn_every_steps=2", "watch.knn_k=4", f"optim.parallel={parallel}")
     (tmp_path / "ranks").mkdir()
