@@ -43,7 +43,7 @@ class AttentionOverlay:
         heads, drawn = shown_heads(backbone, config), dict[str, Image.Image]()
         spread = np.linspace(0, len(self._source) - 1, watch.overlay_clips + 2)[1:-1]
         for number in spread.round().astype(int).tolist():
-            clip = self._source[number]
+            clip = self._source[number, 0.5]  # where the interval is drawn: the mean one
             pictures, inputs = crop_clip(clip, config.data.global_crop_pixels)
             attention = attend(backbone, inputs.to(state.device), heads, config.tracking)
             facts = {

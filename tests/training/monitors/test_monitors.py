@@ -74,6 +74,13 @@ def test_overlays_and_knn_come_at_their_steps_and_change_nothing(shards, tmp_pat
         assert line | {"time": 0} == other | {"time": 0}
 
 
+def test_a_clip_whose_interval_is_drawn_has_its_overlay_at_the_mean_one(shards, tmp_path):
+    overrides = ("watch.overlay_every_steps=4", "watch.overlay_clips=1")
+    train(shards, tmp_path, *overrides, "data.frame_interval_seconds={min: 1.0, max: 2.0}")
+    (figure,) = (tmp_path / "figures").iterdir()
+    assert figure.stat().st_size > 0
+
+
 def _on_a_rank(shards, run_dir, overrides, rank):
     config = resolve_config("official", None, [*TINY, "optim.steps=2", *overrides])
     world = World(rank, 2, rank, torch.device("cpu"))
