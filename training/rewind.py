@@ -24,7 +24,7 @@ from training.engine.metrics import METRICS_FILE, read_metrics
 from training.engine.precision import autocast
 from training.engine.setup import build_state, open_views, run_length
 from training.methods.base import Views, micro_batches
-from training.methods.registry import method_class
+from training.methods.registry import is_additive
 from training.rng import derived_seed
 from training.visualization.attention_figure import draw_still, picture_rows
 from training.visualization.attention_maps import attend, crop_clip, describe_clip, shown_heads
@@ -206,10 +206,10 @@ def _clip_losses(
     world: World,
 ) -> list[float]:
     """Return the loss of each clip of a step, with a checkpoint's weights."""
-    if not method_class(config).additive:
+    if not is_additive(config):
         raise UsageError(
-            f"--rank: the loss of {config.method} compares the clips of a step with each other, "
-            f"and is not one of a single clip"
+            f"--rank: the loss of this run (method={config.method}) compares the clips of a step "
+            f"with each other, and is not one of a single clip"
         )
     state = build_state(config, world)
     load_state(checkpoint, state)

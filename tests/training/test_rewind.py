@@ -104,6 +104,13 @@ def test_the_command_writes_a_page_and_json(shards, run, tmp_path):
     assert said.stdout.splitlines()[-1] == str(page)
 
 
+def test_a_loss_that_compares_the_clips_of_a_step_is_not_given_to_each(shards, tmp_path):
+    config = resolve_config("official", None, [*TINY, "optim.steps=1", "loss.koleo_weight=0.1"])
+    pretrain(config, shards_dir=shards, run_dir=tmp_path, world=WORLD)
+    with pytest.raises(UsageError, match="is not one of a single clip"):
+        rewind(tmp_path, shards, 1, num_clips=1, rank_clips=True, world=WORLD)
+
+
 def test_what_cannot_be_rewound_is_one_line(shards, run, tmp_path):
     for step in (0, -1, 13):
         with pytest.raises(UsageError, match="--step"):

@@ -19,13 +19,22 @@ from training.config.sections import (
 
 MethodName = Literal["dora", "dino", "dora_images", "simclr", "swav", "vicreg", "ibot", "attmask"]
 
+_NO_KOLEO = {"loss.koleo_weight": (0, "it has no such term")}
+
 REQUIRED: dict[MethodName, dict[str, tuple[Any, str]]] = {
     "dora": {},
     "dino": {"data.global_crops": (2, "it teaches a view by another")},
     "dora_images": {"data.clip_length": (1, "an image is no clip")},
-    "simclr": {"data.global_crops": (2, "two views of an image are its positives")},
-    "swav": {"data.global_crops": (2, "the codes of a view are predicted from another")},
+    "simclr": {
+        "data.global_crops": (2, "two views of an image are its positives"),
+        **_NO_KOLEO,
+    },
+    "swav": {
+        "data.global_crops": (2, "the codes of a view are predicted from another"),
+        **_NO_KOLEO,
+    },
     "vicreg": {
+        **_NO_KOLEO,
         "data.global_crops": (2, "it compares two views"),
         "data.local_crops": (0, "it compares two views, and has no use for more"),
     },
@@ -89,8 +98,8 @@ class LossConfig(Section):
     center_momentum: Share = 0.9
     """Momentum of the moving mean that centers the teacher."""
     koleo_weight: NonNegative = 0.0
-    """Weight of the KoLeo term (DINOv2), which spreads the student's CLS tokens of a process's
-    global views; it compares the images of a step, which then takes no micro-batches."""
+    """Weight of the KoLeo term (DINOv2), which spreads the student's CLS tokens of a process in
+    each global view; it compares the images of a step, which then takes no micro-batches."""
 
     @model_validator(mode="after")
     def _check_weights(self) -> Self:

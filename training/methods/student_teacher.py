@@ -128,7 +128,9 @@ class StudentTeacher(Method[TeacherOutput]):
         tokens = [encode(backbone, kind.flatten(0, -4)) for kind in kinds]
         # The head, and so a batch norm in it, sees the CLS tokens of all views as one batch.
         output = self.cls_loss(head.project(torch.cat(tokens)), kinds, targets)
-        return self.spread(output, tokens[0].reshape(len(kinds[0]), -1, tokens[0].shape[-1]))
+        # Two global views of an image are to be alike: each is spread among its own.
+        num_views = len(kinds[0]) * len(views.global_clips)
+        return self.spread(output, tokens[0].reshape(num_views, -1, tokens[0].shape[-1]))
 
     def spread(self, output: StepOutput, tokens: Tensor) -> StepOutput:
         """Return the output with the KoLeo term of the CLS tokens (V, M, D), if it has a weight."""

@@ -9,10 +9,12 @@ from tests.support.shard_set import TINY
 from tests.support.steps_on_device import make_batch
 from training.config.presets import resolve_config
 from training.config.train import TrainConfig
+from training.data.multi_crop import make_global
 from training.distributed.world import World
 from training.engine.setup import build_state
 from training.engine.step import Gradients, compute_gradients
 from training.losses.koleo import koleo
+from training.models.vit import encode
 from training.schedules import Progress
 from wtours.errors import UsageError
 
@@ -58,6 +60,26 @@ def test_the_loss_of_a_step_has_the_term_with_its_weight(preset):
     assert spread.output.loss.item() == pytest.approx((plain.output.loss + 0.1 * term).item())
     assert spread.norm != plain.norm
     assert "loss_koleo" not in plain.output.metrics
+
+
+def test_the_two_views_of_an_image_are_not_driven_apart():
+    config = resolve_config("dino", None, [*TINY, "loss.koleo_weight=0.1"])
+    world, batch = World(0, 1, 0, torch.device("cpu")), make_batch(config, 0)
+    state = build_state(config, world)
+    clips = make_global(batch.frames, batch.draws, pixels=config.data.global_crop_pixels)
+    with torch.no_grad():
+        tokens = encode(state.method.student.backbone, clips.flatten(0, 2))
+    views = tokens.reshape(2, -1, tokens.shape[-1])
+    gradients = compute_gradients(
+        state, state.method, batch, Progress(0, 12, 3), config=config, world=world
+    )
+    assert gradients.output.metrics["loss_koleo"].item() == pytest.approx(koleo(views).item())
+    assert koleo(views).item() != pytest.approx(koleo(views.reshape(1, -1, 48)).item())
+
+
+def test_methods_without_the_term_refuse_its_weight():
+    with pytest.raises(UsageError, match=r"method=simclr needs loss.koleo_weight=0"):
+        resolve_config("simclr", None, ["loss.koleo_weight=0.1"])
 
 
 def test_it_takes_no_micro_batches():
