@@ -13,6 +13,7 @@ import numpy as np
 
 from wtours.errors import UsageError
 from wtours.shards import FrameRef, ShardIndex
+from wtours.shards.clip_starts import is_break
 from wtours.shards.schema import sample_key
 
 _READ_ROWS = 128
@@ -80,10 +81,8 @@ def clip_units(index: ShardIndex, clip_seconds: float) -> list[Unit]:
     for video in index.videos:
         pts_us = index.pts_us[video.start : video.stop]
         shot = index.shot[video.start : video.stop]
-        is_break = np.diff(pts_us, prepend=pts_us[:1]) > 2 * video.tolerance_us
-        known = np.flatnonzero(shot >= 0)
-        is_break[known[1:]] |= shot[known[1:]] != shot[known[:-1]]
-        edges = [0, *np.flatnonzero(is_break).tolist(), len(pts_us)]
+        ends = is_break(pts_us, index.ticks(video), shot, tolerance_us=video.tolerance_us)
+        edges = [0, *np.flatnonzero(ends).tolist(), len(pts_us)]
         for first, stop in itertools.pairwise(edges):
             while first < stop:
                 end = int(np.searchsorted(pts_us, pts_us[first] + length_us))

@@ -143,8 +143,36 @@ def clip_starts(
     return starts[valid]
 
 
+def is_break(
+    pts_us: NDArray[np.int64],
+    ticks: NDArray[np.int64] | None,
+    shot: NDArray[np.int32] | None,
+    *,
+    tolerance_us: int,
+) -> NDArray[np.bool_]:
+    """Return before which frames of one video others are missing, or a cut lies.
+
+    The times alone do not say it: of 59.94 source frames a second sampled at 30 every other one is
+    taken, 33.4 ms apart, although the ticks are 33.3 ms apart, and none is missing.
+
+    Args:
+        pts_us: As in `clip_starts`.
+        ticks: (N,) int64, the tick of each frame; None: native, where frames have ordinals.
+        shot: As in `clip_starts`.
+        tolerance_us: See `tolerance_us`.
+    """
+    found: NDArray[np.bool_] = np.diff(pts_us, prepend=pts_us[:1]) > 2 * tolerance_us
+    if ticks is not None:
+        found &= np.diff(ticks, prepend=ticks[:1]) > 1
+    if shot is not None:
+        known = np.flatnonzero(shot >= 0)
+        found[known[1:]] |= shot[known[1:]] != shot[known[:-1]]
+    return found
+
+
 def range_starts(
     pts_us: NDArray[np.int64],
+    ticks: NDArray[np.int64] | None,
     shot: NDArray[np.int32] | None,
     *,
     span_us: int,
@@ -159,6 +187,7 @@ def range_starts(
 
     Args:
         pts_us: As in `clip_starts`.
+        ticks: As in `is_break`.
         shot: As in `clip_starts`.
         span_us: From the first to the last frame at the longest interval.
         shortest_us: The shortest interval; where it is shorter than the sampling period, no clip
@@ -167,11 +196,9 @@ def range_starts(
     """
     if shortest_us + 2 < 2 * tolerance_us or not len(pts_us):  # a tolerance is rounded up
         return np.empty(0, np.int64)
-    is_break = np.diff(pts_us, prepend=pts_us[0]) > 2 * tolerance_us
-    if shot is not None:
-        known = np.flatnonzero(shot >= 0)
-        is_break[known[1:]] |= shot[known[1:]] != shot[known[:-1]]
-    stretch = np.cumsum(is_break)
+    ends = is_break(pts_us, ticks, shot, tolerance_us=tolerance_us)
+    ends |= np.diff(pts_us, prepend=pts_us[0]) > max(shortest_us, 2 * tolerance_us)
+    stretch = np.cumsum(ends)
     moments = pts_us + span_us
     last = _nearer(pts_us, moments, _first_rows(pts_us, moments))
     reached = moments - pts_us[last] <= tolerance_us

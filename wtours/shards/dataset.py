@@ -309,6 +309,7 @@ class ClipDataset:
         if isinstance(self._interval, IntervalRange) and self.clip_length > 1:
             starts = range_starts(
                 pts_us,
+                self.index.ticks(video),
                 shot,
                 span_us=self._offsets_us[-1],
                 shortest_us=round(self._interval.min * _US),

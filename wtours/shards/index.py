@@ -180,6 +180,11 @@ class ShardIndex:
         """Return the video that a row is of."""
         return next(video for video in self.videos if video.start <= row < video.stop)
 
+    def ticks(self, video: VideoRows) -> NDArray[np.int64] | None:
+        """Return (n,) the tick of each frame of a video; None: native, where there are none."""
+        is_native = self.dataset.params.rate is None
+        return None if is_native else self.frame_index[video.start : video.stop]
+
     def _shard_of(self, row: int) -> int:
         return int(np.searchsorted(self._first_rows, row, side="right")) - 1
 

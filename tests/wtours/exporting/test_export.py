@@ -21,7 +21,7 @@ from wtours.exporting.mds import MdsExporter
 from wtours.exporting.tables import HuggingFaceExporter, LanceExporter
 from wtours.exporting.units import clip_units
 from wtours.exporting.videos import Mp4Exporter, VJepaExporter
-from wtours.shards import ShardIndex
+from wtours.shards import ClipDataset, IntervalRange, ShardIndex
 from wtours.shards.schema import sample_key
 from wtours.shards.split import read_split, split_shards
 from wtours.storage.locks import lock
@@ -276,6 +276,19 @@ def test_mp4_of_equal_sets_is_equal_and_a_space_is_refused_for_v_jepa(index, tmp
         export_shards(index, VJepaExporter(clip_seconds=3), tmp_path / "a b")
     with pytest.raises(UsageError, match="--clip-seconds"):
         clip_units(index, 0.5)
+
+
+def test_a_clip_ends_where_a_tick_has_no_frame_not_where_the_rates_do_not_divide(tmp_path):
+    index = ShardIndex.open(write_shard_set(tmp_path / "set", num_frames=24, size=(16, 16)))
+    index.pts_us[:] = 1_001_000 * np.arange(24)  # as 59.94 frames a second sampled at 30
+    assert [len(unit.rows) for unit in clip_units(index, 10.0)] == [10, 10, 4]
+    dataset = ClipDataset(
+        index, clip_length=3, frame_interval_seconds=IntervalRange(min=2.0, max=4.0)
+    )
+    assert len(dataset) == 16
+    index.pts_us[6:] += 1_001_000
+    index.frame_index[6:] += 1
+    assert [len(unit.rows) for unit in clip_units(index, 10.0)] == [6, 10, 8]
 
 
 def test_a_damaged_image_is_written_again_and_a_damaged_shard_is_named(index, frames, tmp_path):

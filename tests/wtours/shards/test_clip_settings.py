@@ -6,6 +6,8 @@ The index is an object in memory: no frame is read, and hypothesis may draw any 
 import itertools
 import json
 import pickle
+from dataclasses import dataclass
+from fractions import Fraction
 
 import hypothesis.strategies as st
 import numpy as np
@@ -14,11 +16,20 @@ from hypothesis import given
 
 from tests.support.shard_set import write_shard_set
 from wtours.errors import ShardError, UsageError
+from wtours.media.sampling import TickSampler
 from wtours.shards import ClipBatches, ClipDataset, IntervalRange, ShardIndex
-from wtours.shards.clip_starts import range_starts
+from wtours.shards.clip_starts import is_break, nearest_rows, range_starts, tolerance_us
 from wtours.shards.split import SPLIT_FILE, split_shards
 
 RANGE = IntervalRange(min=1.0, max=3.0)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A decoded frame, as far as sampling is concerned."""
+
+    pts_us: int
+    is_corrupt: bool = False
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +84,7 @@ def test_any_draw_from_a_start_has_near_frames_of_one_shot(
         shot = np.where(known[: len(pts)], shot, -1).astype(np.int32)
     near = 60_000
     starts = range_starts(
-        pts, shot, span_us=(length - 1) * (low + extra), shortest_us=low, tolerance_us=near
+        pts, None, shot, span_us=(length - 1) * (low + extra), shortest_us=low, tolerance_us=near
     )
     interval = low + draw * extra
     for start in starts.tolist():
@@ -86,6 +97,33 @@ def test_any_draw_from_a_start_has_near_frames_of_one_shot(
         if shot is not None:
             between = shot[rows[0] : rows[-1] + 1]
             assert len(set(between[between >= 0].tolist())) <= 1
+
+
+@pytest.mark.parametrize(("source", "sampled"), [("60000/1001", 30), (30, 25), (30, 20), (25, 24)])
+def test_frames_that_are_no_whole_number_of_source_frames_apart_miss_none(source, sampled):
+    rate, period_us = Fraction(source), 1_000_000 / Fraction(source)
+    sampler = TickSampler[Frame](Fraction(sampled))
+    times = [round(number * period_us) for number in range(int(20 * rate))]
+    taken = [one for pts in times for one in sampler.push(Frame(pts))] + sampler.finish()
+    ticks = np.array([tick for tick, _ in taken])
+    pts_us = np.array([frame.pts_us for _, frame in taken])
+    assert (np.diff(ticks) == 1).all()
+    near = tolerance_us(Fraction(sampled), rate)
+    lost = len(ticks) // 2
+    for kept, has_break in ((slice(None), False), (ticks != lost, True)):
+        breaks = is_break(pts_us[kept], ticks[kept], None, tolerance_us=near)
+        assert pts_us[kept][breaks].tolist() == ([pts_us[lost + 1]] if has_break else [])
+    starts = range_starts(
+        pts_us, ticks, None, span_us=900_000, shortest_us=100_000, tolerance_us=near
+    )
+    # All but those at the end and a few whose last moment lies between two frames.
+    assert len(starts) > 0.7 * len(ticks)
+    for start in starts.tolist():
+        for interval_us in (100_000, 211_111, 300_000):
+            moments = pts_us[start] + interval_us * np.arange(4)
+            rows = nearest_rows(pts_us, moments)
+            assert (np.diff(rows) > 0).all()
+            assert (np.abs(pts_us[rows] - moments) <= near + period_us / 2).all()
 
 
 def test_a_range_shorter_than_the_sampling_has_no_clip(index):
