@@ -21,6 +21,7 @@ from wtours.storage.hashing import sha256_file
 SPLIT_FILE = "split.json"
 _US = 1_000_000
 _MAX_BYTES = 64 * 2**20
+_MAX_BLOCKS = 100_000
 
 
 class Block(BaseModel):
@@ -111,19 +112,24 @@ def split_shards(
         seed: Another seed, other blocks.
 
     Raises:
-        UsageError: a value is out of range, or the videos have less than two blocks.
+        UsageError: a value is out of range, the videos have less than two blocks or too many, or a
+            part would have no frame.
     """
-    if not (0 < val_share < 1 and 0 <= gap_seconds < block_seconds <= 1e6):
+    block_us = half_gap_us = 0
+    if 0 < val_share < 1 and 0 <= gap_seconds < block_seconds <= 1e6:
+        block_us, half_gap_us = round(block_seconds * _US), -(round(-gap_seconds * _US) // 2)
+    if block_us <= 2 * half_gap_us:
         raise UsageError(
             f"a split needs 0 < val_share ({val_share:g}) < 1 and 0 <= gap ({gap_seconds:g} s) < "
             f"block ({block_seconds:g} s) <= 1000000 s"
         )
-    block_us, half_gap_us = round(block_seconds * _US), -(round(-gap_seconds * _US) // 2)
+    lasts_us = {v.video_id: int(index.pts_us[v.stop - 1]) for v in index.videos if v.stop > v.start}
+    if sum(last_us // block_us for last_us in lasts_us.values()) > _MAX_BLOCKS:
+        raise UsageError(f"there are more than {_MAX_BLOCKS:,} blocks of {block_seconds:g} s")
     numbered = [
-        (video.video_id, number)
-        for video in index.videos
-        if video.stop > video.start
-        for number in range(int(index.pts_us[video.stop - 1]) // block_us + 1)
+        (video_id, number)
+        for video_id, last_us in lasts_us.items()
+        for number in range(last_us // block_us + 1)
     ]
     num_val = min(max(1, round(val_share * len(numbered))), len(numbered) - 1)
     if num_val < 1:
@@ -151,8 +157,26 @@ def split_shards(
         videos=tuple(sorted({video_id for video_id, _ in numbered})),
         blocks=tuple(blocks),
     )
+    empty = [part for part, frames in frames_of_parts(index, content).items() if not frames]
+    if empty:
+        raise UsageError(
+            f"{empty[0]} would have no frame: its blocks are short ends of videos; use another "
+            f"seed, a shorter gap or shorter blocks"
+        )
     write_json(split_path(index), content.model_dump(mode="json"))
     return content
+
+
+def frames_of_parts(index: ShardIndex, content: SplitFile) -> dict[str, int]:
+    """Return the number of frames of a shard set in each part of its split."""
+    parts = [Split(part, content.blocks, "") for part in sorted({b.part for b in content.blocks})]
+    return {
+        split.part: sum(
+            int(split.holds(v.video_id, index.pts_us[v.start : v.stop], 0).sum())
+            for v in index.videos
+        )
+        for split in parts
+    }
 
 
 def split_path(index: ShardIndex) -> Path:

@@ -19,7 +19,7 @@ from wtours.errors import ShardError, UsageError
 from wtours.media.sampling import TickSampler
 from wtours.shards import ClipBatches, ClipDataset, IntervalRange, ShardIndex
 from wtours.shards.clip_starts import is_break, nearest_rows, range_starts, tolerance_us
-from wtours.shards.split import SPLIT_FILE, split_shards
+from wtours.shards.split import SPLIT_FILE, frames_of_parts, split_shards
 
 RANGE = IntervalRange(min=1.0, max=3.0)
 
@@ -139,7 +139,7 @@ def test_a_list_gives_each_gap(index):
     assert facts(dataset, 0)[1] == [0, 1, 6, 8]
     with pytest.raises(ValueError, match="must have 3 intervals for a clip of 4 frames, got 1"):
         ClipDataset(index, clip_length=4, frame_interval_seconds=[1.0])
-    for wrong in (0.0, float("nan"), float("inf"), -1.0):
+    for wrong in (0.0, float("nan"), float("inf"), -1.0, 1e13, 1e300):
         with pytest.raises(ValueError, match="frame_interval_seconds must be > 0"):
             ClipDataset(index, clip_length=2, frame_interval_seconds=[wrong])
 
@@ -258,6 +258,44 @@ def test_train_and_val_are_as_far_apart_as_asked(index, seed):
     again = (index.directory / SPLIT_FILE).read_bytes()
     split_shards(index, val_share=0.3, block_seconds=20, gap_seconds=6.5, seed=seed)
     assert (index.directory / SPLIT_FILE).read_bytes() == again
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"block_seconds": 1e-7, "gap_seconds": 0}, "a split needs"),
+        ({"block_seconds": 1, "gap_seconds": 0.9999996}, "a split needs"),
+        ({"block_seconds": 1e-4, "gap_seconds": 0}, "more than 100,000 blocks"),
+        ({"block_seconds": 100, "gap_seconds": 1}, "use a shorter one|has a single block"),
+    ],
+)
+def test_blocks_that_make_no_split_are_refused(tmp_path, options, said):
+    own = ShardIndex.open(write_shard_set(tmp_path / "set", num_frames=60, size=(16, 16)))
+    with pytest.raises(UsageError, match=said):
+        split_shards(own, **options)
+    assert not (tmp_path / "set" / SPLIT_FILE).exists()
+
+
+def test_a_part_without_a_frame_is_refused_and_frames_are_counted(tmp_path):
+    own = ShardIndex.open(write_shard_set(tmp_path / "set", num_frames=24, size=(16, 16)))
+    outcomes = set()
+    for seed in range(12):
+        try:  # blocks of 11 s: the third has the last two frames, both in a gap of 6 s
+            content = split_shards(own, block_seconds=11, gap_seconds=6, seed=seed)
+        except UsageError as error:
+            assert "val would have no frame" in str(error)
+            outcomes.add("refused")
+            continue
+        frames = frames_of_parts(own, content)
+        assert frames == {part: _held(own, part) for part in ("train", "val")}
+        assert min(frames.values()) > 0
+        outcomes.add("split")
+    assert outcomes == {"refused", "split"}
+
+
+def _held(index, part):
+    """Count the frames of a part as clips of one frame."""
+    return len(ClipDataset(index, clip_length=1, split=part))
 
 
 def test_a_split_that_is_missing_damaged_or_of_other_videos_is_one_line(index, tmp_path):

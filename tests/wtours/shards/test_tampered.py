@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -94,6 +96,25 @@ def test_a_changed_dataset_json_is_one_line_and_verify_sees_what_readers_refuse(
         refusal(lambda: list(stream_clips(str(directory), clip_length=2, policy=policy)))
     finally:
         path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("order", [(1, 0, 2), (0, 0, 2)], ids=["swapped", "twice"])
+def test_shards_in_another_order_are_refused_although_all_hashes_agree(layout, order):
+    directory = layout.shards_dir("default")
+    document = json.loads((directory / "dataset.json").read_text())
+    others = [s for s in document["shards"] if s["video_id"] == "other"]
+    walk = [s for s in document["shards"] if s["video_id"] == "walk"]
+    table = pq.read_table(directory / "index.parquet")
+    names = [s["shard"] for s in others] + [walk[number]["shard"] for number in order]
+    rows = [table.filter(pc.equal(table["shard"], name)) for name in names]
+    pq.write_table(pa.concat_tables(rows), directory / "index.parquet")
+    document["shards"] = others + [walk[number] for number in order]
+    document["index"]["sha256"] = sha256_file(directory / "index.parquet")
+    document["index"]["bytes"] = (directory / "index.parquet").stat().st_size
+    (directory / "dataset.json").write_text(json.dumps(document))
+    with pytest.raises(ShardError, match="has shards twice or in another order than time's"):
+        ShardIndex.open(directory)
+    assert not verify_shards(directory).ok
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 50_000, "\x00", '{"format": 2}', "NaN"])

@@ -1,5 +1,6 @@
 """The commands that divide a shard set into parts, and look for what two sets share."""
 
+from collections import Counter
 from typing import Annotated
 
 import typer
@@ -7,7 +8,7 @@ import typer
 from wtours.cli import console
 from wtours.cli.options import FINISHED_WITH_FAILURES, ROOT, AsJson, Root, named_or_folder
 from wtours.cli.sets.places import SetOrFolder
-from wtours.text import seconds_text
+from wtours.text import counted, seconds_text
 from wtours.workspace.layout import Layout
 
 
@@ -35,18 +36,16 @@ def split(
     Example: wtours shards split default --val-share 0.1
     """
     from wtours.shards.index import ShardIndex
-    from wtours.shards.split import split_path, split_shards
+    from wtours.shards.split import frames_of_parts, split_path, split_shards
 
     index = ShardIndex.open(named_or_folder(name, Layout(root).shards_dir))
     content = split_shards(
         index, val_share=val_share, block_seconds=block_seconds, gap_seconds=gap_seconds, seed=seed
     )
-    parts: dict[str, list[int]] = {}
-    for block in content.blocks:
-        parts.setdefault(block.part, []).append(block.end_us - block.start_us)
+    stretches = Counter(block.part for block in content.blocks)
     shown = "; ".join(
-        f"{part}: {len(lengths)} stretches, {seconds_text(sum(lengths) / 1e6)}"
-        for part, lengths in sorted(parts.items())
+        f"{part}: {counted(frames, 'frame')} in {stretches[part]} stretches"
+        for part, frames in frames_of_parts(index, content).items()
     )
     console.say(f"{split_path(index)}: {shown}; at least {gap_seconds:g} s between")
 
