@@ -1,7 +1,7 @@
 """The multiplications of a clip, counted from the config: for costs ahead of a run, and its MFU.
 
-Counted are the networks and the head's last layer; not the head's MLP, decoding, the object tracker
-and the optimizer.
+Counted are the networks and the head's last layer, for masked patches too; not the head's MLP,
+decoding, the object tracker and the optimizer.
 """
 
 from dataclasses import dataclass
@@ -47,7 +47,11 @@ class _Passes:
     whole_student: bool = False
     whole_teacher: bool = False
     """Whether more than the CLS token of the global crops is read."""
-    has_prototypes: bool = True
+    head_width: int = 256
+    """Of what the head's last layer multiplies with the prototypes; 0: there are none."""
+    masked_patches: float = 0.0
+    """Patches of a frame that the head's last layer sees of both networks, on average; a share of
+    those of a global crop."""
 
 
 def clip_tflop(config: TrainConfig, shape: BackboneShape, *, as_computed: bool = False) -> float:
@@ -67,25 +71,39 @@ def clip_tflop(config: TrainConfig, shape: BackboneShape, *, as_computed: bool =
         data.global_crop_pixels, cls_alone=as_computed and not passes.whole_teacher
     )
     of_local = shape.forward_gmac(data.local_crop_pixels, cls_alone=as_computed)
-    head = 256 * config.model.num_prototypes / 1e9 if passes.has_prototypes else 0.0
-    trained = passes.student * (of_student + head) + passes.local * (of_local + head)
-    gmac = 3 * trained + passes.teacher * (of_teacher + head)
+    head = passes.head_width * config.model.num_prototypes / 1e9
+    masked = passes.masked_patches * (data.global_crop_pixels // shape.patch_size) ** 2 * head
+    trained = passes.student * (of_student + head) + passes.local * (of_local + head) + masked
+    gmac = 3 * trained + passes.teacher * (of_teacher + head) + masked
     return 2 * gmac * data.clip_length / 1000
+
+
+def has_teacher(config: TrainConfig) -> bool:
+    """Return whether the method has a second network."""
+    return _passes(config).teacher > 0
 
 
 def _passes(config: TrainConfig) -> _Passes:
     views, local = config.data.global_crops, config.data.local_crops
+    counted = max(local - config.loss.local_crops_skipped, 0)  # of methods with a teacher
     match config.method:
         case "dora" | "dora_images":
             objects = config.tracking.num_objects * views
             tracks = config.tracking.mask != "random_blocks"
-            counted = local - config.loss.local_crops_skipped
             return _Passes(objects, views, counted, whole_teacher=tracks)
         case "simclr" | "vicreg":
-            return _Passes(views, 0, local, has_prototypes=False)
+            return _Passes(views, 0, local, head_width=0)
         case "swav":
-            return _Passes(views, 0, local)
+            return _Passes(views, 0, local, head_width=config.swav.output_dim)
         case "ibot" | "attmask":
-            return _Passes(views, views, local, whole_student=True, whole_teacher=True)
+            masked = views * config.ibot.masked_probability * sum(config.ibot.mask_ratio) / 2
+            return _Passes(
+                views,
+                views,
+                counted,
+                whole_student=True,
+                whole_teacher=True,
+                masked_patches=masked,
+            )
         case _:
-            return _Passes(views, views, local - config.loss.local_crops_skipped)
+            return _Passes(views, views, counted)

@@ -23,11 +23,21 @@ LARGER = (
 )
 
 
-@pytest.mark.parametrize("preset", ["official", "dino", "images", "simclr", "vicreg", "swav"])
-def test_a_step_does_what_is_counted(preset):
+@pytest.mark.parametrize(
+    ("preset", "overrides"),
+    [
+        *((preset, ()) for preset in ("official", "dino", "images", "simclr", "vicreg", "swav")),
+        ("official", ("data.local_crops=0",)),  # of which one would be skipped
+        ("swav", ("swav.output_dim=512", "model.num_prototypes=8192")),
+        # Many masked patches, and a local crop that the loss skips.
+        ("ibot", ("model.num_prototypes=8192", "loss.local_crops_skipped=1")),
+        ("attmask", ("model.num_prototypes=8192",)),
+    ],
+)
+def test_a_step_does_what_is_counted(preset, overrides):
     fixed = REQUIRED[resolve_config(preset, None, []).method]
     pairs = [pair for pair in (*TINY, *LARGER) if pair.partition("=")[0] not in fixed]
-    config = resolve_config(preset, None, pairs)
+    config = resolve_config(preset, None, [*pairs, *overrides])
     world = World(0, 1, 0, torch.device("cpu"))
     state, batch = build_state(config, world), make_batch(config, 0)
     with FlopCounterMode(display=False) as flops:
