@@ -2,15 +2,16 @@
 
     hours = clips an epoch x epochs x TFLOP of a clip / (effective TFLOP/s x 3600)
 
-A clip's TFLOP is counted for the networks and the head's last layer; decoding, the object tracker
-and the optimizer are not in it. `wtours estimate` measures a run on the machine at hand instead.
+A clip's TFLOP is counted as `training.flops` does; decoding, the object tracker and the optimizer
+are not in it. `wtours estimate` measures a run on the machine at hand instead.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
 from training.config.train import TrainConfig
-from training.flops import BackboneShape, clip_tflop
+from training.flops import BackboneShape, clip_tflop, has_teacher
 
 A100_TFLOPS = 40.0
 """Effective TFLOP/s in bfloat16 that the printed hours assume: a guess, good to a factor of 1.5."""
@@ -20,8 +21,8 @@ _SMALL = {
     "base": (768, 12),
     "large": (1024, 24),
 }
-_WEIGHT_COPIES = 5
-"""In a checkpoint: student, teacher, two moments of AdamW, and the heads' share, float32."""
+_MOMENTS = 2
+"""Of AdamW, in a checkpoint beside the weights of the student and of the teacher."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,9 @@ def run_cost(config: TrainConfig, *, clips: int, tflops: float = A100_TFLOPS) ->
     steps = optim.steps or round(optim.epochs * (a_epoch // optim.global_batch_size))
     per_clip = clip_tflop(config, _shape(config))
     hours = steps * optim.global_batch_size * per_clip / (tflops * 3600)
-    weights = _backbone_weights(config) + config.model.num_prototypes * 257
-    return Cost(steps, per_clip, tflops, hours, 4 * _WEIGHT_COPIES * weights)
+    copies = (2 if has_teacher(config) else 1) + _MOMENTS
+    weights = _backbone_weights(config) + _head_weights(config)
+    return Cost(steps, per_clip, tflops, hours, 4 * copies * weights)
 
 
 def _shape(config: TrainConfig) -> BackboneShape:
@@ -66,3 +68,15 @@ def _backbone_weights(config: TrainConfig) -> int:
     shape = _shape(config)
     width, patch = shape.width, shape.patch_size
     return shape.depth * 12 * width**2 + 3 * patch**2 * width + math.ceil(width * 200)
+
+
+def _head_weights(config: TrainConfig) -> int:
+    """Return the numbers in the matrices of a method's head."""
+    width, model = _shape(config).width, config.model
+    hidden, prototypes = model.head_hidden_dim, model.num_prototypes
+    widths = {
+        "simclr": (width, hidden, config.simclr.output_dim),
+        "swav": (width, hidden, config.swav.output_dim, prototypes),
+        "vicreg": (width, hidden, hidden, config.vicreg.output_dim),
+    }.get(config.method, (width, hidden, hidden, 256, prototypes))
+    return sum(rows * columns for rows, columns in itertools.pairwise(widths))

@@ -1,8 +1,11 @@
 """The plan of the paper's tables against the paper's own figures and a hand-made cost table."""
 
 import pytest
+import torch
 
 from training.config.methods import REQUIRED
+from training.config.presets import PRESETS, resolve_config
+from training.methods.registry import build_method
 from training.reproduce.cost import run_cost
 from training.reproduce.plan import ALL_TABLES, load_plan
 from wtours.errors import UsageError
@@ -71,6 +74,17 @@ def test_a_run_costs_what_counting_by_hand_gives(tmp_path, run, steps, hours):
     cost = run_cost(plan.config(entry), clips=plan.file.data[entry.data].clips)
     assert cost.steps == pytest.approx(steps, abs=100)
     assert cost.gpu_hours == pytest.approx(hours, rel=0.03)
+
+
+@pytest.mark.parametrize("preset", sorted(set(PRESETS) - {"paper"}))  # LARS has one moment
+def test_a_checkpoint_takes_what_its_tensors_do(preset):
+    config = resolve_config(preset, None, [])
+    with torch.device("meta"):
+        method = build_method(config)
+    weights = sum(value.numel() for value in method.state_dict().values())
+    trained = sum(value.numel() for value in method.student.parameters())
+    cost = run_cost(config, clips=1000)
+    assert cost.disk_bytes == pytest.approx(4 * (weights + 2 * trained), rel=0.03)
 
 
 def test_a_column_the_paper_leaves_open_is_not_evaluated_but_the_pictured_table_is(tmp_path):
