@@ -33,6 +33,8 @@ from wtours.text import escape_markdown
 
 HOLE = "-"
 PAPER_RATE, PAPER_K = 0.001, 20
+PAPER_FINETUNING = (160_000, 4, 512)
+"""Steps, images in a step, and pixels of a crop's side (iBOT's, which the paper follows)."""
 _INITIAL = "initial-random"
 
 
@@ -308,6 +310,15 @@ def _note(content: dict[str, Any], kind: _Kind) -> str:
             reasons.append(
                 f"{protocol['epochs']} epochs of batch {protocol['batch_size']}; the paper's are "
                 f"100 and 1024"
+            )
+    if content["evaluation"] == "upernet":
+        protocol = content["protocol"]
+        trained = tuple(protocol[name] for name in ("steps", "batch_size", "crop_pixels"))
+        if trained != PAPER_FINETUNING:
+            reasons.append(
+                "{} steps of {} crops of {} pixels; the paper's are {} of {} of {}".format(
+                    *trained, *PAPER_FINETUNING
+                )
             )
     return "; ".join(reasons)
 

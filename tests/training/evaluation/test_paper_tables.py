@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from training.evaluation.paper_tables import as_json, as_markdown, collect, footnotes, table_rows
-from training.evaluation.published import CORLOC, JACCARD, JF, KNN, LINEAR, TABLES
+from training.evaluation.published import CORLOC, JACCARD, JF, KNN, LINEAR, MIOU, TABLES
 from wtours.cli.app import app
 from wtours.errors import CheckpointError, WtoursError
 
@@ -114,6 +114,22 @@ def test_what_does_not_compare_is_marked_with_its_reason(tmp_path):
         "1024"
     )
     assert r"| 60.0\* | - |" in as_markdown(measured)
+
+
+def test_a_shortened_fine_tuning_is_marked_and_the_papers_is_not(tmp_path):
+    run, val = tmp_path / "walk", {"num_images": 2000, "source": "ade20k", "fingerprint": "3"}
+    paper = {"steps": 160_000, "batch_size": 4, "crop_pixels": 512}
+    scores = {"mean_iou_percent": 12.0, "mean_accuracy_percent": 20.0}
+    result(run, "a", "upernet", scores, val=val, protocol=paper | {"steps": 1000})
+    (note,) = footnotes(collect([run]))
+    assert note == (
+        "* seg. mIoU, seg. Acc_m of walk: 1000 steps of 4 crops of 512 pixels; the paper's are "
+        "160000 of 4 of 512"
+    )
+    # Of the two the one that compares is shown, though it is lower.
+    result(run, "b", "upernet", scores | {"mean_iou_percent": 11.0}, val=val, protocol=paper)
+    (measured,) = collect([run])
+    assert (measured.values[MIOU].percent, measured.values[MIOU].note) == (11.0, "")
 
 
 def test_what_is_true_of_several_networks_is_said_once(tmp_path):
