@@ -137,7 +137,8 @@ def evaluate_knn(  # noqa: PLR0913 - an argument for each thing that a user of t
         for "teacher" (the backbone named, whatever it is) and, if asked for, "random_weights".
 
     Raises:
-        UsageError: a setting out of range, or a random baseline of a backbone that is no run.
+        UsageError: a setting out of range, or a random baseline of a backbone that is no run, or
+            of a run that did not start from random weights.
         ImageDataError: images that are missing, unreadable or not in class folders.
     """
     _check_settings(ks, temperature, batch_size)

@@ -117,18 +117,21 @@ def initial_of_run(checkpoint: Path) -> Backbone:
         UsageError: it started from weights of model.init.
     """
     config = read_state(checkpoint)[1]
-    if config.model.init is not None:
-        raise UsageError(
-            f"the run {run_dir_of(checkpoint)} did not start from random weights; its start is "
-            f"{config.model.init}"
-        )
     network = initial_backbone(config)
     description = _run_description(f"initial-{RANDOM}", 0, _sha256_of(network), config, None)
     return _of_run(network, checkpoint, config, description)
 
 
 def initial_backbone(config: TrainConfig) -> VisionTransformer:
-    """Return the backbone that a run of this config starts from: its random weights at step 0."""
+    """Return the backbone that a run of this config starts from: its random weights at step 0.
+
+    Raises:
+        UsageError: it starts from weights of model.init.
+    """
+    if config.model.init is not None:
+        raise UsageError(
+            f"the run did not start from random weights; its start is {config.model.init}"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(config.seed, "weights"))  # as build.build_state
         return _frozen(method_class(config).build_network(config).backbone)

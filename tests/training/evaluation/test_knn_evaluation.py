@@ -107,6 +107,12 @@ def test_random_weights_are_those_that_the_run_started_from():
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+def test_a_run_that_did_not_start_from_random_weights_has_no_random_baseline(tmp_path, splits):
+    run = make_run(tmp_path / "fine", tiny_config("model.init=walk"))
+    with pytest.raises(UsageError, match="did not start from random weights; its start is walk"):
+        evaluate_knn(opened(run), *splits, random_baseline=True, device=CPU)
+
+
 def test_the_same_again_gives_the_same_bytes_and_other_images_another_file(trained_run, splits):
     train, val = splits
     first = evaluate_knn(opened(trained_run), train, val, ks=(5,), device=CPU)
