@@ -15,7 +15,7 @@ from wtours.exporting.units import Unit
 from wtours.shards.clip_starts import clip_starts, nearest_rows
 from wtours.shards.images.codecs import decode_image
 from wtours.shards.index import ShardIndex
-from wtours.storage.hashing import sha256_file
+from wtours.storage.hashing import sha256_bytes, sha256_file
 
 MIN_SIDE = 128
 """Of RAFT: its coarsest correlation needs 16 cells of 8 pixels."""
@@ -100,10 +100,13 @@ class FlowSource:
         return {name: version(name) for name in ("torch", "torchvision")}
 
     def inputs(self, unit: Unit) -> dict[str, str]:
-        """Return the sha256 of the shards that hold the pairs."""
+        """Return the sha256 of the pairs, which an analysis changes, and of their shards."""
+        rows = np.arange(unit.rows.start, unit.rows.stop)
         partners = self._partner[unit.rows.start : unit.rows.stop]
         later = {self._index.frame(row).shard for row in partners[partners >= 0].tolist()}
-        return {f"frames {name}": self._shards[name] for name in sorted(later | {unit.name})}
+        frames = {f"frames {name}": self._shards[name] for name in sorted(later | {unit.name})}
+        apart = np.where(partners >= 0, partners - rows, 0)  # the same after other videos
+        return {**frames, "pairs": sha256_bytes(apart.tobytes())}
 
     def values(self, unit: Unit) -> Iterator[NDArray[np.float16] | None]:
         """Yield each frame's flow; None where it has no frame an interval later in its shot."""

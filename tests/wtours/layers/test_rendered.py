@@ -13,6 +13,7 @@ from tests.support.command_line import run_here
 from tests.support.sharded_videos import files_of, publish_video
 from wtours.analyze.pipeline import analyze_videos
 from wtours.errors import AnalysisError, ShardError, UsageError
+from wtours.exporting.units import shard_units
 from wtours.layers.detections import DetectionSource
 from wtours.layers.flow import FlowSource
 from wtours.layers.make import make_layer
@@ -174,6 +175,19 @@ def test_flow_is_rafts_of_each_frame_and_the_one_an_interval_later(walk, weights
     assert again.num_written == 0
     clip = ClipDataset(index, clip_length=2, frame_interval_seconds=1.2, layers=["flow"]).torch()[0]
     assert clip["flow"].shape == (2, 2, 128, 216)
+
+
+def test_an_analysis_that_finds_a_cut_makes_the_flow_over_it_out_of_date(walk, weights):
+    layout, _, _ = walk
+    known, unknown = (ShardIndex.open(layout.shards_dir("default")) for _ in range(2))
+    unknown.shot[:] = -1  # before the analysis
+    inputs = []
+    for index in (unknown, known):
+        source = FlowSource(index, interval_seconds=0.4, short_side=128, weights=weights)
+        inputs.append({unit.name: source.inputs(unit) for unit in shard_units(index)})
+    before, after = inputs
+    # The cut at 3 s is in the second of three shards; its frames alone had flow over it.
+    assert [name for name in before if before[name] != after[name]] == ["walk-00001"]
 
 
 def test_flow_refuses_weights_and_intervals_that_do_not_fit(walk, weights, tmp_path):
