@@ -147,7 +147,13 @@ def _write_unit(directory: Path, index: ShardIndex, unit: Unit, source: LayerSou
             if value is None:
                 places.append((None, None))
                 continue
-            payload = encode_array(value)
+            try:
+                payload = encode_array(value)
+            except ValueError as error:
+                raise ShardError(
+                    f"the value of {frame.video_id} at {frame.pts_us} us has {error}: make it "
+                    f"smaller"
+                ) from error
             name = f"{sample_key(frame.video_id, frame.frame_index)}.{array_suffix(value)}"
             places.append((add_member(tar, name, payload), len(payload)))
     num_values = sum(size is not None for _, size in places)

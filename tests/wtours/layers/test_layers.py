@@ -252,6 +252,30 @@ def test_images_keep_their_type_and_files_of_no_frame_are_refused(frames, tmp_pa
         clips.torch()[len(clips) - 1 - 8 + 2]
 
 
+def test_scalars_stay_scalars(frames, tmp_path):
+    folder = tmp_path / "speed"
+    folder.mkdir()
+    for video_id in VIDEOS:
+        np.save(folder / f"{video_id}.npy", np.arange(FRAMES, dtype=np.float32))
+    report = made(frames, "speed", folder)
+    assert "() float32" in report.file.about
+    (value,) = Layer.open(ShardIndex.open(frames), "speed").read([3])
+    assert (value.shape, value.dtype, float(value)) == ((), np.float32, 3.0)
+
+
+def test_a_value_that_would_not_be_read_is_refused_when_it_is_made(frames, tmp_path):
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for video_id in VIDEOS:
+        for number in range(FRAMES):
+            np.save(folder / f"{video_id}-{number:08d}.npy", np.zeros((2, 2), np.uint8))
+    large = folder / "oslo-00000003.npy"
+    np.lib.format.open_memmap(large, mode="w+", dtype=np.uint8, shape=(8200, 8200)).flush()
+    with pytest.raises(ShardError, match=r"oslo at 3000000 us has more than 67108864 bytes"):
+        made(frames, "masks", folder)
+    assert layer_names(frames) == []
+
+
 def test_missing_floats_are_nan_for_torch(frames, tmp_path):
     table = pa.table(
         {"video_id": ["oslo"] * FRAMES, "time": np.arange(FRAMES), "x": np.arange(12.0)}

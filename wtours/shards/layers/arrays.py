@@ -27,9 +27,15 @@ def array_suffix(array: NDArray[Any]) -> str:
 
 
 def encode_array(array: NDArray[Any]) -> bytes:
-    """Return the bytes of the file; the same array gives the same bytes."""
+    """Return the bytes of the file; the same array gives the same bytes.
+
+    Raises:
+        ValueError: it is larger than a member may be, and would not be read.
+    """
     buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    np.lib.format.write_array(buffer, np.asarray(array, order="C"), allow_pickle=False)
+    if buffer.tell() > MAX_MEMBER_BYTES:
+        raise ValueError(f"more than {MAX_MEMBER_BYTES} bytes")
     if array_suffix(array) == "npy":
         return buffer.getvalue()
     packed = io.BytesIO()
