@@ -174,12 +174,11 @@ def track_source(
             names, values = track.names, np.zeros((len(index), len(track.names)))
         if track.names != names:
             raise ShardError(f"{file} has {', '.join(track.names)}, others {', '.join(names)}")
-        default = float(track.seconds[0]) if file.suffix.lower() == ".gpx" else 0.0
-        begin = default if start is None else parse_start(start, file)
+        default_us = int(track.times_us[0]) if file.suffix.lower() == ".gpx" else 0
+        begin_us = default_us if start is None else parse_start(start, file)
         rows = slice(video.start, video.stop)
-        # Whole microseconds: in float64 an epoch has a quarter of one.
-        moments = begin + index.pts_us[rows] / _US
-        values[rows], known[rows] = track.at(moments, max_gap_seconds)
+        moments_us = begin_us + index.pts_us[rows]
+        values[rows], known[rows] = track.at(moments_us, round(max_gap_seconds * _US))
     return TableSource(
         index,
         names=names or (),
@@ -197,7 +196,11 @@ def _track_files(index: ShardIndex, path: Path) -> dict[str, Path]:
                 f"{index.directory} has several videos: give a folder with <video_id>.gpx or .csv"
             )
         return {index.videos[0].video_id: path}
-    found = {p.stem: p for p in sorted(path.iterdir()) if p.suffix.lower() in (".gpx", ".csv")}
+    found: dict[str, Path] = {}
+    for file in sorted(p for p in path.iterdir() if p.suffix.lower() in (".gpx", ".csv")):
+        if file.stem in found:
+            raise ShardError(f"{file} and {found[file.stem]} are of one video; remove one")
+        found[file.stem] = file
     if strange := found.keys() - {video.video_id for video in index.videos}:
         raise ShardError(f"{path / found[min(strange)].name} is of no video of {index.directory}")
     return found
@@ -257,5 +260,10 @@ def _is_text(kind: pa.DataType) -> bool:
 def _float64(column: pa.ChunkedArray, name: str, path: Path) -> NDArray[np.float64]:
     if column.null_count:
         raise ShardError(f"{path}: {column.null_count} values of {plain(name)[:64]} are null")
-    values: NDArray[np.float64] = pc.cast(column, pa.float64(), safe=False).to_numpy()
+    try:
+        values: NDArray[np.float64] = pc.cast(column, pa.float64()).to_numpy()
+    except pa.ArrowInvalid as error:
+        raise ShardError(
+            f"{path}: {plain(name)[:64]} has whole numbers beyond 2^53, which float64 would round"
+        ) from error
     return values

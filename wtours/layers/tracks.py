@@ -22,6 +22,8 @@ MAX_BYTES = 256 * 2**20
 TIME_COLUMN = "time"
 _MAX_COLUMNS = 64
 _LONGITUDE = "lon"
+_MAX_SECONDS = 1e12
+_US = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,36 +31,38 @@ class Track:
     """Values at increasing times."""
 
     names: tuple[str, ...]
-    seconds: NDArray[np.float64]
-    """(N,) increasing; of GPX since 1970."""
+    times_us: NDArray[np.int64]
+    """(N,) microseconds, increasing; of GPX since 1970. Whole: in float64 an epoch is rounded, and
+    a frame at the last point, or points as far apart as the longest gap, would be beyond them."""
     values: NDArray[np.float64]
-    """(N, len(names))."""
+    """(N, len(names)); NaN where a point of a GPX has no elevation."""
 
     def at(
-        self, seconds: NDArray[np.float64], max_gap_seconds: float
+        self, moments_us: NDArray[np.int64], max_gap_us: int
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Interpolate linearly between the points before and after each moment.
 
         Args:
-            seconds: (M,) moments.
-            max_gap_seconds: Two points farther apart say nothing of what lies between them.
+            moments_us: (M,) microseconds.
+            max_gap_us: Two points farther apart say nothing of what lies between them.
 
         Returns:
             (M, len(names)) values, and (M,) whether the moment lies inside the track, in no gap.
         """
-        after = np.searchsorted(self.seconds, seconds).clip(max=len(self.seconds) - 1)
-        exact = self.seconds[after] == seconds
+        after = np.searchsorted(self.times_us, moments_us).clip(max=len(self.times_us) - 1)
+        exact = self.times_us[after] == moments_us
         before = np.where(exact, after, after - 1)
-        known = (before >= 0) & (self.seconds[after] >= seconds)
+        known = (before >= 0) & (self.times_us[after] >= moments_us)
         before = before.clip(min=0)
-        known &= self.seconds[after] - self.seconds[before] <= max_gap_seconds
+        known &= self.times_us[after] - self.times_us[before] <= max_gap_us
         columns = [
-            np.interp(seconds, self.seconds, np.unwrap(column, period=360))
+            np.interp(moments_us, self.times_us, np.unwrap(column, period=360))
             if name == _LONGITUDE
-            else np.interp(seconds, self.seconds, column)
+            else np.interp(moments_us, self.times_us, column)
             for name, column in zip(self.names, self.values.T, strict=True)
         ]
         values = np.stack(columns, axis=1)
+        values[exact] = self.values[after[exact]]  # also where the next point has NaN
         if _LONGITUDE in self.names:  # over the 180th meridian the short way, and back into range
             place = self.names.index(_LONGITUDE)
             values[:, place] = (values[:, place] + 180) % 360 - 180
@@ -81,15 +85,23 @@ def read_track(path: Path) -> Track:
     table = np.array(rows, np.float64).reshape(-1, 1 + len(names))
     if not len(table):
         raise ShardError(f"{path} has no point with a time")
-    seconds = table[:, 0]
-    if (backwards := np.flatnonzero(np.diff(seconds) < 0)).size:
+    if (far := np.flatnonzero(np.abs(table[:, 0]) >= _MAX_SECONDS)).size:
+        raise ShardError(
+            f"{path}: point {far[0] + 1} is at {table[far[0], 0]:g} s, which is no time"
+        )
+    times_us = np.rint(table[:, 0] * _US).astype(np.int64)
+    if (backwards := np.flatnonzero(np.diff(times_us) < 0)).size:
         raise ShardError(f"{path}: point {backwards[0] + 2} is earlier than the one before it")
-    kept = np.diff(seconds, prepend=-math.inf) > 0  # of several at one time the first
-    return Track(tuple(names), seconds[kept], table[kept, 1:])
+    kept = np.diff(times_us, prepend=times_us[0] - 1) > 0  # of several at one time the first
+    return Track(tuple(names), times_us[kept], table[kept, 1:])
 
 
-def parse_start(text: str, path: Path) -> float:
-    """Return the moment of a track at which the video begins: a number of seconds, or an ISO time.
+def parse_start(text: str, path: Path) -> int:
+    """Return the moment of a track at which the video begins, in microseconds.
+
+    Args:
+        text: A number of seconds, or an ISO time.
+        path: The track.
 
     Raises:
         UsageError: it is neither, or the track is a CSV, whose times are seconds.
@@ -105,9 +117,9 @@ def parse_start(text: str, path: Path) -> float:
             ) from None
         if path.suffix.lower() != ".gpx":
             raise UsageError(f"--start {text!r}: the times of {path.name} are seconds") from None
-    if not math.isfinite(value):
+    if not abs(value) < _MAX_SECONDS:
         raise UsageError(f"--start {text!r} must be finite")
-    return value
+    return round(value * _US)
 
 
 def _gpx(path: Path) -> tuple[list[str], list[list[float]]]:
@@ -126,7 +138,7 @@ def _gpx(path: Path) -> tuple[list[str], list[list[float]]]:
                 latitude, longitude = (float(element.get(name, "nan")) for name in ("lat", "lon"))
                 if not (abs(latitude) <= 90 and abs(longitude) <= 180):
                     raise ValueError(f"point {len(rows) + 1} is at lat {latitude}, lon {longitude}")
-                height = _finite(found.get("ele") or "0")
+                height = _finite(found["ele"]) if found.get("ele") else math.nan
                 rows.append([_epoch(found[TIME_COLUMN]), latitude, longitude, height])
             element.clear()  # the tree must not grow with the file
     except DefusedXmlException as error:

@@ -1,5 +1,7 @@
 """Tables and tracks made elsewhere: exact times, interpolation, gaps, and hostile files."""
 
+from datetime import UTC, datetime, timedelta
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -114,6 +116,49 @@ def test_frames_outside_a_track_or_in_its_gap_have_no_value(index, tmp_path):
     np.testing.assert_allclose(values[2:, 0], np.arange(1, 11))
     values = read(index, path, allow_missing=True, start="2")
     assert np.flatnonzero(~np.isnan(values[:, 0])).tolist() == [0, 1, 7, 8, 9]
+
+
+def test_a_frame_at_the_last_point_and_a_gap_of_just_the_longest_are_inside(index, tmp_path):
+    index.pts_us[:] = 33_367 * 60 * np.arange(FRAMES)  # 2.00202 s
+    last = 33_367 * 60 * (FRAMES - 1)
+    for thousandth in range(1, 1000, 7):
+        begin = datetime(2024, 5, 1, 10, 0, 0, 1000 * thousandth, UTC)
+        times = [begin, begin + timedelta(microseconds=last)]
+        path = tmp_path / "walk.gpx"
+        path.write_text(gpx([(time.isoformat(), 50, 8, 100) for time in times]))
+        external_source(index, path, max_gap_seconds=last / 1e6)  # refuses a frame without a value
+    path = tmp_path / "imu.csv"
+    path.write_text("time,ax\n" + "".join(f"{k / 10},{k}\n" for k in range(300)))
+    index.pts_us[:] = 50_000 + 100_000 * np.arange(FRAMES)
+    external_source(index, path, max_gap_seconds=0.1)
+
+
+def test_an_elevation_that_is_not_there_is_not_0(index, tmp_path):
+    points = [(f"2024-05-01T10:00:{k:02d}Z", 50 + k, 8, 100) for k in range(0, 14, 2)]
+    path = tmp_path / "walk.gpx"
+    path.write_text(gpx(points).replace("<ele>100</ele>", "", 3).replace("<ele>100</ele>", "", 0))
+    values = read(index, path)
+    assert np.flatnonzero(np.isnan(values[:, 2])).tolist() == [0, 1, 2, 3, 4, 5]
+    np.testing.assert_array_equal(values[6:, 2], 100)
+    np.testing.assert_allclose(values[:, 0], 50 + np.arange(FRAMES))
+
+
+def test_two_tracks_of_a_video_and_numbers_that_would_be_rounded_are_refused(index, tmp_path):
+    folder = tmp_path / "tracks"
+    folder.mkdir()
+    (folder / "street.csv").write_text("time,x\n0,1\n20,2\n")
+    (folder / "street.gpx").write_text(gpx([("2024-05-01T10:00:00Z", 50, 8, 1)]))
+    with pytest.raises(ShardError, match=r"street\.gpx and .*street\.csv are of one video"):
+        external_source(index, folder)
+    path = tmp_path / "stamps.parquet"
+    stamps = pa.array([2**53 + 1] * FRAMES, pa.int64())
+    pq.write_table(pa.table({"pts_us": index.pts_us, "stamp_ns": stamps}), path)
+    with pytest.raises(ShardError, match=r"stamp_ns has whole numbers beyond 2\^53"):
+        external_source(index, path)
+    path = tmp_path / "far.csv"
+    path.write_text("time,x\n0,1\n1e300,2\n")
+    with pytest.raises(ShardError, match=r"point 2 is at 1e\+300 s"):
+        external_source(index, path)
 
 
 BOMB = (
