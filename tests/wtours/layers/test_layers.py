@@ -260,6 +260,7 @@ def test_scalars_stay_scalars(frames, tmp_path):
     report = made(frames, "speed", folder)
     assert "() float32" in report.file.about
     (value,) = Layer.open(ShardIndex.open(frames), "speed").read([3])
+    assert value is not None
     assert (value.shape, value.dtype, float(value)) == ((), np.float32, 3.0)
 
 
