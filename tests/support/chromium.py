@@ -55,6 +55,11 @@ class OpenPage:
         found: list[str] = self.page.evaluate(_OVERFLOW)
         return found
 
+    def lines(self, selector: str) -> list[str]:
+        """Return the text of the first such element as the lines that the browser makes of it."""
+        found: list[str] = self.page.eval_on_selector(selector, _LINES)
+        return found
+
     def low_contrasts(self) -> list[str]:
         """Return the texts whose computed color is less than 4.5:1 from what is behind it."""
         found: list[str] = self.page.evaluate(_CONTRAST)
@@ -70,6 +75,22 @@ _OVERFLOW = """() => {
   });
   const page = document.documentElement.scrollWidth > innerWidth ? ["the page"] : [];
   return [...page, ...out.map((e) => e.outerHTML.slice(0, 80))];
+}"""
+
+_LINES = """(element) => {
+  const range = document.createRange(), lines = [];
+  const texts = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+  for (let node, last = null; (node = texts.nextNode());) {
+    for (let i = 0; i < node.length; i += 1) {
+      range.setStart(node, i);
+      range.setEnd(node, i + 1);
+      const { top } = range.getBoundingClientRect();
+      if (last === null || Math.abs(top - last) > 2) lines.push("");
+      lines[lines.length - 1] += node.data[i];
+      last = top;
+    }
+  }
+  return lines;
 }"""
 
 _CONTRAST = """() => {

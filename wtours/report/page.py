@@ -5,6 +5,7 @@ content policy forbids frames, forms, anything that is not in the file, and ever
 but the two whose hashes it names. Without its script the page shows the same figures and pictures.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,13 +69,12 @@ def render_page(table: Table6, videos: Sequence[PageVideo], compared: Sequence[P
         "page",
         totals=_totals(videos),
         table=table,
-        headings=[QUANTITIES[number].heading for number in table.shown],
         has_domains=table.has_domains,
         rows=[
-            _cells(row, video.video.label, table.shown)
+            _cells(row, video.video.label, table)
             for row, video in zip(table.rows, videos, strict=True)
         ],
-        average=_cells(table.average, "Average", table.shown, is_average=True),
+        average=_cells(table.average, "Average", table, is_average=True),
         sweep=[_sweep(video.video, table.thresholds) for video in videos],
         cut_detectors=_cut_detectors(videos),
         notes=table.notes,
@@ -117,6 +117,7 @@ def render(name: str, **values: Any) -> str:
     )
     environment.filters |= {
         "plain": plain,
+        "breakable": breakable,
         "webp_url": lambda image: data_url(image, "image/webp"),
     }
     templates = resources.files("wtours.report").joinpath("templates")
@@ -131,6 +132,11 @@ def render(name: str, **values: Any) -> str:
         not_measured=NOT_MEASURED,
         **values,
     )
+
+
+def breakable(name: str) -> Markup:
+    """Return a name that a browser breaks after its signs, and in a word only if it must."""
+    return Markup("<wbr>").join(re.split(r"(?<=[-_./])(?=\w)", name))
 
 
 def colored_classes(videos: Sequence[ReportVideo]) -> list[str]:
@@ -241,17 +247,17 @@ def _totals(videos: Sequence[PageVideo]) -> list[tuple[str, str]]:
     return totals
 
 
-def _cells(
-    row: Row, name: str, shown: Sequence[int], *, is_average: bool = False
-) -> dict[str, Any]:
+def _cells(row: Row, name: str, table: Table6, *, is_average: bool = False) -> dict[str, Any]:
     cells = []
-    for number in shown:
+    for number in table.shown:
         cell, quantity = row.cells[number], QUANTITIES[number]
         published = cell.published
         cells.append(
             {
                 "value": cell.measured,
-                "measured": format_figure(cell.measured, quantity, is_average=is_average),
+                "measured": format_figure(
+                    cell.measured, quantity, is_average=is_average, beside_paper=table.has_published
+                ),
                 "is_measured": cell.measured is not None,
                 "published": None
                 if published is None

@@ -11,7 +11,7 @@ from wtours.report.charts import HEIGHT, WIDTH, line
 from wtours.report.data import MeasuredVideo, ReportVideo
 from wtours.report.table6 import NOT_MEASURED
 from wtours.report.thumbnails import Box, Figure, Thumbnail
-from wtours.text import clock, plain
+from wtours.text import clock, counted, plain, rate_text
 
 _TOP_CLASSES = 12
 _MAX_STRETCHES = 20
@@ -174,10 +174,10 @@ def _quality(measured: MeasuredVideo | None) -> dict[str, Any] | None:
         if known.any():
             shown = values[known]
             y = HEIGHT - shown / max(float(shown.max()), 1e-9) * HEIGHT
-            low, middle, high = (f"{q:.3g}" for q in np.percentile(shown, (5, 50, 95)))
-            curves.append(
-                {"name": name, "path": line(x[known], y), "range": f"{low}, {middle}, {high}"}
-            )
+            quantiles = [
+                f"{q:,.0f}" if q >= 100 else f"{q:.3g}" for q in np.percentile(shown, (5, 50, 95))
+            ]
+            curves.append({"name": name, "path": line(x[known], y), "quantiles": quantiles})
     stretches = {
         name: [
             f"{clock(start * 1_000_000)} to {clock(stop * 1_000_000)}"
@@ -222,8 +222,8 @@ def _headline(video: ReportVideo) -> list[str]:
     return [
         clock(round(summary.seconds * 1e6)),
         f"{summary.width}x{summary.height}",
-        f"{summary.frames:,} frames, {_rate(summary.frame_rate)} frames/s",
-        f"{cuts} cut{'' if cuts == 1 else 's'}",
+        f"{counted(summary.frames, 'frame')}, {rate_text(summary.frame_rate)}",
+        counted(cuts, "cut"),
         f"lightness {mean:.1f} (darkest frame {low:.1f}, lightest {high:.1f})",
     ]
 
@@ -244,14 +244,19 @@ def _measuring_facts(measured: MeasuredVideo | None) -> list[tuple[str, str]]:
     else:
         objects = measured.objects.facts
         detector = objects.detector
-        cap = "no cap" if detector.max_per_frame is None else f"{detector.max_per_frame}"
+        cap = detector.max_per_frame
         facts += [
             ("Object detector", plain(detector.name)),
             ("Weights, sha256", plain(detector.weights_sha256)),
             ("Vocabulary", f"{len(detector.vocabulary):,} classes"),
             ("Looked at", f"{objects.frames_analysed:,} frames, {measured.objects.rate}"),
             ("Stored from a score of", f"{detector.threshold:g}"),
-            ("At most per frame", f"{cap}; {objects.frames_at_cap:,} frames reach it"),
+            (
+                "At most per frame",
+                "no cap"
+                if cap is None
+                else f"{cap}; {counted(objects.frames_at_cap, 'frame')} at it",
+            ),
         ]
     versions = (f"{plain(name)} {plain(version)}" for name, version in measured.versions.items())
     return [*facts, ("Made by", ", ".join(sorted(versions)))]
@@ -262,17 +267,22 @@ def _source_facts(video: ReportVideo) -> list[dict[str, Any]]:
     facts = video.download.receipt.facts if video.download is not None else {}
     observed = facts.get("license_observed")
     when = facts.get("license_observed_at")
-    rows: list[tuple[str, object]] = [
-        ("Source", facts.get("source") or video.entry.sources[0]),
-        ("Title at the source", facts.get("title") or "not recorded"),
-        ("Channel", facts.get("channel") or "not recorded"),
-        ("License claimed by the dataset", video.entry.license_claimed),
-        (
-            "License observed at the download",
-            f"{observed} ({when})" if observed and when else observed or "not observed",
-        ),
-        ("sha256", video.download.sha256 if video.download is not None else "not downloaded"),
-    ]
+    source = facts.get("source") or video.entry.sources[0]
+    rows: list[tuple[str, object]] = [("Source", source)]
+    if web_link(plain(source)) is None:  # a file of one's own: no page says more
+        rows.append(("License", video.entry.license_claimed))
+    else:
+        rows += [
+            ("Title at the source", facts.get("title") or "not recorded"),
+            ("Channel", facts.get("channel") or "not recorded"),
+            ("License claimed by the dataset", video.entry.license_claimed),
+            (
+                "License observed at the download",
+                f"{observed} ({when})" if observed and when else observed or "not observed",
+            ),
+        ]
+    sha256 = video.download.sha256 if video.download is not None else "not downloaded"
+    rows.append(("sha256", sha256))
     if video.download is not None:
         container = f"{facts.get('codec')}, {facts.get('width')}x{facts.get('height')}"
         rows.append(("File", f"{video.download.path.name}, {container}"))
@@ -280,9 +290,3 @@ def _source_facts(video: ReportVideo) -> list[dict[str, Any]]:
         {"name": name, "value": plain(value), "link": web_link(plain(value))}
         for name, value in rows
     ]
-
-
-def _rate(frame_rate: str) -> str:
-    """Return "60000/1001" as "59.94"."""
-    top, _, bottom = frame_rate.partition("/")
-    return f"{int(top) / int(bottom or 1):.4g}"

@@ -10,7 +10,7 @@ from statistics import fmean
 from wtours.report.comparison import Compared
 from wtours.report.data import THRESHOLDS, MeasuredVideo, ReportVideo
 from wtours.report.footnotes import NO_OPTIONS, CommandHints, footnotes
-from wtours.text import plain
+from wtours.text import clock, plain
 from wtours.workspace.manifest import PublishedFigures
 
 NOT_MEASURED = "not measured"
@@ -25,16 +25,31 @@ class Quantity:
     heading: str
     decimals: int
     published: Callable[[PublishedFigures], float]
+    own_heading: str
+    """Where no paper stands beside it."""
+    own_text: Callable[[float], str] | None = None
+    """Likewise; None: with the decimals."""
     is_relative: bool = True
     """Deviation is a share of the published figure; otherwise a difference."""
 
 
 QUANTITIES = (
-    Quantity("frames_thousands", "#frames (x1000)", 1, lambda figures: figures.frames_thousands),
-    Quantity("minutes", "Duration (min)", 1, lambda figures: figures.minutes),
-    Quantity("cuts", "#shots (cuts)", 0, lambda figures: figures.shots, is_relative=False),
-    Quantity("objects_per_frame", "#objects/frame", 1, lambda figures: figures.objects_per_frame),
-    Quantity("classes", "#classes", 0, lambda figures: figures.classes),
+    Quantity(
+        *("frames_thousands", "#frames (x1000)", 1, lambda figures: figures.frames_thousands),
+        *("Frames", lambda thousands: f"{thousands * 1000:,.0f}"),
+    ),
+    Quantity(
+        *("minutes", "Duration (min)", 1, lambda figures: figures.minutes),
+        *("Duration", lambda minutes: clock(round(minutes * 60_000_000))),
+    ),
+    Quantity(
+        *("cuts", "#shots (cuts)", 0, lambda figures: figures.shots, "Cuts"), is_relative=False
+    ),
+    Quantity(
+        *("objects_per_frame", "#objects/frame", 1, lambda figures: figures.objects_per_frame),
+        "Objects/frame",
+    ),
+    Quantity("classes", "#classes", 0, lambda figures: figures.classes, "Classes"),
 )
 
 
@@ -90,6 +105,12 @@ class Table6:
         )
 
     @property
+    def headings(self) -> list[str]:
+        """Return those of the columns that are shown: the paper's where it has such a table."""
+        quantities = [QUANTITIES[number] for number in self.shown]
+        return [q.heading if self.has_published else q.own_heading for q in quantities]
+
+    @property
     def has_domains(self) -> bool:
         """Return whether the manifest knows the domain of a video."""
         return any(row.domain not in ("", "unknown") for row in self.rows)
@@ -127,10 +148,14 @@ def make_table(
     return Table6(videos=videos, rows=rows, average=average, threshold=threshold, notes=notes)
 
 
-def format_figure(value: float | None, quantity: Quantity, *, is_average: bool = False) -> str:
-    """Return a measured figure as the tables show it."""
+def format_figure(
+    value: float | None, quantity: Quantity, *, is_average: bool = False, beside_paper: bool = True
+) -> str:
+    """Return a measured figure as the tables show it: in the paper's units only beside the paper."""
     if value is None:
         return NOT_MEASURED
+    if quantity.own_text is not None and not beside_paper:
+        return quantity.own_text(value)
     if is_average and quantity.key == "classes":
         return f"{value:,.1f}".removesuffix(".0")  # a mean; the paper's is a whole number
     decimals = quantity.decimals

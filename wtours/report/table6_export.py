@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections.abc import Sequence
 from typing import Any
 
 from wtours.analyze.schema import DEFAULT_CUT_DETECTOR
@@ -48,9 +47,9 @@ def table_texts(table: Table6) -> list[list[str]]:
     one. The first two cells of a row are the video's title and domain, if the table has domains.
     """
     domain = ["Domain"] if table.has_domains else []
-    rows = [["Video", *domain, *(QUANTITIES[number].heading for number in table.shown)]]
+    rows = [["Video", *domain, *table.headings]]
     for row in (*table.rows, table.average):
-        cells = _cells(row, table.shown, is_average=row is table.average)
+        cells = _cells(row, table, is_average=row is table.average)
         rows.append([row.title, *([row.domain] if table.has_domains else []), *cells])
     return rows
 
@@ -148,11 +147,13 @@ def _threshold_columns(table: Table6) -> tuple[list[str], list[list[str]]]:
     return head, body
 
 
-def _cells(row: Row, shown: Sequence[int], *, is_average: bool) -> list[str]:
+def _cells(row: Row, table: Table6, *, is_average: bool) -> list[str]:
     texts = []
-    for number in shown:
+    for number in table.shown:
         cell, quantity = row.cells[number], QUANTITIES[number]
-        text = format_figure(cell.measured, quantity, is_average=is_average)
+        text = format_figure(
+            cell.measured, quantity, is_average=is_average, beside_paper=table.has_published
+        )
         if cell.published is not None:
             text += f" / {format_figure(cell.published, quantity, is_average=is_average)}"
             deviation = format_deviation(cell, quantity, is_average=is_average)

@@ -16,7 +16,7 @@ from PIL import Image
 from wtours.errors import VideoError
 from wtours.media.reader import open_video
 from wtours.report.data import MeasuredVideo, ReportVideo, detections_on
-from wtours.text import clock, plain
+from wtours.text import clock, counted, plain
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import fetch_video
 
@@ -72,7 +72,7 @@ class Thumbnail:
     @property
     def alt(self) -> str:
         """Return what the image shows, in words."""
-        found = "" if self.boxes is None else f", {len(self.boxes)} detections"
+        found = "" if self.boxes is None else f", {counted(len(self.boxes), 'detection')}"
         return f"frame at {clock(self.time_us)}{found}"
 
 

@@ -1,5 +1,7 @@
 """Blur, motion and darkness of every second are those of the frames, however a video is split."""
 
+import re
+
 import av
 import cv2
 import numpy as np
@@ -128,3 +130,8 @@ def test_the_page_shows_curves_and_stretches(layout):
     assert "Quality of the frames" in page
     assert "Black: 0:00:04.0 to 0:00:06.0." in page
     assert "Frozen: 0:00:05.0 to 0:00:06.0; 0:00:07.0 to 0:00:08.0." in page
+    figures = re.search(r'<th scope="row">luma</th>(.*?)<td><svg', page, re.DOTALL)
+    luma = [float(value) for value in re.findall(r">([\d.]+)</td>", figures[1])]
+    assert len(luma) == 3
+    assert luma == sorted(luma)
+    assert "e+0" not in page[page.index("Quality of the frames") :].split("</table>")[0]

@@ -25,7 +25,7 @@ from wtours.workspace.layout import Layout
 
 pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
 
-VOID = {"meta", "link", "img", "input", "br", "hr"}
+VOID = {"meta", "link", "img", "input", "br", "hr", "wbr"}
 HOSTILE = '</title><script>alert(1)</script><img src=x onerror="alert(2)">'
 
 
@@ -142,11 +142,11 @@ def test_the_pictures_are_spaced_ones_those_of_the_cut_the_extremes_and_the_shot
     assert alts[:10] == [
         "frame at 0:00:00.0, 2 detections",
         "frame at 0:00:01.0, 0 detections",
-        "frame at 0:00:02.0, 1 detections",
-        "frame at 0:00:03.0, 1 detections",
+        "frame at 0:00:02.0, 1 detection",
+        "frame at 0:00:03.0, 1 detection",
         "frame at 0:00:01.9",
-        "frame at 0:00:02.0, 1 detections",
-        "frame at 0:00:02.0, 1 detections",
+        "frame at 0:00:02.0, 1 detection",
+        "frame at 0:00:02.0, 1 detection",
         "frame at 0:00:00.0, 2 detections",
         "frame at 0:00:01.0",
         "frame at 0:00:03.0",
@@ -234,6 +234,24 @@ def test_a_title_with_formulas_and_many_videos_draws(tmp_path):
     file = io.BytesIO()
     save_figure(load_videos(Layout(tmp_path), entries, threshold=0.3), {"png": file})
     assert file.getvalue().startswith(b"\x89PNG")
+
+
+def test_the_page_of_videos_of_ones_own_has_no_word_of_the_paper_and_no_row_without_a_value(
+    tmp_path,
+):
+    layout = Layout(tmp_path)
+    add_video(layout, "alpha", source="file:alpha.mp4")
+    add_analysis(layout, "alpha", detections=DETECTIONS)
+    html = build_report(layout, [entry("alpha", license_claimed="CC0")]).page.read_text()
+    page = Page(html)
+    assert "paper" not in re.sub(r"<(style|script).*?</\1>", "", html, flags=re.DOTALL).replace(
+        'class="paper"', ""
+    )
+    for word in ("Table 6", "Figure 2", "x1000", "not recorded", "not observed"):
+        assert word not in html, word
+    assert "<dt>License</dt><dd>CC0</dd>" in html
+    assert "<dt>At most per frame</dt><dd>no cap</dd>" in html
+    assert "40 frames, 10 frames/s" in page.text["span"]
 
 
 def test_a_damaged_video_costs_its_pictures_only(report, tmp_path):

@@ -3,12 +3,19 @@ from dataclasses import replace
 import pytest
 
 from tests.support.chromium import OpenPage, chromium
-from tests.support.report_workspace import make_workspace
+from tests.support.report_workspace import (
+    DETECTIONS,
+    add_analysis,
+    add_video,
+    entry,
+    make_workspace,
+)
 from wtours.report import build_report
 from wtours.report.curves import span_of, video_curves
 from wtours.report.data import load_videos
 from wtours.report.page import PageVideo, render_page
 from wtours.report.table6 import make_table
+from wtours.workspace.layout import Layout
 
 pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
 
@@ -98,6 +105,29 @@ def test_tables_are_sorted_by_their_headers_and_what_is_not_measured_stays_last(
     assert settings.locator("tbody th").first.text_content() == "Alpha"  # the others have none
 
 
+def test_a_long_name_breaks_after_its_signs_and_not_in_a_word(browser, tmp_path):
+    layout = Layout(tmp_path)
+    name = "camvid_0016e5_15hz_afternoon"
+    add_video(layout, name)
+    add_analysis(layout, name, detections=DETECTIONS)
+    page_file = build_report(layout, [entry(name)]).page
+    for width in (400, 1280, 1600):
+        with OpenPage(browser, page_file, width=width) as opened:
+            for place in ("#figure2 h3", "#table6 tbody th", "#settings tbody th"):
+                assert "".join(lines := opened.lines(place)) == name
+                assert all(line.endswith(("_", "noon")) for line in lines), (width, place, lines)
+            assert opened.overflow() == []
+
+
+def test_the_columns_of_shots_stand_together_and_fit_a_phone(browser, report):
+    for width in (400, 1600):
+        with OpenPage(browser, report, width=width) as opened:
+            table = opened.page.locator("#video-alpha table.shots")
+            assert table.bounding_box()["width"] <= 44 * 16
+            region = opened.page.locator("#video-alpha .wide:has(.shots)")
+            assert region.evaluate("e => e.scrollWidth - e.clientWidth") <= 0
+
+
 def test_a_class_is_shown_alone_in_pictures_and_curves(opened):
     page = opened.page
 
@@ -167,6 +197,14 @@ def test_a_picture_is_enlarged_and_the_keyboard_leads_through_them_and_back(open
     page.keyboard.press("Escape")
     assert zoom.is_hidden()
     assert first.evaluate("e => e === document.activeElement")
+
+
+def test_the_buttons_of_an_enlarged_picture_stay_in_one_row_on_a_phone(browser, report):
+    with OpenPage(browser, report, width=400) as opened:
+        opened.page.locator("#video-alpha .pairs-of-frames .thumb").first.click()
+        names = ("Previous picture", "Next picture", "Close")
+        buttons = [opened.page.get_by_role("button", name=name, exact=True) for name in names]
+        assert len({button.bounding_box()["y"] for button in buttons}) == 1
 
 
 def test_single_classes_of_a_folder_beside_the_videos_are_not_known_and_not_zero(browser, tmp_path):

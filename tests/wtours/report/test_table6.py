@@ -7,7 +7,7 @@ from tests.support.report_workspace import add_analysis, add_video, entry, make_
 from wtours.report.data import load_videos
 from wtours.report.footnotes import footnotes
 from wtours.report.table6 import QUANTITIES, count_at, format_figure, make_table
-from wtours.report.table6_export import to_csv, to_json, to_markdown
+from wtours.report.table6_export import table_texts, to_csv, to_json, to_markdown
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import load_manifest
 
@@ -105,6 +105,16 @@ def test_markdown_csv_and_json_agree(workspace):
             assert text == ("not measured" if classes is None else str(classes))
     average = as_json["average"]["measured"]["frames_thousands"]
     assert float(rows[-1]["frames_thousands_measured"]) == average == 0.04
+
+
+def test_videos_that_no_paper_knows_have_figures_as_people_read_them(workspace):
+    layout, entries = workspace
+    own = [entries[0].model_copy(update={"published": None}), entries[1]]
+    head, alpha, beta, average = table_texts(table((layout, own)))
+    assert head[2:] == ["Frames", "Duration", "Cuts", "Objects/frame", "Classes"]
+    assert alpha[2:] == ["40", "0:00:04.0", "1", "1.0", "2"]
+    assert beta[4:] == ["1", "not measured", "not measured"]
+    assert average[2:5] == ["40", "0:00:04.0", "1.0"]
 
 
 def test_averages_over_different_videos_are_not_compared(workspace):
