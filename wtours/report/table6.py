@@ -151,7 +151,7 @@ def make_table(
 def format_figure(
     value: float | None, quantity: Quantity, *, is_average: bool = False, beside_paper: bool = True
 ) -> str:
-    """Return a measured figure as the tables show it: in the paper's units only beside the paper."""
+    """Return a measured figure as the tables show it; beside the paper, in the paper's units."""
     if value is None:
         return NOT_MEASURED
     if quantity.own_text is not None and not beside_paper:
