@@ -131,6 +131,7 @@ def test_the_page_shows_curves_and_stretches(layout):
     assert "Black: 0:00:04.0 to 0:00:06.0." in page
     assert "Frozen: 0:00:05.0 to 0:00:06.0; 0:00:07.0 to 0:00:08.0." in page
     figures = re.search(r'<th scope="row">luma</th>(.*?)<td><svg', page, re.DOTALL)
+    assert figures is not None
     luma = [float(value) for value in re.findall(r">([\d.]+)</td>", figures[1])]
     assert len(luma) == 3
     assert luma == sorted(luma)
