@@ -225,8 +225,12 @@ def count_problem(dataset: Dataset) -> str | None:
         )
     if by_video != [(video.video_id, video.frames) for video in dataset.videos if video.frames]:
         return "has other videos than shards; run `wtours shard` again"
-    places = [(shard.video_id, shard.segment) for shard in dataset.shards]
-    if any(before >= place for before, place in itertools.pairwise(places)):
+    is_ordered = len(dict(by_video)) == len(by_video) and all(
+        before.segment < shard.segment
+        for before, shard in itertools.pairwise(dataset.shards)
+        if before.video_id == shard.video_id
+    )
+    if not is_ordered:
         return "has shards twice or in another order than time's; run `wtours shard` again"
     return None
 
