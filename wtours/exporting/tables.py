@@ -17,7 +17,7 @@ from wtours.exporting.card import dataset_card
 from wtours.exporting.units import Unit, frames_of, shard_units
 from wtours.shards.index import ShardIndex
 from wtours.shards.schema import CARD_FILE, sample_key
-from wtours.storage.atomic import atomic_path, write_bytes
+from wtours.storage.atomic import atomic_path, remove, write_bytes
 
 _BATCH_ROWS = 64
 _FEATURES = {
@@ -107,11 +107,15 @@ class LanceExporter:
     def is_done(self, index: ShardIndex, unit: Unit, out: Path) -> bool:
         """Return whether the table has the rows of the unit."""
         path = out / "frames.lance"
-        rows: int = _lance().dataset(str(path)).count_rows() if path.is_dir() else 0
+        if not any(path.glob("_versions/*.manifest")):
+            return False  # killed in the first append: data of no version
+        rows: int = _lance().dataset(str(path)).count_rows()
         return rows >= unit.rows.stop
 
     def write(self, index: ShardIndex, unit: Unit, out: Path) -> None:
         """Append a unit's rows."""
+        if not unit.number:
+            remove(out / "frames.lance")
         _lance().write_dataset(
             pa.RecordBatchReader.from_batches(LANCE_SCHEMA, _batches(index, unit, LANCE_SCHEMA)),
             str(out / "frames.lance"),

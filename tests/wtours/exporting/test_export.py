@@ -203,6 +203,16 @@ def test_lance_reads_the_table(index, frames, tmp_path):
     assert table.count_rows() == 18
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_lance_table_that_was_killed_before_its_first_version_is_begun_again(index, tmp_path):
+    lance = pytest.importorskip("lance", reason="Lance is read and written by pylance")
+    out = export_shards(index, LanceExporter(), tmp_path / "out").out
+    shutil.rmtree(out / "frames.lance" / "_versions")
+    assert export_shards(index, LanceExporter(), out).kept == 0
+    assert lance.dataset(str(out / "frames.lance")).count_rows() == 18
+    assert len(list((out / "frames.lance" / "data").iterdir())) == 2  # nothing is left over
+
+
 def test_mds_is_laid_out_as_its_library_has_it(index, frames, tmp_path):
     out = export_shards(index, MdsExporter(), tmp_path / "out").out
     try:
