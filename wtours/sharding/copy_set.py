@@ -25,6 +25,7 @@ from wtours.shards.schema import (
     DATASET_FILE,
     INDEX_FILE,
     MAX_DATASET_BYTES,
+    QUALITY_FILE,
     Dataset,
     parse_dataset,
 )
@@ -34,7 +35,7 @@ from wtours.storage.object_store import open_store
 from wtours.storage.scratch import scratch_folder
 from wtours.storage.store import LocalStore, Store, StoredObject, publish
 
-_BESIDE = (ATTRIBUTION_FILE, BLUR_BOXES_FILE, CARD_FILE, CROISSANT_FILE)
+_BESIDE = (ATTRIBUTION_FILE, BLUR_BOXES_FILE, CARD_FILE, CROISSANT_FILE, QUALITY_FILE)
 """What may lie beside the shards and goes with them."""
 
 

@@ -5,6 +5,7 @@ from tests.support.shard_set import write_shard_set
 from tests.support.sharded_videos import files_of
 from wtours.errors import ConflictError, ShardError, StorageError, UsageError
 from wtours.sharding.copy_set import copy_shards
+from wtours.shards.schema import BLUR_BOXES_FILE, QUALITY_FILE
 from wtours.shards.verify import verify_shards
 from wtours.storage import remote_calls
 from wtours.storage.hashing import sha256_bytes
@@ -23,6 +24,8 @@ def built(tmp_path, monkeypatch):
     (folder / "receipts").mkdir()
     (folder / "receipts" / "street-00000.json").write_bytes(b"{}")
     (folder / "notes.txt").write_bytes(b"not of the set")
+    for name in (BLUR_BOXES_FILE, QUALITY_FILE):  # resuming and repairing need them
+        (folder / name).write_bytes(name.encode())
     return folder
 
 
@@ -40,7 +43,7 @@ def test_there_and_back_to_the_byte(built, tmp_path):
     seen = []
     report = copy_shards(built, URL, on_progress=lambda *args: seen.append(args))
     assert copied() == wanted(built)
-    assert (report.files, report.files_copied, report.files_left) == (5, 5, ("notes.txt",))
+    assert (report.files, report.files_copied, report.files_left) == (7, 7, ("notes.txt",))
     assert seen[-1] == (URL, report.bytes, report.bytes)
     assert FaultyFileSystem.names[-1].endswith("dataset.json")
     assert verify_shards(URL).ok
@@ -54,12 +57,12 @@ def test_a_copy_that_was_stopped_goes_on(built):
     FaultyFileSystem.tell("put", None, None, None, None, *["torn"] * 6)  # the probe has two
     with pytest.raises(StorageError, match="given up after 6 attempts"):
         copy_shards(built, URL, jobs=1)
-    assert 0 < len(copied()) < 5
+    assert 0 < len(copied()) < 7
     with pytest.raises(ShardError, match="not a finished shard set"):
         verify_shards(URL)
     report = copy_shards(built, URL)
     assert copied() == wanted(built)
-    assert 0 < report.files_copied < 5
+    assert 0 < report.files_copied < 7
     assert copy_shards(built, URL).files_copied == 0
 
 
