@@ -52,7 +52,8 @@ def push_shards(
         UsageError: the URL names no repository.
         MissingPackageError: huggingface_hub is not installed.
         ShardError: the set is not finished, or a file of it is damaged.
-        ConflictError: the repository has a tar of the same name with other bytes.
+        ConflictError: the repository has a tar of the same name with other bytes, or one that is
+            not of the set.
         StorageError: the Hub refuses, or has something else than was sent.
     """
     repository = HubRepository(url)
@@ -60,12 +61,7 @@ def push_shards(
     every = [*first, *last]
     repository.create(public=public)
     there = repository.files()
-    for file in first:
-        if file.name.endswith(".tar") and file.name in there and not there[file.name].is_of(file):
-            raise ConflictError(
-                f"{repository.url}/{file.name} has other bytes: it is of another shard set; choose "
-                f"another repository"
-            )
+    _require_own(repository, first, there)
     total = sum(file.bytes for file in every)
     missing = [[file for file in part if not _is_there(file, there)] for part in (first, last)]
     sent = [file for part in missing for file in part]
@@ -88,6 +84,24 @@ def push_shards(
             )
     num_bytes = sum(file.bytes for file in sent)
     return PushReport(repository.url, len(every), total, len(sent), num_bytes)
+
+
+def _require_own(
+    repository: HubRepository, files: Sequence[HubFile], there: dict[str, StoredFile]
+) -> None:
+    """Refuse a repository with tars of another set."""
+    ours = {file.name: file for file in files}
+    for name in sorted(name for name in there if name.endswith(".tar") and "/" not in name):
+        if name not in ours:
+            raise ConflictError(
+                f"{repository.url}/{name} is not of this set, and who loads all tars would get its "
+                f"frames too: remove it there, or choose another repository"
+            )
+        if not there[name].is_of(ours[name]):
+            raise ConflictError(
+                f"{repository.url}/{name} has other bytes: it is of another shard set; choose "
+                f"another repository"
+            )
 
 
 def _files_of(directory: Path) -> tuple[list[HubFile], list[HubFile]]:

@@ -114,6 +114,16 @@ def test_another_set_of_the_same_videos_is_refused(hub, layout, tmp_path):
     assert len(hub.commits) == 2
 
 
+def test_a_set_that_has_lost_a_video_is_refused_where_its_tar_would_still_be_loaded(
+    hub, layout, tmp_path
+):
+    push_shards(layout.shards_dir("walks"), URL)
+    fewer = write_shard_set(tmp_path / "fewer", num_frames=6, videos=("bari", "oslo"))
+    with pytest.raises(ConflictError, match=r"rome-00000\.tar is not of this set"):
+        push_shards(fewer, URL)
+    assert len(hub.commits) == 2
+
+
 def test_what_is_damaged_here_or_there_is_said(hub, layout):
     hub.flips_bytes = True
     with pytest.raises(StorageError, match=r"bari-00000\.tar did not arrive as it was sent"):
