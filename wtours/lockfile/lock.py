@@ -27,7 +27,7 @@ from wtours.storage.receipts import read_receipt
 from wtours.storage.working_copy import place_of
 from wtours.text import counted
 from wtours.workspace.layout import Layout
-from wtours.workspace.videos import download_receipt
+from wtours.workspace.videos import download_receipt, video_file
 
 SUFFIX = ".lock"
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -169,7 +169,9 @@ def read_lock(path: Path) -> Lock:
 def _stream(layout: Layout, video: VideoRecord) -> int | None:
     """Return the stream that was taken, if the very file is (or was) in this workspace."""
     receipt = download_receipt(layout, video.video_id)
-    stream = None if receipt is None else receipt.facts.get("stream")
+    if receipt is None or video_file(receipt).sha256 != video.source_sha256:
+        return None
+    stream = receipt.facts.get("stream")
     return stream if isinstance(stream, int) else None
 
 

@@ -101,6 +101,15 @@ def test_a_video_that_cannot_be_had_is_named_and_the_others_go_on(made, tmp_path
     assert resumed.differences == {}
 
 
+def test_the_stream_of_another_file_is_not_that_of_the_set(made, tmp_path):
+    layout, videos, _ = made
+    there = Layout(shutil.copytree(layout.root, tmp_path / "root"))
+    publish_video(there, "oslo", videos / "oslo.mp4", facts={"stream": 1})
+    publish_video(there, "venice", videos / "oslo.mp4", facts={"stream": 1})
+    lock = lock_shards(there, there.shards_dir("walks"), tmp_path / "walks.lock")
+    assert {video.video_id: video.stream for video in lock.videos} == {"oslo": 1, "venice": None}
+
+
 def test_a_damaged_set_is_not_locked(made, tmp_path):
     layout, _, _ = made
     copy = tmp_path / "walks"
