@@ -94,10 +94,10 @@ def find_overlap(
         on_progress: Called with the set's folder and the frames hashed and in all.
 
     Raises:
-        UsageError: every_seconds is not above 0.
+        UsageError: every_seconds is below a microsecond.
         ShardError: a set is not finished, or a frame does not decode.
     """
-    if not 0 < every_seconds < 1e6:
+    if not 1 / _US <= every_seconds < 1e6:
         raise UsageError(f"--every ({every_seconds:g}) must be above 0 seconds")
     one, other = ShardIndex.open(a), ShardIndex.open(b)
     hashes = [_hash_frames(index, every_seconds, on_progress) for index in (one, other)]

@@ -71,5 +71,6 @@ def test_the_same_file_and_the_same_source_are_said(two):
     with_sources(other, p=(1, None), z=(9, "https://a.example/w"))
     found = find_overlap(one, other, max_distance=0)
     assert found.same_videos == (("x", "p", "sha256"), ("y", "z", "source"))
-    with pytest.raises(UsageError, match="--every"):
-        find_overlap(one, other, every_seconds=0)
+    for wrong in (0, 1e-7, float("nan")):
+        with pytest.raises(UsageError, match="--every"):
+            find_overlap(one, other, every_seconds=wrong)
