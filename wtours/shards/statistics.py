@@ -10,7 +10,8 @@ from wtours.shards.dataset import ClipDataset
 from wtours.shards.index import ShardIndex, VideoRows
 from wtours.shards.schema import VideoRecord
 
-_US_PER_HOUR = 3_600_000_000
+_US = 1_000_000
+_US_PER_HOUR = 3600 * _US
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class VideoInfo:
     title: str | None
     frames: int
     hours: float
-    """To the last frame of the source that was taken."""
+    """To the last frame of the source that was taken; with `where` of the seconds taken."""
     bytes: int
     """Of its shards."""
     clips: int
@@ -104,11 +105,14 @@ def _video_info(
 ) -> VideoInfo:
     shot = index.shot[rows.start : rows.stop]
     is_known = bool((shot >= 0).all()) and len(shot) > 0
+    length_us = min(record.last_pts_us, record.taken_us or record.last_pts_us)
+    if index.dataset.params.where is not None:
+        length_us = _US * len(np.unique(index.pts_us[rows.start : rows.stop] // _US))
     return VideoInfo(
         video_id=record.video_id,
         title=record.title,
         frames=record.frames,
-        hours=min(record.last_pts_us, record.taken_us or record.last_pts_us) / _US_PER_HOUR,
+        hours=length_us / _US_PER_HOUR,
         bytes=sum(s.bytes for s in index.dataset.shards if s.video_id == record.video_id),
         clips=num_clips,
         shots=len(np.unique(shot)) if is_known else None,

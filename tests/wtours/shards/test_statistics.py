@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support.command_line import wtours
+from tests.support.shard_set import write_shard_set
 from tests.support.sharded_videos import publish_video
 from tests.support.video_clips import write_clip
 from wtours.errors import ShardError, UsageError
@@ -126,3 +127,12 @@ def test_the_command_draws_a_grid_and_says_what_is_in_it(root, tmp_path):
     assert result.stdout.count("row ") == 2
     assert pixels_of(out).shape[0] == 2 * ROW
     assert wtours("shards", "info", "absent", "--root", root).returncode == 1
+
+
+def test_the_hours_of_a_set_with_a_condition_are_those_of_its_seconds(tmp_path):
+    folder = write_shard_set(tmp_path / "set", num_frames=24, interval_us=500_000)
+    assert shards_info(folder).hours == 23 / 3600  # to the last frame of the source
+    document = json.loads((folder / "dataset.json").read_text())
+    document["params"]["where"] = {"expression": "not frozen", "seconds_sha256": "0" * 64}
+    (folder / "dataset.json").write_text(json.dumps(document))
+    assert shards_info(folder).hours == 12 / 3600
