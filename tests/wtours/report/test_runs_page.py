@@ -73,6 +73,14 @@ def opened(browser, built):
         opened.assert_quiet(built.page)
 
 
+def test_the_summary_is_of_the_last_20_steps_of_a_long_run_too(tmp_path):
+    rows = [json.dumps({"step": step, "loss": step}) for step in range(1, 20_001)]
+    layout = Layout(tmp_path)
+    run = make_run(layout.run_dir("long"), steps=0, loss=1.0, more=rows)
+    (summary,) = build_runs_page(layout, [run]).as_dicts()
+    assert summary["loss"] == 19_990.5
+
+
 def test_lines_that_are_no_steps_are_named_and_the_others_read(tmp_path):
     bad = [
         '{"step": 4',

@@ -19,6 +19,7 @@ from wtours.errors import UsageError
 from wtours.storage.os_errors import explain_os_errors
 
 METRICS_FILE, CONFIG_FILE = "metrics.jsonl", "config.yaml"
+RECENT_STEPS = 20
 _MAX_POINTS = 400
 """Of a line; of more steps, means over equal spans."""
 _SHOWN_PROBLEMS = 5
@@ -34,6 +35,11 @@ class MetricLine:
     """(P,) ascending."""
     values: NDArray[np.float64]
     """(P,) finite."""
+    mean: float
+    """Over all steps, as are the next two: of the metric, not of the points."""
+    recent: float
+    """Mean over the last `RECENT_STEPS` steps."""
+    last: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +167,17 @@ def _line(steps: "array[float]", values: "array[float]") -> MetricLine:
     backwards = np.array(steps)[::-1]
     known, places = np.unique(backwards, return_index=True)
     at_steps = np.array(values)[::-1][places]
+    recent = at_steps[known > known[-1] - RECENT_STEPS]
+    numbers = (float(at_steps.mean()), float(recent.mean()), float(at_steps[-1]))
     if len(known) <= _MAX_POINTS:
-        return MetricLine(known, at_steps)
+        return MetricLine(known, at_steps, *numbers)
     edges = np.linspace(known[0], known[-1] + 1, _MAX_POINTS + 1)
     spans = np.searchsorted(edges, known, side="right") - 1
     counts = np.bincount(spans, minlength=_MAX_POINTS)
     means = [np.bincount(spans, weights=each, minlength=_MAX_POINTS) for each in (known, at_steps)]
     held = counts > 0
-    return MetricLine(*(sums[held] / counts[held] for sums in means))
+    drawn_steps, drawn = (sums[held] / counts[held] for sums in means)
+    return MetricLine(drawn_steps, drawn, *numbers)
 
 
 def _read_config(path: Path, problems: list[str]) -> dict[str, Any]:

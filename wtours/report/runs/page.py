@@ -54,7 +54,6 @@ _CELLS = {
     "knn_top1_percent": ("k-NN, %", 1),
 }
 """Of the summary: metrics, their headings and their decimals. One that no run has is left out."""
-_LAST_STEPS = 20
 _SET_DIGITS = 8
 _MAX_STRIPS = 6
 _STRIP_WIDTH = 1400
@@ -207,16 +206,15 @@ def _summary(run: RunData, number: int) -> dict[str, Any]:
     cells = {}
     for name, (_, digits) in _CELLS.items():
         line = run.metrics.get(name)
-        last = None if line is None else line.values[line.steps > line.steps[-1] - _LAST_STEPS]
-        value = (
-            None if last is None else float(last.mean() if name != "knn_top1_percent" else last[-1])
-        )
+        value = None
+        if line is not None:
+            value = line.last if name == "knn_top1_percent" else line.recent
         cells[name] = {
             "value": value,
             "text": "not measured" if value is None else f"{value:.{digits}f}",
         }
     seconds = run.metrics.get("seconds")
-    hours = None if seconds is None else float(seconds.values.mean() * run.steps)
+    length = None if seconds is None else seconds.mean * run.steps
     return {
         "name": plain(run.name),
         "color": color_key(number),
@@ -226,8 +224,8 @@ def _summary(run: RunData, number: int) -> dict[str, Any]:
         "set_digits": plain((run.set_sha256 or "")[:_SET_DIGITS]) or "not known",
         "planned": run.config.get("optim.steps"),
         "cells": cells,
-        "seconds": hours,
-        "time": "" if hours is None else seconds_text(hours),
+        "seconds": length,
+        "time": "" if length is None else seconds_text(length),
         "resumed": ", ".join(f"{step:,}" for step in run.resumed_from),
     }
 
