@@ -170,12 +170,13 @@ def _page_video(
     video_id, problem, figures = video.entry.id, "", list[Figure]()
     curves = video_curves(video.measured, span_us=options.span_us)
     try:
-        if video.measured.objects is not None:
+        objects = video.measured.objects
+        if objects is not None and objects.per_frame is not None:
             path = layout.analysis_dir(video_id) / DETECTIONS_FILE
             with explain_damage(path, f"run `wtours analyze --video {video_id}`"):
                 by_class = classes_over_time(
                     path,
-                    video.measured.objects.pts_us,
+                    objects.pts_us,
                     classes,
                     threshold=options.threshold,
                     span_us=options.span_us,

@@ -117,15 +117,18 @@ def _joined(parts: Sequence[MeasuredVideo], threshold: float) -> MeasuredVideo:
 def _joined_objects(
     parts: Sequence[MeasuredObjects | None], offsets: Sequence[int], threshold: float
 ) -> MeasuredObjects | None:
-    """Return the objects of all; None unless one detector at one rate measured every part."""
+    """Return the objects of all; None unless one detector at one rate measured every part, and its
+    detections are stored from the threshold up.
+    """
     found = [part for part in parts if part is not None]
+    counted = [part.per_frame for part in found if part.per_frame is not None]
     made_by = {(p.facts.detector.name, p.facts.detector.weights_sha256, p.rate) for p in found}
-    if len(found) < len(parts) or len(made_by) != 1:
+    if len(counted) < len(parts) or len(made_by) != 1:
         return None
     labels: Counter[str] = Counter()
     for part in found:
         labels.update(dict(part.class_counts))
-    per_frame = np.concatenate([part.per_frame for part in found])
+    per_frame = np.concatenate(counted)
     frames = len(per_frame)
     return MeasuredObjects(
         facts=found[0].facts.model_copy(

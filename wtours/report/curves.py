@@ -59,7 +59,7 @@ def video_curves(measured: MeasuredVideo, *, span_us: float) -> Curves:
         low=low,
         high=high,
         objects=None
-        if objects is None
+        if objects is None or objects.per_frame is None
         else average_over_time(objects.pts_us, objects.per_frame, span_us=span_us),
     )
 

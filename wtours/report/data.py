@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from wtours.analyze.object_counts import DetectionCount, count_detections, scored_at_least
+from wtours.analyze.object_counts import count_detections, scored_at_least
 from wtours.analyze.quality.seconds import VideoQuality, load_quality
 from wtours.analyze.schema import (
     DEFAULT_CUT_DETECTOR,
@@ -61,8 +61,9 @@ class MeasuredObjects:
     """(label, detections) from the report's threshold up, most frequent first."""
     pts_us: NDArray[np.int64]
     """(F,) the times of the frames given to the detector."""
-    per_frame: NDArray[np.int64]
-    """(F,) detections from the report's threshold up."""
+    per_frame: NDArray[np.int64] | None
+    """(F,) detections from the report's threshold up; None: they are stored from a higher score, so
+    `class_counts` is empty too."""
 
     @property
     def rate(self) -> str:
@@ -183,17 +184,17 @@ def count_objects(
     ]
     counts = count_detections(path, detected_us, thresholds)
     num_frames = len(detected_us)
-    nothing = DetectionCount(Counter(), np.zeros(num_frames, np.int64))
-    shown = counts.get(threshold, nothing)
+    shown = counts.get(threshold)
+    labels = Counter[str]() if shown is None else shown.labels
     return MeasuredObjects(
         facts=facts.model_copy(update={"frames_analysed": num_frames}),
         counts=tuple(
             ObjectCount(score, count.labels.total() / num_frames, len(count.labels))
             for score, count in counts.items()
         ),
-        class_counts=tuple(sorted(shown.labels.items(), key=lambda item: (-item[1], item[0]))),
+        class_counts=tuple(sorted(labels.items(), key=lambda item: (-item[1], item[0]))),
         pts_us=detected_us,
-        per_frame=shown.per_frame,
+        per_frame=None if shown is None else shown.per_frame,
     )
 
 

@@ -125,6 +125,12 @@ def _object_notes(
         f"Detector here: {', '.join(detectors)}.{detector_of_paper} Another detector or "
         "vocabulary gives other counts: compare them only where the detector is the same.",
     ]
+    stored = {o.facts.detector.threshold for o in found if o.per_frame is None}
+    if stored:
+        notes.append(
+            f"Detections are stored from a score of {max(stored):g} up: from {threshold:g} up they "
+            f"are not measured."
+        )
     capped = [
         f"{video.entry.id} ({objects.facts.frames_at_cap} frames)"
         for video in videos

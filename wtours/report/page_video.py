@@ -138,7 +138,7 @@ def _why_no_pictures(video: ReportVideo) -> str:
 
 def _classes(measured: MeasuredVideo | None, classes: Sequence[str]) -> dict[str, Any] | None:
     """Return the most frequent classes with bars, 0..100; None: objects were not measured."""
-    if measured is None or measured.objects is None:
+    if measured is None or measured.objects is None or measured.objects.per_frame is None:
         return None
     counts = measured.objects.class_counts
     frames = measured.objects.facts.frames_analysed

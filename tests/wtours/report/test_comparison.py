@@ -67,6 +67,7 @@ def test_a_folder_is_joined_and_where_videos_meet_is_no_cut(layout, movies):
     assert measured.objects is not None
     # Ticks 0 to 3 of the first film (its last frame is nearest to 3 s) and 0 to 4 of the second.
     assert dict(measured.objects.class_counts) == {"x": 8, "y": 8, "z": 2}
+    assert measured.objects.per_frame is not None
     assert len(measured.objects.per_frame) == 9
     note = comparison_note(compared, CommandHints())
     assert "3 cuts" in note

@@ -10,6 +10,9 @@ import pytest
 
 from tests.support.report_workspace import make_workspace
 from wtours.report import build_report
+from wtours.report.comparison import _joined
+from wtours.report.curves import video_curves
+from wtours.report.data import load_videos
 from wtours.storage.receipts import read_receipt, record_file, write_receipt
 from wtours.workspace.layout import Layout
 
@@ -46,6 +49,23 @@ def tampered(layout: Layout, path: Path) -> None:
     assert receipt is not None
     files = tuple(record_file(path.parent / f.path, relative_to=path.parent) for f in receipt.files)
     write_receipt(layout.analysis_receipt("alpha"), receipt.model_copy(update={"files": files}))
+
+
+def test_counts_from_below_what_is_stored_are_not_measured_and_not_0(tmp_path):
+    layout, entries = make_workspace(tmp_path)
+    alpha = load_videos(layout, entries, threshold=0.01)[0]
+    assert alpha.measured is not None
+    objects = alpha.measured.objects
+    assert objects is not None
+    assert (objects.per_frame, objects.class_counts) == (None, ())
+    assert video_curves(alpha.measured, span_us=1e6).objects is None
+    result = build_report(layout, entries, threshold=0.01)
+    assert result.problems == {}
+    assert "Detections are stored from a score of 0.05 up: from 0.01 up" in "".join(
+        result.table.notes
+    )
+    joined = _joined([alpha.measured, alpha.measured], 0.01)
+    assert joined.objects is None
 
 
 @pytest.mark.parametrize("rows", ["none", "backwards", "cut off", "too many", "no column"])
