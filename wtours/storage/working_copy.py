@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 _MARKER = ".wtours-store.json"
 _SEEN_FILE = ".wtours-seen.jsonl"
 _FETCHES_AT_ONCE = 16
+_REPLACEABLE = ("receipt.json", "*/receipt.json")
+"""Receipts of videos and analyses, below a folder; a measurement's goes with the tables'."""
+_COMMITTED = (*_REPLACEABLE, "receipts/*.json")
 
 
 class WorkingCopy:
@@ -83,8 +86,11 @@ class WorkingCopy:
         copy = cls(root, url, shares_segments=shares_segments)
         copy._store.require_put_if_absent()
         open_copy(copy)
+        copy._load_once()
+        # Before the pull, which gives back what the store has in place of a result of ours.
+        copy._finish_commits(folders, _REPLACEABLE, copy._is_replaced_here)
         copy.pull(folders, wants)
-        copy._finish_commits(folders)
+        copy._finish_commits(folders, _COMMITTED, lambda path: copy._key(path) not in copy._seen)
         return copy
 
     def pull(self, folders: Iterable[str], wants: Callable[[str], bool]) -> None:
@@ -99,12 +105,12 @@ class WorkingCopy:
         changed = list[StoredObject]()
         for key, found in listed.items():
             seen, path = self._seen.get(key), self.root / key
-            is_same = seen is not None and seen.version == found.version
+            if seen is not None and seen.version != found.version:
+                seen = None
             if wants(key):
-                if not (is_same and path.is_file() and path.stat().st_size == found.bytes):
+                if seen is None or not _is_as_seen(path, seen):
                     changed.append(found)
-                continue
-            if not is_same:
+            elif seen is None:
                 remove(path)
                 self._seen[key] = Seen(found.version, found.bytes, None)
         self._fetch_listed(changed)
@@ -242,22 +248,23 @@ class WorkingCopy:
     def _is_free(self, video: Path) -> bool:
         return video not in self._used and self._key(video) in self._seen
 
-    def _finish_commits(self, folders: Iterable[str]) -> None:
+    def _finish_commits(
+        self, folders: Iterable[str], patterns: Iterable[str], is_left: Callable[[Path], bool]
+    ) -> None:
         """Take there what an earlier run has published here alone."""
-        patterns = (
-            "receipt.json",
-            "*/receipt.json",
-            "receipts/*.json",
-        )  # a measurement's goes with the tables'
         tops = [self.root / folder for folder in folders]
         for path in sorted(path for top in tops for p in patterns for path in top.glob(p)):
-            if self._key(path) in self._seen or _is_temporary(path.relative_to(self.root)):
+            if _is_temporary(path.relative_to(self.root)) or not is_left(path):
                 continue
             try:
                 self.commit(path)
             except (ConflictError, ObjectMissingError) as error:  # another was first; files gone
                 logger.warning("%s; this machine's result is dropped", error)
                 remove(path)
+
+    def _is_replaced_here(self, receipt: Path) -> bool:
+        seen = self._seen.get(self._key(receipt))
+        return seen is not None and seen.sha256 not in (None, sha256_bytes(read_bytes(receipt)))
 
     def _put(self, path: Path) -> None:
         key, sha256 = self._key(path), sha256_file(path)
@@ -279,7 +286,7 @@ class WorkingCopy:
         self._saw(key, sha256)
 
     def _put_tree(self, folder: Path) -> None:
-        """Publish a folder's files, receipts last; remove there what is not in it any more."""
+        """Publish a folder's files, receipts last; remove there what was and is not in it."""
         prefix = f"{self._key(folder)}/"
         files = [
             path
@@ -288,8 +295,9 @@ class WorkingCopy:
         ]
         for path in files:
             self._put(path)
-        gone = {key for key in self._seen if key.startswith(prefix)} - set(map(self._key, files))
-        for key in gone:
+        # What a command has not read was never here: it is not gone.
+        were = {key for key, seen in self._seen.items() if seen.sha256 and key.startswith(prefix)}
+        for key in were - set(map(self._key, files)):
             self._store.delete(key)
             del self._seen[key]
 
@@ -310,7 +318,7 @@ class WorkingCopy:
     def _load_once(self) -> None:
         if not self._is_loaded:
             self._is_loaded = True
-            self._seen |= read_seen(self.root / _SEEN_FILE)
+            self._seen = read_seen(self.root / _SEEN_FILE) | self._seen
 
     def _key(self, path: Path) -> str:
         return Path(os.path.normpath(path)).relative_to(self.root).as_posix()
@@ -392,6 +400,18 @@ def commit(receipt: Path) -> None:
 @functools.lru_cache(maxsize=4096)
 def _root_of(folder: Path) -> Path | None:
     return next((p for p in (folder, *folder.parents) if (p / _MARKER).is_file()), None)
+
+
+def _is_as_seen(path: Path, seen: Seen) -> bool:
+    """Return whether a file is here as it was on the store, by its size.
+
+    Two results may have JSON of one size. The receipts of segments come by the hundred thousand,
+    and none takes the place of another.
+    """
+    if not (path.is_file() and path.stat().st_size == seen.bytes):
+        return False
+    is_one_of_many = path.suffix != ".json" or path.parent.name == "receipts"
+    return is_one_of_many or sha256_file(path) == seen.sha256
 
 
 def _is_temporary(path: Path) -> bool:

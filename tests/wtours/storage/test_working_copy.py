@@ -9,11 +9,12 @@ from tests.support.object_stores import FaultyFileSystem, sha256s
 from wtours.cli.sets.places import place_text
 from wtours.errors import ConflictError, StorageError
 from wtours.storage import remote_calls, working_copy
-from wtours.storage.atomic import write_bytes
-from wtours.storage.hashing import sha256_bytes
+from wtours.storage.atomic import write_bytes, write_json
+from wtours.storage.hashing import sha256_bytes, sha256_file
 from wtours.storage.object_store import ObjectStore
 from wtours.storage.receipts import (
     Receipt,
+    files_intact,
     files_present,
     read_receipt,
     record_file,
@@ -326,3 +327,67 @@ def test_a_video_that_is_being_read_makes_no_room_for_another(machine, store, mo
         assert a.read_bytes() == b"a" * 500
     with other.at_hand(b, sha256_bytes(b"b" * 500)):
         assert not a.exists()
+
+
+def make_analysis(copy, table=b"table 1", measured=b"measured 1"):
+    """Write an analysis as `analyze` does, all but its receipt, which is returned."""
+    folder = copy.root / "analysis" / "walk"
+    own = folder / "measurements" / "objects"
+    write_bytes(own / "detections.parquet", measured)
+    files = (record_file(own / "detections.parquet", relative_to=own),)
+    receipt = Receipt(stage="analyze-objects", key="walk", files=files)
+    write_json(own / "receipt.json", receipt.model_dump(mode="json"))
+    write_bytes(folder / "frames.parquet", table)
+    files = (record_file(folder / "frames.parquet", relative_to=folder),)
+    return folder / "receipt.json", Receipt(stage="analyze", key="walk", files=files)
+
+
+def tables_of(copy):
+    """Return the bytes of the tables here, having held them against their receipts."""
+    folder = copy.root / "analysis" / "walk"
+    for path in (folder / "receipt.json", folder / "measurements/objects/receipt.json"):
+        assert files_intact(read(path), path.parent)
+    names = ("frames.parquet", "measurements/objects/detections.parquet")
+    return tuple((folder / name).read_bytes() for name in names)
+
+
+@pytest.mark.parametrize("refused", range(4))
+def test_a_result_in_place_of_another_is_taken_there_by_the_next_run(machine, store, refused):
+    write_receipt(*make_analysis(machine()))
+    copy = machine()
+    FaultyFileSystem.tell("put", *[None] * refused, *["torn"] * 6)
+    with pytest.raises(StorageError, match="given up after 6 attempts"):
+        write_receipt(*make_analysis(copy, b"table 2", b"measured 2"))  # of the same size
+    copy = machine()
+    assert tables_of(copy) == (b"table 2", b"measured 2")
+    assert sha256s(store, "analysis") == {
+        found.key: sha256_file(copy.root / found.key) for found in store.list("analysis")
+    }
+
+
+def test_without_its_receipt_a_result_leaves_the_one_of_the_store(machine, store):
+    write_receipt(*make_analysis(machine()))
+    path, _ = make_analysis(machine(), b"a new table", b"measured anew")
+    path.unlink()  # as killed while the tables are published
+    assert tables_of(machine()) == (b"table 1", b"measured 1")
+
+
+def test_a_command_that_needs_no_measurement_removes_none(machine, store):
+    copy = machine()
+    FaultyFileSystem.tell("put", *[None] * 3, *["torn"] * 6)  # all but the last receipt
+    with pytest.raises(StorageError, match="given up after 6 attempts"):
+        write_receipt(*make_analysis(copy))
+    WorkingCopy.checkout(URL, ("analysis",), lambda key: key.endswith(".json"))
+    assert "analysis/walk/receipt.json" in sha256s(store)
+    assert store.get("analysis/walk/measurements/objects/detections.parquet") == b"measured 1"
+    assert tables_of(machine("two")) == (b"table 1", b"measured 1")
+
+
+def test_a_worker_remembers_what_it_has_published_itself(machine, store, monkeypatch):
+    video(machine("one"), status="failed_transient", error="no network")
+    copy = machine("two")
+    monkeypatch.setattr(working_copy, "_OPEN", {})  # as in a process that was just started
+    folder = video(copy, b"film")
+    working_copy.discard(folder / "nothing")  # for which the list of what was seen is read
+    video(copy, b"another film")
+    assert store.get("videos/walk/walk.mp4") == b"another film"
