@@ -181,7 +181,7 @@ def shard(
     chosen_part = None if part is None else Part.parse(part)
     ids = [entry.id for entry in chosen_manifest(manifest).select(videos or ())]
     with (
-        shard_workspace(name, max_loss, root, executor) as layout,
+        shard_workspace(name, max_loss, root, executor, is_part=chosen_part is not None) as layout,
         console.progress_bars("shard", "percent") as on_progress,
         executor_of(executor, jobs, address, layout) as runs,
     ):

@@ -82,8 +82,7 @@ class WorkingCopy:
         Raises:
             StorageError: the store cannot be read, or is none that can be published on.
         """
-        root = scratch_folder() / "roots" / digest(url)
-        copy = cls(root, url, shares_segments=shares_segments)
+        copy = cls(folder_of_copy(url), url, shares_segments=shares_segments)
         copy._store.require_put_if_absent()
         open_copy(copy)
         copy._load_once()
@@ -258,8 +257,9 @@ class WorkingCopy:
                 continue
             try:
                 self.commit(path)
-            except (ConflictError, ObjectMissingError) as error:  # another was first; files gone
-                logger.warning("%s; this machine's result is dropped", error)
+            # Another was first; its files are gone; it is no receipt.
+            except (ConflictError, ObjectMissingError, ValueError, LookupError) as error:
+                logger.warning("%s: %s; this machine's result is dropped", path, error)
                 remove(path)
 
     def _is_replaced_here(self, receipt: Path) -> bool:
@@ -322,6 +322,11 @@ class WorkingCopy:
 
     def _key(self, path: Path) -> str:
         return Path(os.path.normpath(path)).relative_to(self.root).as_posix()
+
+
+def folder_of_copy(url: str) -> Path:
+    """Return the root of this machine's copy of a root on a store."""
+    return scratch_folder() / "roots" / digest(url)
 
 
 _OPEN: dict[Path, WorkingCopy] = {}

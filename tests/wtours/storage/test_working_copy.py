@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.object_stores import FaultyFileSystem, sha256s
-from wtours.cli.sets.places import place_text
-from wtours.errors import ConflictError, StorageError
+from wtours.cli.sets.places import needs_receipts, needs_tables, place_text, workspace
+from wtours.errors import ConflictError, StorageError, WtoursError
 from wtours.storage import remote_calls, working_copy
 from wtours.storage.atomic import write_bytes, write_json
 from wtours.storage.hashing import sha256_bytes, sha256_file
@@ -391,3 +391,30 @@ def test_a_worker_remembers_what_it_has_published_itself(machine, store, monkeyp
     working_copy.discard(folder / "nothing")  # for which the list of what was seen is read
     video(copy, b"another film")
     assert store.get("videos/walk/walk.mp4") == b"another film"
+
+
+def test_what_is_no_receipt_is_dropped(machine, store, caplog):
+    copy = machine()
+    write_bytes(copy.root / "analysis/walk/receipt.json", b"{")
+    write_bytes(copy.root / "analysis/tour/receipt.json", b"{}")
+    copy = machine()
+    assert caplog.text.count("this machine's result is dropped") == 2
+    assert not list(copy.root.glob("analysis/*/receipt.json"))
+
+
+def test_a_command_beside_another_one_takes_nothing_from_under_it(machine):
+    copy, url = machine(), Path(URL)
+    with workspace(url, "shards/set", needs=needs_tables):
+        receipt = segment(copy)
+        with (
+            pytest.raises(WtoursError, match=r"copy of faulty://bucket/root in .* --scratch DIR"),
+            workspace(url, "shards", needs=needs_receipts),
+        ):
+            pass
+        assert receipt.exists()
+        assert receipt.with_suffix(".parquet").exists()
+    with (
+        workspace(url, "shards/set", needs=needs_tables, is_part=True),
+        workspace(url, "shards/set", needs=needs_tables, is_part=True),
+    ):
+        pass

@@ -12,9 +12,17 @@ import typer
 
 from wtours.cli.options import ExecutorKind, named_or_folder
 from wtours.errors import ConflictError
-from wtours.storage.scratch import DEFAULT_SIZE, SCRATCH, SCRATCH_SIZE, parse_size
+from wtours.storage.locks import lock, shared_lock
+from wtours.storage.remote_calls import shown
+from wtours.storage.scratch import (
+    DEFAULT_SIZE,
+    SCRATCH,
+    SCRATCH_SIZE,
+    parse_size,
+    scratch_folder,
+)
 from wtours.storage.store import as_location
-from wtours.storage.working_copy import WorkingCopy, place_of
+from wtours.storage.working_copy import WorkingCopy, folder_of_copy, place_of
 from wtours.workspace.layout import Layout, checked_name, loose_files
 
 OBJECT_STORES = "Object stores"
@@ -148,28 +156,46 @@ def workspace(
     Raises:
         StorageError: the store cannot be used, or not enough fits on the scratch disk.
         ConflictError: another process has published something else at the same time.
+        WtoursError: another command of this machine works in the same copy.
     """
     location = as_location(root)
     if isinstance(location, Path):
         # Workers of Ray have another current folder.
         yield Layout(location.absolute() if executor == ExecutorKind.RAY else location)
         return
-    copy = WorkingCopy.checkout(location, folders, needs, shares_segments=is_part)
-    copy.keeps_videos = keeps_videos
-    layout = Layout(copy.root)
-    yield layout
-    # The tables of an analysis have a receipt; without it they are no one's.
-    loose = [folder for folder in folders if not folder.startswith("analysis")]
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            copy.push(loose_files(copy.root, loose, last="dataset.json"))
-        except ConflictError:
-            if rebuild is None or attempt == _ATTEMPTS:
-                raise
-            copy.pull(folders, needs)
-            rebuild(layout)
-        else:
-            return
+    with _copy_alone(location, is_part) if folders else contextlib.nullcontext():
+        copy = WorkingCopy.checkout(location, folders, needs, shares_segments=is_part)
+        copy.keeps_videos = keeps_videos
+        layout = Layout(copy.root)
+        yield layout
+        # The tables of an analysis have a receipt; without it they are no one's.
+        loose = [folder for folder in folders if not folder.startswith("analysis")]
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                copy.push(loose_files(copy.root, loose, last="dataset.json"))
+            except ConflictError:
+                if rebuild is None or attempt == _ATTEMPTS:
+                    raise
+                copy.pull(folders, needs)
+                rebuild(layout)
+            else:
+                return
+
+
+def _copy_alone(url: str, is_part: bool) -> contextlib.AbstractContextManager[None]:
+    """Hold this machine's copy of a root: a command removes there what it does not need itself.
+
+    Parts of one job need the same.
+
+    Raises:
+        WtoursError: another command works in it.
+    """
+    hold = shared_lock if is_part else lock
+    what = (
+        f"the copy of {shown(url)} in {scratch_folder()} (a command beside another one needs its "
+        f"own: --scratch DIR)"
+    )
+    return hold(folder_of_copy(url) / "locks" / "copy.lock", what=what)
 
 
 def shard_workspace(
