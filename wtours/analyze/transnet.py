@@ -140,8 +140,6 @@ def windows_tasks(segments: Sequence[Path], folder: Path, made_from: Any) -> lis
 
 def predict_windows(task: WindowsTask) -> None:
     """Publish the probability, for each frame of the task's windows, that it is in a transition."""
-    for segment in task.segments:
-        bring(segment / PICTURES_FILE)
     model = _load()
     kept = []
     with inference():
@@ -178,12 +176,11 @@ def _window(task: WindowsTask, window: int) -> NDArray[np.uint8]:
     wanted = np.arange(window * _STEP - _LEAD, window * _STEP - _LEAD + _WINDOW)
     wanted = np.clip(wanted, 0, starts[-1] - 1)
     where = np.searchsorted(starts, wanted, side="right") - 1
-    return np.concatenate(
-        [
-            _pictures(task.segments[number])[wanted[where == number] - starts[number]]
-            for number in np.unique(where)
-        ]
-    )
+    parts = []
+    for number in np.unique(where):
+        bring(task.segments[number] / PICTURES_FILE)
+        parts.append(_pictures(task.segments[number])[wanted[where == number] - starts[number]])
+    return np.concatenate(parts)
 
 
 def _pictures(segment: Path) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from wtours.storage.locks import lock
 from wtours.storage.scratch import Seen, scratch_folder
 from wtours.storage.working_copy import WorkingCopy, open_copy
 
-_VIDEOS = "videos"
+_VIDEOS, _ANALYSIS = "videos", "analysis"
 _ALIVE = ".alive"
 _WAIT_SECONDS = 60
 
@@ -49,8 +49,15 @@ class NodeCopy(WorkingCopy):
         open_copy(self)
 
     def take_published(self) -> dict[str, Seen]:
-        """Return what was published since the last call, by key."""
+        """Return what was published since the last call, by key; only its receipts stay here.
+
+        A worker does tens of thousands of segments, and nobody reads them here again.
+        """
         published, self._published = self._published, {}
+        for key in published:
+            if not key.endswith(".json"):
+                remove(self.root / key)
+        remove(self.root / _ANALYSIS)  # what was brought, too
         return published
 
     def _saw(self, key: str, sha256: str) -> None:
