@@ -27,6 +27,7 @@ from wtours.media.frame import Frame
 from wtours.media.sampling import tick_of
 from wtours.storage.hashing import sha256_file
 from wtours.text import first_line
+from wtours.workspace.videos import FileIdentity, require_same_file
 
 COLUMNS = pa.schema(PRECOMPUTED_COLUMNS)
 """What the file must have; other columns are ignored. Units as in detections.parquet."""
@@ -49,6 +50,7 @@ class PrecomputedDetector:
 
     Raises:
         AnalysisError: the file is missing, lacks a column, or holds a value that cannot be.
+        VideoError: it is replaced while it is read.
     """
 
     def __init__(self, path: Path, *, rate: Fraction) -> None:
@@ -57,6 +59,7 @@ class PrecomputedDetector:
         self._ticks_per_block = math.ceil(_BLOCK_SECONDS * rate)
         with explain_damage(path, _REMEDY):
             metadata = _checked_metadata(path)
+            self._identity = FileIdentity.of(path)
             vocabulary = sorted(_checked_labels(path))
             made_by = metadata.get(b"detector", b"").decode()
         self._label_ids = {label: i for i, label in enumerate(vocabulary)}
@@ -66,6 +69,7 @@ class PrecomputedDetector:
             vocabulary=tuple(vocabulary),
             threshold=STORE_THRESHOLD,
         )
+        require_same_file(path, self._identity)
         self._block = lru_cache(maxsize=2)(self._read_block)
 
     def submit(self, frames: Sequence[Frame]) -> list[tuple[int, list[Detection]]]:
@@ -96,6 +100,7 @@ class PrecomputedDetector:
                 columns=COLUMNS.names,
                 filters=(pc.field("pts_us") >= start_us) & (pc.field("pts_us") < end_us),
             )
+        require_same_file(self._path, self._identity)
         ticks: dict[int, dict[int, list[Detection]]] = {}
         for pts_us, label, score, *box in zip(
             *(rows[name].to_pylist() for name in COLUMNS.names), strict=True

@@ -1,5 +1,7 @@
 import sys
 from fractions import Fraction
+from types import SimpleNamespace
+from typing import cast
 
 import av
 import cv2
@@ -10,12 +12,14 @@ import pytest
 
 from tests.support.analyze_cases import write_detections
 from tests.support.video_clips import write_clip
-from wtours.analyze.detectors.precomputed import PrecomputedDetector
+from wtours.analyze.detectors.precomputed import PrecomputedDetector, PrecomputedFile
 from wtours.analyze.detectors.server import visible_gpus
 from wtours.analyze.detectors.spec import parse_detector
 from wtours.analyze.detectors.yolox import COCO_LABELS, YoloxDetector
-from wtours.errors import AnalysisError, MissingPackageError, UsageError
+from wtours.errors import AnalysisError, MissingPackageError, UsageError, VideoError
+from wtours.media.frame import Frame
 from wtours.media.reader import open_video
+from wtours.storage.hashing import sha256_file
 
 
 @pytest.mark.parametrize(
@@ -179,6 +183,22 @@ def test_rows_go_to_the_nearest_tick_and_frame(tmp_path, frames):
     assert detector.facts.vocabulary == ("bus", "car", "dog", "far")
     assert [d.label_id for d in second] == [2, 1]
     assert detector.facts.name == "file:a.parquet (drawn truth)"
+
+
+def test_a_file_that_is_replaced_gives_no_detections_of_two(tmp_path):
+    def write(label):
+        rows = [(seconds * 1_000_000, label, 0.9, 0.0, 0.0, 1.0, 1.0) for seconds in (0, 60)]
+        return write_detections(tmp_path / "a.parquet", rows)
+
+    path = write("cat")
+    source = PrecomputedFile(path, Fraction(1), sha256_file(path))
+    with source.connect() as detector:
+        ((_, (first,)),) = detector.submit([cast(Frame, SimpleNamespace(pts_us=0))])
+        assert first.label == "cat"
+        path.unlink()
+        write("cat")  # by another run of a detector
+        with pytest.raises(VideoError, match=r"a\.parquet was replaced or changed"):
+            detector.submit([cast(Frame, SimpleNamespace(pts_us=60_000_000))])
 
 
 def test_a_folder_has_a_file_for_each_video(tmp_path):
