@@ -8,19 +8,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.object_stores import FaultyFileSystem
 from tests.support.sharded_videos import files_of, publish_video
 from tests.support.video_clips import write_clip
 from wtours.analyze.pipeline import analyze_videos
 from wtours.errors import ShardError, UsageError
+from wtours.execution.node_copy import NodeCopy
 from wtours.lockfile.lock import lock_shards, read_lock
 from wtours.lockfile.sync import sync_shards
 from wtours.sharding.build import build_shards
+from wtours.sharding.plan import plan_videos
 from wtours.sharding.repair import repair_shards
 from wtours.sharding.selection.expression import parse
-from wtours.sharding.selection.seconds import with_where
+from wtours.sharding.selection.seconds import taken_seconds, with_where
 from wtours.shards import ClipDataset, ShardIndex
 from wtours.shards.schema import ShardParams
 from wtours.shards.verify import verify_shards
+from wtours.storage.working_copy import WorkingCopy
 from wtours.workspace.layout import Layout
 
 PARAMS = ShardParams(frames_per_second="5", short_side=32, shard_seconds=2)
@@ -103,6 +107,38 @@ def test_it_is_repaired_and_made_again_without_the_analysis(walk, tmp_path):
     pq.write_table(pa.table({"x": [1]}), tmp_path / "other.parquet")
     with pytest.raises(UsageError, match=r"other\.parquet is "):
         sync_shards(there, lock, from_dir=folder, where_table=tmp_path / "other.parquet")
+
+
+@pytest.mark.medium
+def test_seconds_of_another_file_choose_nothing(walk, tmp_path):
+    shutil.copytree(walk[0].root, tmp_path / "root")
+    layout = Layout(tmp_path / "root")
+    params = with_where(layout, "set", PARAMS, ["walk"], WHERE)
+    plan_videos(layout, layout.shards_dir("set"), ["walk"], params)
+    video = layout.video_dir("walk") / "walk.mp4"
+    other = tmp_path / "walk.mp4"
+    other.write_bytes(video.read_bytes() + b"0")
+    publish_video(layout, "walk", other)  # downloaded again, as another file
+    with pytest.raises(ShardError, match="walk is another file than the one whose seconds"):
+        with_where(layout, "set", PARAMS, ["walk"], WHERE)
+    # A set that was not begun has the seconds of the files of today.
+    with pytest.raises(ShardError, match="quality of walk is not measured"):
+        with_where(layout, "new", PARAMS, ["walk"], WHERE)
+
+
+@pytest.mark.medium
+def test_a_node_with_nothing_but_the_store_takes_the_same_seconds(walk, tmp_path, monkeypatch):
+    FaultyFileSystem.reset()
+    url = "faulty://bucket/root"
+    monkeypatch.setenv("WTOURS_SCRATCH", str(tmp_path / "driver"))
+    copy = WorkingCopy.checkout(url, ("shards/set",), lambda key: True)
+    for name in ("videos", "analysis"):
+        shutil.copytree(walk[0].root / name, copy.root / name)
+    params = with_where(Layout(copy.root), "set", PARAMS, ["walk"], WHERE)
+    monkeypatch.setenv("WTOURS_SCRATCH", str(tmp_path / "node"))
+    node = NodeCopy(url)
+    assert params.where is not None
+    assert taken_seconds(node.root / "shards/set", params.where, "walk") == {0, 1, 4, 5}
 
 
 COLUMNS = {

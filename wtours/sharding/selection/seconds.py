@@ -14,13 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wtours.errors import ShardError, UsageError, VideoError
-from wtours.sharding.plan import published_plans, require_same_params
+from wtours.sharding.plan import VideoPlan, published_plans, require_same_params
 from wtours.sharding.selection.expression import CONDITIONS, NUMBERS, parse
 from wtours.shards.index import UNREADABLE
 from wtours.shards.schema import QUALITY_FILE, ShardParams, WhereParams
 from wtours.storage.atomic import atomic_path
 from wtours.storage.hashing import sha256_file
 from wtours.storage.receipts import read_receipt
+from wtours.storage.working_copy import bring, push
 from wtours.text import first_line
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import downloaded_video
@@ -51,21 +52,26 @@ def with_where(
     Raises:
         UsageError: it is no condition.
         ShardError: the quality of a video is not measured, or the set was begun with another
-            condition or for other videos.
+            condition, for other videos, or with another file of one.
     """
     if text is None:
         return params
     expression, directory = parse(text), layout.shards_dir(name)
-    wanted = sorted({*video_ids, *(plan.video_id for plan in published_plans(directory))})
+    plans, videos = published_plans(directory), set(video_ids)
+    wanted = sorted(videos | {plan.video_id for plan in plans})
     kept = directory / QUALITY_FILE
-    if kept.is_file() and set(wanted) <= set(pc.unique(_read(kept, _KEPT)["video_id"]).to_pylist()):
+    if plans and kept.is_file() and set(wanted) <= _videos_in(kept):
         params = _with(params, expression.text, sha256_file(kept))
         require_same_params(directory, params)
-        return params
-    with atomic_path(kept) as temp:
-        pq.write_table(_gather(layout, wanted), temp, compression="zstd")
-        params = _with(params, expression.text, sha256_file(temp))
-        require_same_params(directory, params)
+        for plan in plans:
+            if plan.video_id in videos:
+                _require_same_source(layout, plan)
+    else:
+        with atomic_path(kept) as temp:
+            pq.write_table(_gather(layout, wanted), temp, compression="zstd")
+            params = _with(params, expression.text, sha256_file(temp))
+            require_same_params(directory, params)
+    push(kept)
     return params
 
 
@@ -96,6 +102,7 @@ def taken_seconds(directory: Path, where: WhereParams, video_id: str) -> frozens
         ShardError: the table in the set is not the one that `where` names.
     """
     path = directory / QUALITY_FILE
+    bring(path)
     if not path.is_file() or sha256_file(path) != where.seconds_sha256:
         raise ShardError(
             f"{path} is not the table that the set was begun with: run the same `wtours shard "
@@ -107,6 +114,28 @@ def taken_seconds(directory: Path, where: WhereParams, video_id: str) -> frozens
     columns |= {name: table[name].to_numpy() for name in CONDITIONS}
     holds = parse(where.expression).holds(columns)
     return frozenset(table["second"].to_numpy()[holds].tolist())
+
+
+def _videos_in(kept: Path) -> set[str]:
+    return set(pc.unique(_read(kept, _KEPT)["video_id"]).to_pylist())
+
+
+def _require_same_source(layout: Layout, plan: VideoPlan) -> None:
+    """Refuse a video whose file is not the one that the kept seconds are of.
+
+    Raises:
+        ShardError: it was downloaded again since, to another file.
+    """
+    try:
+        video = downloaded_video(layout, plan.video_id)
+    except VideoError:
+        return  # deleted after it was sharded
+    if video.sha256 != plan.source_sha256:
+        raise ShardError(
+            f"{plan.video_id} is another file than the one whose seconds the shard set was begun "
+            f"with (sha256 {video.sha256[:12]}…, not {plan.source_sha256[:12]}…); choose another "
+            f"name by --shards"
+        )
 
 
 def _with(params: ShardParams, expression: str, sha256: str) -> ShardParams:
