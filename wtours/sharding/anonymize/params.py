@@ -53,9 +53,11 @@ def with_blur(
     params = dataclasses.replace(params, blur=blur)
     require_same_params(directory, params)
     kept = directory / BLUR_BOXES_FILE
-    if boxes is not None and not kept.exists():
-        with atomic_path(kept) as temp:
-            temp.write_bytes(boxes.read_bytes())
+    if boxes is not None:
+        # It may be of a run that has not begun the set, or that was killed before it was pushed.
+        if not kept.is_file() or sha256_file(kept) != blur.boxes_sha256:
+            with atomic_path(kept) as temp:
+                temp.write_bytes(boxes.read_bytes())
         push(kept)
     return params
 

@@ -265,7 +265,18 @@ def test_other_boxes_or_none_are_refused_for_a_name(layout, tmp_path):
     (directory / "blur_boxes.parquet").write_bytes(other.read_bytes())
     (directory / "walk-00001.tar").unlink()
     with pytest.raises(ShardError, match="is not what the shard set was begun with"):
-        blurred_set(layout, boxes=first)
+        repair_shards(layout, "blurred")
+    assert blurred_set(layout, boxes=first).failed == {}  # the very file brings it back
+    assert verify_shards(directory).ok
+
+
+def test_boxes_of_a_run_that_began_nothing_give_way(layout, tmp_path):
+    first = write_boxes(tmp_path / "a.parquet", [{"pts_us": 0, **BOX}])
+    other = write_boxes(tmp_path / "b.parquet", [{"pts_us": 9, **BOX}])
+    directory = tmp_path / "set"
+    with_blur(directory, PLAIN, ["walk"], boxes=first)
+    with_blur(directory, PLAIN, ["walk"], boxes=other)
+    assert (directory / "blur_boxes.parquet").read_bytes() == other.read_bytes()
 
 
 @pytest.mark.parametrize(
