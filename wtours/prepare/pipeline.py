@@ -96,7 +96,7 @@ def prepare_videos(
                     report.done.append(video.video_id)
             if video.not_sharded is not None:
                 failed[video.video_id] = video.not_sharded
-            written += len(video.shards.missing) - video.num_shards_failed
+            written += sum(len(task.shards) for task in video.tasks) - video.num_shards_failed
             once, apart = once + video.num_once, apart + video.num_done - video.num_once
             if len(works) > 1:
                 on_progress("all videos", number, len(works))

@@ -16,6 +16,7 @@ from tests.support.prepared import (
     workspace,
     write_walk,
 )
+from tests.support.sharded_videos import publish_video
 from wtours.acquire.options import FetchOptions
 from wtours.analyze.pipeline import analyze_videos
 from wtours.errors import UsageError, WtoursError
@@ -25,6 +26,7 @@ from wtours.prepare.pipeline import prepare_videos
 from wtours.sharding.build import build_shards
 from wtours.sharding.missing import unfinished_parts
 from wtours.shards.schema import ShardParams
+from wtours.workspace.layout import Layout
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +157,16 @@ def test_what_is_missing_is_downloaded_first(walk, expected, tmp_path):
     assert report.analysis.done == ["walk"]
     tars = {name: sha256 for name, sha256 in published(layout).items() if name.endswith(".parquet")}
     assert tars.items() <= expected.items()
+
+
+def test_a_video_that_cannot_be_opened_counts_no_segment(tmp_path):
+    layout, text = Layout(tmp_path / "root"), tmp_path / "walk.mp4"
+    text.write_text("no video")
+    publish_video(layout, "walk", text, facts={"last_pts_us": 3_000_000, "duration_us": 3_033_333})
+    params = ShardParams(frames_per_second="native", shard_seconds=1, short_side=32)
+    report = prepare_videos(layout, entries("walk"), prepare_options(params))
+    assert list(report.shards.failed) == list(report.analysis.failed) == ["walk"]
+    assert report.shards.num_segments_written == 0
 
 
 def test_a_bad_option_stops_it_before_anything_is_written(walk, tmp_path):
