@@ -17,6 +17,7 @@ from wtours.storage.hashing import sha256_bytes, sha256_file
 from wtours.text import first_line
 
 _MAX_PIXELS = 8192 * 8192
+_SUFFIXES = (".npy", ".png")
 _MODES = ("1", "L", "P", "I;16", "RGB", "RGBA")
 
 
@@ -94,11 +95,11 @@ class FileSource:
         self._index = index
         self._files: dict[int, Path] = {}
         found: dict[str, Path] = {}
-        for path in sorted(p for p in folder.rglob("[!.]*") if p.suffix in (".npy", ".png")):
+        for path in sorted(p for p in folder.rglob("[!.]*") if p.suffix.lower() in _SUFFIXES):
             if path.stem in found:
                 raise ShardError(f"{path} and {found[path.stem]} are of one frame; remove one")
             found[path.stem] = path
-        if any(p.suffix == ".png" for p in found.values()) and find_spec("PIL") is None:
+        if any(p.suffix.lower() == ".png" for p in found.values()) and find_spec("PIL") is None:
             raise MissingPackageError("pillow", "layers", "reading a PNG")
         for row in range(len(index)):
             frame = index.frame(row)
@@ -116,7 +117,7 @@ class FileSource:
     @property
     def about(self) -> str:
         """Return what a value is."""
-        suffixes = sorted({path.suffix[1:] for path in self._files.values()})
+        suffixes = sorted({path.suffix[1:].lower() for path in self._files.values()})
         return f"a file a frame, made elsewhere ({', '.join(suffixes)}), as arrays of its own type"
 
     @property
@@ -141,7 +142,8 @@ class FileSource:
         """Yield the array of each frame's file."""
         for row in unit.rows:
             path = self._files.get(row)
-            yield None if path is None else _load(path) if path.suffix == ".npy" else _image(path)
+            is_array = path is not None and path.suffix.lower() == ".npy"
+            yield None if path is None else _load(path) if is_array else _image(path)
 
 
 def _load(path: Path) -> NDArray[Any]:

@@ -239,7 +239,11 @@ def test_images_keep_their_type_and_files_of_no_frame_are_refused(frames, tmp_pa
     shutil.copy(folder / "oslo/oslo-00000000.png", folder / "oslo/oslo-00000099.png")
     with pytest.raises(ShardError, match=r"oslo-00000099\.png is of no frame"):
         made(frames, "masks", folder)
-    (folder / "oslo/oslo-00000099.png").unlink()
+    (folder / "oslo/oslo-00000099.png").rename(folder / "oslo/oslo-00000099.PNG")
+    with pytest.raises(ShardError, match=r"oslo-00000099\.PNG is of no frame"):
+        made(frames, "masks", folder)
+    (folder / "oslo/oslo-00000099.PNG").unlink()
+    (folder / "oslo/oslo-00000001.png").rename(folder / "oslo/oslo-00000001.PNG")
     (folder / "venice/venice-00000003.png").unlink()
     with pytest.raises(ShardError, match="1 of 24 frames have no value, the first venice at 3 s"):
         made(frames, "masks", folder)
