@@ -40,7 +40,7 @@ class FrequencyAxes:
 
     def path(self, per_frame: NDArray[np.float64] | None) -> str:
         """Return the line of detections per frame by rank, (C,) from the most frequent."""
-        if per_frame is None:
+        if per_frame is None or not len(per_frame):
             return ""
         last = len(per_frame)
         chosen = np.unique(np.geomspace(1, last, min(last, _MAX_RANKS)).round().astype(int))
@@ -53,7 +53,7 @@ class FrequencyAxes:
 
 def frequency_axes(frequencies: Sequence[NDArray[np.float64] | None]) -> FrequencyAxes:
     """Return axes on which all of these fit."""
-    known = [frequency for frequency in frequencies if frequency is not None]
+    known = [frequency for frequency in frequencies if frequency is not None and len(frequency)]
     if not known:
         return FrequencyAxes(1, 1.0, 1.0)
     low, high = min(f[-1] for f in known), max(f[0] for f in known)

@@ -65,9 +65,12 @@ def video_curves(measured: MeasuredVideo, *, span_us: float) -> Curves:
 
 
 def class_frequency(video: ReportVideo) -> NDArray[np.float64] | None:
-    """Return detections per frame of each class, (C,), the most frequent first; None: none."""
+    """Return detections per frame of each class, (C,), the most frequent first.
+
+    None: not measured, which is not the same as no class.
+    """
     objects = video.measured.objects if video.measured is not None else None
-    if objects is None or not objects.class_counts:
+    if objects is None or objects.per_frame is None:
         return None
     counts = np.array([count for _, count in objects.class_counts], np.float64)
     per_frame: NDArray[np.float64] = counts / objects.facts.frames_analysed

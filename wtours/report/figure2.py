@@ -120,18 +120,19 @@ def _draw_frequency(
         _say_not_measured(axes, theme)
         return
     for other in frequencies:
-        if other is not None and other is not own:
+        if other is not None and len(other) and other is not own:
             rank = np.arange(1, len(other) + 1)
             axes.plot(rank, other, color=theme.faint, alpha=0.3, linewidth=0.8)
-    axes.plot(
-        np.arange(1, len(own) + 1),
-        own,
-        color=theme.color(number),
-        linewidth=1.8,
-        linestyle=line_style(number),
-        marker="o" if len(own) <= 20 else None,
-        markersize=3.5,
-    )
+    if len(own):
+        axes.plot(
+            np.arange(1, len(own) + 1),
+            own,
+            color=theme.color(number),
+            linewidth=1.8,
+            linestyle=line_style(number),
+            marker="o" if len(own) <= 20 else None,
+            markersize=3.5,
+        )
     plural = "class" if len(own) == 1 else "classes"
     axes.text(
         0.04,

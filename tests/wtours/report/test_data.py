@@ -11,7 +11,7 @@ import pytest
 from tests.support.report_workspace import make_workspace
 from wtours.report import build_report
 from wtours.report.comparison import _joined
-from wtours.report.curves import video_curves
+from wtours.report.curves import class_frequency, video_curves
 from wtours.report.data import load_videos
 from wtours.storage.receipts import read_receipt, record_file, write_receipt
 from wtours.workspace.layout import Layout
@@ -66,6 +66,18 @@ def test_counts_from_below_what_is_stored_are_not_measured_and_not_0(tmp_path):
     )
     joined = _joined([alpha.measured, alpha.measured], 0.01)
     assert joined.objects is None
+
+
+def test_a_video_in_which_nothing_was_found_has_0_classes_and_is_measured(tmp_path):
+    layout, entries = make_workspace(tmp_path)
+    alpha, beta, _ = load_videos(layout, entries, threshold=1.0)
+    found = class_frequency(alpha)
+    assert found is not None
+    assert len(found) == 0
+    assert class_frequency(beta) is None
+    result = build_report(layout, entries, threshold=1.0)
+    assert result.problems == {}
+    assert result.page.read_text().count("0 classes") == 1
 
 
 @pytest.mark.parametrize("rows", ["none", "backwards", "cut off", "too many", "no column"])
