@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support.forked_ranks import forked
 from tests.support.shard_set import TINY, write_shard_set
 from tests.support.tiny_run import ONE_PROCESS
 from training.config.presets import resolve_config
@@ -31,10 +32,14 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def start(shards, run_dir, *overrides):
+def command(shards, run_dir, *overrides):
     pairs = [part for pair in (*SETTINGS, *overrides) for part in ("--set", pair)]
+    return ["pretrain", str(shards), "--run", str(run_dir), *pairs]
+
+
+def start(shards, run_dir):
     return subprocess.Popen(
-        [sys.executable, "-m", "wtours", "pretrain", str(shards), "--run", str(run_dir), *pairs],
+        [sys.executable, "-m", "wtours", *command(shards, run_dir)],
         env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         cwd=REPOSITORY,
         stderr=subprocess.PIPE,
@@ -49,8 +54,8 @@ def finish(shards, run_dir):
     return pretrain(config, shards_dir=shards, run_dir=run_dir, world=ONE_PROCESS)
 
 
-def wait_for_lines(run_dir, count, process):
-    while process.poll() is None and len(read_metrics(run_dir / "metrics.jsonl")) < count:
+def wait_for_lines(run_dir, count, is_running):
+    while is_running() and len(read_metrics(run_dir / "metrics.jsonl")) < count:
         time.sleep(0.005)
 
 
@@ -76,7 +81,7 @@ def test_a_pretrain_that_is_told_to_stop_and_then_killed_ends_in_the_same_bytes(
     run_dir = tmp_path / "disturbed"
 
     process = start(shards, run_dir)
-    wait_for_lines(run_dir, 2, process)
+    wait_for_lines(run_dir, 2, lambda: process.poll() is None)
     process.terminate()
     _, errors = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM, errors
@@ -85,7 +90,7 @@ def test_a_pretrain_that_is_told_to_stop_and_then_killed_ends_in_the_same_bytes(
     assert (run_dir / "checkpoints" / f"step-{done:08d}" / "receipt.json").exists()
 
     process = start(shards, run_dir)
-    wait_for_lines(run_dir, done + 5, process)
+    wait_for_lines(run_dir, done + 5, lambda: process.poll() is None)
     process.kill()
     _, errors = process.communicate()
     assert process.returncode == -signal.SIGKILL, errors
@@ -109,11 +114,12 @@ def test_sigkill_while_a_checkpoint_is_written_leaves_whole_ones_only(tmp_path, 
     shards = write_shard_set(tmp_path / "shards", num_frames=8)
     run_dir = tmp_path / "run"
     every_step = ("checkpoint.every_steps=1", "checkpoint.keep_last=3", "data.num_workers=0")
-    process = start(shards, run_dir, *every_step)
-    wait_for_lines(run_dir, lines, process)
-    process.kill()  # each step starts a checkpoint: one is in flight at almost any time
-    process.communicate()
+    words = command(shards, run_dir, *every_step, "optim.steps=4000")
+    with forked(*words, output=tmp_path / "said.txt") as process:
+        wait_for_lines(run_dir, lines, process.is_alive)
+        process.kill()  # each step starts a checkpoint: one is in flight at almost any time
+        said = process.end()
+    assert process.exitcode == -signal.SIGKILL, said
     whole = [path for path in (run_dir / "checkpoints").iterdir() if path.name[0] != "."]
     assert 1 <= len(whole) <= 4
     assert [find_damage(path) for path in whole] == [None] * len(whole)
-    wait_until_gone(process.pid)

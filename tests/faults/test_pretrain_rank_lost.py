@@ -4,19 +4,18 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.command_line import SCRIPT, torchrun
+from tests.support.forked_ranks import HANGS_FOR_EVER, forked_ranks
 from tests.support.shard_set import TINY, write_shard_set
 from training.engine.checkpoint import find_damage
 from training.engine.metrics import read_metrics
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-HANGS_FOR_EVER = 600
 pytestmark = pytest.mark.medium
 
 
@@ -25,12 +24,15 @@ def shards(tmp_path_factory):
     return write_shard_set(tmp_path_factory.mktemp("lost") / "shards")
 
 
-def start(shards, run_dir, *overrides, program=(SCRIPT,), options=()):
+def words(shards, run_dir, *overrides):
     changes = (*TINY, "checkpoint.every_steps=2", "faults.silence_seconds=10", *overrides)
     pairs = [part for pair in changes for part in ("--set", pair)]
-    words = (*program, "pretrain", shards, "--run", run_dir, *pairs)
+    return ("pretrain", shards, "--run", run_dir, *pairs)
+
+
+def start(shards, run_dir, *overrides, options=()):
     return subprocess.Popen(
-        torchrun(2, *words, options=options),
+        torchrun(2, SCRIPT, *words(shards, run_dir, *overrides), options=options),
         env=os.environ
         | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)},
         cwd=REPOSITORY,
@@ -53,16 +55,9 @@ def process_of_rank(rank, torchrun):
     raise AssertionError(f"no process of rank {rank}")
 
 
-def wait_for_lines(run_dir, count, process):
-    while process.poll() is None and len(read_metrics(run_dir / "metrics.jsonl")) < count:
+def wait_for_lines(run_dir, count, is_running):
+    while is_running() and len(read_metrics(run_dir / "metrics.jsonl")) < count:
         time.sleep(0.005)
-
-
-def is_running(number):
-    try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def end_of(process):
@@ -83,7 +78,7 @@ def whole_checkpoints(run_dir):
 def test_a_killed_rank_is_named_and_all_end(shards, tmp_path):
     run_dir = tmp_path / "run"
     process = start(shards, run_dir, "optim.steps=4000")
-    wait_for_lines(run_dir, 4, process)
+    wait_for_lines(run_dir, 4, lambda: process.poll() is None)
     os.kill(process_of_rank(1, process), signal.SIGKILL)
     errors = end_of(process)
     assert process.returncode == 1
@@ -95,7 +90,7 @@ def test_a_killed_rank_is_named_and_all_end(shards, tmp_path):
 def test_after_a_kill_torchrun_starts_them_again_and_they_go_on_to_the_end(shards, tmp_path):
     run_dir = tmp_path / "run"
     process = start(shards, run_dir, "optim.steps=40", options=("--max-restarts", "1"))
-    wait_for_lines(run_dir, 4, process)
+    wait_for_lines(run_dir, 4, lambda: process.poll() is None)
     os.kill(process_of_rank(1, process), signal.SIGKILL)
     errors = end_of(process)
     assert process.returncode == 0, errors
@@ -107,15 +102,14 @@ def test_after_a_kill_torchrun_starts_them_again_and_they_go_on_to_the_end(shard
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_a_stopped_rank_is_named_by_the_other(shards, tmp_path, stopped):
     run_dir = tmp_path / "run"
-    process = start(shards, run_dir, "optim.steps=4000")
-    wait_for_lines(run_dir, 4, process)
-    numbers = [process_of_rank(rank, process) for rank in (0, 1)]
-    os.kill(numbers[stopped], signal.SIGSTOP)
-    while is_running(numbers[1 - stopped]):
-        time.sleep(0.05)
-    os.kill(numbers[stopped], signal.SIGCONT)  # torchrun would wait for 30 s before it kills it
-    errors = end_of(process)
-    assert process.returncode == 1
+    command = words(shards, run_dir, "optim.steps=4000")
+    with forked_ranks(*command, folder=tmp_path / "ranks") as ranks:
+        wait_for_lines(run_dir, 4, ranks[stopped].is_alive)
+        os.kill(ranks[stopped].pid, signal.SIGSTOP)
+        errors = ranks[1 - stopped].end()
+        os.kill(ranks[stopped].pid, signal.SIGCONT)
+        ranks[stopped].end()
+    assert [rank.exitcode for rank in ranks] == [1, 1]
     told = f"rank {1 - stopped} ends: rank {stopped} has sent no heartbeat for 10 s"
     assert f"error: {told}: it was killed, stopped or cut off" in errors, errors
     assert whole_checkpoints(run_dir)
@@ -144,12 +138,10 @@ wtours.cli.app.main()
 def test_a_hanging_rank_is_named_with_the_place_where_it_hangs(shards, tmp_path):
     program = tmp_path / "hangs.py"
     program.write_text(HANGS)
-    process = start(
-        shards, tmp_path / "run", "optim.steps=4000", "faults.stall_seconds=3",
-        program=(sys.executable, program),
-    )  # fmt: skip
-    errors = end_of(process)
-    assert process.returncode == 1
+    command = words(shards, tmp_path / "run", "optim.steps=4000", "faults.stall_seconds=3")
+    with forked_ranks(*command, folder=tmp_path / "ranks", program=program) as ranks:
+        errors, _ = (rank.end() for rank in ranks)
+    assert [rank.exitcode for rank in ranks] == [1, 1]
     # Ten times the slowest step, if that is more than 3 s.
     assert re.search(r"error: rank 0 ends: no step has ended for \d+ s; rank 0: ", errors), errors
     assert (
@@ -175,11 +167,10 @@ wtours.cli.app.main()
 def test_a_rank_without_memory_is_named_by_both(shards, tmp_path):
     program = tmp_path / "limited.py"
     program.write_text(LIMITED)
-    process = start(
-        shards, tmp_path / "run", "model.num_prototypes=400000", program=(sys.executable, program)
-    )
-    errors = end_of(process)
-    assert process.returncode == 1
-    assert "error: rank 1 is out of memory (" in errors
-    assert "raise optim.accumulation_steps" in errors
-    assert "error: rank 0 ends: rank 1 is out of memory (" in errors
+    command = words(shards, tmp_path / "run", "model.num_prototypes=400000")
+    with forked_ranks(*command, folder=tmp_path / "ranks", program=program) as ranks:
+        first, second = (rank.end() for rank in ranks)
+    assert [rank.exitcode for rank in ranks] == [1, 1]
+    assert "error: rank 1 is out of memory (" in second
+    assert "raise optim.accumulation_steps" in second
+    assert "error: rank 0 ends: rank 1 is out of memory (" in first

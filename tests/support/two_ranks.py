@@ -1,12 +1,13 @@
 """Several processes in one group, for what ranks compute together."""
 
-import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from tests.support.forked_ranks import imported_training
 
 
 def on_two_ranks(work: Callable[[int], Any], folder: Path) -> list[Any]:
@@ -21,9 +22,7 @@ def on_two_ranks(work: Callable[[int], Any], folder: Path) -> list[Any]:
 
 def on_ranks(count: int, work: Callable[[int], Any], folder: Path) -> list[Any]:
     """Return the same of a group of so many ranks."""
-    # Forks of a clean process that has imported torch, as the loader's workers are: new processes
-    # would all import it.
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["training.pretrain"])
+    imported_training()
     torch.multiprocessing.start_processes(
         _on_a_rank, (count, work, folder), nprocs=count, start_method="forkserver"
     )

@@ -1,14 +1,11 @@
 """Several processes against one: what they compute together is what one computes alone."""
 
 import contextlib
-import os
-import subprocess
-from pathlib import Path
 
 import pytest
 import torch
 
-from tests.support.command_line import SCRIPT, torchrun
+from tests.support.forked_ranks import forked_ranks
 from tests.support.shard_set import TINY, write_shard_set
 from tests.support.two_ranks import on_two_ranks
 from training.config.presets import resolve_config
@@ -17,7 +14,6 @@ from training.distributed.world import World
 from training.engine.metrics import read_metrics
 from training.pretrain import pretrain
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 ALONE = World(0, 1, 0, torch.device("cpu"))
 
 
@@ -47,15 +43,10 @@ def test_two_processes_get_the_same_answer(tmp_path):
 
 def pretrain_on_two(shards, run_dir, overrides):
     pairs = [part for pair in (*TINY, *overrides) for part in ("--set", pair)]
-    result = subprocess.run(
-        torchrun(2, SCRIPT, "pretrain", shards, "--run", run_dir, *pairs),
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    words = ("pretrain", shards, "--run", run_dir, *pairs)
+    with forked_ranks(*words, folder=run_dir.with_name("ranks")) as ranks:
+        said = [rank.end() for rank in ranks]
+        assert [rank.exitcode for rank in ranks] == [0, 0], said
     return read_metrics(run_dir / "metrics.jsonl")
 
 
@@ -84,7 +75,7 @@ def assert_close(ours, theirs):
 
 @pytest.mark.medium
 @pytest.mark.parametrize(("views", "parts"), [(1, 1), (2, 2)])
-def test_two_torchrun_processes_train_as_one_with_the_same_global_batch(tmp_path, views, parts):
+def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path, views, parts):
     shards = write_shard_set(tmp_path / "shards")
     overrides = ["optim.steps=6", f"data.global_crops={views}"]
     one = pretrain_alone(shards, tmp_path / "one", overrides)

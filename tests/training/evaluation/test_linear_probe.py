@@ -15,6 +15,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from tests.support.command_line import SCRIPT, torchrun
+from tests.support.forked_ranks import forked, forked_ranks
 from tests.support.tiny_run import ONE_PROCESS, make_run, tiny_config
 from training.data.normalization import Normalization
 from training.evaluation.datasets.image_folder import open_images
@@ -29,7 +30,6 @@ from wtours.progress import no_progress
 
 pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 COLORS = {"cat": (200, 60, 60), "dog": (60, 200, 60), "emu": (60, 60, 200)}
 
 
@@ -71,20 +71,9 @@ def evaluate(run, splits, **changed):
 def command(run, splits, *more):
     train, val = splits
     return [
-        *(SCRIPT, "eval", "linear", str(run), "--train", train, "--val", val),
+        *("eval", "linear", str(run), "--train", train, "--val", val),
         *("--epochs", "3", "--batch-size", "8", "--lr", "0.1", "--lr", "1.0", *more),
     ]
-
-
-def start(arguments, cwd=REPOSITORY):
-    return subprocess.Popen(
-        arguments,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def test_the_result_holds_the_best_and_the_last_epoch_of_each_rate(run, splits):
@@ -186,11 +175,17 @@ def test_two_processes_give_what_one_gives(run, splits, tmp_path):
     alone.with_suffix(".safetensors").unlink()
     (tmp_path / "elsewhere/training").mkdir(parents=True)  # a script is not misled by it
     arguments = command(run, splits, "--workers", "1", "--json")
-    process = start(torchrun(2, *arguments), tmp_path / "elsewhere")
-    out, err = process.communicate()
-    assert process.returncode == 0, err
+    done = subprocess.run(
+        torchrun(2, SCRIPT, *arguments),
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        cwd=tmp_path / "elsewhere",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
     found = json.loads(alone.read_text())
-    assert json.loads(out) == found
+    assert json.loads(done.stdout) == found
     for ours, theirs in zip(found["results"]["heads"], expected["results"]["heads"], strict=True):
         assert ours.pop("last_loss") == pytest.approx(theirs.pop("last_loss"), rel=1e-5)
         assert ours == theirs
@@ -198,11 +193,11 @@ def test_two_processes_give_what_one_gives(run, splits, tmp_path):
 
 
 def test_an_evaluation_of_one_process_says_so_on_two(run, splits):
-    arguments = [SCRIPT, "eval", "knn", run, "--train", splits[0], "--val", splits[1]]
-    process = start(torchrun(2, *arguments))
-    _, err = process.communicate()
-    assert process.returncode != 0
-    assert "error: this evaluation runs in one process: leave out torchrun" in err
+    words = ("eval", "knn", run, "--train", splits[0], "--val", splits[1])
+    with forked_ranks(*words, folder=run / "ranks") as ranks:
+        said = [rank.end() for rank in ranks]
+    assert 0 not in [rank.exitcode for rank in ranks]
+    assert "error: this evaluation runs in one process: leave out torchrun" in "".join(said)
     assert not (run / "eval").exists()
 
 
@@ -230,12 +225,12 @@ def test_killed_after_an_epoch_it_goes_on_to_the_same_bytes(run, splits):
     expected = whole.read_bytes(), heads.read_bytes()
     whole.unlink()
     heads.unlink()
-    arguments = command(run, splits, "--workers", "0", "--epochs", "40")
-    process = start(arguments)
-    while not heads.exists() and process.poll() is None:
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
+    words = command(run, splits, "--workers", "0", "--epochs", "40")
+    with forked(*words, output=run / "said.txt") as process:
+        while not heads.exists() and process.is_alive():
+            time.sleep(0.01)
+        process.kill()
+        process.end()
     assert heads.exists()
     assert not whole.exists()  # it was killed before the end
     evaluate(run, splits, epochs=40)
