@@ -8,11 +8,11 @@ blocking copies to the device, and operations whose result's shape depends on va
 
 import traceback
 from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map, tree_map_only
 
 NAME = "accel"
 _ATEN = torch.ops.aten
@@ -71,8 +71,8 @@ class Device(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
-        flat = tree_flatten((args, kwargs))[0]
-        ours = any(isinstance(value, DeviceTensor) for value in flat)
+        tensors = list(_tensors((args, kwargs)))
+        ours = any(isinstance(value, DeviceTensor) for value in tensors)
         wanted = kwargs.get("device")
         here = wanted is not None and torch.device(wanted).type == NAME
         if not ours and not here:
@@ -81,12 +81,13 @@ class Device(TorchDispatchMode):
             return self._copy(func, args, kwargs)
         if here:
             kwargs["device"] = torch.device("cpu")
-        self._check(func, flat)
+        self._check(func, tensors)
+        # What an operation changes in place is the very tensor it was given.
+        given = {id(t.on_cpu): t for t in tensors if isinstance(t, DeviceTensor)}
         result = func(*_inner(args), **_inner(kwargs))
-        return self._wrapped(func, args, kwargs, result)
+        return _mapped(lambda t: given[id(t)] if id(t) in given else DeviceTensor(t), result)
 
-    def _check(self, func: Any, flat: list[Any]) -> None:
-        tensors = [value for value in flat if isinstance(value, torch.Tensor)]
+    def _check(self, func: Any, tensors: list[torch.Tensor]) -> None:
         strange = [t for t in tensors if not isinstance(t, DeviceTensor) and t.dim() > 0]
         on_device = [t for t in tensors if isinstance(t, DeviceTensor)]
         if strange and on_device:
@@ -124,15 +125,6 @@ class Device(TorchDispatchMode):
     def _wait(self, what: Any) -> None:
         self.waits[f"{what} at {_place()}"] += 1
 
-    def _wrapped(self, func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> Any:
-        """Wrap results; what an operation changes in place is the very tensor it was given."""
-        given: dict[int, DeviceTensor] = {
-            id(t.on_cpu): t for t in tree_flatten((args, kwargs))[0] if isinstance(t, DeviceTensor)
-        }
-        return tree_map_only(
-            torch.Tensor, lambda t: given[id(t)] if id(t) in given else DeviceTensor(t), result
-        )
-
 
 def register() -> None:
     """Make "accel" a device of this process; torch cannot forget it again."""
@@ -145,8 +137,30 @@ def register() -> None:
     backend_registration._setup_privateuseone_for_python_backend(NAME, Module())
 
 
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors of an operation's arguments."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+
+
+def _mapped(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
+    """Return arguments or results with other tensors, as torch's slower `tree_map` does."""
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(function, part) for part in value)
+    if isinstance(value, dict):
+        return {name: _mapped(function, part) for name, part in value.items()}
+    return value
+
+
 def _inner(value: Any) -> Any:
-    return tree_map(lambda leaf: leaf.on_cpu if isinstance(leaf, DeviceTensor) else leaf, value)
+    return _mapped(lambda t: t.on_cpu if isinstance(t, DeviceTensor) else t, value)
 
 
 def _place() -> str:
