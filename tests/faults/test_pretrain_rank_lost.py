@@ -105,9 +105,9 @@ def test_a_stopped_rank_is_named_by_the_other(shards, tmp_path, stopped):
     command = words(shards, run_dir, "optim.steps=4000")
     with forked_ranks(*command, folder=tmp_path / "ranks") as ranks:
         wait_for_lines(run_dir, 4, ranks[stopped].is_alive)
-        os.kill(ranks[stopped].pid, signal.SIGSTOP)
+        ranks[stopped].send(signal.SIGSTOP)
         errors = ranks[1 - stopped].end()
-        os.kill(ranks[stopped].pid, signal.SIGCONT)
+        ranks[stopped].send(signal.SIGCONT)
         ranks[stopped].end()
     assert [rank.exitcode for rank in ranks] == [1, 1]
     told = f"rank {1 - stopped} ends: rank {stopped} has sent no heartbeat for 10 s"

@@ -13,7 +13,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 import torch
-from torch.distributed import TCPStore
+from torch.distributed.distributed_c10d import TCPStore
 
 from tests.support.command_line import SCRIPT
 
@@ -36,6 +36,11 @@ class Forked(ForkServerProcess):
         everything = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment}
         super().__init__(target=_run, args=(words, output, everything, program), daemon=False)
         self.output = output
+
+    def send(self, number: int) -> None:
+        """Send it a signal."""
+        assert self.pid is not None
+        os.kill(self.pid, number)
 
     def end(self) -> str:
         """Return what it said until its end; the bound is for what would never end."""
