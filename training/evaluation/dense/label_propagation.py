@@ -18,7 +18,7 @@ from training.transfer import constant
 from training.weights.backbones import Backbone
 
 NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.228, 0.224, 0.225))
-"""Of DINO's script, which has .228 where ImageNet's usual is .229."""
+"""Of DINO's script, which has .228 where ImageNet's usual is .229; for backbones of the usual."""
 _AT_ONCE = 2**25
 """Similarities in memory at a time: 128 MiB as float32."""
 
@@ -59,12 +59,12 @@ def propagate(
     size = working_size(first_mask.shape[:2], config.short_side, backbone.patch_pixels)
     grid = size[0] // backbone.patch_pixels, size[1] // backbone.patch_pixels
     first = (
-        _features(backbone, sequence.read_frame(0), size),
+        frame_features(backbone, sequence.read_frame(0), size),
         one_hot_on_grid(first_mask, grid).to(device),
     )
     recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=config.last_frames)
     for number in range(1, len(sequence.frames)):
-        features = _features(backbone, sequence.read_frame(number), size)
+        features = frame_features(backbone, sequence.read_frame(number), size)
         sources = [first, *recent]
         soft = propagate_masks(
             features,
@@ -128,10 +128,18 @@ def propagate_masks(
     return torch.cat(propagated)
 
 
-def _features(backbone: Backbone, frame: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
+def normalization_for(backbone: Backbone) -> Normalization:
+    """Return what frames are normalized with: DINO's, or a backbone's own that is another."""
+    usual = backbone.normalization == Normalization()
+    return NORMALIZATION if usual else backbone.normalization
+
+
+def frame_features(backbone: Backbone, frame: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
+    """Return the patch tokens of a frame resized to a size, (N, D), rows of unit length."""
     device = next(backbone.network.parameters()).device
     pixels = resized(frame, size).to(device)
-    mean, std = (constant(values, device)[:, None, None] for values in NORMALIZATION)
+    constants = normalization_for(backbone)
+    mean, std = (constant(tuple(values), device)[:, None, None] for values in constants)
     depth = len(backbone.network.blocks)
     (tokens,) = encode_blocks(backbone.network, (pixels - mean) / std, (depth,))
     return F.normalize(tokens.patch_tokens[0].float(), dim=1)

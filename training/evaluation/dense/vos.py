@@ -12,8 +12,8 @@ from training.data.image_files import FilesSeen
 from training.distributed.world import best_device
 from training.evaluation.datasets.davis import Sequence, list_sequences, save_indices
 from training.evaluation.dense.label_propagation import (
-    NORMALIZATION,
     PropagationConfig,
+    normalization_for,
     propagate,
 )
 from training.evaluation.metrics.davis import (
@@ -66,7 +66,7 @@ def evaluate_vos(
     for sequence in sequences:
         seen.add(sequence.files(davis))
         objects += _measure(backbone, sequence, config, masks_dir, on_progress)
-    protocol = _protocol(config)
+    protocol = _protocol(backbone, config)
     return write_result(
         backbone,
         "vos",
@@ -146,14 +146,15 @@ def _results(objects: list[dict[str, Any]]) -> dict[str, float]:
     return {"jf_mean_percent": (means["j_mean_percent"] + means["f_mean_percent"]) / 2, **means}
 
 
-def _protocol(config: PropagationConfig) -> dict[str, Any]:
+def _protocol(backbone: Backbone, config: PropagationConfig) -> dict[str, Any]:
+    normalization = normalization_for(backbone)
     return {
         "features": "patch tokens of the last block after the final norm, L2-normalised",
         **asdict(config),
         "long_side": "floored to a multiple of 64",
         "resize": "bilinear without antialias",
-        "mean": NORMALIZATION.mean,
-        "std": NORMALIZATION.std,
+        "mean": normalization.mean,
+        "std": normalization.std,
         "precision": "float32",
         "labels": "soft, carried on; bilinear to pixels, each stretched to 0..1, highest wins",
         "boundary_tolerance": BOUNDARY_TOLERANCE,

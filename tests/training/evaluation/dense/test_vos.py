@@ -1,5 +1,6 @@
 """Label propagation: against loops, and on videos made by hand whose J and F are known."""
 
+import dataclasses
 import json
 
 import cv2
@@ -10,8 +11,11 @@ import torch.nn.functional as F
 from PIL import Image
 
 from tests.support.red_backbone import red_seer
+from training.data.normalization import Normalization
 from training.evaluation.dense.label_propagation import (
+    NORMALIZATION,
     PropagationConfig,
+    frame_features,
     propagate_masks,
     resized,
     working_size,
@@ -70,6 +74,22 @@ def test_the_resize_is_opencvs_but_for_rounding():
     theirs = cv2.resize(frame, (64, 32), interpolation=cv2.INTER_LINEAR)
     ours = 255 * resized(frame, (32, 64))[0].permute(1, 2, 0).numpy()
     assert np.abs(ours - theirs).max() < 1
+
+
+def test_a_backbone_of_another_normalization_sees_frames_as_it_was_trained_on_them(tmp_path):
+    usual, other = red_seer(tmp_path), red_seer(tmp_path)
+    # The same network for pixels from 0 to 1: DINO's constants are in its patch embedding.
+    mean, std = (torch.tensor(values)[:, None, None] for values in NORMALIZATION)
+    embed = other.network.patch_embed.proj
+    with torch.no_grad():
+        kernel = embed.weight / std
+        embed.bias -= (kernel * mean).sum(dim=(1, 2, 3))
+        embed.weight.copy_(kernel)
+    plain = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    other = dataclasses.replace(other, normalization=plain)
+    frame = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    ours, theirs = (frame_features(each, frame, (64, 64)) for each in (usual, other))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
 def write_video(root, name, squares, masks=None, height=64, width=128):
