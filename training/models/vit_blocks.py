@@ -95,6 +95,13 @@ def use_fast_blocks(backbone: nn.Module) -> None:
             block.drop_path1, block.drop_path2 = SharedDropPath(rate), SharedDropPath(rate)
 
 
+def set_drop_path(backbone: nn.Module, rate: float) -> None:
+    """Give a backbone this stochastic depth in its last block, 0 in the first, linear between."""
+    blocks: Any = backbone.blocks
+    for block, of_it in zip(blocks, torch.linspace(0, rate, len(blocks)).tolist(), strict=True):
+        block.drop_path1, block.drop_path2 = SharedDropPath(of_it), SharedDropPath(of_it)
+
+
 @functools.cache
 def _compiled(function: Callable[..., Any]) -> Any:
     return torch.compile(function, dynamic=False, fullgraph=True)

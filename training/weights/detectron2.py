@@ -13,6 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from training.models.feature_pyramid import SCALES, pyramid_maps, pyramid_stages
+from training.models.vit_blocks import set_drop_path
 from training.weights.backbones import open_backbone
 from wtours.errors import MissingPackageError, UsageError
 
@@ -27,9 +28,17 @@ class FeaturePyramid(nn.Module):
     Args:
         network: From `training.models.vit` or `training.weights.backbones`; it is trained along.
         blocks: Four numbers of blocks, counted from 1.
+        drop_path_rate: Stochastic depth of the last block in training (iBOT's), whatever the
+            network was pretrained with.
     """
 
-    def __init__(self, network: VisionTransformer, blocks: Sequence[int] = BLOCKS) -> None:
+    def __init__(
+        self,
+        network: VisionTransformer,
+        blocks: Sequence[int] = BLOCKS,
+        *,
+        drop_path_rate: float = 0.1,
+    ) -> None:
         super().__init__()
         if len(set(blocks)) != len(SCALES) or not 1 <= min(blocks) <= max(blocks) <= len(
             network.blocks
@@ -39,6 +48,7 @@ class FeaturePyramid(nn.Module):
                 f"1 to {len(network.blocks)}"
             )
         self.network = network.requires_grad_(True)
+        set_drop_path(network, drop_path_rate)
         self.blocks = tuple(blocks)
         # Not "p2" and so on: detectron2's FPN would take our maps for its own.
         self.names = tuple(f"block{number}" for number in blocks)

@@ -26,6 +26,7 @@ from training.evaluation.metrics.segmentation import (
     segmentation_score,
 )
 from training.evaluation.results import EvalResult, write_result
+from training.models.vit_blocks import set_drop_path
 from training.rng import derived_seed, numpy_generator
 from training.weights.backbones import Backbone
 from wtours.errors import CheckpointError, TrainingError
@@ -44,6 +45,8 @@ class FinetuneConfig:
         warmup_steps: Linear, from 0.
         lr: Peak.
         weight_decay: Of all weights.
+        drop_path_rate: Stochastic depth of the backbone's last block (iBOT's), whatever it was
+            pretrained with.
         batch_size: Images in a step.
         crop_pixels: Side of the square that is trained on, and short side in the test.
         scale: Of the short side in training, over `crop_pixels`.
@@ -56,6 +59,7 @@ class FinetuneConfig:
     warmup_steps: int = 1_500
     lr: float = 6e-5
     weight_decay: float = 0.01
+    drop_path_rate: float = 0.1
     batch_size: int = 4
     crop_pixels: int = 512
     scale: tuple[float, float] = (0.5, 2.0)
@@ -81,7 +85,7 @@ def finetune_segmentation(
     """Train UperNet on a backbone, all weights, and write its scores on the test split.
 
     A state is kept beside the result every `save_every_steps`; the same command resumes from it,
-    with the same images as without a stop.
+    with the same images and the same draws as without a stop.
 
     Args:
         backbone: Is changed by the training.
@@ -132,7 +136,7 @@ def _train(
     on_progress: Progress,
 ) -> UperNet:
     torch.manual_seed(derived_seed(config.seed, "upernet"))
-    backbone.network.requires_grad_(True)
+    set_drop_path(backbone.network.requires_grad_(True), config.drop_path_rate)
     model = UperNet(backbone.network, images.layout.num_classes, hidden_dim=config.hidden_dim).to(
         device
     )
@@ -146,6 +150,7 @@ def _train(
         inputs = normalized(pixels.to(device), backbone.normalization)
         for group in optimizer.param_groups:
             group["lr"] = config.lr_at(step)
+        torch.manual_seed(derived_seed(config.seed, "upernet drop path", step))
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             loss = model.loss(inputs, labels.to(device))
         if not loss.isfinite():

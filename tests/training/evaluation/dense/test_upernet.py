@@ -18,6 +18,7 @@ from training.evaluation.dense.upernet_finetune import (
 )
 from training.models.vit import build_backbone, encode_blocks
 from training.weights.backbones import open_backbone
+from training.weights.export import export_run
 from wtours.cli.app import app
 from wtours.errors import CheckpointError
 
@@ -105,8 +106,24 @@ def test_a_few_steps_learn_the_stripes_and_are_published(tmp_path, data):
     assert not list(result.path.parent.glob("*.safetensors"))
 
 
+def test_the_same_weights_give_the_same_scores_whatever_names_them(tmp_path, data):
+    config = tiny_config("model.drop_path_rate=0.5")
+    run = make_run(tmp_path / "run", config)
+    exported = export_run(run, to="hf").path
+    settings = dataclasses.replace(QUICK, steps=4)
+    ours, theirs = (
+        finetune_segmentation(
+            open_backbone(name, lambda name: tmp_path / name), data, settings, device=CPU
+        ).content
+        for name in (str(run), f"hf:{exported}")
+    )
+    assert ours["results"] == theirs["results"]
+    assert ours["protocol"] == theirs["protocol"]
+    assert ours["protocol"]["drop_path_rate"] == 0.1
+
+
 def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path, data):
-    settings = dataclasses.replace(QUICK, steps=6, save_every_steps=2)
+    settings = dataclasses.replace(QUICK, steps=6, save_every_steps=2, drop_path_rate=0.5)
     whole = finetune_segmentation(opened(tmp_path / "whole"), data, settings, device=CPU)
 
     class StoppedError(Exception):
