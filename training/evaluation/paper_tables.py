@@ -65,6 +65,8 @@ class Measured:
     values: dict[str, Value]
     trained_on: tuple[str, ...] = ()
     """The set hashes that its results record; results of older versions record none."""
+    weights: tuple[str, ...] = ()
+    """The sha256 of its weights, as its results record them: of several steps of one run."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,12 @@ def collect(runs: Iterable[Path]) -> list[Measured]:
         random = [each for each in contents if each not in trained]
         random += [(path, _random_part(content)) for path, content in trained]
         rows += [
-            Measured(name, _values(part), _trained_on(part))
+            Measured(
+                name,
+                _values(part),
+                _recorded(part, "trained_on_set_sha256"),
+                _recorded(part, "sha256"),
+            )
             for name, part in _by_weights(run.name, trained)
         ]
         if values := _values(random):
@@ -108,9 +115,10 @@ def collect(runs: Iterable[Path]) -> list[Measured]:
     return rows
 
 
-def _trained_on(contents: Iterable[_Content]) -> tuple[str, ...]:
-    hashes = (content["checkpoint"].get("trained_on_set_sha256") for _, content in contents)
-    return tuple(sorted({each for each in hashes if each}))
+def _recorded(contents: Iterable[_Content], name: str) -> tuple[str, ...]:
+    """Return what the results record of their checkpoints under a name."""
+    values = (content["checkpoint"].get(name) for _, content in contents)
+    return tuple(sorted({each for each in values if each}))
 
 
 def _by_weights(name: str, contents: list[_Content]) -> list[tuple[str, list[_Content]]]:

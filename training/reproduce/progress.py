@@ -11,6 +11,7 @@ from typing import Any, Literal
 from training.evaluation.paper_tables import Measured, collect, measured_cell, published_cell
 from training.evaluation.published import PaperTable
 from training.reproduce.plan import MEAN, RANDOM, Plan, Step
+from wtours.storage.atomic import read_json
 from wtours.storage.locks import lock
 from wtours.storage.receipts import Receipt, read_receipt, write_receipt
 
@@ -22,6 +23,8 @@ CONTRADICTIONS = (
     "DORA* in Table 8.",
 )
 """Where the paper's figures contradict each other; printed below the tables, never decided."""
+MODEL = "model.safetensors"
+"""Of a checkpoint; `training.engine.checkpoint`, which needs torch, writes it."""
 State = Literal["done", "to do", "failed", "lacks"]
 
 
@@ -42,12 +45,15 @@ def command(step: Step) -> str:
 
 def states(plan: Plan) -> list[StepState]:
     """Return how far each step of a plan is; nothing is run."""
-    found = []
+    found: list[StepState] = []
+    trained: set[str] = set()
     for step in plan.steps():
         receipt = read_receipt(_receipt_path(plan, step))
         current = receipt is not None and receipt.params == _params(step)
-        if receipt is not None and current and receipt.status == "done" and _is_there(plan, step):
+        is_there = _is_there(plan, step) and (not step.evaluation or step.run in trained)
+        if receipt is not None and current and receipt.status == "done" and is_there:
             found.append(StepState(step, "done"))
+            trained.add(step.run)
         elif step.lacks or not step.words:
             found.append(StepState(step, "lacks", "; ".join(step.lacks)))
         elif receipt is not None and current and receipt.status != "done":
@@ -78,6 +84,7 @@ def reproduce(plan: Plan, *, say: Callable[[str], None]) -> list[StepState]:
                 ended[step.name] = StepState(step, "lacks", f"{blocked} is not done")
                 continue
             say(f"$ {command(step)}")
+            _forget_evaluations(plan, step)
             code = subprocess.run(
                 [sys.executable, "-P", "-m", "wtours", *step.words], check=False
             ).returncode
@@ -92,6 +99,13 @@ def _needed(step: Step, ended: dict[str, StepState]) -> Iterable[str]:
     yield from (name for name, each in ended.items() if not each.step.run and step.run)
     if step.evaluation and step.run in ended:
         yield step.run
+
+
+def _forget_evaluations(plan: Plan, step: Step) -> None:
+    """Before a run is trained: what was measured of its earlier weights is to be measured anew."""
+    for each in plan.steps() if step.run and not step.evaluation else ():
+        if each.evaluation and each.run == step.run:
+            _receipt_path(plan, each).unlink(missing_ok=True)
 
 
 def _record(plan: Plan, step: Step, code: int) -> StepState:
@@ -156,8 +170,19 @@ def measured_of(plan: Plan, network: str) -> Measured | None:
     run_dir = plan.root / "runs" / plan.run_name(network.removesuffix(RANDOM))
     if not run_dir.is_dir():
         return None
-    found = {row.name.endswith("random weights"): row for row in collect([run_dir])}
-    return found.get(network.endswith(RANDOM))
+    is_random = network.endswith(RANDOM)
+    found = collect([run_dir])
+    rows = [row for row in found if row.name.endswith("random weights") == is_random]
+    if len(rows) > 1:  # a run that was trained again: what is measured of it now
+        rows = [each for each in rows if _newest_weights(run_dir) in each.weights]
+    return rows[0] if rows else None
+
+
+def _newest_weights(run_dir: Path) -> str | None:
+    """Return the sha256 of a run's newest weights, as its checkpoint records it."""
+    receipts = sorted(run_dir.glob("checkpoints/step-*/receipt.json"))
+    files = read_json(receipts[-1])["files"] if receipts else []
+    return next((file["sha256"] for file in files if file["path"] == MODEL), None)
 
 
 def _mean(column: Sequence[float | None]) -> float | None:

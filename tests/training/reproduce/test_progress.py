@@ -6,8 +6,10 @@ import json
 import pytest
 
 from tests.support.shard_set import write_shard_set
+from training.evaluation.published import KNN
 from training.reproduce.plan import load_plan
-from training.reproduce.progress import StepState, reproduce, states, table_cells
+from training.reproduce.progress import StepState, measured_of, reproduce, states, table_cells
+from wtours.storage.atomic import write_json
 from wtours.storage.receipts import read_receipt
 from wtours.synthetic import WalkSpec, render_walk
 from wtours.synthetic.eval_sets import publish_eval_sets
@@ -82,3 +84,33 @@ def test_a_plan_is_done_step_by_step_resumed_and_printed(plan, capfd):
     results = list((plan.root / "runs" / "tiny-dora-venice" / "eval").glob("discover-*.json"))
     (measured,) = (json.loads(path.read_text())["results"]["corloc_percent"] for path in results)
     assert rows[-1][4:] == ("56.2", f"{measured:.1f}*")  # * since the images are not VOC's
+
+
+def test_a_run_that_was_trained_again_is_measured_again(plan):
+    reproduce(plan, say=lambda text: None)
+    run_dir = plan.root / "runs" / "tiny-dora-venice"
+    (run_dir / "checkpoints").rename(run_dir / "earlier")
+    found = ended(states(plan))
+    assert found["dora-venice"] == found["dora-venice: discover"] == "to do"
+    said: list[str] = []
+    assert set(ended(reproduce(plan, say=said.append)).values()) == {"done"}
+    assert [line.split()[2] for line in said] == ["pretrain", "eval"]
+
+
+def test_the_figures_are_of_the_weights_that_the_run_has_now(tmp_path):
+    plan = load_plan("paper", root=tmp_path, tables=["5"], folders={})
+    run_dir = tmp_path / "runs" / "dora-venice"
+    for sha256, top1 in (("a" * 64, 33.0), ("b" * 64, 11.0)):
+        content = {
+            "evaluation": "knn",
+            "checkpoint": {"name": "step-00000100", "step": 100, "sha256": sha256},
+            "protocol": {},
+            "val": {"num_images": 50_000},
+            "results": {"teacher": [{"k": 20, "top1_percent": top1}]},
+        }
+        write_json(run_dir / "eval" / f"knn-{sha256[:8]}.json", content)
+    files = [{"path": "model.safetensors", "sha256": "a" * 64}]
+    write_json(run_dir / "checkpoints" / "step-00000100" / "receipt.json", {"files": files})
+    measured = measured_of(plan, "dora-venice")
+    assert measured is not None
+    assert measured.values[KNN].percent == 33.0
