@@ -10,12 +10,12 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from wtours.errors import StorageError, UsageError
-from wtours.storage.atomic import atomic_path, remove
+from wtours.storage.atomic import atomic_path, remove, sweep
 from wtours.storage.os_errors import explain_os_errors
 
 SCRATCH = "WTOURS_SCRATCH"
@@ -24,7 +24,7 @@ DEFAULT_SIZE = "100GB"
 _SIZE = re.compile(
     r"(?P<number>[0-9]{1,9}(\.[0-9]{1,3})?) ?(?P<unit>[kMGT]?)(?P<binary>i?)B?", re.IGNORECASE
 )
-_USED = ".used"
+_USED, _ROOM = ".used", ".room"
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -78,39 +78,62 @@ def at_hand(video: Path, fetch: Callable[[], None]) -> Iterator[None]:
         while not video.is_file():
             fcntl.flock(file, fcntl.LOCK_EX)
             if not video.is_file():
+                sweep(video.parent)  # half of it, of a process that was killed
                 fetch()
             fcntl.flock(file, fcntl.LOCK_SH)  # another process may be between: look again
         os.utime(stamp)  # not its own dates, which its reader watches
         yield
 
 
-def make_room(folder: Path, num_bytes: int, *, is_free: Callable[[Path], bool]) -> None:
+def make_room(video: Path, num_bytes: int, *, is_free: Callable[[Path], bool]) -> None:
     """Remove the copies of videos that were used longest ago, until another one fits.
 
+    Call it in `fetch` of `at_hand`: until the video has come, others count its bytes too.
+
     Args:
-        folder: `videos` of a working copy.
-        num_bytes: Of the one that is to come.
+        video: The one that is to come, in a folder of its own in `videos` of a working copy.
+        num_bytes: Of it.
         is_free: Whether a copy may be removed.
 
     Raises:
         StorageError: those that are in use leave too little.
     """
-    bound = scratch_bytes()
-    copies = [p for p in folder.glob("*/[!.]*") if p.is_file() and p.suffix not in (".json", ".md")]
-    sizes = {path: path.stat().st_size for path in copies}
-    for path in sorted(filter(is_free, copies), key=_last_used):
-        if sum(sizes.values()) + num_bytes <= bound:
-            return
-        with (path.parent / _USED).open("a") as file, contextlib.suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # else a process has it at hand
-            remove(path)
-            del sizes[path]
-    total = sum(sizes.values()) + num_bytes
+    bound, folder = scratch_bytes(), video.parent.parent
+    with (folder / _ROOM).open("a") as room:
+        fcntl.flock(room, fcntl.LOCK_EX)
+        files = [path for path in folder.glob("*/[!.]*") if path.is_file()]
+        copies = [path for path in files if path.suffix not in (".json", ".md")]
+        sizes = {path: path.stat().st_size for path in copies} | _coming(folder, copies, video)
+        for path in sorted(filter(is_free, copies), key=_last_used):
+            if sum(sizes.values()) + num_bytes <= bound:
+                break
+            with (path.parent / _USED).open("a") as file, contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # else a process has it at hand
+                remove(path)
+                del sizes[path]
+        total = sum(sizes.values()) + num_bytes
+        if total <= bound:
+            (video.parent / _USED).write_text(f"{num_bytes}\n")
     if total > bound:
         raise StorageError(
             f"the videos that are needed at once take {total / 1e9:.1f} GB, and --scratch-size "
             f"allows {bound / 1e9:.1f}: raise it, or name fewer videos (--video)"
         )
+
+
+def _coming(folder: Path, copies: Iterable[Path], video: Path) -> dict[Path, int]:
+    """Return the bytes of the other videos that processes are fetching, by stamp."""
+    coming, there = dict[Path, int](), {path.parent for path in (*copies, video)}
+    for stamp in folder.glob(f"*/{_USED}"):
+        num_bytes = stamp.read_text().strip()
+        if stamp.parent in there or not num_bytes:
+            continue
+        with stamp.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                coming[stamp] = int(num_bytes)
+    return coming
 
 
 def _last_used(video: Path) -> float:

@@ -234,7 +234,7 @@ class WorkingCopy:
         num_bytes = self.size(path)
         if num_bytes is None:
             raise StorageError(f"{self.url}/{self._key(path)} is missing")
-        make_room(path.parent.parent, num_bytes, is_free=self._is_free)
+        make_room(path, num_bytes, is_free=self._is_free)
         self._store.fetch(self._key(path), path)
         found = sha256_file(path)
         if found != sha256:

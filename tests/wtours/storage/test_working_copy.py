@@ -1,6 +1,8 @@
 """A root on an object store, through the one place that publishes on it: `write_receipt`."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -391,6 +393,48 @@ def test_a_worker_remembers_what_it_has_published_itself(machine, store, monkeyp
     working_copy.discard(folder / "nothing")  # for which the list of what was seen is read
     video(copy, b"another film")
     assert store.get("videos/walk/walk.mp4") == b"another film"
+
+
+def test_videos_on_their_way_count_too(machine, store, monkeypatch):
+    copy = machine("one")
+    for name in ("a", "b"):
+        path = copy.root / "videos" / name / f"{name}.mp4"
+        write_bytes(path, name.encode() * 500)
+        files = (record_file(path, relative_to=path.parent),)
+        write_receipt(path.with_name("receipt.json"), Receipt(stage="x", key=name, files=files))
+    monkeypatch.setenv("WTOURS_SCRATCH_SIZE", "600B")
+    other = machine("two")
+    a, b = (other.root / "videos" / name / f"{name}.mp4" for name in ("a", "b"))
+    begun, go, fetch = threading.Event(), threading.Event(), ObjectStore.fetch
+
+    def slowly(self, key, path):
+        if path == a:
+            begun.set()
+            assert go.wait(60)
+        fetch(self, key, path)
+
+    monkeypatch.setattr(ObjectStore, "fetch", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(other.fetch_video, a, sha256_bytes(b"a" * 500))
+        try:
+            assert begun.wait(60)
+            with pytest.raises(StorageError, match="needed at once"):
+                other.fetch_video(b, sha256_bytes(b"b" * 500))
+        finally:
+            go.set()
+        coming.result()
+    other.fetch_video(b, sha256_bytes(b"b" * 500))
+    assert not a.exists()
+
+
+def test_half_of_a_video_is_swept_before_it_is_fetched_again(machine):
+    video(machine("one"))
+    other = machine("two")
+    path = other.root / "videos/walk/walk.mp4"
+    half = path.with_name(".tmp-1-1-walk.mp4")
+    half.write_bytes(b"fi")
+    other.fetch_video(path, sha256_bytes(b"film"))
+    assert not half.exists()
 
 
 def test_what_is_no_receipt_is_dropped(machine, store, caplog):
