@@ -126,6 +126,7 @@ def _analyze(
     if work is None:
         return False
     missing = work.missing_tasks()
+    work.make_way(missing)
     for done in finished(executor, analyze_segment, missing):
         share = (len(work.tasks) - len(missing) + done) / len(work.tasks)
         on_progress(plan.video.video_id, work.seconds * share, work.seconds)

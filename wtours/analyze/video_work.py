@@ -72,15 +72,17 @@ class VideoWork:
         return [task.folder for task in self.tasks]
 
     def missing_tasks(self) -> list[SegmentTask]:
-        """Return the segments that are not there.
+        """Return the segments that are not there."""
+        return [task for task in self.tasks if not task.is_done()]
 
-        What a store has in their place is removed: a node that has not seen it replaces nothing.
+    def make_way(self, tasks: Sequence[SegmentTask]) -> None:
+        """Remove what a store has in place of segments that are about to be made here.
+
+        A node that has not seen it replaces nothing.
         """
-        missing = [task for task in self.tasks if not task.is_done()]
         if working_copy_of(self.plan.segments_dir) is not None:
-            for task in missing:
+            for task in tasks:
                 discard(task.folder)
-        return missing
 
 
 def begin_video(plan: Plan, segment_seconds: int, *, alone: bool = True) -> VideoWork | None:

@@ -114,6 +114,8 @@ class Planner:
         tasks = _tasks(video_id, analysis, shards, directory, _stretch_us(params))
         if self.part is not None:
             tasks = [task for task in tasks if self.part.has(video_id, task.number)]
+        if analysis is not None:
+            analysis.make_way([segment for task in tasks for segment in task.measured])
         return VideoState(work, analysis, tasks, not_sharded=not_sharded)
 
     def _analysis(self, video_id: str) -> VideoWork | None:

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from tests.support.analyze_cases import write_detections
+from tests.support.object_stores import FaultyFileSystem, copy_into
 from tests.support.prepared import (
     SMALL,
     apart,
     entries,
     prepare_options,
     published,
+    store_workspace,
     workspace,
     write_walk,
 )
@@ -157,6 +159,27 @@ def test_what_is_missing_is_downloaded_first(walk, expected, tmp_path):
     assert report.analysis.done == ["walk"]
     tars = {name: sha256 for name, sha256 in published(layout).items() if name.endswith(".parquet")}
     assert tars.items() <= expected.items()
+
+
+def test_a_part_on_a_store_leaves_the_segments_of_the_others(walk, tmp_path, monkeypatch):
+    FaultyFileSystem.reset()
+    url = "faulty://bucket/root"
+    store = copy_into(url, workspace(tmp_path / "disk", {"walk": walk}).root)
+
+    def part(layout, number, **options):
+        prepare_videos(layout, entries("walk"), prepare_options(**options), part=Part(number, 2))
+        return {found.key for found in store.list("analysis/walk/segments")}
+
+    def on_machine(name):
+        monkeypatch.setenv("WTOURS_SCRATCH", str(tmp_path / name))
+        return store_workspace(url, is_part=True)
+
+    with on_machine("one") as one:
+        assert part(one, 1)
+    with on_machine("two") as two:  # sees the segments of this earlier job
+        with on_machine("one") as one:
+            made = part(one, 1, frame_quality=True)
+        assert part(two, 2, frame_quality=True) > made
 
 
 def test_a_video_that_cannot_be_opened_counts_no_segment(tmp_path):
