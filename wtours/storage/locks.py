@@ -1,16 +1,19 @@
 """Lock files: one process at a time."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
-from wtours.errors import WtoursError
+from wtours.errors import StorageError, WtoursError
 from wtours.storage.os_errors import explain_os_errors
 
 _POLL_SECONDS = 0.05
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
@@ -28,14 +31,15 @@ def shared_lock(
     Raises:
         WtoursError: a process holds it alone; names that process.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with explain_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with explain_os_errors(path), path.open("a+") as file:
         if on_alone is not None:
             with contextlib.suppress(BlockingIOError):  # others hold it, or one alone
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 on_alone()
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            _flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
             owner = file.read().strip() or "unknown"
@@ -67,7 +71,7 @@ def lock(path: Path, *, what: str, wait_seconds: float = 0.0) -> Iterator[None]:
             file = stack.enter_context(path.open("a+"))
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError as error:
                 if time.monotonic() < deadline:
@@ -83,3 +87,15 @@ def lock(path: Path, *, what: str, wait_seconds: float = 0.0) -> Iterator[None]:
             file.write(f"{os.getpid()}\n")
             file.flush()
         yield
+
+
+def _flock(file: IO[str], operation: int) -> None:
+    try:
+        fcntl.flock(file, operation)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise StorageError(
+            f"{file.name}: the file system has no file locks; mount it with them (Lustre: -o "
+            f"flock), or choose another --root"
+        ) from error

@@ -1,6 +1,7 @@
 """What the file system refuses is one line; a bug stays a traceback."""
 
 import errno
+import fcntl
 import os
 import resource
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from tests.support.small_disk import small_disk
 from wtours.errors import DiskFullError, StorageError
 from wtours.storage.atomic import read_json, write_bytes
-from wtours.storage.locks import lock
+from wtours.storage.locks import lock, shared_lock
 from wtours.storage.os_errors import explain_os_error, explain_os_errors
 
 
@@ -31,6 +32,22 @@ def test_a_folder_where_a_file_should_be_is_named(tmp_path):
     with pytest.raises(StorageError, match=r"x\.json: is a directory"):
         read_json(tmp_path / "x.json")
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("hold", [lock, shared_lock])
+def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch, hold, code):
+    def flock(*_):
+        raise OSError(code, os.strerror(code))  # NFS without lockd, Lustre without -o flock
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with (
+        pytest.raises(
+            StorageError, match=r"x\.lock: the file system has no file locks; mount it with them"
+        ),
+        hold(tmp_path / "x.lock", what="it"),
+    ):
+        pass
 
 
 def test_a_name_that_is_too_long_is_named_and_shortened(tmp_path):
