@@ -38,6 +38,7 @@ Resume = Literal["auto", "never", "force"]
 CONFIG_FILE = "config.yaml"
 # What may differ when a run is resumed, since it changes nothing that is computed.
 _FREE = ("data.num_workers", "optim.parallel", "checkpoint.", "faults.", "watch.")
+_SHOWN_CHANGES = 5
 
 
 class Run:
@@ -188,11 +189,14 @@ class Run:
             if before.get(key) != after.get(key) and not key.startswith(_FREE)
         ]
         if not data.is_of(self.data):
-            changes.append(_difference(data, self.data))
+            changes.insert(0, _difference(data, self.data))
         if changes:
+            shown, hidden = changes[:_SHOWN_CHANGES], len(changes) - _SHOWN_CHANGES
+            if hidden > 0:
+                shown.append(f"and {hidden} more")
             raise CheckpointError(
-                f"{self.dir} was trained with other settings: {'; '.join(changes)}. Use the same "
-                f"ones, choose another run, or resume all the same with --resume force"
+                f"{self.dir} was trained with other settings: {'; '.join(shown)}. Use the same "
+                f"ones, choose another name with --run, or resume all the same with --resume force"
             )
 
 

@@ -127,14 +127,16 @@ def pretrain(
     else:
         console.say(f"{run_dir}: {result.describe()}")
         if result.stopped_by is None:
-            _note_next(run_dir, shards, shards_dir, root)
+            _note_next(run_dir, shards, shards_dir, root, resolved)
     if result.stopped_by is not None:
         raise typer.Exit(128 + result.stopped_by)
 
 
-def _note_next(run_dir: Path, shards: str, place: Path | str, root: Path) -> None:
+def _note_next(
+    run_dir: Path, shards: str, place: Path | str, root: Path, config: "TrainConfig"
+) -> None:
     """Say what can be done with a trained run, as commands to copy."""
-    from wtours.shards.remote import dataset_at
+    from training.data.clips import open_clips
     from wtours.shards.schema import DATASET_FILE
 
     run = run_dir.name if run_dir == Layout(root).run_dir(run_dir.name) else str(run_dir)
@@ -142,7 +144,8 @@ def _note_next(run_dir: Path, shards: str, place: Path | str, root: Path) -> Non
     commands: list[tuple[str, ...]] = [("runs", run), ("export", run)]
     if isinstance(place, str) or (place / DATASET_FILE).is_file():
         of_set = () if shards == "default" else ("--shards", shards)
-        video = dataset_at(place).videos[0].video_id
+        clips = open_clips(place, config.data).num_clips  # a short video may have none
+        video = max(clips, key=clips.__getitem__)
         commands.insert(1, ("visualize", run, *of_set, "--video", video))
     console.note("Next:")
     for words in commands:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import shutil
 import signal
 import threading
@@ -150,6 +151,12 @@ def test_running_a_finished_run_again_does_nothing_and_says_so(shards, undisturb
 def test_another_config_is_refused_by_name_unless_forced(shards, undisturbed, caplog):
     with pytest.raises(CheckpointError, match=r"local_crops was 3, now 4; optim.lr was 0.001, now"):
         train(shards, undisturbed, "optim.lr=0.5", "data.local_crops=4")
+    many = [f"loss.{name}=0.5" for name in ("student_temp", "center_momentum")]
+    many += [f"optim.{name}=0.5" for name in ("lr", "weight_decay", "momentum", "clip_grad")]
+    with pytest.raises(CheckpointError) as refused:
+        train(shards, undisturbed, *many)
+    assert len(re.findall(r"\w was [^;]+, now ", str(refused.value))) == 5
+    assert "; and 1 more. Use the same ones, choose another name with --run" in str(refused.value)
     with pytest.raises(CheckpointError, match="is a run at step 12; choose another run"):
         train(shards, undisturbed, resume="never")
     assert train(shards, undisturbed, "optim.lr=0.5", resume="force").started_at_step == 12

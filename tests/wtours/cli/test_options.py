@@ -12,10 +12,16 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 from tests.support.shard_set import write_shard_set
+from tests.support.sharded_videos import publish_video
+from tests.support.video_clips import write_clip
+from training.config.presets import resolve_config
 from wtours.cli.app import COMMANDS, PAGES, app
 from wtours.cli.command import OLD_SPELLINGS, OLD_VALUES
 from wtours.cli.train import _note_next
+from wtours.sharding.build import build_shards
+from wtours.shards.schema import ShardParams
 from wtours.text import docs_page
+from wtours.workspace.layout import Layout
 
 SPELLINGS = {
     "--shards": ("--name", "--set-name", "--shard-set", "--dataset"),
@@ -144,10 +150,25 @@ def test_a_page_that_says_more_is_named_and_is_there():
     assert docs_page("reference/evaluation") in shown
 
 
+def test_after_training_the_video_to_look_at_is_one_that_has_clips(tmp_path, capsys):
+    layout = Layout(tmp_path / "root")
+    for video_id, seconds in (("bikes", 3), ("campus", 9)):
+        source = "testsrc2=size=96x64:rate=5"
+        publish_video(
+            layout, video_id, write_clip(tmp_path / f"{video_id}.mp4", source=source, t=seconds)
+        )
+    params = ShardParams(frames_per_second="5", shard_seconds=5)
+    build_shards(layout, ["bikes", "campus"], params=params)
+    place, config = layout.shards_dir("default"), resolve_config("demo", None, [])
+    _note_next(tmp_path / "run", "default", place, layout.root, config)
+    assert "--video campus" in capsys.readouterr().err
+
+
 def test_after_training_the_next_commands_are_ones_to_copy(tmp_path, capsys):
     place = write_shard_set(tmp_path / "shards" / "walks", videos=("oslo",))
-    _note_next(tmp_path / "runs" / "first", "walks", place, tmp_path)
-    _note_next(Path("elsewhere/first"), "default", place, Path("data"))
+    config = resolve_config("demo", None, [])
+    _note_next(tmp_path / "runs" / "first", "walks", place, tmp_path, config)
+    _note_next(Path("elsewhere/first"), "default", place, Path("data"), config)
     lines = [line.strip() for line in capsys.readouterr().err.splitlines()]
     written = [shlex.split(line)[1:] for line in lines if line.startswith("wtours ")]
     assert [words[0] for words in written] == ["runs", "visualize", "export"] * 2
