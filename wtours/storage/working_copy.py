@@ -84,6 +84,9 @@ class WorkingCopy:
         """
         copy = cls(folder_of_copy(url), url, shares_segments=shares_segments)
         copy._store.require_put_if_absent()
+        folders = tuple(folders)
+        if not folders and (copy.root / _MARKER).is_file():  # that of a command that works in it
+            return copy
         open_copy(copy)
         copy._load_once()
         # Before the pull, which gives back what the store has in place of a result of ours.

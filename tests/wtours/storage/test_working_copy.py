@@ -11,7 +11,7 @@ from tests.support.object_stores import FaultyFileSystem, sha256s
 from wtours.cli.sets.places import needs_receipts, needs_tables, place_text, workspace
 from wtours.errors import ConflictError, StorageError, WtoursError
 from wtours.storage import remote_calls, working_copy
-from wtours.storage.atomic import write_bytes, write_json
+from wtours.storage.atomic import read_json, write_bytes, write_json
 from wtours.storage.hashing import sha256_bytes, sha256_file
 from wtours.storage.object_store import ObjectStore
 from wtours.storage.receipts import (
@@ -460,5 +460,7 @@ def test_a_command_beside_another_one_takes_nothing_from_under_it(machine):
     with (
         workspace(url, "shards/set", needs=needs_tables, is_part=True),
         workspace(url, "shards/set", needs=needs_tables, is_part=True),
+        workspace(url, needs=needs_receipts),  # looks at no folder
     ):
-        pass
+        marker = read_json(copy.root / ".wtours-store.json")
+    assert marker["shares_segments"]  # what the workers of the parts go by
