@@ -27,7 +27,7 @@ MAX_SHOTS = 48
 """Shots with a thumbnail; of more, so many evenly chosen ones."""
 _SHOT_SIDE = 240
 """Pixels of the longer side of a shot's thumbnail."""
-_LARGE_SIDE, _MANY_SIDE, _MANY_VIDEOS = 640, 480, 5
+_LARGE_SIDE, _MANY_SIDE, _MANY_VIDEOS = 640, 400, 5
 """Pixels of the others; from so many videos on the second: ten of 2 h stay under 15 MB."""
 _QUALITY = 70
 _US = 1_000_000

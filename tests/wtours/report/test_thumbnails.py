@@ -5,7 +5,7 @@ from tests.support.report_workspace import add_analysis, add_video, entry
 from wtours.report.curves import average_over_time, classes_over_time
 from wtours.report.data import load_videos
 from wtours.report.style import CLASS_COLORS, DARK, LIGHT
-from wtours.report.thumbnails import box_on, choose_moments, spread
+from wtours.report.thumbnails import box_on, choose_moments, long_side, spread
 from wtours.workspace.layout import Layout
 
 pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
@@ -94,3 +94,7 @@ def test_names_can_be_read_in_each_color_and_boxes_told_from_the_paper(theme):
     assert len(set(theme.colors)) == 10  # the Walking Tours: no color twice
     assert min(contrast(color, theme.paper) for color in (*theme.colors, theme.faint)) >= 4.5
     assert min(contrast(color, theme.paper) for color in CLASS_COLORS) >= 3
+
+
+def test_the_pictures_of_a_page_of_many_videos_are_smaller():
+    assert [long_side(number) for number in (1, 4, 5, 10)] == [640, 640, 400, 400]
