@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.analyze_cases import add_video, published_bytes
+from tests.support.chromium import OpenPage, chromium
 from tests.support.video_clips import write_clip
 from wtours.analyze.pipeline import analyze_videos
 from wtours.analyze.quality.seconds import load_quality
@@ -126,7 +127,10 @@ def test_the_page_shows_curves_and_stretches(layout):
     analyze_videos(layout, ["walk"])
     assert "Quality of the frames" not in build_report(layout, entries).page.read_text()
     analyze_videos(layout, ["walk"], frame_quality=True)
-    page = build_report(layout, entries).page.read_text()
+    file = build_report(layout, entries).page
+    page = file.read_text()
+    with chromium() as browser, OpenPage(browser, file, width=400) as opened:
+        assert opened.overflow() == []
     assert "Quality of the frames" in page
     assert "Black: 0:00:04.0 to 0:00:06.0." in page
     assert "Frozen: 0:00:05.0 to 0:00:06.0; 0:00:07.0 to 0:00:08.0." in page
