@@ -18,6 +18,7 @@ from training.engine.precision import for_device, numerics
 from training.engine.setup import build_state, open_views, run_length
 from training.engine.state import TrainState
 from training.engine.step import apply_gradients, compute_gradients
+from training.models.vit_blocks import FastBlock
 from training.schedules import Progress
 from wtours.errors import WtoursError
 
@@ -120,7 +121,7 @@ def estimate(
         measured_seconds=tuple(seconds),
         measured_peak_bytes=peak_memory_bytes(world.device),
         parameters=sum(parameter.numel() for parameter in state.method.student.parameters()),
-        state_bytes=counted_state_bytes(state),
+        state_bytes=counted_state_bytes(state, processes),
         activation_bytes=round(line_through(sizes, kept, part)),
         step_seconds=step_seconds,
         decode_seconds_per_clip=decode,
@@ -178,12 +179,26 @@ def kept_bytes(
     return sum(kept.values())
 
 
-def counted_state_bytes(state: TrainState) -> int:
-    """Return the bytes of the weights of all networks, of gradients and moments."""
-    trained = [p.numel() for p in state.method.student.parameters() if p.requires_grad]
-    weights = [p.numel() for p in state.method.parameters()]
+def counted_state_bytes(state: TrainState, processes: int) -> int:
+    """Return the bytes in one process of the weights of all networks, of gradients and moments.
+
+    With `optim.parallel=fsdp2` a process has its part of them; and whole, during a step, what is in
+    no block, and two blocks (the next is gathered while one computes), with their gradients.
+    """
+    method = state.method
+    trained = [p.numel() for p in method.student.parameters() if p.requires_grad]
+    weights = sum(p.numel() for p in method.parameters())
     moments = 2 if isinstance(state.optimizer, torch.optim.AdamW) else 1
-    return _FLOAT_BYTES * (sum(weights) + (1 + moments) * sum(trained))
+    everything = weights + (1 + moments) * sum(trained)
+    if method.config.optim.parallel == "fsdp2" and processes > 1:
+        blocks = [
+            sum(p.numel() for p in block.parameters())
+            for block in method.modules()
+            if isinstance(block, FastBlock)
+        ]
+        whole = 2 * (weights - sum(blocks)) + 4 * max(blocks, default=0)
+        everything = min(everything, -(-everything // processes) + whole)
+    return _FLOAT_BYTES * everything
 
 
 def line_through(sizes: Sequence[int], values: Sequence[float], size: int) -> float:

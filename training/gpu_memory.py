@@ -79,7 +79,7 @@ def fit_memory(
     may_split = is_additive(config) and "optim.accumulation_steps" not in memory.fixed
     most = 0
     for candidate, splits in _candidates(config, memory.fixed):
-        state_bytes, per_part = _counted(candidate, views, world, share)
+        state_bytes, per_part = _counted(candidate, views, world, share, processes)
         steps = candidate.optim.accumulation_steps
         for count in range(steps, share + 1 if splits and may_split else steps + 1):
             kept = line_through(*per_part, size=-(-share // count)) * _PASSING
@@ -104,7 +104,7 @@ def _candidates(config: TrainConfig, fixed: Set[str]) -> Iterator[tuple[TrainCon
 
 
 def _counted(
-    config: TrainConfig, views: ClipViews, world: World, share: int
+    config: TrainConfig, views: ClipViews, world: World, share: int, processes: int
 ) -> tuple[float, tuple[tuple[int, ...], list[float]]]:
     """Return the bytes of weights, gradients and moments; those kept by one and by two clips."""
     sizes = (1, 2) if share > 1 else (1,)
@@ -113,7 +113,7 @@ def _counted(
         state = build_state(config, world)
         _, batches = decoded_batches(views, sizes)
         kept = [float(kept_bytes(state, batch, length, config, world)) for batch in batches]
-    return counted_state_bytes(state), (sizes, kept)
+    return counted_state_bytes(state, processes), (sizes, kept)
 
 
 def _views_bytes(config: TrainConfig, share: int) -> float:

@@ -94,7 +94,7 @@ def test_the_peak_is_within_15_percent_of_what_is_counted(cuda):
     world, now, batch = World(0, 1, 0, cuda), Progress(0, 12, 3), make_batch(config, 0)
     with numerics(config.optim, cuda):
         state = build_state(config, world)
-        counted = counted_state_bytes(state) + kept_bytes(state, batch, now, config, world)
+        counted = counted_state_bytes(state, 1) + kept_bytes(state, batch, now, config, world)
         state.optimizer.step()  # there are moments from the first step on
         torch.cuda.reset_peak_memory_stats(cuda)
         compute_gradients(state, state.method, batch, now, config=config, world=world)

@@ -95,3 +95,15 @@ def test_an_amount_of_memory_is_read(text, expected):
 def test_what_is_no_amount_of_memory_is_refused(text):
     with pytest.raises(UsageError, match="write for example 24GB"):
         parse_memory(text)
+
+
+def test_divided_weights_take_less_of_each_process(shards):
+    deep = ("model.depth=12", "model.num_prototypes=64")
+    whole, divided = (
+        fit(shards, 1e12, *deep, f"optim.parallel={how}", processes=4).needed_bytes
+        for how in ("ddp", "fsdp2")
+    )
+    assert divided < whole
+    assert fit(shards, 1e12, *deep, "optim.parallel=fsdp2").needed_bytes == pytest.approx(
+        fit(shards, 1e12, *deep).needed_bytes  # one process has all of it
+    )
