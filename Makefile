@@ -51,7 +51,7 @@ $(FACES): $(INSTALLED)
 demo: $(INSTALLED)  ## The whole pipeline on two rendered walks, offline, in minutes
 	$(BIN)/wtours demo
 
-test: $(FACES)      ## All tests but the soak: no GPU, no internet; in parallel (13 to 22 minutes on 2 cores)
+test: $(FACES)      ## All tests but the soak: no GPU, no internet; in parallel (13 to 20 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(PARALLEL) $(PYTEST_ARGS)
 
 test-fast: $(INSTALLED) ## The inner loop: under a minute on 2 cores
@@ -93,7 +93,7 @@ format: $(INSTALLED) ## Rewrite: ruff's format and its safe fixes
 	$(BIN)/python -m ruff format .
 	$(BIN)/python -m ruff check --fix .
 
-bench: $(INSTALLED) ## All benchmarks but bench-gpu (bench-learning alone takes up to an hour); each prints a table and writes benchmarks/out/NAME.json
+bench: $(INSTALLED) ## All benchmarks but bench-gpu (bench-learning alone takes two hours); each prints a table and writes benchmarks/out/NAME.json
 	@for file in $(filter-out benchmarks/bench_gpu.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 bench-%: $(INSTALLED) ## One benchmark, for example make bench-render

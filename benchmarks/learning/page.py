@@ -81,11 +81,17 @@ def write_figure() -> None:
     from wtours.report.style import LIGHT, drawing_style
 
     methods, rows = read_table(PAGE.read_text())
-    panels: tuple[tuple[str, Cells, str], ...] = (
-        ("(a) Linear segmentation, mIoU", rows["mIoU"], "higher is better; line: random weights"),
-        ("(b) Label propagation on CamVid, J&F", rows[_PROPAGATION], "higher is better"),
-        ("(c) Overlap of two masks, IoU", rows["mask overlap, IoU"], "0 apart, 1 the same"),
+    all_panels = (
+        ("Linear segmentation, mIoU", "mIoU", "higher is better; line: random weights"),
+        ("Label propagation on CamVid, J&F", _PROPAGATION, "higher is better"),
+        ("Overlap of two masks, IoU", "mask overlap, IoU", "0 apart, 1 the same"),
     )
+    panels = [  # an earlier table has no label propagation
+        (f"({letter}) {title}", rows[key], below)
+        for letter, (title, key, below) in zip(
+            "abc", (panel for panel in all_panels if panel[1] in rows), strict=False
+        )
+    ]
     with drawing_style(LIGHT):
         figure = Figure(figsize=(13, 0.36 * len(methods) + 1.3), dpi=110, layout="constrained")
         axes = figure.subplots(1, len(panels), sharey=True)
