@@ -1,4 +1,4 @@
-"""Does a short pretraining teach anything? `make bench-learning`, 90 minutes on 2 idle cores.
+"""Does a short pretraining teach anything? `make bench-learning`, some two hours on 2 cores.
 
 Pretrains one small ViT with every method of the paper, and with DORA on centered patches, on
 CamVid's drives (without them: on rendered walks), three seeds each, two processes of one thread at

@@ -313,7 +313,8 @@ def test_a_result_whose_files_are_gone_is_dropped_and_made_again(machine, store,
     assert [found.key for found in store.list()] == SEGMENT_KEYS
 
 
-def test_a_video_that_is_being_read_makes_no_room_for_another(machine, store, monkeypatch):
+def room_for_one_of_two_videos(machine, monkeypatch):
+    """Return a copy with room for one of two videos on the store, of 500 bytes, and their paths."""
     copy = machine("one")
     for name in ("a", "b"):
         path = copy.root / "videos" / name / f"{name}.mp4"
@@ -323,6 +324,11 @@ def test_a_video_that_is_being_read_makes_no_room_for_another(machine, store, mo
     monkeypatch.setenv("WTOURS_SCRATCH_SIZE", "600B")
     other = machine("two")
     a, b = (other.root / "videos" / name / f"{name}.mp4" for name in ("a", "b"))
+    return other, a, b
+
+
+def test_a_video_that_is_being_read_makes_no_room_for_another(machine, store, monkeypatch):
+    other, a, b = room_for_one_of_two_videos(machine, monkeypatch)
     with other.at_hand(a, sha256_bytes(b"a" * 500)):
         with pytest.raises(StorageError, match="needed at once"), other.at_hand(b, ""):
             pass
@@ -396,15 +402,7 @@ def test_a_worker_remembers_what_it_has_published_itself(machine, store, monkeyp
 
 
 def test_videos_on_their_way_count_too(machine, store, monkeypatch):
-    copy = machine("one")
-    for name in ("a", "b"):
-        path = copy.root / "videos" / name / f"{name}.mp4"
-        write_bytes(path, name.encode() * 500)
-        files = (record_file(path, relative_to=path.parent),)
-        write_receipt(path.with_name("receipt.json"), Receipt(stage="x", key=name, files=files))
-    monkeypatch.setenv("WTOURS_SCRATCH_SIZE", "600B")
-    other = machine("two")
-    a, b = (other.root / "videos" / name / f"{name}.mp4" for name in ("a", "b"))
+    other, a, b = room_for_one_of_two_videos(machine, monkeypatch)
     begun, go, fetch = threading.Event(), threading.Event(), ObjectStore.fetch
 
     def slowly(self, key, path):
