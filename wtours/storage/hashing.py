@@ -1,5 +1,6 @@
 """Hashes of files and of JSON-able values."""
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -10,6 +11,17 @@ def sha256_file(path: Path) -> str:
     """Return the sha256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_shared(path: Path) -> str:
+    """Return the sha256 of a file that many tasks read: a process reads it once, while it stays."""
+    found = path.stat()
+    return _sha256_of(path, (found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns))
+
+
+@functools.lru_cache(maxsize=16)
+def _sha256_of(path: Path, _identity: tuple[int, ...]) -> str:
+    return sha256_file(path)
 
 
 def sha256_bytes(data: bytes) -> str:

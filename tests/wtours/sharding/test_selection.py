@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.bytes_read import bytes_read
 from tests.support.object_stores import FaultyFileSystem
 from tests.support.sharded_videos import files_of, publish_video
 from tests.support.video_clips import write_clip
@@ -22,8 +23,9 @@ from wtours.sharding.repair import repair_shards
 from wtours.sharding.selection.expression import parse
 from wtours.sharding.selection.seconds import taken_seconds, with_where
 from wtours.shards import ClipDataset, ShardIndex
-from wtours.shards.schema import ShardParams
+from wtours.shards.schema import ShardParams, WhereParams
 from wtours.shards.verify import verify_shards
+from wtours.storage.hashing import sha256_file
 from wtours.storage.working_copy import WorkingCopy
 from wtours.workspace.layout import Layout
 
@@ -139,6 +141,36 @@ def test_a_node_with_nothing_but_the_store_takes_the_same_seconds(walk, tmp_path
     node = NodeCopy(url)
     assert params.where is not None
     assert taken_seconds(node.root / "shards/set", params.where, "walk") == {0, 1, 4, 5}
+
+
+def test_a_segment_does_not_read_the_seconds_of_other_videos(tmp_path):
+    names, seconds = [f"walk{number:02d}" for number in range(50)], 2000
+    luma = np.random.default_rng(0).random(len(names) * seconds, np.float32)
+    columns = {
+        "video_id": np.repeat(names, seconds),
+        "second": np.tile(np.arange(seconds, dtype=np.int32), len(names)),
+        **dict.fromkeys(("blur", "motion", "luma"), luma),
+        **dict.fromkeys(("black", "frozen"), luma < 0),
+    }
+    path = tmp_path / "quality.parquet"
+    pq.write_table(pa.table(columns), path, row_group_size=seconds)
+    where = WhereParams(expression="luma > 0.5", seconds_sha256=sha256_file(path))
+    num_bytes = path.stat().st_size
+
+    def taken(number):
+        before = bytes_read()
+        found = taken_seconds(tmp_path, where, names[number])
+        of_video = luma[number * seconds :][:seconds]
+        assert found == set(np.flatnonzero(of_video > 0.5).tolist())
+        return bytes_read() - before
+
+    assert taken(7) > num_bytes  # once a process: it is the table that the set was begun with
+    assert taken(8) < num_bytes / 10
+    assert taken(8) < 1000  # the next segment of the same video
+    with path.open("ab") as file:
+        file.write(b"changed")
+    with pytest.raises(ShardError, match="is not the table that the set was begun with"):
+        taken(8)
 
 
 COLUMNS = {

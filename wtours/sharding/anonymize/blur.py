@@ -17,7 +17,7 @@ from wtours.errors import ShardError
 from wtours.media.frame import Frame, YuvPlanes
 from wtours.sharding.anonymize.centerface import FaceFinder, enlarged, find_weights
 from wtours.shards.schema import BLUR_BOXES_FILE, BlurParams
-from wtours.storage.hashing import sha256_file
+from wtours.storage.hashing import sha256_of_shared
 from wtours.storage.working_copy import bring
 
 BOX_SIDES = ("x0", "y0", "x1", "y1")
@@ -138,7 +138,7 @@ def _face_finder(weights_sha256: str) -> FaceFinder:
 
 
 def _require_sha256(path: Path, expected: str) -> None:
-    found = sha256_file(path) if path.is_file() else "none"
+    found = sha256_of_shared(path) if path.is_file() else "none"
     if found != expected:
         raise ShardError(
             f"{path} is not what the shard set was begun with (sha256 {found[:12]}, not "

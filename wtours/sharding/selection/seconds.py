@@ -4,8 +4,10 @@ So the set can be resumed, repaired and made again from a lock when the analysis
 gone.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from wtours.sharding.selection.expression import CONDITIONS, NUMBERS, parse
 from wtours.shards.index import UNREADABLE
 from wtours.shards.schema import QUALITY_FILE, ShardParams, WhereParams
 from wtours.storage.atomic import atomic_path
-from wtours.storage.hashing import sha256_file
+from wtours.storage.hashing import sha256_file, sha256_of_shared
 from wtours.storage.receipts import read_receipt
 from wtours.storage.working_copy import bring, push
 from wtours.text import first_line
@@ -103,13 +105,18 @@ def taken_seconds(directory: Path, where: WhereParams, video_id: str) -> frozens
     """
     path = directory / QUALITY_FILE
     bring(path)
-    if not path.is_file() or sha256_file(path) != where.seconds_sha256:
+    if not path.is_file() or sha256_of_shared(path) != where.seconds_sha256:
         raise ShardError(
             f"{path} is not the table that the set was begun with: run the same `wtours shard "
             f"--where …` again with a new name by --shards"
         )
-    table = _read(path, _KEPT)
-    table = table.filter(pc.equal(table["video_id"], video_id))
+    return _taken(path, where, video_id)
+
+
+@functools.lru_cache(maxsize=1)  # a worker does one segment of a video after the other
+def _taken(path: Path, where: WhereParams, video_id: str) -> frozenset[int]:
+    # Of thousands of videos only those are read that share this one's group of rows.
+    table = _read(path, _KEPT, filters=[("video_id", "==", video_id)])
     columns = {name: table[name].fill_null(np.nan).to_numpy() for name in NUMBERS}
     columns |= {name: table[name].to_numpy() for name in CONDITIONS}
     holds = parse(where.expression).holds(columns)
@@ -117,7 +124,9 @@ def taken_seconds(directory: Path, where: WhereParams, video_id: str) -> frozens
 
 
 def _videos_in(kept: Path) -> set[str]:
-    return set(pc.unique(_read(kept, _KEPT)["video_id"]).to_pylist())
+    with _as_shard_error(kept), pq.ParquetFile(kept) as file:
+        batches = file.iter_batches(columns=["video_id"])
+        return {video_id for batch in batches for video_id in pc.unique(batch[0]).to_pylist()}
 
 
 def _require_same_source(layout: Layout, plan: VideoPlan) -> None:
@@ -165,8 +174,17 @@ def _gather(layout: Layout, video_ids: Iterable[str]) -> pa.Table:
     return pa.concat_tables(tables).cast(_KEPT) if tables else _KEPT.empty_table()
 
 
-def _read(path: Path, schema: pa.Schema) -> pa.Table:
+def _read(
+    path: Path, schema: pa.Schema, filters: list[tuple[str, str, str]] | None = None
+) -> pa.Table:
+    with _as_shard_error(path):
+        table = pq.read_table(path, columns=schema.names, filters=filters)
+        return table.select(schema.names).cast(schema)
+
+
+@contextlib.contextmanager
+def _as_shard_error(path: Path) -> Iterator[None]:
     try:
-        return pq.read_table(path, columns=schema.names).select(schema.names).cast(schema)
+        yield
     except UNREADABLE as error:
         raise ShardError(f"{path} has not the seconds of videos ({first_line(error)})") from error

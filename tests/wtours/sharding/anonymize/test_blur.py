@@ -16,21 +16,23 @@ import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.bytes_read import bytes_read
 from tests.support.sharded_videos import files_of, listed_pts_us, publish_video, rotate
 from tests.support.video_clips import write_clip
 from wtours.errors import ShardError, UsageError
 from wtours.execution.parts import Part
 from wtours.execution.processes import ProcessExecutor
 from wtours.media.frame import YuvPlanes
-from wtours.sharding.anonymize.blur import blurred
+from wtours.sharding.anonymize.blur import BOX_SIDES, Blur, blurred
 from wtours.sharding.anonymize.centerface import FaceFinder, find_weights
 from wtours.sharding.anonymize.params import with_blur
 from wtours.sharding.build import ShardReport, build_shards
 from wtours.sharding.estimate import estimate
 from wtours.sharding.plan import VideoPlan, VideoWork
 from wtours.sharding.repair import repair_shards
-from wtours.shards.schema import ShardParams
+from wtours.shards.schema import BLUR_BOXES_FILE, BlurParams, ShardParams
 from wtours.shards.verify import verify_shards
+from wtours.storage.hashing import sha256_file
 from wtours.workspace.layout import Layout
 
 pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
@@ -144,6 +146,27 @@ def test_any_boxes_are_clipped_and_the_coverage_is_that_of_the_changed_pixels(bo
 
 
 # Boxes from a file.
+
+
+def test_a_segment_does_not_read_the_boxes_of_the_others(tmp_path):
+    path, count = tmp_path / BLUR_BOXES_FILE, 50_000
+    columns = {"video_id": ["walk"] * count, "pts_us": np.arange(count) * 10_000}
+    columns |= dict.fromkeys(BOX_SIDES, np.random.default_rng(0).random(count))
+    pq.write_table(pa.table(columns), path, row_group_size=1000)
+    params = BlurParams(boxes_sha256=sha256_file(path))
+
+    def read_for(start_us):
+        before, interval_us = bytes_read(), (start_us, start_us + 1_000_000)
+        Blur(
+            *(tmp_path, params, "walk"),
+            interval_us=interval_us,
+            source_size=(160, 120),
+            period_us=50_000.0,
+        )
+        return bytes_read() - before
+
+    assert read_for(0) > path.stat().st_size  # once a process: they are those of the set
+    assert read_for(100_000_000) < path.stat().st_size / 4
 
 
 def test_boxes_are_blurred_in_their_frame_only_and_the_index_says_so(clip, layout, tmp_path):
