@@ -23,12 +23,11 @@ from wtours.cli.options import (
     executor_of,
     finish,
 )
-from wtours.cli.sets.places import place_text, shard_workspace
+from wtours.cli.sets.places import needs_receipts, place_text, shard_workspace, workspace
 from wtours.cli.verify import SetName
 from wtours.errors import UsageError
 from wtours.execution.executor import default_jobs
 from wtours.media.limits import MAX_LOSS
-from wtours.storage.store import is_url
 from wtours.text import bytes_text, counted, seconds_text
 
 if TYPE_CHECKING:
@@ -176,8 +175,6 @@ def shard(
     if seal_only:
         finalize(name, max_loss, as_json, root)
         return
-    if delete_source and is_url(str(root)):
-        raise UsageError("--delete-source works on a disk; on a store remove the videos' folders")
     chosen_part = None if part is None else Part.parse(part)
     ids = [entry.id for entry in chosen_manifest(manifest).select(videos or ())]
     with (
@@ -208,9 +205,14 @@ def shard(
             on_progress=on_progress,
         )
     if delete_source and result.dataset is not None:
-        with console.progress_bars("verify", "bytes") as on_progress:
+        # Again, as the set is published on a store when the stage has ended.
+        with (
+            workspace(root, "videos", f"shards/{name}", needs=needs_receipts) as layout,
+            console.progress_bars("verify", "bytes") as on_progress,
+        ):
+            say = console.note if as_json else console.say
             for path in delete_sources(layout, name, ids, on_progress=on_progress):
-                (console.note if as_json else console.say)(f"deleted {path}: its shards are whole")
+                say(f"deleted {place_text(path)}: its shards are whole")
     _finish_shards(result, as_json=as_json)
 
 

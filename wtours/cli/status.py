@@ -17,7 +17,7 @@ from wtours.cli.options import (
     Videos,
     chosen_manifest,
 )
-from wtours.cli.sets.places import needs_receipts, workspace
+from wtours.cli.sets.places import needs_receipts, reading_workspace, workspace
 from wtours.storage.store import as_location
 from wtours.text import bytes_text, counted, seconds_text
 from wtours.workspace.layout import Layout
@@ -37,7 +37,7 @@ def list_videos(
     from wtours.diagnostics.status import video_states
 
     entries = chosen_manifest(manifest).videos
-    with workspace(root, "videos", "analysis", "shards", needs=needs_receipts) as layout:
+    with reading_workspace(root, "videos", "analysis", "shards", needs=needs_receipts) as layout:
         states = video_states(entries, layout)
     if as_json:
         console.print_json([state.to_json() for state in states])

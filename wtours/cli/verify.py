@@ -25,9 +25,9 @@ from wtours.cli.sets.places import (
     SetOrFolder,
     needs_every_receipt,
     place_text,
+    reading_workspace,
     shard_set,
     shard_workspace,
-    workspace,
 )
 from wtours.errors import UsageError
 from wtours.execution.executor import default_jobs
@@ -71,7 +71,9 @@ def verify(
     if everything:
         if repair or not deep:
             raise UsageError("--all reads every byte and repairs nothing: leave out the others")
-        with workspace(root, "videos", "analysis", "shards", needs=needs_every_receipt) as layout:
+        with reading_workspace(
+            root, "videos", "analysis", "shards", needs=needs_every_receipt
+        ) as layout:
             _verify_all(layout, as_json=as_json)
         return
     is_remote = is_url(name) or is_url(str(root))

@@ -5,20 +5,14 @@ the store since. What is published from it is told to the driver, which fetches 
 Only the videos are common to the processes of a node, and kept.
 """
 
-import fcntl
-import os
-import secrets
 from pathlib import Path
 
 from wtours.storage.atomic import remove
 from wtours.storage.hashing import digest
-from wtours.storage.locks import lock
-from wtours.storage.scratch import Seen, scratch_folder
+from wtours.storage.scratch import Seen, own_folder, scratch_folder
 from wtours.storage.working_copy import WorkingCopy, open_copy
 
 _VIDEOS, _ANALYSIS = "videos", "analysis"
-_ALIVE = ".alive"
-_WAIT_SECONDS = 60
 
 
 class NodeCopy(WorkingCopy):
@@ -33,13 +27,7 @@ class NodeCopy(WorkingCopy):
 
     def __init__(self, url: str) -> None:
         top = scratch_folder() / "nodes" / digest(url)
-        with lock(top / ".lock", what=str(top), wait_seconds=_WAIT_SECONDS):
-            for stamp in top.glob(f"*/{_ALIVE}"):
-                _remove_if_ended(stamp)
-            root = top / f"{os.getpid()}-{secrets.token_hex(4)}"
-            root.mkdir()
-            self._stamp = (root / _ALIVE).open("w")
-            fcntl.flock(self._stamp, fcntl.LOCK_EX)
+        root, self._alive = own_folder(top)
         (top / _VIDEOS).mkdir(exist_ok=True)
         (root / _VIDEOS).symlink_to(top / _VIDEOS)
         super().__init__(root, url, shares_segments=True)
@@ -67,12 +55,3 @@ class NodeCopy(WorkingCopy):
 
     def _is_free(self, video: Path) -> bool:
         return True  # all of them came from the store
-
-
-def _remove_if_ended(stamp: Path) -> None:
-    try:
-        with stamp.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove(stamp.parent)
-    except BlockingIOError:
-        return

@@ -9,9 +9,10 @@ from wtours.progress import Progress, no_progress
 from wtours.sharding.locks import set_lock
 from wtours.shards.schema import read_dataset
 from wtours.shards.verify import verify_shards
+from wtours.storage.working_copy import discard, place_of, store_of, working_copy_of
 from wtours.text import counted
 from wtours.workspace.layout import Layout
-from wtours.workspace.videos import checked_video
+from wtours.workspace.videos import DownloadedVideo, checked_video, downloaded_video
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def delete_sources(
     whose folder is a link is kept: its file lies outside of the workspace.
 
     Args:
-        layout: The workspace.
+        layout: The workspace; on a store the set and the videos are read and deleted there.
         name: The folder under <root>/shards; every byte of it is read first.
         video_ids: Which videos; those that the set does not hold are kept.
         on_progress: Called with the set's name and the bytes verified and in all.
@@ -35,7 +36,8 @@ def delete_sources(
     """
     directory = layout.shards_dir(name)
     with set_lock(layout, name):
-        problems = verify_shards(directory, deep=True, on_progress=on_progress).problems
+        verified = verify_shards(place_of(directory), deep=True, on_progress=on_progress)
+        problems = verified.problems
         if problems:
             raise ShardError(
                 f"no video is deleted, since {problems[0].file} {problems[0].message} "
@@ -45,17 +47,30 @@ def delete_sources(
         deleted = []
         for video_id in video_ids:
             try:
-                # The receipt's word is not enough: another file may have taken the name since.
-                video = checked_video(layout, video_id, deep=True)
+                video = _downloaded_file(layout, video_id)
             except VideoError as error:
                 logger.info("nothing is deleted of %s: %s", video_id, error)
                 continue
-            if (
-                video.path.parent.is_symlink()
-            ):  # who keeps it there did not put it into the workspace
+            # Who keeps it elsewhere did not put it into the workspace.
+            if video.path.parent.is_symlink():
                 logger.warning("%s is kept: its folder is a link to another place", video.path)
             elif held.get(video_id) == video.sha256:
-                video.path.unlink()
-                logger.info("deleted %s", video.path)
+                discard(video.path)
+                logger.info("deleted %s", place_of(video.path))
                 deleted.append(video.path)
     return deleted
+
+
+def _downloaded_file(layout: Layout, video_id: str) -> DownloadedVideo:
+    """Return a video whose file was held against its receipt: another may have taken its name.
+
+    Raises:
+        VideoError: it is not there, or another one.
+    """
+    video = downloaded_video(layout, video_id)
+    if working_copy_of(video.path) is None:
+        return checked_video(layout, video_id, deep=True)
+    store, key = store_of(video.path)
+    if store.sha256(key) != video.sha256:
+        raise VideoError(f"{place_of(video.path)} is not the file that was downloaded")
+    return video

@@ -10,12 +10,15 @@ import fcntl
 import json
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from wtours.errors import StorageError, UsageError
 from wtours.storage.atomic import atomic_path, remove, sweep
+from wtours.storage.locks import lock
 from wtours.storage.os_errors import explain_os_errors
 
 SCRATCH = "WTOURS_SCRATCH"
@@ -25,6 +28,8 @@ _SIZE = re.compile(
     r"(?P<number>[0-9]{1,9}(\.[0-9]{1,3})?) ?(?P<unit>[kMGT]?)(?P<binary>i?)B?", re.IGNORECASE
 )
 _USED, _ROOM = ".used", ".room"
+_ALIVE = ".alive"
+_WAIT_SECONDS = 60
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -60,6 +65,29 @@ def parse_size(text: str) -> int:
     if size < 1:
         raise UsageError(f"size {text!r} must be a number of bytes above 0, for example 500GB")
     return int(size)
+
+
+def own_folder(top: Path) -> tuple[Path, IO[str]]:
+    """Make a folder of this process alone below `top`; those of processes that have ended go.
+
+    Returns:
+        The folder, and a file that keeps it: close it, and the next call removes the folder.
+
+    Raises:
+        WtoursError: another process has been making one for a minute.
+    """
+    with lock(top / ".lock", what=str(top), wait_seconds=_WAIT_SECONDS):
+        for stamp in top.glob(f"*/{_ALIVE}"):
+            # FileNotFoundError: its process is just removing it.
+            with contextlib.suppress(BlockingIOError, FileNotFoundError), stamp.open() as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove(stamp.parent)
+        folder = top / f"{os.getpid()}-{secrets.token_hex(4)}"
+        with explain_os_errors(folder):
+            folder.mkdir()
+            alive = (folder / _ALIVE).open("w")
+        fcntl.flock(alive, fcntl.LOCK_EX)
+    return folder, alive
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import pytest
 from tests.support.command_line import exit_code_of, wtours
 from tests.support.object_stores import OF_S3_CLIENTS, copy_into, sha256s
 from tests.support.video_clips import write_clip
+from wtours.cli.sets.places import needs_receipts, workspace
 from wtours.storage.object_store import open_store
 
 MANIFEST = """
@@ -119,7 +120,6 @@ def test_what_works_on_a_disk_only_says_so_in_one_line(url, sources, monkeypatch
         ("doctor", "--root", url),
         ("pin", "--manifest", sources / "mine.toml", "--root", url),
         ("verify", f"{url}/shards/default", "--repair"),
-        ("shard", "--delete-source", "--root", url),
         ("demo", "--root", url),
         ("shards", "sample", f"{url}/none", "--out", "s3://bucket/grid.png"),
     ):
@@ -129,6 +129,52 @@ def test_what_works_on_a_disk_only_says_so_in_one_line(url, sources, monkeypatch
         assert len(lines) == 1, (command, lines)
         assert lines[0].startswith("error: "), (command, lines)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_videos_leave_a_store_once_their_shards_are_whole_there(
+    on_disk, sources, url, monkeypatch, capsys
+):
+    store = copy_into(url, on_disk)
+    expected = sha256s(store)
+    shard = ("shard", "--manifest", sources / "mine.toml", "--root", url, *SHARD, "--jobs", "1")
+    key = "shards/default/walk-00001.tar"
+    whole = store.get(key)
+    for tar, ended in ((whole[:-1] + b"?", 1), (whole, 0)):
+        store.delete(key)
+        store.create(key, tar)
+        assert exit_code_of(monkeypatch, *shard, "--delete-source") == ended
+        if ended:
+            assert "no video is deleted, since walk-00001.tar" in capsys.readouterr().err
+            assert sha256s(store).keys() == expected.keys()
+            store.delete("videos/lane/lane.mp4")  # another file of its name, as large
+            store.create("videos/lane/lane.mp4", bytes((sources / "lane.mp4").stat().st_size))
+    said = capsys.readouterr().out
+    assert f"deleted {url}/videos/walk/walk.mp4: its shards are whole" in said
+    assert "lane.mp4" not in said
+    assert expected.keys() - sha256s(store).keys() == {"videos/walk/walk.mp4"}
+    assert exit_code_of(monkeypatch, *shard, "--video", "walk") == 0
+    assert "0 segments written, 3 kept" in capsys.readouterr().out
+
+
+def test_what_only_reads_works_beside_a_stage(on_disk, sources, url, monkeypatch, tmp_path, capsys):
+    store = copy_into(url, on_disk)
+    before = {found.key: found.version for found in store.list()}
+    with workspace(Path(url), "videos", "analysis", "shards", needs=needs_receipts) as stage:
+        folders = ("cache", "locks", "videos", "analysis", "shards")
+        here = {path for folder in folders for path in (stage.root / folder).rglob("*")}
+        for command in (
+            ("list", "--manifest", sources / "mine.toml"),
+            ("verify",),
+            ("verify", "--all"),
+            ("lock", "--out", tmp_path / "default.lock"),
+            ("shards", "info"),
+            ("shards", "missing"),
+        ):
+            assert exit_code_of(monkeypatch, *command, "--root", url) == 0, capsys.readouterr().err
+        assert {path for folder in folders for path in (stage.root / folder).rglob("*")} == here
+    assert {found.key: found.version for found in store.list()} == before
+    assert not list((tmp_path / "scratch" / "readers").glob("[!.]*"))
+    assert "missing: 0 segments" in capsys.readouterr().out
 
 
 def test_two_machines_on_one_root_end_with_one_set_of_bytes(

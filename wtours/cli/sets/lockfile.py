@@ -25,8 +25,8 @@ from wtours.cli.sets.places import (
     SetOrFolder,
     needs_every_receipt,
     place_text,
+    reading_workspace,
     shard_workspace,
-    workspace,
 )
 from wtours.execution.executor import default_jobs
 from wtours.text import counted
@@ -54,7 +54,9 @@ def lock(
     from wtours.lockfile.lock import SUFFIX, lock_shards
 
     with (
-        workspace(root, "videos", f"shards/{Path(name).name}", needs=needs_every_receipt) as layout,
+        reading_workspace(
+            root, "videos", f"shards/{Path(name).name}", needs=needs_every_receipt
+        ) as layout,
         console.progress_bars("lock", "bytes") as on_progress,
     ):
         directory = named_or_folder(name, layout.shards_dir)

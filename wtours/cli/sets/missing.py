@@ -6,10 +6,11 @@ import typer
 
 from wtours.cli import console
 from wtours.cli.options import FINISHED_WITH_FAILURES, ROOT, AsJson, Root
+from wtours.cli.sets.places import needs_every_receipt, reading_workspace
 from wtours.cli.verify import SetName
 from wtours.errors import UsageError
 from wtours.text import counted
-from wtours.workspace.layout import Layout
+from wtours.workspace.layout import checked_name
 
 
 def missing_of_shards(
@@ -35,9 +36,11 @@ def missing_of_shards(
 
     if as_array and parts is None:
         raise UsageError("--array needs --parts N, the N of the --part i/N that were run")
-    directory = Layout(root).shards_dir(name)
-    missing = missing_segments(directory)
-    numbers = [] if parts is None else unfinished_parts(directory, parts)
+    folder = f"shards/{checked_name(name, 'shard set')}"
+    with reading_workspace(root, folder, needs=needs_every_receipt) as layout:
+        directory = layout.shards_dir(name)
+        missing = missing_segments(directory)
+        numbers = [] if parts is None else unfinished_parts(directory, parts)
     if as_json:
         content: dict[str, object] = {"missing": missing}
         if parts is not None:

@@ -12,17 +12,19 @@ import typer
 
 from wtours.cli.options import ExecutorKind, named_or_folder
 from wtours.errors import ConflictError
+from wtours.storage.atomic import remove
 from wtours.storage.locks import lock, shared_lock
 from wtours.storage.remote_calls import shown
 from wtours.storage.scratch import (
     DEFAULT_SIZE,
     SCRATCH,
     SCRATCH_SIZE,
+    own_folder,
     parse_size,
     scratch_folder,
 )
 from wtours.storage.store import as_location
-from wtours.storage.working_copy import WorkingCopy, folder_of_copy, place_of
+from wtours.storage.working_copy import WorkingCopy, folder_of_copy, open_copy, place_of
 from wtours.workspace.layout import Layout, checked_name, loose_files
 
 OBJECT_STORES = "Object stores"
@@ -180,6 +182,34 @@ def workspace(
                 rebuild(layout)
             else:
                 return
+
+
+@contextlib.contextmanager
+def reading_workspace(root: Path, *folders: str, needs: Callable[[str], bool]) -> Iterator[Layout]:
+    """Yield the workspace of a command that only reads: it works beside any stage.
+
+    Args:
+        root: A folder or a URL.
+        folders: What it reads, as for `workspace`.
+        needs: Which objects it reads, by key, apart from videos and shards.
+
+    Raises:
+        StorageError: the store cannot be read.
+    """
+    location = as_location(root)
+    if isinstance(location, Path):
+        yield Layout(location)
+        return
+    # A folder of its own, without a lock or the probe for writing: it may have no right to write.
+    folder, alive = own_folder(scratch_folder() / "readers")
+    with alive:
+        try:
+            copy = WorkingCopy(folder, location)
+            open_copy(copy)
+            copy.pull(folders, needs)
+            yield Layout(folder)
+        finally:
+            remove(folder)
 
 
 def _copy_alone(url: str, is_part: bool) -> contextlib.AbstractContextManager[None]:
