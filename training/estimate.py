@@ -63,6 +63,8 @@ class Estimate:
     steps: int
     hours: float
     """Of the whole schedule, on processes like the one measured that lose nothing to each other."""
+    drops_hidden_patches: bool
+    """Whether time and activations depend on how much the masks hide."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -71,6 +73,11 @@ class Estimate:
             f"measured with {' and '.join(map(str, self.measured_clips))} clips in a step on "
             f"{self.device}, {self.threads} threads, {self.precision}; nothing was written"
         ]
+        if self.drops_hidden_patches:
+            notes.append(
+                "time and activations are those of the masks of random weights: what is hidden, "
+                "and so left out, changes as the network learns (mask_coverage in the metrics)"
+            )
         if self.device == "cpu":
             notes.append(
                 "hours are for this CPU: for a GPU run the same command there; parameters, state "
@@ -130,6 +137,7 @@ def estimate(
         clips_per_second=share * processes / per_step,
         steps=length.steps,
         hours=length.steps * per_step / 3600,
+        drops_hidden_patches=config.model.drop_hidden_patches,
     )
 
 

@@ -1,7 +1,8 @@
 """The multiplications of a clip, counted from the config: for costs ahead of a run, and its MFU.
 
-Counted are the networks and the head's last layer, for masked patches too; not the head's MLP,
-decoding, the object tracker and the optimizer.
+Counted are the networks and the head's last layer, for masked patches too unless
+model.drop_hidden_patches leaves them out; not the head's MLP, decoding, the object tracker and the
+optimizer.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ class BackboneShape:
     depth: int
     patch_size: int
 
-    def forward_gmac(self, pixels: int, *, cls_alone: bool = False) -> float:
+    def forward_gmac(
+        self, pixels: int, *, cls_alone: bool = False, visible_share: float = 1.0
+    ) -> float:
         """Return the billions of multiplications of a forward pass over one square image.
 
         A block of N tokens of width D takes 12 N D^2 in its matrices and 2 N^2 D in its attention.
@@ -26,8 +29,9 @@ class BackboneShape:
             pixels: Of the image's side.
             cls_alone: The last block gives the CLS token alone, whose query, projection and MLP are
                 10 D^2; of the others it needs keys and values.
+            visible_share: Of the patches, that go through the blocks.
         """
-        width, patches = self.width, (pixels // self.patch_size) ** 2
+        width, patches = self.width, visible_share * (pixels // self.patch_size) ** 2
         tokens = patches + 1
         block = 12 * tokens * width**2 + 2 * tokens**2 * width
         last = (2 * tokens + 10) * width**2 + 2 * tokens * width if cls_alone else block
@@ -54,7 +58,13 @@ class _Passes:
     those of a global crop."""
 
 
-def clip_tflop(config: TrainConfig, shape: BackboneShape, *, as_computed: bool = False) -> float:
+def clip_tflop(
+    config: TrainConfig,
+    shape: BackboneShape,
+    *,
+    as_computed: bool = False,
+    visible_share: float = 1.0,
+) -> float:
     """Return the TFLOP of one clip: forward and backward of the student, forward of the teacher.
 
     Args:
@@ -62,10 +72,15 @@ def clip_tflop(config: TrainConfig, shape: BackboneShape, *, as_computed: bool =
         shape: Of its backbone.
         as_computed: Leave out what the trainer does not compute, the last block's tokens that
             nobody reads; else whole networks, as others count them.
+        visible_share: Of the student's patches in global crops, where `as_computed` and
+            model.drop_hidden_patches leave out the hidden ones.
     """
     data, passes = config.data, _passes(config)
+    drops = as_computed and config.model.drop_hidden_patches
     of_student = shape.forward_gmac(
-        data.global_crop_pixels, cls_alone=as_computed and not passes.whole_student
+        data.global_crop_pixels,
+        cls_alone=as_computed and not passes.whole_student,
+        visible_share=visible_share if drops else 1.0,
     )
     of_teacher = shape.forward_gmac(
         data.global_crop_pixels, cls_alone=as_computed and not passes.whole_teacher

@@ -109,6 +109,9 @@ def _counted(
     """Return the bytes of weights, gradients and moments; those kept by one and by two clips."""
     sizes = (1, 2) if share > 1 else (1,)
     length = run_length(config, views)
+    # What masks hide changes as the network learns: there must be room for all patches.
+    model = config.model.model_copy(update={"drop_hidden_patches": False})
+    config = config.model_copy(update={"model": model})
     with numerics(config.optim, world.device):
         state = build_state(config, world)
         _, batches = decoded_batches(views, sizes)

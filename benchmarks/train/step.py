@@ -1,7 +1,7 @@
 """One way to do a training step of the paper's configuration, timed in a process of its own.
 
-`python -m benchmarks.train.step plain|PRESET float32|bfloat16 --clips B --steps N` prints a JSON
-line. A preset is run by the trainer; "plain" is `official` written plainly: ViT-S/16, T = 8, 3
+`python -m benchmarks.train.step plain|PRESET float32|bfloat16 --clips B --steps N --set KEY=VALUE`
+prints a JSON line. A preset is run by the trainer; "plain" is `official` written plainly: ViT-S/16, T = 8, 3
 objects, 6 local crops, 65,536 prototypes. Random views, so that only the step is measured: forward,
 backward, clipping, AdamW, the teacher.
 """
@@ -47,11 +47,16 @@ class StepCost:
     """Floating-point operations of the matrix products, 1e12."""
     loss: float
     """Of the first step."""
+    visible_share: float
+    """Of the patches of global crops, what the masks leave; 1: there are none."""
 
 
-def measure(which: str, precision: str, *, clips: int = 1, steps: int = 2) -> StepCost:
+def measure(
+    which: str, precision: str, *overrides: str, clips: int = 1, steps: int = 2
+) -> StepCost:
     """Return the cost of a step, measured in a new process."""
     words = ["-m", "benchmarks.train.step", which, precision, "--clips", clips, "--steps", steps]
+    words += [word for pair in overrides for word in ("--set", pair)]
     done = subprocess.run(
         [sys.executable, *map(str, words)], check=True, stdout=subprocess.PIPE, text=True
     )
@@ -133,11 +138,13 @@ def main() -> None:
     parser.add_argument("precision", choices=("float32", "bfloat16"))
     parser.add_argument("--clips", type=int, default=1)
     parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     before = _peak_gib()
     is_plain = options.which == "plain"
     preset = "official" if is_plain else options.which
-    config = resolve_config(preset, None, [f"optim.precision={options.precision}"])
+    overrides = [f"optim.precision={options.precision}", *options.set]
+    config = resolve_config(preset, None, overrides)
     state, views = build_state(config, ALONE), random_views(config, options.clips)
     step = plainly(state, views) if is_plain else as_we_do(state, views, config)
     with FlopCounterMode(display=False) as flops:
@@ -147,7 +154,15 @@ def main() -> None:
         start = time.perf_counter()
         step()
         seconds = min(seconds, time.perf_counter() - start)
-    cost = StepCost(seconds, _peak_gib() - before, flops.get_total_flops() / 1e12, loss)
+    peak = _peak_gib() - before
+    metrics = state.method.prepare(views, NOW).metrics()
+    cost = StepCost(
+        seconds,
+        peak,
+        flops.get_total_flops() / 1e12,
+        loss,
+        float(metrics.get("mask_coverage", 1)),
+    )
     print(json.dumps(asdict(cost)))
 
 

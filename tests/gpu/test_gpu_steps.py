@@ -21,6 +21,7 @@ CASES = {
     "official lars": ("official", "optim.name=lars"),
     "official accumulated": ("official", "optim.accumulation_steps=2"),
     "official checkpointed": ("official", "model.activation_checkpointing=true"),
+    "official, hidden patches dropped": ("official", "model.drop_hidden_patches=true"),
     "official koleo": ("official", "loss.koleo_weight=0.1"),
     "swav queue": ("swav", "swav.queue_length=12", "swav.queue_start_epoch=0"),
 }
@@ -73,9 +74,11 @@ def test_a_step_synchronizes_once(cuda):
     assert len(waits) == 1, [(w.filename, w.lineno) for w in said]
 
 
-def test_attention_is_fused(device):
+@pytest.mark.parametrize("drops", ["false", "true"])
+def test_attention_is_fused(device, drops):
     # A CPU has it in float32; on CUDA any of the fused kernels will do.
-    config = small_config("official", *(() if device.type == "cuda" else EXACT))
+    of_device = () if device.type == "cuda" else EXACT
+    config = small_config("official", f"model.drop_hidden_patches={drops}", *of_device)
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)

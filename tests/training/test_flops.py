@@ -28,6 +28,7 @@ LARGER = (
     [
         *((preset, ()) for preset in ("official", "dino", "images", "simclr", "vicreg", "swav")),
         ("official", ("data.local_crops=0",)),  # of which one would be skipped
+        ("official", ("model.drop_hidden_patches=true", "data.local_crops=0")),
         ("swav", ("swav.output_dim=512", "model.num_prototypes=8192")),
         # Many masked patches, and a local crop that the loss skips.
         ("ibot", ("model.num_prototypes=8192", "loss.local_crops_skipped=1")),
@@ -41,10 +42,12 @@ def test_a_step_does_what_is_counted(preset, overrides):
     world = World(0, 1, 0, torch.device("cpu"))
     state, batch = build_state(config, world), make_batch(config, 0)
     with FlopCounterMode(display=False) as flops:
-        compute_gradients(
+        gradients = compute_gradients(
             state, state.method, batch, Progress(0, 12, 3), config=config, world=world
         )
-    counted = clip_tflop(config, BackboneShape(96, 4, 8), as_computed=True) * 2e12
+    seen = gradients.targets.metrics().get("mask_coverage", torch.ones(())).item()
+    shape = BackboneShape(96, 4, 8)
+    counted = clip_tflop(config, shape, as_computed=True, visible_share=seen) * 2e12
     # Beside it torch counts the head's MLP and its loss, and two orders below, the tracker.
     assert counted == pytest.approx(flops.get_total_flops(), rel=0.06)
 

@@ -43,6 +43,15 @@ REQUIRED: dict[MethodName, dict[str, tuple[Any, str]]] = {
 }
 """The fields that a method fixes, with the value and the reason."""
 
+_UNMASKED = "its student sees whole images"
+_FILLED_IN = "its student fills in the patches that are hidden"
+
+WITHOUT_HIDDEN_PATCHES: dict[MethodName, str] = {
+    **dict.fromkeys(("dino", "simclr", "swav", "vicreg"), _UNMASKED),
+    **dict.fromkeys(("ibot", "attmask"), _FILLED_IN),
+}
+"""The methods that model.drop_hidden_patches is not for, with the reason."""
+
 
 class TrackingConfig(Section):
     """Object discovery and tracking (paper, equations 2 to 7)."""

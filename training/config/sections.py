@@ -43,6 +43,10 @@ class ModelConfig(Section):
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Stochastic depth of the student's last block (0 in the first, linear between); its masks are
     drawn per step and rank, so 0 is needed to compare runs on different numbers of ranks."""
+    drop_hidden_patches: bool = False
+    """Leave out of DORA's student the patches that its masks hide, instead of showing it their mean
+    color: faster, and another model than the released code's. For masks that hide (`tracking.mask`
+    binary or random_blocks)."""
     activation_checkpointing: bool = False
     """Compute the student's blocks a second time in the backward pass instead of keeping what is in
     them: less memory, more time, the same numbers."""

@@ -12,6 +12,7 @@ from pydantic import ValidationError, model_validator
 
 from training.config.methods import (
     REQUIRED,
+    WITHOUT_HIDDEN_PATCHES,
     AttmaskConfig,
     IbotConfig,
     LossConfig,
@@ -84,6 +85,8 @@ class TrainConfig(Section):
             section, _, field = key.partition(".")
             if getattr(getattr(self, section), field) != value:
                 raise ValueError(f"method={self.method} needs {key}={value}: {reason}")
+        if self.model.drop_hidden_patches:
+            self._check_hidden_patches()
         if self.optim.parallel == "fsdp2":
             self._check_fsdp2()
         if self.optim.warmup_epochs > self.optim.epochs:
@@ -92,6 +95,17 @@ class TrainConfig(Section):
                 f"optim.epochs ({self.optim.epochs:g})"
             )
         return self
+
+    def _check_hidden_patches(self) -> None:
+        if reason := WITHOUT_HIDDEN_PATCHES.get(self.method):
+            raise ValueError(
+                f"model.drop_hidden_patches goes without method={self.method}: {reason}"
+            )
+        if self.tracking.mask not in ("binary", "random_blocks"):
+            raise ValueError(
+                f"model.drop_hidden_patches goes without tracking.mask={self.tracking.mask}: it "
+                f"dims patches and hides none"
+            )
 
     def _check_fsdp2(self) -> None:
         optim, overlay = self.optim, self.watch.overlay_every_steps

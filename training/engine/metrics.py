@@ -115,7 +115,6 @@ class ThroughputMeter:
     Args:
         clips_per_step: Of all ranks.
         device: Of this process.
-        tflop_per_step: Of one process, as counted by `training.flops`.
         peak_tflops: TFLOP/s that a device could do; None: not known.
     """
 
@@ -124,16 +123,14 @@ class ThroughputMeter:
         clips_per_step: int,
         device: torch.device,
         *,
-        tflop_per_step: float,
         peak_tflops: float | None,
     ) -> None:
         self._clips = clips_per_step
         self._device = device
-        self._tflop = tflop_per_step
         self._peak = peak_tflops
         self._waited = 0.0
         self._last_lap = time.perf_counter()
-        self._recent: deque[tuple[float, float]] = deque(maxlen=_RECENT_STEPS)
+        self._recent: deque[tuple[float, float, float]] = deque(maxlen=_RECENT_STEPS)
 
     def waiting(self, batches: Iterator[T]) -> Iterator[T]:
         """Yield the batches, measuring the wait for each."""
@@ -146,24 +143,28 @@ class ThroughputMeter:
             self._waited = time.perf_counter() - asked
             yield batch
 
-    def lap(self) -> dict[str, float]:
-        """Return seconds, clips a second and share of waiting since the last lap, for the log."""
+    def lap(self, tflop: float) -> dict[str, float]:
+        """Return seconds, clips a second and share of waiting since the last lap, for the log.
+
+        Args:
+            tflop: Of the step in one process, as counted by `training.flops`.
+        """
         now = time.perf_counter()
         seconds, self._last_lap = now - self._last_lap, now
-        self._recent.append((seconds, self._waited))
-        mfu = {} if self._peak is None else {"mfu": self._tflop / seconds / self._peak}
+        self._recent.append((seconds, self._waited, tflop))
+        mfu = {} if self._peak is None else {"mfu": tflop / seconds / self._peak}
         return {
             "seconds": seconds,
             "clips_per_second": self._clips / seconds,
             "data_wait_fraction": self._waited / seconds,
             "peak_memory_bytes": peak_memory_bytes(self._device),
-            "tflop_per_second": self._tflop / seconds,
+            "tflop_per_second": tflop / seconds,
             **mfu,
         }
 
     def status(self, run: str, step: int, steps: int, loss: float) -> StepStatus:
         """Return the progress after the last lap."""
-        seconds, waited = (sum(part) for part in zip(*self._recent, strict=True))
+        seconds, waited, tflop = (sum(part) for part in zip(*self._recent, strict=True))
         return StepStatus(
             run=run,
             step=step,
@@ -173,9 +174,7 @@ class ThroughputMeter:
             data_wait_fraction=waited / seconds,
             seconds_left=(steps - step) * seconds / len(self._recent),
             memory_bytes=peak_memory_bytes(self._device),
-            mfu=None
-            if self._peak is None
-            else self._tflop * len(self._recent) / seconds / self._peak,
+            mfu=None if self._peak is None else tflop / seconds / self._peak,
         )
 
 

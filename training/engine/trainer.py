@@ -7,7 +7,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from training.config.train import TrainConfig
 from training.data.clips import ClipViews
 from training.data.loader import batches
 from training.distributed.collectives import barrier
@@ -85,7 +84,11 @@ def train(
     """
     config, world = run.config, run.world
     run.restore(state, resume)
-    meter = _meter(config, state, world)
+    meter = ThroughputMeter(
+        config.optim.global_batch_size,
+        world.device,
+        peak_tflops=config.watch.peak_tflops or peak_tflops(world.device),
+    )
     started_at, stopped_by = state.step, None
     replica = replicate(state, world)
     profiled = config.watch.profile_steps if world.is_main else None
@@ -103,7 +106,8 @@ def train(
             apply_gradients(state, now, scheduled)
             run.watchdog.beat()
             step_traced()
-            metrics, times = reading.metrics, meter.lap()
+            metrics = reading.metrics
+            times = meter.lap(_step_tflop(state, metrics, world))
             values = asdict(scheduled) | state.method.scheduled(now)
             measured: dict[str, float | Image.Image] = {**metrics, **values}
             for monitor in monitors:
@@ -121,15 +125,11 @@ def train(
     return PretrainReport(checkpoint_dir(run.dir, state.step), started_at, state.step, stopped_by)
 
 
-def _meter(config: TrainConfig, state: TrainState, world: World) -> ThroughputMeter:
-    """Return what measures the steps, with the multiplications that one takes."""
-    clips, backbone = config.optim.global_batch_size, state.method.student.backbone
+def _step_tflop(state: TrainState, metrics: dict[str, float], world: World) -> float:
+    """Return the multiplications of a step in this process, 1e12, from what it measured."""
+    config, backbone = state.method.config, state.method.student.backbone
     patch_size = backbone.patch_embed.patch_size[0]
     shape = BackboneShape(backbone.embed_dim, len(backbone.blocks), patch_size)
-    of_clip = clip_tflop(config, shape, as_computed=True)
-    return ThroughputMeter(
-        clips,
-        world.device,
-        tflop_per_step=of_clip * clips / world.world_size,
-        peak_tflops=config.watch.peak_tflops or peak_tflops(world.device),
-    )
+    visible = metrics.get("mask_coverage", 1.0)
+    of_clip = clip_tflop(config, shape, as_computed=True, visible_share=visible)
+    return of_clip * config.optim.global_batch_size / world.world_size

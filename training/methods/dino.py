@@ -6,7 +6,7 @@ Each pair of a teacher's global view and another view of the student has a cross
 from torch import Tensor
 
 from training.methods.base import Views
-from training.methods.student_teacher import StudentTeacher
+from training.methods.student_teacher import StudentTeacher, TeacherOutput, encode_views
 from training.schedules import Progress
 
 
@@ -17,6 +17,6 @@ class Dino(StudentTeacher):
         """Return the teacher's CLS tokens; there are no masks."""
         return self.encode_whole(views), None
 
-    def student_views(self, clips: Tensor, masks: Tensor | None) -> Tensor:
-        """Return the clips as they are, as one view."""
-        return clips[None]
+    def encode_student(self, clips: Tensor, targets: TeacherOutput) -> Tensor:
+        """Return the student's CLS tokens of the clips as they are, as one view."""
+        return encode_views(self.student.backbone, clips[None])

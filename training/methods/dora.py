@@ -4,6 +4,8 @@ The teacher's attention finds objects in the first frame and follows them throug
 (`training.methods.object_tracking`); the student sees the clip once for each object, masked.
 """
 
+from dataclasses import replace
+
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
@@ -18,8 +20,8 @@ from training.methods.object_tracking import (
     object_masks,
     track_objects,
 )
-from training.methods.student_teacher import StudentTeacher
-from training.models.vit import encode_with_attention
+from training.methods.student_teacher import StudentTeacher, TeacherOutput, encode_views
+from training.models.vit import encode_visible, encode_with_attention
 from training.rng import torch_generator
 from training.schedules import Progress
 from training.transfer import send
@@ -47,10 +49,25 @@ class Dora(StudentTeacher):
         masks = object_masks(maps, mask=self.config.tracking.mask)
         return tokens, masks.reshape(*clips.shape[:2], *masks.shape[1:])
 
-    def student_views(self, clips: Tensor, masks: Tensor | None) -> Tensor:
-        """Return the clips once for each object, masked."""
-        assert masks is not None  # of `teacher_forward`
-        return apply_masks(clips, masks.flatten(0, 1))
+    @torch.no_grad()
+    def prepare(self, views: Views, now: Progress) -> TeacherOutput:
+        """Return the teacher's output for the whole batch."""
+        targets = super().prepare(views, now)
+        if not self.config.model.drop_hidden_patches or targets.masks is None:
+            return targets
+        # The host waits here, once a step: how much the student computes is for the masks to say.
+        return replace(targets, num_visible=targets.masks.sum(dim=-1).long().cpu())
+
+    def encode_student(self, clips: Tensor, targets: TeacherOutput) -> Tensor:
+        """Return the student's CLS tokens of the clips, once for each object, masked."""
+        assert targets.masks is not None  # of `teacher_forward`
+        masks, backbone = targets.masks.flatten(0, 1), self.student.backbone
+        if targets.num_visible is None:
+            return encode_views(backbone, apply_masks(clips, masks))
+        visible = masks.bool().transpose(0, 1).flatten(1, 2)  # (O, M * T, N)
+        counts = targets.num_visible.flatten(0, 1).transpose(0, 1).flatten(1, 2)
+        tokens = encode_visible(backbone, clips.flatten(0, 1), visible, counts)
+        return tokens.reshape(len(visible), *clips.shape[:2], -1)
 
     def draw_heads(self, now: Progress) -> Tensor:
         """Return the attention heads that find this step's objects, the same on every rank."""

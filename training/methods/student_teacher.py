@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from training.config.train import TrainConfig
@@ -31,17 +32,23 @@ class TeacherOutput(Targets):
         masks: (G, B, O, T, N) what the student sees of each global view; None: all of it.
         tokens: (G * B * T, D) the CLS tokens that the probabilities come from.
         measures_rank: Whether the step's metrics have the tokens' `effective_rank`.
+        num_visible: (G, B, O, T) int64 on the CPU, the patches that a mask leaves; None: the
+            student computes the hidden ones, too.
     """
 
     probabilities: Tensor
     masks: Tensor | None
     tokens: Tensor
     measures_rank: bool = field(kw_only=True)
+    num_visible: Tensor | None = field(default=None, kw_only=True)
 
     def clips(self, part: slice) -> "TeacherOutput":
         """Return the output for some of the clips."""
         masks = None if self.masks is None else self.masks[:, part]
-        return replace(self, probabilities=self.probabilities[:, part], masks=masks)
+        counts = None if self.num_visible is None else self.num_visible[:, part]
+        return replace(
+            self, probabilities=self.probabilities[:, part], masks=masks, num_visible=counts
+        )
 
     def metrics(self) -> dict[str, Tensor]:
         """Return how sharp and how diverse the teacher is, and what the masks hide.
@@ -91,8 +98,8 @@ class StudentTeacher(Method[TeacherOutput]):
         """Return the teacher's CLS tokens of the global views (G * B * T, D), and the masks."""
         raise NotImplementedError
 
-    def student_views(self, clips: Tensor, masks: Tensor | None) -> Tensor:
-        """Return what the student sees of clips (M, T, 3, H, W): (V, M, T, 3, H, W)."""
+    def encode_student(self, clips: Tensor, targets: TeacherOutput) -> Tensor:
+        """Return the student's CLS tokens (V, M, T, D) of V views of clips (M, T, 3, H, W)."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -122,15 +129,15 @@ class StudentTeacher(Method[TeacherOutput]):
         With two global views the teacher's output for one view is the student's target for the
         other (equation 8), and the local crops have both as targets (equation 9).
         """
-        clips = views.global_clips.flatten(0, 1)
-        kinds = [self.student_views(clips, targets.masks), *self.local_kinds(views)]
-        backbone, head = self.student.backbone, self.student.head
-        tokens = [encode(backbone, kind.flatten(0, -4)) for kind in kinds]
+        clips, head = views.global_clips.flatten(0, 1), self.student.head
+        crops = (encode_views(self.student.backbone, kind) for kind in self.local_kinds(views))
+        kinds = [self.encode_student(clips, targets), *crops]
         # The head, and so a batch norm in it, sees the CLS tokens of all views as one batch.
-        output = self.cls_loss(head.project(torch.cat(tokens)), kinds, targets)
+        features = head.project(torch.cat([tokens.flatten(0, 2) for tokens in kinds]))
+        output = self.cls_loss(features, kinds, targets)
         # Two global views of an image are to be alike: each is spread among its own.
         num_views = len(kinds[0]) * len(views.global_clips)
-        return self.spread(output, tokens[0].reshape(num_views, -1, tokens[0].shape[-1]))
+        return self.spread(output, kinds[0].reshape(num_views, -1, kinds[0].shape[-1]))
 
     def spread(self, output: StepOutput, tokens: Tensor) -> StepOutput:
         """Return the output with the KoLeo term of the CLS tokens (V, M, D), if it has a weight."""
@@ -155,8 +162,8 @@ class StudentTeacher(Method[TeacherOutput]):
 
         Args:
             features: (R, c) what the head's last layer gets of all views, kind by kind.
-            kinds: What the student saw: (V, G * B, T, ...) of global views, then (L, B, T, ...) of
-                local crops, if any.
+            kinds: Of each view what begins with its shape: (V, G * B, T, ...) of global views, then
+                (L, B, T, ...) of local crops, if any.
             targets: From `prepare`.
         """
         loss, last = self.config.loss, self.student.head.last_layer
@@ -225,6 +232,11 @@ class StudentTeacher(Method[TeacherOutput]):
             return teacher_probabilities(logits, center, temp=temp)
         rows, iterations = logits.flatten(0, -2), loss.sinkhorn_iterations
         return sinkhorn_teacher(rows, temp=temp, iterations=iterations).reshape(logits.shape)
+
+
+def encode_views(backbone: VisionTransformer, views: Tensor) -> Tensor:
+    """Return the CLS tokens, (V, M, T, D), of V views of clips (V, M, T, 3, H, W)."""
+    return encode(backbone, views.flatten(0, 2)).reshape(*views.shape[:3], -1)
 
 
 def make_teacher(student: Network) -> Network:

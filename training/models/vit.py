@@ -19,6 +19,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from training.models.linear import use_fast_linears
+from training.models.packing import packing_of
 from training.models.vit_blocks import use_fast_blocks
 from wtours.errors import UsageError
 from wtours.text import first_line
@@ -138,6 +139,36 @@ def encode(backbone: VisionTransformer, images: Tensor) -> Tensor:
     *blocks, last = backbone.blocks
     runs: list[Callable[[Tensor], Tensor]] = [*blocks, partial(last, read="cls")]
     return _as_tensor(backbone.norm(_run(backbone, runs, _embed(backbone, images))))[:, 0]
+
+
+def encode_visible(
+    backbone: VisionTransformer, images: Tensor, visible: Tensor, num_visible: Tensor
+) -> Tensor:
+    """Return the CLS tokens of V views of images (M, 3, H, W) that have some patches each.
+
+    The others are not computed, nor attended to, as in the encoder of MAE (He et al. 2022).
+
+    Args:
+        backbone: From `build_backbone`.
+        images: (M, 3, H, W), H and W multiples of the patch size.
+        visible: (V, M, N) bool, the patches that a view has, in row-major order.
+        num_visible: (V, M) int64 on the CPU, how many these are: the host does not wait for them.
+
+    Returns:
+        (V, M, D), after the final norm.
+    """
+    tokens, prefix = _embed(backbone, images), backbone.num_prefix_tokens  # once for all views
+    lengths = num_visible.flatten() + prefix
+    always = visible.new_ones(*visible.shape[:2], prefix)
+    rows = torch.cat([always, visible], dim=-1).flatten()  # of V times the tokens
+    rows = rows.nonzero_static(size=int(lengths.sum()))[:, 0]
+    packed = tokens.flatten(0, 1).index_select(0, rows % tokens[..., 0].numel())
+    packing = packing_of(lengths, images.device)
+    *blocks, last = backbone.blocks
+    runs: list[Callable[[Tensor], Tensor]] = [partial(block, packing=packing) for block in blocks]
+    runs.append(partial(last, read="cls", packing=packing))
+    output = _as_tensor(backbone.norm(_run(backbone, runs, packed)))
+    return output.reshape(*visible.shape[:2], -1)
 
 
 def encode_tokens(

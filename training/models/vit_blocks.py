@@ -17,6 +17,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from training.models.linear import linear
+from training.models.packing import Packing
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,23 @@ class FastBlock(Block):
     is_compiled = False
 
     def forward(  # type: ignore[override]
-        self, tokens: Tensor, read: Literal["tokens", "heads", "cls"] = "tokens"
+        self,
+        tokens: Tensor,
+        read: Literal["tokens", "heads", "cls"] = "tokens",
+        packing: Packing | None = None,
     ) -> Tensor | tuple[Tensor, Heads]:
-        """Return the output for all tokens, (B, N, D).
+        """Return the output for all tokens, (B, N, D), or packed (R, D).
 
         Args:
-            tokens: (B, N, D).
-            read: "heads": also what it attended with; "cls": the output for the first token alone,
-                (B, 1, D).
+            tokens: (B, N, D), or packed (R, D).
+            read: "heads": also what it attended with (not of packed tokens); "cls": the output for
+                the first token alone, (B, 1, D).
+            packing: Of B images whose tokens are packed.
         """
         if read == "cls":
-            return _run_for_cls(self, tokens)
+            return _run_for_cls(self, tokens, packing)
+        if packing is not None:
+            return run_packed(self, tokens, packing)
         output, heads = self._whole()(self, tokens)
         return (output, heads) if read == "heads" else output
 
@@ -109,51 +116,76 @@ def _compiled(function: Callable[..., Any]) -> Any:
 
 def run_whole(block: Any, tokens: Tensor) -> tuple[Tensor, Heads]:
     """Return a block's output for all of its tokens, (B, N, D), and what it attended with."""
-    heads = _project_heads(block.attn, block.norm1(tokens))
-    return _after_attention(block, tokens, heads), heads
+    heads = _heads_of(block.attn, block.attn.qkv(block.norm1(tokens)))
+    return _after_attention(block, tokens, attend(heads)), heads
 
 
-def _run_for_cls(block: Any, tokens: Tensor) -> Tensor:
+def run_packed(block: Any, tokens: Tensor, packing: Packing) -> Tensor:
+    """Return a block's output for packed tokens, (R, D): only the attention pads them."""
+    heads = _heads_of(block.attn, packing.pad(block.attn.qkv(block.norm1(tokens))))
+    attended = packing.unpad(attend(heads, packing.is_token))
+    return _after_attention(block, tokens, attended, packing)
+
+
+def _run_for_cls(block: Any, tokens: Tensor, packing: Packing | None) -> Tensor:
     # The others are needed as keys and values only: five sixths of the block's work are saved.
     normed, attention = block.norm1(tokens), block.attn
     width = attention.num_heads * attention.head_dim
     weight, bias = attention.qkv.weight, attention.qkv.bias
     of_query, of_rest = (None, None) if bias is None else (bias[:width], bias[width:])
-    query = linear(normed[:, :1], weight[:width], of_query)
-    key, value = linear(normed, weight[width:], of_rest).chunk(2, dim=-1)
-    query, key, value = (_by_head(part, attention.num_heads) for part in (query, key, value))
+    rest, mask = linear(normed, weight[width:], of_rest), None
+    if packing is None:
+        first, tokens = normed[:, :1], tokens[:, :1]
+    else:
+        rest, mask = packing.pad(rest), packing.is_token
+        first, tokens = (part.index_select(0, packing.first)[:, None] for part in (normed, tokens))
+    parts = (linear(first, weight[:width], of_query), *rest.chunk(2, dim=-1))
+    query, key, value = (_by_head(part, attention.num_heads) for part in parts)
     heads = Heads(attention.q_norm(query), attention.k_norm(key), value)
-    return _after_attention(block, tokens[:, :1], heads)
+    return _after_attention(block, tokens, attend(heads, mask))
 
 
-def _project_heads(attention: Any, normed: Tensor) -> Heads:
-    """Return queries, keys and values of tokens (B, N, D)."""
-    query, key, value = (
-        _by_head(part, attention.num_heads) for part in attention.qkv(normed).chunk(3, dim=-1)
-    )
+def _heads_of(attention: Any, projected: Tensor) -> Heads:
+    """Return queries, keys and values by head of all three side by side, (B, N, 3 * D)."""
+    query, key, value = (_by_head(part, attention.num_heads) for part in projected.chunk(3, dim=-1))
     return Heads(attention.q_norm(query), attention.k_norm(key), value)
 
 
-def attend(heads: Heads) -> Tensor:
-    """Return what each query gets of the values, (B, A, queries, d).
+def attend(heads: Heads, mask: Tensor | None = None) -> Tensor:
+    """Return what each query gets of the values, side by side of all heads, (B, queries, A * d).
 
     In bfloat16 on a CPU the map is written out: torch's fused attention is several times slower
     there in the backward pass.
+
+    Args:
+        heads: What attends to what.
+        mask: (B, 1, 1, keys) bool, False where there is no key; None: all are.
     """
     query, key, value = heads.query, heads.key, heads.value
     if query.device.type == "cpu" and query.dtype == torch.bfloat16:
         scores: Tensor = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-        return scores.softmax(dim=-1) @ value
-    return F.scaled_dot_product_attention(query, key, value)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        attended = scores.softmax(dim=-1) @ value
+    else:
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return attended.transpose(1, 2).flatten(2)
 
 
-def _after_attention(block: Any, tokens: Tensor, heads: Heads) -> Tensor:
-    """Return the block's output for the tokens (B, M, D) that the queries are of."""
+def _after_attention(
+    block: Any, tokens: Tensor, attended: Tensor, packing: Packing | None = None
+) -> Tensor:
+    """Return the block's output for the tokens (..., D) that the queries were of, `attended`."""
     attention = block.attn
-    attended = attention.norm(attend(heads).transpose(1, 2).flatten(2))
-    tokens = tokens + block.drop_path1(block.ls1(attention.proj(attended)))
-    output: Tensor = tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
+    branch = block.ls1(attention.proj(attention.norm(attended)))
+    tokens = tokens + _drop(block.drop_path1, branch, packing)
+    branch = block.ls2(block.mlp(block.norm2(tokens)))
+    output: Tensor = tokens + _drop(block.drop_path2, branch, packing)
     return output
+
+
+def _drop(drop_path: Callable[[Tensor], Tensor], branch: Tensor, packing: Packing | None) -> Tensor:
+    return drop_path(branch) if packing is None else packing.drop(drop_path, branch)
 
 
 def _by_head(tokens: Tensor, num_heads: int) -> Tensor:
