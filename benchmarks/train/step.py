@@ -1,9 +1,9 @@
 """One way to do a training step of the paper's configuration, timed in a process of its own.
 
 `python -m benchmarks.train.step plain|PRESET float32|bfloat16 --clips B --steps N --set KEY=VALUE`
-prints a JSON line. A preset is run by the trainer; "plain" is `official` written plainly: ViT-S/16, T = 8, 3
-objects, 6 local crops, 65,536 prototypes. Random views, so that only the step is measured: forward,
-backward, clipping, AdamW, the teacher.
+prints a JSON line. A preset is run by the trainer; "plain" is `official` written plainly: ViT-S/16,
+T = 8, 3 objects, 6 local crops, 65,536 prototypes. Random views, so that only the step is measured:
+forward, backward, clipping, AdamW, the teacher.
 """
 
 import argparse
