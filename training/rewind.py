@@ -21,7 +21,7 @@ from training.data.multi_crop import make_global, make_local
 from training.distributed.world import World
 from training.engine.checkpoint import STATE, find_damage, load_network, load_state, read_state
 from training.engine.metrics import METRICS_FILE, read_metrics
-from training.engine.precision import autocast
+from training.engine.precision import autocast, numerics
 from training.engine.setup import build_state, open_views, run_length
 from training.methods.base import Views, micro_batches
 from training.methods.registry import is_additive
@@ -138,25 +138,26 @@ def rewind(
         raise UsageError(f"--step {step}: {run_dir} has {steps} steps")
     size = config.optim.global_batch_size
     positions = list(range(first, first + size))
-    losses: dict[int, float] = {}
-    if rank_clips:
-        values = _clip_losses(checkpoint, config, views, positions, step, world)
-        losses = dict(zip(positions, values, strict=True))
-        positions.sort(key=lambda position: -losses[position])
-    shown = positions[:num_clips]
-    lines = {line["step"]: line for line in read_metrics(run_dir / METRICS_FILE)}
-    masks = _masks(checkpoint, checkpoint_step, run_dir, views, shown, world)
-    return RewoundStep(
-        run=run_dir,
-        step=step,
-        num_clips=size,
-        metrics=lines.get(step),
-        checkpoint=checkpoint,
-        clips=tuple(
-            _clip(views, position, losses.get(position), mask)
-            for position, mask in zip(shown, masks, strict=True)
-        ),
-    )
+    with numerics(config.optim, world.device):
+        losses: dict[int, float] = {}
+        if rank_clips:
+            values = _clip_losses(checkpoint, config, views, positions, step, world)
+            losses = dict(zip(positions, values, strict=True))
+            positions.sort(key=lambda position: -losses[position])
+        shown = positions[:num_clips]
+        lines = {line["step"]: line for line in read_metrics(run_dir / METRICS_FILE)}
+        masks = _masks(checkpoint, checkpoint_step, run_dir, views, shown, world)
+        return RewoundStep(
+            run=run_dir,
+            step=step,
+            num_clips=size,
+            metrics=lines.get(step),
+            checkpoint=checkpoint,
+            clips=tuple(
+                _clip(views, position, losses.get(position), mask)
+                for position, mask in zip(shown, masks, strict=True)
+            ),
+        )
 
 
 def _nearest(run_dir: Path, step: int) -> tuple[Path, int, TrainConfig]:

@@ -80,6 +80,12 @@ def numerics(optim: OptimConfig, device: torch.device) -> Iterator[None]:
         yield
 
 
+def describe_float32() -> str:
+    """Return "float32", and how CUDA now multiplies it if not exactly: for results."""
+    products = torch.get_float32_matmul_precision()
+    return "float32" if products == "highest" else f"float32, products {products!r}"
+
+
 @contextmanager
 def _float32_products(precision: str) -> Iterator[None]:
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32

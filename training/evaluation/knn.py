@@ -10,6 +10,7 @@ from torch import Tensor
 
 from training.data.image_decoding import resize_for
 from training.distributed.world import best_device
+from training.engine.precision import describe_float32
 from training.evaluation.datasets.image_folder import open_images, require_known_classes
 from training.evaluation.features import FeatureSet, extract_features
 from training.evaluation.metrics.classification import top_hits
@@ -217,7 +218,7 @@ def _protocol(backbone: Backbone, ks: Sequence[int], temperature: float) -> dict
         "crop": "centre",
         "mean": backbone.normalization.mean,
         "std": backbone.normalization.std,
-        "precision": "float32",
+        "precision": describe_float32(),
         "ks": list(ks),
         "temperature": temperature,
         "vote": "exp(cosine similarity / temperature), summed for each class",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from training.data.image_decoding import resize_for
+from training.engine.precision import describe_float32
 from training.evaluation.linear_classifiers import INITIAL_STD, MOMENTUM
 from training.weights.backbones import Backbone
 from wtours.errors import UsageError
@@ -84,7 +85,7 @@ def describe_protocol(backbone: Backbone, config: LinearProbeConfig) -> dict[str
         "val_resize_pixels": resize_for(backbone.crop_pixels),
         "mean": backbone.normalization.mean,
         "std": backbone.normalization.std,
-        "precision": "float32",
+        "precision": describe_float32(),
         "optimizer": "SGD",
         "momentum": MOMENTUM,
         "weight_decay": 0,

@@ -17,6 +17,7 @@ import torch
 from training.data.clips import open_clips
 from training.distributed.world import best_device
 from training.engine.checkpoint import MODEL, find_checkpoint, load_network, read_state, run_dir_of
+from training.engine.precision import numerics
 from training.visualization.attention_figure import draw_still, draw_video, picture_rows, png_bytes
 from training.visualization.attention_maps import (
     attend,
@@ -96,27 +97,28 @@ def visualize_clips(
     }
     directory = out_dir or run_dir_of(checkpoint) / "figures"
     paths = []
-    for number in chosen:
-        pictures, inputs = crop_clip(clips[number], crop_pixels)
-        attention = attend(backbone, inputs.to(device), heads, config.tracking)
-        first_row = int(clips.starts[number])
-        name = f"{video_id}-clip-{int(clips.index.frame_index[first_row]):08d}"
-        clip_facts = facts | describe_clip(clips[number], attention)
-        rows = picture_rows(pictures, attention.plain, attention.refined, clip_facts)
-        still, video = directory / f"{name}.png", directory / f"{name}.mp4"
-        between = _frames_between(clips, number)
-        all_pictures, all_inputs = crop_clip(between, crop_pixels)
-        all_maps = attend_between(backbone, all_inputs.to(device), heads, config.tracking)
-        all_rows = picture_rows(all_pictures, all_maps.plain, all_maps.refined, clip_facts)
-        _write_video(
-            video,
-            draw_video(all_rows, between.pts_us, clip_facts),
-            pts_us=between.pts_us,
-            seconds=config.data.clip_length * config.data.mean_interval_seconds,
-        )
-        write_json(still.with_suffix(".json"), clip_facts)
-        write_bytes(still, png_bytes(draw_still(rows, clip_facts)))
-        paths += [still, video]
+    with numerics(config.optim, device):
+        for number in chosen:
+            pictures, inputs = crop_clip(clips[number], crop_pixels)
+            attention = attend(backbone, inputs.to(device), heads, config.tracking)
+            first_row = int(clips.starts[number])
+            name = f"{video_id}-clip-{int(clips.index.frame_index[first_row]):08d}"
+            clip_facts = facts | describe_clip(clips[number], attention)
+            rows = picture_rows(pictures, attention.plain, attention.refined, clip_facts)
+            still, video = directory / f"{name}.png", directory / f"{name}.mp4"
+            between = _frames_between(clips, number)
+            all_pictures, all_inputs = crop_clip(between, crop_pixels)
+            all_maps = attend_between(backbone, all_inputs.to(device), heads, config.tracking)
+            all_rows = picture_rows(all_pictures, all_maps.plain, all_maps.refined, clip_facts)
+            _write_video(
+                video,
+                draw_video(all_rows, between.pts_us, clip_facts),
+                pts_us=between.pts_us,
+                seconds=config.data.clip_length * config.data.mean_interval_seconds,
+            )
+            write_json(still.with_suffix(".json"), clip_facts)
+            write_bytes(still, png_bytes(draw_still(rows, clip_facts)))
+            paths += [still, video]
     return paths
 
 

@@ -11,7 +11,7 @@ from training.config.presets import resolve_config
 from training.distributed.world import World
 from training.engine.checkpoint import STATE, checkpoint_dir
 from training.engine.metrics import read_metrics
-from training.engine.precision import for_device, numerics
+from training.engine.precision import describe_float32, for_device, numerics
 from training.pretrain import pretrain
 
 WORLD = World(0, 1, 0, torch.device("cpu"))
@@ -78,6 +78,8 @@ def test_tensorfloat_is_for_cuda_and_is_put_back(asked, device, found):
     optim = resolve_config("official", None, [f"optim.float32_matmul_precision={asked}"]).optim
     with numerics(optim, torch.device(device)):
         assert now() == found
+        exact = found[0] == "highest"
+        assert describe_float32() == ("float32" if exact else "float32, products 'high'")
     assert now() == before == ("highest", True)
 
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from tests.support.tiny_run import make_run, tiny_config
@@ -10,6 +11,7 @@ from tests.training.evaluation.dense.test_object_discovery import mask_of, pictu
 from tests.training.evaluation.dense.test_vos import write_video
 from tests.training.evaluation.test_linear_probe import make_photos
 from wtours.cli.app import app
+from wtours.cli.evaluation.spine import opened
 from wtours.errors import WtoursError
 
 SET = "5e7" + 61 * "0"
@@ -70,6 +72,14 @@ def test_other_backbones_leave_their_results_under_a_name_of_their_own(root):
     assert content["checkpoint"]["trained_on_set_sha256"] is None
     random = json.loads(printed(root, "discover", "walk,random", *options))["checkpoint"]
     assert (random["step"], random["trained_on_set_sha256"]) == (0, None)  # trained on nothing
+
+
+def test_a_run_is_measured_with_the_operators_that_it_was_trained_with(root):
+    make_run(root / "runs" / "exact", tiny_config("optim.deterministic=true"))
+    for name, expected in (("exact", True), ("walk", False)):
+        with opened(name, root):
+            assert torch.are_deterministic_algorithms_enabled() == expected
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.mark.parametrize(

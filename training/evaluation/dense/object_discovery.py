@@ -13,6 +13,7 @@ from torchvision.ops import box_iou
 from training.data.image_files import FilesSeen
 from training.data.normalization import normalized
 from training.distributed.world import best_device
+from training.engine.precision import describe_float32
 from training.evaluation.datasets.voc import VocFolder, VocImage
 from training.evaluation.dense.saliency import (
     KEPT_MASS,
@@ -177,7 +178,7 @@ def _protocol(backbone: Backbone, method: Method) -> dict[str, Any]:
         "mask_upsampling": "nearest",
         "mean": backbone.normalization.mean,
         "std": backbone.normalization.std,
-        "precision": "float32",
+        "precision": describe_float32(),
         "ground_truth_boxes": "left and top minus 1; difficult and truncated ones are kept",
         "hit": f"IoU >= {HIT_IOU} with any box of the image",
         "jaccard": "of the mask with all objects together, without void pixels; mean over images",

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from training.data.image_files import FilesSeen
 from training.distributed.world import best_device
+from training.engine.precision import describe_float32
 from training.evaluation.datasets.davis import Sequence, list_sequences, save_indices
 from training.evaluation.dense.label_propagation import (
     PropagationConfig,
@@ -155,7 +156,7 @@ def _protocol(backbone: Backbone, config: PropagationConfig) -> dict[str, Any]:
         "resize": "bilinear without antialias",
         "mean": normalization.mean,
         "std": normalization.std,
-        "precision": "float32",
+        "precision": describe_float32(),
         "labels": "soft, carried on; bilinear to pixels, each stretched to 0..1, highest wins",
         "boundary_tolerance": BOUNDARY_TOLERANCE,
         "not_measured": "the first and the last frame",

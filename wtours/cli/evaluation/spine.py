@@ -37,17 +37,22 @@ def opened(
 ) -> Iterator[tuple["Backbone", "World", Progress]]:
     """Yield the backbone, this process among those of torchrun, and a progress bar.
 
+    While entered, float32 is multiplied as the backbone's run has it, or as runs do by default.
+
     Args:
         run: The backbone's name.
         root: Of the workspace.
         on_ranks: Whether the work is shared by the processes of torchrun.
     """
     _require_backbone(run, root)
+    from training.config.sections import OptimConfig
     from training.distributed.launch import joined_world
+    from training.engine.precision import numerics
     from training.weights.backbones import open_backbone
 
     backbone = open_backbone(run, Layout(root).run_dir)
-    with joined_world() as world:
+    optim = OptimConfig() if backbone.config is None else backbone.config.optim
+    with joined_world() as world, numerics(optim, world.device):
         if world.world_size > 1 and not on_ranks:
             raise UsageError("this evaluation runs in one process: leave out torchrun")
         bars = console.progress_bars("eval", "steps") if world.is_main else nullcontext(no_progress)
