@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.config.presets import resolve_config
-from training.losses.cross_entropy import cross_entropies, distillation_loss
+from training.losses.cross_entropy import cross_entropies, distillation_losses
 from training.losses.dino import combine, teacher_probabilities, update_center
 from training.losses.ibot import patch_loss
 from training.losses.simclr import nt_xent
@@ -226,16 +226,10 @@ def pairs_loss(
     """Return the loss of logits (2, M, K) and (L, M, K) with the targets (2, M, K)."""
     width = targets.shape[-1]
     weights = (torch.eye(width), torch.ones(width, 1))
-    whole = distillation_loss(
-        student_globals.flatten(0, 1)[None, :, None],
+    whole, local = distillation_losses(
+        [student_globals.flatten(0, 1)[None, :, None], student_locals[:, :, None]],
         *weights,
-        targets.flip(0).flatten(0, 1)[:, None],
-        student_temp=student_temp,
-    )
-    local = distillation_loss(
-        student_locals[:, :, None],
-        *weights,
-        targets.mean(dim=0)[:, None],
+        [targets.flip(0).flatten(0, 1)[:, None], targets.mean(dim=0)[:, None]],
         student_temp=student_temp,
     )
     return combine(whole, local, reduction="pairs")
@@ -385,16 +379,13 @@ def student_losses(networks: Networks, masks: Tensor, expected: Record) -> tuple
     last = (head.last_layer.weight_v, head.last_layer.weight_g)
     count, temp = step["global_images"].shape[1], step["student_temp"]
     by_view = targets.reshape(2, count, -1)
-    whole = distillation_loss(
-        head.project(seen.cls_token)[None, :, None],
+    whole, of_crops = distillation_losses(
+        [
+            head.project(seen.cls_token)[None, :, None],
+            head.project(local).reshape(len(crops), count, 1, -1),
+        ],
         *last,
-        by_view.flip(0).flatten(0, 1)[:, None],
-        student_temp=temp,
-    )
-    of_crops = distillation_loss(
-        head.project(local).reshape(len(crops), count, 1, -1),
-        *last,
-        by_view.mean(dim=0)[:, None],
+        [by_view.flip(0).flatten(0, 1)[:, None], by_view.mean(dim=0)[:, None]],
         student_temp=temp,
     )
     loss_cls = combine(whole, of_crops, reduction="pairs")

@@ -14,7 +14,7 @@ from torch import Tensor
 from training.config.presets import resolve_config
 from training.config.sections import OptimConfig
 from training.engine.optim import build_optimizer, clip_gradients, set_lr_and_weight_decay
-from training.losses.cross_entropy import distillation_loss
+from training.losses.cross_entropy import distillation_losses
 from training.losses.dino import combine, teacher_probabilities, weights_of_objects
 from training.losses.sinkhorn import assignment
 from training.methods.base import StepOutput, Views
@@ -188,7 +188,7 @@ def test_loss_and_its_parts_are_the_recorded_ones(stepped, recorded):
 def of_logits(logits: Tensor, targets: Tensor) -> Tensor:
     """The loss of given logits: of features that each prototype takes one number of."""
     identity, lengths = torch.eye(1024), torch.ones(1024, 1)
-    return distillation_loss(logits, identity, lengths, targets, student_temp=0.1)
+    return distillation_losses([logits], identity, lengths, [targets], student_temp=0.1)[0]
 
 
 def test_cross_entropies_by_object_and_frame_combine_to_the_recorded_loss(recorded):

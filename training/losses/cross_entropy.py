@@ -9,34 +9,49 @@ time, but needs three times the memory (0.34 against 0.11 GiB for 3 x 16 rows an
 keeps each chunk's gradient until all are joined. So the backward pass stays written out.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from training.models.linear import linear
 from training.models.projection_heads import _norms
 
 CHUNK = 4096
 """Prototypes whose logits exist at a time."""
 
 
-def distillation_loss(
-    features: Tensor, weight_v: Tensor, weight_g: Tensor, targets: Tensor, *, student_temp: float
-) -> Tensor:
-    """Return the cross-entropy H(teacher, student) averaged over clips, (V, T), nats.
+def distillation_losses(
+    features: Sequence[Tensor],
+    weight_v: Tensor,
+    weight_g: Tensor,
+    targets: Sequence[Tensor],
+    *,
+    student_temp: float,
+) -> list[Tensor]:
+    """Return cross-entropies H(teacher, student) averaged over clips, (V, T) of each kind, nats.
+
+    The kinds, such as masked clips and local crops, go through the prototypes together.
 
     Args:
-        features: (V, B, T, c) what the head's last layer gets, of V views of B clips.
+        features: Of each kind of view (V, B, T, c), what the head's last layer gets.
         weight_v: (K, c) directions of the prototypes, of any length.
         weight_g: (K, 1) lengths of the prototypes.
-        targets: (B, T, K) the teacher's probabilities; rows sum to 1; detached.
+        targets: Of each kind (B, T, K), the teacher's probabilities; rows sum to 1; detached.
         student_temp: > 0.
     """
-    entropies = cross_entropies(
-        features.flatten(1, 2), weight_v, weight_g, targets.flatten(0, 1), student_temp=student_temp
+    entropies = _of_kinds(
+        [kind.flatten(1, 2) for kind in features],
+        weight_v,
+        weight_g,
+        [kind.flatten(0, 1) for kind in targets],
+        student_temp,
     )
-    return entropies.reshape(len(features), *targets.shape[:2]).mean(dim=1)
+    return [
+        rows.reshape(len(rows), *kind.shape[:2]).mean(dim=1)
+        for rows, kind in zip(entropies, targets, strict=True)
+    ]
 
 
 def cross_entropies(
@@ -51,52 +66,91 @@ def cross_entropies(
         targets: (R, K) the teacher's probabilities; rows sum to 1; detached.
         student_temp: > 0.
     """
-    with torch.autocast(features.device.type, enabled=False):
-        entropies: Tensor = _CrossEntropy.apply(
-            features.float(), weight_v, weight_g, targets, student_temp
-        )
-    return entropies
+    return _of_kinds([features], weight_v, weight_g, [targets], student_temp)[0]
+
+
+def _of_kinds(
+    features: Sequence[Tensor],
+    weight_v: Tensor,
+    weight_g: Tensor,
+    targets: Sequence[Tensor],
+    temp: float,
+) -> list[Tensor]:
+    """Return the cross-entropies of each kind: all go through the prototypes together."""
+    views = tuple(len(kind) for kind in features)
+    with torch.autocast(weight_v.device.type, enabled=False):
+        rows = torch.cat([kind.float().flatten(0, 1) for kind in features])
+        entropies: Tensor = _CrossEntropy.apply(rows, weight_v, weight_g, temp, views, *targets)
+    shapes = [(count, len(target)) for count, target in zip(views, targets, strict=True)]
+    parts = torch.split(entropies, [count * rows for count, rows in shapes])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Cross-entropies (V, R) of (V, R, c) with targets (R, K): logsumexp less mean logit."""
+    """Cross-entropies (S,) of rows (S, c): logsumexp less mean logit.
+
+    The rows of a kind are V times those of its targets (R, K), and kinds follow each other.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight_v: Tensor, weight_g: Tensor, targets: Tensor, temp: float
+        ctx: Any,
+        rows: Tensor,
+        weight_v: Tensor,
+        weight_g: Tensor,
+        temp: float,
+        views: tuple[int, ...],
+        *targets: Tensor,
     ) -> Tensor:
-        parts, expected = [], features.new_zeros(features.shape[:2])
+        parts, expected = [], rows.new_zeros(len(rows))
         for chunk in _chunks(len(weight_v)):
             scale = weight_g[chunk] / _norms(weight_v[chunk]) / temp
-            logits = linear(features, weight_v[chunk]) * scale[:, 0]
+            logits = F.linear(rows, weight_v[chunk]) * scale[:, 0]
             parts.append(logits.logsumexp(dim=-1))
-            expected += torch.einsum("vrk,rk->vr", logits, targets[:, chunk])
+            expected += torch.cat(
+                [
+                    torch.einsum("vrk,rk->vr", of_kind, target[:, chunk]).flatten()
+                    for of_kind, target in _kinds(logits, views, targets)
+                ]
+            )
         normalizer = torch.stack(parts).logsumexp(dim=0)
-        ctx.save_for_backward(features, weight_v, weight_g, targets, normalizer)
-        ctx.temp = temp
+        ctx.save_for_backward(rows, weight_v, weight_g, normalizer, *targets)
+        ctx.temp, ctx.views = temp, views
         return normalizer - expected
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight_v, weight_g, targets, normalizer = ctx.saved_tensors
-        upstream = gradients[0][..., None] / ctx.temp
-        of_features = torch.zeros_like(features)
+        rows, weight_v, weight_g, normalizer, *targets = ctx.saved_tensors
+        upstream = gradients[0][:, None] / ctx.temp
+        of_rows = torch.zeros_like(rows)
         of_v, of_g = torch.empty_like(weight_v), torch.empty_like(weight_g)
-        rows = features.flatten(0, 1)
         for chunk in _chunks(len(weight_v)):
             directions, norms = weight_v[chunk], _norms(weight_v[chunk])
             scale = (weight_g[chunk] / norms)[:, 0]
-            cosines = linear(features, directions)  # times |v|
-            moved = (cosines * (scale / ctx.temp) - normalizer[..., None]).exp_()
-            moved = moved.sub_(targets[:, chunk]).mul_(upstream)  # gradient of logits x temp
-            of_scale = torch.einsum("vrk,vrk->k", moved, cosines)[:, None]
+            cosines = F.linear(rows, directions)  # times |v|
+            moved = (cosines * (scale / ctx.temp) - normalizer[:, None]).exp_()
+            for of_kind, target in _kinds(moved, ctx.views, targets):
+                of_kind.sub_(target[:, chunk])
+            moved = moved.mul_(upstream)  # gradient of logits x temp
+            of_scale = torch.einsum("sk,sk->k", moved, cosines)[:, None]
             moved = moved.mul_(scale)
-            of_features += linear(moved, directions.t())
+            of_rows += moved @ directions
             of_g[chunk] = of_scale / norms
             # d(g / |v|) / dv = -g v / |v|^3
-            of_v[chunk] = linear(moved.flatten(0, 1).t(), rows.t())
+            of_v[chunk] = moved.t() @ rows
             of_v[chunk] -= directions * (of_scale * scale[:, None] / norms.square())
-        return of_features, of_v, of_g, None, None
+        return of_rows, of_v, of_g, None, None, *(None for _ in targets)
+
+
+def _kinds(
+    values: Tensor, views: Sequence[int], targets: Sequence[Tensor]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield of each kind its part of the rows, (V, R, k), and its targets; views of the values."""
+    first = 0
+    for count, target in zip(views, targets, strict=True):
+        last = first + count * len(target)
+        yield values[first:last].view(count, len(target), values.shape[-1]), target
+        first = last
 
 
 def _chunks(num_prototypes: int) -> list[slice]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from training.config.train import TrainConfig
 from training.distributed.sharding import local
 from training.losses.collapse_metrics import effective_rank, embedding_spread, mask_overlap
-from training.losses.cross_entropy import distillation_loss
+from training.losses.cross_entropy import distillation_losses
 from training.losses.dino import combine, entropy, teacher_probabilities, update_center
 from training.losses.koleo import koleo
 from training.losses.sinkhorn import sinkhorn_teacher
@@ -170,16 +170,13 @@ class StudentTeacher(Method[TeacherOutput]):
         # Cross-entropy is linear in its target: against the mean it is the mean over views.
         of_kinds = [targets.probabilities.flip(0).flatten(0, 1), targets.probabilities.mean(dim=0)]
         parts = torch.split(features, [math.prod(kind.shape[:3]) for kind in kinds])
-        masked, *rest = [
-            distillation_loss(
-                part.reshape(*kind.shape[:3], -1),
-                last.weight_v,
-                last.weight_g,
-                of_kind,
-                student_temp=loss.student_temp,
-            )
-            for part, kind, of_kind in zip(parts, kinds, of_kinds, strict=False)
-        ]
+        masked, *rest = distillation_losses(
+            [part.reshape(*kind.shape[:3], -1) for part, kind in zip(parts, kinds, strict=True)],
+            last.weight_v,
+            last.weight_g,
+            of_kinds[: len(kinds)],
+            student_temp=loss.student_temp,
+        )
         local = rest[0] if rest else masked.new_zeros((0, masked.shape[1]))
         with torch.autocast(features.device.type, enabled=False):
             total = combine(

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from training.losses import cross_entropy as prototypes
-from training.losses.cross_entropy import distillation_loss
+from training.losses.cross_entropy import distillation_losses
 from training.losses.dino import entropy
 from training.models.projection_heads import prototype_logits
 
@@ -14,9 +14,9 @@ from training.models.projection_heads import prototype_logits
 def of_logits(logits, targets):
     """The loss of given logits: of features that each prototype takes one number of."""
     count = logits.shape[-1]
-    return distillation_loss(
-        logits, torch.eye(count), torch.ones(count, 1), targets, student_temp=0.1
-    )
+    return distillation_losses(
+        [logits], torch.eye(count), torch.ones(count, 1), [targets], student_temp=0.1
+    )[0]
 
 
 def test_loss_of_a_uniform_student_is_log_k():
@@ -45,7 +45,7 @@ def test_loss_and_gradients_are_those_of_torchs_weight_norm_and_log_softmax(monk
         directions.copy_(torch.randn(24, 6, generator=generator) * 3)
     weights = torch.rand(3, 4, generator=generator)
     plain = -(targets * F.log_softmax(layer(features) / 0.1, dim=-1)).sum(-1).mean(1)
-    ours = distillation_loss(features, directions, lengths, targets, student_temp=0.1)
+    (ours,) = distillation_losses([features], directions, lengths, [targets], student_temp=0.1)
     torch.testing.assert_close(ours, plain)
     torch.testing.assert_close(prototype_logits(features, directions, lengths), layer(features))
     inputs = (features, directions, lengths)
@@ -54,6 +54,31 @@ def test_loss_and_gradients_are_those_of_torchs_weight_norm_and_log_softmax(monk
         torch.autograd.grad((ours * weights).sum(), inputs), expected, strict=True
     ):
         torch.testing.assert_close(gradient, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_kinds_together_give_what_each_gives_alone(monkeypatch):
+    monkeypatch.setattr(prototypes, "CHUNK", 7)
+    generator = torch.Generator().manual_seed(0)
+    kinds = [
+        torch.randn(views, clips, 3, 6, generator=generator, requires_grad=True)
+        for views, clips in ((3, 4), (5, 2))
+    ]
+    directions = torch.randn(24, 6, generator=generator, requires_grad=True)
+    lengths = (torch.rand(24, 1, generator=generator) + 0.5).requires_grad_()
+    targets = [torch.randn(n, 3, 24, generator=generator).softmax(-1) for n in (4, 2)]
+    together = distillation_losses(kinds, directions, lengths, targets, student_temp=0.1)
+    alone = [
+        distillation_losses([kind], directions, lengths, [target], student_temp=0.1)[0]
+        for kind, target in zip(kinds, targets, strict=True)
+    ]
+    inputs = (*kinds, directions, lengths)
+    for ours, theirs in zip(together, alone, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    squares = [torch.stack([p.square().sum() for p in parts]).sum() for parts in (together, alone)]
+    for found, expected in zip(
+        *(torch.autograd.grad(square, inputs) for square in squares), strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_nothing_of_the_size_of_the_logits_is_kept_for_the_backward_pass():
@@ -71,11 +96,11 @@ def test_nothing_of_the_size_of_the_logits_is_kept_for_the_backward_pass():
         return value
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-        loss = distillation_loss(features, directions, lengths, targets, student_temp=0.1).sum()
-    loss.backward()
+        (loss,) = distillation_losses([features], directions, lengths, [targets], student_temp=0.1)
+    loss.sum().backward()
     assert directions.grad is not None
-    assert sum(kept) <= 2 * rows
-    assert rows * count > 1000 * sum(kept)
+    assert sum(kept) <= rows * (2 + features.shape[-1])  # the features of all kinds together
+    assert rows * count > 100 * sum(kept)
 
 
 def test_logits_stay_float32_in_half_precision():
