@@ -17,6 +17,7 @@ from wtours.acquire import rate_limit as hosts
 from wtours.acquire.download import download_videos
 from wtours.acquire.options import FetchOptions, RetryPolicy
 from wtours.acquire.ytdlp.fetcher import YtDlpFetcher
+from wtours.errors import DownloadError
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry
 from wtours.workspace.videos import downloaded_video
@@ -108,6 +109,15 @@ def test_without_a_retry_after_the_waits_grow():
         waits.append(error.value.wait_seconds)
     assert waits[0] < waits[1] < waits[2] < 4 * hosts.FIRST_WAIT_SECONDS
     limits.check("https://other.example/")
+
+
+def test_a_host_that_asks_too_long_stays_closed_whatever_it_answers_to_another_thread():
+    limits = hosts.HostLimits()
+    limits.refused("https://walks.example/x", "7200")
+    limits.refused("https://walks.example/y", "5")
+    with pytest.raises(DownloadError, match="for the next 7200 s; run the command again") as error:
+        limits.check("https://walks.example/x")
+    assert not isinstance(error.value, hosts.HostBusyError)  # else it is waited for, two hours
 
 
 def test_a_retry_after_may_be_a_date():

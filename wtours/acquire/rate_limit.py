@@ -82,7 +82,8 @@ class HostLimits:
                 backoff = FIRST_WAIT_SECONDS * 2 ** (host.num_refusals - 1)
                 wait_seconds = min(backoff, MAX_WAIT_SECONDS) * random.uniform(0.9, 1.0)
             host.not_before = max(host.not_before, time.monotonic() + wait_seconds)
-            host.is_closed = host.num_refusals >= MAX_REFUSALS or wait_seconds > MAX_WAIT_SECONDS
+            # It stays closed: an answer to another thread's request may come later and ask less.
+            host.is_closed |= host.num_refusals >= MAX_REFUSALS or wait_seconds > MAX_WAIT_SECONDS
 
     def _host(self, url: str) -> _Host:
         return self._hosts.setdefault(_name(url), _Host())
