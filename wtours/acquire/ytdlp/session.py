@@ -91,9 +91,18 @@ def open_ytdlp(
         yt_dlp.globals.plugin_dirs.value = []  # code from the user's plugin folders is not ours
         ydl = YtDlp(settings, hosts, retry_policy)
     ydl.bytes_left = MAX_PAGE_BYTES if work is None else options.max_bytes
-    named = [*named_urls, options.proxy or ""]
-    with only_public_hosts(named), ydl:
+    with only_public_hosts([*named_urls, *_proxy_urls(ydl)]), ydl:
         yield ydl
+
+
+def _proxy_urls(ydl: "YtDlp") -> list[str]:
+    """Return the proxies that are asked: that of the options, else those of the environment.
+
+    Both may be written without a scheme, as host:port.
+    """
+    # `no_proxy` is among them: it names hosts that are asked directly.
+    proxies = [proxy for scheme, proxy in ydl.proxies.items() if proxy and scheme != "no"]
+    return [proxy if "://" in proxy else f"http://{proxy}" for proxy in proxies]
 
 
 class Log:

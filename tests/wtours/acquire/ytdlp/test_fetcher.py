@@ -248,10 +248,16 @@ def test_cookies_are_sent_and_the_users_file_stays_as_it_is(body, tmp_path):
         assert "mine" not in path.read_text()
 
 
-def test_a_proxy_is_asked_for_everything(body, tmp_path):
+@pytest.mark.parametrize("how", ["option", "option without a scheme", "environment"])
+def test_a_proxy_is_asked_for_everything(how, body, tmp_path, monkeypatch):
     url = "http://walks.invalid/x.mp4"
     with serve({url: Resource(body)}) as proxy:
-        options = FetchOptions(proxy=proxy.url(""), allow_unknown_license=True)
+        named = proxy.url("") if how == "option" else proxy.url("").removeprefix("http://")
+        if how == "environment":
+            monkeypatch.setenv("http_proxy", named)
+        given = None if how == "environment" else named
+        options = FetchOptions(proxy=given, allow_unknown_license=True)
         walk = VideoEntry(id="walk", title="A walk", sources=(url,))
-        assert download_videos([walk], Layout(tmp_path), options=options).done == ["walk"]
+        report = download_videos([walk], Layout(tmp_path), options=options)
+        assert report.done == ["walk"], report
         assert {request.path for request in proxy.requests} == {url}
