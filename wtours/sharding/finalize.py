@@ -1,6 +1,6 @@
 """Finalizing a shard set: the index of all finished videos, the attribution, and `dataset.json`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,12 @@ from wtours.workspace.layout import Layout
 
 
 def finalize(
-    layout: Layout, name: str, params: ShardParams, max_loss: float
+    layout: Layout,
+    name: str,
+    params: ShardParams,
+    max_loss: float,
+    *,
+    only: Collection[str] | None = None,
 ) -> tuple[Dataset | None, dict[str, str]]:
     """Publish the index, ATTRIBUTION.md and dataset.json over all videos whose segments are there.
 
@@ -44,6 +49,13 @@ def finalize(
     `max_loss` is lost to damage is left out, and so is one whose analysis or rows are damaged.
     Without a video nothing is written.
 
+    Args:
+        layout: The workspace.
+        name: The folder under <root>/shards.
+        params: Of the set.
+        max_loss: The largest share of a video's frames that may be lost to damage.
+        only: No other videos than these; None: every one that is finished.
+
     Returns:
         What dataset.json holds now (None: no video is finished), and by video id why a video that
         it held before is no longer in it.
@@ -51,6 +63,8 @@ def finalize(
     directory = layout.shards_dir(name)
     finished, refused = [], {}
     for plan in published_plans(directory):
+        if only is not None and plan.video_id not in only:
+            continue
         segments = [segment for segment in plan.segments(directory, params) if segment is not None]
         if len(segments) < plan.facts.segments:
             continue

@@ -98,7 +98,9 @@ def repair_shards(
                 layout, directory, dataset, video, list(shards), executor, on_progress
             )
         if _has_every_receipt(directory, dataset):
-            finalize(layout, name, dataset.params, max_loss=1.0)  # what it holds, it keeps
+            # What it holds, it keeps, and no more: others may have lost too much of theirs.
+            held = {video.video_id for video in dataset.videos}
+            finalize(layout, name, dataset.params, max_loss=1.0, only=held)
             push(directory / INDEX_FILE)
             push(directory / DATASET_FILE)
         still = verify_shards(place_of(directory), deep=False).problems

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.sharded_videos import files_of, publish_video
+from tests.support.sharded_videos import destroy_packets, files_of, publish_video
 from tests.support.video_clips import write_clip
 from tests.wtours.shards.test_verify import DAMAGES, SHARD, vouch_for
 from wtours.errors import ShardError
@@ -106,6 +106,20 @@ def test_damaged_rows_of_a_segment_are_made_again_with_it(layout):
     report = repair_shards(layout, "default")
     assert report.repaired == (SHARD, "walk-00002.tar")
     assert files_of(directory) == before
+
+
+def test_a_video_that_lost_too_much_does_not_come_in_by_a_repair(layout, tmp_path):
+    source = "mandelbrot=size=96x64:rate=10"
+    clip = write_clip(tmp_path / "clip.mp4", source=source, t=3, g=1, bf=0)
+    destroy_packets(clip, tmp_path / "lossy.mp4", list(range(8, 18)))
+    publish_video(layout, "lossy", tmp_path / "lossy.mp4")
+    report = build_shards(layout, ["walk", "lossy"], params=PARAMS)
+    assert list(report.failed) == ["lossy"]
+    directory = layout.shards_dir("default")
+    before = (directory / "dataset.json").read_bytes()
+    DAMAGES["flipped payload byte"](directory / SHARD)
+    assert SHARD in repair_shards(layout, "default").repaired
+    assert (directory / "dataset.json").read_bytes() == before
 
 
 def test_a_foreign_shard_is_named_and_left(layout):
