@@ -81,8 +81,8 @@ class DetectionSource:
         """Return the sha256 of the unit's boxes and times."""
         times = self._index.pts_us[unit.rows.start : unit.rows.stop].tobytes()
         boxes = b"".join(
-            row.to_bytes(8, "big") + self._values[row].tobytes()
-            for row in unit.rows
+            number.to_bytes(8, "big") + self._values[row].tobytes()
+            for number, row in enumerate(unit.rows)  # the same after other videos
             if row in self._values
         )
         return {"detections": sha256_bytes(boxes), "times": sha256_bytes(times)}

@@ -134,7 +134,9 @@ class FileSource:
         """Return the sha256 of the unit's files and times."""
         times = self._index.pts_us[unit.rows.start : unit.rows.stop].tobytes()
         files = "".join(
-            f"{row} {sha256_file(self._files[row])}\n" for row in unit.rows if row in self._files
+            f"{number} {sha256_file(self._files[row])}\n"
+            for number, row in enumerate(unit.rows)  # the same after other videos
+            if row in self._files
         )
         return {"files": sha256_bytes(files.encode()), "times": sha256_bytes(times)}
 

@@ -18,6 +18,7 @@ from PIL import Image
 from tests.support.shard_set import write_shard_set
 from tests.support.sharded_videos import files_of
 from wtours.errors import ShardError, UsageError, WtoursError
+from wtours.exporting.units import shard_units
 from wtours.layers.make import drop_layer, make_layer
 from wtours.layers.spec import external_source
 from wtours.layers.verify import repair_layer, verify_layer
@@ -254,6 +255,20 @@ def test_images_keep_their_type_and_files_of_no_frame_are_refused(frames, tmp_pa
     assert missing.layers["masks"][1] is None
     with pytest.raises(ShardError, match="which make no array"):
         clips.torch()[len(clips) - 1 - 8 + 2]
+
+
+def test_files_of_frames_are_not_read_again_after_a_video_that_comes_before(frames, tmp_path):
+    folder = tmp_path / "speed"
+    folder.mkdir()
+    for frame in range(FRAMES):
+        np.save(folder / f"venice-{frame:08d}.npy", np.float32(frame))
+    alone = write_shard_set(tmp_path / "alone", num_frames=FRAMES, videos=("venice",))
+    found = []
+    for directory in (alone, frames):
+        index = ShardIndex.open(directory)
+        source = external_source(index, folder, allow_missing=True)
+        found.append(source.inputs(shard_units(index)[-1]))
+    assert found[0] == found[1]
 
 
 def test_scalars_stay_scalars(frames, tmp_path):

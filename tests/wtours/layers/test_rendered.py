@@ -1,6 +1,7 @@
 """Layers of a rendered walk are its drawn truth, frame by frame, also after repair and sync."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -129,6 +130,20 @@ def test_detections_are_the_drawn_boxes(walk):
         assert found == drawn
         num_boxes += len(found)
     assert num_boxes > 20
+
+
+def test_detections_are_not_copied_again_after_a_video_that_comes_before(walk, tmp_path):
+    layout = Layout(shutil.copytree(walk[0].root, tmp_path / "root"))
+
+    def inputs():
+        index = ShardIndex.open(layout.shards_dir("default"))
+        source = DetectionSource(index, layout)
+        return [source.inputs(unit) for unit in shard_units(index) if unit.video_id == "walk"]
+
+    alone = inputs()
+    publish_video(layout, "first", walk[2] / "walk.mp4")
+    assert build_shards(layout, ["first"], params=PARAMS).failed == {}
+    assert inputs() == alone
 
 
 @pytest.fixture(scope="module")
