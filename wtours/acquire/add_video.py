@@ -77,16 +77,18 @@ def add_walk(
         raise ManifestError(f"{manifest} comes with wtours; give one of your own: --manifest FILE")
     entries = load_manifest(manifest).by_id if manifest.exists() else {}
     known = [entry for entry in entries.values() if video_id in (None, entry.id)]
-    found = next((entry for entry in known if _is_of(entry, walk, layout)), None)
+    found = next((entry for entry in known if _is_of(entry, walk, layout, claims.stream)), None)
     hooks: dict[str, Any] = {"on_selected": on_selected, "on_progress": on_progress}
     if found is not None:
+        if video_id is None:
+            _require_same_url(walk, found.id, SourceUrl(found.sources[0]))
         fetched = _download(found, walk, layout, options=options, **hooks)
         return found, fetched
     if video_id is None:
-        video_id = _unused_id(walk, layout, entries)
+        video_id = _unused_id(walk, layout, entries, claims.stream)
     elif video_id in entries:
         raise ManifestError(f"{manifest} has a video {video_id!r} already; choose another --id")
-    elif _holds(layout, video_id, walk) is False:
+    elif _holds(layout, video_id, walk, claims.stream) is False:
         raise UsageError(
             f"{layout.video_dir(video_id)} holds another video {video_id!r}; choose another --id"
         )
@@ -117,9 +119,15 @@ def _download(entry: VideoEntry, walk: OwnWalk, layout: Layout, **how: Any) -> b
     return bool(report.done)
 
 
-def _is_of(entry: VideoEntry, walk: OwnWalk, layout: Layout) -> bool:
-    """Return whether an entry is of this walk, be it downloaded or not."""
-    held = _holds(layout, entry.id, walk)
+def _is_of(entry: VideoEntry, walk: OwnWalk, layout: Layout, stream: int | None) -> bool:
+    """Return whether an entry is of this walk, be it downloaded or not.
+
+    With a stream: and of that one. Another stream of a file is another video.
+    """
+    held = _holds(layout, entry.id, walk, stream)
+    # Of chapters, which are joined to one stream, only the entry knows which of theirs it is.
+    if (held is None or entry.chapters) and stream not in (None, entry.stream):
+        return False
     if held is not None:
         return held
     if not walk.files:
@@ -130,21 +138,56 @@ def _is_of(entry: VideoEntry, walk: OwnWalk, layout: Layout) -> bool:
     return len(names) > 1 or entry.sha256 == sha256_file(walk.files[0])
 
 
-def _unused_id(walk: OwnWalk, layout: Layout, entries: dict[str, VideoEntry]) -> str:
+def _unused_id(
+    walk: OwnWalk, layout: Layout, entries: dict[str, VideoEntry], stream: int | None
+) -> str:
     """Return the walk's own id, with the first number that no other video has."""
     for number in itertools.count(1):
         end = "" if number == 1 else f"_{number}"
         video_id = f"{walk.id[: 64 - len(end)]}{end}"
-        if video_id not in entries and _holds(layout, video_id, walk) is not False:
+        if video_id in entries:
+            continue
+        held = _holds(layout, video_id, walk, stream)
+        if held:
+            _require_same_url(walk, video_id)
+        if held is not False:
             return video_id
     raise AssertionError("numbers do not end")
 
 
-def _holds(layout: Layout, video_id: str, walk: OwnWalk) -> bool | None:
-    """Return whether what lies under an id is this walk; None: nothing lies there."""
+def _require_same_url(walk: OwnWalk, video_id: str, known: SourceUrl | None = None) -> None:
+    """Refuse a URL of which only the part that is not hidden is known to be that of a video.
+
+    Whether the rest names another file, or is a new password for the same one, nobody can say.
+
+    Args:
+        walk: A URL, or files (which are compared by their bytes).
+        video_id: Whose source looks the same.
+        known: That source, where a manifest may have all of it.
+
+    Raises:
+        DownloadError: says how to add it all the same.
+    """
+    source = SourceUrl(walk.source)
+    if walk.files or source.working == source or (known and known.working == source.working):
+        return
+    raise DownloadError(
+        f"{source}: cannot be told from {video_id}, which is there: their URLs differ in no more "
+        f"than what is hidden as a secret; if it is another video, add it with an --id of its own"
+    )
+
+
+def _holds(layout: Layout, video_id: str, walk: OwnWalk, stream: int | None) -> bool | None:
+    """Return whether what lies under an id is this walk; None: nothing lies there.
+
+    With a stream: whether that one was taken of a file.
+    """
     receipt = download_receipt(layout, video_id)
     if receipt is None:
         return None
+    taken = receipt.facts.get("stream")  # an older receipt does not say
+    if len(walk.files) < 2 and None not in (stream, taken) and taken != stream:
+        return False
     if not walk.files:
         return bool(receipt.facts["source"] == SourceUrl(walk.source))
     if len(walk.files) == 1:

@@ -126,7 +126,7 @@ def download_videos(
             if problem is not None:
                 failed[entry.id] = problem
         asked, ids = {entry.id for entry in wanted}, [entry.id for entry in entries]
-        if not asked <= failed.keys():
+        if not set(ids) <= failed.keys():  # also of a run that was killed before it came to this
             write_attribution(layout)
     return DownloadReport(
         done=[id for id in ids if id in asked and id not in failed],
@@ -144,11 +144,18 @@ def is_downloaded(entry: VideoEntry, layout: Layout) -> bool:
     """Return whether the video is there, with the sha256 that the manifest may demand.
 
     Raises:
-        VideoError: another file has taken the name of the one that was downloaded.
+        VideoError: another file has taken the name of the one that was downloaded; or it is there
+            with another stream of its file, of which its analysis and shards are too.
     """
     if download_receipt(layout, entry.id) is None:
         return False
     video = downloaded_video(layout, entry.id)
+    asked = None if entry.chapters else entry.stream  # joined, they are one stream
+    if asked is not None and video.stream not in (None, asked):
+        raise VideoError(
+            f"it is there with stream {video.stream} of its file, and the manifest asks for stream "
+            f"{asked}: give that stream an id of its own in the manifest"
+        )
     if video.path.is_file():  # else an object store has it, as its receipt says
         checked_identity(layout, video)
     return entry.sha256 in (None, video.sha256)
@@ -275,7 +282,11 @@ def _receipt_facts(entry: VideoEntry, validated: ValidatedFile) -> dict[str, Any
 
 
 def _record_failure(entry: VideoEntry, layout: Layout, error: WtoursError) -> str:
-    """Publish a receipt that says why the video is not there; return the one line."""
+    """Publish a receipt that says why the video is not there; return the one line.
+
+    Where an earlier file of it is there, since the manifest demands another sha256 by now, that one
+    keeps its receipt: the sha256 may be a mistake, and the file one that nobody serves any more.
+    """
     permanent = isinstance(error, PermanentDownloadError | VideoError)
     receipt = Receipt(
         stage="download",
@@ -285,5 +296,6 @@ def _record_failure(entry: VideoEntry, layout: Layout, error: WtoursError) -> st
         versions=versions_of("av"),
     )
     with contextlib.suppress(StorageError):  # where nothing can be written, the line must do
-        write_receipt(layout.video_receipt(entry.id), receipt)
+        if download_receipt(layout, entry.id) is None:
+            write_receipt(layout.video_receipt(entry.id), receipt)
     return f"{error} (permanent)" if permanent else str(error)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from wtours.storage.atomic import write_bytes
+from wtours.storage.atomic import read_bytes, write_bytes
 from wtours.text import escape_markdown, redact_url
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import download_receipt, video_file
@@ -42,7 +42,7 @@ def attribution(heading: str, changes: str, works: Iterable[Work]) -> str:
 
 
 def write_attribution(layout: Layout) -> None:
-    """Write ATTRIBUTION.md of all downloaded videos, from their receipts."""
+    """Write ATTRIBUTION.md of all downloaded videos, from their receipts, where it is not so."""
     works = []
     for path in sorted(layout.videos_dir.glob("*/receipt.json")):
         receipt = download_receipt(layout, path.parent.name)
@@ -54,7 +54,13 @@ def write_attribution(layout: Layout) -> None:
         "Changes made to each: none; its pictures as the source serves them.",
         works,
     )
-    write_bytes(layout.videos_dir / ATTRIBUTION_FILE, text.encode())
+    path, data = layout.videos_dir / ATTRIBUTION_FILE, text.encode()
+    try:
+        is_there = read_bytes(path) == data
+    except FileNotFoundError:
+        is_there = False
+    if not is_there:
+        write_bytes(path, data)
 
 
 def _lines(work: Work) -> list[str]:

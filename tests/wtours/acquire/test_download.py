@@ -15,9 +15,10 @@ from tests.support.http_server import Resource, serve
 from tests.support.own_walk import add_one
 from tests.support.video_clips import remux, write_clip
 from wtours.acquire import download
+from wtours.acquire.add_video import Claims
 from wtours.acquire.download import DownloadReport
 from wtours.acquire.options import FetchOptions
-from wtours.errors import ManifestError, WtoursError
+from wtours.errors import DownloadError, ManifestError, WtoursError
 from wtours.storage.receipts import read_receipt
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry
@@ -274,6 +275,28 @@ def test_a_changed_sha256_in_the_manifest_fetches_again(clip, tmp_path, layout):
     assert published(layout) == {"walk.mkv", "info.json", "receipt.json"}
 
 
+def test_a_sha256_that_nobody_serves_does_not_cost_the_file_that_is_there(clip, tmp_path, layout):
+    (tmp_path / "x.mp4").write_bytes(clip.read_bytes())
+    download_videos([entry("file:x.mp4")], layout, files_dir=tmp_path)
+    mistaken = entry("file:x.mp4", sha256="0" * 64)
+    assert (
+        "the manifest demands 0000"
+        in download_videos([mistaken], layout, files_dir=tmp_path).failed["walk"]
+    )
+    (tmp_path / "x.mp4").unlink()
+    assert download_videos([entry("file:x.mp4")], layout, files_dir=tmp_path).skipped == ["walk"]
+
+
+def test_a_run_after_one_that_was_killed_writes_the_attribution(clip, tmp_path, layout):
+    (tmp_path / "x.mp4").write_bytes(clip.read_bytes())
+    download_videos([entry("file:x.mp4")], layout, files_dir=tmp_path)
+    attribution = layout.videos_dir / "ATTRIBUTION.md"
+    text = attribution.read_bytes()
+    attribution.unlink()
+    assert download_videos([entry("file:x.mp4")], layout, files_dir=tmp_path).skipped == ["walk"]
+    assert attribution.read_bytes() == text
+
+
 @pytest.mark.parametrize("kind", ["text", "empty", "cut mp4", "cut mkv"])
 def test_what_is_no_whole_video_gets_no_final_name(kind, clip, tmp_path, layout):
     whole = remux(clip, tmp_path / "whole.mkv") if kind == "cut mkv" else clip
@@ -367,3 +390,70 @@ def test_an_added_url_shows_its_secrets_nowhere_but_to_the_server(clip, tmp_path
     text = (tmp_path / "w.toml").read_text()
     assert "?token=REDACTED" in text
     assert "t0psecret" not in text
+
+
+def test_a_url_that_differs_in_what_is_hidden_is_not_taken_for_the_video_that_is_there(
+    clip, tmp_path, layout
+):
+    other = write_clip(tmp_path / "other.mp4", source="testsrc=size=96x64:rate=10:duration=2")
+    manifest, options = tmp_path / "w.toml", FetchOptions(allow_unknown_license=True)
+    ids = ("1" * 33, "2" * 33)  # as long as Google Drive's, and taken for secrets
+    bodies = (clip.read_bytes(), other.read_bytes())
+    paths = [f"/uc?export=download&id={number}" for number in ids]
+    with serve({path: Resource(body) for path, body in zip(paths, bodies, strict=True)}) as server:
+        one, two = map(server.url, paths)
+        first = add_one(one, None, manifest, layout, options=options)
+        for place in (manifest, tmp_path / "empty.toml"):  # the root may have other manifests
+            with pytest.raises(DownloadError, match="cannot be told from uc, which is there") as e:
+                add_one(two, None, place, layout, options=options)
+            assert "222" not in str(e.value)
+        second = add_one(two, "second", manifest, layout, options=options)
+        assert (first.id, second.id) == ("uc", "second")
+        assert second.sha256 == sha256(bodies[1])
+        # Given all of it, or an id, one can tell.
+        assert add_one(one, "uc", manifest, layout, options=options) == first
+        manifest.write_text(manifest.read_text().replace("id=REDACTED", f"id={ids[0]}", 1))
+        assert add_one(one, None, manifest, layout, options=options).id == "uc"
+
+
+@pytest.fixture
+def two_streams(tmp_path) -> Path:
+    """Return a file with two videos, as cameras with two lenses write."""
+    path: Path = tmp_path / "two.mov"
+    sources = [
+        ("-f", "lavfi", "-i", f"testsrc=size={size}:rate=10:duration=2")
+        for size in ("160x120", "96x64")
+    ]
+    inputs = [word for source in sources for word in source]
+    command = [get_ffmpeg_exe(), "-v", "error", *inputs, "-map", "0", "-map", "1", str(path)]
+    subprocess.run(command, check=True)
+    return path
+
+
+def test_another_stream_of_a_file_that_is_there_is_another_video(two_streams, tmp_path, layout):
+    manifest = tmp_path / "w.toml"
+    first = add_one(two_streams, None, manifest, layout)
+    second = add_one(two_streams, None, manifest, layout, claims=Claims(stream=1))
+    assert [first.resolution, second.resolution] == [(160, 120), (96, 64)]
+    assert (first.id, second.id) == ("two", "two_2")
+    for stream, known in ((None, first), (0, first), (1, second)):
+        again = add_one(two_streams, None, manifest, layout, claims=Claims(stream=stream))
+        assert again == known
+    with pytest.raises(ManifestError, match="choose another --id"):
+        add_one(two_streams, "two", manifest, layout, claims=Claims(stream=1))
+
+
+def test_a_video_that_is_there_with_another_stream_is_not_taken_for_the_one_asked_for(
+    two_streams, tmp_path, layout
+):
+    def download(stream):
+        wanted = entry(f"file:{two_streams.name}", stream=stream)
+        return download_videos([wanted], layout, files_dir=tmp_path)
+
+    assert download(None).done == ["walk"]
+    assert download(0).skipped == ["walk"]
+    assert (
+        "with stream 0 of its file, and the manifest asks for stream 1"
+        in (download(1).failed["walk"])
+    )
+    assert download(None).skipped == ["walk"]
