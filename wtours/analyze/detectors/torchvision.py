@@ -16,6 +16,14 @@ from wtours.errors import AnalysisError
 from wtours.storage.hashing import sha256_file
 from wtours.text import first_line
 
+_NORMALIZED_WITHOUT_EPS = {
+    "fasterrcnn_resnet50_fpn",
+    "maskrcnn_resnet50_fpn",
+    "retinanet_resnet50_fpn",
+}
+"""Models whose published weights torchvision runs so (its `overwrite_eps`): they were trained when
+its frozen batch norms had no eps. Trained by anyone since, they have one."""
+
 
 def load_torchvision(name: str, weights: Path | None = None) -> TorchDetector:
     """Return a detection model of torchvision, for example "fasterrcnn_resnet50_fpn_v2".
@@ -39,12 +47,18 @@ def load_torchvision(name: str, weights: Path | None = None) -> TorchDetector:
     path = weights if weights is not None else download_weights(published.url)
     model = models.get_model(name, weights=None, weights_backbone=None, num_classes=len(categories))
     fill_model(model, path)
+    sha256 = sha256_file(path)
+    # The name of a file that torchvision publishes ends with the beginning of its sha256.
+    beginning = Path(urlsplit(published.url).path).stem.rpartition("-")[2]
+    is_published = weights is None or sha256.startswith(beginning)
+    if is_published and name in _NORMALIZED_WITHOUT_EPS:
+        _remove_eps(model)
     head = getattr(model, "roi_heads", model)
     head.score_thresh = STORE_THRESHOLD
     return TorchDetector(
         facts=DetectorFacts(
             name=f"torchvision:{name}",
-            weights_sha256=sha256_file(path),
+            weights_sha256=sha256,
             vocabulary=categories,
             threshold=STORE_THRESHOLD,
             max_per_frame=head.detections_per_img,
@@ -53,6 +67,13 @@ def load_torchvision(name: str, weights: Path | None = None) -> TorchDetector:
         model=model,
         infer=_infer,
     )
+
+
+def _remove_eps(model: Any) -> None:
+    batch_norm = import_module("torch.nn").BatchNorm2d
+    for module in model.modules():
+        if isinstance(module, batch_norm):
+            module.eps = 0.0
 
 
 def _infer(model: Any, pictures: Sequence[NDArray[np.uint8]]) -> list[Found]:

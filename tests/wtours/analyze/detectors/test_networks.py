@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.analyze_cases import add_video, published_bytes, write_scenes
 from wtours.analyze.detectors.spec import parse_detector
+from wtours.analyze.detectors.torchvision import load_torchvision
 from wtours.analyze.pipeline import analyze_videos
 from wtours.analyze.schema import load_summary
 from wtours.errors import AnalysisError, MissingPackageError
@@ -203,6 +204,29 @@ def test_torchvision_gives_the_models_own_detections(tmp_path, frames):
         assert sorted(d.label_id for d in found) == sorted(own["labels"].tolist())
         total += len(found)
     assert total > 0
+
+
+@pytest.mark.medium
+@needs_torchvision
+def test_torchvisions_own_weights_are_run_as_torchvision_runs_them(tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    models = import_module("torchvision.models")
+    name = "retinanet_resnet50_fpn"  # one of those that are normalized without an eps
+    published = models.get_model_weights(name)["COCO_V1"]
+    model = models.get_model(name, weights=None, weights_backbone=None)
+    model.backbone.body.bn1.running_var.fill_(1e-5)  # as small as their eps otherwise is
+    cached = tmp_path / "hub" / "checkpoints" / Path(published.url).name
+    cached.parent.mkdir(parents=True)
+    torch.save(model.state_dict(), cached)
+    own = models.get_model(name, weights=published).eval()  # from that file
+    picture = torch.rand((1, 3, 64, 64), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = own.backbone(picture)["0"]
+        for weights, is_same in ((None, True), (cached, False)):  # given, it is no file of theirs
+            found = load_torchvision(name, weights)._model.backbone(picture)["0"]
+            assert torch.allclose(found, expected, rtol=1e-3, atol=1e-5) is is_same
 
 
 @needs_torchvision
