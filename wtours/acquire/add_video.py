@@ -101,7 +101,11 @@ def add_walk(
         "stream": claims.stream,
     }
     title = claims.title or (walk.files[0].stem if walk.files else video_id)
-    entry = new_entry(id=video_id, title=title, **stated)
+    try:
+        entry = new_entry(id=video_id, title=title, **stated)
+    except ManifestError as error:  # a name with a backslash, for example
+        remedy = "; rename the file" if walk.files else ""
+        raise DownloadError(f"no manifest can name {plain(walk.name)}: {error}{remedy}") from error
     _download(entry, walk, layout, options=options, **hooks)
     video = downloaded_video(layout, video_id)
     if claims.title is None:

@@ -108,6 +108,7 @@ def add(
 
     path = own_manifest(manifest)
     done: list[tuple[OwnWalk, VideoEntry, bool]] = []
+    rows: list[tuple[str, ...]] = []
     failed: dict[str, str] = {}
     with (
         workspace(root, "videos", needs=needs_tables) as layout,
@@ -137,13 +138,14 @@ def add(
                 failed[walk.name] = str(error)
             else:
                 done.append((walk, entry, is_new))
+                rows.append(_row(walk, entry, is_new, layout))
     if as_json:
         refused = [{"file": name, "problem": problem} for name, problem in failed.items()]
         console.print_json([*(_as_json(*row) for row in done), *refused])
     elif done:
         title_of_table = f"{len(done)} of {len(walks)} in {path}"
         columns = ("id", "file", "length", "size", "rate", "")
-        console.print_table(title_of_table, columns, [_row(*row) for row in done])
+        console.print_table(title_of_table, columns, rows)
         console.note(f"next: {_command('analyze', path, root)}")
     _note_next_chapters(done)
     finish(failed, "could not be added")
@@ -173,18 +175,18 @@ def pin(
     console.say(f"{len(changed)} of {len(pinned)} newly pinned in {path}")
 
 
-def _row(walk: "OwnWalk", entry: "VideoEntry", is_new: bool) -> tuple[str, ...]:
-    assert entry.duration_seconds is not None
-    assert entry.resolution is not None
-    assert entry.frame_rate is not None
+def _row(walk: "OwnWalk", entry: "VideoEntry", is_new: bool, layout: Layout) -> tuple[str, ...]:
+    from wtours.workspace.videos import downloaded_video
+
+    facts = downloaded_video(layout, entry.id).receipt.facts  # an entry need not state them
     chapters = len(entry.chapters)
     joined = f", {chapters + 1} chapters joined" if chapters else ""
     return (
         entry.id,
         walk.name,
-        seconds_text(entry.duration_seconds),
-        "{}x{}".format(*entry.resolution),
-        rate_text(entry.frame_rate),
+        seconds_text(facts["duration_us"] / 1_000_000),
+        "{width}x{height}".format(**facts),
+        rate_text(facts["frame_rate"]),
         f"{'added' if is_new else 'there already'}{joined}",
     )
 

@@ -61,6 +61,26 @@ def test_a_folder_is_added_with_unique_ids_of_the_names_and_one_bad_file_stops_n
     assert (here / "wtours.toml").read_bytes() == before  # "." left out what lies under the root
 
 
+def test_a_name_that_no_manifest_can_hold_costs_one_file(here, monkeypatch, capsys):
+    source = "color=green:size=64x48:rate=10:duration=2"
+    write_clip(here / "footage" / r"a\b.mp4", source=source, filters="noise=alls=20:allf=t")
+    assert exit_code_of(monkeypatch, "add", "footage") == 3
+    assert r"no manifest can name a\b.mp4" in capsys.readouterr().err
+    assert len(load_manifest(here / "wtours.toml").videos) == 2
+
+
+def test_a_walk_whose_entry_states_no_more_than_it_must_is_shown_too(here, monkeypatch, capsys):
+    source = "footage/Città (1).mp4"
+    entry = f'[[video]]\nid = "mine"\ntitle = "Mine"\nsources = ["file:{source}"]\n'
+    (here / "wtours.toml").write_text(f'format = 1\nname = "own"\n{entry}')
+    assert exit_code_of(monkeypatch, "download") == 0
+    capsys.readouterr()
+    assert exit_code_of(monkeypatch, "add", source) == 0
+    shown = capsys.readouterr().out
+    assert "there already" in shown
+    assert "64x48" in shown
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
