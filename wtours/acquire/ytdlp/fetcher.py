@@ -25,7 +25,7 @@ from wtours.storage.atomic import remove
 from wtours.workspace.source_url import SourceUrl
 
 try:
-    from yt_dlp.networking import HEADRequest
+    from yt_dlp.networking import HEADRequest, Request
     from yt_dlp.networking.exceptions import HTTPError
     from yt_dlp.utils import YoutubeDLError
 except ModuleNotFoundError as _error:
@@ -202,7 +202,9 @@ def _seconds_of_fragments(ydl: YtDlp, info: dict[str, Any]) -> float:
     """Return how long the list of fragments says that they last; 0 if it does not say."""
     if fragments := info.get("fragments"):
         return sum(float(fragment.get("duration") or 0) for fragment in fragments)
-    with contextlib.closing(ydl.urlopen(info["url"])) as response:
+    # Some sites answer only who says, in a header, which of their pages it comes from.
+    request = Request(info["url"], headers=info.get("http_headers", {}))
+    with contextlib.closing(ydl.urlopen(request)) as response:
         return playlist_seconds(response.read().decode("utf-8", "replace"))
 
 

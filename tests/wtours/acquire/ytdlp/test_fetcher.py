@@ -6,6 +6,7 @@ import re
 import pytest
 
 from tests.support.fake_youtube import CREATIVE_COMMONS, known_site, page, video_format
+from tests.support.hls import PLAYLIST, write_hls
 from tests.support.http_server import Resource, serve
 from tests.support.video_clips import write_clip
 from wtours.acquire.download import download_videos
@@ -207,6 +208,18 @@ def test_an_address_that_stays_refused_is_looked_up_only_twice(body, tmp_path):
         assert [request.path for request in server.requests].count("/watch") == 2
     assert "HTTP Error 403" in report.failed["walk"]
     assert "permanent" not in report.failed["walk"]
+
+
+def test_every_request_of_a_playlist_has_the_headers_that_the_site_wants(tmp_path):
+    (tmp_path / "hls").mkdir()
+    with serve(write_hls(tmp_path / "hls")) as server:
+        wanted = {"Referer": server.url("/watch")}
+        form = video_format("1", "avc1", 720, url=server.url(PLAYLIST), protocol="m3u8_native")
+        server.resources["/watch"] = page(server, formats=[form | {"http_headers": wanted}])
+        report = download_videos([entry(server)], Layout(tmp_path / "root"))
+        asked = [request for request in server.requests if request.path != "/watch"]
+    assert report.done == ["walk"], report
+    assert {request.headers.get("Referer") for request in asked} == {*wanted.values()}
 
 
 @pytest.mark.parametrize("protocol", ["rtmp", "mms", "rtsp"])
