@@ -241,7 +241,8 @@ def _publish(entry: VideoEntry, layout: Layout, validated: ValidatedFile) -> Non
     # An older receipt must not vouch for the new file if we die between the two.
     layout.video_receipt(entry.id).unlink(missing_ok=True)
     for old in folder.glob(f"{entry.id}.*"):
-        remove(old)
+        if old.suffix in VIDEO_SUFFIXES:  # what else is there is the user's: a track, subtitles
+            remove(old)
     write_json(folder / INFO_NAME, validated.fetched.info)
     with atomic_path(final) as temp:
         work.replace(temp)

@@ -271,8 +271,9 @@ def test_a_changed_sha256_in_the_manifest_fetches_again(clip, tmp_path, layout):
     download_videos([entry("file:x.mp4")], layout, files_dir=tmp_path)
     other = remux(clip, tmp_path / "other.mkv")
     demanded = entry("file:other.mkv", sha256=sha256(other.read_bytes()))
+    (layout.video_dir("walk") / "walk.gpx").write_text("the user's")
     assert download_videos([demanded], layout, files_dir=tmp_path).done == ["walk"]
-    assert published(layout) == {"walk.mkv", "info.json", "receipt.json"}
+    assert published(layout) == {"walk.mkv", "walk.gpx", "info.json", "receipt.json"}
 
 
 def test_a_sha256_that_nobody_serves_does_not_cost_the_file_that_is_there(clip, tmp_path, layout):
