@@ -10,11 +10,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from http.cookiejar import LoadError
 from pathlib import Path
 from typing import Any
 
 import yt_dlp
 import yt_dlp.globals
+from yt_dlp.cookies import YoutubeDLCookieJar
 from yt_dlp.networking import Request
 from yt_dlp.networking.exceptions import HTTPError, TransportError
 
@@ -242,9 +244,16 @@ def _cookies(path: Path | None) -> io.StringIO | None:
     if path is None:
         return None
     try:
-        return io.StringIO(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the cookies in {path} ({error}); check the path") from error
+    try:  # here, since yt-dlp would name an object in memory
+        YoutubeDLCookieJar(io.StringIO(text)).load()
+    except LoadError as error:
+        raise UsageError(
+            f"{path} is no file of cookies in Netscape's format; export them as cookies.txt"
+        ) from error
+    return io.StringIO(text)
 
 
 def _browser(text: str | None) -> tuple[str, str | None, None, None] | None:

@@ -12,7 +12,7 @@ from tests.support.video_clips import write_clip
 from wtours.acquire.download import download_videos
 from wtours.acquire.options import FetchOptions
 from wtours.acquire.ytdlp.fetcher import YtDlpFetcher
-from wtours.errors import DownloadError
+from wtours.errors import DownloadError, UsageError
 from wtours.media.file_types import Codec
 from wtours.storage.atomic import read_json
 from wtours.storage.receipts import read_receipt
@@ -259,6 +259,23 @@ def test_cookies_are_sent_and_the_users_file_stays_as_it_is(body, tmp_path):
     assert cookies.read_bytes() == before
     for path in layout.video_dir("walk").glob("*.json"):
         assert "mine" not in path.read_text()
+
+
+def test_cookies_of_another_format_are_refused_by_the_name_of_their_file(body, tmp_path):
+    cookies, row = tmp_path / "cookies.json", "127.0.0.1\tFALSE\t/\tFALSE\t0\tsession\tmine\n"
+    options = FetchOptions(cookies_file=cookies)
+    with serve({"/298": Resource(body)}) as server:
+        server.resources["/watch"] = page(server)
+        for text in ('[{"name": "session", "value": "mine"}]', row):
+            cookies.write_text(text)
+            with pytest.raises(
+                UsageError, match=r"cookies\.json is no file of cookies in Netscape"
+            ):
+                download_videos([entry(server)], Layout(tmp_path), options=options)
+        # As Windows writes it.
+        cookies.write_text(f"# Netscape HTTP Cookie File\n{row}", encoding="utf-8-sig")
+        assert download_videos([entry(server)], Layout(tmp_path), options=options).done == ["walk"]
+        assert {request.headers.get("Cookie") for request in server.requests} == {"session=mine"}
 
 
 @pytest.mark.parametrize("how", ["option", "option without a scheme", "environment"])
