@@ -99,7 +99,35 @@ def test_a_refusal_is_told_with_its_status_and_not_asked_on(status, kind, remedy
             DownloadError,
             "--cookies-from-browser",
         ),
-        ("ERROR: [youtube] x: Private video", "", PermanentDownloadError, "gone"),
+        (
+            "ERROR: [youtube] x: Please sign in. Use --cookies-from-browser or --cookies for the "
+            "authentication.",
+            "",
+            DownloadError,
+            "--cookies-from-browser",
+        ),
+        (
+            "ERROR: [youtube] x: Video unavailable. This content isn\u2019t available, try again "
+            "later. The current session has been rate-limited by YouTube for up to an hour. It is "
+            "recommended to use `-t sleep` to add a delay between video requests",
+            "",
+            DownloadError,
+            "try again in an hour",
+        ),
+        (
+            "ERROR: [youtube] x: Video unavailable. This video contains content from A, who has "
+            "blocked it in your country on copyright grounds",
+            "",
+            DownloadError,
+            "--proxy",
+        ),
+        (
+            "ERROR: [youtube] x: Private video. Sign in if you've been granted access to this "
+            "video. Use --cookies-from-browser or --cookies for the authentication.",
+            "",
+            PermanentDownloadError,
+            "gone",
+        ),
         ("ERROR: [youtube] x: Video unavailable", "", PermanentDownloadError, "gone"),
         (
             "ERROR: [youtube] x: Requested format is not available",

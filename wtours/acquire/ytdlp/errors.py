@@ -14,14 +14,19 @@ from wtours.text import plain, redact_urls
 from wtours.workspace.source_url import SourceUrl
 
 _SIGN_IN = (
-    "YouTube asks for a signed-in user: add --cookies-from-browser BROWSER (firefox, chrome, …) or "
+    "the site asks for a signed-in user: add --cookies-from-browser BROWSER (firefox, chrome, …) or "
     "--cookies FILE"
 )
 _JS_RUNTIME = "YouTube needs a JavaScript runtime: install deno, or node 20 or newer"
 _REMEDIES: tuple[tuple[str, type[DownloadError], str], ...] = (
-    (r"not a bot|confirm your age|login required", DownloadError, _SIGN_IN),
+    # YouTube begins these two with "Video unavailable", too.
+    (r"rate-limited by youtube", DownloadError,
+     "YouTube asks for fewer requests; try again in an hour, with --sleep 10"),
+    (r"in your country|from your location", DownloadError,
+     "it is blocked in this country; use --proxy URL, or another source"),
     (r"private video|has been removed|video unavailable|account .*terminated|no longer available"
      r"|does not exist", PermanentDownloadError, "the video is gone; use another source"),
+    (r"sign in|captcha|login required", DownloadError, _SIGN_IN),
     (r"http error (404|410)", PermanentDownloadError, "the URL leads nowhere; use another source"),
     (r"http error 403", DownloadError, "the server refuses; try again later, or update yt-dlp"),
     (r"http error 429", DownloadError, "the server asks for fewer requests; try again later"),
