@@ -14,8 +14,8 @@ from wtours.text import plain, redact_urls
 from wtours.workspace.source_url import SourceUrl
 
 _SIGN_IN = (
-    "the site asks for a signed-in user: add --cookies-from-browser BROWSER (firefox, chrome, …) or "
-    "--cookies FILE"
+    "the site asks for a signed-in user: add --cookies-from-browser BROWSER (firefox, chrome, …) "
+    "or --cookies FILE"
 )
 _JS_RUNTIME = "YouTube needs a JavaScript runtime: install deno, or node 20 or newer"
 _REMEDIES: tuple[tuple[str, type[DownloadError], str], ...] = (
