@@ -45,7 +45,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", type=int, default=ALL, help="stub tasks for the scheduler")
     parser.add_argument("--segments", type=int, default=ALL, help="receipts to list")
-    parser.add_argument("--seconds", type=int, default=240, help="of 1080p60 for Ray's wall clock")
+    parser.add_argument("--seconds", type=int, default=540, help="of 1080p60 for Ray's wall clock")
     parser.add_argument("--rounds", type=int, default=2, help="of decoding; the best counts")
     sections: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
         "memory": lambda _: [_memory_row()],

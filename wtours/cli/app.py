@@ -257,6 +257,9 @@ def _require_current_folder() -> None:
 def main() -> NoReturn:
     """Run the command line; every error ends as one line on stderr and an exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Before torch is loaded: OpenMP's threads wait for each other by spinning, which takes the core
+    # from the very thread they wait for as soon as anything else runs on the machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # None where the shell has closed it
             stream.reconfigure(errors="replace")  # titles need more than a Latin-1 terminal has
