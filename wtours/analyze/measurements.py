@@ -9,7 +9,7 @@ stays valid until it is asked for with other parameters. From those that are the
     objects   detections.parquet; measured.parquet, the frames that the detector was given; and
               summary.json, absent where there was no such frame
     transnet  frames.parquet: TransNet V2's probability of every frame
-    quality   seconds.parquet: blur, motion and darkness of every second; in no table of the video
+    quality   seconds.parquet: blur, motion, darkness, … of every second; in no table of the video
 """
 
 import contextlib

@@ -77,7 +77,7 @@ def analyze_videos(  # noqa: PLR0913 -- options of the command, by keyword
         executor: Where segments are decoded; the result does not depend on it.
         segment_seconds: The length of a segment; the result does not depend on it.
         transnet: Find cuts by TransNet V2 too. Without it, those found earlier stay.
-        frame_quality: Measure blur, motion and darkness of every second too; likewise.
+        frame_quality: Measure the quality of every second too; likewise.
         max_loss: The largest share of a video's frames that may be lost to damage.
         on_progress: Called with (video id, seconds of video done, seconds in all).
 

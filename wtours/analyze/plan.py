@@ -60,11 +60,12 @@ class Plan:
     def is_published(self) -> bool:
         """Return whether the tables hold what is asked for; they may hold more.
 
-        The quality is in none of them: its own folder must be whole.
+        The quality is in none of them: its own folder must be whole, and of today's measures.
         """
-        own = self.measurements.path(QUALITY)
-        if QUALITY in self.params and self.measurements.receipt_in(own) is None:
-            return False
+        if QUALITY in self.params:
+            own = self.measurements.receipt_in(self.measurements.path(QUALITY))
+            if own is None or own.params != self.params[QUALITY]:
+                return False
         receipt = self.measurements.receipt_in(self.measurements.folder)
         asked = {k: v for k, v in published_params(self.params).items() if v is not None}
         return receipt is not None and asked.items() <= receipt.params.items()

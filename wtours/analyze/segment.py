@@ -21,7 +21,7 @@ from wtours.analyze.detectors.base import Detection, DetectorClient, DetectorSou
 from wtours.analyze.downscale import FrameReducer
 from wtours.analyze.lightness import frame_lightness
 from wtours.analyze.measurements import FRAMES, QUALITY, TRANSNET
-from wtours.analyze.quality.meter import QualityMeter, write_segment
+from wtours.analyze.quality.meter import QualityMeter
 from wtours.analyze.schema import (
     DETECTIONS_FILE,
     FRAMES_FILE,
@@ -128,14 +128,14 @@ def analyze_segment(task: SegmentTask) -> None:
 class _SegmentRows:
     """What is measured of the frames of one segment."""
 
-    def __init__(self) -> None:
+    def __init__(self, start_us: int) -> None:
         self.frames: list[dict[str, Any]] = []
         self.measured_pts_us: list[int] = []
         self.detections: list[dict[str, Any]] = []
         self.num_undecodable = 0
         self.pictures: list[NDArray[np.uint8]] = []
         """(27, 48, 3) RGB, one for each frame."""
-        self.quality: list[dict[str, Any]] = []
+        self.quality = QualityMeter(start_us)
 
     def add_detected(self, detected: Iterable[tuple[int, list[Detection]]]) -> None:
         columns = SEGMENT_DETECTIONS_SCHEMA.names[1:]
@@ -159,7 +159,7 @@ class _SegmentRows:
         for name, table in tables.items():
             pq.write_table(table, folder / name, compression="zstd")
         if QUALITY in task.measured:
-            write_segment(self.quality, folder)
+            self.quality.write(folder)
         if TRANSNET in task.measured:
             pictures = np.array(self.pictures, np.uint8).reshape(-1, HEIGHT, WIDTH, 3)
             np.save(folder / PICTURES_FILE, pictures)
@@ -179,9 +179,8 @@ class SegmentMeasuring:
     def __init__(self, task: SegmentTask, detector: DetectorClient | None) -> None:
         require_same_file(task.video_path, task.identity)
         self._task, self._detector = task, detector
-        self._rows = _SegmentRows()
+        self._rows = _SegmentRows(task.start_us)
         self._reducer, self._scorer, self._small = FrameReducer(), ContentScorer(), SmallPictures()
-        self._meter = QualityMeter()
         self._sampler = TickSampler[Frame](task.rate, start_us=task.start_us, end_us=task.end_us)
 
     def push(self, frame: Frame) -> bool:
@@ -198,9 +197,7 @@ class SegmentMeasuring:
             if is_inside:
                 rows.frames.append(_frame_row(frame, reduced, score))
         if QUALITY in task.measured:
-            row = self._meter.measure(frame.pts_us, reduced)
-            if is_inside:
-                rows.quality.append(row)
+            rows.quality.push(frame.pts_us, reduced)
         if TRANSNET in task.measured and is_inside:
             rows.pictures.append(self._small.reduce(frame))
         return False

@@ -60,7 +60,8 @@ FrameQuality = Annotated[
     bool,
     typer.Option(
         "--frame-quality",
-        help="Measure blur, motion and darkness of every second too, for `shard --where`.",
+        help="Measure blur, motion, darkness, repeats and burned-in text of every second too, for "
+        "`shard --where`.",
     ),
 ]
 

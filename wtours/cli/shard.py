@@ -140,7 +140,8 @@ def shard(
             "--where",
             metavar="CONDITION",
             help="Take only seconds for which this holds, for example 'blur > 100 and not frozen': "
-            "blur, motion, luma, black, frozen, of `wtours analyze --frame-quality`.",
+            "blur, motion, luma, black, frozen, near_duplicate, text_overlay, of `wtours analyze "
+            "--frame-quality`.",
         ),
     ] = None,
     delete_source: Annotated[

@@ -8,6 +8,7 @@ for two encodings of one frame, about 32 for two pictures that have nothing to d
 import numpy as np
 from numpy.typing import NDArray
 
+from wtours.comparison.dhash import cell_means, hash_bytes
 from wtours.errors import ShardError
 from wtours.shards.images.codecs import decode_gray
 
@@ -52,18 +53,8 @@ def distance(one: int, other: int) -> int:
 
 
 def _cells(gray: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return (8, 9) means of nearly equal boxes that cover the picture."""
-    height, width = gray.shape
-    if height < ROWS or width < COLUMNS:
-        raise ValueError(f"{width}x{height} pixels are less than {COLUMNS}x{ROWS}")
-    rows = np.arange(ROWS) * height // ROWS
-    columns = np.arange(COLUMNS) * width // COLUMNS
-    sums = np.add.reduceat(np.add.reduceat(gray, rows, 0, np.int64), columns, 1)
-    sizes = np.outer(np.diff([*rows, height]), np.diff([*columns, width]))
-    cells: NDArray[np.float64] = sums / sizes
-    return cells
+    return cell_means(gray, ROWS, COLUMNS)
 
 
 def _hash_of(cells: NDArray[np.float64]) -> int:
-    bits = cells[:, :-1] < cells[:, 1:]
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+    return int.from_bytes(hash_bytes(cells), "big")

@@ -158,7 +158,7 @@ def _classes(measured: MeasuredVideo | None, classes: Sequence[str]) -> dict[str
 
 
 def _quality(measured: MeasuredVideo | None) -> dict[str, Any] | None:
-    """Return curves over the seconds, and black and frozen stretches; None: not measured."""
+    """Return curves over the seconds, and stretches of what holds; None: not measured."""
     if measured is None or measured.quality is None or not len(measured.quality.second):
         return None
     quality = measured.quality
@@ -178,19 +178,22 @@ def _quality(measured: MeasuredVideo | None) -> dict[str, Any] | None:
                 f"{q:,.0f}" if q >= 100 else f"{q:.3g}" for q in np.percentile(shown, (5, 50, 95))
             ]
             curves.append({"name": name, "path": line(x[known], y), "quantiles": quantiles})
-    stretches = {
-        name: [
+    stretches: list[tuple[str, list[str], int | None]] = []
+    for name, holds in (
+        ("black", quality.black),
+        ("frozen", quality.frozen),
+        ("near duplicate", quality.near_duplicate),
+        ("text overlay", quality.text_overlay),
+    ):
+        if holds is None:
+            stretches.append((name, [], None))
+            continue
+        found = [
             f"{clock(start * 1_000_000)} to {clock(stop * 1_000_000)}"
             for start, stop in quality.stretches(holds)
         ]
-        for name, holds in (("black", quality.black), ("frozen", quality.frozen))
-    }
-    return {
-        "curves": curves,
-        "stretches": [
-            (name, found[:_MAX_STRETCHES], len(found)) for name, found in stretches.items()
-        ],
-    }
+        stretches.append((name, found[:_MAX_STRETCHES], len(found)))
+    return {"curves": curves, "stretches": stretches}
 
 
 def _shots(video: ReportVideo, thumbnails: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

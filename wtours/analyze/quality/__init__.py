@@ -1,1 +1,1 @@
-"""Frame quality as a measurement of its own: blur, motion, darkness, black and frozen seconds."""
+"""Frame quality as a measurement of its own: blur, motion, darkness, repeats and burned-in text."""

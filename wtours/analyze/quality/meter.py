@@ -1,9 +1,9 @@
-"""How sharp, moving and light frames are, on the reduced image that cuts are measured on.
+"""How sharp, moving, light and new frames are, on the reduced image that cuts are measured on.
 
 All sums are of whole numbers, so that a machine or a way of splitting a video changes no digit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from wtours.analyze.quality import near_duplicates as duplicates
+from wtours.analyze.quality import text_overlay as overlay
 from wtours.analyze.schema import FORMAT, open_table, table_of
 
 QUALITY_FILE = "seconds.parquet"
+EDGES_FILE = "edges.parquet"
+"""Of a segment."""
 QUALITY_SCHEMA = pa.schema(
     [
         pa.field("second", pa.int32(), nullable=False),  # k: frames with k <= pts < k + 1 seconds
@@ -25,8 +29,12 @@ QUALITY_SCHEMA = pa.schema(
         pa.field("luma", pa.float32(), nullable=False),  # mean luma, 0..255
         pa.field("black", pa.bool_(), nullable=False),  # every frame is black
         pa.field("frozen", pa.bool_(), nullable=False),  # no frame differs from the one before
+        pa.field("near_duplicate", pa.bool_(), nullable=False),  # shown nearly so before
+        pa.field("text_overlay", pa.bool_(), nullable=False),  # letters that stay on the picture
     ]
 )
+ADDED = ("near_duplicate", "text_overlay")
+"""Columns that tables of earlier versions do not have."""
 BLACK_LUMA = 26
 """A pixel is black below this, and a frame if `BLACK_SHARE` of it is: as FFmpeg's blackdetect."""
 BLACK_SHARE = 0.98
@@ -39,6 +47,7 @@ _FRAME_SCHEMA = pa.schema(
         "motion": pa.float64(),
         "luma": pa.float64(),
         "is_black": pa.bool_(),
+        "dhash": pa.binary(),
     }
 )
 _US = 1_000_000
@@ -51,17 +60,31 @@ def quality_params() -> dict[str, Any]:
         "black_luma": BLACK_LUMA,
         "black_share": BLACK_SHARE,
         "frozen_motion": FROZEN_MOTION,
+        "near_duplicate": {"bits": duplicates.BITS, "apart_us": duplicates.APART_US},
+        "text_overlay": {
+            "edge": overlay.EDGE,
+            "window_seconds": overlay.WINDOW_SECONDS,
+            "strokes": overlay.STROKES,
+            "still_share": overlay.STILL_SHARE,
+        },
     }
 
 
 class QualityMeter:
-    """Measures the frames of a segment, in time order; the last frame before it too."""
+    """Measures the frames of a segment, in time order; the last frame before it too.
 
-    def __init__(self) -> None:
+    Args:
+        start_us: Where the segment begins, on a whole second.
+    """
+
+    def __init__(self, start_us: int) -> None:
+        self._start_us = start_us
         self._last: NDArray[np.uint8] | None = None
+        self._rows: list[dict[str, Any]] = []
+        self._edges = overlay.EdgeCollector()
 
-    def measure(self, pts_us: int, bgr: NDArray[np.uint8]) -> dict[str, Any]:
-        """Return the row of a frame.
+    def push(self, pts_us: int, bgr: NDArray[np.uint8]) -> None:
+        """Measure a frame.
 
         Args:
             pts_us: Its time.
@@ -69,24 +92,33 @@ class QualityMeter:
         """
         gray = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
         last, self._last = self._last, gray
+        if pts_us < self._start_us:
+            return
         edges = np.asarray(cv2.Laplacian(gray, cv2.CV_16S), np.int64).ravel()
         mean = int(edges.sum()) / gray.size
         motion = None
         if last is not None and last.shape == gray.shape:
             motion = cv2.sumElems(cv2.absdiff(gray, last))[0] / gray.size
-        return {
-            "pts_us": pts_us,
-            "blur": int(edges @ edges) / gray.size - mean * mean,
-            "motion": motion,
-            "luma": cv2.sumElems(gray)[0] / gray.size,
-            "is_black": bool((gray < BLACK_LUMA).sum() >= BLACK_SHARE * gray.size),
-        }
+        self._rows.append(
+            {
+                "pts_us": pts_us,
+                "blur": int(edges @ edges) / gray.size - mean * mean,
+                "motion": motion,
+                "luma": cv2.sumElems(gray)[0] / gray.size,
+                "is_black": bool((gray < BLACK_LUMA).sum() >= BLACK_SHARE * gray.size),
+                "dhash": duplicates.frame_hash(gray),
+            }
+        )
+        self._edges.push(pts_us // _US, gray)
 
-
-def write_segment(rows: Sequence[dict[str, Any]], folder: Path) -> None:
-    """Write what was measured of a segment's frames."""
-    table = pa.Table.from_pylist(list(rows), _FRAME_SCHEMA)
-    pq.write_table(table, folder / QUALITY_FILE, compression="zstd")
+    def write(self, folder: Path) -> None:
+        """Write what was measured of the segment's frames."""
+        rows, edges = self._rows, [second.row() for second in self._edges.seconds]
+        for name, table in (
+            (QUALITY_FILE, pa.Table.from_pylist(rows, _FRAME_SCHEMA)),
+            (EDGES_FILE, pa.Table.from_pylist(edges, overlay.EDGES_SCHEMA)),
+        ):
+            pq.write_table(table, folder / name, compression="zstd")
 
 
 def merge_quality(segments: Sequence[Path], folder: Path) -> None:
@@ -96,6 +128,10 @@ def merge_quality(segments: Sequence[Path], folder: Path) -> None:
     stop = np.append(first[1:], rows.num_rows)
     motion = rows["motion"].fill_null(np.nan).to_numpy()
     columns: dict[str, list[Any]] = {name: [] for name in QUALITY_SCHEMA.names}
+    columns["near_duplicate"] = list(
+        duplicates.near_duplicates(rows["pts_us"].to_numpy(), rows["dhash"].to_pylist(), second)
+    )
+    columns["text_overlay"] = list(overlay.text_overlays(_edges_of(segments)))
     blur, luma, is_black = (rows[name].to_numpy() for name in ("blur", "luma", "is_black"))
     for number, a, b in zip(second.tolist(), first.tolist(), stop.tolist(), strict=True):
         moved = motion[a:b][~np.isnan(motion[a:b])]
@@ -108,3 +144,9 @@ def merge_quality(segments: Sequence[Path], folder: Path) -> None:
         columns["frozen"].append(bool(len(moved) and (moved < FROZEN_MOTION).all()))
     with open_table(folder / QUALITY_FILE, QUALITY_SCHEMA) as table:
         table.write(table_of(QUALITY_SCHEMA, columns))
+
+
+def _edges_of(segments: Sequence[Path]) -> Iterator[overlay.SecondEdges]:
+    for segment in segments:
+        for row in pq.read_table(segment / EDGES_FILE).to_pylist():
+            yield overlay.SecondEdges.from_row(row)

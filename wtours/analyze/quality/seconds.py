@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from wtours.analyze.measurements import QUALITY
-from wtours.analyze.quality.meter import QUALITY_FILE, QUALITY_SCHEMA
+from wtours.analyze.quality.meter import ADDED, QUALITY_FILE, QUALITY_SCHEMA
 from wtours.analyze.schema import RECEIPT_FILE, explain_damage, open_parquet
 from wtours.storage.receipts import files_intact, read_receipt
 from wtours.workspace.layout import Layout
@@ -25,6 +25,9 @@ class VideoQuality:
     luma: NDArray[np.float64]
     black: NDArray[np.bool_]
     frozen: NDArray[np.bool_]
+    near_duplicate: NDArray[np.bool_] | None
+    """None: an earlier version measured it, without this."""
+    text_overlay: NDArray[np.bool_] | None
 
     def stretches(self, holds: NDArray[np.bool_]) -> list[tuple[int, int]]:
         """Return [from, to) in seconds of the stretches in which (S,) `holds`."""
@@ -51,9 +54,12 @@ def load_quality(layout: Layout, video_id: str, video_sha256: str) -> VideoQuali
     with explain_damage(folder, remedy):
         if not files_intact(receipt, folder):
             raise ValueError("it is not the table that was published")
-        open_parquet(folder / QUALITY_FILE, remedy).close()
-        table = pq.read_table(folder / QUALITY_FILE, columns=QUALITY_SCHEMA.names)
-        table = table.cast(QUALITY_SCHEMA)
+        with open_parquet(folder / QUALITY_FILE, remedy) as file:
+            there = [
+                n for n in QUALITY_SCHEMA.names if n in file.schema_arrow.names or n not in ADDED
+            ]
+            table = file.read(there)
+        table = table.cast(pa.schema([QUALITY_SCHEMA.field(name) for name in there]))
         return VideoQuality(
             second=table["second"].to_numpy().astype(np.int64),
             blur=table["blur"].to_numpy().astype(np.float64),
@@ -61,4 +67,5 @@ def load_quality(layout: Layout, video_id: str, video_sha256: str) -> VideoQuali
             luma=table["luma"].to_numpy().astype(np.float64),
             black=table["black"].to_numpy(),
             frozen=table["frozen"].to_numpy(),
+            **{name: table[name].to_numpy() if name in there else None for name in ADDED},
         )

@@ -12,7 +12,7 @@ from wtours.errors import UsageError
 from wtours.text import plain
 
 NUMBERS = ("blur", "motion", "luma")
-CONDITIONS = ("black", "frozen")
+CONDITIONS = ("black", "frozen", "near_duplicate", "text_overlay")
 _MAX_LENGTH = 500
 _COMPARISONS = {
     ast.Lt: np.less,
@@ -30,11 +30,16 @@ class Expression:
     """As Python writes it: equal for any spacing."""
     _tree: ast.expr
 
+    @property
+    def columns(self) -> set[str]:
+        """Return the names of the columns that it reads."""
+        return {node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)}
+
     def holds(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
         """Return (N,) where it holds; a comparison with what was not measured (NaN) does not.
 
         Args:
-            columns: (N,) by name: `NUMBERS` and `CONDITIONS`.
+            columns: (N,) by name: `NUMBERS`, and those that it reads of `CONDITIONS`.
         """
         return _condition(self._tree, columns)
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from wtours.errors import ShardError, UsageError, VideoError
 from wtours.sharding.plan import VideoPlan, published_plans, require_same_params
-from wtours.sharding.selection.expression import CONDITIONS, NUMBERS, parse
+from wtours.sharding.selection.expression import CONDITIONS, NUMBERS, Expression, parse
 from wtours.shards.index import UNREADABLE
 from wtours.shards.schema import QUALITY_FILE, ShardParams, WhereParams
 from wtours.storage.atomic import atomic_path
@@ -29,14 +29,8 @@ from wtours.workspace.layout import Layout
 from wtours.workspace.videos import downloaded_video
 
 _MEASURED = ("measurements", "quality", "seconds.parquet")
-_SECONDS = pa.schema(
-    {
-        "second": pa.int32(),
-        **dict.fromkeys(NUMBERS, pa.float32()),
-        **dict.fromkeys(CONDITIONS, pa.bool_()),
-    }
-)
-_KEPT = pa.schema([pa.field("video_id", pa.string()), *_SECONDS])
+_ALWAYS = (*NUMBERS, "black", "frozen")
+"""Kept whether or not they are asked for: tables of all versions have them."""
 
 
 def with_where(
@@ -70,7 +64,8 @@ def with_where(
                 _require_same_source(layout, plan)
     else:
         with atomic_path(kept) as temp:
-            pq.write_table(_gather(layout, wanted), temp, compression="zstd")
+            table = _gather(layout, wanted, expression)
+            pq.write_table(table, temp, compression="zstd")
             params = _with(params, expression.text, sha256_file(temp))
             require_same_params(directory, params)
     push(kept)
@@ -115,11 +110,12 @@ def taken_seconds(directory: Path, where: WhereParams, video_id: str) -> frozens
 
 @functools.lru_cache(maxsize=1)  # a worker does one segment of a video after the other
 def _taken(path: Path, where: WhereParams, video_id: str) -> frozenset[int]:
+    expression = parse(where.expression)
     # Of thousands of videos only those are read that share this one's group of rows.
-    table = _read(path, _KEPT, filters=[("video_id", "==", video_id)])
+    table = _read(path, _kept_schema(expression), filters=[("video_id", "==", video_id)])
     columns = {name: table[name].fill_null(np.nan).to_numpy() for name in NUMBERS}
-    columns |= {name: table[name].to_numpy() for name in CONDITIONS}
-    holds = parse(where.expression).holds(columns)
+    columns |= {name: table[name].to_numpy() for name in CONDITIONS if name in table.column_names}
+    holds = expression.holds(columns)
     return frozenset(table["second"].to_numpy()[holds].tolist())
 
 
@@ -153,9 +149,27 @@ def _with(params: ShardParams, expression: str, sha256: str) -> ShardParams:
     )
 
 
-def _gather(layout: Layout, video_ids: Iterable[str]) -> pa.Table:
+def _seconds_schema(expression: Expression) -> pa.Schema:
+    """Return the columns of a measured table that are kept for a condition."""
+    added = [n for n in CONDITIONS if n not in _ALWAYS and n in expression.columns]
+    return pa.schema(
+        {
+            "second": pa.int32(),
+            **{
+                name: pa.float32() if name in NUMBERS else pa.bool_() for name in (*_ALWAYS, *added)
+            },
+        }
+    )
+
+
+def _kept_schema(expression: Expression) -> pa.Schema:
+    return _seconds_schema(expression).insert(0, pa.field("video_id", pa.string()))
+
+
+def _gather(layout: Layout, video_ids: Iterable[str], expression: Expression) -> pa.Table:
     """Return the quality of every second of the videos that are downloaded."""
     tables = []
+    schema, kept_schema = _seconds_schema(expression), _kept_schema(expression)
     for video_id in video_ids:
         try:
             video = downloaded_video(layout, video_id)
@@ -166,12 +180,16 @@ def _gather(layout: Layout, video_ids: Iterable[str]) -> pa.Table:
         remedy = f"run `wtours analyze --frame-quality --video {video_id}`"
         if receipt is None or receipt.inputs != {"video": video.sha256}:
             raise ShardError(f"the quality of {video_id} is not measured: {remedy}")
-        table = _read(path, _SECONDS)
         if sha256_file(path) != receipt.file(_MEASURED[-1]).sha256:
             raise ShardError(f"{path} is not the table that was published: {remedy}")
+        with _as_shard_error(path):
+            there = set(pq.read_schema(path).names)
+        if absent := [name for name in schema.names if name not in there]:
+            raise ShardError(f"{absent[0]} of {video_id} is not measured: {remedy}")
+        table = _read(path, schema)
         ids = pa.array([video_id]).take(pa.array(np.zeros(table.num_rows, np.int32)))
         tables.append(table.add_column(0, "video_id", ids))
-    return pa.concat_tables(tables).cast(_KEPT) if tables else _KEPT.empty_table()
+    return pa.concat_tables(tables).cast(kept_schema) if tables else kept_schema.empty_table()
 
 
 def _read(
