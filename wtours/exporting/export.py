@@ -1,6 +1,7 @@
 """The spine of `shards export`: unit by unit, each whole or absent, resumed where it stopped."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,8 @@ def export_shards(
     }
     _require_own(out, what)
     with lock(out / LOCK_FILE, what=f"the export {out}"):
-        for folder in (out, *(path for path in sorted(out.iterdir()) if path.is_dir())):
-            sweep(folder)
+        for folder, _, _ in os.walk(out):  # DAVIS's list lies two folders down
+            sweep(Path(folder))
         write_json(out / EXPORT_FILE, {**what, "finished": False})
         kept = 0
         for done, unit in enumerate(units, 1):

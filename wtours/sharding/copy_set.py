@@ -69,7 +69,7 @@ def copy_shards(
     Args:
         source: The set's folder, or its URL.
         destination: The folder or the URL that becomes the set.
-        deep: Read every file back from the destination and compare its sha256.
+        deep: Read every file at the destination, also one that was there, and compare its sha256.
         jobs: Files that are copied at a time.
         on_progress: Called with the destination and the bytes done and in all.
 
@@ -175,8 +175,15 @@ def _copy_file(
     *,
     deep: bool,
 ) -> bool:
-    """Copy one file, unless it is there already; return whether it was copied."""
-    if key in there and known_sha256 is not None and receiver.sha256(key) == known_sha256:
+    """Copy one file, unless it is there already; return whether it was copied.
+
+    With `deep` also what an earlier run has sent is read: it may have been killed before it did.
+    """
+    if (
+        key in there
+        and known_sha256 is not None
+        and receiver.sha256(key, is_read=deep) == known_sha256
+    ):
         return False
     with local_file(sender, key, scratch) as path:
         sha256 = sha256_file(path)
@@ -185,15 +192,14 @@ def _copy_file(
                 f"{sender.url}/{key} is damaged: its sha256 is {sha256[:12]}…, not "
                 f"{known_sha256[:12] if known_sha256 else ''}…; run `wtours verify` there first"
             )
-        if publish(receiver, key, path, sha256=sha256) == "equal":
-            return False
+        is_new = publish(receiver, key, path, sha256=sha256) == "created"
     if deep and _read_back(receiver, key, scratch) != sha256:
         receiver.delete(key)
         raise StorageError(
             f"{receiver.url}/{key} did not arrive as it was sent, and was removed; run the command "
             f"again"
         )
-    return True
+    return is_new
 
 
 def _read_back(store: Store, key: str, scratch: Path) -> str:

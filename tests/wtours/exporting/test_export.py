@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import simplejpeg
 
@@ -246,6 +247,15 @@ def test_davis_sequences_end_at_cuts_and_their_images_are_those_of_the_shards(
     assert jpegs == [f[-1] for f in frames]
 
 
+def test_what_a_killed_davis_export_was_writing_is_removed(index, tmp_path):
+    out = export_shards(index, DavisExporter(clip_seconds=3), tmp_path / "out").out
+    whole = contents(out)
+    for name in ("ImageSets/2017/.tmp-1-0a-train.txt", "JPEGImages/480p/.tmp-1-0a-x"):
+        (out / name).write_bytes(b"half")
+    assert export_shards(index, DavisExporter(clip_seconds=3), out).kept == 8
+    assert contents(out) == whole
+
+
 def test_clips_are_read_by_pyav_and_torchcodec_and_listed_for_v_jepa(index, frames, tmp_path):
     import av
 
@@ -276,14 +286,16 @@ def test_clips_are_read_by_pyav_and_torchcodec_and_listed_for_v_jepa(index, fram
     assert len(decoder) == 3
 
 
-def test_mp4_of_equal_sets_is_equal_and_a_space_is_refused_for_v_jepa(index, tmp_path):
+def test_mp4_of_equal_sets_is_equal_and_v_jepa_reads_a_path_with_a_space(index, tmp_path):
     one = export_shards(index, Mp4Exporter(clip_seconds=3), tmp_path / "one").out
     two = export_shards(index, Mp4Exporter(clip_seconds=3), tmp_path / "two").out
     assert contents(one).keys() == contents(two).keys()
     for name, data in contents(one).items():
         assert name.startswith(".") or contents(two)[name] == data
-    with pytest.raises(ShardError, match="has a space"):
-        export_shards(index, VJepaExporter(clip_seconds=3), tmp_path / "a b")
+    out = export_shards(index, VJepaExporter(clip_seconds=3), tmp_path / 'a "b" c').out
+    listed = pandas.read_csv(out / "vjepa.csv", header=None, delimiter=" ")  # as V-JEPA does
+    assert sorted(listed[0]) == sorted(map(str, out.rglob("*.mp4")))
+    assert listed[1].tolist() == [0] * 4 + [1] * 4
     with pytest.raises(UsageError, match="--clip-seconds"):
         clip_units(index, 0.5)
 

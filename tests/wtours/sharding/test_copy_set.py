@@ -107,6 +107,18 @@ def test_what_did_not_arrive_as_it_was_sent_is_removed(built, monkeypatch):
     assert "dataset.json" not in copied()
 
 
+@pytest.mark.parametrize("name", ["park-00000.tar", QUALITY_FILE])
+def test_a_deep_copy_reads_what_a_killed_one_had_sent(built, s3_folder, name):
+    """S3 keeps the sha256 that came with an object, which says nothing of the bytes."""
+    store, whole = open_store(s3_folder), wanted(built)
+    store.create(name, b"torn", sha256=whole[name])
+    with pytest.raises(StorageError, match=f"{name} did not arrive as it was sent, and was remov"):
+        copy_shards(built, s3_folder)
+    copy_shards(built, s3_folder)
+    assert {found.key: store.sha256(found.key, is_read=True) for found in store.list()} == whole
+    assert copy_shards(built, s3_folder).files_copied == 0
+
+
 def test_what_is_no_set_or_the_same_place_is_refused(built, tmp_path):
     with pytest.raises(ShardError, match="is not a finished shard set"):
         copy_shards(tmp_path, URL)
