@@ -6,7 +6,9 @@ run at once end with one set.
 """
 
 import hashlib
+import itertools
 import json
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +19,12 @@ from pathlib import Path
 from wtours.errors import ConflictError, ShardError, StorageError, UsageError
 from wtours.progress import Progress, no_progress
 from wtours.sharding.segment import RECEIPTS_FOLDER
+from wtours.shards.layers.schema import (
+    LAYER_FILE,
+    LAYER_INDEX_FILE,
+    LAYERS_FOLDER,
+    parse_layer_file,
+)
 from wtours.shards.schema import (
     ATTRIBUTION_FILE,
     BLUR_BOXES_FILE,
@@ -35,6 +43,7 @@ from wtours.storage.object_store import open_store
 from wtours.storage.scratch import scratch_folder
 from wtours.storage.store import LocalStore, Store, StoredObject, publish
 
+_LAYER_FILE = re.compile(rf"{LAYERS_FOLDER}/[^/]+/{re.escape(LAYER_FILE)}")
 _BESIDE = (ATTRIBUTION_FILE, BLUR_BOXES_FILE, CARD_FILE, CROISSANT_FILE, QUALITY_FILE)
 """What may lie beside the shards and goes with them."""
 
@@ -62,9 +71,10 @@ def copy_shards(
     jobs: int = 4,
     on_progress: Progress = no_progress,
 ) -> CopyReport:
-    """Copy a finished shard set to another folder or object store.
+    """Copy a finished shard set and its finished layers to another folder or object store.
 
-    Each shard must be, as it is read, the one that dataset.json describes, to the sha256.
+    Each shard must be, as it is read, the one that dataset.json (or layer.json) describes, to the
+    sha256.
 
     Args:
         source: The set's folder, or its URL.
@@ -90,11 +100,14 @@ def copy_shards(
         )
     if isinstance(receiver, LocalStore):
         sweep(receiver.folder)
-    known = known_sha256s(dataset)
     present = {found.key: found for found in sender.list()}
+    layers = [_layer_file(sender, key) for key in present if _LAYER_FILE.fullmatch(key)]
+    known = known_sha256s(dataset) | {k: v for one in layers for k, v in one.items()}
     wanted = _of_set(sender, present, known)
+    last = [found for found in wanted if _LAYER_FILE.fullmatch(found.key)]
+    wanted = [found for found in wanted if found not in last]
     there = {found.key for found in receiver.list()}
-    total = sum(found.bytes for found in wanted) + len(text)
+    total = sum(found.bytes for found in (*wanted, *last)) + len(text)
     done = copied_files = copied_bytes = 0
     with _scratch(receiver) as scratch, ThreadPoolExecutor(jobs) as pool:
 
@@ -104,14 +117,15 @@ def copy_shards(
             )
             return found, is_new
 
-        for found, is_new in pool.map(copy, wanted):
+        # A layer exists when its layer.json does, as the set when dataset.json does.
+        for found, is_new in itertools.chain(pool.map(copy, wanted), map(copy, last)):
             done += found.bytes
             copied_files += is_new
             copied_bytes += found.bytes if is_new else 0
             on_progress(receiver.url, done, total)
     is_new = publish(receiver, DATASET_FILE, text, sha256=sha256_bytes(text)) == "created"
     on_progress(receiver.url, total, total)
-    of_set = {*(found.key for found in wanted), DATASET_FILE}
+    of_set = {*(found.key for found in (*wanted, *last)), DATASET_FILE}
     return CopyReport(
         source=sender.url,
         destination=receiver.url,
@@ -152,6 +166,16 @@ def _of_set(
     return [found for key, found in present.items() if _is_of_set(key, known)]
 
 
+def _layer_file(store: Store, key: str) -> dict[str, str]:
+    """Return what a layer's layer.json says of its files, and its own sha256, by name."""
+    text = store.get(key)
+    folder = key.removesuffix(LAYER_FILE)
+    file = parse_layer_file(text, f"{store.url}/{key}", folder.split("/")[-2])
+    tars = {f"{folder}{shard.shard}.tar": shard.sha256 for shard in file.shards}
+    index = {f"{folder}{LAYER_INDEX_FILE}": file.index.sha256}
+    return {**tars, **index, key: sha256_bytes(text)}
+
+
 def known_sha256s(dataset: Dataset) -> dict[str, str]:
     """Return what dataset.json says of the files that it names, by name."""
     tars = {f"{shard.shard}.tar": shard.sha256 for shard in dataset.shards}
@@ -160,7 +184,8 @@ def known_sha256s(dataset: Dataset) -> dict[str, str]:
 
 def _is_of_set(key: str, known: Iterable[str]) -> bool:
     folder, _, name = key.rpartition("/")
-    if folder == RECEIPTS_FOLDER:
+    of, _, last = folder.rpartition("/")
+    if last == RECEIPTS_FOLDER and (not of or f"{of}/{LAYER_FILE}" in known):
         return name.endswith((".json", ".parquet")) and not name.startswith(".")
     return key in known or key in _BESIDE
 

@@ -1,11 +1,11 @@
 """A layer in memory: where each frame's value is, and reading values by their place in the tars."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -14,15 +14,22 @@ from wtours.shards.frames import BLOCK
 from wtours.shards.identity import set_sha256
 from wtours.shards.index import UNREADABLE, ShardIndex
 from wtours.shards.layers.arrays import decode_array
+from wtours.shards.layers.places import Block, FolderPlace, LayerPlace, UrlPlace
 from wtours.shards.layers.schema import (
+    LAYER_FILE,
     LAYER_INDEX_FILE,
     LAYER_INDEX_SCHEMA,
+    LAYERS_FOLDER,
     LayerFile,
+    checked_layer_name,
     layer_folder,
+    parse_layer_file,
     read_layer_file,
 )
+from wtours.shards.remote import folder_url
 from wtours.shards.schema import MAX_MEMBER_BYTES, sample_key
-from wtours.storage.hashing import sha256_file
+from wtours.storage.hashing import sha256_bytes
+from wtours.storage.remote_calls import ObjectMissingError, shown
 from wtours.text import plain
 
 _NAME_BYTES = 100  # of a member, in its header
@@ -32,31 +39,37 @@ class Layer:
     """The values of one layer, by the row of the frame in the index: 12 bytes a frame.
 
     Attributes:
-        directory: Its folder.
+        place: Its folder, on a disk or beside the frames on an object store.
         file: Its `layer.json`.
         offset: (N,) int64; where each frame's payload begins in its tar, -1 where it has no value.
         size: (N,) int32; bytes of the payload.
     """
 
-    def __init__(self, index: ShardIndex, directory: Path, file: LayerFile) -> None:
-        self.directory, self.file = directory, file
+    def __init__(self, index: ShardIndex, place: LayerPlace, file: LayerFile) -> None:
+        self.place, self.file = place, file
         self._index = index
+        self._remedy = (
+            f"run `wtours layer verify {file.name} --repair`"
+            if isinstance(place, FolderPlace)
+            else "copy the layer there again"
+        )
         self.offset, self.size = self._read_index()
         self._check_tars()
 
     @classmethod
     def open(cls, index: ShardIndex, name: str) -> "Layer":
-        """Open a layer of a shard set on a disk.
+        """Open a layer of a shard set, where the set is.
 
         Raises:
             ShardError: there is none, it was made for other frames, or it is damaged.
             UsageError: it is no name of a layer.
         """
-        if not isinstance(index.directory, Path):
-            raise ShardError(
-                f"layers are read from a disk: copy {index.directory} and its folder layers there"
-            )
-        file = read_layer_file(index.directory, name)
+        place: LayerPlace
+        if isinstance(index.directory, Path):
+            place = FolderPlace(layer_folder(index.directory, name))
+            file = read_layer_file(index.directory, name)
+        else:
+            place, file = _at_url(index, name)
         made_for, here = file.set_sha256, set_sha256(index.dataset.shards)
         if made_for != here or file.frames != len(index):
             raise ShardError(
@@ -64,7 +77,7 @@ class Layer:
                 f"{index.directory} has ({here[:12]}…); run `wtours layer make {name}` again, "
                 f"which makes only what differs"
             )
-        return cls(index, layer_folder(index.directory, name), file)
+        return cls(index, place, file)
 
     def read(self, rows: Sequence[int]) -> tuple[NDArray[Any] | None, ...]:
         """Return the value of each row, read-only; None where the layer has none.
@@ -72,42 +85,52 @@ class Layer:
         Raises:
             ShardError: a tar is gone, or has something else at the place.
         """
-        opened: dict[str, int] = {}
+        held = [row for row in rows if self.offset[row] >= 0]
+        wanted = [
+            Block(
+                f"{self._index.frame(row).shard}.tar",
+                int(self.offset[row]) - BLOCK,
+                int(self.offset[row] + self.size[row]),
+            )
+            for row in held
+        ]
         try:
-            return tuple(self._read_one(row, opened) for row in rows)
-        finally:
-            for descriptor in opened.values():
-                os.close(descriptor)
+            blocks = iter(self.place.blocks(wanted))
+        except OSError as error:
+            raise self._damaged(held[0], error) from error
+        return tuple(
+            self._decode(row, next(blocks)) if self.offset[row] >= 0 else None for row in rows
+        )
 
-    def _read_one(self, row: int, opened: dict[str, int]) -> NDArray[Any] | None:
-        if self.offset[row] < 0:
-            return None
-        frame, size = self._index.frame(row), int(self.size[row])
-        path = self.directory / f"{frame.shard}.tar"
+    def _decode(self, row: int, block: bytes) -> NDArray[Any]:
+        frame = self._index.frame(row)
+        key = sample_key(frame.video_id, frame.frame_index)
+        stem, _, suffix = block[:_NAME_BYTES].rstrip(b"\0").decode("latin-1").rpartition(".")
         try:
-            if frame.shard not in opened:
-                opened[frame.shard] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            block = os.pread(opened[frame.shard], BLOCK + size, int(self.offset[row]) - BLOCK)
-            key = sample_key(frame.video_id, frame.frame_index)
-            stem, _, suffix = block[:_NAME_BYTES].rstrip(b"\0").decode("latin-1").rpartition(".")
-            if len(block) != BLOCK + size or stem != key:
+            if len(block) != BLOCK + int(self.size[row]) or stem != key:
                 raise ValueError("another value is in its place")
             return decode_array(block[BLOCK:], suffix)
-        except (OSError, ValueError) as error:
-            raise ShardError(
-                f"{path}: the value of {frame.video_id} at {frame.pts_us} us is damaged "
-                f"({plain(error)[:200]}); run `wtours layer verify {self.file.name} --repair`"
-            ) from error
+        except ValueError as error:
+            raise self._damaged(row, error) from error
+
+    def _damaged(self, row: int, error: Exception) -> ShardError:
+        frame = self._index.frame(row)
+        return ShardError(
+            f"{self.place.name_of(f'{frame.shard}.tar')}: the value of {frame.video_id} at "
+            f"{frame.pts_us} us is damaged ({plain(error)[:200]}); {self._remedy}"
+        )
 
     def _read_index(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        path = self.directory / LAYER_INDEX_FILE
-        remedy = f"run `wtours layer verify {self.file.name} --repair`"
+        path, remedy = self.place.name_of(LAYER_INDEX_FILE), self._remedy
         try:
-            if sha256_file(path) != self.file.index.sha256:
+            text = self.place.read(LAYER_INDEX_FILE, self.file.index.bytes)
+            if sha256_bytes(text) != self.file.index.sha256:
                 raise ValueError("it is not the index that layer.json describes")
-            if pq.read_metadata(path).num_rows != len(self._index):
+            if pq.read_metadata(pa.BufferReader(text)).num_rows != len(self._index):
                 raise ValueError(f"not {len(self._index)} rows")
-            table = pq.read_table(path, columns=LAYER_INDEX_SCHEMA.names[1:], use_threads=False)
+            table = pq.read_table(
+                pa.BufferReader(text), columns=LAYER_INDEX_SCHEMA.names[1:], use_threads=False
+            )
             columns = {
                 name: table[name].combine_chunks().fill_null(-1).to_numpy().astype(np.int64)
                 for name in table.column_names
@@ -136,12 +159,34 @@ class Layer:
 
     def _check_tars(self) -> None:
         known = {shard.shard for shard in self._index.dataset.shards}
-        for shard in self.file.shards:
-            path = self.directory / f"{shard.shard}.tar"
-            size = path.stat().st_size if shard.shard in known and path.is_file() else None
+        sizes = self.place.sizes([f"{shard.shard}.tar" for shard in self.file.shards])
+        for shard, found in zip(self.file.shards, sizes or (), strict=sizes is not None):
+            size = found if shard.shard in known else None
             if size != shard.bytes:
-                found = "is missing" if size is None else f"has {size} bytes"
+                problem = "is missing" if size is None else f"has {size} bytes"
                 raise ShardError(
-                    f"{self.directory.name}/{plain(shard.shard)[:80]}.tar {found} instead of "
-                    f"{shard.bytes}; run `wtours layer verify {self.file.name} --repair`"
+                    f"{self.file.name}/{plain(shard.shard)[:80]}.tar {problem} instead of "
+                    f"{shard.bytes}; {self._remedy}"
                 )
+
+
+def _at_url(index: ShardIndex, name: str) -> tuple[UrlPlace, LayerFile]:
+    """Return where a layer of a set at a URL is, and its layer.json.
+
+    Raises:
+        ShardError: there is none, or it is damaged.
+        UsageError: it is no name of a layer.
+    """
+    assert index.remote is not None
+    folder = f"{LAYERS_FOLDER}/{checked_layer_name(name)}"
+    place = UrlPlace(folder_url(str(index.directory), folder), index.remote.policy)
+    where = place.name_of(LAYER_FILE)
+    try:
+        return place, parse_layer_file(place.read(LAYER_FILE), where, name)
+    except ShardError as error:
+        if isinstance(error.__cause__, ObjectMissingError):
+            raise ShardError(
+                f"{shown(str(index.directory))} has no finished layer {name!r}; make it on a disk, "
+                f"and `wtours copy` the set there again"
+            ) from error
+        raise

@@ -76,9 +76,18 @@ def layer_folder(set_directory: Path, name: str) -> Path:
     Raises:
         UsageError: it is no name of a layer.
     """
+    return set_directory / LAYERS_FOLDER / checked_layer_name(name)
+
+
+def checked_layer_name(name: str) -> str:
+    """Return the name.
+
+    Raises:
+        UsageError: it is no name of a layer.
+    """
     if not _NAME.fullmatch(name):
         raise UsageError(f"layer name {name!r}: use 1 to 32 of a-z, 0-9 and '_'")
-    return set_directory / LAYERS_FOLDER / name
+    return name
 
 
 def read_layer_file(set_directory: Path, name: str) -> LayerFile:
@@ -89,18 +98,28 @@ def read_layer_file(set_directory: Path, name: str) -> LayerFile:
         UsageError: it is no name of a layer.
     """
     path = layer_folder(set_directory, name) / LAYER_FILE
-    remedy = f"run `wtours layer make {name}`"
     try:
-        return LayerFile.model_validate_json(read_bytes(path))
+        return parse_layer_file(read_bytes(path), str(path), name)
     except (FileNotFoundError, NotADirectoryError) as error:
         has = ", ".join(layer_names(set_directory)) or "none"
         raise ShardError(
-            f"{set_directory} has no finished layer {name!r} (it has {has}); {remedy}"
+            f"{set_directory} has no finished layer {name!r} (it has {has}); run `wtours layer "
+            f"make {name}`"
         ) from error
+
+
+def parse_layer_file(text: bytes, where: str, name: str) -> LayerFile:
+    """Return `layer.json` of its bytes.
+
+    Raises:
+        ShardError: it is damaged.
+    """
+    try:
+        return LayerFile.model_validate_json(text)
     except ValidationError as error:
         raise ShardError(
-            f"{path} is not a {LAYER_FILE} of format {FORMAT} "
-            f"({plain(error.errors()[0]['msg'])[:200]}); {remedy}"
+            f"{where} is not a {LAYER_FILE} of format {FORMAT} "
+            f"({plain(error.errors()[0]['msg'])[:200]}); run `wtours layer make {name}`"
         ) from error
 
 

@@ -43,7 +43,7 @@ class RemoteFrames:
 
     def __init__(self, url: str, policy: FetchPolicy, set_id: str) -> None:
         self._url = url
-        self._policy = policy
+        self.policy = policy
         self._cache = FrameCache(
             policy.cache_dir,
             set_id,
@@ -79,7 +79,7 @@ class RemoteFrames:
             if (block := self._cache.get(ref, number)) is not None
         }
         missing = [place for place in range(len(refs)) if place not in blocks]
-        ranges = iter(list(_coalesced(refs, missing, self._policy.coalesce_bytes)))
+        ranges = iter(list(_coalesced(refs, missing, self.policy.coalesce_bytes)))
         while batch := list(itertools.islice(ranges, _MOST_AT_ONCE)):
             asked = [(one, in_thread(functools.partial(self._fetch, one))) for one in batch]
             for one, future in asked:
@@ -104,14 +104,14 @@ class RemoteFrames:
             return call(
                 lambda: self._fetch(one),
                 shown(self._tar(one.shard)),
-                attempts=self._policy.attempts,
-                timeout_seconds=self._policy.timeout_seconds,
+                attempts=self.policy.attempts,
+                timeout_seconds=self.policy.timeout_seconds,
                 first=future,
             )
 
     def _fetch(self, one: _Range) -> bytes:
         if self._opened is None or self._opened[0] != os.getpid():
-            client, _ = open_file_system(self._url, self._policy.storage_options)
+            client, _ = open_file_system(self._url, self.policy.storage_options)
             self._opened = os.getpid(), client
         client = self._opened[1]
         # Not through `url_to_fs` again, which costs as much as a warm read.

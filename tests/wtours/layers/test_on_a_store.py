@@ -1,0 +1,127 @@
+"""Layers beside frames on an object store: copied with them, and read there as on a disk."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from tests.support.object_stores import OF_S3_CLIENTS, FaultyFileSystem
+from tests.support.shard_set import write_shard_set
+from tests.support.sharded_videos import files_of
+from wtours.errors import ConflictError, ShardError
+from wtours.layers.files import ArraySource
+from wtours.layers.make import make_layer
+from wtours.layers.verify import verify_layer
+from wtours.sharding.copy_set import copy_shards, files_of_set
+from wtours.shards import ClipDataset, ShardIndex
+from wtours.shards.layers.layer import Layer
+from wtours.storage import remote_calls
+from wtours.storage.object_store import open_store
+
+FRAMES, VIDEOS = 12, ("oslo", "venice")
+pytestmark = OF_S3_CLIENTS
+
+
+@pytest.fixture
+def frames(tmp_path, monkeypatch):
+    """Return a shard set of two videos with the layer "depth"."""
+    monkeypatch.setenv("WTOURS_SCRATCH", str(tmp_path / "scratch"))
+    folder = write_shard_set(tmp_path / "set", num_frames=FRAMES, videos=VIDEOS)
+    (tmp_path / "depth").mkdir()
+    for number, video_id in enumerate(VIDEOS):
+        values = np.arange(FRAMES * 12, dtype=np.float32).reshape(FRAMES, 3, 4)
+        np.save(tmp_path / "depth" / f"{video_id}.npy", values + 1000 * number)
+    index = ShardIndex.open(folder)
+    make_layer(index, "depth", ArraySource(index, tmp_path / "depth"), origin="external:depth")
+    return folder
+
+
+def clips_of(place):
+    return ClipDataset(
+        ShardIndex.open(place), clip_length=3, frame_interval_seconds=2.0, layers=["depth"]
+    )
+
+
+def test_a_layer_goes_with_the_set_and_is_read_there(frames, s3_folder, tmp_path):
+    (frames / "layers" / "half").mkdir()  # not finished: no layer.json
+    (frames / "layers" / "half" / "oslo-00000.tar").write_bytes(b"half")
+    report = copy_shards(frames, s3_folder)
+    assert report.files_left == ("layers/.depth.lock", "layers/half/oslo-00000.tar")
+    here, there = clips_of(frames), pickle.loads(pickle.dumps(clips_of(s3_folder)))
+    for number in range(len(here)):
+        one, other = here[number], there[number]
+        assert one.jpegs == other.jpegs
+        np.testing.assert_array_equal(one.layers["depth"], other.layers["depth"])
+    assert len(here) == 2 * (FRAMES - 4)
+    copy_shards(s3_folder, tmp_path / "back")
+    back = ShardIndex.open(tmp_path / "back")
+    assert verify_layer(back, "depth") == []
+    assert files_of(tmp_path / "back").keys() == files_of(frames).keys() - {*report.files_left}
+    # A push to the Hub takes the frames alone.
+    keys = {found.key for found in files_of_set(open_store(frames), back.dataset)}
+    assert not [key for key in keys if key.startswith("layers/")]
+
+
+def test_a_layer_made_after_the_set_was_copied_is_added(frames, s3_folder, tmp_path):
+    copy_shards(frames, s3_folder)
+    with pytest.raises(ShardError, match="has no finished layer 'pose'; make it on a disk, and `w"):
+        Layer.open(ShardIndex.open(s3_folder), "pose")
+    index = ShardIndex.open(frames)
+    values = np.arange(len(index) * 2.0).reshape(len(index), 2)
+    for video in index.videos:
+        np.save(tmp_path / f"{video.video_id}.npy", values[video.start : video.stop])
+    make_layer(index, "pose", ArraySource(index, tmp_path), origin="external:pose")
+    assert copy_shards(frames, s3_folder).files_copied == 8  # 2 tars, 4 of receipts, 2 files
+    assert copy_shards(frames, s3_folder).files_copied == 0
+    found = Layer.open(ShardIndex.open(s3_folder), "pose").read(range(len(index)))
+    np.testing.assert_array_equal(np.stack(found), values)
+
+
+def test_damage_there_is_named(frames, s3_folder):
+    copy_shards(frames, s3_folder)
+    store, tar = open_store(s3_folder), "layers/depth/oslo-00000.tar"
+    whole = store.get(tar)
+    opened = Layer.open(ShardIndex.open(s3_folder), "depth")
+
+    def put(data):
+        store.delete(tar)
+        assert store.create(tar, data)
+
+    put(whole[:-1024])
+    with pytest.raises(
+        ShardError, match=r"depth/oslo-00000\.tar has \d+ bytes instead of \d+; copy"
+    ):
+        Layer.open(ShardIndex.open(s3_folder), "depth")
+    put(b"\0" * len(whole))
+    with pytest.raises(
+        ShardError, match=r"s3://.*/layers/depth/oslo-00000\.tar: the value of oslo a"
+    ):
+        opened.read([0])
+    store.delete(tar)
+    with pytest.raises(ShardError, match=r"layers/depth/oslo-00000\.tar"):
+        opened.read([0])
+    with pytest.raises(ShardError, match=r"depth/oslo-00000\.tar is missing instead of"):
+        Layer.open(ShardIndex.open(s3_folder), "depth")
+    index = "layers/depth/index.parquet"
+    put(whole)
+    num_bytes = len(store.get(index))
+    store.delete(index)
+    assert store.create(index, b"PAR1" * (num_bytes // 4) + b"1" * (num_bytes % 4))
+    with pytest.raises(ShardError, match=r"layers/depth/index\.parquet cannot be used"):
+        Layer.open(ShardIndex.open(s3_folder), "depth")
+
+
+def test_a_layer_that_was_made_again_is_not_overwritten(frames, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote_calls, "_FIRST_PAUSE_SECONDS", 0.001)
+    FaultyFileSystem.reset()
+    url = "faulty://bucket/copy"
+    copy_shards(frames, url)
+    assert FaultyFileSystem.names[-2].endswith("layers/depth/layer.json")
+    index = ShardIndex.open(frames)
+    values = np.load(tmp_path / "depth" / "oslo.npy") + 1
+    np.save(tmp_path / "depth" / "oslo.npy", values)
+    make_layer(index, "depth", ArraySource(index, tmp_path / "depth"), origin="external:depth")
+    before = open_store(url).get("layers/depth/layer.json")
+    with pytest.raises(ConflictError, match=r"layers/depth/.* is there with other bytes"):
+        copy_shards(frames, url)
+    assert open_store(url).get("layers/depth/layer.json") == before
