@@ -117,6 +117,7 @@ def test_a_table_of_an_earlier_version_stays_of_use(frames, tmp_path):
     again = with_where(layout, "again", params, ["walk"], "blur > 0").where
     assert again == old
     new = with_where(layout, "new", params, ["walk"], "not near_duplicate").where
+    assert old is not None
     assert new is not None
     assert new.seconds_sha256 != old.seconds_sha256
     assert taken_seconds(layout.shards_dir("new"), new, "walk") == set(range(12))
@@ -128,6 +129,7 @@ def _make_old(folder):
     table = pq.read_table(folder / QUALITY_FILE).drop_columns(list(ADDED))
     pq.write_table(table, folder / QUALITY_FILE, compression="zstd")
     receipt = read_receipt(folder / "receipt.json")
+    assert receipt is not None
     params = {name: value for name, value in receipt.params.items() if name not in ADDED}
     files = (record_file(folder / QUALITY_FILE, relative_to=folder),)
     old = receipt.model_copy(update={"params": params, "files": files})

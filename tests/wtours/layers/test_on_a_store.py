@@ -74,7 +74,7 @@ def test_a_layer_made_after_the_set_was_copied_is_added(frames, s3_folder, tmp_p
     assert copy_shards(frames, s3_folder).files_copied == 8  # 2 tars, 4 of receipts, 2 files
     assert copy_shards(frames, s3_folder).files_copied == 0
     found = Layer.open(ShardIndex.open(s3_folder), "pose").read(range(len(index)))
-    np.testing.assert_array_equal(np.stack(found), values)
+    np.testing.assert_array_equal(np.array(found), values)
 
 
 def test_damage_there_is_named(frames, s3_folder):
