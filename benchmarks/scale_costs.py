@@ -17,6 +17,10 @@ _ROW = "4K60 H.264: core-seconds of prepare for a second of video"
 _SEGMENT_SECONDS = 60
 _WRITES_A_SEGMENT = 4
 """Tar, rows, receipt of the shard; the segment of the analysis is one of the merged tables'."""
+_READS_A_SEGMENT = 5
+"""A HEAD for each object of the shard, and two GETs of a machine that resumes: `bench_store`."""
+_VIDEO_BLOCK_MB = 16
+"""Of a request for a part of a video, which is copied to a machine."""
 
 
 def main() -> int:
@@ -33,6 +37,7 @@ def main() -> int:
     parser.add_argument("--gpu-hour", type=float, default=2.5, help="price")
     parser.add_argument("--gb-month", type=float, default=0.023, help="price of storage")
     parser.add_argument("--million-writes", type=float, default=5.0, help="price of PUT requests")
+    parser.add_argument("--million-reads", type=float, default=0.4, help="price of GET requests")
     asked = parser.parse_args()
     measured = OUT / "scale.json"
     rows = json.loads(measured.read_text())["rows"] if measured.exists() else []
@@ -45,6 +50,7 @@ def main() -> int:
     gpu_hours = seconds * asked.detect_fps / asked.detections_per_gpu_second / 3600
     video_gb = seconds * asked.video_mbit / 8 / 1000
     shard_gb = seconds * asked.shard_fps * asked.frame_kb / 1e6
+    reads = seconds / _SEGMENT_SECONDS * _READS_A_SEGMENT + video_gb * 1000 / _VIDEO_BLOCK_MB
     writes = seconds / _SEGMENT_SECONDS * _WRITES_A_SEGMENT + 8 * asked.videos
     table = Table(title=f"{asked.videos:,} videos of {asked.hours:g} h in 4K60 H.264")
     for column in ("what", "amount", "unit", "price", "cost"):
@@ -69,6 +75,12 @@ def main() -> int:
             writes / 1e6,
             "million requests",
             asked.million_writes,
+        ),
+        (
+            "reads from an object store, each video copied once",
+            reads / 1e6,
+            "million requests",
+            asked.million_reads,
         ),
     ]
     for what, amount, unit, price in lines:

@@ -121,19 +121,28 @@ def test_a_node_that_is_lost_costs_its_tasks_another_attempt(
     assert on_store(url) == expected
 
 
-def test_a_killed_driver_is_run_again_elsewhere(cluster, url, expected, tmp_path):
-    manifest = tmp_path / "walks.toml"
-    manifest.write_text(
+@pytest.fixture
+def manifest(tmp_path):
+    path = tmp_path / "walks.toml"
+    path.write_text(
         'format = 1\nname = "walks"\n'
         + "".join(
             f'[[video]]\nid = "{name}"\ntitle = "{name}"\nsources = ["file:{name}.mp4"]\n'
             for name in VIDEOS
         )
     )
-    command = [
-        *(sys.executable, "-m", "wtours", "prepare", "--root", url, "--manifest", str(manifest)),
-        *("--fps", "5", "--short-side", "32", "--executor", "ray", "--address", cluster.address),
-    ]
+    return path
+
+
+def options(url, manifest):
+    """Return those of a command that does what `prepare` of this module does."""
+    small = ("--fps", "5", "--short-side", "32", "--executor", "ray")
+    return ["--root", url, "--manifest", str(manifest), *small]
+
+
+def test_a_killed_driver_is_run_again_elsewhere(cluster, url, expected, manifest, tmp_path):
+    command = [sys.executable, "-m", "wtours", "prepare", *options(url, manifest)]
+    command += ["--address", cluster.address]
     driver = subprocess.Popen(command)
     store = open_store(url)
     until(lambda: any(".json" in one.key for one in store.list("analysis/one/segments")))
@@ -142,6 +151,23 @@ def test_a_killed_driver_is_run_again_elsewhere(cluster, url, expected, tmp_path
     driver.wait()
     elsewhere = {**os.environ, "WTOURS_SCRATCH": str(tmp_path / "scratch_of_another")}
     subprocess.run(command, env=elsewhere, check=True)
+    assert on_store(url) == expected
+
+
+@pytest.mark.slow
+def test_two_clusters_on_one_root_end_with_one_set_of_bytes(url, expected, manifest, tmp_path):
+    command = [*(sys.executable, "-m", "wtours", "prepare"), *options(url, manifest), "--jobs", "1"]
+    both = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, "WTOURS_SCRATCH": str(tmp_path / name)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("one", "another")
+    ]
+    said = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
     assert on_store(url) == expected
 
 

@@ -1,10 +1,13 @@
 """Several ranks, each with workers, train from an object store with one scratch folder."""
 
+import shutil
+
 import pytest
 
 from tests.support.forked_ranks import forked_ranks
 from tests.support.object_stores import OF_S3_CLIENTS, copy_into
 from tests.support.shard_set import TINY, write_shard_set
+from training.engine.checkpoint import checkpoint_dir
 from training.engine.metrics import read_metrics
 
 pytestmark = [pytest.mark.medium, OF_S3_CLIENTS]
@@ -29,6 +32,10 @@ def test_two_ranks_compute_from_a_bucket_what_they_compute_from_the_disk(s3_fold
     assert [line["step"] for line in on_disk] == [*range(1, 5)]
     assert not (tmp_path / "unused").exists()
     scratch = tmp_path / "scratch"
-    on_bucket = metrics_of_two_ranks(s3_folder, tmp_path / "bucket", scratch, "data.num_workers=2")
-    assert on_bucket == on_disk
+    run, often = tmp_path / "bucket", ("data.num_workers=2", "checkpoint.every_steps=2")
+    assert metrics_of_two_ranks(s3_folder, run, scratch, *often) == on_disk
     assert any(scratch.rglob("*"))
+    # Resumed in the middle, on a machine that has read nothing yet.
+    shutil.rmtree(checkpoint_dir(run, 4))
+    assert metrics_of_two_ranks(s3_folder, run, tmp_path / "another", *often) == on_disk
+    assert read_metrics(run / "metrics.jsonl")[2]["time"]["resumed_from"] == 2
