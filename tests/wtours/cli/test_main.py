@@ -302,7 +302,8 @@ def test_an_error_is_one_line_with_the_right_exit_code(tmp_path, arguments, exit
 def test_threads_of_torch_leave_the_cores_to_others_unless_it_is_said(tmp_path, said):
     result = wtours("doctor", "--root", tmp_path, OMP_DISPLAY_ENV="true", **said)
     policy = re.search("OMP_WAIT_POLICY = '(.*)'", result.stderr)
-    assert policy is not None and policy[1] == said.get("OMP_WAIT_POLICY", "passive").upper()
+    assert policy is not None
+    assert policy[1] == said.get("OMP_WAIT_POLICY", "passive").upper()
 
 
 def test_what_the_report_says_to_run_works_when_it_is_pasted(tmp_path):
