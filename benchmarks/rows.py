@@ -51,8 +51,11 @@ def _machine() -> dict[str, str | int]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        models = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = models[0].split(":", 1)[1].strip() if models else cpu
+        pairs = (line.partition(":") for line in info.read_text().split("\n\n")[0].splitlines())
+        facts = {key.strip(): value.strip() for key, _, value in pairs}
+        cpu = facts.get("model name", cpu)
+        if "cpu family" in facts:  # a virtual machine may hide the generation behind "AMD EPYC"
+            cpu += f" (family {facts['cpu family']}, model {facts.get('model')})"
     return {
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)),
