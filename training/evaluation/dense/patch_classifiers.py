@@ -80,7 +80,7 @@ def fit_linear(
 def fit_neighbors(
     train: SplitTokens, config: PatchKnnConfig, *, on_progress: Progress = no_progress
 ) -> Classify:
-    """Return the votes of the nearest training patches, by cosine similarity."""
+    """Return the shares of the votes of the nearest training patches, by cosine similarity."""
     num_patches = sum(_num_patches(grid) for grid in train.grids(on_progress))
     step = -(-num_patches // config.bank_patches)
     tokens, shares, start = [], [], 0
@@ -99,12 +99,15 @@ def fit_neighbors(
         similarity, neighbors = (F.normalize(tokens, dim=-1) @ bank.T).topk(
             min(config.k, len(bank)), dim=1
         )
-        return count_votes(
+        votes = count_votes(
             similarity,
             labels[neighbors],
             num_classes=num_classes,
             temperature=config.temperature,
         )
+        # Between two patches their scores are mixed: one whose neighbors are all as near must not
+        # count as many times as it has neighbors.
+        return votes / votes.sum(dim=1, keepdim=True)
 
     return classify
 

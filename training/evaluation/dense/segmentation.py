@@ -87,7 +87,7 @@ def evaluate_segmentation(
         protocol=_protocol(train_images, short_side, linear, neighbors),
         data={"train": train_images.describe(), "test": test_images.describe()},
         results=scores,
-        identity=[short_side, asdict(linear), asdict(neighbors)],
+        identity=[short_side, asdict(linear), _knn_protocol(neighbors)],
     )
 
 
@@ -107,7 +107,11 @@ def _protocol(
         "labels_in_test": "every pixel; scores of patches enlarged bilinearly",
         "linear": asdict(linear) | {"optimizer": "AdamW, cosine to 0", "tokens": "standardized"},
         "position": "products of cosines, order 0 to 5 in x and y",
-        "dense_knn": asdict(neighbors),
+        "dense_knn": _knn_protocol(neighbors),
         "mean_iou": "over classes in the truth or in the prediction",
         "mean_accuracy": "over classes in the truth",
     }
+
+
+def _knn_protocol(neighbors: PatchKnnConfig) -> dict[str, Any]:
+    return asdict(neighbors) | {"votes": "shares of a patch's votes, which sum to 1"}

@@ -9,8 +9,10 @@ from tests.support.pixel_labels import ADE20K, CAMVID, stripes, write_data
 from tests.support.tiny_run import CPU, make_run, tiny_config
 from training.evaluation.datasets.segmentation import open_labeled_pixels
 from training.evaluation.dense.patch_classifiers import (
+    PatchKnnConfig,
     PatchLinearConfig,
     fit_linear,
+    fit_neighbors,
     predict_pixels,
 )
 from training.evaluation.dense.patch_features import SplitTokens
@@ -79,6 +81,16 @@ def test_the_result_is_published_with_constants_and_fingerprints(run, data):
     assert again.content == result.content
     other = evaluate_segmentation(backbone, data, short_side=32, linear=LINEAR, device=CPU)
     assert other.path != result.path
+
+
+def test_every_patch_has_one_vote_however_near_its_neighbors_are(run, data):
+    """Else the one whose neighbors are all as near wins most of the pixels between two patches."""
+    backbone = open_backbone(str(run), lambda name: run)
+    train, test = (SplitTokens(backbone, split, 64, CPU) for split in open_labeled_pixels(data))
+    scores = fit_neighbors(train, PatchKnnConfig(k=5))(test.grid(0).tokens.flatten(0, 1).float())
+    assert scores.shape[1] == train.images.layout.num_classes
+    assert scores.min() >= 0
+    np.testing.assert_allclose(scores.sum(dim=1).numpy(), 1, rtol=1e-5)
 
 
 def test_a_short_side_below_a_patch_is_refused(run, data):
