@@ -27,7 +27,7 @@ from wtours.prepare.pipeline import prepare_videos
 from wtours.prepare.plan import PrepareOptions
 from wtours.sharding.build import build_shards
 from wtours.sharding.missing import missing_segments
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.storage.hashing import sha256_file
 from wtours.storage.receipts import FileRecord, Receipt, write_receipt
 from wtours.workspace.layout import Layout

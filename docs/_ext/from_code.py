@@ -73,7 +73,8 @@ def disk() -> str:
     from wtours.acquire.ytdlp.formats import DEFAULT_MAX_HEIGHT, estimate_bytes
     from wtours.sharding.estimate import estimate
     from wtours.sharding.plan import VideoPlan, VideoWork
-    from wtours.shards.schema import ShardParams, SourceFacts
+    from wtours.shards.params import ShardParams
+    from wtours.shards.schema import SourceFacts
     from wtours.workspace.manifest import load_manifest
 
     def shards_bytes(seconds: float, params: ShardParams) -> float:

@@ -9,7 +9,7 @@ from tests.support.sharded_videos import publish_video
 from tests.support.video_clips import write_clip
 from wtours.sharding.build import build_shards
 from wtours.shards import ShardIndex
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.workspace.layout import Layout
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"

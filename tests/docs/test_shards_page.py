@@ -12,7 +12,8 @@ import pytest
 from tests.support.sharded_videos import publish_video
 from tests.support.video_clips import write_clip
 from wtours.sharding.build import build_shards
-from wtours.shards.schema import INDEX_SCHEMA, Dataset, ShardParams, ShardRecord, VideoRecord
+from wtours.shards.params import ShardParams
+from wtours.shards.schema import INDEX_SCHEMA, Dataset, ShardRecord, VideoRecord
 from wtours.workspace.layout import Layout
 
 TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "shards.md").read_text()

@@ -21,7 +21,7 @@ from training.pretrain import pretrain
 from wtours.acquire.download import download_videos
 from wtours.acquire.options import FetchOptions, RetryPolicy
 from wtours.sharding.build import build_shards
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.storage.locks import lock
 from wtours.workspace.layout import Layout
 

@@ -31,7 +31,7 @@ from wtours.errors import DownloadError, ShardError
 from wtours.report import build_report
 from wtours.sharding.build import build_shards
 from wtours.sharding.repair import repair_shards
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.storage.receipts import files_intact, read_receipt
 from wtours.workspace.layout import Layout
 

@@ -10,7 +10,7 @@ from tests.support.video_clips import write_clip
 from wtours.analyze.pipeline import analyze_videos
 from wtours.execution.executor import SerialExecutor
 from wtours.sharding.build import build_shards
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.workspace.layout import Layout
 
 pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop

@@ -12,7 +12,7 @@ from tests.support.sharded_videos import files_of, workspace
 from tests.support.video_clips import write_clip
 from wtours.sharding.build import build_shards
 from wtours.sharding.repair import repair_shards
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.shards.verify import verify_shards
 from wtours.workspace.layout import Layout
 
@@ -28,7 +28,7 @@ from wtours.storage import atomic
 from wtours.workspace.layout import Layout
 from wtours.sharding.build import build_shards
 from wtours.sharding.repair import repair_shards
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 
 root, work, point = sys.argv[1:]
 

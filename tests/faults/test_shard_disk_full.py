@@ -17,7 +17,7 @@ from wtours.errors import WtoursError
 from wtours.execution.processes import ProcessExecutor
 from wtours.sharding.build import build_shards
 from wtours.shards import ShardIndex
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.workspace.layout import Layout
 
 PARAMS = ShardParams(shard_seconds=1, short_side=128)

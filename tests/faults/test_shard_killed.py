@@ -15,7 +15,7 @@ from tests.support.video_clips import write_clip
 from wtours.errors import WtoursError
 from wtours.sharding.build import ShardReport, build_shards
 from wtours.shards import ShardIndex
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.shards.verify import verify_shards
 from wtours.workspace.layout import Layout
 
@@ -25,7 +25,7 @@ from pathlib import Path
 from wtours.workspace.layout import Layout
 from wtours.execution.processes import ProcessExecutor
 from wtours.sharding.build import build_shards
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 if __name__ == "__main__":
     root, jobs = sys.argv[1:]
     params = ShardParams(shard_seconds=1, short_side=64)

@@ -13,7 +13,7 @@ from tests.support.power_cut import cut_power, make_image, mounted
 from tests.support.sharded_videos import files_of, publish_video
 from tests.support.video_clips import write_clip
 from wtours.sharding.build import build_shards
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.shards.verify import verify_shards
 from wtours.storage.hashing import sha256_file
 from wtours.storage.receipts import read_receipt
@@ -30,7 +30,7 @@ from pathlib import Path
 from wtours.storage import atomic
 from wtours.workspace.layout import Layout
 from wtours.sharding.build import build_shards
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 
 root, synced = sys.argv[1:]
 if synced == "no":

@@ -17,7 +17,7 @@ from tests.support.video_clips import write_clip
 from wtours.execution.processes import ProcessExecutor
 from wtours.sharding.build import build_shards
 from wtours.sharding.repair import repair_shards
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.storage.receipts import read_receipt
 
 pytestmark = pytest.mark.medium
@@ -155,7 +155,7 @@ import os, sys
 from pathlib import Path
 from wtours.errors import WtoursError
 from wtours.sharding.build import build_shards
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.workspace.layout import Layout
 
 read, write = os.pipe()

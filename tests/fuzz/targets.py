@@ -38,7 +38,7 @@ from wtours.sharding.build import build_shards
 from wtours.sharding.repair import repair_shards
 from wtours.shards import ClipDataset, ShardIndex, stream_clips
 from wtours.shards.contact_sheet import sample_grid
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.shards.statistics import shards_info
 from wtours.shards.verify import verify_shards
 from wtours.storage.hashing import canonical_json, sha256_file

@@ -13,7 +13,7 @@ from wtours.cli.sets.places import needs_tables, shard_workspace
 from wtours.media.limits import MAX_LOSS
 from wtours.prepare.plan import PrepareOptions
 from wtours.sharding.build import build_shards
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.storage.atomic import TEMP_PREFIX
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry

@@ -8,14 +8,8 @@ import pyarrow.parquet as pq
 import simplejpeg
 
 from wtours.sharding.tar_writer import FrameSample, ShardTar
-from wtours.shards.schema import (
-    INDEX_SCHEMA,
-    Dataset,
-    IndexRecord,
-    ShardParams,
-    ShardRecord,
-    VideoRecord,
-)
+from wtours.shards.params import ShardParams
+from wtours.shards.schema import INDEX_SCHEMA, Dataset, IndexRecord, ShardRecord, VideoRecord
 from wtours.storage.atomic import write_json
 from wtours.storage.hashing import sha256_file
 

@@ -24,9 +24,8 @@ from training.data.source import ClipSource, DataIdentity
 from training.rng import numpy_generator
 from wtours.errors import ImageDataError, WtoursError
 from wtours.shards import Clip, ClipDataset, ClipSampler, ShardIndex
-from wtours.shards.identity import set_sha256
 from wtours.shards.sampler import ClipKey
-from wtours.shards.schema import DATASET_FILE
+from wtours.shards.schema import DATASET_FILE, set_sha256
 from wtours.storage.store import as_location
 
 LOG = logging.getLogger(__name__)

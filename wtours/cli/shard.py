@@ -98,7 +98,7 @@ def parse_short_side(text: str) -> int:
     Raises:
         UsageError: it is neither that nor a number.
     """
-    from wtours.shards.schema import MAX_SHORT_SIDE
+    from wtours.shards.params import MAX_SHORT_SIDE
 
     if text == "native":
         return MAX_SHORT_SIDE
@@ -171,7 +171,7 @@ def shard(
     from wtours.sharding.delete_sources import delete_sources
     from wtours.sharding.duration_match import match_params
     from wtours.sharding.selection.seconds import with_where
-    from wtours.shards.schema import ShardParams
+    from wtours.shards.params import ShardParams
 
     if seal_only:
         finalize(name, max_loss, as_json, root)

@@ -159,7 +159,7 @@ def _checked_config(
     """Return the config and the folder of the shards; what is wrong is said before torch loads."""
     require_training("pretraining")
     from training.config.presets import resolve_config
-    from wtours.shards.remote import dataset_at
+    from wtours.shards.range_reads.remote import dataset_at
     from wtours.shards.schema import DATASET_FILE
 
     resolved = resolve_config(preset, config, overrides or [])

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from wtours.comparison.perceptual_hash import distance, image_dhash
 from wtours.errors import ShardError
 from wtours.progress import Progress, no_progress
-from wtours.shards.identity import set_sha256
 from wtours.shards.images.codecs import decode_image
 from wtours.shards.index import ShardIndex
-from wtours.shards.schema import ShardRecord, VideoRecord, sample_key
+from wtours.shards.schema import ShardRecord, VideoRecord, sample_key, set_sha256
 from wtours.storage.hashing import sha256_file
 
 _CHUNK = 64

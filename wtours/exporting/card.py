@@ -2,8 +2,7 @@
 
 import json
 
-from wtours.shards.identity import set_sha256
-from wtours.shards.schema import Dataset, VideoRecord
+from wtours.shards.schema import Dataset, VideoRecord, set_sha256
 from wtours.text import bytes_text, escape_markdown, redact_url
 
 _LICENSES = {

@@ -7,9 +7,8 @@ and no terms of use yet: those are as the specification shows them, in PROV-O an
 from typing import Any
 
 from wtours.exporting.card import described, license_url
-from wtours.shards.identity import set_sha256
 from wtours.shards.images.codecs import Codec
-from wtours.shards.schema import INDEX_FILE, Dataset, VideoRecord
+from wtours.shards.schema import INDEX_FILE, Dataset, VideoRecord, set_sha256
 from wtours.text import redact_url
 
 CONFORMS_TO = "http://mlcommons.org/croissant/1.1"

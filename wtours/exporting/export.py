@@ -8,8 +8,8 @@ from typing import Any
 from wtours.errors import ShardError
 from wtours.exporting.units import Exporter
 from wtours.progress import Progress, no_progress
-from wtours.shards.identity import set_sha256
 from wtours.shards.index import ShardIndex
+from wtours.shards.schema import set_sha256
 from wtours.storage.atomic import read_json, sweep, write_json
 from wtours.storage.locks import lock
 

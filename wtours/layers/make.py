@@ -19,7 +19,6 @@ from wtours.exporting.units import Unit, shard_units
 from wtours.layers.source import LayerSource
 from wtours.progress import Progress, no_progress
 from wtours.sharding.tar_writer import add_member, open_tar
-from wtours.shards.identity import set_sha256
 from wtours.shards.index import ShardIndex
 from wtours.shards.layers.arrays import array_suffix, encode_array
 from wtours.shards.layers.schema import (
@@ -31,7 +30,7 @@ from wtours.shards.layers.schema import (
     LayerShard,
     layer_folder,
 )
-from wtours.shards.schema import IndexRecord, sample_key
+from wtours.shards.schema import IndexRecord, sample_key, set_sha256
 from wtours.storage.atomic import atomic_path, remove, sweep, write_json
 from wtours.storage.locks import lock
 from wtours.storage.receipts import (

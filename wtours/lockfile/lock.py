@@ -13,13 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from wtours.errors import ShardError, UsageError
 from wtours.progress import Progress, no_progress
 from wtours.sharding.segment import RECEIPTS_FOLDER
-from wtours.shards.identity import set_sha256
+from wtours.shards.params import ShardParams
 from wtours.shards.schema import (
     MAX_DATASET_BYTES,
-    ShardParams,
     ShardRecord,
     VideoRecord,
     read_dataset,
+    set_sha256,
 )
 from wtours.shards.verify import verify_shards
 from wtours.storage.atomic import read_bytes, write_json
@@ -49,7 +49,7 @@ class Lock(BaseModel):
     lock: Literal[1]
     name: Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
     set_sha256: Sha256
-    """See `wtours.shards.identity`."""
+    """See `wtours.shards.schema.set_sha256`."""
     index_sha256: Sha256
     """Of the index, which also holds what an analysis found; sync does not compare it."""
     params: dict[str, Any]

@@ -18,8 +18,8 @@ from wtours.sharding.anonymize.params import with_blur
 from wtours.sharding.build import build_shards
 from wtours.sharding.plan import published_plans, require_same_params
 from wtours.sharding.selection.seconds import bring_seconds
-from wtours.shards.identity import set_sha256
-from wtours.shards.schema import BLUR_BOXES_FILE, ShardParams, read_dataset
+from wtours.shards.params import ShardParams
+from wtours.shards.schema import BLUR_BOXES_FILE, read_dataset, set_sha256
 from wtours.storage.hashing import sha256_file
 from wtours.storage.working_copy import store_of
 from wtours.workspace.layout import Layout

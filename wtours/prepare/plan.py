@@ -23,7 +23,7 @@ from wtours.sharding import plan as sharding
 from wtours.sharding.locks import index_lock
 from wtours.sharding.missing import STRETCH_SECONDS
 from wtours.sharding.segment import SegmentTask
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import listed_video
 

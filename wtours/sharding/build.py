@@ -24,7 +24,8 @@ from wtours.sharding.plan import (
 )
 from wtours.sharding.segment import SegmentTask
 from wtours.sharding.segment_writer import run_segments
-from wtours.shards.schema import Dataset, ShardParams
+from wtours.shards.params import ShardParams
+from wtours.shards.schema import Dataset
 from wtours.workspace.layout import Layout
 
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wtours.errors import ShardError, VideoError
-from wtours.shards.schema import MatchParams, SourceFacts
+from wtours.shards.params import MatchParams
+from wtours.shards.schema import SourceFacts
 from wtours.storage.receipts import Receipt, read_receipt
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import downloaded_video

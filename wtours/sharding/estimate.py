@@ -11,7 +11,7 @@ from pathlib import Path
 from wtours.errors import ShardError
 from wtours.sharding.plan import VideoWork
 from wtours.shards.images.codecs import Codec
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.storage.working_copy import working_copy_of
 
 logger = logging.getLogger(__name__)

@@ -13,15 +13,14 @@ from wtours.sharding.annotations import lightness_column, shot_column
 from wtours.sharding.plan import VideoPlan, published_plans
 from wtours.sharding.segment import RECEIPTS_FOLDER, FinishedSegment
 from wtours.shards.index import UNREADABLE
+from wtours.shards.params import FORMAT, ShardParams
 from wtours.shards.schema import (
     ATTRIBUTION_FILE,
     DATASET_FILE,
-    FORMAT,
     INDEX_FILE,
     INDEX_SCHEMA,
     Dataset,
     IndexRecord,
-    ShardParams,
     ShardRecord,
     VideoRecord,
     read_dataset,

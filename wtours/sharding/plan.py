@@ -24,7 +24,8 @@ from wtours.sharding.segment import (
     finished_segment,
     receipt_inputs,
 )
-from wtours.shards.schema import MAX_SEGMENTS, ShardParams, SourceFacts
+from wtours.shards.params import ShardParams
+from wtours.shards.schema import MAX_SEGMENTS, SourceFacts
 from wtours.storage.receipts import Receipt, read_receipt, versions_of, write_receipt
 from wtours.storage.working_copy import discard, working_copy_of
 from wtours.workspace.layout import Layout

@@ -15,7 +15,8 @@ from pydantic import BaseModel
 
 from wtours.media.sampling import tick_period_us
 from wtours.sharding.tar_writer import MemberPlace
-from wtours.shards.schema import INDEX_SCHEMA, Count, ShardParams, ShardRecord, shard_name
+from wtours.shards.params import ShardParams
+from wtours.shards.schema import INDEX_SCHEMA, Count, ShardRecord, shard_name
 from wtours.storage.atomic import atomic_path
 from wtours.storage.receipts import (
     FileRecord,

@@ -10,11 +10,12 @@
 `wtours.sharding` writes shards; `docs/reference/shards.md` describes the files.
 """
 
+from wtours.shards.clip import Clip
 from wtours.shards.clip_starts import IntervalRange
-from wtours.shards.dataset import Clip, ClipDataset
+from wtours.shards.dataset import ClipDataset
 from wtours.shards.frames import FrameRef
 from wtours.shards.index import ShardIndex
-from wtours.shards.remote import FetchPolicy
+from wtours.shards.range_reads.remote import FetchPolicy
 from wtours.shards.sampler import ClipBatches, ClipSampler, ClipShare
 from wtours.shards.stream import StreamOrder, stream_clips
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wtours.errors import UsageError
-from wtours.shards.dataset import Clip, ClipDataset
+from wtours.shards.clip import Clip
+from wtours.shards.dataset import ClipDataset
 from wtours.shards.index import ShardIndex
 from wtours.shards.sampler import ClipSampler
 from wtours.storage.atomic import write_bytes

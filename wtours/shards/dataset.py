@@ -1,7 +1,6 @@
 """Clips out of a shard set: a map-style dataset that needs no torch."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wtours.errors import ShardError
+from wtours.shards.clip import Clip, TorchClips
 from wtours.shards.clip_starts import (
     FrameInterval,
     IntervalRange,
@@ -18,54 +18,12 @@ from wtours.shards.clip_starts import (
     range_starts,
     spaced_starts,
 )
-from wtours.shards.images.codecs import decode_image
 from wtours.shards.index import ShardIndex, VideoRows
-from wtours.shards.layers.arrays import stacked
 from wtours.shards.layers.layer import Layer
 from wtours.shards.sampler import ClipKey, ClipSampler, ClipShare
 from wtours.shards.split import Split, read_split
 
 _US = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """T frames of one video, in time order, encoded."""
-
-    video_id: str
-    start: int | None
-    """Row of the first frame in the index; None from `stream_clips`, which reads no index."""
-    pts_us: tuple[int, ...]
-    jpegs: tuple[bytes, ...]
-    """JPEGs, or images of the set's other codec (`index.dataset.params.codec`)."""
-    layers: Mapping[str, tuple[NDArray[Any] | None, ...]] = field(
-        default_factory=dict, compare=False
-    )
-    """By the name of a layer: a value for each frame, None where it has none."""
-
-    def decode(self, *, min_short_side: int | None = None) -> list[NDArray[np.uint8]]:
-        """Return T arrays (H, W, 3) uint8 RGB.
-
-        Args:
-            min_short_side: None: decoded in full, by the exact inverse DCT. Otherwise in the
-                smallest of the sizes 1/8, 2/8, … 8/8 (libjpeg's scaled inverse DCT, several times
-                quicker) that keeps min(H, W) at this many pixels or more, if it has them. Other
-                codecs than JPEG are decoded in full.
-
-        Raises:
-            ShardError: an image is damaged, or larger than 8192 x 8192 pixels.
-            MissingPackageError: they are no JPEGs, and Pillow is not installed.
-        """
-        return [self._decode(number, min_short_side or 0) for number in range(len(self.jpegs))]
-
-    def _decode(self, number: int, min_side: int) -> NDArray[np.uint8]:
-        what = f"the frame of {self.video_id} at {self.pts_us[number]} us"
-        try:
-            return decode_image(self.jpegs[number], min_short_side=min_side)
-        except ValueError as error:
-            raise ShardError(
-                f"{what} does not decode ({error}); run `wtours verify` to find the damaged shard"
-            ) from error
 
 
 class ClipDataset:
@@ -252,7 +210,7 @@ class ClipDataset:
         transform: Callable[[NDArray[np.uint8]], Any] | None = None,
         *,
         min_short_side: int | None = None,
-    ) -> "TorchClips":
+    ) -> TorchClips:
         """Return the clips as a dataset for `torch.utils.data.DataLoader` and its default collate.
 
         An item is {"frames", "pts_us", "video_id", "start"}: frames are (T, H, W, 3) uint8 RGB, or
@@ -327,33 +285,3 @@ class ClipDataset:
             starts = starts[spaced_starts(pts_us[starts], self._distance_us)]
         rows_of_set: NDArray[np.int64] = video.start + starts
         return rows_of_set
-
-
-@dataclass(frozen=True, slots=True)
-class TorchClips:
-    """Decoded clips as a map-style dataset of dicts; made by `ClipDataset.torch`."""
-
-    clips: ClipDataset
-    transform: Callable[[NDArray[np.uint8]], Any] | None
-    min_short_side: int | None
-
-    def __len__(self) -> int:
-        """Return the number of clips."""
-        return len(self.clips)
-
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        """Return a clip, decoded; see `ClipDataset.torch`.
-
-        Raises:
-            ShardError: a shard was damaged since the index was opened, or values of a layer cannot
-                be stacked.
-        """
-        clip = self.clips[number]
-        frames = np.stack(clip.decode(min_short_side=self.min_short_side))
-        return {
-            **{name: stacked(values, name) for name, values in clip.layers.items()},
-            "frames": frames if self.transform is None else self.transform(frames),
-            "pts_us": np.array(clip.pts_us, np.int64),
-            "video_id": clip.video_id,
-            "start": clip.start,
-        }

@@ -18,8 +18,14 @@ from numpy.typing import NDArray
 from wtours.errors import ShardError
 from wtours.shards.clip_starts import tolerance_us
 from wtours.shards.frames import BLOCK, FrameRef, listed_problem, read_frames, size_problem
+from wtours.shards.range_reads.remote import (
+    FetchPolicy,
+    RangeReader,
+    dataset_at,
+    folder_url,
+    listed_sizes,
+)
 from wtours.shards.range_reads.remote_frames import RemoteFrames
-from wtours.shards.remote import FetchPolicy, RangeReader, dataset_at, folder_url, listed_sizes
 from wtours.shards.schema import (
     DATASET_FILE,
     INDEX_FILE,

@@ -15,9 +15,9 @@ from fractions import Fraction
 import numpy as np
 
 from wtours.errors import ShardError
+from wtours.shards.clip import Clip
 from wtours.shards.clip_starts import clip_offsets_us, clip_starts, nearest_rows, tolerance_us
-from wtours.shards.dataset import Clip
-from wtours.shards.remote import FetchPolicy, RangeReader, RemoteShard, list_shards
+from wtours.shards.range_reads.remote import FetchPolicy, RangeReader, RemoteShard, list_shards
 from wtours.shards.schema import Dataset
 from wtours.shards.tar_reader import StreamedFrame, read_samples
 

@@ -17,7 +17,7 @@ from wtours.progress import Progress, no_progress
 from wtours.shards.frames import listed_problem, size_problem
 from wtours.shards.images.codecs import FORMAT_NAMES, is_whole
 from wtours.shards.index import UNREADABLE, ShardIndex, count_problem
-from wtours.shards.remote import dataset_at
+from wtours.shards.range_reads.remote import dataset_at
 from wtours.shards.schema import (
     DATASET_FILE,
     INDEX_FILE,

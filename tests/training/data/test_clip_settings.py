@@ -9,7 +9,7 @@ from training.data.clips import ShardClips
 from training.data.source import DataIdentity
 from wtours.errors import ShardError
 from wtours.shards import IntervalRange, ShardIndex
-from wtours.shards.identity import set_sha256
+from wtours.shards.schema import set_sha256
 from wtours.shards.split import split_shards
 
 

@@ -19,7 +19,7 @@ from training.nan_replay import replay
 from training.pretrain import pretrain
 from wtours.errors import CheckpointError, TrainingError, UsageError, WtoursError
 from wtours.shards import ShardIndex
-from wtours.shards.identity import set_sha256
+from wtours.shards.schema import set_sha256
 from wtours.storage.locks import lock
 from wtours.storage.receipts import record_file
 

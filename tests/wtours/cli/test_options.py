@@ -19,7 +19,7 @@ from wtours.cli.app import COMMANDS, PAGES, app
 from wtours.cli.command import OLD_SPELLINGS, OLD_VALUES
 from wtours.cli.train import _note_next
 from wtours.sharding.build import build_shards
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.text import docs_page
 from wtours.workspace.layout import Layout
 

@@ -9,7 +9,8 @@ from tests.support.video_clips import write_clip
 from wtours.acquire.download import download_videos
 from wtours.cli import console
 from wtours.diagnostics.status import video_states
-from wtours.shards.schema import Dataset, IndexRecord, ShardParams, VideoRecord
+from wtours.shards.params import ShardParams
+from wtours.shards.schema import Dataset, IndexRecord, VideoRecord
 from wtours.storage.atomic import write_json
 from wtours.storage.receipts import Receipt, write_receipt
 from wtours.workspace.layout import Layout

@@ -9,7 +9,7 @@ from tests.support.sharded_videos import publish_video
 from tests.support.video_clips import write_clip
 from wtours.diagnostics.verify_workspace import verify_workspace
 from wtours.sharding.build import build_shards
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.storage.hashing import canonical_json
 from wtours.storage.receipts import Receipt, record_file, write_receipt
 from wtours.workspace.layout import Layout

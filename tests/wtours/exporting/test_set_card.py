@@ -14,8 +14,7 @@ from tests.support.shard_set import write_shard_set
 from wtours.exporting.card import dataset_card
 from wtours.exporting.croissant import croissant
 from wtours.shards import ShardIndex
-from wtours.shards.identity import set_sha256
-from wtours.shards.schema import read_dataset
+from wtours.shards.schema import read_dataset, set_sha256
 
 CC_BY = "Creative Commons Attribution license (reuse allowed)"
 HOSTILE = 'A "walk": ---\n| x | </script> {#} \u202e'

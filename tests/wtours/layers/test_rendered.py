@@ -24,7 +24,7 @@ from wtours.lockfile.sync import sync_shards
 from wtours.sharding.build import build_shards
 from wtours.shards import ClipDataset, ShardIndex
 from wtours.shards.layers.layer import Layer
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.synthetic import WalkSpec, load_truth, render_walk
 from wtours.workspace.layout import Layout
 

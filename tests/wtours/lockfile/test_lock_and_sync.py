@@ -13,7 +13,7 @@ from wtours.errors import ShardError
 from wtours.lockfile.lock import lock_shards, read_lock
 from wtours.lockfile.sync import sync_shards
 from wtours.sharding.build import build_shards
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.storage.atomic import write_json
 from wtours.storage.hashing import canonical_json
 from wtours.workspace.layout import Layout

@@ -22,7 +22,7 @@ from wtours.errors import DownloadError
 from wtours.media.probe import probe_video
 from wtours.media.reader import open_video
 from wtours.sharding.build import build_shards
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import load_manifest
 from wtours.workspace.videos import download_receipt

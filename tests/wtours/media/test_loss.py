@@ -15,7 +15,7 @@ from wtours.errors import DownloadError
 from wtours.media.probe import probe_video
 from wtours.media.reader import open_video
 from wtours.sharding.build import build_shards, finalize_shards
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.workspace.layout import Layout
 
 pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop

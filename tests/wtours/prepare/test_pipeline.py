@@ -27,7 +27,7 @@ from wtours.media.reader import VideoReader
 from wtours.prepare.pipeline import prepare_videos
 from wtours.sharding.build import build_shards
 from wtours.sharding.missing import unfinished_parts
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.workspace.layout import Layout
 
 

@@ -26,7 +26,7 @@ from wtours.media.reader import open_video
 from wtours.sharding.build import ShardReport, build_shards
 from wtours.sharding.estimate import estimate
 from wtours.sharding.plan import VideoPlan, VideoWork
-from wtours.shards.schema import BlurParams, ShardParams
+from wtours.shards.params import BlurParams, ShardParams
 from wtours.storage.receipts import Receipt, record_file, write_receipt
 from wtours.workspace.layout import Layout
 

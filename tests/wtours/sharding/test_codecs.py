@@ -24,7 +24,8 @@ from wtours.sharding.build import build_shards
 from wtours.sharding.estimate import estimate
 from wtours.sharding.plan import VideoPlan, VideoWork
 from wtours.shards import ClipDataset, ShardIndex, stream_clips
-from wtours.shards.schema import ShardParams, read_dataset
+from wtours.shards.params import ShardParams
+from wtours.shards.schema import read_dataset
 from wtours.shards.verify import verify_shards
 from wtours.workspace.layout import Layout
 

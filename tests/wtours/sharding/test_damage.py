@@ -22,7 +22,7 @@ from tests.support.sharded_videos import (
 from tests.support.video_clips import remux, write_clip
 from wtours.media.reader import open_video
 from wtours.sharding.build import ShardReport, build_shards
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.workspace.layout import Layout
 
 pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop

@@ -15,7 +15,7 @@ from wtours.execution.parts import Part
 from wtours.sharding.build import build_shards
 from wtours.sharding.delete_sources import delete_sources
 from wtours.sharding.estimate import Estimate, require_space
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.workspace.layout import Layout
 
 SECOND = ShardParams(shard_seconds=1, short_side=32)

@@ -15,7 +15,7 @@ from wtours.execution.processes import ProcessExecutor
 from wtours.sharding.build import ShardReport, build_shards, finalize_shards
 from wtours.sharding.duration_match import match_params
 from wtours.sharding.repair import repair_shards
-from wtours.shards.schema import MatchParams, ShardParams
+from wtours.shards.params import MatchParams, ShardParams
 from wtours.shards.statistics import shards_info
 from wtours.workspace.layout import Layout
 

@@ -17,7 +17,7 @@ from wtours.errors import ShardError, UsageError, WtoursError
 from wtours.execution.parts import Part
 from wtours.sharding.build import ShardReport, build_shards, finalize_shards
 from wtours.sharding.missing import array_expression, missing_segments, unfinished_parts
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.workspace.layout import Layout
 
 SECOND = ShardParams(shard_seconds=1, short_side=32)
@@ -81,7 +81,7 @@ from pathlib import Path
 from wtours.workspace.layout import Layout
 from wtours.sharding.build import build_shards
 from wtours.execution.parts import Part
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 params = ShardParams(shard_seconds=1, short_side=32)
 sys.stdin.readline()
 build_shards(Layout(Path(sys.argv[1])), ["one", "two"], params=params, part=Part.parse(sys.argv[2]))

@@ -12,7 +12,7 @@ from tests.wtours.shards.test_verify import DAMAGES, SHARD, vouch_for
 from wtours.errors import ShardError
 from wtours.sharding.build import build_shards, finalize_shards
 from wtours.sharding.repair import repair_shards
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.shards.verify import verify_shards
 from wtours.workspace.layout import Layout
 

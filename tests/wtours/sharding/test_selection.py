@@ -23,7 +23,7 @@ from wtours.sharding.repair import repair_shards
 from wtours.sharding.selection.expression import parse
 from wtours.sharding.selection.seconds import taken_seconds, with_where
 from wtours.shards import ClipDataset, ShardIndex
-from wtours.shards.schema import ShardParams, WhereParams
+from wtours.shards.params import ShardParams, WhereParams
 from wtours.shards.verify import verify_shards
 from wtours.storage.hashing import sha256_file
 from wtours.storage.working_copy import WorkingCopy

@@ -18,7 +18,7 @@ from tests.support.video_clips import write_clip
 from wtours.errors import ShardError
 from wtours.sharding.build import build_shards
 from wtours.shards import Clip, ClipBatches, ClipDataset, ClipSampler, ShardIndex
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.storage.hashing import canonical_json, sha256_file
 from wtours.workspace.layout import Layout
 

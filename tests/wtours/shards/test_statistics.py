@@ -14,7 +14,7 @@ from tests.support.video_clips import write_clip
 from wtours.errors import ShardError, UsageError
 from wtours.sharding.build import build_shards
 from wtours.shards.contact_sheet import sample_grid
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.shards.statistics import shards_info
 from wtours.workspace.layout import Layout
 

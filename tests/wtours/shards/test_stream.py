@@ -27,7 +27,7 @@ from wtours.shards import (
     remote,
     stream_clips,
 )
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.shards.tar_reader import read_samples
 from wtours.workspace.layout import Layout
 

@@ -19,7 +19,7 @@ from tests.support.video_clips import write_clip
 from wtours.errors import ShardError
 from wtours.sharding.build import build_shards, finalize_shards
 from wtours.shards import ClipDataset, FetchPolicy, ShardIndex, stream_clips
-from wtours.shards.schema import ShardParams, parse_rate
+from wtours.shards.params import ShardParams, parse_rate
 from wtours.shards.verify import verify_shards
 from wtours.storage.hashing import canonical_json, sha256_file
 from wtours.workspace.layout import Layout

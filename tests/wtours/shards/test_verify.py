@@ -12,7 +12,7 @@ from tests.support.sharded_videos import publish_video
 from tests.support.video_clips import write_clip
 from wtours.errors import ShardError
 from wtours.sharding.build import build_shards
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.shards.verify import verify_shards
 from wtours.storage.hashing import canonical_json, sha256_file
 from wtours.workspace.layout import Layout

@@ -88,7 +88,7 @@ def prepare(
     from wtours.prepare.pipeline import prepare_videos
     from wtours.prepare.plan import PrepareOptions
     from wtours.sharding.anonymize.params import with_blur
-    from wtours.shards.schema import ShardParams
+    from wtours.shards.params import ShardParams
 
     loaded = chosen_manifest(manifest)
     entries = loaded.select(videos or ())

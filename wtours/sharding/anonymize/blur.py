@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from wtours.errors import ShardError
 from wtours.media.frame import Frame, YuvPlanes
 from wtours.sharding.anonymize.centerface import FaceFinder, enlarged, find_weights
-from wtours.shards.schema import BLUR_BOXES_FILE, BlurParams
+from wtours.shards.params import BlurParams
+from wtours.shards.schema import BLUR_BOXES_FILE
 from wtours.storage.hashing import sha256_of_shared
 from wtours.storage.working_copy import bring
 

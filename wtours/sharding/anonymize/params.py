@@ -12,7 +12,8 @@ from wtours.errors import UsageError
 from wtours.sharding.anonymize.blur import BOX_SIDES
 from wtours.sharding.anonymize.centerface import SCALE, THRESHOLD, find_weights
 from wtours.sharding.plan import published_plans, require_same_params
-from wtours.shards.schema import BLUR_BOXES_FILE, BlurParams, ShardParams
+from wtours.shards.params import BlurParams, ShardParams
+from wtours.shards.schema import BLUR_BOXES_FILE
 from wtours.storage.atomic import atomic_path
 from wtours.storage.hashing import sha256_file
 from wtours.storage.working_copy import push

@@ -19,7 +19,8 @@ from wtours.errors import ShardError, UsageError, VideoError
 from wtours.sharding.plan import VideoPlan, published_plans, require_same_params
 from wtours.sharding.selection.expression import CONDITIONS, NUMBERS, Expression, parse
 from wtours.shards.index import UNREADABLE
-from wtours.shards.schema import QUALITY_FILE, ShardParams, WhereParams
+from wtours.shards.params import ShardParams, WhereParams
+from wtours.shards.schema import QUALITY_FILE
 from wtours.storage.atomic import atomic_path
 from wtours.storage.hashing import sha256_file, sha256_of_shared
 from wtours.storage.receipts import read_receipt

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from wtours.errors import ShardError
 from wtours.shards.frames import BLOCK
-from wtours.shards.identity import set_sha256
 from wtours.shards.index import UNREADABLE, ShardIndex
 from wtours.shards.layers.arrays import decode_array
 from wtours.shards.layers.places import Block, FolderPlace, LayerPlace, UrlPlace

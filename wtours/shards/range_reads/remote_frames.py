@@ -14,7 +14,7 @@ from typing import Any
 
 from wtours.shards.frames import BLOCK, FrameRef, image_in
 from wtours.shards.range_reads.frame_cache import FrameCache
-from wtours.shards.remote import FetchPolicy, as_shard_error, folder_url
+from wtours.shards.range_reads.remote import FetchPolicy, as_shard_error, folder_url
 from wtours.storage.remote_calls import call, in_thread, open_file_system, shown
 
 _MOST_AT_ONCE = 32

@@ -30,7 +30,8 @@ from wtours.sharding.build import ShardReport, build_shards
 from wtours.sharding.estimate import estimate
 from wtours.sharding.plan import VideoPlan, VideoWork
 from wtours.sharding.repair import repair_shards
-from wtours.shards.schema import BLUR_BOXES_FILE, BlurParams, ShardParams
+from wtours.shards.params import BlurParams, ShardParams
+from wtours.shards.schema import BLUR_BOXES_FILE
 from wtours.shards.verify import verify_shards
 from wtours.storage.hashing import sha256_file
 from wtours.workspace.layout import Layout
