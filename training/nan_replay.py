@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from training.data.loader import batches
 from training.distributed.world import World
-from training.engine.checkpoint import RECEIPT, find_damage, load_state, read_state
+from training.engine.checkpoint import load_state, read_state
+from training.engine.checkpoint_files import RECEIPT, find_damage
 from training.engine.precision import numerics
 from training.engine.setup import build_state, open_views, replicate, run_length
 from training.engine.state import TrainState

@@ -12,7 +12,7 @@ from training.distributed.failures import failure_guard
 from training.distributed.launch import joined_world
 from training.distributed.signals import StopSignals
 from training.distributed.world import World
-from training.engine.checkpoint import newest_checkpoint
+from training.engine.checkpoint_files import newest_checkpoint
 from training.engine.metrics import StepStatus
 from training.engine.monitor import Monitor
 from training.engine.precision import describe_numerics, for_device, numerics

@@ -19,7 +19,8 @@ from training.config.train import TrainConfig
 from training.data.clips import ClipViews
 from training.data.multi_crop import make_global, make_local
 from training.distributed.world import World
-from training.engine.checkpoint import STATE, find_damage, load_network, load_state, read_state
+from training.engine.checkpoint import load_network, load_state, read_state
+from training.engine.checkpoint_files import STATE, find_damage
 from training.engine.metrics import METRICS_FILE, read_metrics
 from training.engine.precision import autocast, numerics
 from training.engine.setup import build_state, open_views, run_length

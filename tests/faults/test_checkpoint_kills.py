@@ -16,7 +16,8 @@ from tests.support.faulty_disk import KILL, faulty_disk
 from tests.support.sharded_videos import files_of
 from tests.support.tiny_run import ONE_PROCESS, make_run, tiny_config
 from training.data.source import DataIdentity
-from training.engine.checkpoint import find_damage, newest_checkpoint, save_checkpoint
+from training.engine.checkpoint import save_checkpoint
+from training.engine.checkpoint_files import find_damage, newest_checkpoint
 from training.engine.setup import build_state
 from wtours.storage.atomic import sweep
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.power_cut import cut_power, make_image, mounted
-from training.engine.checkpoint import checkpoint_dir, find_damage, newest_checkpoint
+from training.engine.checkpoint_files import checkpoint_dir, find_damage, newest_checkpoint
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,8 @@ from tests.support.sharded_videos import files_of, publish_video
 from tests.support.tiny_run import CPU, ONE_PROCESS, make_run, tiny_config
 from tests.support.video_clips import write_clip
 from training.data.source import DataIdentity
-from training.engine.checkpoint import find_damage, newest_checkpoint, save_checkpoint
+from training.engine.checkpoint import save_checkpoint
+from training.engine.checkpoint_files import find_damage, newest_checkpoint
 from training.engine.setup import build_state
 from training.engine.state import TrainState
 from training.evaluation.knn import evaluate_knn

@@ -10,7 +10,7 @@ from tests.support.shard_set import TINY, write_shard_set
 from tests.support.small_disk import resize, small_disk
 from training.config.presets import resolve_config
 from training.distributed.world import World
-from training.engine.checkpoint import newest_checkpoint
+from training.engine.checkpoint_files import newest_checkpoint
 from training.engine.metrics import read_metrics
 from training.pretrain import pretrain
 from wtours.errors import WtoursError

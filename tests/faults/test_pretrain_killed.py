@@ -14,7 +14,7 @@ from tests.support.forked_ranks import forked
 from tests.support.shard_set import TINY, write_shard_set
 from tests.support.tiny_run import ONE_PROCESS
 from training.config.presets import resolve_config
-from training.engine.checkpoint import find_damage
+from training.engine.checkpoint_files import find_damage
 from training.engine.metrics import read_metrics
 from training.pretrain import pretrain
 

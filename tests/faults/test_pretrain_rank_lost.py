@@ -12,7 +12,7 @@ import pytest
 from tests.support.command_line import SCRIPT, torchrun
 from tests.support.forked_ranks import HANGS_FOR_EVER, forked_ranks
 from tests.support.shard_set import TINY, write_shard_set
-from training.engine.checkpoint import find_damage
+from training.engine.checkpoint_files import find_damage
 from training.engine.metrics import read_metrics
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -18,7 +18,7 @@ from training.data.image_decoding import decode_center
 from training.data.source import DataIdentity
 from training.distributed.store import RunStore
 from training.distributed.watchdog import Watchdog
-from training.engine.checkpoint import find_checkpoint, newest_checkpoint
+from training.engine.checkpoint_files import find_checkpoint, newest_checkpoint
 from training.engine.run_dir import opened_run
 from training.engine.setup import build_state
 from training.evaluation.datasets.davis import list_sequences
@@ -26,7 +26,8 @@ from training.evaluation.datasets.image_folder import open_images
 from training.evaluation.datasets.segmentation import open_labeled_pixels
 from training.evaluation.datasets.voc import VocFolder
 from training.evaluation.linear_classifiers import LinearHeads
-from training.evaluation.paper_tables import as_json, as_markdown, collect
+from training.evaluation.measured import collect
+from training.evaluation.paper_tables import as_json, as_markdown
 from training.evaluation.results import write_result
 from training.weights.backbones import open_backbone
 from training.weights.export import export_run

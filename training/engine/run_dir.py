@@ -16,14 +16,11 @@ from training.distributed.sharding import is_sharded
 from training.distributed.watchdog import Watchdog
 from training.distributed.world import World
 from training.engine.async_writer import BackgroundWriter
-from training.engine.checkpoint import (
+from training.engine.checkpoint import load_state, publish_snapshot, read_state, take_snapshot
+from training.engine.checkpoint_files import (
     checkpoint_dir,
-    load_state,
     newest_checkpoint,
-    publish_snapshot,
-    read_state,
     remove_old_checkpoints,
-    take_snapshot,
 )
 from training.engine.loggers import open_loggers
 from training.engine.metrics import MetricsLog

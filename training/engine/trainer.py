@@ -12,7 +12,7 @@ from training.data.loader import batches
 from training.distributed.collectives import barrier
 from training.distributed.signals import StopSignals
 from training.distributed.world import World
-from training.engine.checkpoint import checkpoint_dir
+from training.engine.checkpoint_files import checkpoint_dir
 from training.engine.metrics import StepStatus, ThroughputMeter
 from training.engine.monitor import Monitor
 from training.engine.optim import scheduled_values

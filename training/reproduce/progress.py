@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from training.evaluation.paper_tables import Measured, collect, measured_cell, published_cell
+from training.engine.checkpoint_files import MODEL, RECEIPT, step_dirs
+from training.evaluation.measured import Measured, collect
+from training.evaluation.paper_tables import measured_cell, published_cell
 from training.evaluation.published import PaperTable
 from training.reproduce.plan import MEAN, RANDOM, Plan, Step
 from wtours.storage.atomic import read_json
@@ -23,8 +25,6 @@ CONTRADICTIONS = (
     "DORA* in Table 8.",
 )
 """Where the paper's figures contradict each other; printed below the tables, never decided."""
-MODEL = "model.safetensors"
-"""Of a checkpoint; `training.engine.checkpoint`, which needs torch, writes it."""
 State = Literal["done", "to do", "failed", "lacks"]
 
 
@@ -131,8 +131,7 @@ def _is_there(plan: Plan, step: Step) -> bool:
     if not step.run:
         return True
     run_dir = plan.root / "runs" / plan.run_name(step.run)
-    kind = "eval/*.json" if step.evaluation else "checkpoints/*/receipt.json"
-    return any(run_dir.glob(kind))
+    return any(run_dir.glob("eval/*.json")) if step.evaluation else bool(_receipts(run_dir))
 
 
 def _folder(plan: Plan) -> Path:
@@ -180,9 +179,14 @@ def measured_of(plan: Plan, network: str) -> Measured | None:
 
 def _newest_weights(run_dir: Path) -> str | None:
     """Return the sha256 of a run's newest weights, as its checkpoint records it."""
-    receipts = sorted(run_dir.glob("checkpoints/step-*/receipt.json"))
-    files = read_json(receipts[-1])["files"] if receipts else []
+    receipts = _receipts(run_dir)
+    files = read_json(receipts[0])["files"] if receipts else []
     return next((file["sha256"] for file in files if file["path"] == MODEL), None)
+
+
+def _receipts(run_dir: Path) -> list[Path]:
+    """Return the receipts of a run's checkpoints, newest first."""
+    return [path / RECEIPT for path in step_dirs(run_dir) if (path / RECEIPT).is_file()]
 
 
 def _mean(column: Sequence[float | None]) -> float | None:

@@ -27,7 +27,8 @@ from torch import nn
 
 from training.config.train import TrainConfig
 from training.data.normalization import Normalization
-from training.engine.checkpoint import MODEL, find_checkpoint, load_network, read_state, run_dir_of
+from training.engine.checkpoint import load_network, read_state
+from training.engine.checkpoint_files import MODEL, find_checkpoint, run_dir_of
 from training.methods.registry import method_class
 from training.models.loading import require_finite
 from training.rng import derived_seed

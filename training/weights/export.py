@@ -10,13 +10,8 @@ from torch import Tensor
 
 from training.config.train import TrainConfig
 from training.data.normalization import MEAN, STD
-from training.engine.checkpoint import (
-    MODEL,
-    find_checkpoint,
-    load_network,
-    read_state,
-    run_dir_of,
-)
+from training.engine.checkpoint import load_network, read_state
+from training.engine.checkpoint_files import MODEL, find_checkpoint, run_dir_of
 from training.models.vit import num_heads
 from training.weights.model_card import model_card
 from training.weights.official import HEAD_WIDTH

@@ -14,7 +14,8 @@ from torch import Tensor
 from training.config.sections import DataConfig, ModelConfig
 from training.config.train import TrainConfig
 from training.data.source import DataIdentity
-from training.engine.checkpoint import newest_checkpoint, save_checkpoint
+from training.engine.checkpoint import save_checkpoint
+from training.engine.checkpoint_files import newest_checkpoint
 from training.engine.optim import build_optimizer
 from training.engine.state import TrainState
 from training.methods.base import Network

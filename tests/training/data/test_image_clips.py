@@ -12,7 +12,7 @@ from tests.support.shard_set import TINY, moving_pattern
 from training.config.presets import resolve_config
 from training.data.image_clips import ImageClips
 from training.distributed.world import World
-from training.engine.checkpoint import checkpoint_dir
+from training.engine.checkpoint_files import checkpoint_dir
 from training.engine.metrics import read_metrics
 from training.engine.setup import open_views
 from training.pretrain import pretrain

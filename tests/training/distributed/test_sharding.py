@@ -12,7 +12,8 @@ from tests.support.two_ranks import on_ranks
 from training.config.presets import resolve_config
 from training.distributed.sharding import is_sharded, local
 from training.distributed.world import World
-from training.engine.checkpoint import checkpoint_dir, find_checkpoint, load_network
+from training.engine.checkpoint import load_network
+from training.engine.checkpoint_files import checkpoint_dir, find_checkpoint
 from training.engine.metrics import read_metrics
 from training.engine.setup import build_state, replicate
 from training.pretrain import pretrain

@@ -11,16 +11,14 @@ from training.config.presets import resolve_config
 from training.data.source import DataIdentity
 from training.distributed.world import World
 from training.engine.checkpoint import (
-    find_checkpoint,
-    find_damage,
     load_network,
     load_state,
-    newest_checkpoint,
     publish_snapshot,
     read_state,
     save_checkpoint,
     take_snapshot,
 )
+from training.engine.checkpoint_files import find_checkpoint, find_damage, newest_checkpoint
 from training.engine.setup import build_state
 from wtours.errors import CheckpointError
 

@@ -9,7 +9,7 @@ import torch
 from tests.support.shard_set import TINY, write_shard_set
 from training.config.presets import resolve_config
 from training.distributed.world import World
-from training.engine.checkpoint import STATE, checkpoint_dir
+from training.engine.checkpoint_files import STATE, checkpoint_dir
 from training.engine.metrics import read_metrics
 from training.engine.precision import describe_float32, for_device, numerics
 from training.pretrain import pretrain

@@ -13,7 +13,8 @@ from tests.support.object_stores import OF_S3_CLIENTS, copy_into
 from tests.support.shard_set import TINY, write_shard_set
 from training.config.presets import resolve_config
 from training.distributed.world import World
-from training.engine.checkpoint import checkpoint_dir, read_state
+from training.engine.checkpoint import read_state
+from training.engine.checkpoint_files import checkpoint_dir
 from training.engine.metrics import MetricsLog, read_metrics
 from training.nan_replay import replay
 from training.pretrain import pretrain

@@ -8,7 +8,8 @@ from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
 from tests.support.tiny_run import CPU, ONE_PROCESS, make_run, tiny_config
-from training.engine.checkpoint import find_checkpoint, load_network
+from training.engine.checkpoint import load_network
+from training.engine.checkpoint_files import find_checkpoint
 from training.engine.setup import build_state
 from training.evaluation.datasets.image_folder import open_images
 from training.evaluation.features import extract_features

@@ -6,7 +6,8 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from training.evaluation.paper_tables import as_json, as_markdown, collect, footnotes, table_rows
+from training.evaluation.measured import collect
+from training.evaluation.paper_tables import as_json, as_markdown, footnotes, table_rows
 from training.evaluation.published import CORLOC, JACCARD, JF, KNN, LINEAR, MIOU, TABLES
 from wtours.cli.app import app
 from wtours.errors import CheckpointError, WtoursError

@@ -16,7 +16,8 @@ from tests.support.two_ranks import on_two_ranks
 from training.config.presets import resolve_config
 from training.config.train import TrainConfig
 from training.distributed.world import World
-from training.engine.checkpoint import checkpoint_dir, load_network
+from training.engine.checkpoint import load_network
+from training.engine.checkpoint_files import checkpoint_dir
 from training.engine.metrics import read_metrics
 from training.engine.setup import build_state, replicate
 from training.engine.state import TrainState

@@ -10,7 +10,8 @@ import torch
 from tests.support.shard_set import TINY, write_shard_set
 from training.config.presets import resolve_config
 from training.distributed.world import World
-from training.engine.checkpoint import checkpoint_dir, load_network
+from training.engine.checkpoint import load_network
+from training.engine.checkpoint_files import checkpoint_dir
 from training.engine.metrics import read_metrics
 from training.pretrain import pretrain
 from wtours.errors import UsageError

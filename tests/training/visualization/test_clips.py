@@ -10,7 +10,8 @@ from PIL import Image
 from tests.support.shard_set import write_shard_set
 from tests.support.tiny_run import CPU, STEP, make_run, tiny_config
 from training.data.clips import open_clips
-from training.engine.checkpoint import find_checkpoint, load_network
+from training.engine.checkpoint import load_network
+from training.engine.checkpoint_files import find_checkpoint
 from training.methods.object_tracking import object_masks, track_objects
 from training.models.vit import encode_with_attention
 from training.visualization.attention_maps import (

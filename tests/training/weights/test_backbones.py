@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from tests.support.tiny_run import make_run, tiny_config
-from training.engine.checkpoint import find_checkpoint, load_network
+from training.engine.checkpoint import load_network
+from training.engine.checkpoint_files import find_checkpoint
 from training.models.vit import create_vit, encode, encode_blocks, encode_with_attention
 from training.weights.backbones import Backbone, initial_backbone, open_backbone
 from training.weights.export import export_run

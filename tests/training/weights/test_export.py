@@ -12,7 +12,8 @@ import torch
 from typer.testing import CliRunner
 
 from tests.support.tiny_run import make_run, tiny_config
-from training.engine.checkpoint import find_checkpoint, load_network
+from training.engine.checkpoint import load_network
+from training.engine.checkpoint_files import find_checkpoint
 from training.models.vit import encode, encode_tokens
 from training.weights.export import export_run, timm_arguments
 from training.weights.official import import_released, load_released

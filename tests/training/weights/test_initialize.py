@@ -10,7 +10,8 @@ from transformers import ViTConfig, ViTImageProcessor, ViTModel
 from tests.support.shard_set import TINY, write_shard_set
 from tests.support.tiny_run import ONE_PROCESS, make_run, tiny_config
 from training.config.presets import resolve_config
-from training.engine.checkpoint import find_checkpoint, load_network
+from training.engine.checkpoint import load_network
+from training.engine.checkpoint_files import find_checkpoint
 from training.engine.setup import build_state
 from training.methods.base import Network
 from training.models.vit import encode, position_embedding

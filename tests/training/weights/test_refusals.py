@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.tiny_run import make_run, tiny_config
 from tests.training.weights.test_backbones import SIZES, transformers_model
-from training.engine.checkpoint import find_checkpoint
+from training.engine.checkpoint_files import find_checkpoint
 from training.models.loading import load_weights
 from training.weights.backbones import open_backbone
 from training.weights.export import export_run

@@ -31,8 +31,9 @@ def eval_table(
     """
     require_training("evaluation", packages=["yaml"])
     from training.evaluation import paper_tables as tables
+    from training.evaluation.measured import collect
 
-    measured = tables.collect(named_or_folder(run, Layout(root).run_dir) for run in runs)
+    measured = collect(named_or_folder(run, Layout(root).run_dir) for run in runs)
     if as_json:
         console.print_json(tables.as_json(measured))
         return
