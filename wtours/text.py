@@ -6,7 +6,14 @@ for files that other programs interpret.
 """
 
 import re
+import textwrap
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
+
+from wtours.errors import WtoursError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 # Control characters (and the color sequences of terminals whole); marks that turn the reading
 # direction; halves of surrogate pairs, which UTF-8 cannot encode; non-characters.
@@ -65,6 +72,15 @@ def plain(text: object) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of what an error says, at most 200 characters; else its kind."""
     return plain(next(iter(str(error).strip().splitlines()), ""))[:200] or type(error).__name__
+
+
+def first_problem(error: "ValidationError | WtoursError") -> str:
+    """Return the first thing that is refused in a file, on one line: by pydantic with the field."""
+    text = str(error)
+    if not isinstance(error, WtoursError):
+        first = error.errors()[0]
+        text = f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
+    return textwrap.shorten(plain(text), 300, placeholder=" …")
 
 
 def plain_lines(text: str) -> str:

@@ -28,6 +28,10 @@ MODEL, OPTIMIZER, STATE, RECEIPT = (
     "state.json",
     "receipt.json",
 )
+RANDOM = ",random"
+"""Behind the name of a run: the network that it started from."""
+INITIAL = "initial-random"
+"""What results call that network."""
 
 
 def checkpoint_dir(run_dir: Path, step: int) -> Path:

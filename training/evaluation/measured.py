@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.engine.checkpoint_files import INITIAL
 from training.evaluation.published import (
     AO,
     BOX_MAP,
@@ -31,7 +32,6 @@ from wtours.errors import CheckpointError
 PAPER_RATE, PAPER_K = 0.001, 20
 PAPER_FINETUNING = (160_000, 4, 512)
 """Steps, images in a step, and pixels of a crop's side (iBOT's, which the paper follows)."""
-_INITIAL = "initial-random"
 _Content = tuple[Path, dict[str, Any]]
 """A result's file and what is in it."""
 
@@ -92,7 +92,7 @@ def collect(runs: Iterable[Path]) -> list[Measured]:
         if not run.is_dir():
             raise CheckpointError(f"{run} is not there; give the name or the folder of a run")
         contents = [(path, read_result(path)) for path in sorted((run / "eval").glob("*.json"))]
-        trained = [each for each in contents if each[1]["checkpoint"]["name"] != _INITIAL]
+        trained = [each for each in contents if each[1]["checkpoint"]["name"] != INITIAL]
         random = [each for each in contents if each not in trained]
         random += [(path, _random_part(content)) for path, content in trained]
         rows += [

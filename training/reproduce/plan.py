@@ -18,11 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from training.config.methods import REQUIRED
 from training.config.presets import resolve_config
 from training.config.train import TrainConfig
+from training.engine.checkpoint_files import RANDOM
 from training.evaluation.published import TABLES, PaperTable
 from wtours.errors import UsageError
 from wtours.shards.schema import DATASET_FILE
 
-RANDOM = ",random"
 MEAN = "mean"
 PLANS = ("paper", "tiny")
 

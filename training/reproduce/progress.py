@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from training.engine.checkpoint_files import MODEL, RECEIPT, step_dirs
+from training.engine.checkpoint_files import MODEL, RANDOM, RECEIPT, step_dirs
 from training.evaluation.measured import Measured, collect
 from training.evaluation.paper_tables import measured_cell, published_cell
 from training.evaluation.published import PaperTable
-from training.reproduce.plan import MEAN, RANDOM, Plan, Step
+from training.reproduce.plan import MEAN, Plan, Step
 from wtours.storage.atomic import read_json
 from wtours.storage.locks import lock
 from wtours.storage.receipts import Receipt, read_receipt, write_receipt

@@ -28,13 +28,13 @@ from torch import nn
 from training.config.train import TrainConfig
 from training.data.normalization import Normalization
 from training.engine.checkpoint import load_network, read_state
-from training.engine.checkpoint_files import MODEL, find_checkpoint, run_dir_of
+from training.engine.checkpoint_files import INITIAL, MODEL, RANDOM, find_checkpoint, run_dir_of
 from training.methods.registry import method_class
 from training.models.loading import require_finite
 from training.rng import derived_seed
 from training.weights.huggingface import load_hf
 from training.weights.official import load_released
-from training.weights.timm_hub import RANDOM, load_timm
+from training.weights.timm_hub import UNTRAINED, load_timm
 from wtours.errors import CheckpointError, UsageError
 from wtours.storage.hashing import sha256_file
 from wtours.storage.tensor_files import safetensors_bytes
@@ -102,7 +102,7 @@ def _open(text: str, run_dir: RunDir) -> Backbone:
         return _open_timm(name, run_dir)
     if colon and kind == "hf":
         return _open_hf(name, run_dir)
-    bare, random = text.removesuffix(f",{RANDOM}"), text.endswith(f",{RANDOM}")
+    bare, random = text.removesuffix(RANDOM), text.endswith(RANDOM)
     path = Path(bare)
     if path.is_file() or path.suffix in (".pth", ".pt"):
         return _open_released(path, run_dir)
@@ -119,7 +119,7 @@ def initial_of_run(checkpoint: Path) -> Backbone:
     """
     config = read_state(checkpoint)[1]
     network = initial_backbone(config)
-    description = _run_description(f"initial-{RANDOM}", 0, _sha256_of(network), config, None)
+    description = _run_description(INITIAL, 0, _sha256_of(network), config, None)
     return _of_run(network, checkpoint, config, description)
 
 
@@ -188,7 +188,7 @@ def _open_released(path: Path, run_dir: RunDir) -> Backbone:
 def _open_timm(name: str, run_dir: RunDir) -> Backbone:
     model, _, weights = name.partition(",")
     network, normalization = load_timm(model, weights)
-    is_file = weights not in ("", RANDOM)
+    is_file = weights not in ("", UNTRAINED)
     slug = _slug("timm", model, Path(weights).stem)
     sha256 = sha256_file(Path(weights)) if is_file else None
     return Backbone(

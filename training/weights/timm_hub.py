@@ -14,7 +14,7 @@ from training.weights.files import read_weights
 from wtours.errors import CheckpointError, UsageError
 from wtours.text import first_line
 
-RANDOM = "random"
+UNTRAINED = "random"
 
 
 def load_timm(model: str, weights: str) -> tuple[VisionTransformer, Normalization]:
@@ -31,7 +31,7 @@ def load_timm(model: str, weights: str) -> tuple[VisionTransformer, Normalizatio
     """
     if not weights:
         return _from_hub(model), _pixels_of_hub(model)
-    if weights == RANDOM:
+    if weights == UNTRAINED:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return build_backbone(model), Normalization()
@@ -48,7 +48,7 @@ def load_timm(model: str, weights: str) -> tuple[VisionTransformer, Normalizatio
 def _from_hub(model: str) -> VisionTransformer:
     if timm.is_model(model) and not timm.is_model_pretrained(model):
         raise UsageError(
-            f"timm has no weights for {model!r}; say timm:{model},{RANDOM} or timm:{model},FILE"
+            f"timm has no weights for {model!r}; say timm:{model},{UNTRAINED} or timm:{model},FILE"
         )
     try:
         return create_vit(model, pretrained=True)
@@ -58,7 +58,7 @@ def _from_hub(model: str) -> VisionTransformer:
         reason = first_line(error)
         raise CheckpointError(
             f"timm's weights of {model!r} cannot be downloaded ({type(error).__name__}: {reason}); "
-            f"where the hub is out of reach, say timm:{model},FILE or timm:{model},{RANDOM}"
+            f"where the hub is out of reach, say timm:{model},FILE or timm:{model},{UNTRAINED}"
         ) from error
 
 

@@ -4,7 +4,6 @@ A lock is JSON. It holds no frame and no path, so it can be published beside a p
 the set again from it. `set_sha256` is the line to cite.
 """
 
-import textwrap
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -25,7 +24,7 @@ from wtours.shards.verify import verify_shards
 from wtours.storage.atomic import read_bytes, write_json
 from wtours.storage.receipts import read_receipt
 from wtours.storage.working_copy import place_of
-from wtours.text import counted
+from wtours.text import counted, first_problem
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import download_receipt, video_file
 
@@ -147,12 +146,7 @@ def read_lock(path: Path) -> Lock:
         lock = Lock.model_validate_json(data)
         recorded = lock.shard_params.recorded()
     except (ValidationError, UsageError, ShardError) as error:
-        problem = str(error)
-        if isinstance(error, ValidationError):
-            found = error.errors()[0]
-            where = ".".join(str(part) for part in found["loc"]) or "the file"
-            problem = f"{where}: {found['msg']}"
-        problem = textwrap.shorten(problem, 300, placeholder=" …")
+        problem = first_problem(error)
         raise ShardError(
             f"{path} is not a lock of format 1 ({problem}); get the published file again"
         ) from error

@@ -6,7 +6,6 @@ or torch, so that a trainer elsewhere can use it.
 
 import dataclasses
 import hashlib
-import textwrap
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +23,7 @@ from pydantic import (
 
 from wtours.errors import ShardError, UsageError
 from wtours.shards.params import FORMAT, ShardParams, parse_rate
+from wtours.text import first_problem
 
 MAX_MEMBER_BYTES = 64 * 2**20  # a larger size is refused before anything is allocated
 MAX_DATASET_BYTES = 64 * 2**20
@@ -212,11 +212,7 @@ def parse_dataset(data: bytes, name: str) -> Dataset:
     try:
         return Dataset.model_validate_json(data)
     except (ValidationError, UsageError) as error:
-        where, problem = "params", str(error)
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            problem = first["msg"]
-        problem = textwrap.shorten(f"{where}: {problem}", 300, placeholder=" …")  # one line
+        where = "params: " if isinstance(error, UsageError) else ""
+        problem = f"{where}{first_problem(error)}"
         what = f"{name} is not a {DATASET_FILE} of format {FORMAT} ({problem})"
         raise ShardError(f"{what}; run `wtours shard` again") from error

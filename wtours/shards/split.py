@@ -17,6 +17,7 @@ from wtours.shards.sampler import permuted
 from wtours.shards.schema import Count, VideoId
 from wtours.storage.atomic import read_bytes, write_json
 from wtours.storage.hashing import sha256_file
+from wtours.text import first_problem
 
 SPLIT_FILE = "split.json"
 _US = 1_000_000
@@ -203,9 +204,7 @@ def read_split(index: ShardIndex, part: str) -> Split:
     except FileNotFoundError as error:
         raise ShardError(f"{index.directory} has no {SPLIT_FILE}; {again}") from error
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(place) for place in problem["loc"]) or "the file"
-        raise ShardError(f"{path} is damaged ({where}: {problem['msg']:.200}); {again}") from error
+        raise ShardError(f"{path} is damaged ({first_problem(error)}); {again}") from error
     new = {video.video_id for video in index.videos if video.stop > video.start}
     if new != set(content.videos):
         names = ", ".join(sorted(new ^ set(content.videos))[:5])

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from wtours.errors import ShardError
 from wtours.shards.images.codecs import FORMAT_NAMES, SUFFIXES, is_whole
 from wtours.shards.schema import MAX_MEMBER_BYTES, sample_key
+from wtours.text import first_problem
 
 _MAX_JSON_BYTES = 64 * 1024
 _RATE = re.compile(r"[1-9][0-9]{0,9}/[1-9][0-9]{0,9}")
@@ -79,9 +80,7 @@ def _frame(source: ByteSource, key: str, *, image: bytes, text: bytes) -> Stream
     try:
         fields = _Fields.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise ShardError(f"{source.name}: {key}.json ({where}: {first['msg']})") from error
+        raise ShardError(f"{source.name}: {key}.json ({first_problem(error)})") from error
     if sample_key(fields.video_id, fields.frame_index) != key:
         raise ShardError(f"{source.name}: {key}.json is of another frame")
     rate = Fraction(fields.source_frame_rate)

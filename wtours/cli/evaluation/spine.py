@@ -81,7 +81,9 @@ def print_result(
 def _require_backbone(name: str, root: Path) -> None:
     """Refuse a run that is not there before torch is imported; the rest is for `open_backbone`."""
     require_training("evaluation")
-    bare = name.removesuffix(",random")
+    from training.engine.checkpoint_files import RANDOM
+
+    bare = name.removesuffix(RANDOM)
     of_others = bare.startswith(("timm:", "hf:")) or Path(bare).suffix in (".pth", ".pt")
     if not of_others and not Path(bare).is_file():
         existing_run(bare, Layout(root).run_dir)

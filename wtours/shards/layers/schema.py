@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from wtours.errors import ShardError, UsageError
 from wtours.shards.schema import Count, IndexRecord
 from wtours.storage.atomic import read_bytes
-from wtours.text import plain
+from wtours.text import first_problem
 
 FORMAT: Final = 1
 LAYERS_FOLDER = "layers"
