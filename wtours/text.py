@@ -39,6 +39,9 @@ _PUBLIC_NAMES = ("v", "list")
 """YouTube's; a playlist's has more than 32 characters."""
 REDACTED = "REDACTED"
 
+VIDEO_ID = r"[a-z0-9_]{1,64}"
+"""What names a video everywhere: in manifests, folders and the files of shards."""
+
 
 def redact_url(url: str) -> str:
     """Return a URL without user name, password, and parameters that are secrets."""

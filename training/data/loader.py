@@ -14,8 +14,7 @@ from training.data.clips import Batch, ClipViews
 from training.distributed.world import World
 from wtours.errors import TrainingError, UsageError, WtoursError
 from wtours.execution.child_process import follow_parent
-
-SHARED_MEMORY = "/dev/shm"
+from wtours.storage.os_errors import SHARED_MEMORY
 
 
 def batches(

@@ -15,19 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wtours.errors import CheckpointError, WtoursError
-from wtours.storage.atomic import TEMP_PREFIX, read_json, remove
+from wtours.storage.atomic import RECEIPT_FILE, TEMP_PREFIX, read_json, remove
 from wtours.storage.hashing import sha256_file
 from wtours.storage.os_errors import explain_os_errors
 from wtours.storage.receipts import FileRecord
 
 LOG = logging.getLogger(__name__)
 FORMAT = 1
-MODEL, OPTIMIZER, STATE, RECEIPT = (
-    "model.safetensors",
-    "optimizer.safetensors",
-    "state.json",
-    "receipt.json",
-)
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+RECEIPT = RECEIPT_FILE
 RANDOM = ",random"
 """Behind the name of a run: the network that it started from."""
 INITIAL = "initial-random"

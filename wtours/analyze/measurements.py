@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from wtours.analyze.schema import FORMAT, RECEIPT_FILE
-from wtours.storage.atomic import atomic_path, remove
+from wtours.analyze.schema import FORMAT
+from wtours.storage.atomic import RECEIPT_FILE, atomic_path, remove
 from wtours.storage.receipts import (
     Receipt,
     files_intact,
@@ -27,6 +27,7 @@ from wtours.storage.receipts import (
     record_file,
     write_receipt,
 )
+from wtours.workspace.layout import MEASUREMENTS_FOLDER
 from wtours.workspace.videos import DownloadedVideo
 
 FRAMES, SHOTS, OBJECTS, TRANSNET, QUALITY = NAMES = (
@@ -55,7 +56,7 @@ class Measurements:
 
     def path(self, name: str) -> Path:
         """Return the folder of a measurement."""
-        return self.folder / "measurements" / name
+        return self.folder / MEASUREMENTS_FOLDER / name
 
     @property
     def inputs(self) -> dict[str, str]:

@@ -11,14 +11,11 @@ from numpy.typing import NDArray
 
 from wtours.analyze.object_counts import count_detections
 from wtours.analyze.schema import (
-    DETECTIONS_FILE,
     DETECTIONS_SCHEMA,
-    FRAMES_FILE,
     MEASURED_FILE,
     MEASURED_FRAMES_SCHEMA,
     MEASURED_SCHEMA,
     SCORE_THRESHOLDS,
-    SHOTS_FILE,
     SHOTS_SCHEMA,
     SUMMARY_FILE,
     TRANSITIONS_SCHEMA,
@@ -33,6 +30,7 @@ from wtours.analyze.shots import CutFinder, shots_between
 from wtours.errors import AnalysisError, VideoError
 from wtours.media.sampling import EVERY_FRAME
 from wtours.storage.atomic import write_json
+from wtours.workspace.layout import DETECTIONS_FILE, FRAMES_FILE, SHOTS_FILE
 
 _US = 1_000_000
 

@@ -22,11 +22,12 @@ from wtours.analyze.measurements import (
 )
 from wtours.analyze.publish import published_params
 from wtours.analyze.quality.meter import quality_params
-from wtours.analyze.schema import FORMAT, RECEIPT_FILE
+from wtours.analyze.schema import FORMAT
 from wtours.analyze.shots import CUT_DETECTORS
 from wtours.analyze.transnet import TRANSNETV2
 from wtours.errors import AnalysisError, MissingPackageError, WorkerDiedError
 from wtours.execution.executor import Executor
+from wtours.storage.atomic import RECEIPT_FILE
 from wtours.storage.receipts import read_receipt
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import DownloadedVideo

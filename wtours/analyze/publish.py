@@ -30,15 +30,11 @@ from wtours.analyze.measurements import (
 )
 from wtours.analyze.merge import require_same_frames, shot_rows, undecodable_frames
 from wtours.analyze.schema import (
-    DETECTIONS_FILE,
     FORMAT,
-    FRAMES_FILE,
     FRAMES_SCHEMA,
     MEASURED_FILE,
     MEASURED_FRAMES_SCHEMA,
     MEASURED_SCHEMA,
-    RECEIPT_FILE,
-    SHOTS_FILE,
     SHOTS_SCHEMA,
     SUMMARY_FILE,
     TRANSITIONS_SCHEMA,
@@ -51,8 +47,9 @@ from wtours.analyze.schema import (
 )
 from wtours.analyze.transnet import TRANSNETV2, first_frames
 from wtours.media.reader import VideoMetadata
-from wtours.storage.atomic import atomic_path, read_json, remove, write_json
+from wtours.storage.atomic import RECEIPT_FILE, atomic_path, read_json, remove, write_json
 from wtours.storage.receipts import Receipt, record_file, write_receipt
+from wtours.workspace.layout import DETECTIONS_FILE, FRAMES_FILE, SHOTS_FILE
 
 _US = 1_000_000
 _LIGHTNESS_UNIT = 2.0**-17

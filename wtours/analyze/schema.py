@@ -21,10 +21,6 @@ from wtours.workspace.layout import Layout
 FORMAT = 1
 """Raised when the same parameters would give other bytes; earlier analyses are then not used."""
 ROW_GROUP_ROWS = 65_536
-RECEIPT_FILE = "receipt.json"
-FRAMES_FILE = "frames.parquet"
-SHOTS_FILE = "shots.parquet"
-DETECTIONS_FILE = "detections.parquet"
 SUMMARY_FILE = "summary.json"
 
 SCORE_THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5)

@@ -23,12 +23,9 @@ from wtours.analyze.lightness import frame_lightness
 from wtours.analyze.measurements import FRAMES, QUALITY, TRANSNET
 from wtours.analyze.quality.meter import QualityMeter
 from wtours.analyze.schema import (
-    DETECTIONS_FILE,
-    FRAMES_FILE,
     MEASURED_FILE,
     MEASURED_FRAMES_SCHEMA,
     MEASURED_SCHEMA,
-    RECEIPT_FILE,
     SEGMENT_DETECTIONS_SCHEMA,
     UNDECODABLE,
 )
@@ -37,10 +34,11 @@ from wtours.analyze.transnet import HEIGHT, PICTURES_FILE, WIDTH, SmallPictures
 from wtours.media.frame import Frame
 from wtours.media.reader import VideoReader, open_video
 from wtours.media.sampling import TickSampler
-from wtours.storage.atomic import atomic_path, remove
+from wtours.storage.atomic import RECEIPT_FILE, atomic_path, remove
 from wtours.storage.receipts import Receipt, is_current, record_file, write_receipt
 from wtours.storage.working_copy import share
 from wtours.text import clock
+from wtours.workspace.layout import DETECTIONS_FILE, FRAMES_FILE
 from wtours.workspace.videos import FileIdentity, require_same_file, video_at_hand
 
 _LEAD_IN_US = 1_000_000

@@ -25,7 +25,6 @@ from wtours.analyze.merge import (
 from wtours.analyze.plan import Plan
 from wtours.analyze.publish import adopt_tables, publish_tables, video_end_us
 from wtours.analyze.quality.meter import merge_quality
-from wtours.analyze.schema import FRAMES_FILE
 from wtours.analyze.segment import SegmentTask
 from wtours.analyze.shots import CUT_DETECTORS
 from wtours.analyze.transnet import (
@@ -42,6 +41,7 @@ from wtours.progress import Progress
 from wtours.storage.atomic import sweep
 from wtours.storage.receipts import versions_of
 from wtours.storage.working_copy import discard, working_copy_of
+from wtours.workspace.layout import FRAMES_FILE
 from wtours.workspace.videos import fetch_video
 
 SEGMENT_SECONDS = 60

@@ -18,7 +18,7 @@ from wtours.diagnostics.codec_check import decode_test_clip, ffmpeg_version
 from wtours.diagnostics.js_runtime import find_js_runtime
 from wtours.errors import StorageError, WtoursError
 from wtours.media.file_types import Codec
-from wtours.storage.os_errors import explain_os_errors
+from wtours.storage.os_errors import SHARED_MEMORY, explain_os_errors
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry
 from wtours.workspace.videos import download_receipt
@@ -56,7 +56,7 @@ def diagnose(
     yield _ytdlp(datetime.now(UTC).date(), is_needed=needs_youtube)
     yield _js_runtime(is_needed=needs_youtube)
     yield _disk(entries, layout, max_height)
-    yield _shared_memory(Path("/dev/shm"))
+    yield _shared_memory(SHARED_MEMORY)
     yield Check(name="cores", status="ok", found=f"{len(os.sched_getaffinity(0))}")
     yield from _torch()
 

@@ -13,20 +13,20 @@ from wtours.shards.index import ShardIndex
 from wtours.shards.layers.schema import LAYER_FILE, LAYERS_FOLDER, read_layer_file
 from wtours.shards.schema import DATASET_FILE
 from wtours.shards.verify import ShardProblem, verify_shards
+from wtours.storage.atomic import RECEIPT_FILE, TEMP_PREFIX
 from wtours.storage.receipts import FileRecord, read_receipt
 from wtours.storage.working_copy import place_of, store_of
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import is_sound
 
-RECEIPT = "receipt.json"
 _MAX_RECEIPT_BYTES = 64 * 2**20
 _KINDS = {
-    "videos": f"videos/*/{RECEIPT}",
-    "analyses": f"analysis/*/{RECEIPT}",
-    "measurements": f"analysis/*/measurements/*/{RECEIPT}",
+    "videos": f"videos/*/{RECEIPT_FILE}",
+    "analyses": f"analysis/*/{RECEIPT_FILE}",
+    "measurements": f"analysis/*/measurements/*/{RECEIPT_FILE}",
     "shard sets": f"shards/*/{DATASET_FILE}",
     "layers": f"shards/*/{LAYERS_FOLDER}/*/{LAYER_FILE}",
-    "checkpoints": f"runs/*/checkpoints/step-*/{RECEIPT}",
+    "checkpoints": f"runs/*/checkpoints/step-*/{RECEIPT_FILE}",
 }
 
 
@@ -71,15 +71,17 @@ def verify_workspace(layout: Layout, *, on_progress: Progress = no_progress) -> 
             problems += [ShardProblem(str(folder / p.file), p.message) for p in found]
             on_progress(kind, number, len(receipts))
     problems += [
-        ShardProblem(str(folder.relative_to(layout.root)), f"has no {RECEIPT}: it is not whole")
+        ShardProblem(
+            str(folder.relative_to(layout.root)), f"has no {RECEIPT_FILE}: it is not whole"
+        )
         for folder in sorted(layout.root.glob("runs/*/checkpoints/step-*"))
-        if not (folder / RECEIPT).exists()
+        if not (folder / RECEIPT_FILE).exists()
     ]
     return WorkspaceReport(counts, num_bytes, tuple(problems))
 
 
 def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".tmp-") for part in path.parts)
+    return any(part.startswith(TEMP_PREFIX) for part in path.parts)
 
 
 def _shard_set(path: Path) -> tuple[int, list[ShardProblem]]:
@@ -107,7 +109,7 @@ def _video(path: Path) -> list[ShardProblem]:
     if receipt is not None and is_sound(receipt, video_id):
         return []
     what = f"states what no stage accepts; run `wtours download --video {video_id}` again"
-    return [ShardProblem(RECEIPT, what)]
+    return [ShardProblem(RECEIPT_FILE, what)]
 
 
 def _receipt_files(path: Path) -> tuple[int, list[ShardProblem]]:
@@ -118,7 +120,7 @@ def _receipt_files(path: Path) -> tuple[int, list[ShardProblem]]:
         receipt = _Receipt.model_validate_json(path.read_bytes())
     except (OSError, ValueError) as error:
         reason = "is not a receipt" if isinstance(error, ValidationError) else str(error)
-        return 0, [ShardProblem(RECEIPT, f"cannot be read ({reason}); run the stage again")]
+        return 0, [ShardProblem(RECEIPT_FILE, f"cannot be read ({reason}); run the stage again")]
     if receipt.status != "done":
         return 0, []
     problems = [ShardProblem(*found) for found in _file_problems(path.parent, receipt.files)]
@@ -128,7 +130,7 @@ def _receipt_files(path: Path) -> tuple[int, list[ShardProblem]]:
 def _file_problems(folder: Path, files: tuple[FileRecord, ...]) -> Iterator[tuple[str, str]]:
     for record in files:
         if Path(record.path).is_absolute() or ".." in Path(record.path).parts:
-            yield RECEIPT, f"names a file outside of its folder: {record.path}"
+            yield RECEIPT_FILE, f"names a file outside of its folder: {record.path}"
             continue
         store, key = store_of(folder / record.path)
         try:

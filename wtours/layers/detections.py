@@ -13,7 +13,7 @@ from wtours.sharding.annotations import analysis_table
 from wtours.shards.index import ShardIndex
 from wtours.shards.schema import VideoRecord
 from wtours.storage.hashing import sha256_bytes
-from wtours.workspace.layout import Layout
+from wtours.workspace.layout import DETECTIONS_FILE, FRAMES_FILE, Layout
 
 _COORDINATES = ("x0", "y0", "x1", "y1")
 _DETECTIONS = pa.schema(
@@ -116,8 +116,8 @@ class DetectionSource:
 def _tables(layout: Layout, video: VideoRecord) -> tuple[NDArray[np.int64], dict[str, Any]] | None:
     """Return the times of the frames that the detector was given, and the columns of its boxes."""
     source = (layout, video.video_id, video.source_sha256)
-    frames = analysis_table(*source, "frames.parquet", _FRAMES)
-    found = analysis_table(*source, "detections.parquet", _DETECTIONS)
+    frames = analysis_table(*source, FRAMES_FILE, _FRAMES)
+    found = analysis_table(*source, DETECTIONS_FILE, _DETECTIONS)
     if frames is None or found is None:
         return None
     measured = frames["pts_us"].to_numpy()[frames["objects_measured"].to_numpy()]

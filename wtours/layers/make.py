@@ -31,7 +31,7 @@ from wtours.shards.layers.schema import (
     layer_folder,
 )
 from wtours.shards.schema import IndexRecord, sample_key, set_sha256
-from wtours.storage.atomic import atomic_path, remove, sweep, write_json
+from wtours.storage.atomic import RECEIPTS_FOLDER, atomic_path, remove, sweep, write_json
 from wtours.storage.locks import lock
 from wtours.storage.receipts import (
     Receipt,
@@ -42,7 +42,6 @@ from wtours.storage.receipts import (
     write_receipt,
 )
 
-RECEIPTS_FOLDER = "receipts"
 _STAGE = "layer"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wtours.errors import ShardError
 from wtours.exporting.units import Unit, shard_units
-from wtours.layers.make import RECEIPTS_FOLDER, LayerReport, layer_lock, make_layer
+from wtours.layers.make import LayerReport, layer_lock, make_layer
 from wtours.layers.source import LayerSource
 from wtours.progress import Progress, no_progress
 from wtours.shards.index import ShardIndex
@@ -19,7 +19,7 @@ from wtours.shards.layers.schema import (
 )
 from wtours.shards.schema import sample_key
 from wtours.shards.verify import ShardProblem
-from wtours.storage.atomic import remove
+from wtours.storage.atomic import RECEIPTS_FOLDER, remove
 from wtours.storage.hashing import sha256_file
 from wtours.storage.receipts import files_intact, read_receipt
 

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from wtours.errors import ShardError, UsageError
 from wtours.progress import Progress, no_progress
-from wtours.sharding.segment import RECEIPTS_FOLDER
 from wtours.shards.params import ShardParams
 from wtours.shards.schema import (
     MAX_DATASET_BYTES,
@@ -21,7 +20,7 @@ from wtours.shards.schema import (
     set_sha256,
 )
 from wtours.shards.verify import verify_shards
-from wtours.storage.atomic import read_bytes, write_json
+from wtours.storage.atomic import RECEIPTS_FOLDER, read_bytes, write_json
 from wtours.storage.receipts import read_receipt
 from wtours.storage.working_copy import place_of
 from wtours.text import counted, first_problem

@@ -13,7 +13,7 @@ except ImportError as error:
 
     raise MissingPackageError("matplotlib and jinja2", "analyze", "`wtours report`") from error
 
-from wtours.analyze.schema import DETECTIONS_FILE, explain_damage
+from wtours.analyze.schema import explain_damage
 from wtours.errors import AnalysisError, UsageError, VideoError
 from wtours.progress import Progress, no_progress
 from wtours.report.comparison import load_compared
@@ -27,7 +27,7 @@ from wtours.report.table6_export import to_csv, to_json, to_markdown
 from wtours.report.thumbnails import Figure, long_side, make_thumbnails
 from wtours.storage.atomic import sweep, write_bytes, write_json
 from wtours.storage.locks import lock
-from wtours.workspace.layout import Layout
+from wtours.workspace.layout import DETECTIONS_FILE, Layout
 from wtours.workspace.manifest import VideoEntry
 
 DEFAULT_THRESHOLD = 0.3

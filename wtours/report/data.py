@@ -20,9 +20,6 @@ from wtours.analyze.object_counts import count_detections, scored_at_least
 from wtours.analyze.quality.seconds import VideoQuality, load_quality
 from wtours.analyze.schema import (
     DEFAULT_CUT_DETECTOR,
-    DETECTIONS_FILE,
-    FRAMES_FILE,
-    SHOTS_FILE,
     NotAnalyzedError,
     ObjectsSummary,
     VideoSummary,
@@ -31,7 +28,7 @@ from wtours.analyze.schema import (
     published_analysis,
 )
 from wtours.errors import AnalysisError, VideoError
-from wtours.workspace.layout import Layout
+from wtours.workspace.layout import DETECTIONS_FILE, FRAMES_FILE, SHOTS_FILE, Layout
 from wtours.workspace.manifest import VideoEntry
 from wtours.workspace.videos import DownloadedVideo, downloaded_video
 

@@ -15,7 +15,7 @@ from wtours.shards.index import UNREADABLE
 from wtours.storage.hashing import sha256_file
 from wtours.storage.receipts import read_receipt
 from wtours.text import plain
-from wtours.workspace.layout import Layout
+from wtours.workspace.layout import FRAMES_FILE, SHOTS_FILE, Layout
 
 CUT_DETECTOR = "adaptive"
 """The index has its shots: the default detector of `analyze`."""
@@ -39,7 +39,7 @@ def shot_column(
     Raises:
         ShardError: the analysis has the receipt, and its table is gone, damaged, or without them.
     """
-    table = analysis_table(layout, video_id, source_sha256, "shots.parquet", _SHOTS)
+    table = analysis_table(layout, video_id, source_sha256, SHOTS_FILE, _SHOTS)
     if table is not None:
         table = table.filter(pc.equal(table["detector"], CUT_DETECTOR))
         table = table.drop_null().sort_by("start_us")
@@ -58,7 +58,7 @@ def lightness_column(
 
     Arguments and errors are those of `shot_column`.
     """
-    table = analysis_table(layout, video_id, source_sha256, "frames.parquet", _FRAMES)
+    table = analysis_table(layout, video_id, source_sha256, FRAMES_FILE, _FRAMES)
     if table is None or not table.num_rows:
         return pa.nulls(len(pts_us), pa.float32())
     table = table.sort_by("pts_us")

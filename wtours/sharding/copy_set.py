@@ -37,7 +37,7 @@ from wtours.shards.schema import (
     Dataset,
     parse_dataset,
 )
-from wtours.storage.atomic import sweep
+from wtours.storage.atomic import RECEIPTS_FOLDER, sweep
 from wtours.storage.hashing import sha256_bytes, sha256_file
 from wtours.storage.object_store import open_store
 from wtours.storage.scratch import scratch_folder

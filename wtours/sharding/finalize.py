@@ -11,7 +11,7 @@ from wtours.errors import ShardError, VideoError
 from wtours.media.limits import check_loss
 from wtours.sharding.annotations import lightness_column, shot_column
 from wtours.sharding.plan import VideoPlan, published_plans
-from wtours.sharding.segment import RECEIPTS_FOLDER, FinishedSegment
+from wtours.sharding.segment import FinishedSegment
 from wtours.shards.index import UNREADABLE
 from wtours.shards.params import FORMAT, ShardParams
 from wtours.shards.schema import (
@@ -25,7 +25,7 @@ from wtours.shards.schema import (
     VideoRecord,
     read_dataset,
 )
-from wtours.storage.atomic import atomic_path, write_bytes, write_json
+from wtours.storage.atomic import RECEIPTS_FOLDER, atomic_path, write_bytes, write_json
 from wtours.storage.receipts import record_file
 from wtours.text import escape_markdown, plain
 from wtours.workspace.attribution import Work

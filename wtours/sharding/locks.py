@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from wtours.execution.parts import Part
-from wtours.sharding.segment import RECEIPTS_FOLDER
-from wtours.storage.atomic import sweep
+from wtours.storage.atomic import RECEIPTS_FOLDER, sweep
 from wtours.storage.locks import lock, shared_lock
 from wtours.storage.os_errors import explain_os_errors
 from wtours.workspace.layout import Layout

@@ -17,7 +17,6 @@ from wtours.media.image import require_encoder
 from wtours.media.reader import open_video
 from wtours.sharding.duration_match import damaged_receipt, duration_of, matching_videos
 from wtours.sharding.segment import (
-    RECEIPTS_FOLDER,
     STAGE,
     FinishedSegment,
     SegmentTask,
@@ -26,6 +25,7 @@ from wtours.sharding.segment import (
 )
 from wtours.shards.params import ShardParams
 from wtours.shards.schema import MAX_SEGMENTS, SourceFacts
+from wtours.storage.atomic import RECEIPTS_FOLDER
 from wtours.storage.receipts import Receipt, read_receipt, versions_of, write_receipt
 from wtours.storage.working_copy import discard, working_copy_of
 from wtours.workspace.layout import Layout

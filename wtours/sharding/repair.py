@@ -11,7 +11,7 @@ from wtours.progress import Progress, no_progress
 from wtours.sharding.finalize import finalize
 from wtours.sharding.locks import set_lock
 from wtours.sharding.plan import published_plans, require_same_params, segment_tasks
-from wtours.sharding.segment import RECEIPTS_FOLDER, finished_segment
+from wtours.sharding.segment import finished_segment
 from wtours.sharding.segment_writer import run_segments
 from wtours.shards.schema import (
     DATASET_FILE,
@@ -22,6 +22,7 @@ from wtours.shards.schema import (
     read_dataset,
 )
 from wtours.shards.verify import ShardProblem, VerifyReport, verify_shards
+from wtours.storage.atomic import RECEIPTS_FOLDER
 from wtours.storage.hashing import sha256_file
 from wtours.storage.receipts import read_receipt
 from wtours.storage.working_copy import discard, place_of, push, store_of, working_copy_of

@@ -17,7 +17,7 @@ from wtours.media.sampling import tick_period_us
 from wtours.sharding.tar_writer import MemberPlace
 from wtours.shards.params import ShardParams
 from wtours.shards.schema import INDEX_SCHEMA, Count, ShardRecord, shard_name
-from wtours.storage.atomic import atomic_path
+from wtours.storage.atomic import RECEIPTS_FOLDER, atomic_path
 from wtours.storage.receipts import (
     FileRecord,
     Receipt,
@@ -29,7 +29,6 @@ from wtours.storage.receipts import (
 )
 from wtours.workspace.videos import FileIdentity
 
-RECEIPTS_FOLDER = "receipts"
 STAGE = "shard"
 _US = 1_000_000
 _ROWS = ("frame_index", "pts_us", "offset", "size", "blur_boxes", "blurred_share")

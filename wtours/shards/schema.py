@@ -23,7 +23,7 @@ from pydantic import (
 
 from wtours.errors import ShardError, UsageError
 from wtours.shards.params import FORMAT, ShardParams, parse_rate
-from wtours.text import first_problem
+from wtours.text import VIDEO_ID, first_problem
 
 MAX_MEMBER_BYTES = 64 * 2**20  # a larger size is refused before anything is allocated
 MAX_DATASET_BYTES = 64 * 2**20
@@ -52,7 +52,6 @@ INDEX_SCHEMA = pa.schema(
 )
 """A row per frame, ordered by (video_id, pts_us); `offset` and `size` are of the image."""
 
-VIDEO_ID = r"[a-z0-9_]{1,64}"
 MIN_SAMPLE_BYTES = 4 * 512
 """Of a tar: the header and at least one block of each of a sample's two members."""
 

@@ -19,6 +19,10 @@ from wtours.storage.hashing import canonical_json
 from wtours.storage.os_errors import explain_os_errors
 
 TEMP_PREFIX = ".tmp-"
+RECEIPT_FILE = "receipt.json"
+"""Of a folder that one result has to itself."""
+RECEIPTS_FOLDER = "receipts"
+"""Of a folder that many results share."""
 MAX_JSON_BYTES = 256 * 2**20
 """No JSON of ours is as large: a `dataset.json` of a million shards has about 200 MB."""
 

@@ -14,7 +14,7 @@ from wtours.errors import DiskFullError, StorageError, TransientError
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FREE_BYTES = 16 * 2**20
 """A disk with less is taken for the one that is full."""
-_SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY = Path("/dev/shm")
 _TRANSIENT = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 _REMEDIES = {
     errno.EROFS: "it is read-only; mount it writable, or choose another --root",
@@ -80,9 +80,9 @@ def explain_os_error(error: OSError, path: Path | None = None) -> StorageError |
 def full_disk_message(path: Path | None) -> str:
     """Return the one line for a full disk: where, how much is free, what to do."""
     free = None if path is None else shutil.disk_usage(_existing_parent(path)).free
-    if (path is None or (free is not None and free > _FREE_BYTES)) and _is_full(_SHARED_MEMORY):
+    if (path is None or (free is not None and free > _FREE_BYTES)) and _is_full(SHARED_MEMORY):
         return (
-            f"{_SHARED_MEMORY} is full, not the disk; enlarge it (in Docker: --shm-size=8g), or "
+            f"{SHARED_MEMORY} is full, not the disk; enlarge it (in Docker: --shm-size=8g), or "
             f"train with fewer loader workers: --set data.num_workers=0"
         )
     where = ", or where the output goes"

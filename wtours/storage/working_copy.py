@@ -18,6 +18,8 @@ from pathlib import Path
 
 from wtours.errors import ConflictError, StorageError
 from wtours.storage.atomic import (
+    RECEIPT_FILE,
+    RECEIPTS_FOLDER,
     TEMP_PREFIX,
     read_bytes,
     read_json,
@@ -37,9 +39,9 @@ logger = logging.getLogger(__name__)
 _MARKER = ".wtours-store.json"
 _SEEN_FILE = ".wtours-seen.jsonl"
 _FETCHES_AT_ONCE = 16
-_REPLACEABLE = ("receipt.json", "*/receipt.json")
+_REPLACEABLE = (RECEIPT_FILE, f"*/{RECEIPT_FILE}")
 """Receipts of videos and analyses, below a folder; a measurement's goes with the tables'."""
-_COMMITTED = (*_REPLACEABLE, "receipts/*.json")
+_COMMITTED = (*_REPLACEABLE, f"{RECEIPTS_FOLDER}/*.json")
 
 
 class WorkingCopy:
@@ -177,7 +179,7 @@ class WorkingCopy:
     def discard(self, path: Path) -> None:
         """Remove a file or folder here, and on the store what of it has been published or seen."""
         self._load_once()
-        inside = sorted(path.rglob("*"), key=lambda p: (p.name != "receipt.json", p))
+        inside = sorted(path.rglob("*"), key=lambda p: (p.name != RECEIPT_FILE, p))
         for key in map(self._key, (path, *inside)):
             if self._seen.pop(key, None) is not None or self.shares_segments:
                 self._store.delete(key)
@@ -293,7 +295,7 @@ class WorkingCopy:
         prefix = f"{self._key(folder)}/"
         files = [
             path
-            for path in sorted(folder.rglob("*"), key=lambda p: (p.name == "receipt.json", p))
+            for path in sorted(folder.rglob("*"), key=lambda p: (p.name == RECEIPT_FILE, p))
             if path.is_file() and not _is_temporary(path.relative_to(self.root))
         ]
         for path in files:
@@ -418,7 +420,7 @@ def _is_as_seen(path: Path, seen: Seen) -> bool:
     """
     if not (path.is_file() and path.stat().st_size == seen.bytes):
         return False
-    is_one_of_many = path.suffix != ".json" or path.parent.name == "receipts"
+    is_one_of_many = path.suffix != ".json" or path.parent.name == RECEIPTS_FOLDER
     return is_one_of_many or sha256_file(path) == seen.sha256
 
 

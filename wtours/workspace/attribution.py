@@ -44,7 +44,7 @@ def attribution(heading: str, changes: str, works: Iterable[Work]) -> str:
 def write_attribution(layout: Layout) -> None:
     """Write ATTRIBUTION.md of all downloaded videos, from their receipts, where it is not so."""
     works = []
-    for path in sorted(layout.videos_dir.glob("*/receipt.json")):
+    for path in sorted(layout.videos_dir.glob(f"*/{RECEIPT_FILE}")):
         receipt = download_receipt(layout, path.parent.name)
         if receipt is not None:
             stated = {name: receipt.facts.get(name) for name in _FACTS}

@@ -20,10 +20,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wtours.errors import UsageError
+from wtours.storage.atomic import RECEIPT_FILE, RECEIPTS_FOLDER
 from wtours.storage.store import as_location
 
 OWN_MANIFEST = "wtours.toml"
 """The user's own manifest, which commands find in the current folder and those above it."""
+FRAMES_FILE = "frames.parquet"
+SHOTS_FILE = "shots.parquet"
+DETECTIONS_FILE = "detections.parquet"
+"""Of an analysis, and of its measurements."""
+MEASUREMENTS_FOLDER = "measurements"
+SECONDS_FILE = "seconds.parquet"
+"""Of the measurement `quality`."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -57,7 +65,7 @@ class Layout:
 
     def video_receipt(self, video_id: str) -> Path:
         """Return the receipt that makes a video exist."""
-        return self.video_dir(video_id) / "receipt.json"
+        return self.video_dir(video_id) / RECEIPT_FILE
 
     def analysis_dir(self, video_id: str) -> Path:
         """Return the folder of one video's analysis tables."""
@@ -65,7 +73,7 @@ class Layout:
 
     def analysis_receipt(self, video_id: str) -> Path:
         """Return the receipt that makes an analysis exist."""
-        return self.analysis_dir(video_id) / "receipt.json"
+        return self.analysis_dir(video_id) / RECEIPT_FILE
 
     def shards_dir(self, name: str) -> Path:
         """Return the folder of the shard set `name`."""
@@ -98,7 +106,7 @@ def loose_files(root: Path, folders: Iterable[str], last: str) -> Iterator[str]:
     """Yield the files of some folders that no receipt speaks of, those named `last` at the end."""
     paths = [p for folder in folders for p in sorted((root / folder).glob("[!.]*")) if p.is_file()]
     for path in sorted(paths, key=lambda path: path.name == last):
-        if path.suffix != ".tar" and path.parent.name != "receipts":
+        if path.suffix != ".tar" and path.parent.name != RECEIPTS_FOLDER:
             yield path.relative_to(root).as_posix()
 
 

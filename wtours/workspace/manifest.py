@@ -23,14 +23,13 @@ from pydantic import (
 )
 
 from wtours.errors import ManifestError
-from wtours.text import redact_url
+from wtours.text import VIDEO_ID, redact_url
 from wtours.workspace.source_url import checked_source
 
 FORMAT = 1
 MAX_BYTES = 4 * 2**20
 _PACKAGED = Path(__file__).parents[1] / "manifests"
 _IN_CHECKOUT = Path(__file__).parents[2] / "manifests"
-_VIDEO_ID = r"[a-z0-9_]{1,64}"
 # tomllib's time grows with the square of a dotted key's parts: 100 kB would take a minute.
 _LONG_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*\.[ \t]*){32}""")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -45,7 +44,7 @@ def _plain_text(text: str) -> str:
 PlainText = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_plain_text)]
 Source = Annotated[str, AfterValidator(_plain_text), AfterValidator(checked_source)]
 Side = Annotated[int, Field(gt=0, le=2**20)]
-VideoId = Annotated[str, Field(pattern=f"^{_VIDEO_ID}$")]
+VideoId = Annotated[str, Field(pattern=f"^{VIDEO_ID}$")]
 
 
 class _Strict(BaseModel):

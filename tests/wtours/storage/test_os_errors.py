@@ -116,7 +116,7 @@ def test_no_message_shows_a_temporary_name(tmp_path):
 
 def test_a_disk_with_room_is_not_called_full_where_another_place_is(tmp_path, monkeypatch):
     with small_disk(tmp_path / "shm", "size=64k") as small:
-        monkeypatch.setattr("wtours.storage.os_errors._SHARED_MEMORY", small)
+        monkeypatch.setattr("wtours.storage.os_errors.SHARED_MEMORY", small)
         error = explain_os_error(OSError(errno.ENOSPC, "No space left on device"), tmp_path / "x")
         assert isinstance(error, DiskFullError)
         assert f"{small} is full, not the disk" in str(error)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from wtours.analyze.quality import near_duplicates as duplicates
 from wtours.analyze.quality import text_overlay as overlay
 from wtours.analyze.schema import FORMAT, open_table, table_of
+from wtours.workspace.layout import SECONDS_FILE
 
 QUALITY_FILE = "seconds.parquet"
 EDGES_FILE = "edges.parquet"
@@ -123,7 +124,7 @@ class QualityMeter:
 
 def merge_quality(segments: Sequence[Path], folder: Path) -> None:
     """Write the measurement `quality`: a row for each second that has a frame."""
-    rows = pa.concat_tables([pq.read_table(segment / QUALITY_FILE) for segment in segments])
+    rows = pa.concat_tables([pq.read_table(segment / SECONDS_FILE) for segment in segments])
     second, first = np.unique(rows["pts_us"].to_numpy() // _US, return_index=True)
     stop = np.append(first[1:], rows.num_rows)
     motion = rows["motion"].fill_null(np.nan).to_numpy()
@@ -142,7 +143,7 @@ def merge_quality(segments: Sequence[Path], folder: Path) -> None:
         columns["luma"].append(float(luma[a:b].mean()))
         columns["black"].append(bool(is_black[a:b].all()))
         columns["frozen"].append(bool(len(moved) and (moved < FROZEN_MOTION).all()))
-    with open_table(folder / QUALITY_FILE, QUALITY_SCHEMA) as table:
+    with open_table(folder / SECONDS_FILE, QUALITY_SCHEMA) as table:
         table.write(table_of(QUALITY_SCHEMA, columns))
 
 

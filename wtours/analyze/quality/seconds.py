@@ -10,7 +10,7 @@ from wtours.analyze.measurements import QUALITY
 from wtours.analyze.quality.meter import ADDED, QUALITY_FILE, QUALITY_SCHEMA
 from wtours.analyze.schema import RECEIPT_FILE, explain_damage, open_parquet
 from wtours.storage.receipts import files_intact, read_receipt
-from wtours.workspace.layout import Layout
+from wtours.workspace.layout import MEASUREMENTS_FOLDER, SECONDS_FILE, Layout
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -46,7 +46,7 @@ def load_quality(layout: Layout, video_id: str, video_sha256: str) -> VideoQuali
     Raises:
         AnalysisError: its table is damaged.
     """
-    folder = layout.analysis_dir(video_id) / "measurements" / QUALITY
+    folder = layout.analysis_dir(video_id) / MEASUREMENTS_FOLDER / QUALITY
     receipt = read_receipt(folder / RECEIPT_FILE)
     if receipt is None or receipt.inputs != {"video": video_sha256}:
         return None

@@ -10,10 +10,10 @@ from wtours.cli import console
 from wtours.cli.options import ROOT, AsJson, Root, named_or_folder
 from wtours.cli.sets.copy import say_copied
 from wtours.errors import UsageError
+from wtours.hub.repository import SCHEME
 from wtours.text import bytes_text, counted
 from wtours.workspace.layout import Layout
 
-_HUB = "hf://"
 SetHere = Annotated[str, typer.Argument(metavar="NAME|DIR", help="A shard set's name or folder.")]
 
 
@@ -41,7 +41,7 @@ def push(
     wtours push venice_30 s3://bucket/shards/venice_30
     """
     directory = named_or_folder(name, Layout(root).shards_dir)
-    if not url.startswith(_HUB):
+    if not url.startswith(SCHEME):
         _copy(directory, _required_url(url), as_json=as_json)
         return
     from wtours.hub.push import push_shards

@@ -21,12 +21,12 @@ from wtours.sharding.selection.expression import CONDITIONS, NUMBERS, Expression
 from wtours.shards.index import UNREADABLE
 from wtours.shards.params import ShardParams, WhereParams
 from wtours.shards.schema import QUALITY_FILE
-from wtours.storage.atomic import atomic_path
+from wtours.storage.atomic import RECEIPT_FILE, atomic_path
 from wtours.storage.hashing import sha256_file, sha256_of_shared
 from wtours.storage.receipts import read_receipt
 from wtours.storage.working_copy import bring, push
 from wtours.text import first_line
-from wtours.workspace.layout import Layout
+from wtours.workspace.layout import MEASUREMENTS_FOLDER, SECONDS_FILE, Layout
 from wtours.workspace.videos import downloaded_video
 
 _MEASURED = ("measurements", "quality", "seconds.parquet")
@@ -177,7 +177,7 @@ def _gather(layout: Layout, video_ids: Iterable[str], expression: Expression) ->
         except VideoError:
             continue  # `shard` says so
         path = layout.analysis_dir(video_id).joinpath(*_MEASURED)
-        receipt = read_receipt(path.with_name("receipt.json"))
+        receipt = read_receipt(path.with_name(RECEIPT_FILE))
         remedy = f"run `wtours analyze --frame-quality --video {video_id}`"
         if receipt is None or receipt.inputs != {"video": video.sha256}:
             raise ShardError(f"the quality of {video_id} is not measured: {remedy}")

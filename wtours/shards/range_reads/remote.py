@@ -22,7 +22,6 @@ from wtours.errors import ShardError, StorageError
 from wtours.shards.schema import (
     DATASET_FILE,
     MAX_DATASET_BYTES,
-    VIDEO_ID,
     Dataset,
     ShardRecord,
     parse_dataset,
@@ -31,6 +30,7 @@ from wtours.shards.schema import (
 from wtours.storage.remote_calls import ObjectMissingError, call, in_thread, open_file_system, shown
 from wtours.storage.scratch import scratch_bytes, scratch_folder
 from wtours.storage.store import as_location
+from wtours.text import VIDEO_ID
 
 RANGE_BYTES = 4 * 2**20
 _SHARD_FILE = re.compile(rf"(?P<video_id>{VIDEO_ID})-(?P<segment>[0-9]{{5,18}})\.tar")
