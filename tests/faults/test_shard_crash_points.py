@@ -1,5 +1,6 @@
 """SIGKILL at named points of `shard`: the same command again ends with the same bytes."""
 
+import json
 import os
 import signal
 import subprocess
@@ -21,16 +22,15 @@ PARAMS = ShardParams(shard_seconds=1, short_side=32)
 VIDEOS = ["one", "two"]
 
 # A temporary file is called .tmp-PID-TOKEN-NAME; the last event of the three is the publishing.
+# Each process is a fork of one that has imported everything and has no threads.
 KILLED = """
-import os, signal, sys, tarfile
+import json, os, signal, sys, tarfile
 from pathlib import Path
 from wtours.storage import atomic
 from wtours.workspace.layout import Layout
 from wtours.sharding.build import build_shards
 from wtours.sharding.repair import repair_shards
 from wtours.shards.params import ShardParams
-
-root, work, point = sys.argv[1:]
 
 def reached(event, name):
     if f"{event} {name}" == point:
@@ -54,12 +54,17 @@ def dying_addfile(self, member, file=None):
 
 Path.replace, atomic.fsync_tree = dying_replace, dying_fsync_tree
 tarfile.TarFile.addfile = dying_addfile
-layout = Layout(Path(root))
-if work == "shard":
-    params = ShardParams(shard_seconds=1, short_side=32)
-    build_shards(layout, ["one", "two"], params=params)
-else:
-    repair_shards(layout, "default")
+for root, work, point in json.loads(sys.argv[1]):
+    child = os.fork()
+    if not child:
+        layout = Layout(Path(root))
+        if work == "shard":
+            params = ShardParams(shard_seconds=1, short_side=32)
+            build_shards(layout, ["one", "two"], params=params)
+        else:
+            repair_shards(layout, "default")
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 POINTS = {
@@ -76,6 +81,13 @@ POINTS = {
     "the attribution is there, no dataset.json": "after renaming ATTRIBUTION.md",
     "everything is there": "after renaming dataset.json",
 }
+REPAIR_POINTS = [
+    "after adding one-00000042.jpg",
+    "after renaming one-00001.tar",
+    "before renaming one-00001.json",
+    "after renaming index.parquet",
+]
+DAMAGED = "one-00001.tar"
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +103,26 @@ def expected(clip, tmp_path_factory) -> dict[str, bytes]:
     return files_of(build_shards(layout, VIDEOS, params=PARAMS).directory)
 
 
-def killed_at(layout: Layout, work: str, point: str) -> None:
-    command = [sys.executable, "-c", KILLED, str(layout.root), work, point]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+@pytest.fixture(scope="module")
+def killed(clip, tmp_path_factory) -> dict[tuple[str, str], Layout]:
+    """A workspace for each command and point that a process was killed at."""
+    cases = [("shard", point) for point in POINTS.values()]
+    cases += [("repair", point) for point in REPAIR_POINTS]
+    layouts = {case: workspace(clip, tmp_path_factory.mktemp("killed")) for case in cases}
+    for (work, _), layout in layouts.items():
+        if work == "repair":
+            damaged = build_shards(layout, VIDEOS, params=PARAMS).directory / DAMAGED
+            damaged.write_bytes(damaged.read_bytes()[:-1024])
+    words = json.dumps([(str(layout.root), *case) for case, layout in layouts.items()])
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, words],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout.split() == [str(-signal.SIGKILL)] * len(cases), ended.stderr
+    return layouts
 
 
 def published(directory: Path) -> dict[str, bytes]:
@@ -105,32 +133,20 @@ def published(directory: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("point", POINTS.values(), ids=POINTS)
 def test_killed_at_a_named_point_the_same_command_again_ends_with_the_same_bytes(
-    clip, expected, tmp_path, point
+    killed, expected, point
 ):
-    layout = workspace(clip, tmp_path)
-    killed_at(layout, "shard", point)
+    layout = killed["shard", point]
     directory = layout.shards_dir("default")
     assert published(directory).items() <= expected.items()
     build_shards(layout, VIDEOS, params=PARAMS)
     assert files_of(directory) == expected
 
 
-@pytest.mark.parametrize(
-    "point",
-    [
-        "after adding one-00000042.jpg",
-        "after renaming one-00001.tar",
-        "before renaming one-00001.json",
-        "after renaming index.parquet",
-    ],
-)
-def test_a_repair_that_is_killed_goes_on_and_harms_no_other_shard(clip, expected, tmp_path, point):
-    layout = workspace(clip, tmp_path)
-    directory = build_shards(layout, VIDEOS, params=PARAMS).directory
-    damaged = directory / "one-00001.tar"
-    damaged.write_bytes(damaged.read_bytes()[:-1024])
-    killed_at(layout, "repair", point)
-    others = {name: data for name, data in expected.items() if name != damaged.name}
+@pytest.mark.parametrize("point", REPAIR_POINTS)
+def test_a_repair_that_is_killed_goes_on_and_harms_no_other_shard(killed, expected, point):
+    layout = killed["repair", point]
+    directory = layout.shards_dir("default")
+    others = {name: data for name, data in expected.items() if name != DAMAGED}
     assert others.items() <= published(directory).items()
     assert repair_shards(layout, "default").problems == ()
     assert files_of(directory) == expected
