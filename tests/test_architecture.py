@@ -1,8 +1,10 @@
 """Who may import whom. A failure is a design decision, not a nit."""
 
 import ast
+import functools
 import subprocess
 import sys
+from collections.abc import Iterable
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -71,11 +73,19 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(p): p for top in LAYERS for p in sorted((ROOT / top).rglob("*.py"))}
 
 
-def imports(name: str, *, top_level_only: bool = False) -> set[str]:
-    """Return the modules that a module imports, lazy imports included; ours by their full name."""
+@functools.cache
+def imports(name: str) -> tuple[set[str], set[str]]:
+    """Return the modules that a module imports when it is imported, and lazy ones beside them.
+
+    Ours by their full names.
+    """
     tree = ast.parse(MODULES[name].read_text())
+    return _imported(name, tree.body), _imported(name, ast.walk(tree))
+
+
+def _imported(name: str, nodes: Iterable[ast.AST]) -> set[str]:
     found: set[str] = set()
-    for node in tree.body if top_level_only else ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -98,14 +108,14 @@ def is_within(module: str, packages: set[str]) -> bool:
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_point_down(name):
     top, _, rest = name.partition(".")
-    everywhere = imports(name)
+    at_once, everywhere = imports(name)
     for other in everywhere & MODULES.keys():
         if other.partition(".")[0] == top and "." in other and rest:
             order = LAYERS[top]
             above, here = other.split(".")[1], rest.split(".")[0]
             assert order.index(above) <= order.index(here), f"{name} imports {other}"
     if top == "wtours":
-        assert not is_within("torch", imports(name, top_level_only=True))
+        assert not is_within("torch", at_once)
         if package(name) != "wtours.cli":
             assert not {m for m in everywhere if is_within(m, {"training"})}
     else:
@@ -117,7 +127,7 @@ def test_imports_point_down(name):
 
 
 def test_no_module_cycles():
-    graph = {name: imports(name) & MODULES.keys() for name in MODULES}
+    graph = {name: imports(name)[1] & MODULES.keys() for name in MODULES}
     TopologicalSorter(graph).prepare()  # raises CycleError, with the cycle
 
 

@@ -80,11 +80,11 @@ def test_a_pretrain_that_is_told_to_stop_and_then_killed_ends_in_the_same_bytes(
     finish(shards, tmp_path / "undisturbed")
     run_dir = tmp_path / "disturbed"
 
-    process = start(shards, run_dir)
-    wait_for_lines(run_dir, 2, lambda: process.poll() is None)
-    process.terminate()
-    _, errors = process.communicate()
-    assert process.returncode == 128 + signal.SIGTERM, errors
+    with forked(*command(shards, run_dir), output=tmp_path / "said.txt") as stopped:
+        wait_for_lines(run_dir, 2, stopped.is_alive)
+        stopped.send(signal.SIGTERM)
+        said = stopped.end()
+    assert stopped.exitcode == 128 + signal.SIGTERM, said
     done = len(read_metrics(run_dir / "metrics.jsonl"))
     assert 2 <= done < STEPS
     assert (run_dir / "checkpoints" / f"step-{done:08d}" / "receipt.json").exists()

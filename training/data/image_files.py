@@ -67,19 +67,19 @@ def is_image(name: str) -> bool:
     return not file.name.startswith(".") and file.suffix.lower() in SUFFIXES
 
 
-def read_file(path: Path, limit: int = MAX_IMAGE_BYTES) -> bytes:
+def read_file(path: Path) -> bytes:
     """Return what is in a file.
 
     Raises:
-        ImageDataError: it cannot be read, or is larger than `limit`.
+        ImageDataError: it cannot be read, or is larger than an image may be.
     """
     try:
         with path.open("rb") as file:
-            data = file.read(limit + 1)
+            data = file.read(MAX_IMAGE_BYTES + 1)
     except OSError as error:
         raise ImageDataError(f"{path} cannot be read ({error.strerror})") from error
-    if len(data) > limit:
-        raise ImageDataError(f"{path} has more than {limit} bytes")
+    if len(data) > MAX_IMAGE_BYTES:
+        raise ImageDataError(f"{path} has more than {MAX_IMAGE_BYTES} bytes")
     return data
 
 

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.support.command_line import wtours
+from tests.support.command_line import run_here
 from tests.support.shard_set import write_shard_set
 from tests.support.sharded_videos import publish_video
 from tests.support.video_clips import write_clip
@@ -58,11 +58,11 @@ def test_info_counts_what_the_set_has(root):
 
 @pytest.mark.medium
 def test_info_prints_a_table_and_the_same_as_json(root):
-    text = wtours("shards", "info", "--root", root).stdout
+    text = run_here("shards", "info", "--root", root).stdout
     assert "190 frames" in text
     assert "CC-BY (not observed)" in text
     assert "run `wtours analyze`" in text
-    printed = json.loads(wtours("shards", "info", "default", "--json", "--root", root).stdout)
+    printed = json.loads(run_here("shards", "info", "default", "--json", "--root", root).stdout)
     info = shards_info(Layout(root).shards_dir("default"))
     assert printed["clips"] == info.clips
     assert printed["licenses"] == ["CC-BY"]
@@ -122,11 +122,11 @@ def test_a_grid_that_cannot_be_is_refused(root, tmp_path):
 @pytest.mark.medium
 def test_the_command_draws_a_grid_and_says_what_is_in_it(root, tmp_path):
     out = tmp_path / "grid.png"
-    result = wtours("shards", "sample", "default", "--out", out, "--clips", "2", "--root", root)
+    result = run_here("shards", "sample", "default", "--out", out, "--clips", "2", "--root", root)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("row ") == 2
     assert pixels_of(out).shape[0] == 2 * ROW
-    assert wtours("shards", "info", "absent", "--root", root).returncode == 1
+    assert run_here("shards", "info", "absent", "--root", root).returncode == 1
 
 
 def test_the_hours_of_a_set_with_a_condition_are_those_of_its_seconds(tmp_path):

@@ -16,7 +16,7 @@ from training.evaluation.metrics.segmentation import Mask
 Box = NDArray[np.float64]
 
 KEPT_MASS = 0.8
-"""Of the attention; the paper, B.3."""
+"""Share of the attention; the paper, B.3."""
 LOST_SEEDS = 100
 """How many patches of low degree LOST expands its seed by."""
 
@@ -34,23 +34,22 @@ class Found:
     component: Mask
 
 
-def by_attention(cls_attention: Tensor, grid: tuple[int, int], *, mass: float = KEPT_MASS) -> Found:
+def by_attention(cls_attention: Tensor, grid: tuple[int, int]) -> Found:
     """Keep the patches that hold most of the CLS token's attention, averaged over the heads.
 
-    Patches are dropped from the weakest on while what is dropped stays within 1 - `mass` of the
-    whole, as DINO does it for each head. The box is around the largest 4-connected part, of
+    Patches are dropped from the weakest on while what is dropped stays within 1 - `KEPT_MASS` of
+    the whole, as DINO does it for each head. The box is around the largest 4-connected part, of
     equally large ones around the first by rows: the paper does not say how it makes one.
 
     Args:
         cls_attention: (A, N) of one image.
         grid: Rows and columns of patches, N in all.
-        mass: Share of the attention that is kept, in (0, 1).
     """
     weights = cls_attention.double().mean(dim=0)
     order = weights.argsort(stable=True)
     dropped_so_far = (weights[order] / weights.sum()).cumsum(dim=0)
     kept = torch.zeros_like(weights, dtype=torch.bool)
-    kept[order] = dropped_so_far > 1 - mass
+    kept[order] = dropped_so_far > 1 - KEPT_MASS
     mask = kept.reshape(grid).cpu().numpy()
     parts, _ = ndimage.label(mask)
     sizes = np.bincount(parts.ravel())
