@@ -7,13 +7,14 @@ the set again from it. `set_sha256` is the line to cite.
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from wtours.errors import ShardError, UsageError
 from wtours.progress import Progress, no_progress
 from wtours.shards.params import ShardParams
 from wtours.shards.schema import (
     MAX_DATASET_BYTES,
+    Record,
     ShardRecord,
     VideoRecord,
     read_dataset,
@@ -39,10 +40,8 @@ class LockedVideo(VideoRecord):
     """Of the file, as ffprobe numbers it; None: the one that `shard` chooses."""
 
 
-class Lock(BaseModel):
+class Lock(Record):
     """What a lock file holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     lock: Literal[1]
     name: Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]

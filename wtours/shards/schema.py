@@ -71,11 +71,13 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 VideoId = Annotated[str, Field(pattern=f"^{VIDEO_ID}$")]
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """What a file of ours holds: it does not change, and has nothing else."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ShardRecord(_Record):
+class ShardRecord(Record):
     """One shard in `dataset.json`."""
 
     shard: str
@@ -93,7 +95,7 @@ class ShardRecord(_Record):
         return self
 
 
-class SourceFacts(_Record):
+class SourceFacts(Record):
     """What a shard set keeps of a source video; in `dataset.json` and in the set's receipts."""
 
     source: str | None
@@ -139,7 +141,7 @@ class VideoRecord(SourceFacts):
     """Source frames that are in the file and that the decoder could not decode."""
 
 
-class IndexRecord(_Record):
+class IndexRecord(Record):
     """`index.parquet` in `dataset.json`."""
 
     rows: Count
@@ -147,7 +149,7 @@ class IndexRecord(_Record):
     sha256: str
 
 
-class Dataset(_Record):
+class Dataset(Record):
     """What `dataset.json` holds; it is written last, and a shard set exists when it is there."""
 
     format: Literal[1]

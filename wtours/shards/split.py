@@ -9,12 +9,12 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from wtours.errors import ShardError, UsageError
 from wtours.shards.index import ShardIndex
 from wtours.shards.sampler import permuted
-from wtours.shards.schema import Count, VideoId
+from wtours.shards.schema import Count, Record, VideoId
 from wtours.storage.atomic import read_bytes, write_json
 from wtours.storage.hashing import sha256_file
 from wtours.text import first_problem
@@ -25,10 +25,8 @@ _MAX_BYTES = 64 * 2**20
 _MAX_BLOCKS = 100_000
 
 
-class Block(BaseModel):
+class Block(Record):
     """The frames of one video with start_us <= pts < end_us are of one part."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     part: Annotated[str, Field(pattern="^[a-z0-9_]{1,32}$")]
     video_id: VideoId
@@ -36,10 +34,8 @@ class Block(BaseModel):
     end_us: Count
 
 
-class SplitFile(BaseModel):
+class SplitFile(Record):
     """What `split.json` holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1]
     val_share: float

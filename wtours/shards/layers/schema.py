@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from wtours.errors import ShardError, UsageError
-from wtours.shards.schema import Count, IndexRecord
+from wtours.shards.schema import Count, IndexRecord, Record
 from wtours.storage.atomic import read_bytes
 from wtours.text import first_problem
 
@@ -34,11 +34,7 @@ LAYER_INDEX_SCHEMA = pa.schema(
 _NAME = re.compile("[a-z0-9_]{1,32}")
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class LayerShard(_Record):
+class LayerShard(Record):
     """One tar of a layer."""
 
     shard: str
@@ -48,7 +44,7 @@ class LayerShard(_Record):
     sha256: str
 
 
-class LayerFile(_Record):
+class LayerFile(Record):
     """What `layer.json` holds."""
 
     format: Literal[1]
