@@ -37,7 +37,7 @@ from wtours.shards.schema import (
     Dataset,
     parse_dataset,
 )
-from wtours.storage.atomic import RECEIPTS_FOLDER, sweep
+from wtours.storage.atomic import RECEIPTS_FOLDER, TEMP_PREFIX, sweep
 from wtours.storage.hashing import sha256_bytes, sha256_file
 from wtours.storage.object_store import open_store
 from wtours.storage.scratch import scratch_folder
@@ -251,5 +251,5 @@ def _scratch(receiver: Store) -> Iterator[Path]:
     """Yield a folder for files on their way: on the destination's disk, if it is one."""
     parent = receiver.folder if isinstance(receiver, LocalStore) else scratch_folder()
     parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".tmp-copy-", dir=parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=f"{TEMP_PREFIX}copy-", dir=parent) as folder:
         yield Path(folder)
