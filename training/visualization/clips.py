@@ -16,7 +16,8 @@ import torch
 
 from training.data.clips import open_clips
 from training.distributed.world import best_device
-from training.engine.checkpoint import MODEL, find_checkpoint, load_network, read_state, run_dir_of
+from training.engine.checkpoint import load_network, read_state
+from training.engine.checkpoint_files import MODEL, find_checkpoint, run_dir_of
 from training.engine.precision import numerics
 from training.visualization.attention_figure import draw_still, draw_video, picture_rows, png_bytes
 from training.visualization.attention_maps import (

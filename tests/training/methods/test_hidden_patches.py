@@ -12,7 +12,7 @@ from tests.support.two_ranks import on_ranks
 from training.config.memory import GpuMemory
 from training.config.presets import resolve_config
 from training.distributed.world import World
-from training.engine.checkpoint import checkpoint_dir
+from training.engine.checkpoint_files import checkpoint_dir
 from training.engine.metrics import read_metrics
 from training.estimate import estimate
 from training.flops import BackboneShape, clip_tflop
