@@ -18,7 +18,6 @@ from pathlib import Path
 
 from wtours.errors import ConflictError, ShardError, StorageError, UsageError
 from wtours.progress import Progress, no_progress
-from wtours.sharding.segment import RECEIPTS_FOLDER
 from wtours.shards.layers.schema import (
     LAYER_FILE,
     LAYER_INDEX_FILE,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from wtours.storage.atomic import read_bytes, write_bytes
+from wtours.storage.atomic import RECEIPT_FILE, read_bytes, write_bytes
 from wtours.text import escape_markdown, redact_url
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import download_receipt, video_file

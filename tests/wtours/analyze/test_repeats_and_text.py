@@ -10,16 +10,16 @@ import pytest
 
 from tests.support.analyze_cases import add_video
 from wtours.analyze.pipeline import analyze_videos
-from wtours.analyze.quality.meter import ADDED, QUALITY_FILE, QualityMeter, merge_quality
+from wtours.analyze.quality.meter import ADDED, QualityMeter, merge_quality
 from wtours.analyze.quality.seconds import load_quality
 from wtours.errors import ShardError
 from wtours.media.encode import open_encoder
 from wtours.report import build_report
 from wtours.sharding.selection.seconds import taken_seconds, with_where
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.storage.receipts import read_receipt, record_file, write_receipt
 from wtours.synthetic import WalkSpec, render_walk
-from wtours.workspace.layout import Layout
+from wtours.workspace.layout import SECONDS_FILE, Layout
 from wtours.workspace.manifest import VideoEntry
 from wtours.workspace.videos import downloaded_video
 
@@ -58,7 +58,7 @@ def measured(layout, path, **options):
     add_video(layout, "walk", path)
     report = analyze_videos(layout, ["walk"], frame_quality=True, **options)
     assert report.done == ["walk"], report
-    return pq.read_table(layout.analysis_dir("walk") / "measurements" / "quality" / QUALITY_FILE)
+    return pq.read_table(layout.analysis_dir("walk") / "measurements" / "quality" / SECONDS_FILE)
 
 
 def seconds_where(table, name):
@@ -111,7 +111,7 @@ def test_a_table_of_an_earlier_version_stays_of_use(frames, tmp_path):
         with_where(layout, "new", params, ["walk"], "not near_duplicate")
     old = with_where(layout, "old", params, ["walk"], "blur > 0").where
     assert analyze_videos(layout, ["walk"], frame_quality=True).done == ["walk"]
-    assert pq.read_table(folder / QUALITY_FILE).equals(table)
+    assert pq.read_table(folder / SECONDS_FILE).equals(table)
     assert "Near duplicate: none" in build_report(layout, entries).page.read_text()
     # A set keeps the columns of its condition, so that of the old ones has the bytes it had.
     again = with_where(layout, "again", params, ["walk"], "blur > 0").where
@@ -126,12 +126,12 @@ def test_a_table_of_an_earlier_version_stays_of_use(frames, tmp_path):
 
 def _make_old(folder):
     """Put the measurement in place that was published before there were the new columns."""
-    table = pq.read_table(folder / QUALITY_FILE).drop_columns(list(ADDED))
-    pq.write_table(table, folder / QUALITY_FILE, compression="zstd")
+    table = pq.read_table(folder / SECONDS_FILE).drop_columns(list(ADDED))
+    pq.write_table(table, folder / SECONDS_FILE, compression="zstd")
     receipt = read_receipt(folder / "receipt.json")
     assert receipt is not None
     params = {name: value for name, value in receipt.params.items() if name not in ADDED}
-    files = (record_file(folder / QUALITY_FILE, relative_to=folder),)
+    files = (record_file(folder / SECONDS_FILE, relative_to=folder),)
     old = receipt.model_copy(update={"params": params, "files": files})
     write_receipt(folder / "receipt.json", old)
 
@@ -158,7 +158,7 @@ def _merged(frames, folder):
     out = folder / "out"
     out.mkdir()
     merge_quality([folder], out)
-    return pq.read_table(out / QUALITY_FILE)
+    return pq.read_table(out / SECONDS_FILE)
 
 
 @pytest.mark.medium

@@ -18,7 +18,6 @@ from wtours.analyze.quality import text_overlay as overlay
 from wtours.analyze.schema import FORMAT, open_table, table_of
 from wtours.workspace.layout import SECONDS_FILE
 
-QUALITY_FILE = "seconds.parquet"
 EDGES_FILE = "edges.parquet"
 """Of a segment."""
 QUALITY_SCHEMA = pa.schema(
@@ -116,7 +115,7 @@ class QualityMeter:
         """Write what was measured of the segment's frames."""
         rows, edges = self._rows, [second.row() for second in self._edges.seconds]
         for name, table in (
-            (QUALITY_FILE, pa.Table.from_pylist(rows, _FRAME_SCHEMA)),
+            (SECONDS_FILE, pa.Table.from_pylist(rows, _FRAME_SCHEMA)),
             (EDGES_FILE, pa.Table.from_pylist(edges, overlay.EDGES_SCHEMA)),
         ):
             pq.write_table(table, folder / name, compression="zstd")

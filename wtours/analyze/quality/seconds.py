@@ -7,8 +7,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from wtours.analyze.measurements import QUALITY
-from wtours.analyze.quality.meter import ADDED, QUALITY_FILE, QUALITY_SCHEMA
-from wtours.analyze.schema import RECEIPT_FILE, explain_damage, open_parquet
+from wtours.analyze.quality.meter import ADDED, QUALITY_SCHEMA
+from wtours.analyze.schema import explain_damage, open_parquet
+from wtours.storage.atomic import RECEIPT_FILE
 from wtours.storage.receipts import files_intact, read_receipt
 from wtours.workspace.layout import MEASUREMENTS_FOLDER, SECONDS_FILE, Layout
 
@@ -54,7 +55,7 @@ def load_quality(layout: Layout, video_id: str, video_sha256: str) -> VideoQuali
     with explain_damage(folder, remedy):
         if not files_intact(receipt, folder):
             raise ValueError("it is not the table that was published")
-        with open_parquet(folder / QUALITY_FILE, remedy) as file:
+        with open_parquet(folder / SECONDS_FILE, remedy) as file:
             there = [
                 n for n in QUALITY_SCHEMA.names if n in file.schema_arrow.names or n not in ADDED
             ]

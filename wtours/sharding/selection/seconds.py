@@ -29,7 +29,7 @@ from wtours.text import first_line
 from wtours.workspace.layout import MEASUREMENTS_FOLDER, SECONDS_FILE, Layout
 from wtours.workspace.videos import downloaded_video
 
-_MEASURED = ("measurements", "quality", "seconds.parquet")
+_MEASURED = (MEASUREMENTS_FOLDER, "quality", SECONDS_FILE)
 _ALWAYS = (*NUMBERS, "black", "frozen")
 """Kept whether or not they are asked for: tables of all versions have them."""
 

@@ -25,8 +25,8 @@ from wtours.shards.layers.schema import (
     parse_layer_file,
     read_layer_file,
 )
-from wtours.shards.remote import folder_url
-from wtours.shards.schema import MAX_MEMBER_BYTES, sample_key
+from wtours.shards.range_reads.remote import folder_url
+from wtours.shards.schema import MAX_MEMBER_BYTES, sample_key, set_sha256
 from wtours.storage.hashing import sha256_bytes
 from wtours.storage.remote_calls import ObjectMissingError, shown
 from wtours.text import plain

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Protocol
 
 from wtours.errors import ShardError
-from wtours.shards.remote import FetchPolicy, RangeReader, as_shard_error, folder_url, listed_sizes
+from wtours.shards.range_reads.remote import (
+    FetchPolicy,
+    RangeReader,
+    as_shard_error,
+    folder_url,
+    listed_sizes,
+)
 from wtours.shards.schema import MAX_DATASET_BYTES
 from wtours.storage.atomic import read_bytes
 from wtours.storage.remote_calls import call, in_thread, open_file_system, shown

@@ -115,7 +115,7 @@ def parse_layer_file(text: bytes, where: str, name: str) -> LayerFile:
     except ValidationError as error:
         raise ShardError(
             f"{where} is not a {LAYER_FILE} of format {FORMAT} "
-            f"({plain(error.errors()[0]['msg'])[:200]}); run `wtours layer make {name}`"
+            f"({first_problem(error)}); run `wtours layer make {name}`"
         ) from error
 
 
