@@ -28,7 +28,7 @@ from wtours.cli import (
     verify,
 )
 from wtours.cli.command import Command, Group, Quiet, Verbose, as_command
-from wtours.cli.evaluation import classification, dense, pictures, reproduce, tables
+from wtours.cli.evaluation import classification, dense, reproduce, tables
 from wtours.cli.options import Root
 from wtours.cli.sets import copy, divide, export, hub, inspect, layers, lockfile, missing, prepare
 from wtours.cli.sets.places import with_scratch
@@ -164,8 +164,8 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
     (eval_app, None, "segment", dense.eval_segment),
     (eval_app, None, "vos", dense.eval_vos),
     (eval_app, None, "table", tables.eval_table),
-    (app, EVALUATION, "visualize", pictures.visualize),
-    (app, EVALUATION, "runs", pictures.show_runs),
+    (app, EVALUATION, "visualize", runs.visualize),
+    (app, EVALUATION, "runs", runs.show_runs),
     (app, EVALUATION, "reproduce", reproduce.reproduce),
     (app, TOOLS, "doctor", status.doctor),
     (cluster_app, None, "doctor", status.cluster_doctor),
@@ -197,7 +197,7 @@ PAGES = {
     train.estimate: "howto/gpus",
     runs.replay: "reference/training",
     runs.export: "howto/export",
-    pictures.visualize: "reference/evaluation",
+    runs.visualize: "reference/evaluation",
     presets.list_presets: "reference/presets",
     presets.show_preset: "reference/settings",
     presets.diff_presets: "reference/presets",
