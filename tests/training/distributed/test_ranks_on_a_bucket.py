@@ -7,7 +7,7 @@ import pytest
 from tests.support.forked_ranks import forked_ranks
 from tests.support.object_stores import OF_S3_CLIENTS, copy_into
 from tests.support.shard_set import TINY, write_shard_set
-from training.engine.checkpoint import checkpoint_dir
+from training.engine.checkpoint_files import checkpoint_dir
 from training.engine.metrics import read_metrics
 
 pytestmark = [pytest.mark.medium, OF_S3_CLIENTS]
