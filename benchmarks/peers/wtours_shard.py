@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.peers.segments import SECONDS, disturb_task
 from tests.support.ray_nodes import DisturbedExecutor
 from wtours.sharding.build import build_shards
-from wtours.shards.schema import ShardParams
+from wtours.shards.params import ShardParams
 from wtours.workspace.layout import Layout
 
 PARAMS = ShardParams(frames_per_second="5", shard_seconds=SECONDS, short_side=64)

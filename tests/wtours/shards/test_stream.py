@@ -24,10 +24,10 @@ from wtours.shards import (
     FetchPolicy,
     ShardIndex,
     StreamOrder,
-    remote,
     stream_clips,
 )
 from wtours.shards.params import ShardParams
+from wtours.shards.range_reads import remote
 from wtours.shards.tar_reader import read_samples
 from wtours.workspace.layout import Layout
 
