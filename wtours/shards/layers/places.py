@@ -11,16 +11,13 @@ from wtours.errors import ShardError
 from wtours.shards.range_reads.remote import (
     FetchPolicy,
     RangeReader,
-    as_shard_error,
+    answers,
     folder_url,
     listed_sizes,
 )
 from wtours.shards.schema import MAX_DATASET_BYTES
 from wtours.storage.atomic import read_bytes
-from wtours.storage.remote_calls import call, in_thread, open_file_system, shown
-
-_MOST_AT_ONCE = 32
-"""Requests of one process that are under way at a time."""
+from wtours.storage.remote_calls import open_file_system, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,24 +108,8 @@ class UrlPlace:
 
     def blocks(self, wanted: Sequence[Block]) -> list[bytes]:
         """See `LayerPlace`; each request is timed out and tried again by itself."""
-        found: list[bytes] = []
-        for first in range(0, len(wanted), _MOST_AT_ONCE):
-            asks = [
-                functools.partial(self._fetch, b) for b in wanted[first : first + _MOST_AT_ONCE]
-            ]
-            under_way = [in_thread(ask) for ask in asks]
-            with as_shard_error():
-                found += [
-                    call(
-                        ask,
-                        self.name_of(ask.args[0].file),
-                        attempts=self.policy.attempts,
-                        timeout_seconds=self.policy.timeout_seconds,
-                        first=future,
-                    )
-                    for ask, future in zip(asks, under_way, strict=True)
-                ]
-        return found
+        asks = [(self.name_of(b.file), functools.partial(self._fetch, b)) for b in wanted]
+        return list(answers(self.policy, asks))
 
     def _fetch(self, block: Block) -> bytes:
         # fsspec keeps a client a process and set of options, which no fork outlives.

@@ -9,9 +9,10 @@ connection takes 1.4 s here, 2.6 s by its "background" cache. tenacity would rep
 import contextlib
 import functools
 import hashlib
+import itertools
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,8 @@ from wtours.storage.store import as_location
 from wtours.text import VIDEO_ID
 
 RANGE_BYTES = 4 * 2**20
+_MOST_AT_ONCE = 32
+"""Requests of one process that are under way at a time."""
 _SHARD_FILE = re.compile(rf"(?P<video_id>{VIDEO_ID})-(?P<segment>[0-9]{{5,18}})\.tar")
 T = TypeVar("T")
 
@@ -103,7 +106,7 @@ class RangeReader:
             ShardError: the server does not say.
         """
         if self._size is None:
-            info = self._attempt(in_thread(self._info), self._info)
+            info = answer(self._policy, self.name, self._info, in_thread(self._info))
             if not isinstance(info.get("size"), int):
                 raise ShardError(f"{self.name}: the server does not say how large it is")
             self._size = int(info["size"])
@@ -132,7 +135,7 @@ class RangeReader:
         if not self._ahead:
             return False
         start, end, future = self._ahead.popleft()
-        self._block = self._attempt(future, lambda: self._fetch(start, end))
+        self._block = answer(self._policy, self.name, lambda: self._fetch(start, end), future)
         self._block_at = 0
         self._sha256.update(self._block)
         return True
@@ -153,16 +156,30 @@ class RangeReader:
             raise OSError(f"{len(data)} bytes came for the {end - start} from {start} on")
         return data
 
-    def _attempt(self, future: Future[T], ask_again: Callable[[], T]) -> T:
-        """Return what a future gives, asking again as often as the policy says."""
-        with as_shard_error():
-            return call(
-                ask_again,
-                self.name,
-                attempts=self._policy.attempts,
-                timeout_seconds=self._policy.timeout_seconds,
-                first=future,
-            )
+
+def answer(policy: FetchPolicy, name: str, ask: Callable[[], T], first: Future[T]) -> T:
+    """Return what a request that is under way gives, asking again as often as the policy says.
+
+    Raises:
+        ShardError: it could not be had; the message has `name`.
+    """
+    with as_shard_error():
+        return call(
+            ask,
+            name,
+            attempts=policy.attempts,
+            timeout_seconds=policy.timeout_seconds,
+            first=first,
+        )
+
+
+def answers(policy: FetchPolicy, asks: Iterable[tuple[str, Callable[[], T]]]) -> Iterator[T]:
+    """Yield what requests give, by their names; each is timed out and tried again by itself."""
+    waiting = iter(asks)
+    while batch := list(itertools.islice(waiting, _MOST_AT_ONCE)):
+        under_way = [in_thread(ask) for _, ask in batch]
+        for (name, ask), first in zip(batch, under_way, strict=True):
+            yield answer(policy, name, ask, first)
 
 
 @contextlib.contextmanager

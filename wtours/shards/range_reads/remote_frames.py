@@ -8,17 +8,13 @@ import functools
 import itertools
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from wtours.shards.frames import BLOCK, FrameRef, image_in
 from wtours.shards.range_reads.frame_cache import FrameCache
-from wtours.shards.range_reads.remote import FetchPolicy, as_shard_error, folder_url
-from wtours.storage.remote_calls import call, in_thread, open_file_system, shown
-
-_MOST_AT_ONCE = 32
-"""Requests of one process that are under way at a time."""
+from wtours.shards.range_reads.remote import FetchPolicy, answers, folder_url
+from wtours.storage.remote_calls import open_file_system, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,35 +75,23 @@ class RemoteFrames:
             if (block := self._cache.get(ref, number)) is not None
         }
         missing = [place for place in range(len(refs)) if place not in blocks]
-        ranges = iter(list(_coalesced(refs, missing, self.policy.coalesce_bytes)))
-        while batch := list(itertools.islice(ranges, _MOST_AT_ONCE)):
-            asked = [(one, in_thread(functools.partial(self._fetch, one))) for one in batch]
-            for one, future in asked:
-                data = self._answer(one, future)
-                self.requests += 1
-                self.frames_read += len(one.places)
-                self.bytes_read += len(data)
-                for place in one.places:
-                    ref = refs[place]
-                    first = ref.offset - BLOCK - one.start
-                    block = data[first : first + BLOCK + ref.size]
-                    image_in(block, ref, shown(self._tar(ref.shard)))
-                    blocks[place] = block
-                    self._cache.put(ref, numbers[place], block)
+        ranges = list(_coalesced(refs, missing, self.policy.coalesce_bytes))
+        asks = [(shown(self._tar(r.shard)), functools.partial(self._fetch, r)) for r in ranges]
+        for one, data in zip(ranges, answers(self.policy, asks), strict=True):
+            self.requests += 1
+            self.frames_read += len(one.places)
+            self.bytes_read += len(data)
+            for place in one.places:
+                ref = refs[place]
+                first = ref.offset - BLOCK - one.start
+                block = data[first : first + BLOCK + ref.size]
+                image_in(block, ref, shown(self._tar(ref.shard)))
+                blocks[place] = block
+                self._cache.put(ref, numbers[place], block)
         return [
             image_in(blocks[place], ref, shown(self._tar(ref.shard)))
             for place, ref in enumerate(refs)
         ]
-
-    def _answer(self, one: _Range, future: Future[bytes]) -> bytes:
-        with as_shard_error():
-            return call(
-                lambda: self._fetch(one),
-                shown(self._tar(one.shard)),
-                attempts=self.policy.attempts,
-                timeout_seconds=self.policy.timeout_seconds,
-                first=future,
-            )
 
     def _fetch(self, one: _Range) -> bytes:
         if self._opened is None or self._opened[0] != os.getpid():
