@@ -26,13 +26,16 @@ from wtours.shards.layers.schema import (
     LAYER_FILE,
     LAYER_INDEX_FILE,
     LAYER_INDEX_SCHEMA,
+    LAYERS_FOLDER,
     LayerFile,
     LayerShard,
+    checked_layer_name,
     layer_folder,
 )
 from wtours.shards.schema import IndexRecord, sample_key, set_sha256
 from wtours.storage.atomic import RECEIPTS_FOLDER, atomic_path, remove, sweep, write_json
 from wtours.storage.locks import lock
+from wtours.storage.object_store import open_store
 from wtours.storage.receipts import (
     Receipt,
     is_current,
@@ -41,6 +44,7 @@ from wtours.storage.receipts import (
     versions_of,
     write_receipt,
 )
+from wtours.storage.store import LocalStore
 
 _STAGE = "layer"
 
@@ -96,20 +100,31 @@ def make_layer(
     return LayerReport(directory, file, len(missing), len(units) - len(missing))
 
 
-def drop_layer(set_directory: Path, name: str) -> Path:
+def drop_layer(place: Path | str, name: str) -> str:
     """Remove a layer, finished or not, and return where it was; the frames are not touched.
+
+    Args:
+        place: The shard set: its folder, or its URL.
+        name: Of the layer.
 
     Raises:
         ShardError: there is none.
         WtoursError: another process makes it.
     """
-    directory = layer_folder(set_directory, name)
-    if not directory.is_dir():
-        raise ShardError(f"{set_directory} has no layer {name!r}; `wtours layer list` names them")
-    with layer_lock(directory):
-        remove(directory / LAYER_FILE)  # first: a killed removal leaves no layer
-        remove(directory)
-    return directory
+    store, folder = open_store(place), f"{LAYERS_FOLDER}/{checked_layer_name(name)}"
+    directory = store.folder / folder if isinstance(store, LocalStore) else None
+    keys = [found.key for found in store.list(folder)]
+    if not (keys if directory is None else directory.is_dir()):
+        raise ShardError(f"{store.url} has no layer {name!r}; `wtours layer list` names them")
+    # layer.json first: a killed removal leaves no layer.
+    if directory is not None:
+        with layer_lock(directory):
+            remove(directory / LAYER_FILE)
+            remove(directory)
+    else:
+        for key in sorted(keys, key=lambda key: not key.endswith(f"/{LAYER_FILE}")):
+            store.delete(key)
+    return f"{store.url}/{folder}"
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """Finding damage in a layer, and making the damaged shards again."""
 
+import posixpath
 import tarfile
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,19 +11,24 @@ from wtours.exporting.units import Unit, shard_units
 from wtours.layers.make import LayerReport, layer_lock, make_layer
 from wtours.layers.source import LayerSource
 from wtours.progress import Progress, no_progress
+from wtours.sharding.copy_set import local_file
 from wtours.shards.index import ShardIndex
+from wtours.shards.layers.arrays import decode_array
 from wtours.shards.layers.layer import Layer
 from wtours.shards.layers.schema import (
     LAYER_FILE,
     LAYER_INDEX_FILE,
+    LAYERS_FOLDER,
+    checked_layer_name,
     layer_folder,
-    read_layer_file,
 )
 from wtours.shards.schema import sample_key
 from wtours.shards.verify import ShardProblem
 from wtours.storage.atomic import RECEIPTS_FOLDER, remove
 from wtours.storage.hashing import sha256_file
-from wtours.storage.receipts import files_intact, read_receipt
+from wtours.storage.object_store import open_store
+from wtours.storage.receipts import parse_receipt
+from wtours.storage.store import Store
 
 
 def verify_layer(
@@ -40,37 +47,40 @@ def verify_layer(
     Raises:
         ShardError: there is no such layer.
     """
-    directory = layer_folder(Path(index.directory), name)
-    if not directory.is_dir():
-        read_layer_file(Path(index.directory), name)  # says which there are
+    store, folder = open_store(index.directory), f"{LAYERS_FOLDER}/{checked_layer_name(name)}"
+    there = {found.key.removeprefix(f"{folder}/") for found in store.list(folder)}
+    if not there:
+        Layer.open(index, name)  # says that there is none
     problems = []
     units, done = shard_units(index), 0
     for unit in units:
-        problem = _unit_problem(directory, unit)
+        problem = _unit_problem(store, folder, unit)
         if problem is not None:
             problems.append(ShardProblem(f"{unit.name}.tar", problem))
-    named = {unit.name for unit in units}
+    named = {f"{unit.name}.tar" for unit in units}
     problems += [
-        ShardProblem(path.name, "is of no shard of the frames; remove it")
-        for path in sorted(directory.glob("[!.]*.tar"))
-        if path.stem not in named
+        ShardProblem(file, "is of no shard of the frames; remove it")
+        for file in sorted(there - named)
+        if file.endswith(".tar") and "/" not in file and not file.startswith(".")
     ]
     try:
         layer = Layer.open(index, name)
     except ShardError as error:
         if not problems:
-            problems.append(ShardProblem(_named_file(directory), str(error)))
+            file = LAYER_INDEX_FILE if LAYER_FILE in there else LAYER_FILE
+            problems.append(ShardProblem(file, str(error)))
         return problems
     broken = {problem.file for problem in problems}
-    recorded = {shard.shard: shard.sha256 for shard in layer.file.shards}
-    for unit in units:
-        tar = directory / f"{unit.name}.tar"
-        if tar.name not in broken:
-            problem = _values_problem(layer, unit, tar, index, recorded.get(unit.name))
-            if problem is not None:
-                problems.append(ShardProblem(tar.name, problem))
-        done += len(unit.rows)
-        on_progress(name, done, len(index))
+    with tempfile.TemporaryDirectory(prefix="wtours-layer-") as scratch:
+        for unit in units:
+            tar = f"{unit.name}.tar"
+            if tar not in broken:
+                key = f"{folder}/{tar}" if tar in there else None
+                problem = _values_problem(layer, unit, index, store, key, Path(scratch))
+                if problem is not None:
+                    problems.append(ShardProblem(tar, problem))
+            done += len(unit.rows)
+            on_progress(name, done, len(index))
     return problems
 
 
@@ -96,38 +106,42 @@ def repair_layer(
     return make_layer(index, name, source, origin=origin, on_progress=on_progress)
 
 
-def _named_file(directory: Path) -> str:
-    return LAYER_INDEX_FILE if (directory / LAYER_FILE).is_file() else LAYER_FILE
-
-
-def _unit_problem(directory: Path, unit: Unit) -> str | None:
+def _unit_problem(store: Store, folder: str, unit: Unit) -> str | None:
     """Return what is wrong with the files of a shard beside its receipt."""
-    receipt = read_receipt(directory / RECEIPTS_FOLDER / f"{unit.name}.json")
+    receipts = f"{folder}/{RECEIPTS_FOLDER}"
+    key = f"{receipts}/{unit.name}.json"
+    receipt = parse_receipt(store.get(key)) if store.stat(key) is not None else None
     if receipt is None or receipt.status != "done":
         return "has no receipt; run `wtours layer make` again"
-    if not files_intact(receipt, directory / RECEIPTS_FOLDER):
-        return "is missing, or its bytes are not those that were published"
+    for file in receipt.files:
+        key = posixpath.normpath(f"{receipts}/{file.path}")
+        if store.stat(key) is None or store.sha256(key, is_read=True) != file.sha256:
+            return "is missing, or its bytes are not those that were published"
     return None
 
 
 def _values_problem(
-    layer: Layer, unit: Unit, tar: Path, index: ShardIndex, sha256: str | None
+    layer: Layer, unit: Unit, index: ShardIndex, store: Store, key: str | None, scratch: Path
 ) -> str | None:
-    """Return what is wrong with the values of a shard beside the layer's index."""
+    """Return what is wrong with the values of a shard, whose tar is `key`, beside the index."""
     rows = [row for row in unit.rows if layer.offset[row] >= 0]
-    if not rows:
-        return "has values that the index does not have" if tar.exists() else None
+    if key is None or not rows:
+        return None if key is None and not rows else "has values that the index does not have"
+    recorded = {shard.shard: shard.sha256 for shard in layer.file.shards}
     try:
-        if sha256_file(tar) != sha256:
-            return "is not the tar that layer.json describes"
-        with tarfile.open(tar, mode="r:") as members:
+        with local_file(store, key, scratch) as path, tarfile.open(path, mode="r:") as members:
+            if sha256_file(path) != recorded.get(unit.name):
+                return "is not the tar that layer.json describes"
             for row, member in zip(rows, members, strict=True):
                 frame = index.frame(row)
-                key = sample_key(frame.video_id, frame.frame_index)
-                if member.name.rpartition(".")[0] != key:
-                    return f"has {member.name!r} in the place of {key}"
-        for row in rows:
-            layer.read([row])
-    except (ShardError, tarfile.TarError, OSError, ValueError) as error:
+                key_of_frame = sample_key(frame.video_id, frame.frame_index)
+                stem, _, suffix = member.name.rpartition(".")
+                if stem != key_of_frame:
+                    return f"has {member.name!r} in the place of {key_of_frame}"
+                if (member.offset_data, member.size) != (layer.offset[row], layer.size[row]):
+                    return f"disagrees with the index: {key_of_frame} is at another place"
+                payload = members.extractfile(member)
+                decode_array(b"" if payload is None else payload.read(), suffix)
+    except (tarfile.TarError, OSError, ValueError) as error:
         return f"disagrees with the index: {error}"
     return None

@@ -122,8 +122,16 @@ def read_receipt(path: Path) -> Receipt | None:
         StorageError: the file system refuses to read it, so that nobody can tell.
     """
     try:
-        receipt = Receipt.model_validate_json(read_bytes(path))
-    except (FileNotFoundError, ValidationError):
+        return parse_receipt(read_bytes(path))
+    except FileNotFoundError:
+        return None
+
+
+def parse_receipt(text: bytes) -> Receipt | None:
+    """Return the receipt of its bytes, or None if they are none."""
+    try:
+        receipt = Receipt.model_validate_json(text)
+    except ValidationError:
         return None
     return receipt if receipt.schema_version == SCHEMA else None
 

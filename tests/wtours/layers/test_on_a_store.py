@@ -1,10 +1,12 @@
 """Layers beside frames on an object store: copied with them, and read there as on a disk."""
 
+import json
 import pickle
 
 import numpy as np
 import pytest
 
+from tests.support.command_line import run_here
 from tests.support.object_stores import OF_S3_CLIENTS, FaultyFileSystem
 from tests.support.shard_set import write_shard_set
 from tests.support.sharded_videos import files_of
@@ -109,6 +111,32 @@ def test_damage_there_is_named(frames, s3_folder):
     assert store.create(index, b"PAR1" * (num_bytes // 4) + b"1" * (num_bytes % 4))
     with pytest.raises(ShardError, match=r"layers/depth/index\.parquet cannot be used"):
         Layer.open(ShardIndex.open(s3_folder), "depth")
+
+
+def test_a_layer_is_listed_verified_and_dropped_there(frames, s3_folder):
+    copy_shards(frames, s3_folder)
+    store, tar = open_store(s3_folder), "layers/depth/oslo-00000.tar"
+    assert verify_layer(ShardIndex.open(s3_folder), "depth") == []
+    whole = store.get(tar)
+    store.delete(tar)
+    store.create(tar, whole[:-2000] + b"x" + whole[-1999:])
+    (problem,) = verify_layer(ShardIndex.open(s3_folder), "depth")
+    assert problem.file == "oslo-00000.tar"
+    assert "its bytes are not those that were published" in problem.message
+    listed = run_here("layer", "list", "--shards", s3_folder, "--json")
+    assert [found["name"] for found in json.loads(listed.stdout)] == ["depth"]
+    refused = run_here("layer", "verify", "depth", "--repair", "--shards", s3_folder)
+    assert refused.returncode == 2
+    assert "--repair works on a disk" in refused.stderr
+    dropped = run_here("layer", "drop", "depth", "--shards", s3_folder)
+    assert dropped.returncode == 0, dropped.stderr
+    assert not list(store.list("layers"))
+    assert run_here("layer", "drop", "depth", "--shards", s3_folder).returncode == 1
+    with pytest.raises(ShardError, match="has no finished layer 'depth'"):
+        verify_layer(ShardIndex.open(s3_folder), "depth")
+    # The frames are not touched, and the layer can be copied there again.
+    copy_shards(frames, s3_folder)
+    assert verify_layer(ShardIndex.open(s3_folder), "depth") == []
 
 
 def test_a_layer_that_was_made_again_is_not_overwritten(frames, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import typer
 from wtours.cli import console
 from wtours.cli.options import ROOT, AsJson, Root, finish, named_or_folder
 from wtours.errors import UsageError
+from wtours.storage.store import as_location
 from wtours.text import bytes_text, counted
 from wtours.workspace.layout import Layout
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 LayerName = Annotated[str, typer.Argument(metavar="LAYER", help="The layer's name.")]
 SetOption = Annotated[
-    str, typer.Option("--shards", metavar="NAME|DIR", help="The shard set that it is beside.")
+    str, typer.Option("--shards", metavar="NAME|DIR|URL", help="The shard set that it is beside.")
 ]
 Origin = Annotated[
     str,
@@ -88,8 +89,7 @@ def make_of_layer(
     from wtours.layers.make import make_layer
     from wtours.shards.index import ShardIndex
 
-    layout = Layout(root)
-    index = ShardIndex.open(named_or_folder(shards, layout.shards_dir))
+    layout, index = Layout(root), ShardIndex.open(_place(shards, root))
     source = _source(
         index, layout, origin, interval, short_side, weights, start, max_gap, allow_missing
     )
@@ -122,10 +122,11 @@ def list_of_layers(
 
     Example: wtours layer list --shards venice_30
     """
-    from wtours.shards.layers.schema import layer_names, read_layer_file
+    from wtours.shards.layers.schema import layer_files
+    from wtours.storage.object_store import open_store
 
-    directory = named_or_folder(shards, Layout(root).shards_dir)
-    files = [read_layer_file(directory, name) for name in layer_names(directory)]
+    store = open_store(_place(shards, root))
+    directory, files = store.url, layer_files(store)
     if as_json:
         console.print_json([file.model_dump(mode="json", exclude={"shards"}) for file in files])
         return
@@ -171,8 +172,9 @@ def verify_of_layer(
     from wtours.shards.index import ShardIndex
     from wtours.shards.layers.schema import read_layer_file
 
-    layout = Layout(root)
-    index = ShardIndex.open(named_or_folder(shards, layout.shards_dir))
+    layout, index = Layout(root), ShardIndex.open(_place(shards, root))
+    if repair and not isinstance(index.directory, Path):
+        raise UsageError("--repair works on a disk: repair there, and `wtours copy` the set again")
     with console.progress_bars("verify", "steps") as on_progress:
         problems = verify_layer(index, name, on_progress=on_progress)
     repaired = repair and bool(problems)
@@ -215,11 +217,19 @@ def drop_of_layer(
     """
     from wtours.layers.make import drop_layer
 
-    directory = drop_layer(named_or_folder(shards, Layout(root).shards_dir), name)
+    directory = drop_layer(_place(shards, root), name)
     if as_json:
-        console.print_json({"removed": str(directory)})
+        console.print_json({"removed": directory})
         return
     console.say(f"removed {directory}")
+
+
+def _place(shards: str, root: Path) -> Path | str:
+    """Return the folder or the URL of the shard set that --shards names."""
+    location = as_location(shards)
+    if isinstance(location, str):
+        return location
+    return named_or_folder(shards, Layout(root).shards_dir)
 
 
 def _source(

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from wtours.errors import ShardError, UsageError
 from wtours.shards.schema import Count, IndexRecord, Record
 from wtours.storage.atomic import read_bytes
+from wtours.storage.store import Store
 from wtours.text import first_problem
 
 FORMAT: Final = 1
@@ -124,3 +125,18 @@ def layer_names(set_directory: Path) -> list[str]:
     return sorted(
         path.parent.name for path in set_directory.glob(f"{LAYERS_FOLDER}/*/{LAYER_FILE}")
     )
+
+
+def layer_files(store: Store) -> list[LayerFile]:
+    """Return `layer.json` of each finished layer of the shard set in a store, by name.
+
+    Raises:
+        ShardError: one is damaged.
+    """
+    found = {}
+    for key in (one.key for one in store.list(LAYERS_FOLDER)):
+        folder, _, file = key.rpartition("/")
+        name = folder.removeprefix(f"{LAYERS_FOLDER}/")
+        if file == LAYER_FILE and "/" not in name:
+            found[name] = parse_layer_file(store.get(key), f"{store.url}/{key}", name)
+    return [found[name] for name in sorted(found)]
