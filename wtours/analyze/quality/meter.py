@@ -113,7 +113,7 @@ class QualityMeter:
 
     def write(self, folder: Path) -> None:
         """Write what was measured of the segment's frames."""
-        rows, edges = self._rows, [second.row() for second in self._edges.seconds]
+        rows, edges = self._rows, [second.row() for second in self._edges.finish()]
         for name, table in (
             (SECONDS_FILE, pa.Table.from_pylist(rows, _FRAME_SCHEMA)),
             (EDGES_FILE, pa.Table.from_pylist(edges, overlay.EDGES_SCHEMA)),

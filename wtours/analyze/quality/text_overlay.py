@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -80,25 +81,47 @@ class EdgeCollector:
     """Gives the edges of each second of the frames pushed, in time order."""
 
     def __init__(self) -> None:
-        self.seconds: list[SecondEdges] = []
+        self._done: list[SecondEdges] = []
+        self._now: SecondEdges | None = None
+        self._counts = np.zeros((0, 0), np.uint16)
 
     def push(self, second: int, gray: NDArray[np.uint8]) -> None:
         """Add (H, W) grays of a second, reduced."""
-        steps = np.zeros(gray.shape, np.int16)
-        np.subtract(gray[:, 2:], gray[:, :-2], out=steps[:, 1:-1], dtype=np.int16)
-        rising, falling = steps >= EDGE, steps <= -EDGE
-        edges = _in_tiles(rising) + _in_tiles(falling)
-        last = self.seconds[-1] if self.seconds else None
-        if last is None or last.second != second:
-            self.seconds.append(SecondEdges(second, 1, rising, falling, edges))
-            return
-        if last.rising.shape != gray.shape:  # another size within the second: nothing lasts
-            last.rising[:] = last.falling[:] = False
-            return
-        last.frames += 1
-        last.rising &= rising
-        last.falling &= falling
-        last.edges += edges
+        rising, falling = _edges(gray)
+        now = self._now
+        if now is None or now.second != second:
+            self._close()
+            self._now = SecondEdges(second, 1, rising, falling, np.zeros((0, 0), np.int64))
+            self._counts = rising.astype(np.uint16) + falling
+        elif now.rising.shape != gray.shape:  # another size within the second: nothing lasts
+            now.rising[:] = now.falling[:] = False
+        else:
+            now.frames += 1
+            now.rising &= rising
+            now.falling &= falling
+            self._counts += rising
+            self._counts += falling
+
+    def finish(self) -> list[SecondEdges]:
+        """Return the edges of each second."""
+        self._close()
+        return self._done
+
+    def _close(self) -> None:
+        if self._now is not None:
+            self._now.edges = _in_tiles(self._counts)
+            self._done.append(self._now)
+            self._now = None
+
+
+def _edges(gray: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return where (H, W) grays rise and fall from left to right; in uint8, ten times as fast."""
+    rising, falling = np.zeros(gray.shape, np.bool_), np.zeros(gray.shape, np.bool_)
+    if gray.shape[1] > 2:
+        left, right = gray[:, :-2], gray[:, 2:]
+        rising[:, 1:-1] = np.asarray(cv2.subtract(right, left)) >= EDGE
+        falling[:, 1:-1] = np.asarray(cv2.subtract(left, right)) >= EDGE
+    return rising, falling
 
 
 def text_overlays(seconds: Iterable[SecondEdges]) -> Iterator[bool]:
@@ -153,8 +176,8 @@ def _widened(tiles: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return found
 
 
-def _in_tiles(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return how many pixels hold in each whole tile; those beside the last are left out."""
+def _in_tiles(mask: NDArray[np.bool_] | NDArray[np.uint16]) -> NDArray[np.int64]:
+    """Return the sum of (H, W) in each whole tile; pixels beside the last are left out."""
     rows, columns = mask.shape[0] // TILE_ROWS, mask.shape[1] // TILE_COLUMNS
     whole = mask[: rows * TILE_ROWS, : columns * TILE_COLUMNS]
     tiles = whole.reshape(rows, TILE_ROWS, columns, TILE_COLUMNS)
