@@ -13,7 +13,7 @@ from wtours.acquire.local_files import require_utf8_name, youtube_ids
 from wtours.errors import UsageError
 from wtours.media.file_types import VIDEO_SUFFIXES, is_video_name, name_problem, visible_files
 from wtours.workspace.layout import Layout
-from wtours.workspace.source_url import SourceUrl
+from wtours.workspace.source_url import SourceUrl, checked_source
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def own_walks(sources: Sequence[str], layout: Layout, *, join: bool = False) -> 
     files: dict[Path, str] = {}
     for source in sources:
         if source.startswith(("http://", "https://")):
-            urls.append(OwnWalk(source))
+            urls.append(OwnWalk(_checked_url(source)))
             continue
         for path in _files_of(source, layout):
             files.setdefault(path.resolve(), str(path))
@@ -71,6 +71,14 @@ def own_walks(sources: Sequence[str], layout: Layout, *, join: bool = False) -> 
         return [OwnWalk(str(sources[0]), tuple(files))]
     groups = group_chapters(files)
     return [*(OwnWalk(files[paths[0]], paths) for paths in groups), *dict.fromkeys(urls)]
+
+
+def _checked_url(source: str) -> str:
+    try:
+        checked_source(source)
+    except ValueError as error:
+        raise UsageError(f"{SourceUrl(source)} is no URL of a video ({error}); check it") from error
+    return source
 
 
 def _files_of(source: str, layout: Layout) -> list[Path]:
