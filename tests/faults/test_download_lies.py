@@ -8,6 +8,8 @@ import logging
 import re
 from pathlib import Path
 
+import ffmpeg
+import imageio_ffmpeg
 import pytest
 
 from tests.support.command_line import exit_code_of
@@ -88,6 +90,16 @@ def test_a_whole_hls_stream_is_taken(stream, layout):
     assert report.done == ["good"]
     path = downloaded_video(layout, "good").path
     assert probe_video(path).duration_us == NUM_FRAGMENTS * 1_000_000
+
+
+def test_an_hls_stream_of_sound_alone_is_no_video(layout, tmp_path):
+    sound = ffmpeg.input(f"sine=duration={NUM_FRAGMENTS}", format="lavfi")
+    output = sound.output(str(tmp_path / "walk.m3u8"), f="hls", hls_time=1, hls_list_size=0)
+    ffmpeg.run(output, cmd=imageio_ffmpeg.get_ffmpeg_exe(), quiet=True)
+    resources = {f"/{p.name}": Resource(p.read_bytes()) for p in tmp_path.glob("walk*")}
+    with serve(resources) as server:
+        report = download({"bad": server.url(PLAYLIST)}, layout)
+    require_refused(report, layout, "/walk.m3u8: the file has no video stream")
 
 
 HOLES = ("missing", "empty", "web page", "cut", "of another stream", "without a length")

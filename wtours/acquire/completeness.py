@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from wtours.errors import VideoError
-from wtours.media.container import open_container
+from wtours.media.container import choose_stream, open_container
+from wtours.media.packets import demux
 
 _MAX_GAP_SECONDS = 0.5
 """Between two frames of joined fragments; the shortest fragments in use last a second."""
@@ -67,10 +68,10 @@ def require_no_holes(path: Path, *, seconds: float, lengths_stated: bool) -> Non
     elif "cut" in list(_mp4_boxes(path)):
         raise VideoError("one of its fragments is no video, or is cut; run it again")
     with open_container(path) as container:
-        stream = container.streams.video[0]
+        stream = choose_stream(path, container, None)
         times = [
             float(packet.pts * stream.time_base)
-            for packet in container.demux(stream)
+            for packet in demux(path, container, stream)
             if packet.pts is not None and stream.time_base is not None
         ]
     times_s = np.sort(np.array(times))

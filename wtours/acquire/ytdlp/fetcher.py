@@ -159,7 +159,8 @@ class YtDlpFetcher:
                 require_no_holes(path, seconds=seconds, lengths_stated=ydl.lengths_stated)
             except VideoError as error:
                 remove(work)
-                raise VideoError(f"{source}: {error}") from error
+                problem = str(error).replace(str(path), "the file")
+                raise VideoError(f"{source}: {problem}") from error
         return Fetched(
             path=path,
             info={key: source.hide(v) if isinstance(v, str) else v for key, v in kept.items()},
