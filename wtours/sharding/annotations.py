@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from wtours.errors import ShardError
+from wtours.errors import ShardError, StorageError
 from wtours.shards.index import UNREADABLE
 from wtours.storage.hashing import sha256_file
 from wtours.storage.receipts import read_receipt
@@ -74,9 +74,13 @@ def analysis_table(
     """Return a table of the analysis of this very video file, or None if there is none.
 
     Raises:
-        ShardError: the analysis has the receipt, and its table is gone, damaged, or without them.
+        ShardError: the analysis has the receipt, and its table is gone, damaged, or without them;
+            or the file system refuses to show whether it has.
     """
-    receipt = read_receipt(layout.analysis_receipt(video_id))
+    try:
+        receipt = read_receipt(layout.analysis_receipt(video_id))
+    except StorageError as error:  # of this video, and not of the others
+        raise ShardError(str(error)) from error
     if receipt is None or source_sha256 not in receipt.inputs.values():
         return None
     record = next((file for file in receipt.files if file.path == name), None)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from wtours.errors import ShardError, VideoError
+from wtours.errors import DiskFullError, ShardError, StorageError, VideoError
 from wtours.execution.parts import Part
 from wtours.media.image import require_encoder
 from wtours.media.reader import open_video
@@ -96,9 +96,7 @@ def plan_videos(
     works = []
     for video_id, limit_us in limits_us.items():
         try:
-            if _is_done_elsewhere(layout, directory, published.get(video_id), params):
-                raise VideoError("its file is not needed here")
-            video = checked_video(layout, video_id)
+            video = _video_here(layout, directory, video_id, published.get(video_id), params)
             duration_us = duration_of(video.receipt)
             plan = _publish_plan(directory, video, params, limit_us)
         except VideoError as error:
@@ -117,6 +115,26 @@ def plan_videos(
             VideoWork(plan, video, missing, len(own) - len(missing), sum(lengths_us) / _US)
         )
     return works, failed
+
+
+def _video_here(
+    layout: Layout, directory: Path, video_id: str, plan: VideoPlan | None, params: ShardParams
+) -> DownloadedVideo:
+    """Return a video whose file is here, and the one of its receipt.
+
+    Raises:
+        VideoError: it is not, or is not needed here; or the file system refuses to show it, which
+            is the failure of this video and not of the others.
+        DiskFullError: there is no room to copy it here.
+    """
+    try:
+        if _is_done_elsewhere(layout, directory, plan, params):
+            raise VideoError("its file is not needed here")
+        return checked_video(layout, video_id)
+    except DiskFullError:
+        raise
+    except StorageError as error:
+        raise VideoError(str(error)) from error
 
 
 def _is_done_elsewhere(

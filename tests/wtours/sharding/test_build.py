@@ -295,6 +295,21 @@ def test_a_file_that_takes_the_name_of_another_is_not_mixed_with_it(clip, tmp_pa
     assert (report.failed, report.num_segments_kept) == ({}, written)
 
 
+def test_what_the_file_system_refuses_of_one_video_does_not_stop_the_others(clip, layout):
+    for video_id in ("good", "strange"):
+        publish_video(layout, video_id, clip)
+    layout.video_dir("file").write_text("where a folder should be")
+    layout.analysis_dir("strange").parent.mkdir()
+    layout.analysis_dir("strange").write_text("here, too")
+    report = build_shards(layout, ["file", "good", "strange"], params=SECOND)
+    assert {id: "where a folder should be" in why for id, why in report.failed.items()} == {
+        "file": True,
+        "strange": True,
+    }
+    assert report.dataset is not None
+    assert [video.video_id for video in report.dataset.videos] == ["good"]
+
+
 def test_without_a_good_video_there_is_no_set(layout):
     report = build_shards(layout, ["absent"], params=SECOND)
     assert report.dataset is None
