@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from wtours.errors import DiskFullError, ShardError, StorageError, VideoError
+from wtours.errors import ShardError, VideoError
 from wtours.execution.parts import Part
 from wtours.media.image import require_encoder
 from wtours.media.reader import open_video
@@ -29,7 +29,12 @@ from wtours.storage.atomic import RECEIPTS_FOLDER
 from wtours.storage.receipts import Receipt, read_receipt, versions_of, write_receipt
 from wtours.storage.working_copy import discard, working_copy_of
 from wtours.workspace.layout import Layout
-from wtours.workspace.videos import DownloadedVideo, checked_video, downloaded_video
+from wtours.workspace.videos import (
+    DownloadedVideo,
+    checked_video,
+    downloaded_video,
+    refusals_of_one_video,
+)
 
 _COPIED = ("source", "title", "channel", "license_claimed", "license_observed")
 _MEASURED = ("frame_rate", "width", "height", "last_pts_us")
@@ -123,18 +128,13 @@ def _video_here(
     """Return a video whose file is here, and the one of its receipt.
 
     Raises:
-        VideoError: it is not, or is not needed here; or the file system refuses to show it, which
-            is the failure of this video and not of the others.
+        VideoError: it is not, or is not needed here; or the file system refuses to show it.
         DiskFullError: there is no room to copy it here.
     """
-    try:
+    with refusals_of_one_video():
         if _is_done_elsewhere(layout, directory, plan, params):
             raise VideoError("its file is not needed here")
         return checked_video(layout, video_id)
-    except DiskFullError:
-        raise
-    except StorageError as error:
-        raise VideoError(str(error)) from error
 
 
 def _is_done_elsewhere(

@@ -27,7 +27,7 @@ from wtours.storage.hashing import sha256_file
 from wtours.storage.receipts import read_receipt
 from wtours.storage.working_copy import discard, place_of, push, store_of, working_copy_of
 from wtours.workspace.layout import Layout
-from wtours.workspace.videos import DownloadedVideo, checked_video
+from wtours.workspace.videos import DownloadedVideo, checked_video, refusals_of_one_video
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,8 @@ def _source(layout: Layout, record: VideoRecord) -> DownloadedVideo:
     Raises:
         VideoError: it is gone, another one, or damaged itself.
     """
-    video = checked_video(layout, record.video_id, deep=True)
+    with refusals_of_one_video():
+        video = checked_video(layout, record.video_id, deep=True)
     if video.sha256 != record.source_sha256:
         raise VideoError(
             f"{video.path} is another file than the shards were made from (sha256 "

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from wtours.errors import StorageError, VideoError, WtoursError
+from wtours.errors import DiskFullError, StorageError, VideoError, WtoursError
 from wtours.storage.atomic import read_json, write_json
 from wtours.storage.hashing import sha256_file
 from wtours.storage.os_errors import explain_os_errors
@@ -193,6 +193,22 @@ def checked_video(layout: Layout, video_id: str, *, deep: bool = False) -> Downl
     """
     video = downloaded_video(layout, video_id)
     return replace(video, identity=checked_identity(layout, video, deep=deep))
+
+
+@contextlib.contextmanager
+def refusals_of_one_video() -> Iterator[None]:
+    """Make what the file system refuses inside the block a fault of the one video it is about.
+
+    Raises:
+        VideoError: with what it refuses.
+        DiskFullError: there is no room to copy the video here; it is the same for the others.
+    """
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except StorageError as error:
+        raise VideoError(str(error)) from error
 
 
 def listed_video(layout: Layout, video_id: str) -> DownloadedVideo:

@@ -108,6 +108,19 @@ def test_damaged_rows_of_a_segment_are_made_again_with_it(layout):
     assert files_of(directory) == before
 
 
+def test_a_source_that_the_file_system_refuses_does_not_stop_the_other_repairs(layout, tmp_path):
+    publish_video(layout, "other", layout.video_dir("walk") / "walk.mp4")
+    build_shards(layout, ["walk", "other"], params=PARAMS)
+    directory = layout.shards_dir("default")
+    for name in ("other-00001.tar", SHARD):
+        DAMAGES["flipped payload byte"](directory / name)
+    shutil.rmtree(layout.video_dir("other"))
+    layout.video_dir("other").write_text("a file where a folder should be")
+    report = repair_shards(layout, "default")
+    assert report.repaired == (SHARD,)
+    assert any("file where a folder should be" in problem.message for problem in report.problems)
+
+
 def test_a_video_that_lost_too_much_does_not_come_in_by_a_repair(layout, tmp_path):
     source = "mandelbrot=size=96x64:rate=10"
     clip = write_clip(tmp_path / "clip.mp4", source=source, t=3, g=1, bf=0)
