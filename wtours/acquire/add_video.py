@@ -84,6 +84,7 @@ def add_walk(
             _require_same_url(walk, found.id, SourceUrl(found.sources[0]))
         fetched = _download(found, walk, layout, options=options, **hooks)
         return found, fetched
+    is_id_given = video_id is not None
     if video_id is None:
         video_id = _unused_id(walk, layout, entries, claims.stream)
     elif video_id in entries:
@@ -104,6 +105,8 @@ def add_walk(
     try:
         entry = new_entry(id=video_id, title=title, **stated)
     except ManifestError as error:  # a name with a backslash, for example
+        if is_id_given:  # then it may be the id; and the walk is the only one
+            raise
         remedy = "; rename the file" if walk.files else ""
         raise DownloadError(f"no manifest can name {plain(walk.name)}: {error}{remedy}") from error
     _download(entry, walk, layout, options=options, **hooks)
