@@ -311,6 +311,6 @@ def _connect(ray: Any, address: str | None, jobs: int | None) -> None:
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise WtoursError(
-            f"no Ray cluster at {address} ({reason}); start one (ray start --head), or leave out "
-            f"--address"
+            f"no Ray cluster at {address} ({reason}); start one (ray start --head), leave out "
+            f"--address or, if it was started with a token, export RAY_AUTH_MODE=token"
         ) from error
