@@ -63,11 +63,21 @@ def states(plan: Plan) -> list[StepState]:
     return found
 
 
-def reproduce(plan: Plan, *, say: Callable[[str], None]) -> list[StepState]:
+def in_a_process(words: Sequence[str]) -> int:
+    """Run a command of wtours in a process of its own; return its exit code."""
+    return subprocess.run([sys.executable, "-P", "-m", "wtours", *words], check=False).returncode
+
+
+def reproduce(
+    plan: Plan,
+    *,
+    say: Callable[[str], None],
+    run: Callable[[Sequence[str]], int] = in_a_process,
+) -> list[StepState]:
     """Do what is missing of a plan, a step after the other; a step that fails stops what needs it.
 
-    Each step is an ordinary command in a process of its own, which `say` is told first. The
-    commands are resumable, and a step that is done is recorded: running a plan again resumes it.
+    Each step is an ordinary command, which `say` is told first, and then `run`. The commands are
+    resumable, and a step that is done is recorded: running a plan again resumes it.
 
     Raises:
         WtoursError: another process works on the plan.
@@ -85,9 +95,7 @@ def reproduce(plan: Plan, *, say: Callable[[str], None]) -> list[StepState]:
                 continue
             say(f"$ {command(step)}")
             _forget_evaluations(plan, step)
-            code = subprocess.run(
-                [sys.executable, "-P", "-m", "wtours", *step.words], check=False
-            ).returncode
+            code = run(step.words)
             if code in (130, 143) or code < 0:  # stopped, not failed
                 raise KeyboardInterrupt
             ended[step.name] = _record(plan, step, code)

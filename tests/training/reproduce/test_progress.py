@@ -1,10 +1,15 @@
-"""A small plan done by real commands: to the table, run again, stopped, and after a failure."""
+"""A small plan done by real commands: to the table, run again, stopped, and after a failure.
+
+Once in processes of their own, as users have them; then in this one, which has imported torch.
+"""
 
 import dataclasses
 import json
+from collections.abc import Sequence
 
 import pytest
 
+from tests.support.command_line import run_here
 from tests.support.shard_set import write_shard_set
 from training.evaluation.published import KNN
 from training.reproduce.plan import load_plan
@@ -41,6 +46,10 @@ def ended(found: list[StepState]) -> dict[str, str]:
     return {each.step.name: each.state for each in found}
 
 
+def here(words: Sequence[str]) -> int:
+    return run_here(*words).returncode
+
+
 def test_a_step_that_fails_stops_only_what_needs_it_and_is_tried_again(plan, capfd):
     runs = dict(plan.file.runs)
     broken = runs["dino-venice"].model_copy(update={"overrides": ("data.clip_length=99",)})
@@ -69,11 +78,11 @@ def test_a_step_that_fails_stops_only_what_needs_it_and_is_tried_again(plan, cap
 def test_a_plan_is_done_step_by_step_resumed_and_printed(plan, capfd):
     said: list[str] = []
     waiting = list(ended(states(plan)).values()).count("to do")
-    first = ended(reproduce(plan, say=said.append))
+    first = ended(reproduce(plan, say=said.append, run=here))
     assert set(first.values()) == {"done"}
     assert len(first) == 4  # two runs, each with one evaluation
     assert said[0].startswith("$ wtours pretrain ")
-    assert ended(reproduce(plan, say=said.append)) == first
+    assert ended(reproduce(plan, say=said.append, run=here)) == first
     assert len(said) == waiting  # nothing was run again
 
     ((table, runs),) = plan.rows
@@ -87,13 +96,13 @@ def test_a_plan_is_done_step_by_step_resumed_and_printed(plan, capfd):
 
 
 def test_a_run_that_was_trained_again_is_measured_again(plan):
-    reproduce(plan, say=lambda text: None)
+    reproduce(plan, say=lambda text: None, run=here)
     run_dir = plan.root / "runs" / "tiny-dora-venice"
     (run_dir / "checkpoints").rename(run_dir / "earlier")
     found = ended(states(plan))
     assert found["dora-venice"] == found["dora-venice: discover"] == "to do"
     said: list[str] = []
-    assert set(ended(reproduce(plan, say=said.append)).values()) == {"done"}
+    assert set(ended(reproduce(plan, say=said.append, run=here)).values()) == {"done"}
     assert [line.split()[2] for line in said] == ["pretrain", "eval"]
 
 
