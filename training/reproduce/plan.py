@@ -191,8 +191,8 @@ class Plan:
             source = data.shards or ""
             is_there = (self.root / "shards" / source / DATASET_FILE).is_file()
             if not is_there and not self.file.prepare:  # a plan that prepares makes its own
-                made = " --video {0}; wtours ".join(("wtours download", "analyze", "shard"))
-                lacks = (data.needs or f"{made} --video {{0}} --shards {{0}}".format(source),)
+                prepare = f"wtours prepare --video {source} --shards {source} --root {self.root}"
+                lacks = (data.needs or prepare,)
         settings = [word for pair in self._overrides(run) for word in ("--set", pair)]
         words = (
             *("pretrain", source, "--run", self.run_name(name), "--preset", run.preset),

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from training.engine.checkpoint_files import MODEL, RANDOM, RECEIPT, step_dirs
 from training.evaluation.measured import Measured, collect
@@ -63,9 +63,15 @@ def states(plan: Plan) -> list[StepState]:
     return found
 
 
-def in_a_process(words: Sequence[str]) -> int:
-    """Run a command of wtours in a process of its own; return its exit code."""
-    return subprocess.run([sys.executable, "-P", "-m", "wtours", *words], check=False).returncode
+def in_a_process(words: Sequence[str], stdout: TextIO | None = None) -> int:
+    """Run a command of wtours in a process of its own; return its exit code.
+
+    Args:
+        words: After `wtours`.
+        stdout: Where it prints; None: where this process does.
+    """
+    command_line = [sys.executable, "-P", "-m", "wtours", *words]
+    return subprocess.run(command_line, check=False, stdout=stdout).returncode
 
 
 def reproduce(
@@ -78,6 +84,11 @@ def reproduce(
 
     Each step is an ordinary command, which `say` is told first, and then `run`. The commands are
     resumable, and a step that is done is recorded: running a plan again resumes it.
+
+    Args:
+        plan: The plan.
+        say: Told each command.
+        run: Does it; returns its exit code.
 
     Raises:
         WtoursError: another process works on the plan.

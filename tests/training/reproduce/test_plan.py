@@ -98,10 +98,10 @@ def test_what_lacks_its_data_says_what_would_provide_it(tmp_path):
     (tmp_path / "VOC").mkdir()
     steps = {step.name: step for step in paper_plan(tmp_path, voc=tmp_path / "VOC").steps()}
     (shard,) = steps["dora-venice"].lacks
-    assert shard == (
-        "wtours download --video venice; wtours analyze --video venice; "
-        "wtours shard --video venice --shards venice"
-    )
+    assert shard == f"wtours prepare --video venice --shards venice --root {tmp_path}"
+    whole = f"wtours prepare --video wt_all --shards wt_all --root {tmp_path}"
+    assert steps["dora-wt-all"].lacks == (whole,)
+    assert load_manifest().select(["wt_all"]) == load_manifest().videos
     assert steps["dora-in1k"].lacks == ("--imagenet DIR",)
     assert "Kinetics-400" in steps["dora-k400"].lacks[0]
     assert steps["dora-venice: linear"].lacks == (shard, "--imagenet DIR")

@@ -5,6 +5,7 @@ Once in processes of their own, as users have them; then in this one, which has 
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -13,7 +14,14 @@ from tests.support.command_line import run_here
 from tests.support.shard_set import write_shard_set
 from training.evaluation.published import KNN
 from training.reproduce.plan import load_plan
-from training.reproduce.progress import StepState, measured_of, reproduce, states, table_cells
+from training.reproduce.progress import (
+    StepState,
+    in_a_process,
+    measured_of,
+    reproduce,
+    states,
+    table_cells,
+)
 from wtours.storage.atomic import write_json
 from wtours.storage.receipts import read_receipt
 from wtours.synthetic import WalkSpec, render_walk
@@ -123,3 +131,9 @@ def test_the_figures_are_of_the_weights_that_the_run_has_now(tmp_path):
     measured = measured_of(plan, "dora-venice")
     assert measured is not None
     assert measured.values[KNN].percent == 33.0
+
+
+def test_with_json_the_commands_print_to_stderr_alone(capfd):
+    assert in_a_process(("--version",), stdout=sys.stderr) == 0
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err.startswith("wtours ")) == ("", True)

@@ -1,7 +1,9 @@
 """The command that reproduces the paper's tables."""
 
+import sys
 from collections import Counter
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -92,7 +94,7 @@ def reproduce(
     """
     require_training("reproducing the tables")
     from training.reproduce.plan import load_plan
-    from training.reproduce.progress import command, states
+    from training.reproduce.progress import command, in_a_process, states
     from training.reproduce.progress import reproduce as run_plan
 
     folders = {"imagenet": imagenet, "voc": voc, "davis": davis, "ade20k": ade20k}
@@ -104,15 +106,23 @@ def reproduce(
     if report:
         _print_tables(chosen, as_json=as_json)
     elif array:
-        for state in states(chosen):
-            if state.state in ("to do", "failed"):
-                console.say(command(state.step))
+        missing = [command(s.step) for s in states(chosen) if s.state in ("to do", "failed")]
+        if as_json:
+            console.print_json(missing)
+            return
+        for line in missing:
+            console.say(line)
     elif dry_run:
         _print_plan(chosen, states(chosen), tflops, as_json=as_json)
     else:
-        ended = run_plan(chosen, say=console.say)
+        # Of JSON nothing else may be on stdout: the commands, and what they print, go to stderr.
+        ended = run_plan(
+            chosen,
+            say=console.warn if as_json else console.say,
+            run=partial(in_a_process, stdout=sys.stderr if as_json else None),
+        )
         _print_tables(chosen, as_json=as_json)
-        _finish(ended)
+        _finish(ended, as_json=as_json)
 
 
 def _print_plan(plan: "Plan", steps: "list[StepState]", tflops: float, *, as_json: bool) -> None:
@@ -128,12 +138,7 @@ def _print_plan(plan: "Plan", steps: "list[StepState]", tflops: float, *, as_jso
             [
                 {"step": each.step.name, "state": each.state, "why": each.why or None}
                 | {"command": command(each.step) if each.step.words else None}
-                | ({"steps": costs[each.step.name].steps} if each.step.name in costs else {})
-                | (
-                    {"gpu_hours": costs[each.step.name].gpu_hours}
-                    if each.step.name in costs
-                    else {}
-                )
+                | _cost_json(plan, each, costs)
                 for each in steps
             ]
         )
@@ -163,6 +168,20 @@ def _print_plan(plan: "Plan", steps: "list[StepState]", tflops: float, *, as_jso
         f"{len(evaluations)} evaluations: about {_work_text(of_evaluations)} of an A100"
     )
     _print_lacking(steps)
+
+
+def _cost_json(plan: "Plan", each: "StepState", costs: "dict[str, Cost]") -> dict[str, object]:
+    if each.step.evaluation:
+        return {"gpu_hours": plan.file.evaluations[each.step.evaluation].hours}
+    cost = costs.get(each.step.name)
+    if cost is None:
+        return {}
+    return {
+        "data": plan.file.runs[each.step.name].data,
+        "steps": cost.steps,
+        "gpu_hours": cost.gpu_hours,
+        "disk_bytes": cost.disk_bytes,
+    }
 
 
 def _work_text(hours: float) -> str:
@@ -203,12 +222,16 @@ def _print_tables(plan: "Plan", *, as_json: bool) -> None:
         console.say(line)
 
 
-def _finish(ended: "list[StepState]") -> None:
+def _finish(ended: "list[StepState]", *, as_json: bool) -> None:
     failed = [each for each in ended if each.state == "failed"]
     lacking = [each for each in ended if each.state == "lacks"]
     for each in failed:
         console.warn(f"error: {each.step.name}: {each.why}")
-    _print_lacking(ended)
+    if as_json:
+        for each in lacking:
+            console.warn(f"lacks: {each.step.name}: {each.why}")
+    else:
+        _print_lacking(ended)
     if failed or lacking:
         console.warn(
             f"{counted(len(failed), 'step')} failed, {len(lacking)} lack something: fix or provide "
