@@ -35,6 +35,8 @@ from wtours.storage.atomic import read_json
 BEFORE = 20
 """A spike is measured against the median loss of so many steps before it."""
 _GLOBAL, _LOCAL = (255, 204, 0), (120, 200, 255)
+_MIN_SIDE = 224
+"""Pixels of a frame, at least, in the picture of the crops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class RewoundStep:
     """Its line of metrics.jsonl; None: there is none."""
     checkpoint: Path
     """The nearest that is kept whole: its config, and whose masks these are."""
+    checkpoint_step: int
     clips: tuple[RewoundClip, ...]
     """Those asked for: by loss, if that was asked for, else by position."""
 
@@ -133,7 +136,10 @@ def rewind(
     first = _first_position(checkpoint, step - 1 - checkpoint_step, config)
     views = open_views(shards_dir, config)
     if not views.source.identity.is_of(read_state(checkpoint)[2]):
-        raise CheckpointError(f"{shards_dir} is not the shard set that {run_dir} was trained on")
+        raise CheckpointError(
+            f"{shards_dir} is not the shard set that {run_dir} was trained on; give that one: "
+            f"--shards NAME"
+        )
     steps = run_length(config, views).steps
     if step > steps:
         raise UsageError(f"--step {step}: {run_dir} has {steps} steps")
@@ -154,6 +160,7 @@ def rewind(
             num_clips=size,
             metrics=lines.get(step),
             checkpoint=checkpoint,
+            checkpoint_step=checkpoint_step,
             clips=tuple(
                 _clip(views, position, losses.get(position), mask)
                 for position, mask in zip(shown, masks, strict=True)
@@ -270,15 +277,18 @@ def _clip(views: ClipViews, position: int, loss: float | None, masks: Image.Imag
         raise batch
     pictures = batch.frames[0].permute(0, 2, 3, 1).numpy()
     global_boxes, local_boxes = draws.global_boxes.tolist(), draws.local_boxes.tolist()
+    scale = -(-_MIN_SIDE // len(pictures[0]))
     images = []
     for frame, picture in enumerate(pictures):
-        image = Image.fromarray(picture)
+        size = (picture.shape[1] * scale, picture.shape[0] * scale)
+        image = Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)
         draw = ImageDraw.Draw(image)
         for boxes, color in (
             ([of_crop[frame] for of_crop in local_boxes], _LOCAL),
             (global_boxes, _GLOBAL),
         ):
-            for top, left, tall, wide in boxes:
+            for crop in boxes:
+                top, left, tall, wide = (pixels * scale for pixels in crop)
                 draw.rectangle((left, top, left + wide - 1, top + tall - 1), outline=color)
         images.append(np.asarray(image))
     facts = {

@@ -1,6 +1,9 @@
 """A past step is what was trained on, found again from its position; spikes are ranked."""
 
 import json
+import math
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -54,10 +57,11 @@ def test_the_clips_and_boxes_are_those_that_the_step_was_trained_on(shards, run)
     assert found.metrics["step"] == 7
     assert found.checkpoint.name == "step-00000004"  # as near as 8; the earlier one
     side = config.data.frame_crop_pixels
-    assert found.clips[0].crops.size == (side * config.data.clip_length, side)
+    scale = math.ceil(224 / side)
+    assert found.clips[0].crops.size == (scale * side * config.data.clip_length, scale * side)
     # The yellow of the global crop is where its box says.
     top, left, *_ = facts[0]["global_crops"][0]
-    assert found.clips[0].crops.getpixel((left, top)) == (255, 204, 0)
+    assert found.clips[0].crops.getpixel((scale * left, scale * top)) == (255, 204, 0)
 
 
 def test_the_mean_loss_of_the_clips_is_the_loss_that_was_logged(shards, run):
@@ -87,7 +91,9 @@ def test_spikes_are_ranked_by_their_rise_above_the_steps_before(tmp_path):
 
 def test_the_command_writes_a_page_and_json(shards, run, tmp_path):
     page = tmp_path / "page.html"
-    words = ("rewind", run, "--shards", shards, "--step", "3", "--clips", "2")
+    root = tmp_path / "root"
+    shutil.copytree(shards, root / "shards" / "named_otherwise")  # it is found by its set hash
+    words = ("rewind", run, "--root", root, "--step", "3", "--clips", "2")
     result = run_here(*words, "--out", page, "--json")
     assert result.returncode == 0, result.stderr
     content = json.loads(result.stdout)
@@ -100,8 +106,15 @@ def test_the_command_writes_a_page_and_json(shards, run, tmp_path):
     assert [spike["step"] for spike in json.loads(listed.stdout)["spikes"]] == [
         spike.step for spike in largest_spikes(run, 10)
     ]
-    said = run_here(*words, "--out", page)
-    assert said.stdout.splitlines()[-1] == str(page)
+    said = run_here(*words, "--out", page).stdout.splitlines()
+    assert re.match(r"step 3: loss \d\.\d{4}; 4 clips, masks by ", said[0])
+    assert re.fullmatch(r"  \w+ at \d+\.\d\d s, .* s \(position 8\)", said[1])
+    assert said[-1] == str(page)
+    drawn = run_here("visualize", run, "--root", root, "--clips", "1", "--json")
+    assert drawn.returncode == 0, drawn.stderr
+    assert len(json.loads(drawn.stdout)["files"]) == 2
+    other = run_here("rewind", run, "--root", root, "--step", "3", "--shards", "default")
+    assert "beside it: named_otherwise" in other.stderr
 
 
 def test_a_loss_that_compares_the_clips_of_a_step_is_not_given_to_each(shards, tmp_path):

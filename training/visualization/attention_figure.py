@@ -63,8 +63,8 @@ def draw_video(rows: list[Row], pts_us: Sequence[int], facts: dict[str, Any]) ->
     """
     labels = [", ".join(row.label[:2]) for row in rows]
     for i, time in enumerate(_times(pts_us)):
-        row = Row([time], [row.pictures[i] for row in rows])
-        yield np.asarray(draw_grid(_title(facts), labels, [row], _legend(facts)))
+        row = Row([], [row.pictures[i] for row in rows])
+        yield np.asarray(draw_grid(f"{_title(facts)} · {time}", labels, [row], _legend(facts)))
 
 
 def png_bytes(figure: Image.Image) -> bytes:

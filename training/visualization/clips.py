@@ -42,7 +42,7 @@ _VIDEO_RATE = 30
 def visualize_clips(
     run: Path,
     shards_dir: Path | str,
-    video_id: str,
+    video_id: str | None = None,
     *,
     clip: int | None = None,
     num_clips: int = 4,
@@ -60,7 +60,7 @@ def visualize_clips(
     Args:
         run: A run's folder (its newest whole checkpoint is taken) or one of its checkpoints.
         shards_dir: A finished shard set: its folder or URL.
-        video_id: The video in it.
+        video_id: The video in it; None: the one with the most clips.
         clip: Number of the clip among the video's, in time order, from 0; None: `num_clips` of
             them, from the first to the last.
         num_clips: How many, if there are as many.
@@ -79,6 +79,8 @@ def visualize_clips(
     interval = {"frame_interval_seconds": config.data.mean_interval_seconds}
     is_drawn = isinstance(config.data.frame_interval_seconds, IntervalRange)
     clips = open_clips(shards_dir, config.data.model_copy(update=interval if is_drawn else {}))
+    if video_id is None:
+        video_id = max(clips.num_clips, key=clips.num_clips.__getitem__)
     chosen = choose_clips(clips, video_id, clip=clip, num_clips=num_clips)
 
     device = device or best_device()

@@ -110,7 +110,8 @@ def draw_grid(
     """Return images of one size in a labeled grid, black on white.
 
     The image in row i and column j has its corner at
-    (MARGIN + j * (width + GAP), HEADER + i * (height + GAP)).
+    (margin + j * (width + GAP), HEADER + i * (height + GAP)); the margin is MARGIN, or GAP where no
+    row has a label.
 
     Args:
         title: Above the grid.
@@ -119,11 +120,12 @@ def draw_grid(
         legend: Names with their colors, (3,) in [0, 1], under the title.
     """
     height, width = rows[0].pictures[0].shape[:2]
-    size = MARGIN + len(columns) * (width + GAP), HEADER + len(rows) * (height + GAP)
+    margin = MARGIN if any(row.label for row in rows) else GAP
+    size = margin + len(columns) * (width + GAP), HEADER + len(rows) * (height + GAP)
     image = Image.new("RGB", size, _WHITE)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(_FONT_SIZE)
     draw.text((GAP, GAP), title, _BLACK, ImageFont.load_default(_TITLE_SIZE))
-    x = MARGIN
+    x = margin
     for name, color in legend:
         top, bottom = GAP + 32, GAP + 32 + _FONT_SIZE - 2
         fill = tuple(round(255 * part) for part in color)
@@ -131,12 +133,12 @@ def draw_grid(
         draw.text((x + _FONT_SIZE + 5, bottom + 2), name, _BLACK, font, anchor="ld")
         x += round(font.getlength(name)) + _FONT_SIZE + 30
     for column, text in enumerate(columns):
-        left = MARGIN + column * (width + GAP)
+        left = margin + column * (width + GAP)
         draw.text((left, HEADER - GAP), text, _GRAY, font, anchor="ld")
     for number, row in enumerate(rows):
         top = HEADER + number * (height + GAP)
         for line, text in enumerate(row.label):
             draw.text((GAP, top + line * 25), text, _GRAY if line else _BLACK, font)
         for column, picture in enumerate(row.pictures):
-            image.paste(Image.fromarray(picture), (MARGIN + column * (width + GAP), top))
+            image.paste(Image.fromarray(picture), (margin + column * (width + GAP), top))
     return image

@@ -1,5 +1,6 @@
 """The commands on a run: replay, rewind, visualize, export, import."""
 
+import contextlib
 import dataclasses
 from enum import StrEnum
 from pathlib import Path
@@ -12,13 +13,14 @@ from wtours.cli.options import (
     ROOT,
     AsJson,
     Root,
-    Shards,
     existing_run,
     finish,
     require_training,
     run_folder,
 )
 from wtours.cli.sets.places import shard_set
+from wtours.errors import ShardError
+from wtours.text import counted
 from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
@@ -52,13 +54,29 @@ ExistingRun = Annotated[
 ]
 
 
+SetOfRun = Annotated[
+    str | None,
+    typer.Option(
+        "--shards",
+        metavar="NAME|DIR",
+        help="The shard set.",
+        show_default="the one under the root that the run was trained on",
+    ),
+]
+
+
 def visualize(
     run: ExistingRun,
-    video: Annotated[str, typer.Option("--video", metavar="ID", help="The video to show.")],
-    shards: Annotated[
-        str,
-        typer.Option("--shards", metavar="NAME|DIR", help="The shard set of the video."),
-    ] = "default",
+    video: Annotated[
+        str | None,
+        typer.Option(
+            "--video",
+            metavar="ID",
+            help="The video to show.",
+            show_default="the one with the most clips",
+        ),
+    ] = None,
+    shards: SetOfRun = None,
     clips: Annotated[int, typer.Option("--clips", min=1, metavar="N", help="Clips to draw.")] = 4,
     palette: Annotated[
         Palette,
@@ -74,7 +92,11 @@ def visualize(
 
     Writes an image and a video (MP4) for each clip.
 
-    Example: wtours visualize default --video venice --palette colorblind
+    Examples:
+
+    wtours visualize default
+
+    wtours visualize default --video venice --palette colorblind
     """
     require_training("visualizing")
     layout = Layout(root)
@@ -83,7 +105,7 @@ def visualize(
 
     paths = visualize_clips(
         run_dir,
-        shard_set(shards, root),
+        _set_of_run(run_dir, shards, root),
         video,
         num_clips=clips,
         palette=palette.value,
@@ -93,6 +115,25 @@ def visualize(
         return
     for path in paths:
         console.say(str(path))
+
+
+def _set_of_run(run: Path, given: str | None, root: Path) -> Path | str:
+    """Return the shard set that is given, else the one under the root that a run was trained on.
+
+    Where none has its set hash (the run is of images, or its set has grown since): `default`.
+    """
+    if given is not None:
+        return shard_set(given, root)
+    from training.engine.checkpoint import find_checkpoint, read_state
+    from wtours.shards.identity import set_sha256
+    from wtours.shards.schema import DATASET_FILE, read_dataset
+
+    wanted = read_state(find_checkpoint(run))[2].set_sha256
+    for path in sorted((root / "shards").glob(f"[!.]*/{DATASET_FILE}")):
+        with contextlib.suppress(ShardError):  # another set may be damaged
+            if set_sha256(read_dataset(path.parent).shards) == wanted:
+                return path.parent
+    return shard_set("default", root)
 
 
 def show_runs(
@@ -214,7 +255,14 @@ def replay(
     listing: Annotated[
         Path, typer.Argument(metavar="FILE", help="A run's nonfinite-step-N.json.", dir_okay=False)
     ],
-    shards: Shards = "default",
+    shards: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME|DIR|URL",
+            help="The shard set.",
+            show_default="the one under the root that the run was trained on",
+        ),
+    ] = None,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
@@ -228,8 +276,10 @@ def replay(
     from training.distributed.launch import joined_world
     from training.nan_replay import replay as compute
 
+    state = listing.with_suffix("")
+    place = _set_of_run(state, shards, root) if state.is_dir() else shard_set("default", root)
     with joined_world() as world:
-        result = compute(listing, shard_set(shards, root), world)
+        result = compute(listing, place, world)
     if as_json:
         console.print_json(dataclasses.asdict(result))
         return
@@ -242,9 +292,7 @@ def rewind(
         int | None,
         typer.Option("--step", metavar="N", help="Show this step; else the largest spikes."),
     ] = None,
-    shards: Annotated[
-        str, typer.Option("--shards", metavar="NAME|DIR", help="The run's shard set.")
-    ] = "default",
+    shards: SetOfRun = None,
     clips: Annotated[
         int, typer.Option("--clips", min=1, metavar="N", help="At most so many of its clips.")
     ] = 8,
@@ -295,7 +343,7 @@ def rewind(
     with joined_world() as world:
         found = rewound(
             run_dir,
-            shard_set(shards, root),
+            _set_of_run(run_dir, shards, root),
             step,
             num_clips=clips,
             rank_clips=rank,
@@ -307,7 +355,7 @@ def rewind(
         run=run_dir.name,
         step=step,
         metrics=found.metrics,
-        checkpoint=found.checkpoint.name,
+        checkpoint_step=found.checkpoint_step,
         clips=[ShownClip(clip.facts, clip.crops, clip.masks) for clip in found.clips],
         num_clips=found.num_clips,
         spikes=rows,
@@ -320,16 +368,20 @@ def rewind(
                 "page": str(page),
                 "metrics": found.metrics,
                 "checkpoint": str(found.checkpoint),
+                "checkpoint_step": found.checkpoint_step,
                 "clips_of_step": found.num_clips,
                 "clips": [clip.facts for clip in found.clips],
             }
         )
         return
-    loss = (found.metrics or {}).get("loss", "not logged")
-    console.say(f"step {step}: loss {loss}; {found.num_clips} clips, masks of {found.checkpoint}")
+    loss = (found.metrics or {}).get("loss")
+    logged = "not logged" if loss is None else f"{loss:.4f}"
+    num_clips = counted(found.num_clips, "clip")
+    console.say(f"step {step}: loss {logged}; {num_clips}, masks by {found.checkpoint}")
     for clip in found.clips:
         of_clip = f", loss {clip.facts['loss']:.4f}" if rank else ""
         name = clip.facts.get("video_id") or clip.facts.get("image")
-        times = ", ".join(f"{pts / 1e6:.2f}" for pts in clip.facts.get("pts_us", ()))
-        console.say(f"  {name} {times} s (position {clip.facts['position']}{of_clip})")
+        times = ", ".join(f"{pts / 1e6:.2f} s" for pts in clip.facts.get("pts_us", ()))
+        at = f" at {times}" if times else ""
+        console.say(f"  {name}{at} (position {clip.facts['position']}{of_clip})")
     console.say(str(page))

@@ -222,6 +222,8 @@ def _charts(videos: Sequence[PageVideo]) -> dict[str, Any]:
         "ticks": time_ticks(longest),
         "objects_max": objects_max,
         "has_published": any(published),
+        # Of videos that no paper knows, panels that all would be empty are left out.
+        "shows_objects": bool(objects) or any(published),
         "ranks": axes.ranks,
         "frequency_low": axes.low,
         "frequency_high": axes.high,

@@ -115,10 +115,10 @@ def test_the_film_shows_each_frame_for_its_second_beside_its_maps(run, shards, t
         assert film.duration == CLIP_LENGTH * 1_000_000  # frames are a second apart
         frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
     assert len(frames) == 30 * CLIP_LENGTH
-    assert frames[0].shape == (HEADER + SIDE + GAP, MARGIN + 4 * (SIDE + GAP), 3)
+    assert frames[0].shape == (HEADER + SIDE + GAP, GAP + 4 * (SIDE + GAP), 3)
     for column in range(CLIP_LENGTH):
         for row in range(3):
-            left = MARGIN + row * (SIDE + GAP)
+            left = GAP + row * (SIDE + GAP)
             shown = frames[30 * column + 15][HEADER : HEADER + SIDE, left : left + SIDE]
             expected = picture_at(png, row, column).astype(int)
             assert np.abs(shown - expected).mean() < 6  # of 255: half the color samples, and H.264

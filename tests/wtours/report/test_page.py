@@ -188,6 +188,18 @@ def test_what_was_not_measured_says_so_on_the_page(page):
     assert page.text["span"].count("not measured") >= 5 + 2
 
 
+def test_videos_without_objects_that_no_paper_knows_have_no_empty_panels(tmp_path):
+    layout = Layout(tmp_path)
+    add_video(layout, "alpha")
+    add_analysis(layout, "alpha", detections=None)
+    html = build_report(layout, [entry("alpha")]).page.read_text()
+    body = html[html.index("<main>") : html.index("</main>")]
+    assert "(b) Cuts" in body
+    for panel in ("Objects per frame", "Objects/frame", "Frequency of classes", "Classes from"):
+        assert panel not in body
+    assert "Length, lightness and cuts of each video" in html
+
+
 def test_a_cut_detector_that_only_some_videos_had_is_not_measured_for_the_others(report):
     html = report[2].page.read_text()
     settings = html[html.index('<section id="settings">') :]

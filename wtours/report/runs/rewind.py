@@ -30,7 +30,7 @@ def write_rewind_page(
     run: str,
     step: int,
     metrics: dict[str, Any] | None,
-    checkpoint: str,
+    checkpoint_step: int,
     clips: Sequence[ShownClip],
     num_clips: int,
     spikes: Sequence[tuple[int, float, float, float]],
@@ -42,7 +42,7 @@ def write_rewind_page(
         run: Its name.
         step: The step.
         metrics: Its line of metrics.jsonl; None: there is none.
-        checkpoint: Whose masks are shown.
+        checkpoint_step: The step of the checkpoint whose masks are shown.
         clips: In the order to show.
         num_clips: Of the whole step.
         spikes: (step, loss, loss before, jump), the largest first.
@@ -57,7 +57,7 @@ def write_rewind_page(
         run=plain(run),
         step=step,
         metrics=numbers,
-        checkpoint=plain(checkpoint),
+        checkpoint_step=checkpoint_step,
         num_clips=num_clips,
         clips=[_shown(clip) for clip in clips],
         spikes=[(at, *(f"{value:.4g}" for value in values)) for at, *values in spikes],
