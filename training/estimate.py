@@ -21,6 +21,7 @@ from training.engine.step import apply_gradients, compute_gradients
 from training.models.vit_blocks import FastBlock
 from training.schedules import Progress
 from wtours.errors import WtoursError
+from wtours.text import counted
 
 _STEPS = 2
 """Timed at each batch, after one that is not."""
@@ -71,7 +72,8 @@ class Estimate:
         """The limits of the numbers."""
         notes = [
             f"measured with {' and '.join(map(str, self.measured_clips))} clips in a step on "
-            f"{self.device}, {self.threads} threads, {self.precision}; nothing was written"
+            f"{self.device}, {counted(self.threads, 'thread')}, {self.precision}; nothing was "
+            f"written"
         ]
         if self.drops_hidden_patches:
             notes.append(

@@ -7,6 +7,7 @@ for files that other programs interpret.
 
 import re
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -38,6 +39,7 @@ _LONG_VALUE = 32
 _PUBLIC_NAMES = ("v", "list")
 """YouTube's; a playlist's has more than 32 characters."""
 REDACTED = "REDACTED"
+_MANY_NAMES = 10
 
 VIDEO_ID = r"[a-z0-9_]{1,64}"
 """What names a video everywhere: in manifests, folders and the files of shards."""
@@ -133,6 +135,12 @@ def rate_text(frame_rate: str) -> str:
 def counted(number: int, noun: str) -> str:
     """Return a number with what is counted, as "1 shard", "1,200 shards"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as "a, b, c"; of many the first, and how many more there are."""
+    more = len(names) - _MANY_NAMES
+    return ", ".join(names[:_MANY_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def bytes_text(size: float) -> str:

@@ -288,15 +288,15 @@ def _record_failure(entry: VideoEntry, layout: Layout, error: WtoursError) -> st
     Where an earlier file of it is there, since the manifest demands another sha256 by now, that one
     keeps its receipt: the sha256 may be a mistake, and the file one that nobody serves any more.
     """
-    permanent = isinstance(error, PermanentDownloadError | VideoError)
+    is_permanent = isinstance(error, PermanentDownloadError | VideoError)
     receipt = Receipt(
         stage="download",
         key=entry.id,
-        status="failed_permanent" if permanent else "failed_transient",
+        status="failed_permanent" if is_permanent else "failed_transient",
         error=str(error),
         versions=versions_of("av"),
     )
     with contextlib.suppress(StorageError):  # where nothing can be written, the line must do
         if download_receipt(layout, entry.id) is None:
             write_receipt(layout.video_receipt(entry.id), receipt)
-    return f"{error} (permanent)" if permanent else str(error)
+    return str(error)

@@ -56,18 +56,31 @@ def validate(
     except WorkerDiedError as error:
         remove(fetched.path)  # the mark stays: the next run is careful too
         raise VideoError(
-            f"{source}: the process died while it looked at the file, and again alone: the file "
-            f"crashes the decoder, or the memory is too small; encode it anew and give that file"
+            f"{_shown(source)}: the process died while it looked at the file, and again alone: the "
+            f"file crashes the decoder, or the memory is too small; encode it anew and give that "
+            f"file"
         ) from error
     except VideoError as error:
-        problem = str(error).replace(str(fetched.path), "the file")
+        problem = _of_source(str(error), fetched.path, source)
         if _is_web_page(fetched.path):
-            problem = "the server sent a web page, not a video; check the URL"
+            problem = f"{_shown(source)}: this is a web page, not a video; check the URL"
         remove(fetched.path.parent)
-        raise VideoError(f"{source}: {problem}") from error
+        raise VideoError(problem) from error
     for remark in facts.remarks():
         logger.warning("%s: %s", entry.id, remark)
     return ValidatedFile(fetched=fetched, source=source, facts=facts, sha256=sha256)
+
+
+def _shown(source: str) -> str:
+    """Return how a source is called in messages: a file by its name."""
+    return source.removeprefix("file:")
+
+
+def _of_source(problem: str, copy: Path, source: str) -> str:
+    """Return what is wrong with our copy as what is wrong with its source."""
+    if source.startswith("file:") and str(copy) in problem:
+        return problem.replace(str(copy), _shown(source))
+    return f"{_shown(source)}: {problem.replace(str(copy), 'the file')}"
 
 
 def _survive(entry: VideoEntry, fetched: Fetched, max_loss: float) -> tuple[VideoFacts, str]:

@@ -10,6 +10,7 @@ import typer
 from wtours.cli import console
 from wtours.cli.options import (
     FINISHED_WITH_FAILURES,
+    RERUN,
     ROOT,
     Address,
     AsJson,
@@ -23,6 +24,7 @@ from wtours.cli.options import (
     chosen_manifest,
     executor_of,
     finish,
+    remedy_of_videos,
 )
 from wtours.cli.sets.places import analyses, needs_tables, place_text, workspace
 from wtours.errors import UsageError
@@ -127,11 +129,12 @@ def analyze(
             max_loss=max_loss,
             on_progress=on_progress,
         )
+        remedy = RERUN if from_dir else remedy_of_videos(manifest or videos, layout, root)
     if as_json:
         console.print_json(dataclasses.asdict(report))
     else:
         console.say(f"{len(report.done)} analyzed, {len(report.skipped)} already there")
-    finish(report.failed | report.objects_not_measured, "not (fully) analyzed")
+    finish(report.failed | report.objects_not_measured, "not (fully) analyzed", remedy)
 
 
 def report(
@@ -178,20 +181,20 @@ def report(
             hints=hints,
             on_progress=on_progress,
         )
-    if not result.problems and len(result.not_analyzed) == len(entries):
-        commands = ("download", "analyze") if result.not_downloaded else ("analyze",)
-        remedy = ", then ".join(f"`{hints.for_all(command)}`" for command in commands)
-        console.warn(
-            f"error: nothing is measured of {counted(len(entries), 'video')}: run {remedy}"
-        )
-        raise typer.Exit(FINISHED_WITH_FAILURES)
+        remedy = remedy_of_videos(manifest or videos, layout, root)
     page = str(place_text(result.page))
     if not is_url(page):
         page = result.page.absolute().as_uri()
     if as_json:
         paths = [place_text(path) for path in result.paths]
         console.print_json({"files": paths, **to_json(result.table)})
-    else:
+    if not result.problems and len(result.not_analyzed) == len(entries):
+        if remedy == RERUN:
+            commands = ("download", "analyze") if result.not_downloaded else ("analyze",)
+            remedy = "run " + ", then ".join(f"`{hints.for_all(each)}`" for each in commands)
+        console.warn(f"error: nothing is measured of {counted(len(entries), 'video')}: {remedy}")
+        raise typer.Exit(FINISHED_WITH_FAILURES)
+    if not as_json:
         head, *rows = table_texts(result.table)
         console.print_table(result.table.title, head, rows)
         console.say(page)

@@ -1,6 +1,7 @@
 """Options and exit codes that several commands share."""
 
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
@@ -14,6 +15,7 @@ import wtours
 from wtours.cli import console
 from wtours.errors import CheckpointError, MissingPackageError, UsageError, WtoursError
 from wtours.execution.executor import Executor
+from wtours.text import listed
 from wtours.workspace.layout import OWN_MANIFEST, Layout, find_own_manifest
 
 if TYPE_CHECKING:
@@ -193,10 +195,33 @@ def _from_here(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
+def at_root(root: Path) -> tuple[str, ...]:
+    """Return the option that a command to copy needs for this root: none for the default one."""
+    return () if root == ROOT else ("--root", str(root))
+
+
+def remedy_of_videos(asked: Path | list[str] | None, layout: Layout, root: Path) -> str:
+    """Return what to do about videos that failed: where none was ever brought, how one is.
+
+    Args:
+        asked: What --manifest or --video named; with it, the videos' own lines say what to do.
+        layout: The workspace.
+        root: As it was given.
+    """
+    own = asked or find_own_manifest(Path.cwd())
+    if own or any(layout.videos_dir.glob("*/receipt.json")):
+        return RERUN
+    download, add = (
+        shlex.join(("wtours", *words, *at_root(root))) for words in (("download",), ("add", "PATH"))
+    )
+    return f"`{download}` fetches the Walking Tours, `{add}` takes videos of your own"
+
+
 def finish(failed: Mapping[str, str], what: str, remedy: str = RERUN) -> None:
     """List what failed, say what to do, and leave with 3; return if nothing failed.
 
-    Many of one reason, which may name them, are one line.
+    Many of one reason, which may name them, are one line; a reason that begins with the name is not
+    headed by it again.
 
     Args:
         failed: The reason by the name of each.
@@ -209,7 +234,8 @@ def finish(failed: Mapping[str, str], what: str, remedy: str = RERUN) -> None:
     for reason, items in alike.items():
         if len(items) < _MANY:
             for item in items:
-                console.warn(f"error: {item}: {failed[item]}")
+                is_named = re.match(rf"{re.escape(item)}[: ]", failed[item])
+                console.warn(f"error: {failed[item] if is_named else f'{item}: {failed[item]}'}")
         else:
             named = ", ".join(items[: _MANY - 1])
             console.warn(f"error: {named} and {len(items) - _MANY + 1} more: {reason}")
@@ -258,7 +284,9 @@ def existing_run(text: str, folder_of: Callable[[str], Path]) -> Path:
     """
     path = named_or_folder(text, folder_of)
     if not path.is_dir():
-        raise CheckpointError(f"{path} is not there; give a run's folder or one of its checkpoints")
+        there = sorted(run.parent.name for run in path.parent.glob("[!.]*/checkpoints"))
+        known = f"runs beside it: {listed(there)}" if there else "`wtours pretrain` makes a run"
+        raise CheckpointError(f"{path} is not there; {known}")
     return path
 
 

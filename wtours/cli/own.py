@@ -16,6 +16,7 @@ from wtours.cli.options import (
     MaxLoss,
     Root,
     Videos,
+    at_root,
     finish,
     own_manifest,
 )
@@ -216,6 +217,4 @@ def _command(name: str, manifest: Path, root: Path) -> str:
     found = find_own_manifest(Path.cwd())
     if found is None or found.resolve() != manifest.resolve():
         words += ["--manifest", str(manifest)]
-    if root != ROOT:
-        words += ["--root", str(root)]
-    return shlex.join(words)
+    return shlex.join([*words, *at_root(root)])

@@ -14,8 +14,8 @@ Preset = Annotated[
         "--preset",
         "-p",
         metavar="NAME",
-        help="official (the released code), paper, dino, images or demo (for a CPU); "
-        "`wtours presets list` says more.",
+        help="official (the released code), paper, dino, ibot, attmask, simclr, swav, vicreg, "
+        "images or demo (for a CPU); `wtours presets list` says more.",
     ),
 ]
 

@@ -8,6 +8,7 @@ import typer
 
 from wtours.cli import console
 from wtours.cli.options import (
+    RERUN,
     ROOT,
     Address,
     AsJson,
@@ -22,6 +23,7 @@ from wtours.cli.options import (
     chosen_manifest,
     executor_of,
     finish,
+    remedy_of_videos,
 )
 from wtours.cli.sets.places import needs_receipts, place_text, shard_workspace, workspace
 from wtours.cli.verify import SetName
@@ -205,6 +207,7 @@ def shard(
             on_estimate=say_estimate,
             on_progress=on_progress,
         )
+        remedy = remedy_of_videos(manifest or videos, layout, root)
     if delete_source and result.dataset is not None:
         # Again, as the set is published on a store when the stage has ended.
         with (
@@ -214,7 +217,7 @@ def shard(
             say = console.note if as_json else console.say
             for path in delete_sources(layout, name, ids, on_progress=on_progress):
                 say(f"deleted {place_text(path)}: its shards are whole")
-    _finish_shards(result, as_json=as_json)
+    _finish_shards(result, remedy, as_json=as_json)
 
 
 def finalize(
@@ -233,7 +236,7 @@ def finalize(
 
     with shard_workspace(name, max_loss, root) as layout:
         result = finalize_shards(layout, name, max_loss=max_loss)
-    _finish_shards(result, as_json=as_json)
+    _finish_shards(result, RERUN, as_json=as_json)
 
 
 def say_estimate(expected: "Estimate") -> None:
@@ -243,13 +246,13 @@ def say_estimate(expected: "Estimate") -> None:
         console.note(f"about {expected.frames:,} frames, {bytes_text(expected.bytes)}{work}")
 
 
-def _finish_shards(result: "ShardReport", *, as_json: bool) -> None:
+def _finish_shards(result: "ShardReport", remedy: str, *, as_json: bool) -> None:
     """Say what a shard set holds now, and list the videos that are not in it."""
     if as_json:
         console.print_json(shards_json(result))
     else:
         say_shards(result)
-    finish(result.failed, "not sharded")
+    finish(result.failed, "not sharded", remedy)
 
 
 def shards_json(result: "ShardReport") -> dict[str, object]:

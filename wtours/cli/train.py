@@ -16,6 +16,7 @@ from wtours.cli.options import (
     AsJson,
     Root,
     Shards,
+    at_root,
     require_training,
     run_folder,
 )
@@ -140,16 +141,16 @@ def _note_next(
     from wtours.shards.schema import DATASET_FILE
 
     run = run_dir.name if run_dir == Layout(root).run_dir(run_dir.name) else str(run_dir)
-    at_root = () if root == ROOT else ("--root", str(root))
     commands: list[tuple[str, ...]] = [("runs", run), ("export", run)]
     if isinstance(place, str) or (place / DATASET_FILE).is_file():
-        of_set = () if shards == "default" else ("--shards", shards)
+        is_found = isinstance(place, Path) and place.parent == Layout(root).root / "shards"
+        of_set = () if is_found else ("--shards", shards)
         clips = open_clips(place, config.data).num_clips  # a short video may have none
         video = max(clips, key=clips.__getitem__)
         commands.insert(1, ("visualize", run, *of_set, "--video", video))
     console.note("Next:")
     for words in commands:
-        console.note(f"  {shlex.join(('wtours', *words, *at_root))}")
+        console.note(f"  {shlex.join(('wtours', *words, *at_root(root)))}")
     console.note(f"To measure it, with labels or without: {docs_page('howto/measure')}")
 
 
@@ -221,6 +222,7 @@ def estimate(
             )
             console.note(fit.describe())
             resolved = fit.config
+        console.note("measuring a few steps, which may take minutes on a CPU")
         found = measure(resolved, shards_dir=shards_dir, world=world, processes=processes)
     if as_json:
         console.print_json(dataclasses.asdict(found) | {"notes": found.notes})

@@ -18,6 +18,7 @@ from wtours.cli.options import (
     ExecutorOption,
     Jobs,
     Root,
+    at_root,
     executor_of,
     finish,
 )
@@ -124,8 +125,8 @@ def _repair_hint(name: str, root: Path) -> str:
             "with the root of its videos, `wtours verify NAME --repair --root URL` rebuilds them; "
             "or `wtours copy` a whole copy of the set there"
         )
-    words = ["wtours", "verify", name, "--repair", *(["--root", str(root)] if root != ROOT else [])]
-    return f"`{shlex.join(words)}` rebuilds them from the downloaded videos"
+    command = shlex.join(("wtours", "verify", name, "--repair", *at_root(root)))
+    return f"`{command}` rebuilds them from the downloaded videos"
 
 
 def _verify_all(layout: Layout, *, as_json: bool) -> None:

@@ -98,7 +98,7 @@ def find_overlap(
         ShardError: a set is not finished, or a frame does not decode.
     """
     if not 1 / _US <= every_seconds < 1e6:
-        raise UsageError(f"--every ({every_seconds:g}) must be above 0 seconds")
+        raise UsageError(f"--every-seconds {every_seconds:g} must be above 0")
     one, other = ShardIndex.open(a), ShardIndex.open(b)
     hashes = [_hash_frames(index, every_seconds, on_progress) for index in (one, other)]
     nearest, bits = _nearest(hashes[0].values, hashes[1].values)

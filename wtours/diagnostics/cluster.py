@@ -16,6 +16,7 @@ from wtours.execution.ray import RayExecutor
 from wtours.storage.os_errors import explain_os_errors
 from wtours.storage.receipts import versions_of
 from wtours.storage.scratch import scratch_folder
+from wtours.text import counted
 from wtours.workspace.layout import Layout
 
 SCRATCH_BYTES = 10 * 10**9
@@ -87,7 +88,8 @@ def diagnose_cluster(
         yield from _checks(node, facts)
     cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
     memory = resources.get("memory", 0) / 2**30
-    total = f"{len(found)} nodes, {cpus:g} CPUs, {gpus:g} GPUs, {memory:.0f} GiB of memory"
+    amounts = (counted(len(found), "node"), counted(int(cpus), "CPU"), counted(int(gpus), "GPU"))
+    total = f"{', '.join(amounts)}, {memory:.0f} GiB of memory"
     yield Check(name="cluster", status="ok", found=total)
 
 

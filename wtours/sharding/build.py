@@ -117,7 +117,8 @@ def finalize_shards(layout: Layout, name: str, *, max_loss: float = MAX_LOSS) ->
         failed = unfinished_videos(directory, published_plans(directory), params)
         dataset, lost = finalize(layout, name, params, max_loss)
     if dataset is None:
-        raise ShardError(f"no video of shard set {name!r} is finished: {lost | failed}")
+        reasons = "; ".join(f"{video}: {reason}" for video, reason in (lost | failed).items())
+        raise ShardError(f"no video of shard set {name!r} is finished: {reasons}")
     return ShardReport(directory, lost | failed, dataset=dataset)
 
 

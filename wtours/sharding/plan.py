@@ -24,7 +24,7 @@ from wtours.sharding.segment import (
     receipt_inputs,
 )
 from wtours.shards.params import ShardParams
-from wtours.shards.schema import MAX_SEGMENTS, SourceFacts
+from wtours.shards.schema import MAX_SEGMENTS, SourceFacts, set_remedy
 from wtours.storage.atomic import RECEIPTS_FOLDER
 from wtours.storage.receipts import Receipt, read_receipt, versions_of, write_receipt
 from wtours.storage.working_copy import discard, working_copy_of
@@ -224,7 +224,7 @@ def recorded_params(directory: Path) -> ShardParams:
     """
     for receipt in _receipts(directory):
         return ShardParams.from_recorded(receipt.params)
-    raise ShardError(f"{directory} has no receipts of shards; run `wtours shard`")
+    raise ShardError(f"{directory} has no receipts of shards; {set_remedy(directory)}")
 
 
 def require_same_params(directory: Path, params: ShardParams) -> None:

@@ -23,7 +23,7 @@ from pydantic import (
 
 from wtours.errors import ShardError, UsageError
 from wtours.shards.params import FORMAT, ShardParams, parse_rate
-from wtours.text import VIDEO_ID, first_problem
+from wtours.text import VIDEO_ID, first_problem, listed
 
 MAX_MEMBER_BYTES = 64 * 2**20  # a larger size is refused before anything is allocated
 MAX_DATASET_BYTES = 64 * 2**20
@@ -197,11 +197,17 @@ def read_dataset(directory: Path) -> Dataset:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ShardError(
-            f"{directory} is not a finished shard set (no {DATASET_FILE}); run `wtours shard`"
+            f"{directory} is not a finished shard set (no {DATASET_FILE}); {set_remedy(directory)}"
         ) from error
     except OSError as error:
         raise ShardError(f"{path} cannot be read ({error.strerror})") from error
     return parse_dataset(data, str(path))
+
+
+def set_remedy(directory: Path) -> str:
+    """Return what to do about a set that is not there: the command, and the sets beside it."""
+    there = sorted(path.parent.name for path in directory.parent.glob(f"[!.]*/{DATASET_FILE}"))
+    return f"{f'beside it: {listed(there)}; ' if there else ''}run `wtours shard`"
 
 
 def parse_dataset(data: bytes, name: str) -> Dataset:

@@ -22,6 +22,7 @@ from pathlib import Path
 from wtours.errors import UsageError
 from wtours.storage.atomic import RECEIPT_FILE, RECEIPTS_FOLDER
 from wtours.storage.store import as_location
+from wtours.text import docs_page
 
 OWN_MANIFEST = "wtours.toml"
 """The user's own manifest, which commands find in the current folder and those above it."""
@@ -50,7 +51,7 @@ class Layout:
         if isinstance(root, str):
             raise UsageError(
                 f"{root} is an object store, and this works on a disk: give a folder as --root; "
-                f"docs/howto/object-stores.md says which commands take a URL"
+                f"{docs_page('howto/object-stores')} says which commands take a URL"
             )
         object.__setattr__(self, "root", root)  # a str is taken too
 

@@ -88,7 +88,7 @@ def test_what_the_manifest_expects_is_demanded(expected, problem, clip, tmp_path
     if problem is None:
         assert validate(entry, "file:x.mp4", Fetched(path=work / "x.mp4")).facts.width == 160
     else:
-        with pytest.raises(VideoError, match=f"file:x.mp4: {problem}"):
+        with pytest.raises(VideoError, match=f"^x.mp4: {problem}"):
             validate(entry, "file:x.mp4", Fetched(path=work / "x.mp4"))
 
 

@@ -41,7 +41,7 @@ def test_a_folder_is_added_with_unique_ids_of_the_names_and_one_bad_file_stops_n
     shown = capsys.readouterr()
     assert "2 of 3 in wtours.toml" in shown.out
     assert "10 frames/s" in shown.out
-    assert "broken.mp4: " in shown.err
+    assert "error: broken.mp4 cannot be opened as video (" in shown.err
     assert "next: wtours analyze\n" in shown.err
     entries = load_manifest(here / "wtours.toml").videos
     assert [entry.id for entry in entries] == ["citta_1", "citta_1_2"]
@@ -85,7 +85,7 @@ def test_a_walk_whose_entry_states_no_more_than_it_must_is_shown_too(here, monke
     ("words", "problem"),
     [
         (["footage", "--id", "walk"], "--id and --title are of one walk; 2 are given"),
-        (["footage/notes.txt"], "notes.txt"),
+        (["footage/notes.txt"], "error: notes.txt cannot be opened as video ("),
         (["absent.mp4"], "is no file or folder"),
         (["http://[::1/x.mp4"], "http://[::1/x.mp4 is no URL of a video (Invalid IPv6 URL)"),
         (["--join", "broken.mp4"], "--join takes two or more files"),

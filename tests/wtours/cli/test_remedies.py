@@ -67,7 +67,10 @@ def test_a_plan_with_failed_steps_says_it_too(capsys):
     step = Step("dora", ("pretrain",), run="dora")
     lacking = Step("dora: knn", ("eval", "knn"), lacks=("--imagenet DIR",), run="dora")
     with pytest.raises(typer.Exit) as end:
-        _finish([StepState(step, "failed", "ended with code 1"), StepState(lacking, "lacks", "")])
+        _finish(
+            [StepState(step, "failed", "ended with code 1"), StepState(lacking, "lacks", "")],
+            as_json=False,
+        )
     assert end.value.exit_code == 3
     err = capsys.readouterr().err.splitlines()
     assert err[0] == "error: dora: ended with code 1"
@@ -83,3 +86,50 @@ def test_a_doctor_with_problems_says_it_too(here, monkeypatch, capsys):
     assert captured.err.splitlines()[-1] == (
         f"{counted(len(problems), 'problem')}: do what their lines say and rerun the command"
     )
+
+
+@pytest.mark.parametrize("words", ["analyze", "shard", "report", "shard --root other"])
+def test_where_no_video_was_ever_brought_two_commands_that_bring_one_are_named(
+    tmp_path, monkeypatch, capsys, words
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WTOURS_MANIFEST", raising=False)
+    assert exit_code_of(monkeypatch, *words.split(), "--quiet") == 3
+    root = " --root other" if "other" in words else ""
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .endswith(
+            f": `wtours download{root}` fetches the Walking Tours, `wtours add PATH{root}` takes "
+            f"videos of your own"
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "known"),
+    [
+        ("eval knn wlak --train a --val b", "runs beside it: walk"),
+        ("eval table wlak", "runs beside it: walk"),
+        ("visualize wlak --video x", "runs beside it: walk"),
+        ("rewind data/runs/wlak", "runs beside it: walk"),
+        ("export wlak", "runs beside it: walk"),
+        ("runs wlak", "runs beside it: walk"),
+        ("replay data/runs/walk/nonfinite-step-8.json", "beside it: nonfinite-step-7.json"),
+        ("estimate wlaks", "beside it: walks"),
+        ("pretrain wlaks", "beside it: walks"),
+        ("verify wlaks", "beside it: walks"),
+        ("layer list --shards wlaks", "beside it: walks"),
+        ("shards missing wlaks", "beside it: walks"),
+        ("shards split data/shards/wlaks", "beside it: walks"),
+    ],
+)
+def test_a_name_that_is_not_there_is_answered_with_those_that_are(
+    here, monkeypatch, capsys, words, known
+):
+    run = here / "data" / "runs" / "walk"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "nonfinite-step-7.json").write_text("{}")
+    assert exit_code_of(monkeypatch, *words.split()) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert known in line

@@ -31,12 +31,13 @@ def test_every_command_that_reports_has_json():
 def test_many_failures_of_one_reason_are_one_line(capsys):
     failed = {name: f"{name} is not there: run `get --video {name}`" for name in "abcde"}
     with pytest.raises(typer.Exit) as end:
-        finish({**failed, "walk": "cut in the middle"}, "not done")
+        finish({**failed, "walk": "cut in the middle", "a.mp4": "a.mp4 is no video"}, "not done")
     assert end.value.exit_code == 3
     assert capsys.readouterr().err.splitlines() == [
         "error: a, b, c and 2 more: VIDEO is not there: run `get --video VIDEO`",
         "error: walk: cut in the middle",
-        "6 not done: fix what is named above and rerun the command",
+        "error: a.mp4 is no video",
+        "7 not done: fix what is named above and rerun the command",
     ]
 
 
@@ -108,7 +109,14 @@ def test_a_table_without_anything_measured_is_one_line(tmp_path, monkeypatch, ca
     assert exit_code_of(monkeypatch, "eval", "table", "walk", "--root", tmp_path) == 3
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.startswith("error: nothing is measured of walk: run `wtours eval knn walk")
+    said = (
+        f"error: nothing is measured of walk: run `wtours eval knn walk --root {tmp_path} --train"
+    )
+    assert shown.err.startswith(said)
+    assert exit_code_of(monkeypatch, "eval", "table", "walk", "--json", "--root", tmp_path) == 3
+    shown = capsys.readouterr()
+    assert all(each["measured"] for each in json.loads(shown.out))  # a row of nulls
+    assert shown.err.startswith(said)
 
 
 def test_too_little_gpu_memory_and_no_amount_are_one_line(tmp_path, monkeypatch, capsys):

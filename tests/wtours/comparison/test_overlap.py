@@ -72,5 +72,5 @@ def test_the_same_file_and_the_same_source_are_said(two):
     found = find_overlap(one, other, max_distance=0)
     assert found.same_videos == (("x", "p", "sha256"), ("y", "z", "source"))
     for wrong in (0, 1e-7, float("nan")):
-        with pytest.raises(UsageError, match="--every"):
+        with pytest.raises(UsageError, match="--every-seconds"):
             find_overlap(one, other, every_seconds=wrong)

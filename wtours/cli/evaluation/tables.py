@@ -11,7 +11,8 @@ from wtours.cli.options import (
     ROOT,
     AsJson,
     Root,
-    named_or_folder,
+    at_root,
+    existing_run,
     require_training,
 )
 from wtours.workspace.layout import Layout
@@ -33,14 +34,16 @@ def eval_table(
     from training.evaluation import paper_tables as tables
     from training.evaluation.measured import collect
 
-    measured = collect(named_or_folder(run, Layout(root).run_dir) for run in runs)
+    measured = collect(existing_run(run, Layout(root).run_dir) for run in runs)
     if as_json:
         console.print_json(tables.as_json(measured))
-        return
     if not tables.measured_tables(measured):
-        evaluation = f"wtours eval knn {shlex.quote(runs[0])} --train … --val …"
+        of_run = shlex.join(("wtours", "eval", "knn", runs[0], *at_root(root)))
+        evaluation = f"{of_run} --train … --val …"
         console.warn(f"error: nothing is measured of {', '.join(runs)}: run `{evaluation}` first")
         raise typer.Exit(FINISHED_WITH_FAILURES)
+    if as_json:
+        return
     if markdown:
         console.say(tables.as_markdown(measured))
         return

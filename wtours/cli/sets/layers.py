@@ -123,9 +123,12 @@ def list_of_layers(
     Example: wtours layer list --shards venice_30
     """
     from wtours.shards.layers.schema import layer_files
+    from wtours.shards.range_reads.remote import dataset_at
     from wtours.storage.object_store import open_store
 
-    store = open_store(_place(shards, root))
+    place = _place(shards, root)
+    dataset_at(place)  # else a set that is not there would have no layers
+    store = open_store(place)
     directory, files = store.url, layer_files(store)
     if as_json:
         console.print_json([file.model_dump(mode="json", exclude={"shards"}) for file in files])
