@@ -204,10 +204,9 @@ def _checked(given: dict[str, Any], *, known: Mapping[str, Any]) -> dict[str, An
         if key not in known:
             near = difflib.get_close_matches(key[:100], known, n=3)
             by_name = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
-            hint = ", ".join(dict.fromkeys(by_name + near)) or (
-                f"see {docs_page('reference/settings')}"
-            )
-            raise UsageError(f"unknown config key {key[:100]!r}; did you mean: {hint}?")
+            meant = ", ".join(dict.fromkeys(by_name + near))
+            hint = f"did you mean: {meant}?" if meant else f"see {docs_page('reference/settings')}"
+            raise UsageError(f"unknown config key {key[:100]!r}; {hint}")
     return given
 
 

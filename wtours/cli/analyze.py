@@ -21,6 +21,7 @@ from wtours.cli.options import (
     MaxLoss,
     Root,
     Videos,
+    as_typed,
     chosen_manifest,
     executor_of,
     finish,
@@ -134,7 +135,8 @@ def analyze(
         console.print_json(dataclasses.asdict(report))
     else:
         console.say(f"{len(report.done)} analyzed, {len(report.skipped)} already there")
-    finish(report.failed | report.objects_not_measured, "not (fully) analyzed", remedy)
+    failed = as_typed(report.failed | report.objects_not_measured, manifest, root)
+    finish(failed, "not (fully) analyzed", remedy)
 
 
 def report(

@@ -88,7 +88,12 @@ class Command(_PlainHelp, TyperCommand):
         }
         end = args.index("--") if "--" in args else len(args)
         words = [word for arg in args[:end] for word in _respelled(arg, renamed)]
-        return super().parse_args(ctx, [*_with_values_of_today(words), *args[end:]])
+        try:
+            return super().parse_args(ctx, [*_with_values_of_today(words), *args[end:]])
+        except Exception as error:  # Typer's own, which has no public name
+            if isinstance(message := getattr(error, "message", None), str):
+                error.message = message.removeprefix("Value error, ")  # type: ignore[attr-defined]
+            raise
 
 
 def _respelled(arg: str, renamed: dict[str, str]) -> list[str]:

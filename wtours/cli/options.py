@@ -200,6 +200,17 @@ def at_root(root: Path) -> tuple[str, ...]:
     return () if root == ROOT else ("--root", str(root))
 
 
+def as_typed(reasons: Mapping[str, str], manifest: Path | None, root: Path) -> Mapping[str, str]:
+    """Return reasons whose commands have the options of this one: they can be pasted."""
+    of_manifest = () if manifest is None else ("--manifest", str(manifest))
+    options = "".join(f" {shlex.quote(word)}" for word in (*of_manifest, *at_root(root)))
+    command = re.compile(r"`wtours \w+ --video \w+(?=`)")
+    return {
+        item: command.sub(lambda found: found[0] + options, reason)
+        for item, reason in reasons.items()
+    }
+
+
 def remedy_of_videos(asked: Path | list[str] | None, layout: Layout, root: Path) -> str:
     """Return what to do about videos that failed: where none was ever brought, how one is.
 

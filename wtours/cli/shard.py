@@ -8,7 +8,6 @@ import typer
 
 from wtours.cli import console
 from wtours.cli.options import (
-    RERUN,
     ROOT,
     Address,
     AsJson,
@@ -20,6 +19,7 @@ from wtours.cli.options import (
     NewShards,
     Root,
     Videos,
+    as_typed,
     chosen_manifest,
     executor_of,
     finish,
@@ -217,7 +217,8 @@ def shard(
             say = console.note if as_json else console.say
             for path in delete_sources(layout, name, ids, on_progress=on_progress):
                 say(f"deleted {place_text(path)}: its shards are whole")
-    _finish_shards(result, remedy, as_json=as_json)
+    _show_shards(result, as_json=as_json)
+    finish(as_typed(result.failed, manifest, root), "not sharded", remedy)
 
 
 def finalize(
@@ -236,7 +237,8 @@ def finalize(
 
     with shard_workspace(name, max_loss, root) as layout:
         result = finalize_shards(layout, name, max_loss=max_loss)
-    _finish_shards(result, RERUN, as_json=as_json)
+    _show_shards(result, as_json=as_json)
+    finish(result.failed, "not sharded")
 
 
 def say_estimate(expected: "Estimate") -> None:
@@ -246,13 +248,12 @@ def say_estimate(expected: "Estimate") -> None:
         console.note(f"about {expected.frames:,} frames, {bytes_text(expected.bytes)}{work}")
 
 
-def _finish_shards(result: "ShardReport", remedy: str, *, as_json: bool) -> None:
-    """Say what a shard set holds now, and list the videos that are not in it."""
+def _show_shards(result: "ShardReport", *, as_json: bool) -> None:
+    """Say what a shard set holds now."""
     if as_json:
         console.print_json(shards_json(result))
     else:
         say_shards(result)
-    finish(result.failed, "not sharded", remedy)
 
 
 def shards_json(result: "ShardReport") -> dict[str, object]:
@@ -274,7 +275,9 @@ def say_shards(result: "ShardReport") -> None:
     """Say what a shard set holds now."""
     written = counted(result.num_segments_written, "segment")
     done = f"{written} written, {result.num_segments_kept} kept"
-    if result.dataset is None:
+    if result.dataset is None and not result.num_segments_written + result.num_segments_kept:
+        console.say(f"{place_text(result.directory)}: no shard was made")
+    elif result.dataset is None:
         console.say(f"{place_text(result.directory)}: {done}; not finalized: segments are missing")
     else:
         dataset, match = result.dataset, result.dataset.params.match

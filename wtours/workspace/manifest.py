@@ -221,7 +221,8 @@ def new_entry(**values: Any) -> VideoEntry:
     try:
         return VideoEntry(**values)
     except ValidationError as error:
-        raise ManifestError(_first_problem(error, values)) from error
+        # The user gave the source itself, and knows no field of that name.
+        raise ManifestError(_first_problem(error, values).removeprefix("sources: 0: ")) from error
 
 
 def _resolve(path: Path | None) -> Path:

@@ -46,6 +46,7 @@ def test_a_pair_wins_over_the_file_and_the_file_over_the_preset(tmp_path):
     [
         ("optim.stepz=5", "unknown config key 'optim.stepz'; did you mean: optim.steps"),
         ("lr=1", "unknown config key 'lr'; did you mean: optim.lr"),
+        ("zzz=1", "unknown config key 'zzz'; see https"),
         ("optim=5", "unknown config key 'optim'"),
         ("optim.steps=many", "optim.steps='many'"),
         ("optim.steps=-1", "optim.steps=-1"),

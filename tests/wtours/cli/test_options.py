@@ -115,6 +115,12 @@ def test_old_spellings_mean_the_same_and_are_shown_nowhere(words, old, new):
         assert not re.search(rf"{word}\b(?!-)", shown), shown
 
 
+def test_a_value_that_is_none_of_those_is_said_plainly():
+    shown = CliRunner().invoke(app, ["download", "--codec", "h265"], env={"COLUMNS": "120"})
+    assert shown.exit_code == 2
+    assert "Invalid value for '--codec': 'h265' is not one of 'h264', 'vp9'" in shown.output
+
+
 def test_a_word_after_two_dashes_is_no_option():
     command = TREE["wtours add"]
     with command.make_context("add", ["--", "--name"]) as context:

@@ -54,6 +54,16 @@ def wtours(layout: Layout, *arguments: str) -> int:
 SMALL = ("--shard-seconds", "1", "--short-side", "32", "--video", "walk")
 
 
+def test_a_set_of_which_nothing_could_be_made_is_said_so(layout, capsys):
+    where = ("--manifest", "demo", "--root", str(layout.root), "--shards", "none")
+    assert app(("shard", *where), standalone_mode=False) == 3
+    captured = capsys.readouterr()
+    assert captured.out.endswith("none: no shard was made\n")
+    # The command that it names works as it stands.
+    options = f"--video demo_day --manifest demo --root {layout.root}"
+    assert f"demo_day is not downloaded: run `wtours download {options}`" in captured.err
+
+
 def test_two_parts_a_repair_and_the_end_of_the_source(layout, capsys):
     assert wtours(layout, "shard", *SMALL, "--part", "2/2") == 0
     assert "written, 0 kept; not finalized: segments are missing" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """The command that does it all from one decode: prepare."""
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wtours.acquire.ytdlp.formats import DEFAULT_MAX_HEIGHT
@@ -21,6 +22,7 @@ from wtours.cli.options import (
     NewShards,
     Root,
     Videos,
+    as_typed,
     chosen_manifest,
     executor_of,
     finish,
@@ -139,10 +141,10 @@ def prepare(
             on_estimate=say_estimate,
             on_progress=on_progress,
         )
-    _finish(report, as_json=as_json)
+    _finish(report, manifest, root, as_json=as_json)
 
 
-def _finish(report: "PrepareReport", *, as_json: bool) -> None:
+def _finish(report: "PrepareReport", manifest: Path | None, root: Path, *, as_json: bool) -> None:
     analysis, shards = report.analysis, report.shards
     failed = {
         **report.not_downloaded,
@@ -164,7 +166,7 @@ def _finish(report: "PrepareReport", *, as_json: bool) -> None:
                 f"than once: something in them is damaged, or only a part of them was missing"
             )
         say_shards(shards)
-    finish(failed, "not (fully) prepared")
+    finish(as_typed(failed, manifest, root), "not (fully) prepared")
 
 
 def _content(report: "PrepareReport", failed: dict[str, str]) -> dict[str, Any]:
