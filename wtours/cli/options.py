@@ -15,7 +15,8 @@ import wtours
 from wtours.cli import console
 from wtours.errors import CheckpointError, MissingPackageError, UsageError, WtoursError
 from wtours.execution.executor import Executor
-from wtours.text import listed
+from wtours.storage.store import is_url
+from wtours.text import listed, redact_url
 from wtours.workspace.layout import OWN_MANIFEST, Layout, find_own_manifest
 
 if TYPE_CHECKING:
@@ -277,7 +278,16 @@ def executor_of(
 
 
 def named_or_folder(text: str, folder_of: Callable[[str], Path]) -> Path:
-    """Return the folder that `text` names under the root, or is."""
+    """Return the folder that `text` names under the root, or is.
+
+    Raises:
+        UsageError: it is a URL.
+    """
+    if is_url(text):
+        raise UsageError(
+            f"{redact_url(text)} is on an object store, and this works on a disk: `wtours copy` "
+            f"brings a shard set there"
+        )
     path = Path(text)
     return path if path.is_dir() or len(path.parts) > 1 else folder_of(text)
 

@@ -88,6 +88,16 @@ def test_a_doctor_with_problems_says_it_too(here, monkeypatch, capsys):
     )
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["shards split", "shards export", "shards card", "attest walks", "layer list --shards", "lock"],
+)
+def test_what_works_on_a_disk_alone_says_so_of_a_url(here, monkeypatch, capsys, words):
+    assert exit_code_of(monkeypatch, *words.split(), "s3://bucket/walks") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: s3://bucket/walks is on an object store, and this works on a")
+
+
 @pytest.mark.parametrize("words", ["analyze", "shard", "report", "shard --root other"])
 def test_where_no_video_was_ever_brought_two_commands_that_bring_one_are_named(
     tmp_path, monkeypatch, capsys, words

@@ -7,13 +7,13 @@ import typer
 
 from wtours.cli import console
 from wtours.cli.options import FINISHED_WITH_FAILURES, ROOT, AsJson, Root, named_or_folder
-from wtours.cli.sets.places import SetOrFolder
+from wtours.cli.sets.places import SetHere
 from wtours.text import counted, seconds_text
 from wtours.workspace.layout import Layout
 
 
 def split(
-    name: SetOrFolder = "default",
+    name: SetHere = "default",
     val_share: Annotated[
         float,
         typer.Option("--val-share", metavar="SHARE", help="Of the blocks, for validation."),

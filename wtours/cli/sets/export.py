@@ -8,7 +8,7 @@ import typer
 
 from wtours.cli import console
 from wtours.cli.options import ROOT, Root, named_or_folder
-from wtours.cli.sets.places import SetOrFolder
+from wtours.cli.sets.places import SetHere
 from wtours.errors import UsageError
 from wtours.text import bytes_text, counted
 from wtours.workspace.layout import Layout
@@ -31,7 +31,7 @@ class ExportLayout(StrEnum):
 
 
 def export_of_shards(
-    name: SetOrFolder = "default",
+    name: SetHere = "default",
     to: Annotated[
         ExportLayout,
         typer.Option("--to", metavar="FORMAT", help=f"{', '.join(ExportLayout)}."),

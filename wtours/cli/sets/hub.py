@@ -9,12 +9,11 @@ import typer
 from wtours.cli import console
 from wtours.cli.options import ROOT, AsJson, Root, named_or_folder
 from wtours.cli.sets.copy import say_copied
+from wtours.cli.sets.places import SetHere
 from wtours.errors import UsageError
 from wtours.hub.repository import SCHEME
 from wtours.text import bytes_text, counted
 from wtours.workspace.layout import Layout
-
-SetHere = Annotated[str, typer.Argument(metavar="NAME|DIR", help="A shard set's name or folder.")]
 
 
 def push(

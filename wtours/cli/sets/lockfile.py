@@ -22,7 +22,7 @@ from wtours.cli.options import (
     named_or_folder,
 )
 from wtours.cli.sets.places import (
-    SetOrFolder,
+    SetHere,
     needs_every_receipt,
     place_text,
     reading_workspace,
@@ -34,7 +34,7 @@ from wtours.workspace.layout import Layout
 
 
 def lock(
-    name: SetOrFolder = "default",
+    name: SetHere = "default",
     out: Annotated[
         Path | None,
         typer.Option(

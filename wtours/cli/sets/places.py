@@ -57,6 +57,7 @@ ScratchSize = Annotated[
 SetOrFolder = Annotated[
     str, typer.Argument(metavar="NAME|DIR|URL", help="A shard set's name, folder or URL.")
 ]
+SetHere = Annotated[str, typer.Argument(metavar="NAME|DIR", help="A shard set's name or folder.")]
 
 
 def with_scratch(command: Callable[..., None]) -> Callable[..., None]:
