@@ -124,9 +124,9 @@ def _set_of_run(run: Path, given: str | None, root: Path) -> Path | str:
     """
     if given is not None:
         return shard_set(given, root)
-    from training.engine.checkpoint import find_checkpoint, read_state
-    from wtours.shards.identity import set_sha256
-    from wtours.shards.schema import DATASET_FILE, read_dataset
+    from training.engine.checkpoint import read_state
+    from training.engine.checkpoint_files import find_checkpoint
+    from wtours.shards.schema import DATASET_FILE, read_dataset, set_sha256
 
     wanted = read_state(find_checkpoint(run))[2].set_sha256
     for path in sorted((root / "shards").glob(f"[!.]*/{DATASET_FILE}")):
