@@ -72,7 +72,7 @@ class Sources:
         sources = [s for s in entry.sources if not local_only or s.startswith("file:")]
         if not sources:
             raise DownloadError(
-                f"no file of it in {files.from_dir}; name it {entry.id}.mp4 (or "
+                f"no file for it in {files.from_dir}; name it {entry.id}.mp4 (or "
                 f"{', '.join(suffix for suffix in VIDEO_SUFFIXES if suffix != '.mp4')})"
             )
         for source in sources:
