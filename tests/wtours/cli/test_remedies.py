@@ -90,7 +90,14 @@ def test_a_doctor_with_problems_says_it_too(here, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     "words",
-    ["shards split", "shards export", "shards card", "attest walks", "layer list --shards", "lock"],
+    [
+        "shards split",
+        "shards export",
+        "shards card",
+        "attest walks",
+        "shards overlap walks",
+        "lock",
+    ],
 )
 def test_what_works_on_a_disk_alone_says_so_of_a_url(here, monkeypatch, capsys, words):
     assert exit_code_of(monkeypatch, *words.split(), "s3://bucket/walks") == 2
