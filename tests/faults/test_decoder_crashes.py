@@ -81,7 +81,7 @@ def test_a_rerun_of_download_names_the_video_and_takes_the_others(folder):
     for _ in range(2):  # and so does each that follows
         again = run(folder, "wtours.media.probe", *words)
         assert again.returncode == 3, again.stderr
-        assert "two: file:two.mp4: the process died while it looked at the file" in again.stderr
+        assert "two: two.mp4: the process died while it looked at the file" in again.stderr
         assert "Traceback" not in again.stderr
         layout = Layout(folder / "root")
         receipts = [json.loads(layout.video_receipt(name).read_text()) for name in VIDEOS]
