@@ -132,7 +132,7 @@ def test_one_missing_file_does_not_stop_the_other_video(workspace):
     assert not list((root / "videos" / "morning").glob("*.mp4"))
     result = run_here("analyze", *common, "--jobs", "1")
     assert result.returncode == 3
-    assert "error: morning:" in result.stderr
+    assert "error: morning is not downloaded" in result.stderr
     assert (root / "analysis" / "evening" / "receipt.json").exists()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from wtours.cli import console
 from wtours.cli.app import main
 
 SCRIPT = str(Path(sys.executable).with_name("wtours"))
@@ -39,6 +40,8 @@ def run_here(*words: str | Path) -> subprocess.CompletedProcess[str]:
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setenv("COLUMNS", "200")
+        for stream in (console.out, console.err):  # on a dumb terminal, as xdist's, 80 since import
+            patch.setattr(stream, "_width", 200)
         code = exit_code_of(patch, *words)
     assert isinstance(code, int | None), code
     return subprocess.CompletedProcess(words, code or 0, out.getvalue(), err.getvalue())

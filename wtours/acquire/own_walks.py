@@ -77,7 +77,7 @@ def _checked_url(source: str) -> str:
     try:
         checked_source(source)
     except ValueError as error:
-        raise UsageError(f"{SourceUrl(source)} is no URL of a video ({error}); check it") from error
+        raise UsageError(str(error)) from error
     return source
 
 

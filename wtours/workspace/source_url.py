@@ -56,7 +56,11 @@ def checked_source(url: str) -> SourceUrl:
     source = SourceUrl(url)
     scheme = url.partition(":")[0].lower()
     if scheme in ("http", "https"):
-        if not urlsplit(url).hostname:
+        try:
+            has_host = bool(urlsplit(url).hostname)
+        except ValueError as error:  # [ and ] that are no IPv6 address
+            raise ValueError(f"{str(source)!r} is no URL: {error}") from error
+        if not has_host:
             raise ValueError(f"{str(source)!r} has no host")
         if "__youtubedl_smuggle" in url:
             raise ValueError(f"{str(source)!r} gives orders to yt-dlp; remove what is behind its #")

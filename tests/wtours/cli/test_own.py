@@ -87,7 +87,7 @@ def test_a_walk_whose_entry_states_no_more_than_it_must_is_shown_too(here, monke
         (["footage", "--id", "walk"], "--id and --title are of one walk; 2 are given"),
         (["footage/notes.txt"], "error: notes.txt cannot be opened as video ("),
         (["absent.mp4"], "is no file or folder"),
-        (["http://[::1/x.mp4"], "http://[::1/x.mp4 is no URL of a video (Invalid IPv6 URL)"),
+        (["http://[::1/x.mp4"], "error: 'http://[::1/x.mp4' is no URL: Invalid IPv6 URL"),
         (["--join", "broken.mp4"], "--join takes two or more files"),
         (["broken.mp4", "--manifest", "demo"], "comes with wtours"),
     ],
