@@ -50,13 +50,14 @@ def main() -> int:
     sections: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
         "memory": lambda _: [_memory_row()],
         "decode": lambda options: [r for s in _GOALS for r in _decode_rows(s, options.rounds)],
-        "receipts": lambda options: [_receipts_row(options.segments)],
         "scheduler": lambda options: _scheduler_rows(options.tasks),
+        "receipts": lambda options: [_receipts_row(options.segments)],
         "ray": lambda options: _ray_rows(options.seconds),
     }
     parser.add_argument("--only", nargs="*", choices=sections, default=list(sections))
     options = parser.parse_args()
-    # Memory first, while this process is small: a child's peak is never below its parent's.
+    # Memory first, while this process is small: a child's peak is never below its parent's. The
+    # receipts' rows come after the scheduler's, which are of this process too.
     rows = [row for name in sections if name in options.only for row in sections[name](options)]
     return publish_rows("scale", rows)
 
