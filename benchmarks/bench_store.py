@@ -10,6 +10,7 @@ network. Speeds are ratios within one run.
 import argparse
 import contextlib
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -169,25 +170,22 @@ def _s3() -> Iterator[str]:
     import s3fs
 
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        assert server.stderr is not None
-        address = next(
-            line.split("Running on ")[1].split()[0]
-            for line in server.stderr
-            if "Running on" in line
-        )
-        os.environ |= {
-            "AWS_ACCESS_KEY_ID": "made-up",
-            "AWS_SECRET_ACCESS_KEY": "made-up",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": address,
-        }
-        s3fs.S3FileSystem(use_listings_cache=False).mkdir("walks")
-        yield "s3://walks/set"
-    finally:
-        server.terminate()
-        server.wait()
+    # Its log goes to a file: a pipe that nobody reads is full after some 600 requests.
+    with tempfile.NamedTemporaryFile() as log, subprocess.Popen(command, stderr=log) as server:
+        try:
+            while not (said := re.search(r"Running on (\S+)", Path(log.name).read_text())):
+                assert server.poll() is None, Path(log.name).read_text()
+                time.sleep(0.1)
+            os.environ |= {
+                "AWS_ACCESS_KEY_ID": "made-up",
+                "AWS_SECRET_ACCESS_KEY": "made-up",
+                "AWS_DEFAULT_REGION": "us-east-1",
+                "AWS_ENDPOINT_URL": said[1],
+            }
+            s3fs.S3FileSystem(use_listings_cache=False).mkdir("walks")
+            yield "s3://walks/set"
+        finally:
+            server.terminate()
 
 
 if __name__ == "__main__":
