@@ -153,3 +153,11 @@ def test_a_layer_that_was_made_again_is_not_overwritten(frames, tmp_path, monkey
     with pytest.raises(ConflictError, match=r"layers/depth/.* is there with other bytes"):
         copy_shards(frames, url)
     assert open_store(url).get("layers/depth/layer.json") == before
+
+
+def test_of_two_tars_the_one_that_went_away_is_named(frames):
+    layer = Layer.open(ShardIndex.open(frames), "depth")
+    tar = next((frames / "layers" / "depth").glob("venice*.tar"))
+    tar.unlink()
+    with pytest.raises(ShardError, match=rf"^\S*{tar.name}: the value of venice at "):
+        layer.read([0, 2 * FRAMES - 1])

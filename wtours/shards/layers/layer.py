@@ -96,7 +96,8 @@ class Layer:
         try:
             blocks = iter(self.place.blocks(wanted))
         except OSError as error:
-            raise self._damaged(held[0], error) from error
+            of = {self.place.name_of(b.file): row for row, b in zip(held, wanted, strict=True)}
+            raise self._damaged(of.get(error.filename, held[0]), error) from error
         return tuple(
             self._decode(row, next(blocks)) if self.offset[row] >= 0 else None for row in rows
         )

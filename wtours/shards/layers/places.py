@@ -78,9 +78,14 @@ class FolderPlace:
                 os.close(descriptor)
 
     def _block(self, block: Block, opened: dict[str, int]) -> bytes:
-        if block.file not in opened:
-            opened[block.file] = os.open(self.folder / block.file, os.O_RDONLY | os.O_CLOEXEC)
-        return os.pread(opened[block.file], block.end - block.start, block.start)
+        path = self.folder / block.file
+        try:
+            if block.file not in opened:
+                opened[block.file] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            return os.pread(opened[block.file], block.end - block.start, block.start)
+        except OSError as error:
+            error.filename = str(path)  # a failed read does not say where
+            raise
 
 
 @dataclass(frozen=True, slots=True)
