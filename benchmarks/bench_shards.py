@@ -168,7 +168,7 @@ def _index_rows(folder: Path) -> list[Row]:
     growth = large["find_seconds"] / small["find_seconds"]
     return [
         _at_most(f"{what}: open", large["open_seconds"] + large["list_seconds"], 2, "seconds"),
-        _at_most(f"{what}: peak memory of the process", large["peak_mib"], 300, "MiB"),
+        _at_most(f"{what}: peak memory of the process", large["peak_mib"], 200, "MiB"),
         _at_most(f"{what}: first clip", large["first_clip_seconds"], 0.2, "seconds"),
         _shown(f"{what}: to find a clip's frames", large["find_seconds"] * 1e6, "CPU-us"),
         _at_most(f"{what}: to find a clip's frames", growth, 1.5, "x the same for 18,000 frames"),

@@ -144,7 +144,7 @@ def clip_starts(
 
 def is_break(
     pts_us: NDArray[np.int64],
-    ticks: NDArray[np.int64] | None,
+    ticks: NDArray[np.int32] | None,
     shot: NDArray[np.int32] | None,
     *,
     tolerance_us: int,
@@ -156,7 +156,7 @@ def is_break(
 
     Args:
         pts_us: As in `clip_starts`.
-        ticks: (N,) int64, the tick of each frame; None: native, where frames have ordinals.
+        ticks: (N,) int32, the tick of each frame; None: native, where frames have ordinals.
         shot: As in `clip_starts`.
         tolerance_us: See `tolerance_us`.
     """
@@ -171,7 +171,7 @@ def is_break(
 
 def range_starts(
     pts_us: NDArray[np.int64],
-    ticks: NDArray[np.int64] | None,
+    ticks: NDArray[np.int32] | None,
     shot: NDArray[np.int32] | None,
     *,
     span_us: int,

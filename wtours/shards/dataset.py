@@ -77,14 +77,16 @@ class ClipDataset:
         self._offsets_us = self._longest_offsets_us()
         self.num_clips: dict[str, int] = {}
         """Number of clips of each video, by its id, in the order of the clips."""
-        starts, total = np.empty(len(index), np.int64), 0
+        # As narrow as a set's rows allow: there is one for almost every frame.
+        kind: type[np.signedinteger[Any]] = np.int32 if len(index) < 2**31 else np.int64
+        starts, total = np.empty(len(index), kind), 0
         for video in index.videos:
             part = self._starts(video)
             starts[total : total + len(part)] = part
             total += len(part)
             self.num_clips[video.video_id] = len(part)
-        self.starts: NDArray[np.int64] = starts[:total]
-        """(number of clips,) int64; the row of each clip's first frame."""
+        self.starts: NDArray[np.signedinteger[Any]] = starts[:total]
+        """(number of clips,) int32 (int64 from 2**31 frames on); the row of its first frame."""
         if not len(self.starts):
             interval = frame_interval_seconds
             shown = (
@@ -195,7 +197,8 @@ class ClipDataset:
         pts_us = self.index.pts_us[video.start : video.stop]
         moment, reach = self.index.pts_us[start], round(seconds * _US)
         rows = video.start + np.searchsorted(pts_us, [moment - reach, moment + reach + 1])
-        first, stop = np.searchsorted(self.starts, rows).tolist()
+        # In their own type: searchsorted would copy all starts into a wider one.
+        first, stop = np.searchsorted(self.starts, rows.astype(self.starts.dtype)).tolist()
         shot = self.index.shot[self.starts[first:stop]]
         here = number - first
         if not self.across_cuts and shot[here] >= 0:

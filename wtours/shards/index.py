@@ -39,12 +39,11 @@ from wtours.storage.hashing import sha256_file
 from wtours.storage.remote_calls import shown
 from wtours.storage.store import as_location
 
-_BATCH_ROWS = 65_536
+_BATCH_ROWS = 8_192
+_READ_BYTES = 1 << 16  # of a column at a time: a row group of a long set is some 10 MB of it
 UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
 """What pyarrow raises for a Parquet file that is damaged, or is none."""
-_READ_COLUMNS = pa.schema(
-    [INDEX_SCHEMA.field(name) for name in ("frame_index", "pts_us", "offset", "size", "shot")]
-)
+_READ_COLUMNS = ("frame_index", "pts_us", "offset", "size", "shot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,9 @@ class VideoRows:
 
 
 class ShardIndex:
-    """A shard set's index in memory: about 32 bytes a frame.
+    """A shard set's index in memory: 24 bytes a frame, 28 where a tar is of 2 GiB or more.
+
+    Every process that reads clips holds it: so no column is wider than its values.
 
     Rows are numbered from 0, videos in the order of their ids, frames in time order.
 
@@ -67,9 +68,9 @@ class ShardIndex:
         directory: The shard set: its folder, or its URL.
         remote: Reads the frames of a set at a URL, and counts its requests; None: it is on a disk.
         dataset: Its `dataset.json`.
-        frame_index: (N,) int64; tick number, or ordinal with "native".
+        frame_index: (N,) int32; tick number, or ordinal with "native".
         pts_us: (N,) int64; microseconds from the video's first frame.
-        offset: (N,) int64; where the image begins in its tar.
+        offset: (N,) int32 or int64; where the image begins in its tar.
         size: (N,) int32; bytes of the image.
         shot: (N,) int32; -1 where the video was not analyzed.
         videos: The rows of each video.
@@ -81,9 +82,9 @@ class ShardIndex:
         self.directory = directory
         self.remote: RemoteFrames | None = None
         self.dataset = dataset
-        self.frame_index: NDArray[np.int64] = columns["frame_index"]
+        self.frame_index: NDArray[np.int32] = columns["frame_index"]
         self.pts_us: NDArray[np.int64] = columns["pts_us"]
-        self.offset: NDArray[np.int64] = columns["offset"]
+        self.offset: NDArray[np.int32] | NDArray[np.int64] = columns["offset"]
         self.size: NDArray[np.int32] = columns["size"]
         self.shot: NDArray[np.int32] = columns["shot"]
         # Rows are in the order of dataset.json's shards, so counts say which shard a row is in.
@@ -131,7 +132,7 @@ class ShardIndex:
                 raise ShardError(f"{shown(str(location))}/{name} {problem}")
         try:
             source = _checked_index(location, dataset, policy)
-            columns = _read_columns(source, dataset.frames)
+            columns = _read_columns(source, dataset)
         except UNREADABLE as error:
             reason = " ".join(str(error).split())
             raise ShardError(
@@ -186,7 +187,7 @@ class ShardIndex:
         """Return the video that a row is of."""
         return next(video for video in self.videos if video.start <= row < video.stop)
 
-    def ticks(self, video: VideoRows) -> NDArray[np.int64] | None:
+    def ticks(self, video: VideoRows) -> NDArray[np.int32] | None:
         """Return (n,) the tick of each frame of a video; None: native, where there are none."""
         is_native = self.dataset.params.rate is None
         return None if is_native else self.frame_index[video.start : video.stop]
@@ -203,7 +204,9 @@ class ShardIndex:
 
     def _check_shard(self, first_row: int, shard: ShardRecord) -> None:
         rows = slice(first_row, first_row + shard.frames)
-        offset, size, pts_us = self.offset[rows], self.size[rows], self.pts_us[rows]
+        offset, pts_us = self.offset[rows], self.pts_us[rows]
+        # As int64: numpy refuses a shard.bytes of 2 GiB or more beside int32.
+        size = self.size[rows].astype(np.int64)
         start_us = shard.segment * self.dataset.params.segment_us
         sound = (size > 0) & (size <= MAX_MEMBER_BYTES) & (self.frame_index[rows] >= 0)
         sound &= (offset >= BLOCK) & (offset <= shard.bytes - size)  # a sum could overflow
@@ -259,27 +262,32 @@ def _checked_index(
     return source
 
 
-def _read_columns(source: Path | pa.BufferReader, num_rows: int) -> dict[str, NDArray[Any]]:
+def _read_columns(source: Path | pa.BufferReader, dataset: Dataset) -> dict[str, NDArray[Any]]:
     """Return the columns as arrays, null as -1, read in batches so that nothing is held twice.
 
     Raises:
-        ValueError: the file has another number of rows.
+        ValueError: the file has another number of rows, or a number that its column cannot hold.
     """
-    with pq.ParquetFile(source, pre_buffer=False) as file:
-        if file.metadata.num_rows != num_rows:
-            raise ValueError(f"{file.metadata.num_rows} rows for {num_rows} frames")
+    types = {name: INDEX_SCHEMA.field(name).type for name in _READ_COLUMNS}
+    types["frame_index"] = pa.int32()
+    if all(shard.bytes < 2**31 for shard in dataset.shards):
+        types["offset"] = pa.int32()
+    with pq.ParquetFile(source, pre_buffer=False, buffer_size=_READ_BYTES) as file:
+        if file.metadata.num_rows != dataset.frames:
+            raise ValueError(f"{file.metadata.num_rows} rows for {dataset.frames} frames")
         columns = {
-            field.name: np.empty(num_rows, np.dtype(str(field.type))) for field in _READ_COLUMNS
+            name: np.empty(dataset.frames, np.dtype(str(type_))) for name, type_ in types.items()
         }
         row = 0
         # No threads: where their number is limited, a whole set would look damaged.
-        for batch in file.iter_batches(_BATCH_ROWS, columns=_READ_COLUMNS.names, use_threads=False):
-            for field in _READ_COLUMNS:
-                values = _as_numpy(batch.column(field.name).cast(field.type))
-                columns[field.name][row : row + batch.num_rows] = values
+        for batch in file.iter_batches(_BATCH_ROWS, columns=_READ_COLUMNS, use_threads=False):
+            for name, type_ in types.items():
+                values = _as_numpy(batch.column(name).cast(type_))
+                columns[name][row : row + batch.num_rows] = values
             row += batch.num_rows
-        if row != num_rows:
-            raise ValueError(f"it ends after {row} of {num_rows} rows")
+        if row != dataset.frames:
+            raise ValueError(f"it ends after {row} of {dataset.frames} rows")
+    pa.default_memory_pool().release_unused()  # some 20 MiB that would stay beside the columns
     return columns
 
 
