@@ -1,6 +1,7 @@
 """Processes on GPUs: nccl, DDP and FSDP2 against one process, and the trace of a run."""
 
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -9,6 +10,7 @@ import torch.distributed as dist
 
 from tests.support.command_line import SCRIPT, torchrun
 from tests.support.shard_set import TINY, write_shard_set
+from training.engine.checkpoint_files import checkpoint_dir
 from training.engine.metrics import read_metrics
 
 EXACT = ("optim.precision=float32", "optim.float32_matmul_precision=highest")
@@ -48,6 +50,16 @@ def test_processes_train_as_one(device, shards, tmp_path, parallel):
     )
     for line, other in zip(several, one, strict=True):
         for name in ("loss", "loss_masked", "loss_local", "teacher_entropy"):
+            assert line[name] == pytest.approx(other[name], rel=1e-4)
+
+
+def test_a_resumed_run_takes_the_steps_of_one_that_was_not_stopped(device, shards, tmp_path):
+    whole = pretrain(device, shards, tmp_path, "checkpoint.every_steps=2", processes=1)
+    shutil.rmtree(checkpoint_dir(tmp_path, 4))
+    again = pretrain(device, shards, tmp_path, "checkpoint.every_steps=2", processes=1)
+    assert again[2]["time"]["resumed_from"] == 2
+    for line, other in zip(again, whole, strict=True):
+        for name in ("loss", "gradient_norm"):
             assert line[name] == pytest.approx(other[name], rel=1e-4)
 
 

@@ -108,7 +108,8 @@ class LossConfig(Section):
     """Momentum of the moving mean that centers the teacher."""
     koleo_weight: NonNegative = 0.0
     """Weight of the KoLeo term (DINOv2), which spreads the student's CLS tokens of a process in
-    each global view; it compares the images of a step, which then takes no micro-batches."""
+    each global view: its mean over the views, where DINOv2 sums over its two, so that its .1 is .2
+    here. It compares the images of a step, which then takes no micro-batches."""
 
     @model_validator(mode="after")
     def _check_weights(self) -> Self:

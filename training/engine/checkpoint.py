@@ -169,8 +169,15 @@ def _load_moments(checkpoint: Path, state: TrainState, name: str) -> None:
             raise CheckpointError(
                 f"{checkpoint} does not hold a state of its config ({OPTIMIZER}: {key[:100]!r})"
             )
-        # AdamW keeps its count on the CPU.
-        state.optimizer.state[parameter][moment] = value.cpu() if moment == "step" else value
+        device = moment_device(state.optimizer, parameter, moment)
+        state.optimizer.state[parameter][moment] = value.to(device)
+
+
+def moment_device(optimizer: torch.optim.Optimizer, parameter: Tensor, moment: str) -> torch.device:
+    """Return where an optimizer looks for a moment of a parameter."""
+    # AdamW keeps its count of steps on the CPU; its fused kernel, on CUDA, reads it on the device.
+    is_fused = any(group.get("fused") for group in optimizer.param_groups)
+    return torch.device("cpu") if moment == "step" and not is_fused else parameter.device
 
 
 def load_network(checkpoint: Path, which: str | None = None) -> tuple[TrainConfig, Network]:

@@ -71,6 +71,8 @@ def _layer(name: str, depth: int) -> int:
     block = _block_of(name)
     if block is not None:
         return block + 1
+    if name == "mask_token":  # takes the place of patch embeddings
+        return 0
     after = not name.startswith("backbone.") or name.startswith(("backbone.norm.", "backbone.fc"))
     return depth + 1 if after else 0
 

@@ -32,6 +32,8 @@ from wtours.errors import CheckpointError
 PAPER_RATE, PAPER_K = 0.001, 20
 PAPER_FINETUNING = (160_000, 4, 512)
 """Steps, images in a step, and pixels of a crop's side (iBOT's, which the paper follows)."""
+IMAGENET_TRAINING, ADE20K_TRAINING = 1_281_167, 20_210
+"""Training images: a tenth of ImageNet is another task, measured on the same 50,000."""
 _Content = tuple[Path, dict[str, Any]]
 """A result's file and what is in it."""
 
@@ -70,10 +72,12 @@ class _Kind:
     Attributes:
         values: Figures by the paper's columns; None: not in it.
         paper_size: A field of `val` or `test` and its value on the paper's data.
+        paper_training: Images of `train` on the paper's data; None: nothing is learned from any.
     """
 
     values: Callable[[dict[str, Any]], dict[str, float | None]]
     paper_size: tuple[str, int]
+    paper_training: int | None = None
 
 
 def collect(runs: Iterable[Path]) -> list[Measured]:
@@ -168,14 +172,16 @@ def _named(**columns: str) -> Callable[[dict[str, Any]], dict[str, float | None]
 
 
 _KINDS = {
-    "linear": _Kind(_linear, ("num_images", 50_000)),
-    "knn": _Kind(_knn, ("num_images", 50_000)),
+    "linear": _Kind(_linear, ("num_images", 50_000), IMAGENET_TRAINING),
+    "knn": _Kind(_knn, ("num_images", 50_000), IMAGENET_TRAINING),
     "discover": _Kind(_discover, ("num_images", 1449)),
     "vos": _Kind(
         _named(jf_mean_percent=JF, j_mean_percent=J, f_mean_percent=F), ("num_sequences", 30)
     ),
     "upernet": _Kind(
-        _named(mean_iou_percent=MIOU, mean_accuracy_percent=MACC), ("num_images", 2000)
+        _named(mean_iou_percent=MIOU, mean_accuracy_percent=MACC),
+        ("num_images", 2000),
+        ADE20K_TRAINING,
     ),
     "coco": _Kind(_named(box_map_percent=BOX_MAP, mask_map_percent=MASK_MAP), ("num_images", 5000)),
     "got10k": _Kind(
@@ -209,6 +215,9 @@ def _note(content: dict[str, Any], kind: _Kind) -> str:
         source = data.get("source", "unknown data")
         unit = field.removeprefix("num_")
         reasons.append(f"on {data.get(field, '?')} {unit} of {source}; the paper's are {expected}")
+    training, papers = content.get("train", {}).get("num_images"), kind.paper_training
+    if None not in (training, papers) and training != papers:
+        reasons.append(f"with {training} training images; the paper's are {papers}")
     if content["evaluation"] == "linear":
         protocol = content["protocol"]
         if PAPER_RATE not in protocol["learning_rates_for_256"]:

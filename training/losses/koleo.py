@@ -10,6 +10,8 @@ _SMALLEST = 1e-8
 def koleo(tokens: Tensor) -> Tensor:
     """Return the mean of -log(distance to the nearest other embedding) over V views, a scalar.
 
+    DINOv2 adds up the means of its two views: the same weight is half as much here.
+
     Args:
         tokens: (V, M, D), M >= 2; embeddings are compared within a view, by their direction alone.
     """

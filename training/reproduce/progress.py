@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from training.engine.checkpoint_files import MODEL, RANDOM, RECEIPT, step_dirs
-from training.evaluation.measured import Measured, collect
+from training.evaluation.measured import Measured, Value, collect
 from training.evaluation.paper_tables import measured_cell, published_cell
 from training.evaluation.published import PaperTable
 from training.reproduce.plan import MEAN, Plan, Step
@@ -166,14 +166,14 @@ def table_cells(plan: Plan, table: PaperTable, runs: Sequence[str]) -> list[tupl
 
     A hole is "-"; a figure that does not compare with the paper's has a * behind it.
     """
-    rows, sums = [], list[list[float | None]]()
+    rows, above = [], list[list[Value | None]]()
     for run, (labels, figures) in zip(runs, table.rows, strict=True):
         if run == MEAN:
-            cells = [published_cell(_mean(column)) for column in zip(*sums, strict=True)]
+            cells = [measured_cell(_mean(column)) for column in zip(*above, strict=True)]
         else:
             values = measured_of(plan, run)
             found = [values.values.get(m) if values else None for m in table.measures]
-            sums.append([None if v is None else v.percent for v in found])
+            above.append(found)
             cells = [measured_cell(value) for value in found]
         published = map(published_cell, figures)
         pairs = [cell for pair in zip(published, cells, strict=True) for cell in pair]
@@ -208,6 +208,11 @@ def _receipts(run_dir: Path) -> list[Path]:
     return [path / RECEIPT for path in step_dirs(run_dir) if (path / RECEIPT).is_file()]
 
 
-def _mean(column: Sequence[float | None]) -> float | None:
-    values = [value for value in column if value is not None]
-    return sum(values) / len(values) if len(values) == len(column) and values else None
+def _mean(column: Sequence[Value | None]) -> Value | None:
+    """Return the mean of the figures above it; None: one of them is not measured."""
+    known = [value for value in column if value is not None]
+    if len(known) < len(column) or not known:
+        return None
+    mean = sum(value.percent for value in known) / len(known)
+    # It compares with the paper's mean as far as each of them does.
+    return Value(mean, "", "; ".join(dict.fromkeys(value.note for value in known if value.note)))

@@ -12,8 +12,9 @@ from torch import Tensor
 from training.data.normalization import Normalization
 from training.methods.base import Method, Network
 from training.models.loading import load_weights
-from training.models.vit import position_embedding
+from training.models.vit import num_heads, position_embedding
 from training.weights.backbones import open_backbone
+from wtours.errors import CheckpointError
 
 LOG = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ def initialize_backbones(
     """
     found = open_backbone(name, run_dir)
     networks = [module for module in method.modules() if isinstance(module, Network)]
+    _require_heads(found.network, networks[0].backbone, name)
     weights = _fitted(found.network, networks[0].backbone)
     if found.normalization != Normalization():
         _renormalize(weights, found.normalization)
@@ -49,6 +51,16 @@ def initialize_backbones(
         load_weights(network.backbone, weights, f"model.init: {name} does not fit the model")
     LOG.info("the backbone starts from %s; its head is random", name)
     return found.description
+
+
+def _require_heads(source: VisionTransformer, target: VisionTransformer, name: str) -> None:
+    """Refuse another number of attention heads, which no shape of a weight tells of."""
+    theirs, ours = num_heads(source), num_heads(target)
+    if theirs != ours:
+        raise CheckpointError(
+            f"model.init: {name} has {theirs} attention heads and the model {ours}: set "
+            f"model.num_heads={theirs}"
+        )
 
 
 def _fitted(source: VisionTransformer, target: VisionTransformer) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from training.distributed.world import World
 from training.engine.checkpoint import (
     load_network,
     load_state,
+    moment_device,
     publish_snapshot,
     read_state,
     save_checkpoint,
@@ -61,6 +62,18 @@ def test_what_is_loaded_is_what_was_saved(tmp_path):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
     names = {"student.head.mlp.1.running_mean", "teacher.backbone.pos_embed", "center"}
     assert names <= set(load_file(path / "model.safetensors"))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_moments_are_put_where_torch_puts_them(fused):
+    # On CUDA the fused kernel refuses a count of steps on the CPU. "meta" is a device as well.
+    weight = torch.nn.Parameter(torch.empty(2, device="meta"))
+    optimizer = torch.optim.AdamW([weight], fused=fused)
+    moments = {"step": torch.tensor(3.0), "exp_avg": torch.ones(2)}
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": {0: moments}})
+    for name, value in optimizer.state[weight].items():
+        assert moment_device(optimizer, weight, name) == value.device, name
+    assert optimizer.state[weight]["step"].device.type == ("meta" if fused else "cpu")
 
 
 def test_a_checkpoint_is_safetensors_and_json_and_the_same_state_gives_the_same_bytes(tmp_path):

@@ -10,6 +10,7 @@ from training.engine.optim import (
     set_lr_and_weight_decay,
 )
 from training.methods.base import Network
+from training.methods.ibot import MaskedNetwork
 from training.models.vit import build_backbone
 from training.schedules import Progress
 
@@ -111,7 +112,7 @@ def test_layers_nearer_to_the_pixels_learn_less():
     backbone = build_backbone(
         "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=3, embed_dim=24, num_heads=2
     )
-    network = Network(backbone, nn.Linear(24, 5))
+    network = MaskedNetwork(Network(backbone, nn.Linear(24, 5)))
     optimizer = build_optimizer(network, OptimConfig(layer_decay=0.5))
     set_lr_and_weight_decay(optimizer, lr=1.0, weight_decay=0.1)
     of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
@@ -119,6 +120,7 @@ def test_layers_nearer_to_the_pixels_learn_less():
     assert len(found) == sum(len(group["params"]) for group in optimizer.param_groups)
     for name, lr in {  # BEiT: decay ** (depth + 1 - layer)
         "backbone.pos_embed": 1 / 16,
+        "mask_token": 1 / 16,
         "backbone.patch_embed.proj.weight": 1 / 16,
         "backbone.blocks.0.attn.qkv.weight": 1 / 8,
         "backbone.blocks.1.mlp.fc1.bias": 1 / 4,

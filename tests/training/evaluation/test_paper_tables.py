@@ -26,6 +26,7 @@ def result(
     checkpoint="step-1",
     step=1,
     sha256=None,
+    train=None,
     **recorded,
 ):
     (run / "eval").mkdir(parents=True, exist_ok=True)
@@ -36,6 +37,7 @@ def result(
         | recorded,
         "protocol": protocol or {},
         "val": val,
+        **({"train": train} if train else {}),
         "results": results,
     }
     (run / "eval" / f"{name}.json").write_text(json.dumps(content))
@@ -115,6 +117,31 @@ def test_what_does_not_compare_is_marked_with_its_reason(tmp_path):
         "1024"
     )
     assert r"| 60.0\* | - |" in as_markdown(measured)
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "found", "protocol", "column", "papers"),
+    [
+        ("knn", {"teacher": [{"k": 20, "top1_percent": 30.0}]}, {}, KNN, 1_281_167),
+        ("linear", heads((0.001, 30.0)), linear(), LINEAR, 1_281_167),
+        (
+            *("upernet", {"mean_iou_percent": 30.0}),
+            *({"steps": 160_000, "batch_size": 4, "crop_pixels": 512}, MIOU, 20_210),
+        ),
+    ],
+)
+def test_a_part_of_the_papers_training_images_does_not_compare(
+    tmp_path, evaluation, found, protocol, column, papers
+):
+    val = {**IMAGENET, "num_images": 2000} if evaluation == "upernet" else IMAGENET
+    for name, images in (("part", papers // 10), ("whole", papers)):
+        train = {"num_images": images, "source": "train", "fingerprint": "5"}
+        result(tmp_path / name, "a", evaluation, found, val=val, protocol=protocol, train=train)
+    part, whole = collect([tmp_path / "part", tmp_path / "whole"])
+    assert whole.values[column].note == ""
+    assert part.values[column].note == (
+        f"with {papers // 10} training images; the paper's are {papers}"
+    )
 
 
 def test_a_shortened_fine_tuning_is_marked_and_the_papers_is_not(tmp_path):

@@ -133,6 +133,28 @@ def test_the_figures_are_of_the_weights_that_the_run_has_now(tmp_path):
     assert measured.values[KNN].percent == 33.0
 
 
+@pytest.mark.parametrize(("val_images", "mean"), [(50_000, "35.5"), (500, "35.5*")])
+def test_a_mean_compares_as_far_as_the_figures_above_it_do(tmp_path, val_images, mean):
+    plan = load_plan("paper", root=tmp_path, tables=["7a"], folders={})
+    ((table, runs),) = plan.rows
+    for number, run in enumerate(runs[:-1]):
+        content = {
+            "evaluation": "linear",
+            "checkpoint": {"name": "step-00000100", "step": 100},
+            "protocol": {
+                "learning_rates_for_256": [0.001],
+                "epochs": 100,
+                "batch_size": 1024,
+            },
+            "val": {"num_images": val_images if number == 3 else 50_000},
+            "results": {
+                "heads": [{"learning_rate_for_256": 0.001, "best_top1_percent": 31.0 + number}]
+            },
+        }
+        write_json(tmp_path / "runs" / run / "eval" / "linear.json", content)
+    assert table_cells(plan, table, runs)[-1] == ("Mean", "44.1", mean, "54.8", "-")
+
+
 def test_with_json_the_commands_print_to_stderr_alone(capfd):
     assert in_a_process(("--version",), stdout=sys.stderr) == 0
     captured = capfd.readouterr()
