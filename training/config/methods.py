@@ -184,7 +184,7 @@ class IbotConfig(Section):
     def _check_ratio(self) -> Self:
         low, high = self.mask_ratio
         if not 0 <= low <= high < 1:
-            raise ValueError(f"mask_ratio ({low}, {high}) must be 0 <= low <= high < 1")
+            raise ValueError(f"ibot.mask_ratio ({low}, {high}) must be 0 <= low <= high < 1")
         return self
 
 

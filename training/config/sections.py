@@ -120,15 +120,17 @@ class DataConfig(Section):
         interval, size = self.frame_interval_seconds, self.clips_per_neighborhood
         if isinstance(interval, tuple) and len(interval) != self.clip_length - 1:
             raise ValueError(
-                f"frame_interval_seconds lists {len(interval)} intervals, and a clip of "
+                f"data.frame_interval_seconds lists {len(interval)} intervals, and a clip of "
                 f"{self.clip_length} frames has {self.clip_length - 1}"
             )
         if self.clips_per_video is not None and (self.clips_per_epoch or self.mixture):
-            raise ValueError("clips_per_video goes without clips_per_epoch and mixture")
+            raise ValueError(
+                "data.clips_per_video goes without data.clips_per_epoch and data.mixture"
+            )
         if (self.clips_per_epoch or size) % size:
             raise ValueError(
-                f"clips_per_epoch ({self.clips_per_epoch}) must be a multiple of "
-                f"clips_per_neighborhood ({size})"
+                f"data.clips_per_epoch ({self.clips_per_epoch}) must be a multiple of "
+                f"data.clips_per_neighborhood ({size})"
             )
         return self
 
@@ -137,7 +139,7 @@ class DataConfig(Section):
         for name in ("frame_crop_scale", "global_crop_scale", "local_crop_scale"):
             low, high = getattr(self, name)
             if not 0 < low <= high <= 1:
-                raise ValueError(f"{name} ({low}, {high}) must be 0 < low <= high <= 1")
+                raise ValueError(f"data.{name} ({low}, {high}) must be 0 < low <= high <= 1")
         return self
 
 
@@ -282,8 +284,8 @@ class WatchConfig(Section):
     @model_validator(mode="after")
     def _check_both(self) -> Self:
         if (self.knn_train is None) != (self.knn_val is None):
-            raise ValueError("knn_train and knn_val go together")
+            raise ValueError("watch.knn_train and watch.knn_val go together")
         if self.profile_steps is not None and self.profile_steps[0] > self.profile_steps[1]:
             first, last = self.profile_steps
-            raise ValueError(f"profile_steps [{first}, {last}] ends before it begins")
+            raise ValueError(f"watch.profile_steps [{first}, {last}] ends before it begins")
         return self

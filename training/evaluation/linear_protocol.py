@@ -37,11 +37,11 @@ class LinearProbeConfig:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1 or self.num_workers < 0:
             raise UsageError(
-                f"epochs ({self.epochs}) and batch size ({self.batch_size}) must be >= 1"
+                f"--epochs ({self.epochs}) and --batch-size ({self.batch_size}) must be >= 1"
             )
         if not self.rates or min(self.rates) <= 0 or len(set(self.rates)) < len(self.rates):
             raise UsageError(
-                f"learning rates ({', '.join(map(str, self.rates))}) must be different, each > 0"
+                f"rates of --lr ({', '.join(map(str, self.rates))}) must be different, each > 0"
             )
 
 

@@ -28,7 +28,7 @@ class Part:
         match = re.fullmatch(r"(\d{1,5})/(\d{1,5})", text)
         number, count = map(int, match.groups()) if match else (0, 0)
         if not 1 <= number <= count <= 10_000:
-            raise UsageError(f"part {text!r} must be i/N, from 1/N to N/N, N up to 10,000")
+            raise UsageError(f"--part {text!r} must be i/N, from 1/N to N/N, N up to 10,000")
         return cls(number, count)
 
     @classmethod

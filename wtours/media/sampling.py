@@ -49,7 +49,7 @@ def parse_rate(text: str) -> Fraction:
     except (ValueError, ZeroDivisionError):
         rate = Fraction(0)
     if not 0 < rate <= EVERY_FRAME:
-        raise UsageError(f"detect_fps {text!r}: give frames a second above 0, or native")
+        raise UsageError(f"--detect-fps {text!r}: give frames a second above 0, or native")
     return rate
 
 

@@ -23,7 +23,7 @@ from wtours.sharding.segment import (
     finished_segment,
     receipt_inputs,
 )
-from wtours.shards.params import ShardParams
+from wtours.shards.params import ShardParams, in_words
 from wtours.shards.schema import MAX_SEGMENTS, SourceFacts, set_remedy
 from wtours.storage.atomic import RECEIPTS_FOLDER
 from wtours.storage.receipts import Receipt, read_receipt, versions_of, write_receipt
@@ -235,7 +235,8 @@ def require_same_params(directory: Path, params: ShardParams) -> None:
     """
     recorded = params.recorded()
     for receipt in _receipts(directory):
-        for name in {**recorded, **receipt.params}:
+        # The codec first: quality and subsampling differ with it.
+        for name in dict.fromkeys(("codec", *recorded, *receipt.params)):
             present, wanted = receipt.params.get(name), recorded.get(name)
             if name == "pixels" and present != wanted:
                 raise ShardError(
@@ -245,8 +246,8 @@ def require_same_params(directory: Path, params: ShardParams) -> None:
                 )
             if present != wanted:
                 raise ShardError(
-                    f"shard set {directory.name!r} has {name} {present}, not {wanted}; "
-                    f"choose another name by --shards, or the same {name}"
+                    f"shard set {directory.name!r} was begun {in_words(name, present, wanted)}; "
+                    f"choose another name by --shards, or the same options"
                 )
 
 

@@ -17,6 +17,17 @@ MAX_SHORT_SIDE = 8192
 JPEG_SUBSAMPLING = "420"
 PIXELS = "reduced as YUV by swscale's bilinear, then recoloured"
 """Recorded in every receipt: with other words (or spelling) sets begun before are refused."""
+OPTIONS: Final = {
+    "frames_per_second": "--fps",
+    "short_side": "--short-side",
+    "codec": "--codec",
+    "quality": "--quality",
+    "shard_seconds": "--shard-seconds",
+    "blur": "--blur-boxes or --blur-faces",
+    "match": "--match-duration",
+    "where": "--where",
+}
+"""What each parameter is called where it is chosen, by `wtours shard`: messages say it so."""
 _RATE = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10}|/[0-9]{1,10})?")
 _US = 1_000_000
 
@@ -142,6 +153,23 @@ def _recorded(params: ShardParams) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in absent}
 
 
+def in_words(name: str, present: Any, wanted: Any) -> str:
+    """Return how a set was begun in the options of `wtours shard`: "with --fps 30, not 15".
+
+    Args:
+        name: Of the recorded parameter.
+        present: What the set has of it; None: it goes without.
+        wanted: What it is compared with.
+    """
+    option = OPTIONS.get(name, name)
+    if isinstance(present or wanted, dict):
+        other = " of something else" if present and wanted else ""
+        return f"{'with' if present else 'without'} {option}{other}"
+    if name == "codec":  # of JPEG it is not recorded
+        present, wanted = present or "jpeg", wanted or "jpeg"
+    return f"with {option} {present}, not {wanted}"
+
+
 def parse_rate(text: str) -> Fraction:
     """Return the rate that a whole number, a decimal or a fraction names; 0 for any other text.
 
@@ -154,4 +182,4 @@ def parse_rate(text: str) -> Fraction:
 
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:
     if not holds:
-        raise UsageError(f"{name} ({value}) must be {allowed}")
+        raise UsageError(f"{OPTIONS[name]} ({value}) must be {allowed}")

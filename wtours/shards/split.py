@@ -117,12 +117,15 @@ def split_shards(
         block_us, half_gap_us = round(block_seconds * _US), -(round(-gap_seconds * _US) // 2)
     if block_us <= 2 * half_gap_us:
         raise UsageError(
-            f"a split needs 0 < val_share ({val_share:g}) < 1 and 0 <= gap ({gap_seconds:g} s) < "
-            f"block ({block_seconds:g} s) <= 1000000 s"
+            f"a split needs 0 < --val-share ({val_share:g}) < 1 and 0 <= --gap-seconds "
+            f"({gap_seconds:g}) < --block-seconds ({block_seconds:g}) <= 1000000"
         )
     lasts_us = {v.video_id: int(index.pts_us[v.stop - 1]) for v in index.videos if v.stop > v.start}
     if sum(last_us // block_us for last_us in lasts_us.values()) > _MAX_BLOCKS:
-        raise UsageError(f"there are more than {_MAX_BLOCKS:,} blocks of {block_seconds:g} s")
+        raise UsageError(
+            f"there are more than {_MAX_BLOCKS:,} blocks of {block_seconds:g} s: raise "
+            f"--block-seconds"
+        )
     numbered = [
         (video_id, number)
         for video_id, last_us in lasts_us.items()
@@ -131,7 +134,7 @@ def split_shards(
     num_val = min(max(1, round(val_share * len(numbered))), len(numbered) - 1)
     if num_val < 1:
         raise UsageError(
-            f"{index.directory} has a single block of {block_seconds:g} s: use a shorter one"
+            f"{index.directory} has a single block of {block_seconds:g} s: lower --block-seconds"
         )
     val = {numbered[permuted(i, len(numbered), key=f"{seed}/split")] for i in range(num_val)}
     blocks: list[Block] = []
@@ -158,7 +161,7 @@ def split_shards(
     if empty:
         raise UsageError(
             f"{empty[0]} would have no frame: its blocks are short ends of videos; use another "
-            f"seed, a shorter gap or shorter blocks"
+            f"--seed, or lower --gap-seconds or --block-seconds"
         )
     write_json(split_path(index), content.model_dump(mode="json"))
     return content

@@ -63,7 +63,9 @@ def parse_size(text: str) -> int:
         step = 1024 if match["binary"] else 1000
         size = float(match["number"]) * step ** _POWERS[match["unit"].lower()]
     if size < 1:
-        raise UsageError(f"size {text!r} must be a number of bytes above 0, for example 500GB")
+        raise UsageError(
+            f"--scratch-size {text!r} must be a number of bytes above 0, for example 500GB"
+        )
     return int(size)
 
 

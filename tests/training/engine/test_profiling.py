@@ -53,7 +53,7 @@ def test_steps_that_are_done_are_not_traced_again(shards, tmp_path):
     train(shards, run)
     train(shards, run, "watch.profile_steps=[2, 3]")
     assert not (run / "profile").exists()
-    with pytest.raises(UsageError, match=r"profile_steps \[3, 2\] ends before it begins"):
+    with pytest.raises(UsageError, match=r"watch.profile_steps \[3, 2\] ends before it begins"):
         train(shards, run, "watch.profile_steps=[3, 2]")
 
 

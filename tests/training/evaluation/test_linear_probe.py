@@ -297,7 +297,10 @@ def test_crops_are_drawn_anew_each_epoch_whatever_was_drawn_before(splits):
     assert not torch.equal(crop(3, 1), first)
 
 
-@pytest.mark.parametrize("changed", [{"epochs": 0}, {"rates": ()}, {"rates": (0.1, 0.1)}])
-def test_settings_out_of_range_are_refused(changed):
-    with pytest.raises(UsageError, match="must be"):
+@pytest.mark.parametrize(
+    ("changed", "option"),
+    [({"epochs": 0}, "--epochs"), ({"rates": ()}, "--lr"), ({"rates": (0.1, 0.1)}, "--lr")],
+)
+def test_settings_out_of_range_are_refused(changed, option):
+    with pytest.raises(UsageError, match=f"{option} .*must be"):
         settings(**changed)

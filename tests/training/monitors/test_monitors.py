@@ -107,5 +107,5 @@ def test_images_that_are_not_there_are_said_before_the_first_step(shards, tmp_pa
     missing = str(tmp_path / "none")
     with pytest.raises(ImageDataError, match="none"):
         train(shards, tmp_path / "run", f"watch.knn_train={missing}", f"watch.knn_val={missing}")
-    with pytest.raises(UsageError, match="knn_train and knn_val go together"):
+    with pytest.raises(UsageError, match=r"watch.knn_train and watch.knn_val go together"):
         train(shards, tmp_path / "run", f"watch.knn_train={missing}")

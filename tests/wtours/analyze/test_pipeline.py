@@ -338,7 +338,7 @@ def test_the_receipt_names_inputs_parameters_and_versions(layout, truth):
 def test_bad_options_are_refused_before_anything_is_done(layout):
     with pytest.raises(UsageError, match="no detector 'detik'"):
         analyze_videos(layout, ["walk"], detector="detik")
-    with pytest.raises(UsageError, match="detect_fps"):
+    with pytest.raises(UsageError, match="--detect-fps '0'"):
         analyze_videos(layout, ["walk"], detect_fps="0")
     assert not layout.analysis_dir("walk").exists()
 

@@ -278,7 +278,7 @@ def test_presets_are_listed_and_one_is_shown_as_yaml_that_gives_it_again(tmp_pat
         (["download", "--video", "venise"], 2, "no video 'venise' in manifest walking_tours"),
         (["list", "--manifest", "absent.toml"], 2, "cannot read manifest absent.toml"),
         (["shard", "--speed", "9"], 2, "No such option"),
-        (["shard", "--quality", "0"], 2, "quality (0) must be 1 to 100"),
+        (["shard", "--quality", "0"], 2, "error: --quality (0) must be 1 to 100"),
         (["pretrain", "--set", "optim.lrr=1"], 2, "unknown config key 'optim.lrr'"),
         (["pretrain", "--preset", "mine"], 2, "unknown preset 'mine'"),
         (["verify", "absent"], 1, "absent"),

@@ -1,5 +1,6 @@
 """Options and help: one spelling for one idea, values with names, whole words at any width."""
 
+import dataclasses
 import re
 import shlex
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from wtours.cli.app import COMMANDS, PAGES, app
 from wtours.cli.command import OLD_SPELLINGS, OLD_VALUES
 from wtours.cli.train import _note_next
 from wtours.sharding.build import build_shards
-from wtours.shards.params import ShardParams
+from wtours.shards.params import OPTIONS, ShardParams, in_words
 from wtours.text import docs_page
 from wtours.workspace.layout import Layout
 
@@ -119,6 +120,14 @@ def test_a_value_that_is_none_of_those_is_said_plainly():
     shown = CliRunner().invoke(app, ["download", "--codec", "h265"], env={"COLUMNS": "120"})
     assert shown.exit_code == 2
     assert "Invalid value for '--codec': 'h265' is not one of 'h264', 'vp9'" in shown.output
+
+
+def test_a_parameter_of_a_set_is_said_as_the_option_that_chooses_it():
+    assert OPTIONS.keys() == {field.name for field in dataclasses.fields(ShardParams)}
+    taken = {name for option in options(TREE["wtours shard"]) for name in option.opts}
+    assert {name for text in OPTIONS.values() for name in text.split(" or ")} <= taken
+    assert in_words("codec", None, "png") == "with --codec jpeg, not png"
+    assert in_words("where", None, {"expression": "x"}) == "without --where"
 
 
 def test_a_word_after_two_dashes_is_no_option():

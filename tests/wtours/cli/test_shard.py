@@ -103,7 +103,7 @@ def test_a_video_that_is_not_downloaded_does_not_stop_the_others(layout, capsys)
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (["--part", "3/2"], UsageError, "part '3/2' must be i/N"),
+        (["--part", "3/2"], UsageError, "--part '3/2' must be i/N"),
         (["--seal"], ShardError, "has no receipts of shards; run `wtours shard`"),
         (["--blur-boxes", "absent.parquet"], UsageError, "absent.parquet is not a Parquet file"),
         (["--shards", "../x"], UsageError, "shard set name '../x'"),

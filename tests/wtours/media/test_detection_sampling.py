@@ -81,7 +81,7 @@ def test_native_takes_every_frame_once():
 
 @pytest.mark.parametrize("text", ["0", "-1", "fast", "1/0", "nan", "", "2000000"])
 def test_a_rate_that_makes_no_sense_is_refused(text):
-    with pytest.raises(UsageError, match=r"detect_fps '.*frames a second above 0, or native"):
+    with pytest.raises(UsageError, match=r"--detect-fps '.*frames a second above 0, or native"):
         parse_rate(text)
 
 

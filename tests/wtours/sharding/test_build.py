@@ -26,7 +26,7 @@ from wtours.media.reader import open_video
 from wtours.sharding.build import ShardReport, build_shards
 from wtours.sharding.estimate import estimate
 from wtours.sharding.plan import VideoPlan, VideoWork
-from wtours.shards.params import BlurParams, ShardParams
+from wtours.shards.params import OPTIONS, BlurParams, ShardParams
 from wtours.storage.receipts import Receipt, record_file, write_receipt
 from wtours.workspace.layout import Layout
 
@@ -343,11 +343,11 @@ def test_another_file_of_a_video_replaces_its_shards(clip, tmp_path, layout):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (ShardParams(shard_seconds=1, short_side=64), "short_side 48, not 64"),
-        (ShardParams(shard_seconds=2, short_side=48), "shard_seconds 1, not 2"),
+        (ShardParams(shard_seconds=1, short_side=64), "--short-side 48, not 64"),
+        (ShardParams(shard_seconds=2, short_side=48), "--shard-seconds 1, not 2"),
         (
             ShardParams(shard_seconds=1, short_side=48, frames_per_second="15"),
-            "frames_per_second 30, not 15",
+            "--fps 30, not 15",
         ),
     ],
 )
@@ -374,7 +374,7 @@ def test_other_parameters_for_a_name_are_refused_by_name(clip, layout, other, me
 )
 def test_a_parameter_out_of_range_is_refused_by_name(values):
     ((name, value),) = values.items()
-    with pytest.raises(UsageError, match=rf"{name} \({value}\) must be"):
+    with pytest.raises(UsageError, match=rf"{OPTIONS[name]} \({value}\) must be"):
         ShardParams(**values)
 
 

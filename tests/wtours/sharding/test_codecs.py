@@ -180,9 +180,11 @@ def test_sizes_are_said_before_and_the_order_is_as_it_turns_out(layout):
 
 
 def test_the_command_takes_native_and_refuses_what_makes_no_sense(layout, tmp_path):
-    with pytest.raises(UsageError, match=r"quality \(50\) must be left out: it is of JPEG alone"):
+    with pytest.raises(UsageError, match=r"--quality \(50\) must be left out: it is of JPEG alone"):
         params("png", quality=50)
-    with pytest.raises(UsageError, match=r"codec \(gif\) must be one of jpeg, webp-lossless, png"):
+    with pytest.raises(
+        UsageError, match=r"--codec \(gif\) must be one of jpeg, webp-lossless, png"
+    ):
         params("gif")
     manifest = tmp_path / "walks.toml"
     manifest.write_text(MANIFEST)

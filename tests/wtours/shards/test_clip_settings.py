@@ -263,10 +263,16 @@ def test_train_and_val_are_as_far_apart_as_asked(index, seed):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"block_seconds": 1e-7, "gap_seconds": 0}, "a split needs"),
+        (
+            {"block_seconds": 1e-7, "gap_seconds": 0},
+            r"--gap-seconds \(0\) < --block-seconds \(1e-07\)",
+        ),
         ({"block_seconds": 1, "gap_seconds": 0.9999996}, "a split needs"),
-        ({"block_seconds": 1e-4, "gap_seconds": 0}, "more than 100,000 blocks"),
-        ({"block_seconds": 100, "gap_seconds": 1}, "use a shorter one|has a single block"),
+        (
+            {"block_seconds": 1e-4, "gap_seconds": 0},
+            "more than 100,000 blocks .* raise --block-seconds",
+        ),
+        ({"block_seconds": 100, "gap_seconds": 1}, "has a single block .* lower --block-seconds"),
     ],
 )
 def test_blocks_that_make_no_split_are_refused(tmp_path, options, said):

@@ -67,7 +67,7 @@ def evaluate_segmentation(
     short_side = 2 * backbone.crop_pixels if short_side is None else short_side
     if short_side < backbone.patch_pixels:
         raise UsageError(
-            f"short side ({short_side}) must be at least a patch ({backbone.patch_pixels})"
+            f"--short-side ({short_side}) must be at least a patch ({backbone.patch_pixels})"
         )
     train_images, test_images = open_labeled_pixels(data)
     device = device or best_device()

@@ -175,6 +175,7 @@ def attest(
     Example: wtours attest default /mnt/other-lab/default
     """
     from wtours.comparison.attest import attest as attest_sets
+    from wtours.shards.params import OPTIONS
 
     layout = Layout(root)
     folders = [named_or_folder(text, layout.shards_dir) for text in (a, b)]
@@ -207,7 +208,8 @@ def attest(
             if video.first_difference is not None:
                 console.say(f"first difference of {video.video_id}: {video.first_difference}")
         for parameter, values in found.params.items():
-            console.say(f"parameter {parameter}: {values[0]} in A, {values[1]} in B")
+            option = OPTIONS.get(parameter, f"parameter {parameter}")
+            console.say(f"{option}: {values[0]} in A, {values[1]} in B")
         console.say("the same frames, byte for byte" if found.same else "not the same frames")
     if not found.same:
         raise typer.Exit(FINISHED_WITH_FAILURES)

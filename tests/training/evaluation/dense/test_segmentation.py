@@ -94,7 +94,7 @@ def test_every_patch_has_one_vote_however_near_its_neighbors_are(run, data):
 
 
 def test_a_short_side_below_a_patch_is_refused(run, data):
-    with pytest.raises(UsageError, match=r"short side \(7\) must be at least a patch \(8\)"):
+    with pytest.raises(UsageError, match=r"--short-side \(7\) must be at least a patch \(8\)"):
         evaluate_segmentation(open_backbone(str(run), lambda name: run), data, short_side=7)
 
 

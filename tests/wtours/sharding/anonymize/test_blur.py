@@ -282,9 +282,13 @@ def test_other_boxes_or_none_are_refused_for_a_name(layout, tmp_path):
     first = write_boxes(tmp_path / "a.parquet", [{"pts_us": 0, **BOX}])
     other = write_boxes(tmp_path / "b.parquet", [{"pts_us": 9, **BOX}])
     directory = blurred_set(layout, boxes=first).directory
-    with pytest.raises(ShardError, match=r"has blur .* choose another name by --shards"):
+    with pytest.raises(
+        ShardError, match=r"begun with --blur-.* of something else; choose another name"
+    ):
         with_blur(directory, PLAIN, ["walk"], boxes=other)
-    with pytest.raises(ShardError, match=r"has blur .*, not None"):
+    with pytest.raises(
+        ShardError, match=r"begun with --blur-boxes or --blur-faces; choose another"
+    ):
         build_shards(layout, ["walk"], name="blurred", params=PLAIN)
     (directory / "blur_boxes.parquet").write_bytes(other.read_bytes())
     (directory / "walk-00001.tar").unlink()
