@@ -106,7 +106,7 @@ def _open(text: str, run_dir: RunDir) -> Backbone:
     path = Path(bare)
     if path.is_file() or path.suffix in (".pth", ".pt"):
         return _open_released(path, run_dir)
-    in_place = path.is_dir() or len(path.parts) > 1
+    in_place = path.is_dir() or "/" in bare
     checkpoint = find_checkpoint(path if in_place else run_dir(bare))
     return initial_of_run(checkpoint) if random else _open_run(checkpoint)
 

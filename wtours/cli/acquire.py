@@ -9,6 +9,7 @@ import typer
 
 from wtours.acquire.ytdlp.formats import DEFAULT_MAX_HEIGHT, SelectedFormat
 from wtours.cli import console
+from wtours.cli.next_command import note_next
 from wtours.cli.options import (
     ROOT,
     AsJson,
@@ -82,6 +83,8 @@ def render(
         console.say(f"rendered {path}")
     for path in sets:
         console.say(f"labeled set {path}")
+    from_dir = str(Layout(root).rendered_dir)
+    note_next("download", "--from-dir", from_dir, manifest=manifest, videos=videos, root=root)
 
 
 def download(
@@ -180,6 +183,8 @@ def download(
     if max_height > DEFAULT_MAX_HEIGHT:
         _say_smaller(report.skipped, max_height, layout)
     finish(report.failed, "could not be downloaded")
+    if not as_json:
+        note_next("analyze", manifest=manifest, videos=videos, root=root)
 
 
 def say_choice(video_id: str, choice: SelectedFormat) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from wtours.cli import console
+from wtours.cli.next_command import note_next
 from wtours.cli.options import (
     FINISHED_WITH_FAILURES,
     RERUN,
@@ -137,6 +138,9 @@ def analyze(
         console.say(f"{len(report.done)} analyzed, {len(report.skipped)} already there")
     failed = as_typed(report.failed | report.objects_not_measured, manifest, root)
     finish(failed, "not (fully) analyzed", remedy)
+    if not as_json:
+        compare = () if from_dir is None else ("--compare", str(from_dir))
+        note_next("report", *compare, manifest=manifest, videos=videos, root=root)
 
 
 def report(
@@ -206,3 +210,5 @@ def report(
         webbrowser.open(page)
     again = ", then the report again"
     finish(result.problems, "shown in part", f"run `{hints.for_all('analyze')}`{again}")
+    if not as_json and not result.not_analyzed:
+        note_next("shard", manifest=manifest, videos=videos, root=root)

@@ -29,6 +29,7 @@ from wtours.cli import (
 )
 from wtours.cli.command import Command, Group, Quiet, Verbose, as_command
 from wtours.cli.evaluation import classification, dense, reproduce, tables
+from wtours.cli.next_command import none_said
 from wtours.cli.options import Root
 from wtours.cli.sets import copy, divide, export, hub, inspect, layers, lockfile, missing, prepare
 from wtours.cli.sets.places import with_scratch
@@ -100,7 +101,8 @@ def demo(root: Root = Path("demo-data")) -> None:
         ("runs", "--root", str(root)),
     ):
         console.say(f"\n$ wtours {' '.join(step)}")
-        exit_code = app(step, standalone_mode=False)
+        with none_said():  # it follows
+            exit_code = app(step, standalone_mode=False)
         if exit_code:
             raise typer.Exit(exit_code)
     rows = cuts_beside_drawn(layout, ("demo_day", "demo_cuts"))

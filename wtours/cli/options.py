@@ -15,7 +15,7 @@ import wtours
 from wtours.cli import console
 from wtours.errors import CheckpointError, MissingPackageError, UsageError, WtoursError
 from wtours.execution.executor import Executor
-from wtours.storage.store import is_url
+from wtours.storage.store import as_location, is_url
 from wtours.text import listed, redact_url
 from wtours.workspace.layout import OWN_MANIFEST, Layout, find_own_manifest
 
@@ -198,7 +198,7 @@ def _from_here(path: Path) -> Path:
 
 def at_root(root: Path) -> tuple[str, ...]:
     """Return the option that a command to copy needs for this root: none for the default one."""
-    return () if root == ROOT else ("--root", str(root))
+    return () if root == ROOT else ("--root", str(as_location(root)))
 
 
 def as_typed(reasons: Mapping[str, str], manifest: Path | None, root: Path) -> Mapping[str, str]:
@@ -278,7 +278,7 @@ def executor_of(
 
 
 def named_or_folder(text: str, folder_of: Callable[[str], Path]) -> Path:
-    """Return the folder that `text` names under the root, or is.
+    """Return the folder that `text` names under the root, or is: one that is there, or with a "/".
 
     Raises:
         UsageError: it is a URL.
@@ -289,7 +289,7 @@ def named_or_folder(text: str, folder_of: Callable[[str], Path]) -> Path:
             f"brings a shard set there"
         )
     path = Path(text)
-    return path if path.is_dir() or len(path.parts) > 1 else folder_of(text)
+    return path if path.is_dir() or "/" in text else folder_of(text)
 
 
 def run_folder(run: str, layout: Layout) -> Path:

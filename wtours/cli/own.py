@@ -1,6 +1,5 @@
 """The commands on the user's own walks and manifest: add, pin."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +8,7 @@ import typer
 from wtours.acquire.ytdlp.formats import DEFAULT_MAX_HEIGHT
 from wtours.cli import console
 from wtours.cli.acquire import AllowUnknownLicense, MaxSize, say_choice
+from wtours.cli.next_command import note_next
 from wtours.cli.options import (
     ROOT,
     AsJson,
@@ -16,7 +16,6 @@ from wtours.cli.options import (
     MaxLoss,
     Root,
     Videos,
-    at_root,
     finish,
     own_manifest,
 )
@@ -147,7 +146,9 @@ def add(
         title_of_table = f"{len(done)} of {len(walks)} in {path}"
         columns = ("id", "file", "length", "size", "rate", "")
         console.print_table(title_of_table, columns, rows)
-        console.note(f"next: {_command('analyze', path, root)}")
+        found = find_own_manifest(Path.cwd())
+        is_found = found is not None and found.resolve() == path.resolve()
+        note_next("analyze", manifest=None if is_found else path, root=root)
     _note_next_chapters(done)
     finish(failed, "could not be added")
 
@@ -209,12 +210,3 @@ def _note_next_chapters(done: "list[tuple[OwnWalk, VideoEntry, bool]]") -> None:
                 f"{entry.id}: {following.name} beside it is its recording's next chapter; to have "
                 f"them joined, give both in one command, with another --id"
             )
-
-
-def _command(name: str, manifest: Path, root: Path) -> str:
-    """Return a command on the manifest, with the options that it needs from this folder."""
-    words = ["wtours", name]
-    found = find_own_manifest(Path.cwd())
-    if found is None or found.resolve() != manifest.resolve():
-        words += ["--manifest", str(manifest)]
-    return shlex.join([*words, *at_root(root)])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wtours.cli import console
+from wtours.cli.next_command import note_pretrain
 from wtours.cli.options import (
     ROOT,
     Address,
@@ -217,8 +218,10 @@ def shard(
             say = console.note if as_json else console.say
             for path in delete_sources(layout, name, ids, on_progress=on_progress):
                 say(f"deleted {place_text(path)}: its shards are whole")
-    _show_shards(result, as_json=as_json)
+    has_clips = _show_shards(result, as_json=as_json)
     finish(as_typed(result.failed, manifest, root), "not sharded", remedy)
+    if has_clips:
+        note_pretrain(name, root)
 
 
 def finalize(
@@ -237,8 +240,10 @@ def finalize(
 
     with shard_workspace(name, max_loss, root) as layout:
         result = finalize_shards(layout, name, max_loss=max_loss)
-    _show_shards(result, as_json=as_json)
+    has_clips = _show_shards(result, as_json=as_json)
     finish(result.failed, "not sharded")
+    if has_clips:
+        note_pretrain(name, root)
 
 
 def say_estimate(expected: "Estimate") -> None:
@@ -248,12 +253,12 @@ def say_estimate(expected: "Estimate") -> None:
         console.note(f"about {expected.frames:,} frames, {bytes_text(expected.bytes)}{work}")
 
 
-def _show_shards(result: "ShardReport", *, as_json: bool) -> None:
-    """Say what a shard set holds now."""
+def _show_shards(result: "ShardReport", *, as_json: bool) -> bool:
+    """Say what a shard set holds now; return whether people were told of clips to train on."""
     if as_json:
         console.print_json(shards_json(result))
-    else:
-        say_shards(result)
+        return False
+    return say_shards(result)
 
 
 def shards_json(result: "ShardReport") -> dict[str, object]:
@@ -271,8 +276,8 @@ def shards_json(result: "ShardReport") -> dict[str, object]:
     }
 
 
-def say_shards(result: "ShardReport") -> None:
-    """Say what a shard set holds now."""
+def say_shards(result: "ShardReport") -> bool:
+    """Say what a shard set holds now; return whether there are clips to train on."""
     written = counted(result.num_segments_written, "segment")
     done = f"{written} written, {result.num_segments_kept} kept"
     if result.dataset is None and not result.num_segments_written + result.num_segments_kept:
@@ -289,12 +294,15 @@ def say_shards(result: "ShardReport") -> None:
             console.say(
                 f"{counted(num_videos, 'video')}, together as long as {match.video_id}: {duration}"
             )
-    if result.dataset is not None:
-        _note_clips(result.directory)
+    return result.dataset is not None and _note_clips(result.directory)
 
 
-def _note_clips(directory: Path) -> None:
-    """Say what training will meet: videos without a clip, and clips that go across cuts."""
+def _note_clips(directory: Path) -> bool:
+    """Say what training will meet: videos without a clip, and clips that go across cuts.
+
+    Returns:
+        Whether there is a clip.
+    """
     from wtours.shards.statistics import shards_info
 
     info = shards_info(place_text(directory))  # on a store its working copy has no shards
@@ -309,3 +317,4 @@ def _note_clips(directory: Path) -> None:
             f"clips go across the cuts of {', '.join(blind)}, which nothing has looked for: run "
             f"`wtours analyze`, then the same command again"
         )
+    return info.clips > 0

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import shlex
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wtours.cli import console
+from wtours.cli.next_command import note_next
 from wtours.cli.options import (
     ROOT,
     AsJson,
     Root,
     Shards,
-    at_root,
     require_training,
     run_folder,
 )
@@ -148,9 +147,8 @@ def _note_next(
         clips = open_clips(place, config.data).num_clips  # a short video may have none
         video = max(clips, key=clips.__getitem__)
         commands.insert(1, ("visualize", run, *of_set, "--video", video))
-    console.note("Next:")
     for words in commands:
-        console.note(f"  {shlex.join(('wtours', *words, *at_root(root)))}")
+        note_next(*words, root=root)
     console.note(f"To measure it, with labels or without: {docs_page('howto/measure')}")
 
 

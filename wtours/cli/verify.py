@@ -32,7 +32,6 @@ from wtours.cli.sets.places import (
 )
 from wtours.errors import UsageError
 from wtours.execution.executor import default_jobs
-from wtours.storage.store import is_url
 from wtours.text import bytes_text, counted
 from wtours.workspace.layout import Layout
 
@@ -77,8 +76,7 @@ def verify(
         ) as layout:
             _verify_all(layout, as_json=as_json)
         return
-    is_remote = is_url(name) or is_url(str(root))
-    if repair and is_url(name):
+    if repair and _lies_anywhere(name):
         raise UsageError("--repair takes a set by its name: --root says where it lies")
     with console.progress_bars("verify", "bytes") as on_progress:
         if repair:
@@ -91,8 +89,7 @@ def verify(
                 )
             result, problems = repaired.before, repaired.problems
         else:
-            place = shard_set(name, root) if is_remote else Layout(root).shards_dir(name)
-            result = verify_shards(place, deep=deep, on_progress=on_progress)
+            result = verify_shards(shard_set(name, root), deep=deep, on_progress=on_progress)
             repaired, problems = None, result.problems
     if as_json:
         console.print_json(
@@ -118,11 +115,16 @@ def verify(
     finish({problem.file: problem.message for problem in problems}, "damaged", remedy)
 
 
+def _lies_anywhere(name: str) -> bool:
+    """Return whether a set is given by its folder or URL, which says nothing of its videos."""
+    return "/" in name
+
+
 def _repair_hint(name: str, root: Path) -> str:
     """Return what mends a damaged set: a repair needs the videos, which its root has."""
-    if is_url(name):
+    if _lies_anywhere(name):
         return (
-            "with the root of its videos, `wtours verify NAME --repair --root URL` rebuilds them; "
+            "with the root of its videos, `wtours verify NAME --repair --root ROOT` rebuilds them; "
             "or `wtours copy` a whole copy of the set there"
         )
     command = shlex.join(("wtours", "verify", name, "--repair", *at_root(root)))

@@ -184,8 +184,8 @@ def test_after_training_the_next_commands_are_ones_to_copy(tmp_path, capsys):
     config = resolve_config("demo", None, [])
     _note_next(tmp_path / "runs" / "first", "walks", place, tmp_path, config)
     _note_next(Path("elsewhere/first"), "default", place, Path("data"), config)
-    lines = [line.strip() for line in capsys.readouterr().err.splitlines()]
-    written = [shlex.split(line)[1:] for line in lines if line.startswith("wtours ")]
+    lines = capsys.readouterr().err.splitlines()
+    written = [shlex.split(line)[2:] for line in lines if line.startswith("next: wtours ")]
     assert [words[0] for words in written] == ["runs", "visualize", "export"] * 2
     for name, *words in written:
         with TREE[f"wtours {name}"].make_context(name, list(words)) as context:

@@ -1,4 +1,4 @@
-"""lock, sync and attest as a user types them."""
+"""lock, sync, attest and copy as a user types them."""
 
 import json
 import shutil
@@ -31,3 +31,23 @@ def test_a_set_is_locked_and_compared_from_the_command_line(tmp_path, capsys, mo
     assert "differs: street: its source None cannot be used" in captured.err
     assert exit_code_of(monkeypatch, "sync", "absent.lock", *root) == 1
     assert capsys.readouterr().err.startswith("error: absent.lock is not there")
+
+
+def test_a_copy_is_named_as_its_source_is(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_shard_set(tmp_path / "data" / "shards" / "walks", num_frames=2)
+    assert exit_code_of(monkeypatch, "copy", "walks", "walks") == 2
+    assert "data/shards/walks cannot be copied onto itself" in capsys.readouterr().err
+    assert exit_code_of(monkeypatch, "copy", "walks", "others") == 0
+    assert capsys.readouterr().out.startswith("data/shards/others: ")
+    assert exit_code_of(monkeypatch, "copy", "walks", "./here") == 0
+    assert exit_code_of(monkeypatch, "verify", "./here") == 0
+    assert exit_code_of(monkeypatch, "verify", "./here", "--repair") == 2
+    capsys.readouterr()
+    assert exit_code_of(monkeypatch, "copy", "here", "walks") == 0  # what lies here comes first
+    assert "0 copied" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "here"]
+    assert sorted(path.name for path in (tmp_path / "data" / "shards").iterdir()) == [
+        "others",
+        "walks",
+    ]

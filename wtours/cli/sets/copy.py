@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 def copy(
     source: SetOrFolder,
     destination: Annotated[
-        str, typer.Argument(metavar="DIR|URL", help="The folder or URL that becomes the set.")
+        str,
+        typer.Argument(
+            metavar="NAME|DIR|URL",
+            help="What becomes the set: a name under the root, a folder (with a /) or a URL.",
+        ),
     ],
     deep: Annotated[
         bool,
@@ -43,7 +47,11 @@ def copy(
 
     with console.progress_bars("copy", "bytes") as on_progress:
         result = copy_shards(
-            shard_set(source, root), destination, deep=deep, jobs=jobs, on_progress=on_progress
+            shard_set(source, root),
+            shard_set(destination, root),
+            deep=deep,
+            jobs=jobs,
+            on_progress=on_progress,
         )
     say_copied(result, as_json=as_json)
 

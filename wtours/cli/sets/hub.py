@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from wtours.cli import console
+from wtours.cli.next_command import note_pretrain
 from wtours.cli.options import ROOT, AsJson, Root, named_or_folder
 from wtours.cli.sets.copy import say_copied
 from wtours.cli.sets.places import SetHere
@@ -76,8 +77,10 @@ def pull(
 
     Example: wtours pull hf://datasets/your-name/walks-venice venice_30
     """
-    last = _required_url(url).rstrip("/").rpartition("/")[2].partition("@")[0]
-    _copy(url, named_or_folder(name or last, Layout(root).shards_dir), as_json=as_json)
+    name = name or _required_url(url).rstrip("/").rpartition("/")[2].partition("@")[0]
+    _copy(_required_url(url), named_or_folder(name, Layout(root).shards_dir), as_json=as_json)
+    if not as_json:
+        note_pretrain(name, root)
 
 
 def card_of_shards(

@@ -9,6 +9,7 @@ import typer
 
 from wtours.cli import console
 from wtours.cli.acquire import AllowUnknownLicense
+from wtours.cli.next_command import note_pretrain
 from wtours.cli.options import (
     FINISHED_WITH_FAILURES,
     ROOT,
@@ -151,6 +152,8 @@ def sync(
                 "the index is not the locked one (cuts and lightness come from `wtours analyze`, "
                 "then `wtours shard`): frames are the same, clips may differ"
             )
+        if not as_json:
+            note_pretrain(name or locked.name, root)
         return
     for item, problem in report.differences.items():
         console.warn(f"differs: {item}: {problem}")

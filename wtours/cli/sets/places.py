@@ -94,7 +94,7 @@ def shard_set(text: str, root: Path) -> Path | str:
         return location
     if isinstance(under, Path):
         return named_or_folder(text, Layout(under).shards_dir)
-    if location.is_dir() or len(location.parts) > 1:
+    if location.is_dir() or "/" in text:
         return location
     return f"{under}/shards/{checked_name(text, 'shard set')}"
 

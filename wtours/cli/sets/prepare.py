@@ -8,6 +8,7 @@ from wtours.acquire.ytdlp.formats import DEFAULT_MAX_HEIGHT
 from wtours.cli import console
 from wtours.cli.acquire import AllowUnknownLicense
 from wtours.cli.analyze import DetectFps, Detector, FrameQuality, TransNet
+from wtours.cli.next_command import note_next, note_pretrain
 from wtours.cli.options import (
     ROOT,
     Address,
@@ -141,10 +142,16 @@ def prepare(
             on_estimate=say_estimate,
             on_progress=on_progress,
         )
-    _finish(report, manifest, root, as_json=as_json)
+    has_clips = _finish(report, manifest, root, as_json=as_json)
+    if report.shards.dataset is not None and not as_json:
+        note_next("report", manifest=manifest, videos=videos, root=root)
+    if has_clips:
+        note_pretrain(name, root)
 
 
-def _finish(report: "PrepareReport", manifest: Path | None, root: Path, *, as_json: bool) -> None:
+def _finish(report: "PrepareReport", manifest: Path | None, root: Path, *, as_json: bool) -> bool:
+    """Say what was made, or leave with what failed; return whether there are clips to train on."""
+    has_clips = False
     analysis, shards = report.analysis, report.shards
     failed = {
         **report.not_downloaded,
@@ -165,8 +172,9 @@ def _finish(report: "PrepareReport", manifest: Path | None, root: Path, *, as_js
                 f"{report.num_decoded_once + report.num_decoded_apart} stretches were decoded more "
                 f"than once: something in them is damaged, or only a part of them was missing"
             )
-        say_shards(shards)
+        has_clips = say_shards(shards)
     finish(as_typed(failed, manifest, root), "not (fully) prepared")
+    return has_clips
 
 
 def _content(report: "PrepareReport", failed: dict[str, str]) -> dict[str, Any]:
