@@ -177,6 +177,13 @@ def is_live() -> bool:
     return _shows_progress and err.is_terminal and not err.is_dumb_terminal
 
 
+@contextlib.contextmanager
+def loading(package: str) -> Iterator[None]:
+    """Say on a terminal, until it is done, that a package is imported: torch takes seconds."""
+    with err.status(f"loading {package} …") if is_live() else contextlib.nullcontext():
+        yield
+
+
 class Lines:
     """Progress where there is no terminal: for each item a line now and then, and at its end."""
 

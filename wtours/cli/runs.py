@@ -101,7 +101,8 @@ def visualize(
     require_training("visualizing")
     layout = Layout(root)
     run_dir = existing_run(run, layout.run_dir)
-    from training.visualization.clips import visualize_clips
+    with console.loading("torch"):
+        from training.visualization.clips import visualize_clips
 
     paths = visualize_clips(
         run_dir,
@@ -218,7 +219,8 @@ def export(
     """
     require_training("exporting")
     run_dir = existing_run(run, Layout(root).run_dir)
-    from training.weights.export import export_run
+    with console.loading("torch"):
+        from training.weights.export import export_run
 
     exported = export_run(run_dir, to=to.value, out=out)
     if as_json:
@@ -242,7 +244,8 @@ def import_weights(
     Example: wtours import dino_deitsmall16_pretrain.pth --run dino
     """
     require_training("importing")
-    from training.weights.official import import_released
+    with console.loading("torch"):
+        from training.weights.official import import_released
 
     made = str(import_released(file, run_folder(run, Layout(root))))
     if as_json:
@@ -273,8 +276,9 @@ def replay(
     Example: wtours replay data/runs/default/nonfinite-step-12.json
     """
     require_training("replaying a step")
-    from training.distributed.launch import joined_world
-    from training.nan_replay import replay as compute
+    with console.loading("torch"):
+        from training.distributed.launch import joined_world
+        from training.nan_replay import replay as compute
 
     state = listing.with_suffix("")
     place = _set_of_run(state, shards, root) if state.is_dir() else shard_set("default", root)
@@ -321,7 +325,8 @@ def rewind(
     """
     require_training("rewinding a run")
     run_dir = existing_run(run, Layout(root).run_dir)
-    from training.rewind import largest_spikes
+    with console.loading("torch"):
+        from training.rewind import largest_spikes
 
     spikes = largest_spikes(run_dir, _SPIKES)
     rows = [(one.step, one.loss, one.before, one.jump) for one in spikes]

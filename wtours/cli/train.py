@@ -111,7 +111,8 @@ def pretrain(
     run_dir = run_folder(run or default_run_name(shards), Layout(root))  # runs stay on a disk
     resolved, shards_dir = _checked_config(shards, preset, config, overrides, root)
     memory = _memory(gpu_memory, config, overrides)
-    from training.pretrain import run_pretraining
+    with console.loading("torch"):
+        from training.pretrain import run_pretraining
 
     with training_bar() as on_step:
         result = run_pretraining(
@@ -209,9 +210,10 @@ def estimate(
     """
     resolved, shards_dir = _checked_config(shards, preset, config, overrides, root)
     memory = _memory(gpu_memory, config, overrides)
-    from training.distributed.launch import joined_world
-    from training.estimate import estimate as measure
-    from training.gpu_memory import fit_memory
+    with console.loading("torch"):
+        from training.distributed.launch import joined_world
+        from training.estimate import estimate as measure
+        from training.gpu_memory import fit_memory
 
     with joined_world() as world:
         if memory is not None:

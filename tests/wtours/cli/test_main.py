@@ -229,6 +229,33 @@ def test_what_cannot_work_is_said_before_torch_is_imported(tmp_path, words, mess
     assert result.returncode in (1, 2)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pretrain", "walks"],
+        ["estimate", "walks"],
+        ["replay", "nonfinite-step-7.json"],
+        ["rewind", "run"],
+        ["export", "run"],
+        ["import", "dino.pth", "--run", "dino"],
+        ["visualize", "run"],
+        ["eval", "knn", "run", "--train", "a", "--val", "b"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_terminal_says_that_torch_is_imported(tmp_path, words):
+    (tmp_path / "torch.py").write_text("raise SystemExit")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    write_shard_set(tmp_path / "root" / "shards" / "walks")
+    (tmp_path / "root" / "runs" / "run").mkdir(parents=True)
+    words = [*words, "--root", str(tmp_path / "root")]
+    terminal = {"PYTHONPATH": path, "TERM": "xterm-256color", "COLUMNS": "100"}
+    assert "loading torch" in on_terminal(*words, **terminal)
+    if words[0] == "export":  # how it is said is one for all
+        assert on_terminal(*words, "-q", **terminal) == ""
+        assert wtours(*words, PYTHONPATH=path).stderr == ""
+
+
 def test_another_module_named_training_is_one_line_and_not_found_by_the_console_script(tmp_path):
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / "__init__.py").write_text("")

@@ -90,7 +90,9 @@ def test_own_videos_are_reported_without_the_paper_and_nothing_measured_is_said(
     shown = capsys.readouterr()
     assert json.loads(shown.out)["videos"] == ["walk"]
     exit_code_of(monkeypatch, "shard")
-    assert "no clip of 8 frames 1 s apart in walk" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "no clip of 8 frames 1 s apart in walk" in shown.err
+    assert "next: " not in shown.err  # nothing to train on
 
 
 @pytest.mark.medium

@@ -45,10 +45,11 @@ def opened(
         on_ranks: Whether the work is shared by the processes of torchrun.
     """
     _require_backbone(run, root)
-    from training.config.sections import OptimConfig
-    from training.distributed.launch import joined_world
-    from training.engine.precision import numerics
-    from training.weights.backbones import open_backbone
+    with console.loading("torch"):
+        from training.config.sections import OptimConfig
+        from training.distributed.launch import joined_world
+        from training.engine.precision import numerics
+        from training.weights.backbones import open_backbone
 
     backbone = open_backbone(run, Layout(root).run_dir)
     optim = OptimConfig() if backbone.config is None else backbone.config.optim
