@@ -47,6 +47,16 @@ def span_of(videos: Sequence[ReportVideo]) -> float:
     return max(seconds * 1e6 / MAX_POINTS, 1.0)
 
 
+def shows_objects(videos: Sequence[ReportVideo]) -> bool:
+    """Return whether the panels of objects are drawn.
+
+    Of videos that no paper knows, panels that all would be empty are left out.
+    """
+    objects = [video.measured.objects for video in videos if video.measured is not None]
+    is_counted = any(one is not None and one.per_frame is not None for one in objects)
+    return is_counted or any(video.entry.published for video in videos)
+
+
 def video_curves(measured: MeasuredVideo, *, span_us: float) -> Curves:
     """Return a video's curves, without those of single classes."""
     mean, low, high = (

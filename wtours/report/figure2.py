@@ -14,15 +14,21 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from wtours.report.curves import Curves, class_frequency, span_of, video_curves
+from wtours.report.curves import Curves, class_frequency, shows_objects, span_of, video_curves
 from wtours.report.data import ReportVideo
 from wtours.report.style import LIGHT, Theme, drawing_style, line_style
 from wtours.report.table6 import NOT_MEASURED
 
 _DPI = 160
 _ROW_INCHES = 1.0
-_WIDTHS = (5, 5, 3, 1.7)
-"""Of the columns, relative."""
+_WIDTHS = {
+    "Lightness, CIELAB L*": 5,
+    "Objects per frame": 5,
+    "Frequency of classes": 3,
+    "Cuts": 1.7,
+}
+"""Of the columns, relative, by title."""
+_OF_OBJECTS = ("Objects per frame", "Frequency of classes")
 
 
 def save_figure(
@@ -52,7 +58,9 @@ def _draw(videos: Sequence[ReportVideo], theme: Theme) -> Figure:
         dpi=_DPI,
         layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.04, wspace=0.02, hspace=0.02),
     )
-    grid: Any = figure.add_gridspec(len(videos), 4, width_ratios=_WIDTHS)
+    titles = [title for title in _WIDTHS if shows_objects(videos) or title not in _OF_OBJECTS]
+    widths = [_WIDTHS[title] for title in titles]
+    grid: Any = figure.add_gridspec(len(videos), len(titles), width_ratios=widths)
     axes = grid.subplots(sharex="col", sharey="col", squeeze=False)
     span_us = span_of(videos)
     per_unit = 60.0 if span_us * 360 > 180e6 else 1.0
@@ -73,10 +81,23 @@ def _draw(videos: Sequence[ReportVideo], theme: Theme) -> Figure:
         _draw_lightness(
             row[0], curves, [cut / 1e6 / per_unit for cut in cuts_us], color, theme, per_unit
         )
-        _draw_objects(row[1], curves, color, theme, per_unit)
-        _draw_frequency(row[2], frequencies, number, theme)
-        _draw_cuts(row[3], video, color, theme)
-    _set_axes(axes, videos, span_us * 360 / 1e6 / per_unit, "min" if per_unit > 1 else "s", theme)
+        if len(titles) == len(_WIDTHS):
+            _draw_objects(row[1], curves, color, theme, per_unit)
+            _draw_frequency(row[2], frequencies, number, theme)
+        _draw_cuts(row[-1], video, color, theme)
+    unit = "min" if per_unit > 1 else "s"
+    _set_axes(axes, videos, span_us * 360 / 1e6 / per_unit)
+    below = {
+        "Lightness, CIELAB L*": f"time ({unit}); band: 5th to 95th percentile, strokes: cuts",
+        "Objects per frame": f"time ({unit})",
+        "Frequency of classes": "rank of the class",
+        "Cuts": "◇ published" if any(video.entry.published for video in videos) else "",
+    }
+    for letter, title, column in zip("abcd", titles, axes.T, strict=False):
+        column[0].set_title(
+            f"({letter}) {title}", loc="left", color=theme.ink, fontsize=10, pad=8, weight="bold"
+        )
+        column[-1].set_xlabel(below[title])
     return figure
 
 
@@ -162,28 +183,17 @@ def _draw_cuts(axes: Axes, video: ReportVideo, color: str, theme: Theme) -> None
     axes.annotate(text, (end, 0), (9, 0), textcoords="offset points", va="center")
 
 
-def _set_axes(
-    axes: NDArray[Any], videos: Sequence[ReportVideo], end: float, unit: str, theme: Theme
-) -> None:
-    lightness, objects, frequency, cuts = axes.T
+def _set_axes(axes: NDArray[Any], videos: Sequence[ReportVideo], end: float) -> None:
+    lightness, *of_objects, cuts = axes.T
     for strip in axes.flat:
         strip.tick_params(which="both", length=0)
-    for strip in (*lightness, *objects):
+    for strip in (*lightness, *(of_objects[0] if of_objects else ())):
         strip.grid(axis="y")
         strip.set_xlim(0, end)
     lightness[0].set_ylim(0, 100)
     lightness[0].set_yticks([0, 50, 100])
-    objects[0].set_ylim(bottom=0)
-    objects[0].yaxis.set_major_locator(MaxNLocator(3, integer=True))
-    if any(line for strip in frequency for line in strip.lines):
-        frequency[0].set_xscale("log")
-        frequency[0].set_yscale("log")
-        for strip in frequency:
-            strip.grid(which="major")
-            for axis in (strip.xaxis, strip.yaxis):
-                axis.set_major_locator(LogLocator(numticks=5))
-                axis.set_major_formatter(lambda value, _: f"{value:g}")
-                axis.set_minor_formatter(NullFormatter())
+    if of_objects:
+        _set_axes_of_objects(*of_objects)
     cuts[0].set_ylim(-0.6, 0.6)
     cuts[0].yaxis.set_major_locator(FixedLocator([]))
     published = [v.entry.published.shots for v in videos if v.entry.published]
@@ -197,21 +207,20 @@ def _set_axes(
     for strip in cuts:
         strip.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         strip.grid(axis="x")
-    titles = (
-        "(a) Lightness, CIELAB L*",
-        "(b) Objects per frame",
-        "(c) Frequency of classes",
-        "(d) Cuts",
-    )
-    below = (
-        f"time ({unit}); band: 5th to 95th percentile, strokes: cuts",
-        f"time ({unit})",
-        "rank of the class",
-        "◇ published" if published else "",
-    )
-    for column, title, label in zip(axes.T, titles, below, strict=True):
-        column[0].set_title(title, loc="left", color=theme.ink, fontsize=10, pad=8, weight="bold")
-        column[-1].set_xlabel(label)
+
+
+def _set_axes_of_objects(objects: NDArray[Any], frequency: NDArray[Any]) -> None:
+    objects[0].set_ylim(bottom=0)
+    objects[0].yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    if any(line for strip in frequency for line in strip.lines):
+        frequency[0].set_xscale("log")
+        frequency[0].set_yscale("log")
+        for strip in frequency:
+            strip.grid(which="major")
+            for axis in (strip.xaxis, strip.yaxis):
+                axis.set_major_locator(LogLocator(numticks=5))
+                axis.set_major_formatter(lambda value, _: f"{value:g}")
+                axis.set_minor_formatter(NullFormatter())
 
 
 def _say_not_measured(axes: Axes, theme: Theme) -> None:

@@ -25,7 +25,7 @@ from wtours.report.charts import (
     time_ticks,
     video_charts,
 )
-from wtours.report.curves import Curves, class_frequency
+from wtours.report.curves import Curves, class_frequency, shows_objects
 from wtours.report.data import ReportVideo
 from wtours.report.embedding import data_url, sha256_base64
 from wtours.report.page_video import video_section
@@ -222,8 +222,7 @@ def _charts(videos: Sequence[PageVideo]) -> dict[str, Any]:
         "ticks": time_ticks(longest),
         "objects_max": objects_max,
         "has_published": any(published),
-        # Of videos that no paper knows, panels that all would be empty are left out.
-        "shows_objects": bool(objects) or any(published),
+        "shows_objects": shows_objects([page.video for page in videos]),
         "ranks": axes.ranks,
         "frequency_low": axes.low,
         "frequency_high": axes.high,

@@ -182,6 +182,13 @@ def test_a_moment_at_the_source_is_addressed_where_the_source_can_do_that(tmp_pa
     assert source_at(gamma, None) == "https://example.org/page"
 
 
+def test_what_was_not_measured_says_so_in_the_figure(report):
+    drawn = report[2].figures[1].read_text()
+    titles = re.findall(r"<!-- \(([a-d])\) (.*?) -->", drawn)
+    assert "".join(letter for letter, _ in titles) == "abcd"
+    assert drawn.count("<!-- not measured -->") == 2 + 4  # two of three videos have no objects
+
+
 def test_what_was_not_measured_says_so_on_the_page(page):
     assert "No pictures: gamma is not downloaded." in page.text["p"]
     assert "not measured: no detector was asked for" in page.text["dd"]
@@ -192,9 +199,16 @@ def test_videos_without_objects_that_no_paper_knows_have_no_empty_panels(tmp_pat
     layout = Layout(tmp_path)
     add_video(layout, "alpha")
     add_analysis(layout, "alpha", detections=None)
-    html = build_report(layout, [entry("alpha")]).page.read_text()
+    report = build_report(layout, [entry("alpha")])
+    html, drawn = report.page.read_text(), report.figures[1].read_text()
     body = html[html.index("<main>") : html.index("</main>")]
     assert "(b) Cuts" in body
+    # The SVG's letters are curves, each text with itself as a comment.
+    assert re.findall(r"<!-- (\([a-d]\) .*?) -->", drawn) == [
+        "(a) Lightness, CIELAB L*",
+        "(b) Cuts",
+    ]
+    assert "not measured" not in drawn
     for panel in ("Objects per frame", "Objects/frame", "Frequency of classes", "Classes from"):
         assert panel not in body
     assert "Length, lightness and cuts of each video" in html
