@@ -44,8 +44,8 @@ GpuMemoryOption = Annotated[
     typer.Option(
         "--gpu-memory",
         metavar="SIZE",
-        help="Choose bfloat16, then micro-batches, then activation checkpointing, as far as the same "
-        "batch needs to fit a GPU of so much, for example 24GB.",
+        help="Choose bfloat16, then micro-batches, then activation checkpointing, as far as "
+        "the same batch needs to fit a GPU of so much, for example 24GB.",
         show_default=False,
     ),
 ]
