@@ -25,13 +25,23 @@ from wtours.cli import (
     shard,
     status,
     train,
-    verify,
 )
 from wtours.cli.command import Command, Group, Quiet, Verbose, as_command
 from wtours.cli.evaluation import classification, dense, reproduce, tables
 from wtours.cli.next_command import none_said
 from wtours.cli.options import Root
-from wtours.cli.sets import copy, divide, export, hub, inspect, layers, lockfile, missing, prepare
+from wtours.cli.sets import (
+    copy,
+    divide,
+    export,
+    hub,
+    inspect,
+    layers,
+    lockfile,
+    missing,
+    prepare,
+    verify,
+)
 from wtours.cli.sets.places import with_scratch
 from wtours.errors import TrainingError, WtoursError
 from wtours.storage.os_errors import explain_os_error

@@ -27,7 +27,7 @@ from wtours.cli.options import (
     remedy_of_videos,
 )
 from wtours.cli.sets.places import needs_receipts, place_text, shard_workspace, workspace
-from wtours.cli.verify import SetName
+from wtours.cli.sets.verify import SetName
 from wtours.errors import UsageError
 from wtours.execution.executor import default_jobs
 from wtours.media.limits import MAX_LOSS
