@@ -1,11 +1,14 @@
 """What every test gets: no network, restored randomness and environment, no stray ERROR log."""
 
+import contextlib
 import logging
 import os
 import random
 import secrets
+import shutil
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator
 from multiprocessing import forkserver
 from pathlib import Path
@@ -21,12 +24,36 @@ hypothesis.settings.load_profile("wtours")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 WORKER_BYTES = 4 << 30
+MEMORY_DISK, MEMORY_DISK_BYTES = "/dev/shm", 8 << 30
 
 # A shell ignores Ctrl-C for what it starts in the background; all processes would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch is imported: workers that share the cores must not each start a thread a core.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# One server for all that is forked, whoever starts it: a rank that is forked from one that has
+# imported the loader alone, as the loader asks for, takes seconds of a CPU for the rest. pyarrow
+# imports pandas, where it is there, with the first array.
+PRELOADED = [
+    *("tests.support.forked_ranks", "tests.support.prepared"),
+    *("training.pretrain", "torch.utils.tensorboard", "pandas"),
+]
+forkserver.set_forkserver_preload(PRELOADED)
+forkserver.set_forkserver_preload = lambda modules_names: None
+
+
+def _temporary_folders() -> str:
+    """Return where tests write: in memory if there is room, as each file that is published waits
+    for the disk several times, and no test can see whether it has."""
+    with contextlib.suppress(OSError):
+        disk = os.statvfs(MEMORY_DISK)
+        can_execute = not disk.f_flag & os.ST_NOEXEC  # as tests do; not in a container's
+        if can_execute and disk.f_bavail * disk.f_frsize > MEMORY_DISK_BYTES:
+            return MEMORY_DISK
+    return tempfile.gettempdir()
+
+
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _temporary_folders())
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,6 +66,15 @@ def pytest_xdist_auto_num_workers() -> int:
     """A worker a core and one more, as many tests wait for a process, if there is memory."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return max(1, min(len(os.sched_getaffinity(0)) + 1, memory // WORKER_BYTES))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Give the memory back, unless a folder may show why a test failed."""
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ  # its folder is in that of all workers
+    if not (exitstatus or is_worker or session.config.getoption("basetemp")):
+        factory = getattr(session.config, "_tmp_path_factory")  # noqa: B009
+        shutil.rmtree(factory.getbasetemp(), ignore_errors=True)
 
 
 def _outside_folder(variable: str, default: str) -> Path:

@@ -1,4 +1,5 @@
 import contextlib
+import importlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.analyze_cases import add_video, published_bytes, write_detections, write_scenes
+from tests.support.forks import exit_code_of_fork
 from wtours.analyze.pipeline import analyze_videos
 from wtours.analyze.schema import load_summary
 from wtours.errors import AnalysisError
@@ -58,10 +60,8 @@ def undisturbed(tmp_path_factory, video, detector) -> dict[str, bytes]:
     return published_bytes(layout, "walk")
 
 
-def start(
-    script: Path, root: Path, jobs: int, detector: str, *, before: str = ""
-) -> subprocess.Popen[bytes]:
-    script.write_text(before + ANALYZE)
+def start(script: Path, root: Path, jobs: int, detector: str) -> subprocess.Popen[bytes]:
+    script.write_text(ANALYZE)
     command = [sys.executable, str(script), str(root), str(jobs), detector]
     repository = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "PYTHONPATH": str(repository)}
@@ -96,6 +96,15 @@ def test_killed_between_segments_and_run_again_gives_the_same_bytes(
     assert published_bytes(layout, "walk") == undisturbed
 
 
+def analyze(root: Path, detector: str, die_at: str = "") -> None:
+    """Analyze the walk; the process dies when it comes to a function of a module."""
+    if die_at:
+        module, function = die_at.split(".")
+        of = importlib.import_module(f"wtours.analyze.{module}")
+        setattr(of, function, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+    analyze_videos(Layout(root), ["walk"], detector=detector, segment_seconds=1)
+
+
 @pytest.mark.medium
 @pytest.mark.parametrize(
     "step",
@@ -112,14 +121,10 @@ def test_killed_while_the_tables_are_published_gives_the_same_bytes(
 ):
     layout = Layout(tmp_path / "root")
     add_video(layout, "walk", video)
-    die = "import os; from wtours.analyze import measurements, publish, video_work\n"
-    die += f"{step} = lambda *_, **__: "
-    die += "os.kill(os.getpid(), 9)\n"
-    process = start(tmp_path / "die.py", layout.root, 1, detector, before=die)
-    assert process.wait() == -signal.SIGKILL
+    assert exit_code_of_fork(analyze, layout.root, detector, step) == -signal.SIGKILL
     with pytest.raises(AnalysisError, match="not analyzed"):
         load_summary(layout, "walk")
-    assert start(tmp_path / "run.py", layout.root, 1, detector).wait() == 0
+    assert exit_code_of_fork(analyze, layout.root, detector) == 0
     assert published_bytes(layout, "walk") == undisturbed
 
 

@@ -1,5 +1,6 @@
 """SIGKILL of a local `prepare`, at named points and at random: a rerun gives the same bytes."""
 
+import importlib
 import os
 import random
 import signal
@@ -7,10 +8,23 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.prepared import apart, leftovers, published, workspace, write_walk
+from tests.support.forks import exit_code_of_fork
+from tests.support.prepared import (
+    apart,
+    entries,
+    leftovers,
+    prepare_options,
+    published,
+    workspace,
+    write_walk,
+)
+from wtours.execution.executor import SERIAL
+from wtours.prepare.pipeline import prepare_videos
+from wtours.workspace.layout import Layout
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 POINTS = {
@@ -24,35 +38,17 @@ POINTS = {
 }
 """After it the process dies: the function of a module that comes next."""
 SCRIPT = """
-import importlib, os, signal, sys
+import sys
 from pathlib import Path
-
-def die(module, name, once):
-    module = importlib.import_module(module)
-    real = getattr(module, name)
-    def killed(*arguments, **options):
-        if not os.path.exists(once):
-            open(once, "w").close()
-            os.kill({pid}, signal.SIGKILL)
-        return real(*arguments, **options)
-    setattr(module, name, killed)
-
-if len(sys.argv) > 3:
-    die(*sys.argv[3:6])
-
 from tests.support.prepared import entries, prepare_options
-from wtours.execution.executor import SERIAL
 from wtours.execution.processes import ProcessExecutor
 from wtours.prepare.pipeline import prepare_videos
 from wtours.workspace.layout import Layout
 
 if __name__ == "__main__":
     layout = Layout(Path(sys.argv[1]))
-    if sys.argv[2] == "1":
-        prepare_videos(layout, entries("walk"), prepare_options(), executor=SERIAL)
-    else:
-        with ProcessExecutor(2) as executor:
-            prepare_videos(layout, entries("walk"), prepare_options(), executor=executor)
+    with ProcessExecutor(2) as executor:
+        prepare_videos(layout, entries("walk"), prepare_options(), executor=executor)
 """
 
 
@@ -70,20 +66,35 @@ def expected(walk, tmp_path_factory):
 def duration(walk, tmp_path_factory):
     """Return about how many seconds an undisturbed run takes."""
     folder = tmp_path_factory.mktemp("whole")
-    arguments = command(folder, workspace(folder / "root", {"walk": walk}).root, 2)
+    arguments = command(folder, workspace(folder / "root", {"walk": walk}).root)
     begun = time.monotonic()
     subprocess.run(arguments, env=environment(), check=True)
     return time.monotonic() - begun
 
 
-def command(folder: Path, root: Path, jobs: int, *point: str) -> list[str]:
+def command(folder: Path, root: Path) -> list[str]:
     script = folder / "run.py"
-    script.write_text(SCRIPT.replace("{pid}", "os.getpid()"))
-    return [sys.executable, str(script), str(root), str(jobs), *point]
+    script.write_text(SCRIPT)
+    return [sys.executable, str(script), str(root)]
 
 
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+
+def prepare_and_die(root: Path, module: str, function: str, once: Path) -> None:
+    """Run `prepare`, which dies before a function of a module, the first time."""
+    of = importlib.import_module(module)
+    real = getattr(of, function)
+
+    def killed(*arguments: Any, **options: Any) -> Any:
+        if not once.exists():
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **options)
+
+    setattr(of, function, killed)
+    prepare_videos(Layout(root), entries("walk"), prepare_options(), executor=SERIAL)
 
 
 @pytest.mark.medium
@@ -91,12 +102,10 @@ def environment() -> dict[str, str]:
 def test_killed_at_a_point_and_run_again(walk, expected, tmp_path, point):
     layout = workspace(tmp_path / "root", {"walk": walk})
     once = tmp_path / "once"
-    arguments = command(tmp_path, layout.root, 1, *POINTS[point], str(once))
-    killed = subprocess.run(arguments, env=environment(), timeout=600)
-    assert killed.returncode == -signal.SIGKILL
+    run = (prepare_and_die, layout.root, *POINTS[point], once)
+    assert exit_code_of_fork(*run) == -signal.SIGKILL
     assert once.exists()
-    again = subprocess.run(arguments, env=environment(), timeout=600)
-    assert again.returncode == 0
+    assert exit_code_of_fork(*run) == 0
     assert published(layout) == expected
     assert not leftovers(layout)
 
@@ -105,7 +114,7 @@ def test_killed_at_a_point_and_run_again(walk, expected, tmp_path, point):
 @pytest.mark.parametrize("seed", range(20))
 def test_any_process_killed_at_any_time_and_run_again(walk, expected, duration, tmp_path, seed):
     layout, chance = workspace(tmp_path / "root", {"walk": walk}), random.Random(seed)
-    arguments = command(tmp_path, layout.root, 2)
+    arguments = command(tmp_path, layout.root)
     process = subprocess.Popen(arguments, env=environment(), start_new_session=True)
     time.sleep(chance.uniform(0, duration))
     members = [process.pid, *_children(process.pid)]

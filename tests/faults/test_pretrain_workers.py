@@ -5,6 +5,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -67,10 +68,12 @@ def test_a_killed_worker_is_one_line_with_a_remedy(tmp_path):
     os.geteuid() != 0 or shutil.which("unshare") is None,
     reason="needs root, to mount a small /dev/shm of its own",
 )
-def test_too_little_shared_memory_is_named_with_a_remedy(tmp_path):
+def test_too_little_shared_memory_is_named_with_a_remedy():
     mount = "mount -t tmpfs -o size=100k tmpfs /dev/shm || exit 77; exec "
-    process = run(["unshare", "-m", "sh", "-c", mount + shlex.join(pretrain(tmp_path))])
-    errors = process.communicate()[1]
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path may be below what is mounted over
+        command = shlex.join(pretrain(Path(folder)))
+        process = run(["unshare", "-m", "sh", "-c", mount + command])
+        errors = process.communicate()[1]
     if process.returncode == 77 or "unshare" in errors:
         pytest.skip(f"needs the right to mount a tmpfs: {errors.strip()}")
     assert process.returncode == 1

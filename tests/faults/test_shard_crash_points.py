@@ -26,6 +26,7 @@ VIDEOS = ["one", "two"]
 KILLED = """
 import json, os, signal, sys, tarfile
 from pathlib import Path
+import pyarrow
 from wtours.storage import atomic
 from wtours.workspace.layout import Layout
 from wtours.sharding.build import build_shards
@@ -54,6 +55,7 @@ def dying_addfile(self, member, file=None):
 
 Path.replace, atomic.fsync_tree = dying_replace, dying_fsync_tree
 tarfile.TarFile.addfile = dying_addfile
+pyarrow.array([0])  # which imports pandas, once for all forks
 for root, work, point in json.loads(sys.argv[1]):
     child = os.fork()
     if not child:

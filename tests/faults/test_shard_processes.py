@@ -153,11 +153,13 @@ def test_ctrl_c_ends_with_130_and_no_process_left_and_a_rerun_goes_on(
 STARTS = """
 import os, sys
 from pathlib import Path
+import pyarrow
 from wtours.errors import WtoursError
 from wtours.sharding.build import build_shards
 from wtours.shards.params import ShardParams
 from wtours.workspace.layout import Layout
 
+pyarrow.array([0])  # which imports pandas, once for all forks
 read, write = os.pipe()
 children = []
 for _ in range(20):

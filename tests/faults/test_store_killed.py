@@ -34,7 +34,7 @@ POINTS = {
 # One process imports everything and has no threads; what is killed are its forks.
 SCRIPT = """
 import json, os, signal, sys
-import s3fs
+import pyarrow, s3fs
 from tests.support.prepared import entries, prepare_options, store_workspace
 from wtours.prepare.pipeline import prepare_videos
 from wtours.storage.object_store import ObjectStore
@@ -58,6 +58,7 @@ def run(url, point, name):
         report = prepare_videos(layout, entries("walk"), prepare_options())
         assert not report.shards.failed and not report.analysis.failed
 
+pyarrow.array([0])  # which imports pandas, once for all forks
 for line in sys.stdin:
     environment, arguments = json.loads(line)
     child = os.fork()

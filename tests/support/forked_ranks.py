@@ -1,16 +1,18 @@
 """Commands of `training` in processes of their own, quicker by the seconds that its imports take.
 
-They are forks of a clean process that has imported it, as the loader's workers are.
+They are forks of a clean process that has imported it (tests/conftest.py), as the loader's workers
+are.
 """
 
-import multiprocessing
 import os
 import runpy
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # exports it all the same
@@ -18,13 +20,8 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # exports 
 from tests.support.command_line import SCRIPT
 
 HANGS_FOR_EVER = 600
-
-
-def imported_training() -> ForkServerContext:
-    """Return how to fork the clean process, which is started by the first fork."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "training.pretrain"])
-    return context
+_SERVER = getattr(forkserver, "_forkserver")  # noqa: B009
+_PLACE = ("_forkserver_address", "_forkserver_authkey")  # a key from Python 3.14 on
 
 
 class Forked(ForkServerProcess):
@@ -34,7 +31,10 @@ class Forked(ForkServerProcess):
         self, words: list[str], output: Path, environment: Mapping[str, str], program: str
     ) -> None:
         everything = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment}
-        super().__init__(target=_run, args=(words, output, everything, program), daemon=False)
+        forkserver.ensure_running()
+        server = {name: vars(_SERVER).get(name) for name in _PLACE}
+        arguments = (words, output, everything, program, server)
+        super().__init__(target=_run, args=arguments, daemon=False)
         self.output = output
 
     def send(self, number: int) -> None:
@@ -50,7 +50,16 @@ class Forked(ForkServerProcess):
         return said
 
 
-def _run(words: list[str], output: Path, environment: Mapping[str, str], program: str) -> None:
+def _run(
+    words: list[str],
+    output: Path,
+    environment: Mapping[str, str],
+    program: str,
+    server: Mapping[str, Any],
+) -> None:
+    # The loader's workers are forks of that process too, not of one that each rank starts.
+    vars(_SERVER).update(server)
+    setattr(_SERVER, "ensure_running", lambda: None)  # noqa: B010
     said = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(said, stream)
@@ -73,7 +82,6 @@ def forked(
         program: A Python file; by default the script `wtours`.
         environment: On top of this process's.
     """
-    imported_training()
     process = Forked([*map(str, words)], output, environment, str(program))
     process.start()
     try:

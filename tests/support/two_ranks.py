@@ -7,8 +7,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from tests.support.forked_ranks import imported_training
-
 
 def on_two_ranks(work: Callable[[int], Any], folder: Path) -> list[Any]:
     """Return what `work`, a function of a module, returns on rank 0 and on rank 1 of a group.
@@ -22,7 +20,6 @@ def on_two_ranks(work: Callable[[int], Any], folder: Path) -> list[Any]:
 
 def on_ranks(count: int, work: Callable[[int], Any], folder: Path) -> list[Any]:
     """Return the same of a group of so many ranks."""
-    imported_training()
     torch.multiprocessing.start_processes(
         _on_a_rank, (count, work, folder), nprocs=count, start_method="forkserver"
     )

@@ -2,8 +2,6 @@
 
 import gzip
 import json
-import os
-import subprocess
 import time
 from pathlib import Path
 
@@ -14,7 +12,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torchvision.transforms import v2
 
-from tests.support.command_line import SCRIPT, torchrun
 from tests.support.forked_ranks import forked, forked_ranks
 from tests.support.tiny_run import ONE_PROCESS, make_run, tiny_config
 from training.data.normalization import Normalization
@@ -173,19 +170,14 @@ def test_two_processes_give_what_one_gives(run, splits, tmp_path):
     expected = json.loads(alone.read_text())
     alone.unlink()
     alone.with_suffix(".safetensors").unlink()
-    (tmp_path / "elsewhere/training").mkdir(parents=True)  # a script is not misled by it
-    arguments = command(run, splits, "--workers", "1", "--json")
-    done = subprocess.run(
-        torchrun(2, SCRIPT, *arguments),
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        cwd=tmp_path / "elsewhere",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    words = command(run, splits, "--workers", "1", "--json")
+    with forked_ranks(*words, folder=tmp_path / "ranks") as ranks:
+        said = [rank.end() for rank in ranks]
+    assert [rank.exitcode for rank in ranks] == [0, 0], said
     found = json.loads(alone.read_text())
-    assert json.loads(done.stdout) == found
+    # The first alone prints it, after lines of its progress.
+    assert json.JSONDecoder().raw_decode(said[0], said[0].index("{"))[0] == found
+    assert "{" not in said[1]
     for ours, theirs in zip(found["results"]["heads"], expected["results"]["heads"], strict=True):
         assert ours.pop("last_loss") == pytest.approx(theirs.pop("last_loss"), rel=1e-5)
         assert ours == theirs

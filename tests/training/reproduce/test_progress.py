@@ -1,6 +1,7 @@
 """A small plan done by real commands: to the table, run again, stopped, and after a failure.
 
-Once in processes of their own, as users have them; then in this one, which has imported torch.
+What fails in a process of its own, as users have them; the rest in this one, which has imported
+torch.
 """
 
 import dataclasses
@@ -65,7 +66,11 @@ def test_a_step_that_fails_stops_only_what_needs_it_and_is_tried_again(plan, cap
     tables = {"7b": ("dino-venice", "", "", "dora-venice")}
     update = {"runs": runs, "tables": tables}
     small = dataclasses.replace(plan, file=plan.file.model_copy(update=update))
-    found = reproduce(small, say=lambda text: None)
+
+    def apart_if_it_fails(words: Sequence[str]) -> int:
+        return in_a_process(words) if "data.clip_length=99" in words else here(words)
+
+    found = reproduce(small, say=lambda text: None, run=apart_if_it_fails)
     assert ended(found) == {
         "dino-venice": "failed",
         "dino-venice: discover": "lacks",
