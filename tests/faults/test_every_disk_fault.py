@@ -29,7 +29,7 @@ from wtours.acquire.add_video import Claims, add_walk
 from wtours.acquire.download import download_videos
 from wtours.acquire.own_walks import own_walks
 from wtours.errors import DownloadError, ShardError
-from wtours.report import build_report
+from wtours.report.build import build_report
 from wtours.sharding.build import build_shards
 from wtours.sharding.repair import repair_shards
 from wtours.shards.params import ShardParams

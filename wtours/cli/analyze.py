@@ -168,7 +168,7 @@ def report(
     Of the ten Walking Tours these are Table 6 and Figure 2, measured beside published. What was
     not measured says so. Example: wtours report --video venice --open
     """
-    from wtours.report import build_report
+    from wtours.report.build import build_report
     from wtours.report.footnotes import CommandHints
     from wtours.report.table6_export import table_texts, to_json
 

@@ -35,8 +35,8 @@ def detector(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="module")
-def at_once(tmp_path_factory, clip, detector) -> dict[str, bytes]:
-    """Return the files of an analysis that asked for both."""
+def analyzed(tmp_path_factory, clip, detector) -> Layout:
+    """A workspace with an analysis that asked for both."""
     layout = Layout(tmp_path_factory.mktemp("at_once"))
     add_video(layout, "walk", clip)
     analyze_videos(layout, ["walk"], detector=detector, transnet=True)
@@ -44,7 +44,18 @@ def at_once(tmp_path_factory, clip, detector) -> dict[str, bytes]:
     assert objects is not None
     # One on each of the two frames looked at; from a score of 0.5 up one in all.
     assert [count.objects_per_frame for count in objects.counts] == [1.0, 1.0, 1.0, 1.0, 0.5]
-    return published_bytes(layout, "walk")
+    return layout
+
+
+@pytest.fixture(scope="module")
+def at_once(analyzed) -> dict[str, bytes]:
+    return published_bytes(analyzed, "walk")
+
+
+@pytest.fixture
+def both(analyzed, tmp_path) -> Layout:
+    """A copy of the workspace, for a test to spoil."""
+    return Layout(Path(shutil.copytree(analyzed.root, tmp_path / "both")))
 
 
 @pytest.fixture
@@ -137,31 +148,29 @@ def rot(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["frames.parquet", "shots.parquet", "detections.parquet"])
 @pytest.mark.parametrize("is_old", [False, True])
-def test_a_rotten_table_is_not_taken_as_done(layout, detector, at_once, name, is_old):
-    analyze_videos(layout, ["walk"], detector=detector, transnet=True)
-    folder = layout.analysis_dir("walk")
+def test_a_rotten_table_is_not_taken_as_done(both, detector, at_once, name, is_old):
+    folder = both.analysis_dir("walk")
     if is_old:
         shutil.rmtree(folder / "measurements")
     rot(folder / name)
-    report = analyze_videos(layout, ["walk"])
+    report = analyze_videos(both, ["walk"])
     if not is_old and name != "detections.parquet":  # made again from the measurements
         assert report.done == ["walk"]
-        assert published_bytes(layout, "walk") == at_once
+        assert published_bytes(both, "walk") == at_once
         return
     assert "is damaged: ask for it again in the same command" in report.failed["walk"]
-    report = analyze_videos(layout, ["walk"], detector=detector, transnet=True)
+    report = analyze_videos(both, ["walk"], detector=detector, transnet=True)
     assert report.done == ["walk"]
-    assert published_bytes(layout, "walk") == at_once
+    assert published_bytes(both, "walk") == at_once
 
 
 @pytest.mark.parametrize("measurement", ["frames", "shots", "objects", "transnet"])
-def test_a_rotten_measurement_is_made_again(layout, detector, at_once, measurement):
-    analyze_videos(layout, ["walk"], detector=detector, transnet=True)
-    folder = layout.analysis_dir("walk")
+def test_a_rotten_measurement_is_made_again(both, detector, at_once, measurement):
+    folder = both.analysis_dir("walk")
     rot(next((folder / "measurements" / measurement).glob("*.parquet")))
     (folder / "receipt.json").unlink()
-    assert analyze_videos(layout, ["walk"], detector=detector, transnet=True).done == ["walk"]
-    assert published_bytes(layout, "walk") == at_once
+    assert analyze_videos(both, ["walk"], detector=detector, transnet=True).done == ["walk"]
+    assert published_bytes(both, "walk") == at_once
 
 
 def test_measurements_of_other_frames_are_not_put_together(layout, detector, tmp_path):

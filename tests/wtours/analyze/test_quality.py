@@ -14,7 +14,7 @@ from tests.support.video_clips import write_clip
 from wtours.analyze.pipeline import analyze_videos
 from wtours.analyze.quality.seconds import load_quality
 from wtours.errors import AnalysisError
-from wtours.report import build_report
+from wtours.report.build import build_report
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry
 from wtours.workspace.videos import downloaded_video

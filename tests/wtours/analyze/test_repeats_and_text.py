@@ -14,7 +14,7 @@ from wtours.analyze.quality.meter import ADDED, QualityMeter, merge_quality
 from wtours.analyze.quality.seconds import load_quality
 from wtours.errors import ShardError
 from wtours.media.encode import open_encoder
-from wtours.report import build_report
+from wtours.report.build import build_report
 from wtours.sharding.selection.seconds import taken_seconds, with_where
 from wtours.shards.params import ShardParams
 from wtours.storage.receipts import read_receipt, record_file, write_receipt

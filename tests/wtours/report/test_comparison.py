@@ -9,7 +9,7 @@ from tests.support.report_workspace import entry
 from wtours.analyze.pipeline import analyze_videos
 from wtours.analyze.video_folder import folder_videos
 from wtours.errors import UsageError
-from wtours.report import build_report
+from wtours.report.build import build_report
 from wtours.report.comparison import load_compared
 from wtours.report.footnotes import CommandHints, comparison_note
 from wtours.workspace.layout import Layout

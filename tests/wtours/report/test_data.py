@@ -17,7 +17,7 @@ from tests.support.report_workspace import (
     entry,
     make_workspace,
 )
-from wtours.report import ReportResult, build_report
+from wtours.report.build import ReportResult, build_report
 from wtours.report.comparison import _joined
 from wtours.report.curves import class_frequency, video_curves
 from wtours.report.data import load_videos

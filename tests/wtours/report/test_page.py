@@ -16,7 +16,7 @@ from tests.support.report_workspace import (
     make_workspace,
 )
 from wtours.errors import UsageError
-from wtours.report import build_report
+from wtours.report.build import build_report
 from wtours.report.data import load_videos
 from wtours.report.figure2 import save_figure
 from wtours.report.page_video import source_at

@@ -10,7 +10,7 @@ from tests.support.report_workspace import (
     entry,
     make_workspace,
 )
-from wtours.report import build_report
+from wtours.report.build import build_report
 from wtours.report.curves import span_of, video_curves
 from wtours.report.data import load_videos
 from wtours.report.page import PageVideo, render_page
