@@ -5,8 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
-
 
 @dataclass(frozen=True, slots=True)
 class Theme:
@@ -65,6 +63,8 @@ def line_style(number: int) -> str:
 @contextmanager
 def drawing_style(theme: Theme) -> Iterator[None]:
     """Draw with these colors and nothing of the user's own matplotlib settings."""
+    import matplotlib  # here: pages need the colors alone
+
     settings: Any = {
         "font.family": "DejaVu Sans",
         "font.size": 9.5,
