@@ -29,8 +29,10 @@ MEMORY_DISK, MEMORY_DISK_BYTES = "/dev/shm", 8 << 30
 # A shell ignores Ctrl-C for what it starts in the background; all processes would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Before torch is imported: workers that share the cores must not each start a thread a core.
+    # Before torch is imported: workers that share the cores must not each start a thread a core,
+    # or for each core a process that compiles.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 # One server for all that is forked, whoever starts it: a rank that is forked from one that has
 # imported the loader alone, as the loader asks for, takes seconds of a CPU for the rest. pyarrow
 # imports pandas, where it is there, with the first array.

@@ -1,6 +1,7 @@
 """Each measurement stays valid by itself; the tables hold those that are there."""
 
 import shutil
+import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -54,8 +55,9 @@ def at_once(analyzed) -> dict[str, bytes]:
 
 @pytest.fixture
 def both(analyzed, tmp_path) -> Layout:
-    """A copy of the workspace, for a test to spoil."""
-    return Layout(Path(shutil.copytree(analyzed.root, tmp_path / "both")))
+    """A copy of the workspace for a test to spoil: with the same hard links in it."""
+    subprocess.run(["cp", "-a", analyzed.root, tmp_path / "both"], check=True)
+    return Layout(tmp_path / "both")
 
 
 @pytest.fixture
