@@ -132,7 +132,8 @@ Shards = Annotated[
     str,
     typer.Argument(
         metavar="NAME|DIR|URL",
-        help="A shard set's name, folder or URL (s3://…); or images, with data.clip_length=1.",
+        help="A shard set's name, folder or URL (s3://…); or, with --set data.clip_length=1, a "
+        "folder or a tar of images.",
     ),
 ]
 

@@ -58,7 +58,7 @@ SetOfRun = Annotated[
     str | None,
     typer.Option(
         "--shards",
-        metavar="NAME|DIR",
+        metavar="NAME|DIR|URL",
         help="The shard set.",
         show_default="the one under the root that the run was trained on",
     ),

@@ -310,7 +310,8 @@ def _note_clips(directory: Path) -> bool:
     if without := [video.video_id for video in info.videos if not video.clips]:
         console.note(
             f"no clip of {length} in {', '.join(without)}: too short, or cut too often (training "
-            f"leaves them out; data.clip_length and data.frame_interval_seconds make clips shorter)"
+            f"leaves them out; `--set data.clip_length=…` or `data.frame_interval_seconds=…` makes "
+            f"clips shorter)"
         )
     if blind := [video.video_id for video in info.videos if video.shots is None]:
         console.note(
