@@ -150,7 +150,7 @@ def evaluate_knn(  # noqa: PLR0913 - an argument for each thing that a user of t
     networks = {TEACHER: backbone.network.to(device)}
     if random_baseline:
         if backbone.config is None:
-            raise UsageError("a random baseline is of a run; name timm:NAME,random instead")
+            raise UsageError("--random-baseline is of a run; name timm:NAME,random instead")
         networks[RANDOM] = initial_backbone(backbone.config).to(device)
     extract = functools.partial(
         extract_features,

@@ -74,7 +74,7 @@ def import_released(path: Path, run_dir: Path) -> Path:
     """
     config, network = load_released(path)
     if newest_checkpoint(run_dir) is not None:
-        raise CheckpointError(f"{run_dir} is a run already; choose another name")
+        raise CheckpointError(f"{run_dir} is a run already; choose another name by --run")
     method = build_method(config)
     for copied in (method.student, method.evaluated_network):
         copied.load_state_dict(network.state_dict())

@@ -61,7 +61,7 @@ def evaluate_vos(
     backbone.to(device or best_device())
     masks_dir = masks_dir or backbone.folder / "eval" / "vos-masks" / backbone.label
     if masks_dir.resolve() == sequences[0].masks[0].parents[1].resolve():
-        raise UsageError(f"{masks_dir} holds the true masks of {davis}; choose another folder")
+        raise UsageError(f"{masks_dir} holds the true masks of {davis}; choose another --out")
     objects: list[dict[str, Any]] = []
     seen = FilesSeen()
     for sequence in sequences:
