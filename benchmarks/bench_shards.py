@@ -53,6 +53,7 @@ def main() -> int:
             work = folder / source.video_id
             shards, cost, idle = shard_sources.sharded(source, video, work)
             rows += _shard_rows(source.video_id, video, cost, work)
+            rows += _part_rows(source.video_id, video, options.seconds, cost, idle)
             rows.append(_shown(f"{source.video_id}: again, all done", idle.cpu_seconds, "CPU-s"))
             rows += _clip_rows(source.video_id, video, shards, work)
             shutil.rmtree(work)
@@ -76,6 +77,18 @@ def _shard_rows(name: str, video: Path, cost: shard_sources.Cost, work: Path) ->
         _at_most(f"{name}: wtours shard", cost.cpu_seconds / peer.cpu_seconds, 1, "x ffmpeg, tar"),
         _shown(f"{name}: ffmpeg to JPEG, then tar", peer.cpu_seconds, "CPU-seconds"),
         _at_most(f"{name}: wtours shard, peak memory", cost.peak_mib, 1024, "MiB"),
+    ]
+
+
+def _part_rows(
+    name: str, video: Path, seconds: int, cost: shard_sources.Cost, idle: shard_sources.Cost
+) -> list[Row]:
+    """Return how much of the stage is decoding, reducing and JPEG, which any way needs."""
+    spent = shard_sources.inherent_seconds(video, seconds) | {"starting": idle.cpu_seconds}
+    spent["all else"] = cost.cpu_seconds - sum(spent.values())
+    return [
+        _shown(f"{name}: wtours shard, {part}", value / cost.cpu_seconds, "of its CPU-seconds")
+        for part, value in spent.items()
     ]
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import ffmpeg
 import imageio_ffmpeg
 
+from wtours.media.image import encode_planes
+from wtours.media.reader import open_video
 from wtours.synthetic import WalkSpec, render_walk
 
 CACHE = Path(tempfile.gettempdir()) / "wtours-bench"
@@ -137,3 +140,25 @@ def ffmpeg_then_tar(video: Path, folder: Path) -> Cost:
     )
     pack = run_measured("tar", "-cf", folder / "frames.tar", "-C", folder, "--exclude=*.tar", ".")
     return Cost(decode.cpu_seconds + pack.cpu_seconds, max(decode.peak_mib, pack.peak_mib))
+
+
+def inherent_seconds(video: Path, seconds: int) -> dict[str, float]:
+    """Return what no shard of JPEGs can do without, in CPU-seconds: the rest is `wtours shard`'s.
+
+    The same calls as the stage makes, a frame after another in one process: every frame is decoded,
+    one in two (60 a second, sampled at 30) is reduced and encoded.
+    """
+    spent = dict.fromkeys(("decoding", "reducing", "JPEG"), 0.0)
+    with open_video(video, threads=1) as reader:
+        begun = time.process_time()
+        for number, frame in enumerate(reader.frames(0, seconds * 1_000_000)):
+            spent["decoding"] += time.process_time() - begun
+            begun = time.process_time()
+            if number % 2 == 0:
+                planes = frame.to_jpeg_planes(512)
+                reduced = time.process_time()
+                encode_planes(planes, quality=90, codec="jpeg")
+                spent["reducing"] += reduced - begun
+                spent["JPEG"] += time.process_time() - reduced
+            begun = time.process_time()
+    return spent
