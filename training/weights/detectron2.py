@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from training.models.feature_pyramid import SCALES, pyramid_maps, pyramid_stages
 from training.models.vit_blocks import set_drop_path
 from training.weights.backbones import open_backbone
+from training.weights.renormalize import renormalize
 from wtours.errors import MissingPackageError, UsageError
 
 BLOCKS = (4, 6, 8, 12)
@@ -107,8 +108,27 @@ def detectron2_backbone(backbone: str, *, blocks: Sequence[int] = BLOCKS) -> Any
                 name: ShapeSpec(channels=width, stride=stride) for name, stride in strides.items()
             }
 
+    return Detectron2Backbone(pyramid_of(backbone, blocks))
+
+
+def pyramid_of(backbone: str, blocks: Sequence[int] = BLOCKS) -> FeaturePyramid:
+    """Return the pyramid of a pretrained backbone, for pixels normalized as ImageNet's.
+
+    The detector normalizes them, by its config; weights that ask for other pixels (those of the hub
+    do) are changed to give the same tokens of these.
+
+    Args:
+        backbone: As every `wtours eval` takes it.
+        blocks: See `FeaturePyramid`.
+
+    Raises:
+        CheckpointError: they cannot be changed so.
+    """
     opened = open_backbone(backbone, Path)
-    return Detectron2Backbone(FeaturePyramid(opened.network, blocks))
+    weights = opened.network.state_dict()
+    renormalize(weights, opened.normalization)
+    opened.network.load_state_dict(weights)
+    return FeaturePyramid(opened.network, blocks)
 
 
 @dataclass(frozen=True)

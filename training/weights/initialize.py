@@ -9,11 +9,11 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from training.data.normalization import Normalization
 from training.methods.base import Method, Network
 from training.models.loading import load_weights
 from training.models.vit import num_heads, position_embedding
 from training.weights.backbones import open_backbone
+from training.weights.renormalize import renormalize
 from wtours.errors import CheckpointError
 
 LOG = logging.getLogger(__name__)
@@ -38,15 +38,15 @@ def initialize_backbones(
         What the weights are, for the record: name, kind, sha256 and so on.
 
     Raises:
-        CheckpointError: no usable weights of this name, or of another size; the message says which.
+        CheckpointError: no usable weights of this name, of another size or number of heads, or for
+            other pixels without a way to adapt them; the message says which.
         UsageError: an unknown model, or not a plain ViT with a CLS token.
     """
     found = open_backbone(name, run_dir)
     networks = [module for module in method.modules() if isinstance(module, Network)]
     _require_heads(found.network, networks[0].backbone, name)
     weights = _fitted(found.network, networks[0].backbone)
-    if found.normalization != Normalization():
-        _renormalize(weights, found.normalization)
+    renormalize(weights, found.normalization)
     for network in networks:
         load_weights(network.backbone, weights, f"model.init: {name} does not fit the model")
     LOG.info("the backbone starts from %s; its head is random", name)
@@ -70,19 +70,3 @@ def _fitted(source: VisionTransformer, target: VisionTransformer) -> dict[str, T
     with torch.no_grad():
         weights["pos_embed"] = position_embedding(source, (int(rows), int(columns)))
     return weights
-
-
-def _renormalize(weights: dict[str, Tensor], given: Normalization) -> None:
-    """Let the patch embedding take pixels normalized as ImageNet's, in place of `given`.
-
-    With y the pixels as a run normalizes them, what the network expects is (y * s + m - m') / s' of
-    each channel: a scale goes into its weights, a shift into the bias.
-    """
-    (mean, std), (own_mean, own_std) = (
-        (torch.tensor(part, dtype=torch.float64)[:, None, None] for part in constants)
-        for constants in (Normalization(), given)
-    )
-    kernel = weights["patch_embed.proj.weight"].double()  # (D, 3, p, p)
-    shift = (kernel * ((mean - own_mean) / own_std)).sum(dim=(1, 2, 3))
-    weights["patch_embed.proj.weight"] = (kernel * (std / own_std)).float()
-    weights["patch_embed.proj.bias"] = (weights["patch_embed.proj.bias"].double() + shift).float()

@@ -2,16 +2,19 @@
 
 import math
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
 from tests.support.tiny_run import make_run, tiny_config
+from training.data.normalization import Normalization, normalized
 from training.models.vit import create_vit, encode_blocks
 from training.weights.backbones import open_backbone
-from training.weights.detectron2 import FeaturePyramid, LayerDecay
+from training.weights.detectron2 import FeaturePyramid, LayerDecay, pyramid_of
 from training.weights.export import export_run
 from wtours.errors import UsageError
 
@@ -107,6 +110,31 @@ def test_detectron2_itself_loads_them_and_gives_the_same(run, network):
     with torch.no_grad():
         found = theirs.eval()(images())["last_feat"].flatten(2).transpose(1, 2)
     torch.testing.assert_close(found, without_cls(network, images()), rtol=1e-4, atol=1e-4)
+
+
+def test_a_detector_gives_pixels_of_imagenet_to_weights_that_ask_for_others(tmp_path):
+    sizes: dict[str, Any] = {
+        **{"hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 3},
+        "layer_norm_eps": 1e-6,  # 1e-12 would show beside weights this small
+    }
+    torch.manual_seed(1)
+    theirs = ViTModel(
+        ViTConfig(**sizes, intermediate_size=192, image_size=32, patch_size=8),
+        add_pooling_layer=False,
+    )
+    theirs.save_pretrained(tmp_path)
+    halves = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    ViTImageProcessor(
+        image_mean=list(halves.mean), image_std=list(halves.std), size={"height": 32, "width": 32}
+    ).save_pretrained(tmp_path)
+    pixels = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    network = open_backbone(f"hf:{tmp_path}", lambda name: tmp_path / name).network
+    pyramid = pyramid_of(f"hf:{tmp_path}", BLOCKS).eval()
+    with torch.no_grad():
+        expected = encode_blocks(network, normalized(pixels, halves), BLOCKS, norm=False)
+        found = encode_blocks(pyramid.network, normalized(pixels), BLOCKS, norm=False)
+    for ours, others in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.patch_tokens, others.patch_tokens, rtol=1e-4, atol=1e-4)
 
 
 def test_detectron2s_fpn_takes_the_pyramid(run):

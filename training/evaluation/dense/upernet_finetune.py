@@ -1,6 +1,6 @@
 """Fine-tuning a backbone with UperNet: the spine of `wtours eval segment --finetune`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.transforms import v2
 
-from training.data.normalization import normalized
+from training.data.normalization import MEAN, normalized
 from training.distributed.world import best_device
 from training.evaluation.datasets.segmentation import VOID, LabeledPixels, open_labeled_pixels
 from training.evaluation.dense.patch_features import network_size
@@ -35,10 +35,12 @@ from wtours.storage.atomic import write_bytes
 from wtours.storage.hashing import digest
 from wtours.storage.tensor_files import safetensors_bytes
 
+_MEAN_COLOR = [round(255 * value) for value in MEAN]
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
-    """The paper's schedule (B.3), and mmsegmentation's augmentation, which it follows through iBOT.
+    """The paper's schedule (B.3), and an augmentation after mmsegmentation's, as iBOT has it.
 
     Attributes:
         steps: Of AdamW; after the warm-up the learning rate falls linearly to 0.
@@ -232,26 +234,30 @@ def _draw_pair(
         Image.fromarray(labels.astype(np.int32)).resize(size, Image.Resampling.NEAREST)
     )
     top, left = (int(generator.integers(0, max(0, length - side) + 1)) for length in small.shape)
-    pixels = _padded(pixels[top : top + side, left : left + side], side, 0)
-    small = _padded(small[top : top + side, left : left + side], side, VOID)
+    pixels, small = (each[top : top + side, left : left + side] for each in (pixels, small))
     if generator.random() < 0.5:
         pixels, small = pixels[:, ::-1], small[:, ::-1]
-    colored = _with_other_colors(torch.from_numpy(pixels.copy()), int(generator.integers(2**31)))
-    return colored, torch.from_numpy(small.astype(np.int64))
+    colored = _with_other_colors(pixels, int(generator.integers(2**31)))
+    # Last, as in mmsegmentation: padding is no part of the contrast, and near 0 once normalized.
+    padded, labels_padded = _padded(colored, side, _MEAN_COLOR), _padded(small, side, VOID)
+    return torch.from_numpy(padded), torch.from_numpy(labels_padded.astype(np.int64))
 
 
-def _with_other_colors(pixels: Tensor, seed: int) -> Tensor:
-    jitter = v2.ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05)
+def _with_other_colors(pixels: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+    # A hue of 18 of OpenCV's 180 is a tenth of a turn.
+    jitter = v2.ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        changed: Tensor = jitter(pixels.permute(2, 0, 1))
-    return changed.permute(1, 2, 0)
+        changed: Tensor = jitter(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
+    return changed.permute(1, 2, 0).numpy()
 
 
-def _padded(pixels: NDArray[Any], side: int, value: int) -> NDArray[Any]:
-    below, right = side - pixels.shape[0], side - pixels.shape[1]
-    width = ((0, below), (0, right), (0, 0))[: pixels.ndim]
-    return np.pad(pixels, width, constant_values=value)
+def _padded(values: NDArray[Any], side: int, fill: int | Sequence[int]) -> NDArray[Any]:
+    """Return values (h, w) or (h, w, 3) in the upper left corner of a square."""
+    square = np.empty((side, side, *values.shape[2:]), values.dtype)
+    square[:] = fill
+    square[: values.shape[0], : values.shape[1]] = values
+    return square
 
 
 @torch.inference_mode()

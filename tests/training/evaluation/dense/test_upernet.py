@@ -171,6 +171,18 @@ def test_labels_move_with_the_picture(data):
     assert np.isin(labels.unique().numpy(), [-1, 0, 1, 2]).all()
 
 
+def test_what_a_picture_lacks_to_the_crop_has_the_mean_color_and_no_label(data):
+    images, _ = open_labeled_pixels(data)
+
+    pixels, labels = draw_batch(images, dataclasses.replace(QUICK, scale=(0.5, 0.5)), step=0)
+
+    mean_color = torch.tensor([124, 116, 104], dtype=torch.uint8)  # 0 once it is normalized
+    for beyond in (np.s_[:, 16:], np.s_[:, :, 24:]):  # pictures of 16 x 24 pixels
+        assert (pixels[beyond] == mean_color).all()
+        assert (labels[beyond] == VOID).all()
+    assert (labels[:, :16, :24] != VOID).any()
+
+
 def test_the_command_fine_tunes_a_few_steps(tmp_path, data):
     run = make_run(tmp_path / "run", tiny_config())
     words = ["eval", "segment", str(run), "--data", str(data), "--finetune", "--json"]
