@@ -47,8 +47,9 @@ class Sequence:
         if number == 0 and set(np.unique(values)) == {0, VOID}:
             raise ImageDataError(
                 f"mask {path} has one object, marked by {VOID} as in DAVIS 2016; DAVIS 2017 counts "
-                f"objects from 1 and has {VOID} for what is not scored"
+                f"objects from 1, and takes {VOID} for background"
             )
+        # As in davis2017-evaluation, which scores these pixels as background.
         return np.where(values == VOID, 0, values).astype(np.uint8)
 
     def files(self, root: Path) -> dict[str, bytes]:
