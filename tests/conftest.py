@@ -1,6 +1,7 @@
 """What every test gets: no network, restored randomness and environment, no stray ERROR log."""
 
 import contextlib
+import gc
 import logging
 import os
 import random
@@ -26,6 +27,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 WORKER_BYTES = 4 << 30
 MEMORY_DISK, MEMORY_DISK_BYTES = "/dev/shm", 8 << 30
 
+gc.disable()  # until all is imported: see pytest_collection_finish
 # A shell ignores Ctrl-C for what it starts in the background; all processes would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -68,6 +70,12 @@ def pytest_xdist_auto_num_workers() -> int:
     """A worker a core and one more, as many tests wait for a process, if there is memory."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return max(1, min(len(os.sched_getaffinity(0)) + 1, memory // WORKER_BYTES))
+
+
+def pytest_collection_finish() -> None:
+    """Millions of objects have been imported, and stay: no garbage is looked for among them."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(trylast=True)

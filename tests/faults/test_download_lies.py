@@ -39,15 +39,6 @@ OPTIONS = FetchOptions(
 FRAGMENTED = "frag_keyframe+empty_moov+default_base_moof+skip_trailer"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _what_is_imported_is_no_garbage():
-    """It would be looked through after each test: most of the time of most."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.fixture(autouse=True)
 def _no_waits_between_retries(monkeypatch):
     monkeypatch.setattr("wtours.acquire.ytdlp.session._retry_wait", lambda n: 0.0)
