@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.analyze_cases import add_video, published_bytes, write_detections, write_scenes
-from tests.support.forks import exit_code_of_fork
+from tests.support.forks import exit_code_of_fork, fork
 from wtours.analyze.pipeline import analyze_videos
 from wtours.analyze.schema import load_summary
 from wtours.errors import AnalysisError
@@ -22,19 +23,14 @@ ANALYZE = """
 import sys
 from pathlib import Path
 from wtours.analyze.pipeline import analyze_videos
-from wtours.execution.executor import SERIAL
 from wtours.execution.processes import ProcessExecutor
 from wtours.workspace.layout import Layout
 
 if __name__ == "__main__":
-    root, jobs, detector = sys.argv[1:]
-    with ProcessExecutor(int(jobs)) as processes:
+    root, detector = sys.argv[1:]
+    with ProcessExecutor(2) as executor:
         analyze_videos(
-            Layout(Path(root)),
-            ["walk"],
-            executor=SERIAL if jobs == "1" else processes,
-            detector=detector,
-            segment_seconds=1,
+            Layout(Path(root)), ["walk"], executor=executor, detector=detector, segment_seconds=1
         )
 """
 
@@ -60,40 +56,13 @@ def undisturbed(tmp_path_factory, video, detector) -> dict[str, bytes]:
     return published_bytes(layout, "walk")
 
 
-def start(script: Path, root: Path, jobs: int, detector: str) -> subprocess.Popen[bytes]:
+def start(script: Path, root: Path, detector: str) -> subprocess.Popen[bytes]:
+    """Start an analysis by two processes, in a group of their own."""
     script.write_text(ANALYZE)
-    command = [sys.executable, str(script), str(root), str(jobs), detector]
+    command = [sys.executable, str(script), str(root), detector]
     repository = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "PYTHONPATH": str(repository)}
     return subprocess.Popen(command, env=environment, start_new_session=True)
-
-
-def kill_when(process: subprocess.Popen[bytes], condition) -> None:
-    """Kill the process and its workers, without warning, once `condition()` holds."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-@pytest.mark.medium
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_killed_between_segments_and_run_again_gives_the_same_bytes(
-    tmp_path, video, detector, undisturbed, jobs
-):
-    layout = Layout(tmp_path / "root")
-    add_video(layout, "walk", video)
-    segments = layout.analysis_dir("walk") / "segments"
-    for finished in (2, 5):  # killed twice
-        process = start(tmp_path / "run.py", layout.root, jobs, detector)
-        kill_when(process, lambda n=finished: len(list(segments.glob("0*/receipt.json"))) >= n)
-        with pytest.raises(AnalysisError, match="not analyzed"):
-            load_summary(layout, "walk")
-    assert start(tmp_path / "run.py", layout.root, jobs, detector).wait() == 0
-    assert published_bytes(layout, "walk") == undisturbed
 
 
 def analyze(root: Path, detector: str, die_at: str = "") -> None:
@@ -103,6 +72,50 @@ def analyze(root: Path, detector: str, die_at: str = "") -> None:
         of = importlib.import_module(f"wtours.analyze.{module}")
         setattr(of, function, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
     analyze_videos(Layout(root), ["walk"], detector=detector, segment_seconds=1)
+
+
+def wait_for_segments(layout: Layout, count: int, is_running: Callable[[], bool]) -> None:
+    """Return once so many segments are finished."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    segments = layout.analysis_dir("walk") / "segments"
+    while len(list(segments.glob("0*/receipt.json"))) < count:
+        assert is_running(), "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.mark.medium
+def test_killed_between_segments_and_run_again_gives_the_same_bytes(
+    tmp_path, video, detector, undisturbed
+):
+    layout = Layout(tmp_path / "root")
+    add_video(layout, "walk", video)
+    for finished in (2, 5):  # killed twice
+        process = fork(analyze, layout.root, detector)
+        wait_for_segments(layout, finished, process.is_alive)
+        process.kill()
+        process.join()
+        with pytest.raises(AnalysisError, match="not analyzed"):
+            load_summary(layout, "walk")
+    assert exit_code_of_fork(analyze, layout.root, detector) == 0
+    assert published_bytes(layout, "walk") == undisturbed
+
+
+@pytest.mark.medium
+def test_killed_with_its_workers_and_run_again_gives_the_same_bytes(
+    tmp_path, video, detector, undisturbed
+):
+    layout = Layout(tmp_path / "root")
+    add_video(layout, "walk", video)
+    for finished in (2, 5):  # killed twice
+        process = start(tmp_path / "run.py", layout.root, detector)
+        wait_for_segments(layout, finished, lambda p=process: p.poll() is None)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        with pytest.raises(AnalysisError, match="not analyzed"):
+            load_summary(layout, "walk")
+    assert start(tmp_path / "run.py", layout.root, detector).wait() == 0
+    assert published_bytes(layout, "walk") == undisturbed
 
 
 @pytest.mark.medium
@@ -183,12 +196,13 @@ def test_killed_while_another_detector_runs_keeps_the_earlier_analysis(
     add_video(layout, "walk", video)
     analyze_videos(layout, ["walk"])
     before = published_bytes(layout, "walk")
-    process = start(tmp_path / "run.py", layout.root, 1, detector)
-    segments = layout.analysis_dir("walk") / "segments"
-    kill_when(process, lambda: len(list(segments.glob("0*/receipt.json"))) >= 3)
+    process = fork(analyze, layout.root, detector)
+    wait_for_segments(layout, 3, process.is_alive)
+    process.kill()
+    process.join()
     folder = layout.analysis_dir("walk")
     after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     assert after == before
     assert load_summary(layout, "walk").objects is None
-    assert start(tmp_path / "run.py", layout.root, 1, detector).wait() == 0
+    assert exit_code_of_fork(analyze, layout.root, detector) == 0
     assert published_bytes(layout, "walk") == undisturbed

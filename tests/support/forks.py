@@ -2,17 +2,21 @@
 
 import multiprocessing
 from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 HANGS_FOR_EVER = 600
 
 
-def exit_code_of_fork(function: Callable[..., object], *arguments: Any) -> int | None:
-    """Run a function of a module in a fork; return how it ended: -9 is SIGKILL.
-
-    tests/conftest.py says what the forks come from.
-    """
+def fork(function: Callable[..., object], *arguments: Any) -> ForkServerProcess:
+    """Start a function of a module in a fork; tests/conftest.py says of what."""
     process = multiprocessing.get_context("forkserver").Process(target=function, args=arguments)
     process.start()
+    return process
+
+
+def exit_code_of_fork(function: Callable[..., object], *arguments: Any) -> int | None:
+    """Return how a function of a module has ended in a fork: -9 is SIGKILL."""
+    process = fork(function, *arguments)
     process.join(HANGS_FOR_EVER)
     return process.exitcode
