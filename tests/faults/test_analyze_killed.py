@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,10 @@ def analyze(root: Path, detector: str, die_at: str = "") -> None:
     analyze_videos(Layout(root), ["walk"], detector=detector, segment_seconds=1)
 
 
+def has_not_ended(process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() is None
+
+
 def wait_for_segments(layout: Layout, count: int, is_running: Callable[[], bool]) -> None:
     """Return once so many segments are finished."""
     deadline = time.monotonic() + WAIT_SECONDS
@@ -109,7 +114,7 @@ def test_killed_with_its_workers_and_run_again_gives_the_same_bytes(
     add_video(layout, "walk", video)
     for finished in (2, 5):  # killed twice
         process = start(tmp_path / "run.py", layout.root, detector)
-        wait_for_segments(layout, finished, lambda p=process: p.poll() is None)
+        wait_for_segments(layout, finished, partial(has_not_ended, process))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         with pytest.raises(AnalysisError, match="not analyzed"):
