@@ -2,11 +2,12 @@
 
 import dataclasses
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from wtours.errors import ShardError
-from wtours.exporting.units import Exporter
+from wtours.exporting.units import Exporter, Unit
 from wtours.progress import Progress, no_progress
 from wtours.shards.index import ShardIndex
 from wtours.shards.schema import set_sha256
@@ -62,18 +63,23 @@ def export_shards(
             sweep(Path(folder))
         write_json(out / EXPORT_FILE, {**what, "finished": False})
         kept = 0
-        for done, unit in enumerate(units, 1):
-            if exporter.is_done(index, unit, out):
-                kept += 1
-            else:
+
+        def publish(unit: Unit) -> bool:
+            was_there = exporter.is_done(index, unit, out)
+            if not was_there:
                 exporter.write(index, unit, out)
-            on_progress(exporter.suffix, done, len(units))
+            return was_there
+
+        with ThreadPoolExecutor(exporter.units_at_once) as pool:
+            for done, was_there in enumerate(pool.map(publish, units), 1):
+                kept += was_there
+                on_progress(exporter.suffix, done, len(units))
         exporter.finish(index, units, out)
-        rows = [row for unit in units for row in unit.rows]
+        sizes = [index.size[unit.rows.start : unit.rows.stop] for unit in units]
         counts = {
             "units": len(units),
-            "frames": len(rows),
-            "bytes": int(index.size[rows].sum(dtype="int64")),
+            "frames": sum(map(len, sizes)),
+            "bytes": sum(int(found.sum(dtype="int64")) for found in sizes),
         }
         write_json(out / EXPORT_FILE, {**what, "finished": True, **counts})
     return ExportReport(out, kept=kept, **counts)

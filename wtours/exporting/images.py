@@ -23,6 +23,7 @@ class ImageFolderExporter:
     """
 
     suffix = "imagefolder"
+    units_at_once = 1
 
     def units(self, index: ShardIndex) -> list[Unit]:
         """Return a unit for each tar."""
@@ -95,6 +96,7 @@ class DavisExporter:
 
     clip_seconds: float = 10.0
     suffix = "davis"
+    units_at_once = 1
 
     def units(self, index: ShardIndex) -> list[Unit]:
         """Return a unit for each sequence.

@@ -5,6 +5,7 @@ versions that wtours' trainer cannot use. The tests read the files with it.
 """
 
 import json
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from wtours.errors import ShardError
 from wtours.exporting.units import Unit, frames_of, shard_units
 from wtours.shards.images.codecs import Codec
 from wtours.shards.index import ShardIndex
-from wtours.storage.atomic import write_bytes, write_json
+from wtours.storage.atomic import atomic_path, write_json
 
 _COLUMNS = (
     # name, encoding, bytes of a value (None: of any length); in the order of their names
@@ -36,6 +37,10 @@ _CONFIG = {
     "column_sizes": [size for _, _, size in _COLUMNS],
 }
 _MAX_BYTES = 2**32 - 1
+_BEFORE_IMAGE = struct.Struct("<IIq")
+"""The lengths of image and video_id, which come before all columns; frame_index."""
+_AFTER_IMAGE = struct.Struct("<qq")
+"""pts_us and shot; then comes video_id."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class MdsExporter:
     """`shard.NNNNN.mds` and index.json; `shot` is -1 where the video was not analyzed."""
 
     suffix = "mds"
+    units_at_once = 2
 
     def units(self, index: ShardIndex) -> list[Unit]:
         """Return a unit for each tar."""
@@ -58,17 +64,22 @@ class MdsExporter:
         Raises:
             ShardError: it would have more than 4 GiB, which MDS cannot address.
         """
-        samples = [
-            _sample(frame.frame_index, jpeg, frame.pts_us, -1 if shot is None else shot, unit)
-            for frame, shot, jpeg in frames_of(index, unit)
-        ]
+        video_id = unit.video_id.encode()
         config = json.dumps(_config(index), sort_keys=True).encode()
-        head_bytes = 4 + 4 * (len(samples) + 1) + len(config)
-        ends = np.cumsum([head_bytes, *map(len, samples)])
+        head_bytes = 4 + 4 * (len(unit.rows) + 1) + len(config)
+        around_image = _BEFORE_IMAGE.size + _AFTER_IMAGE.size + len(video_id)
+        sizes = index.size[unit.rows.start : unit.rows.stop].astype(np.int64) + around_image
+        ends = np.cumsum([head_bytes, *sizes.tolist()])
         if ends[-1] > _MAX_BYTES:
             raise ShardError(f"{unit.name} is too large for MDS: use a smaller --shard-seconds")
-        head = np.uint32(len(samples)).tobytes() + ends.astype(np.uint32).tobytes() + config
-        write_bytes(self._path(unit, out), b"".join([head, *samples]))
+        with atomic_path(self._path(unit, out)) as temp, temp.open("wb") as file:
+            file.write(np.uint32(len(unit.rows)).tobytes() + ends.astype(np.uint32).tobytes())
+            file.write(config)
+            for frame, shot, image in frames_of(index, unit):
+                file.write(_BEFORE_IMAGE.pack(len(image), len(video_id), frame.frame_index))
+                file.write(image)
+                file.write(_AFTER_IMAGE.pack(frame.pts_us, -1 if shot is None else shot))
+                file.write(video_id)
 
     def finish(self, index: ShardIndex, units: Sequence[Unit], out: Path) -> None:
         """Publish the index."""
@@ -95,11 +106,3 @@ def _config(index: ShardIndex) -> dict[str, object]:
     image = _ENCODINGS[index.dataset.params.codec]
     encodings = [image if name == "image" else encoding for name, encoding, _ in _COLUMNS]
     return {**_CONFIG, "column_encodings": encodings}
-
-
-def _sample(frame_index: int, jpeg: bytes, pts_us: int, shot: int, unit: Unit) -> bytes:
-    """Return a sample: the lengths of the columns of any length, then all columns."""
-    video_id = unit.video_id.encode()
-    lengths = np.array([len(jpeg), len(video_id)], np.uint32).tobytes()
-    numbers = [np.int64(value).tobytes() for value in (frame_index, pts_us, shot)]
-    return b"".join([lengths, numbers[0], jpeg, numbers[1], numbers[2], video_id])

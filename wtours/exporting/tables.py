@@ -3,23 +3,27 @@
 import importlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from wtours.errors import MissingPackageError
 from wtours.exporting.card import dataset_card
 from wtours.exporting.units import Unit, frames_of, shard_units
-from wtours.shards.index import ShardIndex
+from wtours.shards import FrameRef, ShardIndex
 from wtours.shards.schema import CARD_FILE, sample_key
 from wtours.storage.atomic import atomic_path, remove, write_bytes
 
 _BATCH_ROWS = 64
+_MAX_BATCH_BYTES = 2**31 - 1
+"""Of the images of one array: their offsets are int32."""
 _FEATURES = {
     "image": {"_type": "Image"},
     "video_id": {"dtype": "string", "_type": "Value"},
@@ -49,6 +53,7 @@ class HuggingFaceExporter:
     """
 
     suffix = "hf"
+    units_at_once = 2
 
     def units(self, index: ShardIndex) -> list[Unit]:
         """Return a unit for each tar."""
@@ -94,6 +99,7 @@ class LanceExporter:
     """
 
     suffix = "lance"
+    units_at_once = 1
 
     def units(self, index: ShardIndex) -> list[Unit]:
         """Return a unit for each tar.
@@ -136,9 +142,11 @@ def _lance() -> Any:
 def _batches(index: ShardIndex, unit: Unit, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     is_struct = pa.types.is_struct(schema.field("image").type)
     frames, suffix = frames_of(index, unit), index.dataset.params.suffix
-    while batch := list(itertools.islice(frames, _BATCH_ROWS)):
-        refs, shots, jpegs = zip(*batch, strict=True)
-        image = pa.array(jpegs, pa.binary())
+    sizes = index.size[unit.rows.start : unit.rows.stop]
+    num_rows = min(_BATCH_ROWS, _MAX_BATCH_BYTES // int(sizes.max(initial=1)))
+    for first in range(0, len(sizes), num_rows):
+        some = sizes[first : first + num_rows]
+        refs, shots, image = _read(itertools.islice(frames, len(some)), some)
         if is_struct:
             names = [f"{sample_key(ref.video_id, ref.frame_index)}{suffix}" for ref in refs]
             image = pa.StructArray.from_arrays([image, pa.array(names)], fields=list(_IMAGE))
@@ -150,3 +158,23 @@ def _batches(index: ShardIndex, unit: Unit, schema: pa.Schema) -> Iterator[pa.Re
             pa.array(shots, pa.int32()),
         ]
         yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _read(
+    frames: Iterable[tuple[FrameRef, int | None, bytes | memoryview]], sizes: NDArray[np.int32]
+) -> tuple[list[FrameRef], list[int | None], pa.Array]:
+    """Return where frames are, their shots, and their images as an array of binary.
+
+    It is filled here: as pyarrow makes one of a list, it would grow, and be copied, several times.
+    """
+    offsets = np.zeros(len(sizes) + 1, np.int32)
+    np.cumsum(sizes, out=offsets[1:])
+    data = np.empty(offsets[-1], np.uint8)
+    refs: list[FrameRef] = []
+    shots: list[int | None] = []
+    for start, (ref, shot, image) in zip(offsets[:-1].tolist(), frames, strict=True):
+        data[start : start + len(image)] = np.frombuffer(image, np.uint8)
+        refs.append(ref)
+        shots.append(shot)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    return refs, shots, pa.Array.from_buffers(pa.binary(), len(sizes), buffers)

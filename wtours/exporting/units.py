@@ -41,6 +41,11 @@ class Exporter(Protocol):
         """Return what the layout is called on the command line."""
         ...
 
+    @property
+    def units_at_once(self) -> int:
+        """Return how many units are written at a time: one can be read while another is flushed."""
+        ...
+
     def units(self, index: ShardIndex) -> list[Unit]:
         """Return what is to be written, in order."""
         ...
@@ -95,10 +100,15 @@ def clip_units(index: ShardIndex, clip_seconds: float) -> list[Unit]:
     return units
 
 
-def frames_of(index: ShardIndex, unit: Unit) -> Iterator[tuple[FrameRef, int | None, bytes]]:
-    """Yield each frame of a unit: where it is, its shot (None: not analyzed) and its JPEG."""
+def frames_of(
+    index: ShardIndex, unit: Unit
+) -> Iterator[tuple[FrameRef, int | None, bytes | memoryview]]:
+    """Yield each frame of a unit: where it is, its shot (None: not analyzed) and its image.
+
+    One by one, so that a writer has each in memory that was in use just before.
+    """
     for first in range(unit.rows.start, unit.rows.stop, _READ_ROWS):
         rows = range(first, min(first + _READ_ROWS, unit.rows.stop))
-        for row, jpeg in zip(rows, index.read_jpegs(rows), strict=True):
-            shot = int(index.shot[row])
-            yield index.frame(row), (None if shot < 0 else shot), jpeg
+        shots = index.shot[rows.start : rows.stop].tolist()
+        for shot, (frame, image) in zip(shots, index.iter_frames(rows), strict=True):
+            yield frame, (None if shot < 0 else shot), image

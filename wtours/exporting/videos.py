@@ -29,6 +29,7 @@ class Mp4Exporter:
     clip_seconds: float = 10.0
     crf: int = 18
     suffix = "mp4"
+    units_at_once = 1
 
     def units(self, index: ShardIndex) -> list[Unit]:
         """Return a unit for each clip."""
@@ -45,7 +46,7 @@ class Mp4Exporter:
             ShardError: a frame does not decode, or is of another size than the first.
         """
         with atomic_path(_clip_path(unit, out)) as temp:
-            frames = (_decode(frame, jpeg) for frame, _, jpeg in frames_of(index, unit))
+            frames = (_decode(frame, bytes(jpeg)) for frame, _, jpeg in frames_of(index, unit))
             first = next(frames)
             size = (first.shape[1], first.shape[0])
             with open_encoder(

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from wtours.errors import ShardError
 from wtours.shards.images.codecs import FORMAT_NAMES, SUFFIXES, is_whole
@@ -11,6 +12,7 @@ from wtours.shards.schema import sample_key
 
 BLOCK = 512  # a tar header
 _MAX_NAME = 100  # of a member, in its header
+Bytes = TypeVar("Bytes", bytes, memoryview)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,10 @@ def listed_problem(size: int | None, expected_bytes: int) -> str | None:
     return None
 
 
-def read_frames(path: Path, refs: Iterable[FrameRef]) -> Iterator[bytes]:
+def read_frames(path: Path, refs: Iterable[FrameRef]) -> Iterator[memoryview]:
     """Yield the images of frames of one shard, each checked to be the frame that is meant.
+
+    As views of what was read: a copy of the image without its header would cost as much again.
 
     Raises:
         ShardError: the shard is gone, too short, or has something else at a frame's place.
@@ -61,7 +65,7 @@ def read_frames(path: Path, refs: Iterable[FrameRef]) -> Iterator[bytes]:
         try:
             for ref in refs:
                 block = os.pread(descriptor, BLOCK + ref.size, ref.offset - BLOCK)
-                yield image_in(block, ref, str(path))
+                yield image_in(memoryview(block), ref, str(path))
         finally:
             os.close(descriptor)
     except FileNotFoundError as error:
@@ -70,7 +74,7 @@ def read_frames(path: Path, refs: Iterable[FrameRef]) -> Iterator[bytes]:
         raise ShardError(f"{path} cannot be read ({error.strerror})") from error
 
 
-def image_in(block: bytes, ref: FrameRef, shard: str) -> bytes:
+def image_in(block: Bytes, ref: FrameRef, shard: str) -> Bytes:
     """Return the image behind its tar header, checked to be the frame that is meant.
 
     Args:
@@ -82,7 +86,9 @@ def image_in(block: bytes, ref: FrameRef, shard: str) -> bytes:
         ShardError: something else is there.
     """
     key = sample_key(ref.video_id, ref.frame_index)
-    name, dot, kind = block[:_MAX_NAME].rstrip(b"\0").decode("ascii", "replace").partition(".")
+    name, dot, kind = (
+        bytes(block[:_MAX_NAME]).rstrip(b"\0").decode("ascii", "replace").partition(".")
+    )
     if len(block) != BLOCK + ref.size:
         problem = "the file ends before it"
     elif name != key or dot + kind not in SUFFIXES.values():

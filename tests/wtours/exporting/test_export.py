@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +153,7 @@ def test_a_killed_export_ends_as_one_that_was_not(index, tmp_path, exporter):
         break
     assert not json.loads((tmp_path / "out" / EXPORT_FILE).read_text())["finished"]
     report = export_shards(index, exporter, tmp_path / "out")
-    assert report.kept == 1
+    assert 1 <= report.kept <= whole.units  # the next may have been written meanwhile
     if isinstance(exporter, LanceExporter):  # names of its files are random
         return
     mine, theirs = contents(tmp_path / "out"), contents(whole.out)
@@ -233,6 +234,19 @@ def test_mds_is_laid_out_as_its_library_has_it(index, frames, tmp_path):
             assert expected in jpeg
             assert raw["image"].size == (64, 48)
     assert read == [f[:4] for f in frames]
+
+
+def test_a_tar_is_not_held_in_memory_to_be_written_as_mds(tmp_path):
+    folder = write_shard_set(tmp_path / "set", num_frames=320, size=(96, 128), interval_us=100_000)
+    index, exporter = ShardIndex.open(folder), MdsExporter()
+    (unit,) = exporter.units(index)
+    tracemalloc.start()
+    try:
+        exporter.write(index, unit, tmp_path / "out")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < index.size.sum() / 2
 
 
 def test_davis_sequences_end_at_cuts_and_their_images_are_those_of_the_shards(

@@ -22,12 +22,12 @@ _RIFF_HEADER = 12
 _PILLOW_FORMATS = {".webp": "WEBP", ".png": "PNG"}
 
 
-def is_whole(data: bytes, suffix: str) -> bool:
+def is_whole(data: bytes | memoryview, suffix: str) -> bool:
     """Return whether the bytes begin and end as an image of this format does."""
     if suffix == ".jpg":
         return data[:2] == b"\xff\xd8" and data[-2:] == b"\xff\xd9"
     if suffix == ".png":
-        return data.startswith(_PNG_START) and data.endswith(_PNG_END)
+        return data[: len(_PNG_START)] == _PNG_START and data[-len(_PNG_END) :] == _PNG_END
     size = int.from_bytes(data[4:8], "little") + 8
     return (data[:4], data[8:_RIFF_HEADER], size) == (b"RIFF", b"WEBP", len(data))
 
