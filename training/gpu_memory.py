@@ -1,7 +1,8 @@
 """`--gpu-memory`: the settings with which a step of a run fits a GPU, chosen by counting.
 
-The batch and the loss stay: what changes is in how many micro-batches a process's clips go through
-the networks, then the precision, then whether activations are computed twice.
+The batch stays, and the loss but for a batch norm in the head and stochastic depth, which are those
+of a micro-batch: what changes is in how many a process's clips go through the networks, then the
+precision, then whether activations are computed twice.
 """
 
 from collections.abc import Iterator, Set
@@ -41,12 +42,15 @@ class Fit:
         """Return one line for a person."""
         optim = self.config.optim
         part = -(-self.clips_per_process // optim.accumulation_steps)
-        twice = ", activations computed twice" if self.config.model.activation_checkpointing else ""
+        model = self.config.model
+        twice = ", activations computed twice" if model.activation_checkpointing else ""
+        has_parts = optim.accumulation_steps > 1 and model.head_batch_norm
+        norm = ", with a batch norm in the head that is of a part" if has_parts else ""
         return (
             f"for a GPU of {bytes_text(self.memory_bytes)}: optim.precision={optim.precision} "
             f"optim.accumulation_steps={optim.accumulation_steps} (parts of {part} of "
             f"{self.clips_per_process} clips{twice}), about {bytes_text(self.needed_bytes)}; a "
-            f"step still has {optim.global_batch_size} clips"
+            f"step still has {optim.global_batch_size} clips{norm}"
         )
 
 

@@ -51,6 +51,14 @@ def test_as_little_is_changed_as_the_memory_asks_for(shards):
     assert "a step still has 4 clips" in found.describe()
 
 
+@pytest.mark.parametrize(("batch_norm", "parts"), [(True, 2), (True, 1), (False, 2)])
+def test_a_batch_norm_that_sees_parts_is_said(batch_norm, parts):
+    overrides = [f"model.head_batch_norm={batch_norm}", f"optim.accumulation_steps={parts}"]
+    found = Fit(resolve_config("official", None, overrides), 1e10, 9e9, 8)
+    is_said = "clips, with a batch norm in the head that is of a part" in found.describe()
+    assert is_said == (batch_norm and parts > 1)
+
+
 def test_what_the_user_has_chosen_stays(shards):
     needed = fit(shards, 1e12).needed_bytes
     found = fit(shards, needed - 1, "optim.precision=float32")
