@@ -73,6 +73,21 @@ def opened(browser, built):
         opened.assert_quiet(built.page)
 
 
+def test_the_classifiers_of_a_linear_probe_are_told_apart_by_their_rates(tmp_path):
+    run = make_run(tmp_path / "run", steps=1, loss=1.0)
+    heads = [
+        {"learning_rate_for_256": rate, "learning_rate": 4 * rate, "best_top1_percent": top1}
+        for rate, top1 in ((0.001, 40.0), (0.01, 41.0))
+    ]
+    content = {"evaluation": "linear", "checkpoint": {"name": "s"}, "results": {"heads": heads}}
+    (run / "eval").mkdir()
+    (run / "eval" / "linear.json").write_text(json.dumps(content))
+    assert [(each.measure, each.value) for each in load_run(run, name="run").evaluations] == [
+        ("heads, lr=0.001 best top1", 40.0),
+        ("heads, lr=0.01 best top1", 41.0),
+    ]
+
+
 def test_the_summary_is_of_the_last_20_steps_of_a_long_run_too(tmp_path):
     rows = [json.dumps({"step": step, "loss": step}) for step in range(1, 20_001)]
     layout = Layout(tmp_path)

@@ -227,7 +227,8 @@ def _read_evaluations(folder: Path, problems: list[str]) -> Iterator[Evaluation]
 def _percentages(results: Any, before: str = "") -> Iterator[tuple[str, float]]:
     """Return the numbers of a result that are percentages, with what leads to them."""
     if isinstance(results, dict):
-        label = f"k={results['k']} " if "k" in results else ""
+        rate = results.get("learning_rate_for_256")  # of a classifier of `eval linear`
+        label = f"k={results['k']} " if "k" in results else f"lr={rate} " if rate else ""
         for name, value in results.items():
             if _is_number(value) and str(name).endswith("_percent"):
                 words = str(name).removesuffix("_percent").replace("_", " ")
