@@ -127,8 +127,11 @@ def plan_video(
         not_measured = str(error)
     params: dict[str, dict[str, Any]] = {FRAMES: {}, SHOTS: {"cut_detectors": [*CUT_DETECTORS]}}
     if detector is not None:
+        facts = detector.facts
+        # Absent where there are none, as in receipts from before it was recorded.
+        absent = {"settings_sha256"} if facts.settings_sha256 is None else set[str]()
         params[OBJECTS] = {
-            "detector": detector.facts.model_dump(mode="json"),
+            "detector": facts.model_dump(mode="json", exclude=absent),
             "detect_fps": str(rate),
         }
     if cut_network is not None:

@@ -121,6 +121,9 @@ class DetectorFacts(_Strict):
     """Detections are stored from this score up."""
     max_per_frame: int | None = None
     """At most so many detections a frame; None: no cap."""
+    settings_sha256: str | None = None
+    """Of the files of settings beside the weights, which decide what is found as well; None: the
+    name says all of it."""
 
 
 class ObjectCounts(_Strict):

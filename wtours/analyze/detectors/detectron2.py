@@ -57,6 +57,7 @@ def load_detectron2(config: Path, weights: Path) -> TorchDetector:
         facts=DetectorFacts(
             name=f"detectron2:{config.name},{weights.name}",
             weights_sha256=sha256_file(weights),
+            settings_sha256=sha256_file(config),  # of the file alone, not of those that it names
             vocabulary=vocabulary,
             threshold=STORE_THRESHOLD,
             max_per_frame=settings.TEST.DETECTIONS_PER_IMAGE,

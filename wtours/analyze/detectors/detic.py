@@ -17,7 +17,7 @@ from wtours.analyze.detectors.base import STORE_THRESHOLD
 from wtours.analyze.detectors.torch_base import Found, TorchDetector, require_torch
 from wtours.analyze.schema import DetectorFacts
 from wtours.errors import AnalysisError
-from wtours.storage.hashing import sha256_file
+from wtours.storage.hashing import canonical_json, sha256_bytes, sha256_file
 from wtours.text import first_line
 
 HUB_NAME = "facebook/deformable-detr-detic"
@@ -55,6 +55,7 @@ def load_detic(folder: Path | None = None) -> TorchDetector:
         facts=DetectorFacts(
             name=f"detic ({HUB_NAME})" if folder is None else f"detic:{folder.name}",
             weights_sha256=sha256_file(path / _WEIGHTS),
+            settings_sha256=_settings_sha256(folder),
             vocabulary=tuple(labels[i] for i in range(len(labels))),
             threshold=STORE_THRESHOLD,
             max_per_frame=MAX_PER_FRAME,
@@ -63,6 +64,17 @@ def load_detic(folder: Path | None = None) -> TorchDetector:
         model=model,
         infer=infer,
     )
+
+
+def _settings_sha256(folder: Path | None) -> str | None:
+    """Return the digest of a folder's settings: classes, size and colors of what is looked at.
+
+    The hub's model has no others than its own.
+    """
+    if folder is None:
+        return None
+    files = {name: sha256_file(folder / name) for name in _FILES if name != _WEIGHTS}
+    return sha256_bytes(canonical_json(files))
 
 
 def _best_classes(logits: Any, boxes: Any, shape: tuple[int, ...]) -> list[Found]:

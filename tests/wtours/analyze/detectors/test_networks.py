@@ -1,6 +1,7 @@
 """Detectors on torch: small networks with random weights, loaded by the real code."""
 
 import importlib.util
+import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -145,6 +146,26 @@ def test_detic_through_the_pipeline_says_its_cap_and_does_not_depend_on_segments
     assert (objects.frames_analysed, objects.frames_at_cap, objects.detections) == (5, 5, 500)
     assert objects.detector.name == "detic:small"
     assert published_bytes(layouts[0], "walk") == published_bytes(layouts[1], "walk")
+
+
+@pytest.mark.medium
+@needs_transformers
+def test_other_settings_beside_the_same_weights_are_another_detector(detic_folder, clip, tmp_path):
+    layout, other = Layout(tmp_path / "root"), tmp_path / "other" / "small"
+    add_video(layout, "walk", clip)
+    shutil.copytree(detic_folder, other)
+    (other / "preprocessor_config.json").write_text(
+        (other / "preprocessor_config.json").read_text().replace("96", "64")
+    )
+    reports = [
+        analyze_videos(layout, ["walk"], detector=f"detic:{folder}")
+        for folder in (detic_folder, detic_folder, other)
+    ]
+    assert [(report.done, report.skipped) for report in reports] == [
+        (["walk"], []),
+        ([], ["walk"]),
+        (["walk"], []),
+    ]
 
 
 @needs_transformers
