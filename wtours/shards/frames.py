@@ -27,6 +27,18 @@ class FrameRef:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A member of a tar with the header before it."""
+
+    tar: str
+    """Its name, without ".tar"."""
+    number: int
+    """Of the frame in its shard, from 0."""
+    start: int
+    end: int
+
+
 def size_problem(path: Path, expected_bytes: int) -> str | None:
     """Return what is wrong with a shard's presence and size, or None."""
     try:

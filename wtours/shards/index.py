@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from wtours.errors import ShardError
 from wtours.shards.clip_starts import tolerance_us
 from wtours.shards.frames import BLOCK, FrameRef, listed_problem, read_frames, size_problem
+from wtours.shards.range_reads.frame_cache import FrameCache
 from wtours.shards.range_reads.remote import (
     FetchPolicy,
     RangeReader,
@@ -34,8 +35,9 @@ from wtours.shards.schema import (
     MIN_SAMPLE_BYTES,
     Dataset,
     ShardRecord,
+    set_sha256,
 )
-from wtours.storage.hashing import sha256_file
+from wtours.storage.hashing import digest, sha256_file
 from wtours.storage.remote_calls import shown
 from wtours.storage.store import as_location
 
@@ -141,7 +143,15 @@ class ShardIndex:
             ) from error
         opened = cls(location, dataset, columns)
         if isinstance(location, str):
-            opened.remote = RemoteFrames(location, policy, dataset.index.sha256[:32])
+            # An index may be the same to the byte where the images are others of the same sizes.
+            set_id = digest([dataset.index.sha256, set_sha256(dataset.shards)])
+            cache = FrameCache(
+                policy.cache_dir,
+                set_id,
+                disk_bytes=policy.cache_bytes,
+                memory_bytes=policy.memory_bytes,
+            )
+            opened.remote = RemoteFrames(location, policy, cache)
         return opened
 
     def __len__(self) -> int:
@@ -168,6 +178,12 @@ class ShardIndex:
             for shard, (frame_index, pts_us, offset, size) in zip(shards, of_rows, strict=True)
         ]
 
+    def numbers(self, rows: Sequence[int]) -> list[int]:
+        """Return the number of each row's frame in its shard, from 0."""
+        at = np.asarray(rows, np.int64)
+        numbers: list[int] = (at - self._first_rows[self._shards_of(at)]).tolist()
+        return numbers
+
     def read_jpegs(self, rows: Sequence[int]) -> tuple[bytes, ...]:
         """Return the image of each row: a JPEG, or what `dataset.params.codec` says.
 
@@ -188,9 +204,7 @@ class ShardIndex:
             )
         else:
             assert self.remote is not None
-            at = np.asarray(rows, np.int64)
-            numbers = at - self._first_rows[self._shards_of(at)]
-            images = self.remote.read(refs, numbers.tolist())
+            images = self.remote.read(refs, self.numbers(rows))
         yield from zip(refs, images, strict=True)
 
     def video_of(self, row: int) -> VideoRows:

@@ -12,11 +12,12 @@ from tests.support.shard_set import write_shard_set
 from tests.support.sharded_videos import files_of
 from wtours.errors import ConflictError, ShardError
 from wtours.layers.files import ArraySource
-from wtours.layers.make import make_layer
+from wtours.layers.make import drop_layer, make_layer
 from wtours.layers.verify import verify_layer
 from wtours.sharding.copy_set import copy_shards, files_of_set
 from wtours.shards import ClipDataset, ShardIndex
 from wtours.shards.layers.layer import Layer
+from wtours.shards.layers.places import UrlPlace
 from wtours.storage import remote_calls
 from wtours.storage.object_store import open_store
 
@@ -99,9 +100,11 @@ def test_damage_there_is_named(frames, s3_folder):
         ShardError, match=r"s3://.*/layers/depth/oslo-00000\.tar: the value of oslo a"
     ):
         opened.read([0])
+    put(whole)
+    assert opened.read([0])[0] is not None  # what was damaged is not kept
     store.delete(tar)
     with pytest.raises(ShardError, match=r"layers/depth/oslo-00000\.tar"):
-        opened.read([0])
+        opened.read([1])
     with pytest.raises(ShardError, match=r"depth/oslo-00000\.tar is missing instead of"):
         Layer.open(ShardIndex.open(s3_folder), "depth")
     index = "layers/depth/index.parquet"
@@ -111,6 +114,35 @@ def test_damage_there_is_named(frames, s3_folder):
     assert store.create(index, b"PAR1" * (num_bytes // 4) + b"1" * (num_bytes % 4))
     with pytest.raises(ShardError, match=r"layers/depth/index\.parquet cannot be used"):
         Layer.open(ShardIndex.open(s3_folder), "depth")
+
+
+def test_values_that_were_read_are_read_again_from_the_disk(frames, s3_folder, tmp_path):
+    copy_shards(frames, s3_folder)
+    rows = range(2 * FRAMES)
+
+    def read():
+        layer = Layer.open(ShardIndex.open(s3_folder), "depth")
+        assert isinstance(layer.place, UrlPlace)
+        return np.array(layer.read(rows)), layer.place.remote.requests
+
+    expected = Layer.open(ShardIndex.open(frames), "depth").read(rows)
+    values, requests = read()
+    np.testing.assert_array_equal(values, expected)
+    assert requests == 2  # values that lie close together come by one request
+    values, requests = read()
+    np.testing.assert_array_equal(values, expected)
+    assert requests == 0
+    # Other values have the same places, and the same index.parquet.
+    drop_layer(s3_folder, "depth")
+    index = ShardIndex.open(frames)
+    for video_id in VIDEOS:
+        np.save(tmp_path / f"{video_id}.npy", np.load(tmp_path / "depth" / f"{video_id}.npy") + 1)
+    made = make_layer(index, "depth", ArraySource(index, tmp_path), origin="external:depth")
+    assert made.num_written == 2
+    copy_shards(frames, s3_folder)
+    values, requests = read()
+    np.testing.assert_array_equal(values, np.array(expected) + 1)
+    assert requests == 2
 
 
 def test_a_layer_is_listed_verified_and_dropped_there(frames, s3_folder):

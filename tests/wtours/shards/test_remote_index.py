@@ -1,6 +1,8 @@
 import dataclasses
+import json
 import multiprocessing
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from tests.support.shard_set import write_shard_set
 from wtours.errors import ShardError
 from wtours.shards import ClipDataset, FetchPolicy, ShardIndex
 from wtours.storage import remote_calls
+from wtours.storage.hashing import sha256_file
 
 URL = "faulty://bucket/set"
 
@@ -76,6 +79,25 @@ def test_what_was_read_is_read_again_from_memory_or_the_disk(remote, tmp_path):
     FaultyFileSystem.counts.clear()
     assert clips(in_memory) == expected
     assert FaultyFileSystem.counts["get"] == 0
+
+
+def test_a_set_with_the_same_index_and_other_images_is_not_given_those_of_the_first(
+    remote, tmp_path
+):
+    other = shutil.copytree(remote, tmp_path / "other")
+    first = ShardIndex.open(remote).frame(0)
+    path = other / f"{first.shard}.tar"
+    data = bytearray(path.read_bytes())
+    data[first.offset + first.size // 2] ^= 1
+    path.write_bytes(data)
+    described = json.loads((other / "dataset.json").read_text())
+    for shard in described["shards"]:
+        shard["sha256"] = sha256_file(other / f"{shard['shard']}.tar")
+    (other / "dataset.json").write_text(json.dumps(described))
+    copy_into("faulty://bucket/other", other)
+    for url, folder in ((URL, remote), ("faulty://bucket/other", other)):
+        assert clips(dataset(url, cache_dir=tmp_path / "cache")) == clips(dataset(folder))
+    assert clips(dataset(other)) != clips(dataset(remote))
 
 
 def test_a_torn_cache_is_read_from_the_store_again(remote, tmp_path):

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from wtours.errors import ShardError
-from wtours.shards.frames import BLOCK
+from wtours.shards.frames import BLOCK, Block
 from wtours.shards.index import UNREADABLE, ShardIndex
 from wtours.shards.layers.arrays import decode_array
-from wtours.shards.layers.places import Block, FolderPlace, LayerPlace, UrlPlace
+from wtours.shards.layers.places import FolderPlace, LayerPlace, UrlPlace, read_at_url
 from wtours.shards.layers.schema import (
     LAYER_FILE,
     LAYER_INDEX_FILE,
@@ -86,21 +86,22 @@ class Layer:
         """
         held = [row for row in rows if self.offset[row] >= 0]
         wanted = [
-            Block(
-                f"{self._index.frame(row).shard}.tar",
-                int(self.offset[row]) - BLOCK,
-                int(self.offset[row] + self.size[row]),
+            Block(frame.shard, number, offset - BLOCK, offset + int(self.size[row]))
+            for row, frame, number, offset in zip(
+                held,
+                self._index.frames(held),
+                self._index.numbers(held),
+                self.offset[held].tolist(),
+                strict=True,
             )
-            for row in held
         ]
         try:
-            blocks = iter(self.place.blocks(wanted))
+            values = iter(self.place.values(wanted, lambda n, data: self._decode(held[n], data)))
         except OSError as error:
-            of = {self.place.name_of(b.file): row for row, b in zip(held, wanted, strict=True)}
+            names = [self.place.name_of(f"{block.tar}.tar") for block in wanted]
+            of = dict(zip(names, held, strict=True))
             raise self._damaged(of.get(error.filename, held[0]), error) from error
-        return tuple(
-            self._decode(row, next(blocks)) if self.offset[row] >= 0 else None for row in rows
-        )
+        return tuple(next(values) if self.offset[row] >= 0 else None for row in rows)
 
     def _decode(self, row: int, block: bytes) -> NDArray[Any]:
         frame = self._index.frame(row)
@@ -179,10 +180,9 @@ def _at_url(index: ShardIndex, name: str) -> tuple[UrlPlace, LayerFile]:
     """
     assert index.remote is not None
     folder = f"{LAYERS_FOLDER}/{checked_layer_name(name)}"
-    place = UrlPlace(folder_url(str(index.directory), folder), index.remote.policy)
-    where = place.name_of(LAYER_FILE)
+    url = folder_url(str(index.directory), folder)
     try:
-        return place, parse_layer_file(place.read(LAYER_FILE), where, name)
+        text = read_at_url(folder_url(url, LAYER_FILE), index.remote.policy)
     except ShardError as error:
         if isinstance(error.__cause__, ObjectMissingError):
             raise ShardError(
@@ -190,3 +190,5 @@ def _at_url(index: ShardIndex, name: str) -> tuple[UrlPlace, LayerFile]:
                 f"and `wtours copy` the set there again"
             ) from error
         raise
+    place = UrlPlace(url, index.remote.of_layer(folder, sha256_bytes(text)[:16]))
+    return place, parse_layer_file(text, place.name_of(LAYER_FILE), name)

@@ -1,8 +1,9 @@
 """Frames of a remote shard set that were read before: some in memory, more on a disk.
 
-On the disk a shard is a sparse file with its frames at their own offsets, and beside it a CRC-32 of
-each frame, written after the frame. So several processes may fill one cache without a lock: what is
-torn, by a power cut or a process that died, has another CRC and is fetched again.
+The values of its layers too. On the disk a tar is a sparse file with its blocks at their own
+offsets, and beside it a CRC-32 of each block, written after the block. So several processes may
+fill one cache without a lock: what is torn, by a power cut or a process that died, has another CRC
+and is fetched again.
 """
 
 import logging
@@ -14,7 +15,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from wtours.shards.frames import BLOCK, FrameRef
+from wtours.shards.frames import Block
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ _CRC_BYTES = 4
 
 
 class FrameCache:
-    """The blocks (tar header and JPEG) of a set's frames; may be pickled and forked.
+    """The blocks of a set's tars; may be pickled and forked.
 
     When the disk's bound is reached, the sets that were not used for longest are removed, and then
     nothing more of this one is kept: clips come in a random order without end, where what is kept
@@ -60,58 +61,59 @@ class FrameCache:
         self._recent: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, ref: FrameRef, number: int) -> bytes | None:
-        """Return the block of a frame, the `number`-th of its shard, if it is there."""
+    def get(self, block: Block) -> bytes | None:
+        """Return the bytes of a block, if they are there."""
         if self._pid != os.getpid():  # the lock may have been held when the process forked
             self._clear_memory()
         with self._lock:
-            block = self._recent.get((ref.shard, number))
-            if block is not None:
-                self._recent.move_to_end((ref.shard, number))
-                return block
-        block = self._read(ref, number)
-        if block is not None:
-            self._remember(ref, number, block)
-        return block
+            data = self._recent.get((block.tar, block.number))
+            if data is not None:
+                self._recent.move_to_end((block.tar, block.number))
+                return data
+        data = self._read(block)
+        if data is not None:
+            self._remember(block, data)
+        return data
 
-    def put(self, ref: FrameRef, number: int, block: bytes) -> None:
-        """Keep the block of a frame."""
-        self._remember(ref, number, block)
+    def put(self, block: Block, data: bytes) -> None:
+        """Keep the bytes of a block."""
+        self._remember(block, data)
         if self._folder is None or self._is_full:
             return
         try:
-            self._written += len(block)
+            self._written += len(data)
             if self._written >= _CHECK_BYTES:
                 self._written = 0
                 self._is_full = not _make_room(self._folder, self._disk_bytes)
             if not self._is_full:
-                _pwrite(self._folder / f"{ref.shard}.frames", ref.offset - BLOCK, block)
-                crc = _crc(block).to_bytes(_CRC_BYTES, "little")
-                _pwrite(self._folder / f"{ref.shard}.crc32", number * _CRC_BYTES, crc)
+                _pwrite(self._folder / f"{block.tar}.frames", block.start, data)
+                crc = _crc(data).to_bytes(_CRC_BYTES, "little")
+                _pwrite(self._folder / f"{block.tar}.crc32", block.number * _CRC_BYTES, crc)
         except OSError as error:  # training goes on without
             logger.warning("%s: no more frames are kept there (%s)", self._folder, error)
             self._is_full = True
 
-    def _remember(self, ref: FrameRef, number: int, block: bytes) -> None:
+    def _remember(self, block: Block, data: bytes) -> None:
         with self._lock:
-            if (ref.shard, number) not in self._recent:
-                self._recent[ref.shard, number] = block
-                self._recent_bytes += len(block)
+            if (block.tar, block.number) not in self._recent:
+                self._recent[block.tar, block.number] = data
+                self._recent_bytes += len(data)
             while self._recent_bytes > self._memory_bytes:
                 self._recent_bytes -= len(self._recent.popitem(last=False)[1])
 
-    def _read(self, ref: FrameRef, number: int) -> bytes | None:
+    def _read(self, block: Block) -> bytes | None:
         if self._folder is None:
             return None
         try:
-            known = _pread(self._folder / f"{ref.shard}.crc32", number * _CRC_BYTES, _CRC_BYTES)
+            crcs, at = self._folder / f"{block.tar}.crc32", block.number * _CRC_BYTES
+            known = _pread(crcs, at, _CRC_BYTES)
             if not any(known):
                 return None
-            path = self._folder / f"{ref.shard}.frames"
-            block = _pread(path, ref.offset - BLOCK, BLOCK + ref.size)
+            path = self._folder / f"{block.tar}.frames"
+            data = _pread(path, block.start, block.end - block.start)
         except OSError:  # not there, or the disk fails: the store has it
             return None
-        return block if _crc(block) == int.from_bytes(known, "little") else None
+        return data if _crc(data) == int.from_bytes(known, "little") else None
 
 
 def _make_room(folder: Path, max_bytes: int) -> bool:
@@ -147,8 +149,8 @@ def _last_used(folder: Path) -> float:
         return 0.0
 
 
-def _crc(block: bytes) -> int:
-    return zlib.crc32(block) or 1  # 0: not there
+def _crc(data: bytes) -> int:
+    return zlib.crc32(data) or 1  # 0: not there
 
 
 def _pread(path: Path, offset: int, num_bytes: int) -> bytes:
