@@ -274,7 +274,7 @@ def main() -> NoReturn:
     # from the very thread they wait for as soon as anything else runs on the machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # What a command imports stays: half a million objects with torch and timm. Python's default of
-    # 700 looks through them for garbage so often that it is a fifth of the time of importing them.
+    # 700 looks through them for garbage so often that it is a tenth of the time of importing them.
     gc.set_threshold(10_000)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # None where the shell has closed it

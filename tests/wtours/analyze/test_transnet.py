@@ -17,6 +17,7 @@ from wtours.analyze.pipeline import analyze_videos
 from wtours.analyze.schema import load_summary
 from wtours.analyze.transnet import SmallPictures, first_frames, transnet_facts
 from wtours.errors import MissingPackageError
+from wtours.execution.executor import SERIAL
 from wtours.execution.processes import ProcessExecutor
 from wtours.media.reader import open_video
 from wtours.storage.receipts import read_receipt
@@ -114,7 +115,7 @@ def test_segments_and_processes_change_no_byte_and_asking_later_or_not_is_no_mat
                 layout,
                 ["walk"],
                 transnet=True,
-                executor=executor,
+                executor=SERIAL if jobs == 1 else executor,
                 segment_seconds=segment_seconds,
             )
         layouts.append(layout)
