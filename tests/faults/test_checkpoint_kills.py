@@ -1,18 +1,16 @@
 """SIGKILL before each write, fsync and rename while a checkpoint is saved and an old one purged."""
 
+import itertools
 import json
 import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
-# Forked from a process that has imported everything and has no threads.
-KILLED = """
-import itertools, json, os, shutil, sys
-from pathlib import Path
 from tests.support.faulty_disk import KILL, faulty_disk
+from tests.support.forks import exit_code_of_fork
 from tests.support.sharded_videos import files_of
 from tests.support.tiny_run import ONE_PROCESS, make_run, tiny_config
 from training.data.source import DataIdentity
@@ -21,48 +19,47 @@ from training.engine.checkpoint_files import find_damage, newest_checkpoint
 from training.engine.setup import build_state
 from wtours.storage.atomic import sweep
 
-folder, config = Path(sys.argv[1]), tiny_config("model.head_hidden_dim=32")
-begun, undisturbed = make_run(folder / "begun", config), folder / "undisturbed"
-state = build_state(config, ONE_PROCESS)
-state.step = 140
 
-def save(run):
-    save_checkpoint(run, state, config=config, data=DataIdentity("0" * 64, 1), keep_last=1)
+def kill_saves(folder: Path, said: Path) -> None:
+    """Kill a fork at each operation of a save; write a line of what it has left, and of a rerun."""
+    torch.set_num_threads(1)  # no threads, where this process is forked
+    config = tiny_config("model.head_hidden_dim=32")
+    begun, undisturbed = make_run(folder / "begun", config), folder / "undisturbed"
+    state = build_state(config, ONE_PROCESS)
+    state.step = 140
 
-shutil.copytree(begun, undisturbed)
-save(undisturbed)
-for number in itertools.count():
-    run = Path(shutil.copytree(begun, folder / str(number)))
-    child = os.fork()
-    if not child:
-        with faulty_disk(run, number, KILL):
-            save(run)
-        os._exit(0)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    found = [path for path in (run / "checkpoints").glob("step-*")]
-    damage = [find_damage(path) for path in found]
-    newest = newest_checkpoint(run)
-    sweep(run / "checkpoints")
-    save(run)
-    same = files_of(run) == files_of(undisturbed)
-    print(json.dumps([status, damage, newest and newest.name, same]))
-    shutil.rmtree(run)
-    if not status:
-        break
-"""
+    def save(run: Path) -> None:
+        save_checkpoint(run, state, config=config, data=DataIdentity("0" * 64, 1), keep_last=1)
+
+    shutil.copytree(begun, undisturbed)
+    save(undisturbed)
+    lines: list[str] = []
+    for number in itertools.count():
+        run = Path(shutil.copytree(begun, folder / str(number)))
+        child = os.fork()
+        if not child:
+            with faulty_disk(run, number, KILL):
+                save(run)
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        found = list((run / "checkpoints").glob("step-*"))
+        damage = [find_damage(path) for path in found]
+        newest = newest_checkpoint(run)
+        sweep(run / "checkpoints")
+        save(run)
+        same = files_of(run) == files_of(undisturbed)
+        lines.append(json.dumps([status, damage, newest and newest.name, same]))
+        shutil.rmtree(run)
+        if not status:
+            break
+    said.write_text("\n".join(lines))
 
 
 @pytest.mark.medium
 def test_whenever_it_is_killed_whole_checkpoints_are_there_and_no_others(tmp_path):
-    ended = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    *killed, last = [json.loads(line) for line in ended.stdout.splitlines()]
+    said = tmp_path / "said.txt"
+    assert exit_code_of_fork(kill_saves, tmp_path / "runs", said) == 0
+    *killed, last = [json.loads(line) for line in said.read_text().splitlines()]
     assert len(killed) > 15
     assert {status for status, *_ in killed} == {-9}
     assert last[0] == 0
