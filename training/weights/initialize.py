@@ -10,7 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from training.methods.base import Method, Network
-from training.models.loading import load_weights
+from training.models.loading import load_weights, require_weights
 from training.models.vit import num_heads, position_embedding
 from training.weights.backbones import open_backbone
 from training.weights.renormalize import renormalize
@@ -44,11 +44,13 @@ def initialize_backbones(
     """
     found = open_backbone(name, run_dir)
     networks = [module for module in method.modules() if isinstance(module, Network)]
-    _require_heads(found.network, networks[0].backbone, name)
     weights = _fitted(found.network, networks[0].backbone)
     renormalize(weights, found.normalization)
+    what = f"model.init: {name} does not fit the model"
+    require_weights(networks[0].backbone, weights, what)  # first: its message says more
+    _require_heads(found.network, networks[0].backbone, name)
     for network in networks:
-        load_weights(network.backbone, weights, f"model.init: {name} does not fit the model")
+        load_weights(network.backbone, weights, what)
     LOG.info("the backbone starts from %s; its head is random", name)
     return found.description
 

@@ -122,6 +122,7 @@ def test_a_run_records_what_it_started_from_and_resumes_from_its_own_checkpoint(
             ["model.num_heads=6"],
             "model.init: walk has 3 attention heads and the model 6: set model.num_heads=3",
         ),
+        ("walk", ["model.embed_dim=96", "model.num_heads=6"], "of another size"),
         ("walk", ["model.depth=3"], r"model.init: walk does not fit the model \(.*missing"),
         ("nowhere", [], "nowhere is not there"),
     ],
