@@ -40,6 +40,8 @@ class Estimate:
     processes: int
     clips_per_process: int
     """In a step."""
+    clips_per_part: int
+    """In a micro-batch, whose activations are kept together."""
     measured_clips: tuple[int, ...]
     """Clips in the measured steps; larger batches are extrapolated linearly."""
     measured_seconds: tuple[float, ...]
@@ -126,6 +128,7 @@ def estimate(
         precision=config.optim.precision,
         processes=processes,
         clips_per_process=share,
+        clips_per_part=part,
         measured_clips=sizes,
         measured_seconds=tuple(seconds),
         measured_peak_bytes=peak_memory_bytes(world.device),

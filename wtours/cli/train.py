@@ -23,7 +23,7 @@ from wtours.cli.presets import ConfigFile, Overrides, Preset, show_preset
 from wtours.cli.sets.places import shard_set
 from wtours.cli.training_progress import training_bar
 from wtours.errors import MissingPackageError
-from wtours.text import bytes_text, docs_page
+from wtours.text import bytes_text, counted, docs_page
 from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def estimate(
         ("parameters of the student", f"{found.parameters / 1e6:.1f} M"),
         ("weights, gradients, moments", bytes_text(found.state_bytes)),
         (
-            f"activations of {found.clips_per_process} clips",
+            f"activations of {counted(found.clips_per_part, 'clip')}",
             bytes_text(found.activation_bytes),
         ),
         ("peak memory as measured", bytes_text(found.measured_peak_bytes)),
