@@ -238,8 +238,8 @@ def estimate(
         ("time of a step", f"{found.step_seconds:.2f} s"),
         ("decoding a clip, one worker", f"{found.decode_seconds_per_clip * 1000:.0f} ms"),
         ("workers that keep up", str(found.workers_needed)),
-        ("read from the shards", f"{bytes_text(found.read_bytes_per_second)}/s"),
-        ("clips", f"{found.clips_per_second:.3g}/s"),
+        ("read from the shards, all processes", f"{bytes_text(found.read_bytes_per_second)}/s"),
+        ("clips, all processes", f"{found.clips_per_second:.3g}/s"),
         ("steps", f"{found.steps:,}"),
         ("whole schedule", f"{found.hours:,.1f} hours"),
     )
