@@ -42,6 +42,8 @@ class AttentionOverlay:
         backbone = state.method.evaluated_network.backbone
         heads, drawn = shown_heads(backbone, config), dict[str, Image.Image]()
         spread = np.linspace(0, len(self._source) - 1, watch.overlay_clips + 2)[1:-1]
+        was_training = backbone.training
+        backbone.eval()  # of a method without a teacher it is the student, with stochastic depth
         for number in spread.round().astype(int).tolist():
             clip = self._source[number, 0.5]  # where the interval is drawn: the mean one
             pictures, inputs = crop_clip(clip, config.data.global_crop_pixels)
@@ -60,4 +62,5 @@ class AttentionOverlay:
             write_bytes(path, png_bytes(figure))
             drawn[f"attention/{name}"] = figure
             self._on_progress()
+        backbone.train(was_training)
         return drawn

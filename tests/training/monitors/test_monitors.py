@@ -14,9 +14,12 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 from tests.support.shard_set import TINY, write_shard_set
 from tests.support.two_ranks import on_two_ranks
 from training.config.presets import resolve_config
+from training.data.clips import open_source
 from training.distributed.world import World
 from training.engine.metrics import read_metrics
+from training.engine.setup import build_state
 from training.evaluation.knn import evaluate_knn
+from training.monitors.attention_overlay import AttentionOverlay
 from training.pretrain import pretrain
 from training.weights.backbones import open_backbone
 from wtours.errors import ImageDataError, UsageError
@@ -72,6 +75,23 @@ def test_overlays_and_knn_come_at_their_steps_and_change_nothing(shards, tmp_pat
     for line, other in zip(watched, plain, strict=True):
         line.pop("knn_top1_percent", None)
         assert line | {"time": 0} == other | {"time": 0}
+
+
+def test_an_overlay_is_of_the_whole_network_where_the_student_is_drawn(shards, tmp_path):
+    deep = ("model.depth=4", "model.drop_path_rate=0.9", "data.clip_length=2")
+    watch = ("watch.overlay_every_steps=1", "watch.overlay_clips=1")
+    fixed = {"data.local_crops", "data.global_crops"}  # of the preset
+    tiny = [pair for pair in TINY if pair.partition("=")[0] not in fixed]
+    config = resolve_config("simclr", None, [*tiny, *deep, *watch])
+    state = build_state(config, WORLD)
+    state.step = 1
+    clips = open_source(shards, config.data, "clips")
+    overlay = AttentionOverlay(config, tmp_path, clips, lambda: None)
+    once, again = (
+        [np.asarray(image) for image in overlay.after_step(state, {}).values()] for _ in range(2)
+    )
+    assert np.array_equal(once, again)  # stochastic depth would draw anew
+    assert state.method.student.backbone.training
 
 
 def test_a_clip_whose_interval_is_drawn_has_its_overlay_at_the_mean_one(shards, tmp_path):
