@@ -3,10 +3,9 @@
 Published in this order, each whole or absent: `<shard>.tar` (none if no frame of the shard has a
 value), `receipts/<shard>.parquet`, `receipts/<shard>.json`; then `index.parquet`, and `layer.json`
 last. While a shard is made again `layer.json` is gone, so that nobody reads old places in new tars.
+So too on an object store (`work_folder.py`).
 """
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 from wtours.errors import ShardError
 from wtours.exporting.units import Unit, shard_units
 from wtours.layers.source import LayerSource
+from wtours.layers.work_folder import layer_lock, work_folder
 from wtours.progress import Progress, no_progress
 from wtours.sharding.tar_writer import add_member, open_tar
 from wtours.shards.index import ShardIndex
@@ -30,11 +30,9 @@ from wtours.shards.layers.schema import (
     LayerFile,
     LayerShard,
     checked_layer_name,
-    layer_folder,
 )
 from wtours.shards.schema import IndexRecord, sample_key, set_sha256
-from wtours.storage.atomic import RECEIPTS_FOLDER, atomic_path, remove, sweep, write_json
-from wtours.storage.locks import lock
+from wtours.storage.atomic import RECEIPTS_FOLDER, atomic_path, remove, write_json
 from wtours.storage.object_store import open_store
 from wtours.storage.receipts import (
     Receipt,
@@ -45,6 +43,7 @@ from wtours.storage.receipts import (
     write_receipt,
 )
 from wtours.storage.store import LocalStore
+from wtours.storage.working_copy import discard, place_of, push
 
 _STAGE = "layer"
 
@@ -53,7 +52,8 @@ _STAGE = "layer"
 class LayerReport:
     """What a layer holds now, and how much of it was there before."""
 
-    directory: Path
+    directory: Path | str
+    """Its folder, or its URL."""
     file: LayerFile
     num_written: int
     num_kept: int
@@ -70,34 +70,31 @@ def make_layer(
     """Publish a layer of a shard set; shards made before, from the same things, are kept.
 
     Args:
-        index: The frames, on a disk.
+        index: The frames.
         name: Of the layer.
         source: Gives the values.
         origin: What `--from` said, for `verify --repair`.
         on_progress: Called with the layer's name and the frames done and in all.
 
     Raises:
-        ShardError: the set is not on a disk, or a value cannot be had.
+        ShardError: a value cannot be had.
         UsageError: it is no name of a layer.
-        WtoursError: another process makes the layer, or the disk is full.
+        WtoursError: another process makes the layer, the disk is full, or the store is none that
+            can be published on.
     """
-    if not isinstance(index.directory, Path):
-        raise ShardError(
-            f"{index.directory}: layers are made on a disk; `wtours copy` the set there"
-        )
-    directory = layer_folder(index.directory, name)
     units = shard_units(index)
-    with layer_lock(directory):
+    with work_folder(index, name) as directory:
         missing = [unit for unit in units if not _is_done(directory, unit, source)]
         if missing:
-            remove(directory / LAYER_FILE)
+            discard(directory / LAYER_FILE)
         done = len(index) - sum(len(unit.rows) for unit in missing)
         for unit in missing:
             _write_unit(directory, index, unit, source)
             done += len(unit.rows)
             on_progress(name, done, len(index))
         file = _finalize(directory, index, name, source, origin)
-    return LayerReport(directory, file, len(missing), len(units) - len(missing))
+        place = place_of(directory)
+    return LayerReport(place, file, len(missing), len(units) - len(missing))
 
 
 def drop_layer(place: Path | str, name: str) -> str:
@@ -127,15 +124,6 @@ def drop_layer(place: Path | str, name: str) -> str:
     return f"{store.url}/{folder}"
 
 
-@contextlib.contextmanager
-def layer_lock(directory: Path) -> Iterator[None]:
-    """Hold a layer alone, and remove what killed processes left in it."""
-    with lock(directory.parent / f".{directory.name}.lock", what=f"layer {directory.name!r}"):
-        sweep(directory)
-        sweep(directory / RECEIPTS_FOLDER)
-        yield
-
-
 def _params(source: LayerSource) -> dict[str, Any]:
     return {"format": FORMAT, **source.params}
 
@@ -152,8 +140,8 @@ def _write_unit(directory: Path, index: ShardIndex, unit: Unit, source: LayerSou
     """Publish the tar, the rows and the receipt of one shard."""
     receipts, tar_path = directory / RECEIPTS_FOLDER, directory / f"{unit.name}.tar"
     receipt = receipts / f"{unit.name}.json"
-    remove(receipt)  # it is not of the files that come
-    frames = [index.frame(row) for row in unit.rows]
+    discard(receipt)  # it is not of the files that come
+    inputs, frames = source.inputs(unit), index.frames(unit.rows)
     places: list[tuple[int | None, int | None]] = []
     with atomic_path(tar_path) as temp, open_tar(temp) as tar:
         for frame, value in zip(frames, source.values(unit), strict=True):
@@ -170,8 +158,12 @@ def _write_unit(directory: Path, index: ShardIndex, unit: Unit, source: LayerSou
             name = f"{sample_key(frame.video_id, frame.frame_index)}.{array_suffix(value)}"
             places.append((add_member(tar, name, payload), len(payload)))
     num_values = sum(size is not None for _, size in places)
+    if source.inputs(unit) != inputs:
+        raise ShardError(
+            f"what {unit.name} is made from was changed while it was read; run the command again"
+        )
     if not num_values:
-        remove(tar_path)
+        discard(tar_path)
     rows = pa.table(
         {
             "video_id": [frame.video_id for frame in frames],
@@ -193,7 +185,7 @@ def _write_unit(directory: Path, index: ShardIndex, unit: Unit, source: LayerSou
         Receipt(
             stage=_STAGE,
             key=unit.name,
-            inputs=source.inputs(unit),
+            inputs=inputs,
             params=_params(source),
             versions={**versions_of("numpy"), **source.versions},
             files=tuple(files),
@@ -239,9 +231,12 @@ def _finalize(
         index=IndexRecord(rows=len(index), bytes=record.bytes, sha256=record.sha256),
         shards=tuple(shards),
     )
+    push(index_path)
     write_json(directory / LAYER_FILE, file.model_dump(mode="json"))
+    push(directory / LAYER_FILE)
     held, named = {shard.shard for shard in shards}, {unit.name for unit in shard_units(index)}
     for path in (*directory.glob("[!.]*.tar"), *receipts.glob("[!.]*")):
         if path.stem not in (held if path.suffix == ".tar" else named):
-            remove(path)
+            discard(path)
+            discard(directory / f"{path.stem}.tar")  # on a store it is not here
     return file

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from wtours.errors import ShardError
 from wtours.exporting.units import Unit, shard_units
-from wtours.layers.make import LayerReport, layer_lock, make_layer
+from wtours.layers.make import LayerReport, make_layer
 from wtours.layers.source import LayerSource
+from wtours.layers.work_folder import work_folder
 from wtours.progress import Progress, no_progress
 from wtours.sharding.copy_set import local_file
 from wtours.shards.index import ShardIndex
@@ -19,16 +20,19 @@ from wtours.shards.layers.schema import (
     LAYER_FILE,
     LAYER_INDEX_FILE,
     LAYERS_FOLDER,
+    LayerFile,
     checked_layer_name,
-    layer_folder,
+    parse_layer_file,
+    read_layer_file,
 )
 from wtours.shards.schema import sample_key
 from wtours.shards.verify import ShardProblem
-from wtours.storage.atomic import RECEIPTS_FOLDER, remove
+from wtours.storage.atomic import RECEIPTS_FOLDER
 from wtours.storage.hashing import sha256_file
 from wtours.storage.object_store import open_store
 from wtours.storage.receipts import parse_receipt
 from wtours.storage.store import Store
+from wtours.storage.working_copy import discard
 
 
 def verify_layer(
@@ -84,6 +88,19 @@ def verify_layer(
     return problems
 
 
+def layer_file_of(index: ShardIndex, name: str) -> LayerFile:
+    """Return `layer.json` of a layer, wherever the set is.
+
+    Raises:
+        ShardError: there is no such layer, or the file is damaged.
+        StorageError: the store does not have it.
+    """
+    if isinstance(index.directory, Path):
+        return read_layer_file(index.directory, name)
+    store, key = open_store(index.directory), f"{LAYERS_FOLDER}/{name}/{LAYER_FILE}"
+    return parse_layer_file(store.get(key), f"{store.url}/{key}", name)
+
+
 def repair_layer(
     index: ShardIndex,
     name: str,
@@ -99,10 +116,12 @@ def repair_layer(
         ShardError: the source no longer gives a value.
         WtoursError: another process makes the layer, or the disk is full.
     """
-    directory = layer_folder(Path(index.directory), name)
-    with layer_lock(directory):
+    with work_folder(index, name) as directory:
+        discard(directory / LAYER_FILE)
         for problem in problems:
-            remove(directory / RECEIPTS_FOLDER / Path(problem.file).with_suffix(".json").name)
+            shard = Path(problem.file).stem
+            discard(directory / RECEIPTS_FOLDER / f"{shard}.json")
+            discard(directory / f"{shard}.tar")  # a store trusts the digest that came with it
     return make_layer(index, name, source, origin=origin, on_progress=on_progress)
 
 

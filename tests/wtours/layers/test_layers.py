@@ -19,6 +19,7 @@ from tests.support.shard_set import write_shard_set
 from tests.support.sharded_videos import files_of
 from wtours.errors import ShardError, UsageError, WtoursError
 from wtours.exporting.units import shard_units
+from wtours.layers.files import ArraySource
 from wtours.layers.make import drop_layer, make_layer
 from wtours.layers.spec import external_source
 from wtours.layers.verify import repair_layer, verify_layer
@@ -269,6 +270,30 @@ def test_files_of_frames_are_not_read_again_after_a_video_that_comes_before(fram
         source = external_source(index, folder, allow_missing=True)
         found.append(source.inputs(shard_units(index)[-1]))
     assert found[0] == found[1]
+
+
+class ChangingSource(ArraySource):
+    """A folder of arrays that another program is still writing."""
+
+    def __init__(self, index, folder):
+        super().__init__(index, folder)
+        self.folder = folder
+
+    def values(self, unit):
+        yield from [value.copy() for value in super().values(unit)]
+        stored = np.load(self.folder / f"{unit.video_id}.npy", mmap_mode="r+")
+        stored += 1
+        stored.flush()
+
+
+def test_values_that_change_while_they_are_read_are_not_taken_for_those_of_the_end(frames, depth):
+    index = ShardIndex.open(frames)
+    with pytest.raises(ShardError, match="oslo-00000 is made from was changed while it was read"):
+        make_layer(index, "depth", ChangingSource(index, depth), origin="external:depth")
+    assert layer_names(frames) == []
+    assert made(frames, "depth", depth).num_kept == 0
+    (value, *_) = Layer.open(index, "depth").read([0])
+    np.testing.assert_array_equal(value, np.load(depth / "oslo.npy")[0])
 
 
 def test_scalars_stay_scalars(frames, tmp_path):

@@ -14,6 +14,7 @@ from wtours.errors import ConflictError, ShardError
 from wtours.layers.files import ArraySource
 from wtours.layers.make import drop_layer, make_layer
 from wtours.layers.verify import verify_layer
+from wtours.progress import no_progress
 from wtours.sharding.copy_set import copy_shards, files_of_set
 from wtours.shards import ClipDataset, ShardIndex
 from wtours.shards.layers.layer import Layer
@@ -145,7 +146,44 @@ def test_values_that_were_read_are_read_again_from_the_disk(frames, s3_folder, t
     assert requests == 2
 
 
-def test_a_layer_is_listed_verified_and_dropped_there(frames, s3_folder):
+class Killed(Exception):
+    """As if the process had died."""
+
+
+def test_a_layer_is_made_there_as_on_a_disk_and_goes_on(frames, s3_folder, tmp_path):
+    copy_shards(frames, s3_folder)
+    drop_layer(s3_folder, "depth")
+    store, arrays = open_store(s3_folder), tmp_path / "depth"
+
+    def made(on_progress=no_progress):
+        index = ShardIndex.open(s3_folder)
+        source = ArraySource(index, arrays)
+        return make_layer(index, "depth", source, origin="external:depth", on_progress=on_progress)
+
+    def die(item, done, total):
+        raise Killed
+
+    with pytest.raises(Killed):
+        made(die)
+    with pytest.raises(ShardError, match="has no finished layer 'depth'"):
+        Layer.open(ShardIndex.open(s3_folder), "depth")
+    assert (made().num_written, made().num_kept) == (1, 2)
+    on_disk = {key: data for key, data in files_of(frames).items() if key.startswith("layers/dep")}
+    assert {key: store.get(key) for key in on_disk} == on_disk
+    assert {found.key for found in store.list("layers")} == on_disk.keys()
+    # Other values of the same size, in one of two shards.
+    np.save(arrays / "oslo.npy", np.load(arrays / "oslo.npy") + 1)
+    report = made()
+    assert (report.directory, report.num_written) == (f"{s3_folder}/layers/depth", 1)
+    index = ShardIndex.open(s3_folder)
+    assert verify_layer(index, "depth") == []
+    np.testing.assert_array_equal(
+        np.array(Layer.open(index, "depth").read(range(FRAMES))), np.load(arrays / "oslo.npy")
+    )
+    assert not list((tmp_path / "scratch" / "layers").glob("[!.]*"))
+
+
+def test_a_layer_is_listed_verified_repaired_and_dropped_there(frames, s3_folder, tmp_path):
     copy_shards(frames, s3_folder)
     store, tar = open_store(s3_folder), "layers/depth/oslo-00000.tar"
     assert verify_layer(ShardIndex.open(s3_folder), "depth") == []
@@ -157,9 +195,10 @@ def test_a_layer_is_listed_verified_and_dropped_there(frames, s3_folder):
     assert "its bytes are not those that were published" in problem.message
     listed = run_here("layer", "list", "--shards", s3_folder, "--json")
     assert [found["name"] for found in json.loads(listed.stdout)] == ["depth"]
-    refused = run_here("layer", "verify", "depth", "--repair", "--shards", s3_folder)
-    assert refused.returncode == 2
-    assert "--repair works on a disk" in refused.stderr
+    origin = ("--from", f"external:{tmp_path / 'depth'}")
+    repaired = run_here("layer", "verify", "depth", "--repair", "--shards", s3_folder, *origin)
+    assert repaired.returncode == 0, repaired.stderr
+    assert store.get(tar) == whole
     dropped = run_here("layer", "drop", "depth", "--shards", s3_folder)
     assert dropped.returncode == 0, dropped.stderr
     assert not list(store.list("layers"))

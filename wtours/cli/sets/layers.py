@@ -171,18 +171,15 @@ def verify_of_layer(
 
     Example: wtours layer verify flow --repair
     """
-    from wtours.layers.verify import repair_layer, verify_layer
+    from wtours.layers.verify import layer_file_of, repair_layer, verify_layer
     from wtours.shards.index import ShardIndex
-    from wtours.shards.layers.schema import read_layer_file
 
     layout, index = Layout(root), ShardIndex.open(_place(shards, root))
-    if repair and not isinstance(index.directory, Path):
-        raise UsageError("--repair works on a disk: repair there, and `wtours copy` the set again")
     with console.progress_bars("verify", "steps") as on_progress:
         problems = verify_layer(index, name, on_progress=on_progress)
     repaired = repair and bool(problems)
     if repaired:
-        made = read_layer_file(Path(index.directory), name)
+        made = layer_file_of(index, name)
         flow = made.params if made.params.get("kind") == "flow" else {}
         source = _source(
             index,
