@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 from tests.support.shard_set import TINY
-from wtours.cli.app import main
 
 MANIFEST = """
 format = 1
@@ -67,6 +66,8 @@ def reverse_listings() -> None:
 
 def run(*words: str) -> None:
     """Run a command of wtours in this process."""
+    from wtours.cli.app import main  # here, as of torch below
+
     sys.argv = ["wtours", *words]
     try:
         main()
