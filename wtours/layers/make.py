@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from wtours.errors import ShardError
 from wtours.exporting.units import Unit, shard_units
 from wtours.layers.source import LayerSource
-from wtours.layers.work_folder import layer_lock, work_folder
+from wtours.layers.work_folder import layer_lock, made_from, work_folder
 from wtours.progress import Progress, no_progress
 from wtours.sharding.tar_writer import add_member, open_tar
 from wtours.shards.index import ShardIndex
@@ -33,6 +33,7 @@ from wtours.shards.layers.schema import (
 )
 from wtours.shards.schema import IndexRecord, sample_key, set_sha256
 from wtours.storage.atomic import RECEIPTS_FOLDER, atomic_path, remove, write_json
+from wtours.storage.hashing import digest
 from wtours.storage.object_store import open_store
 from wtours.storage.receipts import (
     Receipt,
@@ -83,13 +84,17 @@ def make_layer(
             can be published on.
     """
     units = shard_units(index)
-    with work_folder(index, name) as directory:
-        missing = [unit for unit in units if not _is_done(directory, unit, source)]
+    inputs = {unit.name: source.inputs(unit) for unit in units}
+    what = digest([_params(source), inputs])
+    with work_folder(index, name) as directory, made_from(directory, what):
+        missing = [
+            unit for unit in units if not _is_done(directory, unit, source, inputs[unit.name])
+        ]
         if missing:
             discard(directory / LAYER_FILE)
         done = len(index) - sum(len(unit.rows) for unit in missing)
         for unit in missing:
-            _write_unit(directory, index, unit, source)
+            _write_unit(directory, index, unit, source, inputs[unit.name])
             done += len(unit.rows)
             on_progress(name, done, len(index))
         file = _finalize(directory, index, name, source, origin)
@@ -128,20 +133,22 @@ def _params(source: LayerSource) -> dict[str, Any]:
     return {"format": FORMAT, **source.params}
 
 
-def _is_done(directory: Path, unit: Unit, source: LayerSource) -> bool:
+def _is_done(directory: Path, unit: Unit, source: LayerSource, inputs: dict[str, str]) -> bool:
     return is_current(
         directory / RECEIPTS_FOLDER / f"{unit.name}.json",
-        inputs=source.inputs(unit),
+        inputs=inputs,
         params=_params(source),
     )
 
 
-def _write_unit(directory: Path, index: ShardIndex, unit: Unit, source: LayerSource) -> None:
+def _write_unit(
+    directory: Path, index: ShardIndex, unit: Unit, source: LayerSource, inputs: dict[str, str]
+) -> None:
     """Publish the tar, the rows and the receipt of one shard."""
     receipts, tar_path = directory / RECEIPTS_FOLDER, directory / f"{unit.name}.tar"
     receipt = receipts / f"{unit.name}.json"
     discard(receipt)  # it is not of the files that come
-    inputs, frames = source.inputs(unit), index.frames(unit.rows)
+    frames = index.frames(unit.rows)
     places: list[tuple[int | None, int | None]] = []
     with atomic_path(tar_path) as temp, open_tar(temp) as tar:
         for frame, value in zip(frames, source.values(unit), strict=True):

@@ -4,13 +4,17 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from wtours.errors import ConflictError
 from wtours.shards.index import ShardIndex
 from wtours.shards.layers.schema import LAYERS_FOLDER, checked_layer_name, layer_folder
 from wtours.storage.atomic import RECEIPTS_FOLDER, remove, sweep
 from wtours.storage.locks import lock
 from wtours.storage.object_store import ObjectStore
 from wtours.storage.scratch import own_folder, scratch_folder
-from wtours.storage.working_copy import WorkingCopy, open_copy
+from wtours.storage.store import LocalStore
+from wtours.storage.working_copy import WorkingCopy, open_copy, store_of
+
+_MAKING_FILE = "making"
 
 
 @contextlib.contextmanager
@@ -51,3 +55,32 @@ def work_folder(index: ShardIndex, name: str) -> Iterator[Path]:
             yield folder / on_store
         finally:
             remove(folder)
+
+
+@contextlib.contextmanager
+def made_from(directory: Path, what: str) -> Iterator[None]:
+    """Hold a layer on an object store, where there is no lock, against whoever makes another of it.
+
+    Two who make the same are no harm to each other. Of two who do not, one could write `layer.json`
+    beside tars of the other, which have the same sizes and names.
+
+    Args:
+        directory: Of `work_folder`.
+        what: Names all that decides the values.
+
+    Raises:
+        ConflictError: another process makes it from other things, or was killed when it did.
+    """
+    store, key = store_of(directory / _MAKING_FILE)
+    if isinstance(store, LocalStore):
+        yield
+        return
+    if not store.create(key, what.encode()) and store.get(key) != what.encode():
+        raise ConflictError(
+            f"{store.url} is being made from something else by another process, or one was killed "
+            f"when it did: wait for it, or `wtours layer drop {directory.name}` first"
+        )
+    try:
+        yield
+    finally:
+        store.delete(key)

@@ -163,6 +163,12 @@ def test_a_layer_is_made_there_as_on_a_disk_and_goes_on(frames, s3_folder, tmp_p
     def die(item, done, total):
         raise Killed
 
+    making = "layers/depth/making"  # of a process that makes it of other arrays
+    assert store.create(making, b"0123456789abcdef")
+    with pytest.raises(ConflictError, match="is being made from something else by another process"):
+        made()
+    assert [found.key for found in store.list("layers")] == [making]
+    drop_layer(s3_folder, "depth")
     with pytest.raises(Killed):
         made(die)
     with pytest.raises(ShardError, match="has no finished layer 'depth'"):
