@@ -15,6 +15,7 @@ from training.distributed.world import World
 from training.engine.checkpoint_files import newest_checkpoint
 from training.engine.metrics import StepStatus
 from training.engine.monitor import Monitor
+from training.engine.optim import peak_lr
 from training.engine.precision import describe_numerics, for_device, numerics
 from training.engine.run_dir import Resume, opened_run
 from training.engine.setup import build_state, open_views, run_length
@@ -92,6 +93,14 @@ def pretrain(
     config = for_device(config, world.device)
     if world.is_main:
         LOG.info("%s", describe_numerics(config, world.device))
+        if (peak := peak_lr(config.optim)) < config.optim.min_lr:
+            LOG.warning(
+                "the learning rate rises from its peak of %.2g, for %d clips in a step, to "
+                "optim.min_lr, %.2g: set optim.lr higher or optim.min_lr lower",
+                peak,
+                config.optim.global_batch_size,
+                config.optim.min_lr,
+            )
     with ExitStack() as stack:
         stack.enter_context(numerics(config.optim, world.device))
         # Outermost: when another rank is lost, torchrun says SIGTERM before this one has said why.

@@ -85,14 +85,18 @@ class ScheduledValues:
     weight_decay: float
 
 
+def peak_lr(optim: OptimConfig) -> float:
+    """Return the learning rate at the end of its warm-up, scaled to the clips of a step."""
+    scale = optim.global_batch_size / optim.lr_clips if optim.lr_clips else 1.0
+    return optim.lr * (math.sqrt(scale) if optim.lr_scaling == "sqrt" else scale)
+
+
 def scheduled_values(optim: OptimConfig, now: Progress) -> ScheduledValues:
     """Return the learning rate and the weight decay of a step."""
-    scale = optim.global_batch_size / optim.lr_clips if optim.lr_clips else 1.0
-    scale = math.sqrt(scale) if optim.lr_scaling == "sqrt" else scale
     return ScheduledValues(
         lr=warmup_cosine(
             now.step,
-            peak=optim.lr * scale,
+            peak=peak_lr(optim),
             end=optim.min_lr,
             warmup_steps=round(optim.warmup_epochs * now.steps_per_epoch),
             steps=now.steps,

@@ -197,6 +197,14 @@ def test_another_optimizer_begins_without_moments(shards, tmp_path, caplog):
     assert all(line["gradient_norm"] > 0 for line in computed(run))
 
 
+@pytest.mark.parametrize(("lr", "is_said"), [("5e-4", True), ("1e-3", False)])
+def test_a_peak_below_the_rate_of_the_end_is_said(shards, tmp_path, caplog, lr, is_said):
+    overrides = ("optim.steps=1", "optim.lr_clips=256", f"optim.lr={lr}")  # for 4 clips a step
+    train(shards, tmp_path / "run", *overrides)
+    said = "rises from its peak of 7.8e-06, for 4 clips in a step, to optim.min_lr, 1e-05"
+    assert (said in caplog.text) == is_said
+
+
 def test_a_head_of_another_size_is_one_line_that_says_what_would_do(shards, undisturbed, tmp_path):
     run = copy_at(undisturbed, tmp_path, 8)
     with pytest.raises(CheckpointError) as refusal:
