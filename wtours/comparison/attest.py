@@ -80,14 +80,14 @@ class Attestation:
         return content
 
 
-def attest(a: Path, b: Path, *, on_progress: Progress = no_progress) -> Attestation:
+def attest(a: Path | str, b: Path | str, *, on_progress: Progress = no_progress) -> Attestation:
     """Compare two shard sets frame by frame.
 
-    Every byte of both is read: tars of one sha256 are hashed and not looked into, the others are
-    compared frame by frame. Only frames of other bytes are decoded.
+    Every byte of both is read: tars of one sha256 are hashed and not looked into, the others, and
+    those of a set at a URL, are compared frame by frame. Only frames of other bytes are decoded.
 
     Args:
-        a: A shard set.
+        a: A shard set: its folder or URL.
         b: Another one.
         on_progress: Called with the video id and the frames compared and in all.
 
@@ -154,8 +154,8 @@ def _of_equal_shards(
         if (
             twin is not None
             and twin.sha256 == shard.sha256
-            and _is_as_recorded(Path(one.directory), shard)
-            and _is_as_recorded(Path(other.directory), twin)
+            and _is_as_recorded(one.directory, shard)
+            and _is_as_recorded(other.directory, twin)
         ):
             is_equal |= (rows >= first) & (rows < first + shard.frames)
         first += shard.frames

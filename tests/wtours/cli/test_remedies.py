@@ -94,7 +94,6 @@ def test_a_doctor_with_problems_says_it_too(here, monkeypatch, capsys):
         "shards split",
         "shards export",
         "shards card",
-        "attest walks",
         "shards overlap walks",
         "lock",
     ],

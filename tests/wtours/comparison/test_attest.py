@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 
+from tests.support.command_line import exit_code_of
+from tests.support.object_stores import OF_S3_CLIENTS, copy_into
 from tests.support.shard_set import encode, moving_pattern, write_shard, write_shard_set
 from wtours.comparison.attest import attest
 from wtours.comparison.perceptual_hash import dhash, distances, image_dhash
@@ -70,6 +72,18 @@ def test_a_copy_is_the_same_and_is_said_to_be(two):
         ("oslo", 6, 6),
         ("rome", 6, 6),
     ]
+
+
+@OF_S3_CLIENTS
+def test_a_set_on_an_object_store_is_compared_with_one_on_a_disk(two, s3_folder, monkeypatch):
+    one, other = two
+    copy_into(s3_folder, one)
+    assert attest(s3_folder, other).same
+    rewrite(other, lambda number, jpeg: jpeg[:-20] + bytes(18) + jpeg[-2:] if number == 2 else jpeg)
+    assert [video.same_bytes for video in attest(other, s3_folder).videos] == [5, 6]
+    root = ("--root", other.parent)
+    assert exit_code_of(monkeypatch, "attest", s3_folder, one, *root) == 0
+    assert exit_code_of(monkeypatch, "attest", s3_folder, other, *root) == 3
 
 
 def test_bytes_pixels_and_pictures_that_differ_are_told_apart(two):

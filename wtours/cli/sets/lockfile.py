@@ -27,11 +27,12 @@ from wtours.cli.sets.places import (
     needs_every_receipt,
     place_text,
     reading_workspace,
+    shard_set,
     shard_workspace,
 )
 from wtours.execution.executor import default_jobs
+from wtours.storage.remote_calls import shown
 from wtours.text import counted
-from wtours.workspace.layout import Layout
 
 
 def lock(
@@ -166,8 +167,8 @@ def sync(
 
 
 def attest(
-    a: Annotated[str, typer.Argument(metavar="A", help="A shard set: NAME or DIR.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one: NAME or DIR.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="A shard set: NAME, DIR or URL.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one: NAME, DIR or URL.")],
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
@@ -180,16 +181,15 @@ def attest(
     from wtours.comparison.attest import attest as attest_sets
     from wtours.shards.params import OPTIONS
 
-    layout = Layout(root)
-    folders = [named_or_folder(text, layout.shards_dir) for text in (a, b)]
+    sets = [shard_set(text, root) for text in (a, b)]
     with console.progress_bars("attest", "steps") as on_progress:
-        found = attest_sets(folders[0], folders[1], on_progress=on_progress)
+        found = attest_sets(sets[0], sets[1], on_progress=on_progress)
     if as_json:
         console.print_json({"same": found.same, **found.to_json()})
     else:
         console.print_table(
-            f"A {folders[0]}: set sha256 {found.set_sha256_a}\n"
-            f"B {folders[1]}: set sha256 {found.set_sha256_b}",
+            f"A {shown(str(sets[0]))}: set sha256 {found.set_sha256_a}\n"
+            f"B {shown(str(sets[1]))}: set sha256 {found.set_sha256_b}",
             (
                 *("video", "source", "A", "B", "paired", "same bytes", "same pixels", "other"),
                 *("PSNR min dB", "mean", "dHash max"),
