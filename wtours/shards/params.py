@@ -162,6 +162,10 @@ def in_words(name: str, present: Any, wanted: Any) -> str:
         wanted: What it is compared with.
     """
     option = OPTIONS.get(name, name)
+    if name == "where" and isinstance(present, dict) and isinstance(wanted, dict):
+        conditions = [value.get("expression") for value in (present, wanted)]
+        if conditions[0] != conditions[1]:  # else its table is another one
+            present, wanted = map(repr, conditions)
     if isinstance(present or wanted, dict):
         other = " of something else" if present and wanted else ""
         return f"{'with' if present else 'without'} {option}{other}"

@@ -95,7 +95,9 @@ def test_it_is_repaired_and_made_again_without_the_analysis(walk, tmp_path):
     after = files_of(directory)
     tars = {name: data for name, data in before.items() if name.endswith(".tar")}
     assert {name: data for name, data in after.items() if name.endswith(".tar")} == tars
-    with pytest.raises(ShardError, match="has where "):
+    with pytest.raises(
+        ShardError, match="was begun with --where 'not black and luma > 20', not 'luma > 20';"
+    ):
         with_where(layout, "default", PARAMS, ["walk"], "luma > 20")
     with pytest.raises(ShardError, match="quality of walk is not measured: run `wtours analyze"):
         with_where(layout, "other", PARAMS, ["walk"], "luma > 20")
