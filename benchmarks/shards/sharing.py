@@ -25,8 +25,7 @@ from wtours.workspace.layout import Layout
 
 _CLIPS = 4000
 _FRAMES_PER_TAR = 450
-"""Some 65 MB. The tars of a set at 30 frames a second have 60 s, 138 MB: flushing a file and its
-folder, which costs the same for each, is little beside its bytes. With 60 frames it was not."""
+"""About 37 MB; a tar of a set at 30 frames a second has 60 s, 138 MB."""
 
 
 def measure(folder: Path) -> dict[str, float]:
