@@ -122,7 +122,7 @@ def _joined_objects(
     """
     found = [part for part in parts if part is not None]
     counted = [part.per_frame for part in found if part.per_frame is not None]
-    made_by = {(p.facts.detector.name, p.facts.detector.weights_sha256, p.rate) for p in found}
+    made_by = {(part.facts.detector.model_dump_json(), part.rate) for part in found}
     if len(counted) < len(parts) or len(made_by) != 1:
         return None
     labels: Counter[str] = Counter()
