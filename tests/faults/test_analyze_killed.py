@@ -13,22 +13,27 @@ import pytest
 
 from tests.support.analyze_cases import add_video, published_bytes, write_detections, write_scenes
 from tests.support.forks import exit_code_of_fork, fork
+from wtours.analyze import segment
 from wtours.analyze.pipeline import analyze_videos
 from wtours.analyze.schema import load_summary
 from wtours.errors import AnalysisError
+from wtours.storage import working_copy
 from wtours.workspace.layout import Layout
 
+NEVER = 1000  # segments
 WAIT_SECONDS = 600  # for what would never come; a busy machine is slow
 
 ANALYZE = """
 import sys
 from pathlib import Path
+from tests.faults.test_analyze_killed import hold_after
 from wtours.analyze.pipeline import analyze_videos
 from wtours.execution.processes import ProcessExecutor
 from wtours.workspace.layout import Layout
 
+root, detector, finished = sys.argv[1:]
+hold_after(int(finished))  # in each worker: it imports this file
 if __name__ == "__main__":
-    root, detector = sys.argv[1:]
     with ProcessExecutor(2) as executor:
         analyze_videos(
             Layout(Path(root)), ["walk"], executor=executor, detector=detector, segment_seconds=1
@@ -57,17 +62,33 @@ def undisturbed(tmp_path_factory, video, detector) -> dict[str, bytes]:
     return published_bytes(layout, "walk")
 
 
-def start(script: Path, root: Path, detector: str) -> subprocess.Popen[bytes]:
-    """Start an analysis by two processes, in a group of their own."""
+def hold_after(finished: int) -> None:
+    """Have this process wait for its end once so many segments are finished.
+
+    Else a busy machine might kill it when it has ended.
+    """
+    share = working_copy.share
+
+    def share_and_hold(path: Path) -> None:
+        share(path)
+        if len(list(path.parents[1].glob("0*/receipt.json"))) >= finished:
+            time.sleep(WAIT_SECONDS)
+
+    setattr(segment, "share", share_and_hold)  # noqa: B010 (mypy: it is not exported there)
+
+
+def start(script: Path, root: Path, detector: str, finished: int) -> subprocess.Popen[bytes]:
+    """Start an analysis by two processes, in a group of their own; see `hold_after`."""
     script.write_text(ANALYZE)
-    command = [sys.executable, str(script), str(root), detector]
+    command = [sys.executable, str(script), str(root), detector, str(finished)]
     repository = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "PYTHONPATH": str(repository)}
     return subprocess.Popen(command, env=environment, start_new_session=True)
 
 
-def analyze(root: Path, detector: str, die_at: str = "") -> None:
-    """Analyze the walk; the process dies when it comes to a function of a module."""
+def analyze(root: Path, detector: str, die_at: str = "", finished: int = NEVER) -> None:
+    """Analyze the walk; the process dies when it comes to a function of a module, or holds."""
+    hold_after(finished)
     if die_at:
         module, function = die_at.split(".")
         of = importlib.import_module(f"wtours.analyze.{module}")
@@ -96,7 +117,7 @@ def test_killed_between_segments_and_run_again_gives_the_same_bytes(
     layout = Layout(tmp_path / "root")
     add_video(layout, "walk", video)
     for finished in (2, 5):  # killed twice
-        process = fork(analyze, layout.root, detector)
+        process = fork(analyze, layout.root, detector, "", finished)
         wait_for_segments(layout, finished, process.is_alive)
         process.kill()
         process.join()
@@ -113,13 +134,13 @@ def test_killed_with_its_workers_and_run_again_gives_the_same_bytes(
     layout = Layout(tmp_path / "root")
     add_video(layout, "walk", video)
     for finished in (2, 5):  # killed twice
-        process = start(tmp_path / "run.py", layout.root, detector)
+        process = start(tmp_path / "run.py", layout.root, detector, finished)
         wait_for_segments(layout, finished, partial(has_not_ended, process))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         with pytest.raises(AnalysisError, match="not analyzed"):
             load_summary(layout, "walk")
-    assert start(tmp_path / "run.py", layout.root, detector).wait() == 0
+    assert start(tmp_path / "run.py", layout.root, detector, NEVER).wait() == 0
     assert published_bytes(layout, "walk") == undisturbed
 
 

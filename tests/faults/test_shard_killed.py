@@ -21,18 +21,30 @@ from wtours.workspace.layout import Layout
 
 SHARD = """
 import sys
+import time
 from pathlib import Path
 from wtours.workspace.layout import Layout
 from wtours.execution.processes import ProcessExecutor
+from wtours.sharding import segment_writer
 from wtours.sharding.build import build_shards
 from wtours.shards.params import ShardParams
+
+root, jobs, held_from = sys.argv[1:]
+publish_receipt = segment_writer.publish_receipt
+
+def publish_and_hold(task, directory, **how_it_ended):
+    publish_receipt(task, directory, **how_it_ended)
+    if len(list((directory / "receipts").glob("[!.]*-*.json"))) >= int(held_from):
+        time.sleep(600)  # until it is killed: on a busy machine it might have ended before
+
+segment_writer.publish_receipt = publish_and_hold  # in each worker: it imports this file
 if __name__ == "__main__":
-    root, jobs = sys.argv[1:]
     params = ShardParams(shard_seconds=1, short_side=64)
     with ProcessExecutor(int(jobs)) as executor:
         build_shards(Layout(Path(root)), ["one", "two"], params=params, executor=executor)
 """
 PARAMS = ShardParams(shard_seconds=1, short_side=64)
+NEVER = 1000  # segments
 WAIT_SECONDS = 600  # for what would never come; a busy machine is slow
 pytestmark = pytest.mark.medium
 
@@ -53,12 +65,17 @@ def shard(layout: Layout) -> ShardReport:
     return build_shards(layout, ["one", "two"], params=PARAMS)
 
 
-def kill_after_receipts(layout: Layout, count: int, *, delay_seconds: float, jobs: int) -> None:
-    """Run `shard` in a process group of its own and kill it once `count` segments are done."""
+def kill_after_receipts(
+    layout: Layout, count: int, *, delay_seconds: float, jobs: int, held_from: int = NEVER
+) -> None:
+    """Run `shard` in a process group of its own and kill it once `count` segments are done.
+
+    From `held_from` segments on its workers wait for that.
+    """
     script = layout.root / "shard.py"  # a file, since spawned workers import the main module
     script.write_text(SHARD)
     process = subprocess.Popen(
-        [sys.executable, str(script), str(layout.root), str(jobs)],
+        [sys.executable, str(script), str(layout.root), str(jobs), str(held_from)],
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
@@ -78,7 +95,7 @@ def test_killed_in_the_middle_the_same_command_again_ends_with_the_same_bytes(
     source, expected, tmp_path, jobs
 ):
     layout = workspace(source, tmp_path)
-    kill_after_receipts(layout, 3, delay_seconds=0.03, jobs=jobs)
+    kill_after_receipts(layout, 3, delay_seconds=0.03, jobs=jobs, held_from=6)
     directory = layout.shards_dir("default")
     done = len(list((directory / "receipts").glob("[!.]*-*.json")))
     assert 3 <= done < 16
