@@ -1,8 +1,8 @@
 """`--gpu-memory`: the settings with which a step of a run fits a GPU, chosen by counting.
 
 The batch stays, and the loss but for a batch norm in the head and stochastic depth, which are those
-of a micro-batch: what changes is in how many a process's clips go through the networks, then the
-precision, then whether activations are computed twice.
+of a micro-batch: what changes is the precision, then in how many a process's clips go through the
+networks, then whether activations are computed twice.
 """
 
 from collections.abc import Iterator, Set
