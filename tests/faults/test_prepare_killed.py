@@ -117,7 +117,7 @@ def test_any_process_killed_at_any_time_and_run_again(walk, expected, duration, 
     arguments = command(tmp_path, layout.root)
     process = subprocess.Popen(arguments, env=environment(), start_new_session=True)
     time.sleep(chance.uniform(0, duration))
-    members = [process.pid, *_children(process.pid)]
+    members = [process.pid, *_descendants(process.pid)]
     victim = chance.choice(members)
     if process.poll() is None:
         os.kill(victim, signal.SIGKILL)
@@ -127,9 +127,11 @@ def test_any_process_killed_at_any_time_and_run_again(walk, expected, duration, 
     assert published(layout) == expected
 
 
-def _children(pid: int) -> list[int]:
+def _descendants(pid: int) -> list[int]:
+    """Return the processes that it started, and theirs: the workers are of the second kind."""
     try:
         text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     except OSError:
         return []
-    return [int(child) for child in text.split()]
+    children = [int(child) for child in text.split()]
+    return [*children, *(one for child in children for one in _descendants(child))]

@@ -72,7 +72,7 @@ def kill_after_receipts(
 
     From `held_from` segments on its workers wait for that.
     """
-    script = layout.root / "shard.py"  # a file, since spawned workers import the main module
+    script = layout.root / "shard.py"  # a file, since workers import the main module
     script.write_text(SHARD)
     process = subprocess.Popen(
         [sys.executable, str(script), str(layout.root), str(jobs), str(held_from)],

@@ -1,10 +1,8 @@
 """Batches of clips by DataLoader workers, starting at any step."""
 
 import errno
-import multiprocessing
 import shutil
 from collections.abc import Iterator
-from multiprocessing.context import BaseContext
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -13,7 +11,7 @@ from training.config.train import TrainConfig
 from training.data.clips import Batch, ClipViews
 from training.distributed.world import World
 from wtours.errors import TrainingError, UsageError, WtoursError
-from wtours.execution.child_process import follow_parent
+from wtours.execution.child_process import follow_parent, forks_of_a_clean_process
 from wtours.storage.os_errors import SHARED_MEMORY
 
 
@@ -36,7 +34,7 @@ def batches(
         num_workers=num_workers,
         collate_fn=_unchanged,
         pin_memory=world.device.type == "cuda",
-        multiprocessing_context=_worker_processes() if num_workers else None,
+        multiprocessing_context=forks_of_a_clean_process([__name__]) if num_workers else None,
         worker_init_fn=_start_worker,
     )
     for batch in _received(loader, world.rank):
@@ -95,16 +93,6 @@ def rank_positions(
     first = position + world.rank * share
     firsts = (first + step * global_batch_size for step in range(steps))
     return [list(range(first, first + share)) for first in firsts]
-
-
-def _worker_processes() -> BaseContext:
-    """Return the way to start workers: forks of a clean process that has imported this module.
-
-    Forking the training process, which has threads and perhaps CUDA, can deadlock the child.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
 
 
 def _start_worker(worker: int) -> None:

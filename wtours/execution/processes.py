@@ -3,19 +3,21 @@
 import contextlib
 import itertools
 import logging
+import os
 import signal
+import sys
 import textwrap
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import Pipe, get_context
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
 from wtours.errors import WorkerDiedError
-from wtours.execution.child_process import follow_parent
+from wtours.execution.child_process import follow_parent, forks_of_a_clean_process
 from wtours.execution.executor import Result, Task
 
 logger = logging.getLogger(__name__)
@@ -27,8 +29,8 @@ STOP_SECONDS = 30
 class ProcessExecutor:
     """Runs tasks in worker processes, which live until its `with` block ends.
 
-    Functions and tasks must be picklable: the processes are spawned, because a fork of a process
-    with decoder or inference threads can hang.
+    Functions and tasks must be picklable: the processes are forks of a clean one, because a fork of
+    a process with decoder or inference threads can hang.
 
     When a worker dies, the tasks that were running are run again, one at a time: so the one at
     fault is known, and the others are done. On Ctrl-C or SIGTERM the running tasks have
@@ -93,19 +95,30 @@ class ProcessExecutor:
         if died:
             raise WorkerDiedError(*zip(*died, strict=True))
 
-    def _submit(self, function: Callable[[Task], Result], task: Task) -> Future[Result]:
-        if self._pool is None:
-            lifeline, ours = Pipe(duplex=False)
-            pool = ProcessPoolExecutor(
-                self.num_workers, get_context("spawn"), follow_parent, (lifeline,)
-            )
-            self._pool = pool, ours
+    def _submit(
+        self, function: Callable[[Task], Result], task: Task, attempts: int = 10
+    ) -> Future[Result]:
+        is_new = self._pool is None
+        pool, _ = self._pool = self._pool or self._open_pool()
         try:
-            return self._pool[0].submit(function, task)
-        except BrokenProcessPool as error:  # a worker died while it had nothing to do
+            return pool.submit(function, task)
+        # A worker died while it had nothing to do, or the process that they are forks of.
+        except (BrokenProcessPool, EOFError, ConnectionError) as error:
+            if is_new and attempts > 1:  # one that was just killed passes for alive for a moment
+                self._close_pool()
+                time.sleep(0.1)
+                return self._submit(function, task, attempts - 1)
             future: Future[Result] = Future()
-            future.set_exception(error)
+            future.set_exception(BrokenProcessPool(str(error)))
             return future
+
+    def _open_pool(self) -> tuple[ProcessPoolExecutor, Connection]:
+        lifeline, ours = Pipe(duplex=False)
+        # What is imported here for the stage, its tasks need too.
+        imported = ("__main__", *(name for name in [*sys.modules] if _is_own(name)))
+        context = forks_of_a_clean_process(imported)
+        arguments = (lifeline, dict(os.environ))
+        return ProcessPoolExecutor(self.num_workers, context, _start_worker, arguments), ours
 
     def _stop(self, running: Mapping[Future[Any], object]) -> None:
         """Give the running tasks a while to finish, then end the workers."""
@@ -148,6 +161,17 @@ class ProcessExecutor:
         workers = list((getattr(pool, "_processes", None) or {}).values())
         pool.shutdown(wait=True, cancel_futures=True)
         return next(filter(None, (signal_name(worker.exitcode) for worker in workers)), "")
+
+
+def _is_own(module: str) -> bool:
+    return module.partition(".")[0] == "wtours"
+
+
+def _start_worker(lifeline: Connection, environment: Mapping[str, str]) -> None:
+    """Take this process's environment, not that which the clean process was started with."""
+    os.environ.clear()
+    os.environ.update(environment)
+    follow_parent(lifeline)
 
 
 def signal_name(exit_code: int | None) -> str:

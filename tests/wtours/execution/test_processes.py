@@ -18,16 +18,17 @@ from wtours.execution.processes import ProcessExecutor
 
 pytestmark = pytest.mark.medium  # each test starts processes
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 WAIT_SECONDS = 600  # for what would never come; a busy machine is slow
 SCRIPT = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from wtours.execution import processes
 
 folder = Path(sys.argv[1])
 
 def work(name):
-    (folder / f"{name}.started").touch()
+    (folder / f"{name}.started").write_text(str(os.getppid()))
     while not (folder / "go").exists():
         time.sleep(0.01)
     (folder / f"{name}.done").touch()
@@ -82,6 +83,43 @@ def test_what_a_task_raises_is_raised_and_the_executor_goes_on(executor):
     with pytest.raises(ValueError, match=r"math domain error|expected a nonnegative input"):
         list(executor.map(math.sqrt, [-1.0, -4.0]))
     assert list(executor.map(math.sqrt, [4.0])) == [(4.0, 2.0)]
+
+
+def test_a_worker_has_the_environment_of_now(executor, monkeypatch):
+    monkeypatch.setenv("WTOURS_SCRATCH", "/elsewhere")
+    monkeypatch.delenv("HOME")
+    tasks = ["WTOURS_SCRATCH", "HOME"]
+    assert dict(executor.map(os.getenv, tasks)) == {"WTOURS_SCRATCH": "/elsewhere", "HOME": None}
+
+
+THREADS = """
+import os
+from pathlib import Path
+import wtours.analyze.pipeline, wtours.prepare.pipeline, wtours.sharding.repair
+from wtours.execution.processes import ProcessExecutor
+
+def threads_of_parent(_):
+    first, *others = sorted(Path(f"/proc/{os.getppid()}/task").iterdir(), key=lambda t: int(t.name))
+    return [(thread / "comm").read_text().strip() for thread in others]
+
+if __name__ == "__main__":
+    with ProcessExecutor(1) as executor:
+        print(*executor.map(threads_of_parent, ["others"]))
+"""
+
+
+def test_what_workers_are_forks_of_has_no_thread_that_knows_nothing_of_forks(tmp_path):
+    """A module that starts one when it is imported could leave its locks held in a fork."""
+    (tmp_path / "run.py").write_text(THREADS)
+    # OpenBLAS stops its threads before a fork; jemalloc, of pyarrow, starts its own anew.
+    environment = {"PYTHONPATH": str(REPOSITORY), "OPENBLAS_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, tmp_path / "run.py"],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout in ("('others', [])\n", "('others', ['jemalloc_bg_thd'])\n"), result
 
 
 def test_no_jobs_is_the_callers_mistake():
@@ -142,10 +180,9 @@ def test_a_worker_that_dies_between_tasks_is_replaced(executor):
 def two_running_tasks(folder: Path, stop_seconds: float):
     """Yield a command whose first two tasks run until there is a file "go"."""
     (folder / "run.py").write_text(SCRIPT)
-    repository = Path(__file__).resolve().parents[3]
     process = subprocess.Popen(
         [sys.executable, str(folder / "run.py"), str(folder), str(stop_seconds)],
-        env={**os.environ, "PYTHONPATH": str(repository)},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
@@ -219,3 +256,13 @@ def test_workers_end_when_the_command_is_killed(tmp_path):
     with two_running_tasks(tmp_path, 10_000) as process:
         process.kill()
         assert end_of(process) == -signal.SIGKILL
+
+
+def test_tasks_are_done_when_the_process_that_workers_are_forks_of_is_killed(tmp_path):
+    with two_running_tasks(tmp_path, 10_000) as process:
+        started = tmp_path / "first.started"
+        wait_until(started.read_text, process)
+        os.kill(int(started.read_text()), signal.SIGKILL)
+        (tmp_path / "go").touch()
+        assert end_of(process) == 0
+    assert sorted(path.stem for path in tmp_path.glob("*.done")) == ["first", "second", "third"]
