@@ -1,8 +1,9 @@
 """Write one file of every kind that wtours publishes into the current folder, in one process.
 
-    python -m tests.support.write_every_file [reversed]
+    python -m tests.support.write_every_file [reversed] [trained]
 
-With `reversed`, folders list their files the other way round, as another file system may.
+With `reversed`, folders list their files the other way round, as another file system may; with
+`trained`, files of a run are among them.
 """
 
 import os
@@ -87,10 +88,9 @@ def write_images(folder: Path) -> None:
                 Image.fromarray(pixels).save(folder / split / name / f"{number}.png")
 
 
-def write_all() -> None:
-    """Take a rendered walk the whole way."""
+def write_data() -> None:
+    """Take rendered walks to their shards."""
     Path("small.toml").write_text(MANIFEST, encoding="utf-8")
-    write_images(Path("images"))
     jobs = ("--jobs", str(1 + int(os.environ["OMP_NUM_THREADS"]) % 2))
     run("render", *MANIFEST_OPTIONS)
     run("download", *MANIFEST_OPTIONS, "--from-dir", "data/rendered")
@@ -105,8 +105,12 @@ def write_all() -> None:
     run("layer", "make", "boxes", "--from", "detections", "--root", "data")
     run("shards", "sample", "--root", "data", "--out", "grid.png", "--clips", "2")
 
+
+def write_run() -> None:
+    """Train on the shards, and write all that is made of a run."""
     import torch  # here: the processes that analyze and shard import this module first
 
+    write_images(Path("images"))
     torch.set_num_threads(1)  # the order of torch's sums is theirs: docs/reference/training.md
     settings = [word for pair in RUN for word in ("--set", pair)]
     run("pretrain", "--root", "data", *settings)
@@ -121,6 +125,9 @@ def write_all() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["reversed"]:
+    asked = {*sys.argv[1:]}  # now: each command sets it anew
+    if "reversed" in asked:
         reverse_listings()
-    write_all()
+    write_data()
+    if "trained" in asked:
+        write_run()

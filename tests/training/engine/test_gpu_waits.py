@@ -1,15 +1,13 @@
 """Whole steps of every preset on a device that is not the CPU: no operand elsewhere, few waits."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from tests.support.forks import exit_code_of_fork
+from tests.support.steps_on_device import write_steps
 from training.config.presets import PRESETS
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 VARIANTS = {
     "official accumulated": ("official", "optim.accumulation_steps=2"),
     "official lars": ("official", "optim.name=lars"),
@@ -38,17 +36,11 @@ pytestmark = pytest.mark.medium
 
 
 @pytest.fixture(scope="module")
-def stepped():
+def stepped(tmp_path_factory):
     """Return what each case gave; in a process of its own, which keeps the device for good."""
-    result = subprocess.run(
-        [sys.executable, "-m", "tests.support.steps_on_device", json.dumps(CASES)],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+    path = tmp_path_factory.mktemp("steps") / "steps.json"
+    assert exit_code_of_fork(write_steps, CASES, path) == 0
+    return json.loads(path.read_text())
 
 
 @pytest.mark.parametrize("case", CASES)
