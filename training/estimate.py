@@ -175,9 +175,7 @@ def kept_bytes(
     state: TrainState, batch: Batch, now: Progress, config: TrainConfig, world: World
 ) -> int:
     """Return the bytes of all tensors that are kept for the backward pass of a whole batch."""
-    whole = config.model_copy(
-        update={"optim": config.optim.model_copy(update={"accumulation_steps": 1})}
-    )
+    whole = config.with_values("optim", accumulation_steps=1)
     weights = {weight.untyped_storage().data_ptr() for weight in state.method.student.parameters()}
     kept: dict[int, int] = {}
 

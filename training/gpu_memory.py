@@ -86,11 +86,13 @@ def fit_memory(
         state_bytes, per_part = _counted(candidate, views, world, share, processes)
         steps = candidate.optim.accumulation_steps
         for count in range(steps, share + 1 if splits and may_split else steps + 1):
-            kept = line_through(*per_part, size=-(-share // count)) * _PASSING
-            needed = state_bytes + _views_bytes(config, share) + kept + _RESERVED_BYTES
+            needed = _needed(config, state_bytes, per_part, share, part=-(-share // count))
             if share % count == 0 and needed <= memory.bytes:
-                return Fit(_with_steps(candidate, count), memory.bytes, needed, share)
-        most = max(most, _largest_part(candidate, memory.bytes, state_bytes, per_part, share))
+                fitting = candidate.with_values("optim", accumulation_steps=count)
+                return Fit(fitting, memory.bytes, needed, share)
+        for size in range(most + 1, share + 1):  # all of a process's batch, as one part
+            if _needed(config, state_bytes, per_part, size, part=size) <= memory.bytes:
+                most = size
     raise _nothing_fits(config, memory.bytes, share, most)
 
 
@@ -99,12 +101,10 @@ def _candidates(config: TrainConfig, fixed: Set[str]) -> Iterator[tuple[TrainCon
     lower = config.optim.precision == "float32" and "optim.precision" not in fixed
     yield config, not lower
     if lower:
-        optim = config.optim.model_copy(update={"precision": "bfloat16"})
-        config = config.model_copy(update={"optim": optim})
+        config = config.with_values("optim", precision="bfloat16")
         yield config, True
     if not config.model.activation_checkpointing and "model.activation_checkpointing" not in fixed:
-        model = config.model.model_copy(update={"activation_checkpointing": True})
-        yield config.model_copy(update={"model": model}), True
+        yield config.with_values("model", activation_checkpointing=True), True
 
 
 def _counted(
@@ -114,8 +114,7 @@ def _counted(
     sizes = (1, 2) if share > 1 else (1,)
     length = run_length(config, views)
     # What masks hide changes as the network learns: there must be room for all patches.
-    model = config.model.model_copy(update={"drop_hidden_patches": False})
-    config = config.model_copy(update={"model": model})
+    config = config.with_values("model", drop_hidden_patches=False)
     with numerics(config.optim, world.device):
         state = build_state(config, world)
         _, batches = decoded_batches(views, sizes)
@@ -132,25 +131,17 @@ def _views_bytes(config: TrainConfig, share: int) -> float:
     return float(share * data.clip_length * frame)
 
 
-def _with_steps(config: TrainConfig, count: int) -> TrainConfig:
-    optim = config.optim.model_copy(update={"accumulation_steps": count})
-    return config.model_copy(update={"optim": optim})
-
-
-def _largest_part(
+def _needed(
     config: TrainConfig,
-    memory_bytes: float,
     state_bytes: float,
     per_part: tuple[tuple[int, ...], list[float]],
     share: int,
-) -> int:
-    """Return how many clips of a process would fit as one part, all of its batch."""
-    fits = 0
-    for size in range(1, share + 1):
-        kept = line_through(*per_part, size=size) * _PASSING
-        needed = state_bytes + _views_bytes(config, size) + kept + _RESERVED_BYTES
-        fits = size if needed <= memory_bytes else fits
-    return fits
+    *,
+    part: int,
+) -> float:
+    """Return the bytes of a process with `share` clips, of which `part` are computed at a time."""
+    kept = line_through(*per_part, size=part) * _PASSING
+    return state_bytes + _views_bytes(config, share) + kept + _RESERVED_BYTES
 
 
 def _nothing_fits(config: TrainConfig, memory_bytes: float, share: int, most: int) -> UsageError:

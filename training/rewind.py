@@ -20,7 +20,7 @@ from training.data.clips import ClipViews
 from training.data.multi_crop import make_global, make_local
 from training.distributed.world import World
 from training.engine.checkpoint import load_network, load_state, read_state
-from training.engine.checkpoint_files import STATE, find_damage
+from training.engine.checkpoint_files import STATE, find_damage, step_dirs, step_of
 from training.engine.metrics import METRICS_FILE, read_metrics
 from training.engine.precision import autocast, numerics
 from training.engine.setup import build_state, open_views, run_length
@@ -174,14 +174,10 @@ def _nearest(run_dir: Path, step: int) -> tuple[Path, int, TrainConfig]:
     Raises:
         CheckpointError: none is kept.
     """
-    kept = {
-        int(path.name.removeprefix("step-")): path
-        for path in (run_dir / "checkpoints").glob("step-*")
-        if path.name.removeprefix("step-").isdecimal()
-    }
-    for found in sorted(kept, key=lambda at: (abs(at - (step - 1)), at)):
-        if find_damage(kept[found]) is None:
-            return kept[found], found, read_state(kept[found])[1]
+    oldest_first = reversed(step_dirs(run_dir))
+    for path in sorted(oldest_first, key=lambda path: abs(step_of(path) - (step - 1))):
+        if find_damage(path) is None:
+            return path, step_of(path), read_state(path)[1]
     raise CheckpointError(f"{run_dir} has no whole checkpoint; give the folder of a run that has")
 
 

@@ -40,6 +40,7 @@ _PUBLIC_NAMES = ("v", "list")
 """YouTube's; a playlist's has more than 32 characters."""
 REDACTED = "REDACTED"
 _MANY_NAMES = 10
+_SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?) *([kmgt]?)(i?)b?", re.IGNORECASE | re.ASCII)
 
 VIDEO_ID = r"[a-z0-9_]{1,64}"
 """What names a video everywhere: in manifests, folders and the files of shards."""
@@ -141,6 +142,22 @@ def listed(names: Sequence[str]) -> str:
     """Return names as "a, b, c"; of many the first, and how many more there are."""
     more = len(names) - _MANY_NAMES
     return ", ".join(names[:_MANY_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def parse_bytes(text: str, *, kilo: int = 1000, bare: str = "") -> int:
+    """Return the bytes that "500GB", "1.5 T" or "24GiB" names; 0 where it names none.
+
+    Args:
+        text: What a user wrote.
+        kilo: What a k is; a Ki is 1024 in any case.
+        bare: The unit of a number without one.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        return 0
+    number, unit, binary = found.groups()
+    power = " kmgt".index((unit or bare or " ").lower())
+    return int(float(number) * (1024 if binary else kilo) ** power)
 
 
 def bytes_text(size: float) -> str:

@@ -50,7 +50,7 @@ def assert_whole_or_absent(layout: Layout, undisturbed: dict[str, bytes]) -> Non
 def test_a_disk_that_fails_at_the_nth_call(
     tmp_path, clip, detector, undisturbed, monkeypatch, call, number
 ):
-    target, name = (atomic, "_fsync") if call == "fsync" else (Path, "replace")
+    target, name = (atomic, "fsync") if call == "fsync" else (Path, "replace")
     real = getattr(target, name)
     num_harmless = 0
     for nth in range(1, 1000):

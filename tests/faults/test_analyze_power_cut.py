@@ -26,7 +26,7 @@ from wtours.workspace.layout import Layout
 
 root, detector, synced = sys.argv[1:]
 if synced == "no":
-    atomic._fsync = lambda path: None
+    atomic.fsync = lambda path: None
 
 def tell(video_id, done, total):
     print(round(3 * done / total), flush=True)

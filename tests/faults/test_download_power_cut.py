@@ -29,7 +29,7 @@ from wtours.workspace.layout import Layout
 
 root, files, synced, *videos = sys.argv[1:]
 if synced == "no":
-    atomic._fsync = lambda path: None
+    atomic.fsync = lambda path: None
 for video_id in videos:
     walk = entry(video_id, sources=(f"file:{video_id}.mp4",))
     assert not download_videos([walk], Layout(Path(root)), from_dir=Path(files)).failed

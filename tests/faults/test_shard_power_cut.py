@@ -34,7 +34,7 @@ from wtours.shards.params import ShardParams
 
 root, synced = sys.argv[1:]
 if synced == "no":
-    atomic._fsync = lambda path: None
+    atomic.fsync = lambda path: None
 
 def tell(video_id, done, total):
     print(done, flush=True)

@@ -1,12 +1,10 @@
 """What `--gpu-memory` says, read before torch is imported."""
 
-import re
 from collections.abc import Set
 from dataclasses import dataclass
 
 from wtours.errors import UsageError
-
-_UNITS = {"": 1e9, "M": 1e6, "G": 1e9, "T": 1e12, "MI": 2.0**20, "GI": 2.0**30, "TI": 2.0**40}
+from wtours.text import parse_bytes
 
 
 @dataclass(frozen=True)
@@ -24,8 +22,7 @@ def parse_memory(text: str) -> float:
     Raises:
         UsageError: it is no amount of memory, or less than 1 GB.
     """
-    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)\s*([MGT]?I?)B?", text.strip().upper())
-    size = float(found[1]) * _UNITS.get(found[2], 0) if found else 0
+    size = parse_bytes(text, bare="G")
     if size < 1e9:
         raise UsageError(f"--gpu-memory {text!r}: write for example 24GB")
     return size

@@ -74,6 +74,11 @@ class TrainConfig(Section):
     watch: WatchConfig = WatchConfig()
     """Monitors."""
 
+    def with_values(self, section: str, **values: Any) -> Self:
+        """Return the config with other values in one section, which are not checked."""
+        changed = getattr(self, section).model_copy(update=values)
+        return self.model_copy(update={section: changed})
+
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if 0 < self.data.local_crops < self.loss.local_crops_skipped:

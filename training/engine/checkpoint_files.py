@@ -11,7 +11,6 @@ docs/reference/checkpoints.md lists every field.
 """
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 from wtours.errors import CheckpointError, WtoursError
@@ -98,7 +97,7 @@ def find_damage(checkpoint: Path) -> str | None:
 def remove_old_checkpoints(run_dir: Path, *, keep_last: int, keep_every: int | None = None) -> None:
     """Remove a run's checkpoints but the newest ones and those of multiples of `keep_every`."""
     for old in step_dirs(run_dir)[keep_last:]:
-        if keep_every is None or _step_of(old) % keep_every:
+        if keep_every is None or step_of(old) % keep_every:
             hidden = old.with_name(f"{TEMP_PREFIX}{old.name}")
             with explain_os_errors(old):
                 old.replace(hidden)  # never half a checkpoint under a checkpoint's name
@@ -107,14 +106,11 @@ def remove_old_checkpoints(run_dir: Path, *, keep_last: int, keep_every: int | N
 
 def step_dirs(run_dir: Path) -> list[Path]:
     """Return the folders of a run's checkpoints, newest first, whole or not."""
-
-    def found() -> Iterator[Path]:
-        for path in (run_dir / "checkpoints").glob("step-*"):
-            if path.name.removeprefix("step-").isdecimal():
-                yield path
-
-    return sorted(found(), key=_step_of, reverse=True)
+    found = (run_dir / "checkpoints").glob("step-*")
+    numbered = (path for path in found if path.name.removeprefix("step-").isdecimal())
+    return sorted(numbered, key=step_of, reverse=True)
 
 
-def _step_of(checkpoint: Path) -> int:
+def step_of(checkpoint: Path) -> int:
+    """Return the steps done at the checkpoint of a run, by its name."""
     return int(checkpoint.name.removeprefix("step-"))

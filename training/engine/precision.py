@@ -24,8 +24,7 @@ def for_device(config: TrainConfig, device: torch.device) -> TrainConfig:
     if config.optim.precision != "auto":
         return config
     precision = "bfloat16" if device.type == "cuda" else "float32"
-    optim = config.optim.model_copy(update={"precision": precision})
-    return config.model_copy(update={"optim": optim})
+    return config.with_values("optim", precision=precision)
 
 
 def describe_numerics(config: TrainConfig, device: torch.device) -> str:

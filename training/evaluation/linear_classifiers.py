@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -13,14 +12,6 @@ from training.evaluation.metrics.classification import top_hits
 
 INITIAL_STD = 0.01
 MOMENTUM = 0.9
-
-
-@dataclass(frozen=True)
-class Hits:
-    """How many labels each head got right, (heads, 2) int64: first, and among the first five."""
-
-    counts: Tensor
-    num_images: int
 
 
 class LinearHeads:
@@ -89,18 +80,22 @@ class LinearHeads:
         return all_sum(whole.detach())
 
     @torch.inference_mode()
-    def hits(self, features: Tensor, labels: Tensor) -> Hits:
+    def hits(self, features: Tensor, labels: Tensor) -> tuple[Tensor, int]:
         """Count right answers, over all ranks; ties go to the class that comes first.
 
         Args:
             features: (M, F) of this rank's images.
             labels: (M,) int64.
+
+        Returns:
+            (heads, 2) int64, the labels that each head ranks first, and among the first five; and
+            the number of images.
         """
         counts = torch.zeros(len(self.heads), 2, dtype=torch.int64, device=features.device)
         for row, head in enumerate(self.heads):
             counts[row] = top_hits(head(features), labels)
         total = all_sum(torch.tensor(len(labels), device=features.device))
-        return Hits(all_sum(counts).cpu(), int(total))
+        return all_sum(counts).cpu(), int(total)
 
     def state(self) -> dict[str, Tensor]:
         """Return the weights and the momenta by name, for `load_state`."""

@@ -90,8 +90,8 @@ def evaluate_linear(
     history = _resume(state_path if state_path.is_file() else earlier_path, heads, weights)
     for epoch in range(history.epochs_done, config.epochs):
         loss = task.train_epoch(heads, train_images, epoch)
-        hits = heads.hits(val_features, val_labels)
-        percent = 100 * hits.counts.double() / hits.num_images
+        hits, num_images = heads.hits(val_features, val_labels)
+        percent = 100 * hits.double() / num_images
         history.loss.append(loss.tolist())
         history.top1.append(percent[:, 0].tolist())
         history.top5.append(percent[:, 1].tolist())

@@ -1,6 +1,5 @@
 """What the user may say of fetching. A manifest can say none of it."""
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from wtours.acquire.ytdlp.formats import DEFAULT_MAX_HEIGHT
 from wtours.errors import UsageError
 from wtours.media.file_types import Codec
 from wtours.media.limits import MAX_LOSS
+from wtours.text import parse_bytes
 
 MIN_RATE = 32 * 1024
 """A slower download would count as hanging."""
@@ -15,7 +15,8 @@ MAX_PAGE_BYTES = 64 * 2**20
 """Of a page, a playlist or a script; YouTube's largest have a few MB."""
 DEFAULT_MAX_BYTES = 256 * 2**30
 """Of one video; the longest walk in 4K has about 50 GB."""
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+_KILO = 1024
+"""As yt-dlp counts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +66,7 @@ def parse_rate(text: str | None) -> int | None:
     """
     if text is None:
         return None
-    rate = _bytes(text)
+    rate = parse_bytes(text, kilo=_KILO)
     if rate < MIN_RATE:
         raise UsageError(f"--limit-rate {text!r}: use for example 500K or 2M, and at least 32K")
     return rate
@@ -77,12 +78,7 @@ def parse_size(text: str) -> int:
     Raises:
         UsageError: it is no size, or 0.
     """
-    size = _bytes(text)
+    size = parse_bytes(text, kilo=_KILO)
     if not size:
         raise UsageError(f"--max-size {text!r}: use for example 500M or 200G")
     return size
-
-
-def _bytes(text: str) -> int:
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([KMG]?)", text.upper())
-    return round(float(match[1]) * _UNITS[match[2]]) if match else 0

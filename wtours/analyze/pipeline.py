@@ -19,6 +19,7 @@ from wtours.media.limits import MAX_LOSS
 from wtours.media.sampling import parse_rate
 from wtours.progress import Progress, no_progress
 from wtours.storage.locks import lock
+from wtours.text import first_line
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import DownloadedVideo, listed_video
 
@@ -48,8 +49,8 @@ class AnalyzeReport:
             self.failed[video_id] = str(error)
         except Exception as error:  # a file that no one has thought of
             logger.info("%s", video_id, exc_info=True)
-            reason = (str(error).splitlines() or [""])[0]
-            self.failed[video_id] = f"{type(error).__name__}: {reason}; see more with --verbose"
+            problem = f"{type(error).__name__}: {first_line(error)}"
+            self.failed[video_id] = f"{problem}; see more with --verbose"
 
 
 def analyze_videos(  # noqa: PLR0913 -- options of the command, by keyword

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from wtours.errors import AnalysisError, WtoursError
 from wtours.storage.atomic import atomic_path
 from wtours.storage.receipts import Receipt, files_intact, files_present, read_receipt
+from wtours.text import first_line
 from wtours.workspace.layout import Layout
 
 FORMAT = 1
@@ -223,10 +224,8 @@ def explain_damage(path: Path, remedy: str) -> Iterator[None]:
     except WtoursError:
         raise
     except Exception as error:  # Arrow's, the file system's and Python's have no common base
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise AnalysisError(
-            f"{path} is damaged ({type(error).__name__}: {reason}); {remedy}"
-        ) from error
+        problem = f"{type(error).__name__}: {first_line(error)}"
+        raise AnalysisError(f"{path} is damaged ({problem}); {remedy}") from error
 
 
 def open_parquet(

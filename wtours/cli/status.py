@@ -1,5 +1,6 @@
 """The commands that say how things stand: list, doctor."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,7 +41,7 @@ def list_videos(
     with reading_workspace(root, "videos", "analysis", "shards", needs=needs_receipts) as layout:
         states = video_states(entries, layout)
     if as_json:
-        console.print_json([state.to_json() for state in states])
+        console.print_json([asdict(state) for state in states])
         return
     console.print_table(
         f"{counted(len(states), 'video')} under {as_location(root)}",
@@ -95,7 +96,7 @@ def cluster_doctor(
 
 def _finish_checks(checks: "list[Check]", *, as_json: bool) -> None:
     if as_json:
-        console.print_json([check.to_json() for check in checks])
+        console.print_json([asdict(check) for check in checks])
     else:
         for check in checks:
             mend = f"; {check.remedy}" if check.remedy else ""

@@ -83,27 +83,27 @@ def diagnose_cluster(
         resources = importlib.import_module("ray").cluster_resources()
     for node, facts in found.items():
         if isinstance(facts, str):
-            yield Check(name=node, status="problem", found=facts, remedy="restart Ray on it")
+            yield Check(node, "problem", facts, "restart Ray on it")
             continue
         yield from _checks(node, facts)
     cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
     memory = resources.get("memory", 0) / 2**30
     amounts = (counted(len(found), "node"), counted(int(cpus), "CPU"), counted(int(gpus), "GPU"))
     total = f"{', '.join(amounts)}, {memory:.0f} GiB of memory"
-    yield Check(name="cluster", status="ok", found=total)
+    yield Check("cluster", "ok", total)
 
 
 def _checks(node: str, facts: NodeFacts) -> Iterator[Check]:
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     if facts.problem is not None:
-        yield Check(name=node, status="problem", found=facts.problem)
+        yield Check(node, "problem", facts.problem)
     elif facts.not_writable is not None:
-        yield Check(name=node, status="problem", found=facts.not_writable)
+        yield Check(node, "problem", facts.not_writable)
     else:
-        yield Check(name=node, status="ok", found=f"{versions}; sees the root, and writes")
+        yield Check(node, "ok", f"{versions}; sees the root, and writes")
     name, free = f"{node}: scratch", f"{facts.scratch_free / 1e9:.0f} GB free in"
     if facts.scratch_free < SCRATCH_BYTES:
         remedy = f"Ray's logs and copies of videos need room: free {SCRATCH_BYTES / 1e9:.0f} GB"
-        yield Check(name=name, status="warning", found=f"{free} {facts.scratch}", remedy=remedy)
+        yield Check(name, "warning", f"{free} {facts.scratch}", remedy)
     else:
-        yield Check(name=name, status="ok", found=f"{free} {facts.scratch}")
+        yield Check(name, "ok", f"{free} {facts.scratch}")

@@ -3,19 +3,20 @@
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from wtours.acquire.local_files import youtube_ids
 from wtours.acquire.ytdlp.formats import estimate_bytes
 from wtours.diagnostics.codec_check import decode_test_clip, ffmpeg_version
-from wtours.diagnostics.js_runtime import find_js_runtime
 from wtours.errors import StorageError, WtoursError
 from wtours.media.file_types import Codec
 from wtours.storage.os_errors import SHARED_MEMORY, explain_os_errors
@@ -25,11 +26,13 @@ from wtours.workspace.videos import download_receipt
 
 OLD_YTDLP_DAYS = 60
 """YouTube changes; yt-dlp itself warns at 90 days."""
+_JS_RUNTIMES = {"deno": 2, "node": 20}
+"""Programs by which yt-dlp reads YouTube; the oldest major version of each that it takes."""
 _SHM_BYTES = 2**30
 _GB = 1e9
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Check:
     """One line of `wtours doctor`."""
 
@@ -38,10 +41,6 @@ class Check:
     """A problem stops the work; a warning only some of it."""
     found: str
     remedy: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the line as JSON-able values."""
-        return asdict(self)
 
 
 def diagnose(
@@ -57,21 +56,21 @@ def diagnose(
     yield _js_runtime(is_needed=needs_youtube)
     yield _disk(entries, layout, max_height)
     yield _shared_memory(SHARED_MEMORY)
-    yield Check(name="cores", status="ok", found=f"{len(os.sched_getaffinity(0))}")
+    yield Check("cores", "ok", f"{len(os.sched_getaffinity(0))}")
     yield from _torch()
 
 
 def _python() -> Check:
     # An older one than 3.11 could not have installed wtours.
-    return Check(name="Python", status="ok", found=platform.python_version())
+    return Check("Python", "ok", platform.python_version())
 
 
 def _ffmpeg() -> Check:
     try:
-        return Check(name="ffmpeg", status="ok", found=ffmpeg_version())
+        return Check("ffmpeg", "ok", ffmpeg_version())
     except WtoursError as error:
         remedy = "pip install --force-reinstall imageio-ffmpeg"
-        return Check(name="ffmpeg", status="problem", found=str(error), remedy=remedy)
+        return Check("ffmpeg", "problem", str(error), remedy)
 
 
 def _codec(codec: Codec) -> Check:
@@ -80,8 +79,8 @@ def _codec(codec: Codec) -> Check:
         found = decode_test_clip(codec)
     except WtoursError as error:
         remedy = "pip install --force-reinstall av: its wheels from PyPI bring all three codecs"
-        return Check(name=name, status="problem", found=str(error), remedy=remedy)
-    return Check(name=name, status="ok", found=found)
+        return Check(name, "problem", str(error), remedy)
+    return Check(name, "ok", found)
 
 
 def _ytdlp(today: date, *, is_needed: bool) -> Check:
@@ -89,30 +88,50 @@ def _ytdlp(today: date, *, is_needed: bool) -> Check:
     try:
         version = importlib.metadata.version("yt-dlp")
     except importlib.metadata.PackageNotFoundError:
-        remedy = "pip install 'wtours[download]'"
-        return Check(name="yt-dlp", status=missing, found="not installed", remedy=remedy)
+        return Check("yt-dlp", missing, "not installed", "pip install 'wtours[download]'")
     if find_spec("yt_dlp_ejs") is None:
-        remedy = "pip install 'yt-dlp[default]'"
-        return Check(name="yt-dlp", status=missing, found="without yt-dlp-ejs", remedy=remedy)
+        return Check("yt-dlp", missing, "without yt-dlp-ejs", "pip install 'yt-dlp[default]'")
     year, month, day = (int(part) for part in version.split(".")[:3])
     age_days = (today - date(year, month, day)).days
     found = f"{version}, {age_days} days old"
     if age_days > OLD_YTDLP_DAYS:
         remedy = "YouTube may refuse it: pip install -U 'yt-dlp[default]'"
-        return Check(name="yt-dlp", status="warning", found=found, remedy=remedy)
-    return Check(name="yt-dlp", status="ok", found=found)
+        return Check("yt-dlp", "warning", found, remedy)
+    return Check("yt-dlp", "ok", found)
 
 
 def _js_runtime(*, is_needed: bool) -> Check:
-    runtime = find_js_runtime()
-    if runtime.is_usable:
-        return Check(name="JavaScript runtime", status="ok", found=runtime.found)
-    return Check(
-        name="JavaScript runtime",
-        status="problem" if is_needed else "warning",
-        found=runtime.found,
-        remedy="YouTube needs one: install deno 2 or newer (https://deno.com), or node 20 or newer",
-    )
+    found, is_usable = find_js_runtime()
+    if is_usable:
+        return Check("JavaScript runtime", "ok", found)
+    remedy = "YouTube needs one: install deno 2 or newer (https://deno.com), or node 20 or newer"
+    status: Literal["problem", "warning"] = "problem" if is_needed else "warning"
+    return Check("JavaScript runtime", status, found, remedy)
+
+
+def find_js_runtime() -> tuple[str, bool]:
+    """Return the first runtime on the PATH that is new enough, else what is there; and which."""
+    too_old = []
+    for name, oldest in _JS_RUNTIMES.items():
+        program = shutil.which(name)
+        if program is None:
+            continue
+        version = _version(program)
+        if version is not None and int(version.split(".")[0]) >= oldest:
+            return f"{name} {version}", True
+        too_old.append(f"{name} {version or 'that does not run'}")
+    return ", ".join(too_old) or "none", False
+
+
+def _version(program: str) -> str | None:
+    try:
+        result = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    match = re.search(r"\d+(?:\.\d+)+", result.stdout)
+    return match[0] if match else None
 
 
 def _disk(entries: Sequence[VideoEntry], layout: Layout, max_height: int) -> Check:
@@ -124,8 +143,7 @@ def _disk(entries: Sequence[VideoEntry], layout: Layout, max_height: int) -> Che
             file.write(b"\0")
             file.flush()
     except StorageError as error:
-        remedy = "choose a --root that can be written"
-        return Check(name="disk", status="problem", found=str(error), remedy=remedy)
+        return Check("disk", "problem", str(error), "choose a --root that can be written")
     missing = [entry for entry in entries if download_receipt(layout, entry.id) is None]
     lengths = [_seconds(entry) for entry in missing]
     needed = sum(estimate_bytes(seconds, max_height) for seconds in lengths if seconds is not None)
@@ -136,8 +154,8 @@ def _disk(entries: Sequence[VideoEntry], layout: Layout, max_height: int) -> Che
         found += f" (and {num_unknown} of unknown length)"
     if free < needed:
         remedy = "free some space, choose another --root, or a smaller --max-height"
-        return Check(name="disk", status="problem", found=found, remedy=remedy)
-    return Check(name="disk", status="ok", found=found)
+        return Check("disk", "problem", found, remedy)
+    return Check("disk", "ok", found)
 
 
 def _seconds(entry: VideoEntry) -> float | None:
@@ -148,28 +166,28 @@ def _seconds(entry: VideoEntry) -> float | None:
 
 def _shared_memory(path: Path) -> Check:
     if not path.is_dir():
-        return Check(name=str(path), status="warning", found="absent", remedy="mount a tmpfs there")
+        return Check(str(path), "warning", "absent", "mount a tmpfs there")
     total = shutil.disk_usage(path).total
     found = f"{total / _GB:.1f} GB"
     if total < _SHM_BYTES:
         remedy = "training with loader workers needs more; in Docker: --shm-size=8g"
-        return Check(name=str(path), status="warning", found=found, remedy=remedy)
-    return Check(name=str(path), status="ok", found=found)
+        return Check(str(path), "warning", found, remedy)
+    return Check(str(path), "ok", found)
 
 
 def _torch() -> Iterator[Check]:
     if find_spec("torch") is None:
         remedy = "pretraining needs it: pip install 'wtours[train]'"
-        yield Check(name="torch", status="warning", found="not installed", remedy=remedy)
+        yield Check("torch", "warning", "not installed", remedy)
         return
     import torch
 
-    yield Check(name="torch", status="ok", found=torch.__version__)
+    yield Check("torch", "ok", torch.__version__)
     if not torch.cuda.is_available():
         remedy = "pretraining at full size needs one; the demo preset does not"
-        yield Check(name="GPU", status="warning", found="none that torch can use", remedy=remedy)
+        yield Check("GPU", "warning", "none that torch can use", remedy)
         return
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         found = f"{properties.name}, {properties.total_memory / _GB:.0f} GB"
-        yield Check(name=f"GPU {index}", status="ok", found=found)
+        yield Check(f"GPU {index}", "ok", found)

@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from wtours.errors import ShardError, StorageError
 from wtours.shards.schema import DATASET_FILE, read_dataset
@@ -38,10 +38,6 @@ class VideoState:
     """The analysis is done, and of the file that is there now."""
     shard_sets: tuple[str, ...] = ()
     """The published shard sets that hold it."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the row as JSON-able values."""
-        return {**asdict(self), "shard_sets": list(self.shard_sets)}
 
 
 def video_states(entries: Iterable[VideoEntry], layout: Layout) -> list[VideoState]:

@@ -130,12 +130,10 @@ class RayExecutor:
     ) -> dict[str, Result | str]:
         """Return function(check, *arguments) of each node, by its name; a line where it failed."""
         ray = _ray()
-        affinity = importlib.import_module("ray.util.scheduling_strategies")
         remote, asked = ray.remote(function), {}
         for node in ray.nodes():
             if node["Alive"]:
-                there = affinity.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-                of_node = remote.options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+                of_node = remote.options(num_cpus=0, max_retries=0, **on_node(node["NodeID"]))
                 name = f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})"
                 asked[name] = of_node.remote(self._check, *arguments)
         found: dict[str, Result | str] = {}
@@ -209,9 +207,7 @@ class RayExecutor:
         nodes = [node for node in self._nodes if node in alive]
         if not nodes:
             raise WtoursError("every node with a detector is lost; run the same command again")
-        affinity: Any = importlib.import_module("ray.util.scheduling_strategies")
-        there = affinity.NodeAffinitySchedulingStrategy(nodes[turn % len(nodes)], soft=False)
-        return {"scheduling_strategy": there}
+        return on_node(nodes[turn % len(nodes)])
 
     def _run_suspects(
         self, ray: Any, function: Callable[[Task], Result], suspects: list[Task]
@@ -246,6 +242,12 @@ class RayExecutor:
         for reference in running:
             ray.cancel(reference, force=False)
         ray.wait([*running], num_returns=len(running), timeout=_STOP_SECONDS)
+
+
+def on_node(node: str) -> dict[str, Any]:
+    """Return Ray's options that place a task or an actor on a node, by Ray's id of it."""
+    affinity: Any = importlib.import_module("ray.util.scheduling_strategies")
+    return {"scheduling_strategy": affinity.NodeAffinitySchedulingStrategy(node, soft=False)}
 
 
 def result_of(ray: Any, reference: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from wtours.errors import UsageError
-from wtours.exporting.units import Unit, clip_units, frames_of, shard_units
+from wtours.exporting.units import Exporter, Unit, clip_units, frames_of, shard_units
 from wtours.shards.index import ShardIndex
 from wtours.shards.schema import sample_key
 from wtours.shards.split import read_split
@@ -16,18 +16,13 @@ from wtours.storage.os_errors import explain_os_errors
 
 
 @dataclass(frozen=True)
-class ImageFolderExporter:
+class ImageFolderExporter(Exporter):
     """`<video_id>/<key>.jpg` and `metadata.csv`: torchvision's and Hugging Face's ImageFolder.
 
     The images are those of the shards, byte for byte; a class of torchvision's is a video.
     """
 
     suffix = "imagefolder"
-    units_at_once = 1
-
-    def units(self, index: ShardIndex) -> list[Unit]:
-        """Return a unit for each tar."""
-        return shard_units(index)
 
     def is_done(self, index: ShardIndex, unit: Unit, out: Path) -> bool:
         """Return whether every image is there in full length."""
@@ -87,7 +82,7 @@ class SplitImageFolderExporter(ImageFolderExporter):
 
 
 @dataclass(frozen=True)
-class DavisExporter:
+class DavisExporter(Exporter):
     """`JPEGImages/480p/<clip>/00000.jpg` and `ImageSets/2017/train.txt`, as DAVIS 2017 has them.
 
     A sequence is at most `clip_seconds` of one shot without a missing frame. There are no masks:
@@ -96,7 +91,6 @@ class DavisExporter:
 
     clip_seconds: float = 10.0
     suffix = "davis"
-    units_at_once = 1
 
     def units(self, index: ShardIndex) -> list[Unit]:
         """Return a unit for each sequence.

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from wtours.errors import ShardError
-from wtours.exporting.units import Unit, frames_of, shard_units
+from wtours.exporting.units import Exporter, Unit, frames_of
 from wtours.shards.images.codecs import Codec
 from wtours.shards.index import ShardIndex
 from wtours.storage.atomic import atomic_path, write_json
@@ -44,15 +44,11 @@ _AFTER_IMAGE = struct.Struct("<qq")
 
 
 @dataclass(frozen=True)
-class MdsExporter:
+class MdsExporter(Exporter):
     """`shard.NNNNN.mds` and index.json; `shot` is -1 where the video was not analyzed."""
 
     suffix = "mds"
     units_at_once = 2
-
-    def units(self, index: ShardIndex) -> list[Unit]:
-        """Return a unit for each tar."""
-        return shard_units(index)
 
     def is_done(self, index: ShardIndex, unit: Unit, out: Path) -> bool:
         """Return whether the file is there: it is published whole."""

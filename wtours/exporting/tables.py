@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from wtours.errors import MissingPackageError
 from wtours.exporting.card import dataset_card
-from wtours.exporting.units import Unit, frames_of, shard_units
+from wtours.exporting.units import Exporter, Unit, frames_of
 from wtours.shards import FrameRef, ShardIndex
 from wtours.shards.schema import CARD_FILE, sample_key
 from wtours.storage.atomic import atomic_path, remove, write_bytes
@@ -46,7 +46,7 @@ LANCE_SCHEMA = pa.schema([pa.field("image", pa.binary()), *_COLUMNS])
 
 
 @dataclass(frozen=True)
-class HuggingFaceExporter:
+class HuggingFaceExporter(Exporter):
     """`data/train-*.parquet` and README.md, as `datasets.load_dataset` reads a folder or the Hub.
 
     A Parquet file a shard; `image` holds the JPEG of the shard, byte for byte.
@@ -54,10 +54,6 @@ class HuggingFaceExporter:
 
     suffix = "hf"
     units_at_once = 2
-
-    def units(self, index: ShardIndex) -> list[Unit]:
-        """Return a unit for each tar."""
-        return shard_units(index)
 
     def is_done(self, index: ShardIndex, unit: Unit, out: Path) -> bool:
         """Return whether the file is there: it is published whole."""
@@ -91,7 +87,7 @@ class HuggingFaceExporter:
 
 
 @dataclass(frozen=True)
-class LanceExporter:
+class LanceExporter(Exporter):
     """`frames.lance`, a table with the JPEG of each frame as binary; needs pylance.
 
     Each shard is one append, which Lance publishes as a version: after a kill the number of rows
@@ -99,7 +95,6 @@ class LanceExporter:
     """
 
     suffix = "lance"
-    units_at_once = 1
 
     def units(self, index: ShardIndex) -> list[Unit]:
         """Return a unit for each tar.
@@ -108,7 +103,7 @@ class LanceExporter:
             MissingPackageError: pylance is not installed.
         """
         _lance()
-        return shard_units(index)
+        return super().units(index)
 
     def is_done(self, index: ShardIndex, unit: Unit, out: Path) -> bool:
         """Return whether the table has the rows of the unit."""

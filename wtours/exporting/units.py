@@ -4,10 +4,11 @@ A unit is a tar's frames, or a stretch of one shot for layouts that want short c
 """
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar
 
 import numpy as np
 
@@ -30,37 +31,32 @@ class Unit:
     rows: range
 
 
-class Exporter(Protocol):
+class Exporter(ABC):
     """Writes one layout; its fields are what else decides the files.
 
     `write` publishes a unit whole or not at all; `is_done` finds it again.
     """
 
-    @property
-    def suffix(self) -> str:
-        """Return what the layout is called on the command line."""
-        ...
-
-    @property
-    def units_at_once(self) -> int:
-        """Return how many units are written at a time: one can be read while another is flushed."""
-        ...
+    suffix: ClassVar[str]
+    """What the layout is called on the command line."""
+    units_at_once: ClassVar[int] = 1
+    """How many units are written at a time: one can be read while another is flushed."""
 
     def units(self, index: ShardIndex) -> list[Unit]:
-        """Return what is to be written, in order."""
-        ...
+        """Return what is to be written, in order: a unit for each tar."""
+        return shard_units(index)
 
+    @abstractmethod
     def is_done(self, index: ShardIndex, unit: Unit, out: Path) -> bool:
         """Return whether an earlier run has published the unit."""
-        ...
 
+    @abstractmethod
     def write(self, index: ShardIndex, unit: Unit, out: Path) -> None:
         """Publish a unit."""
-        ...
 
+    @abstractmethod
     def finish(self, index: ShardIndex, units: Sequence[Unit], out: Path) -> None:
         """Publish what the layout has once: lists, a schema, a card."""
-        ...
 
 
 def shard_units(index: ShardIndex) -> list[Unit]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wtours.errors import ShardError
-from wtours.exporting.units import Unit, clip_units, frames_of
+from wtours.exporting.units import Exporter, Unit, clip_units, frames_of
 from wtours.media.encode import open_encoder
 from wtours.shards import FrameRef, ShardIndex
 from wtours.shards.images.codecs import decode_image
@@ -20,7 +20,7 @@ from wtours.storage.atomic import atomic_path, write_bytes
 
 
 @dataclass(frozen=True)
-class Mp4Exporter:
+class Mp4Exporter(Exporter):
     """`<video_id>/<key of the first frame>.mp4` and clips.csv: H.264, one shot a clip.
 
     The frames are encoded a second time, so they lose a little; equal sets give equal bytes.
@@ -29,7 +29,6 @@ class Mp4Exporter:
     clip_seconds: float = 10.0
     crf: int = 18
     suffix = "mp4"
-    units_at_once = 1
 
     def units(self, index: ShardIndex) -> list[Unit]:
         """Return a unit for each clip."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from wtours.errors import ShardError
 from wtours.exporting.units import Unit
+from wtours.layers.source import LayerSource
 from wtours.sharding.annotations import analysis_table
 from wtours.shards.index import ShardIndex
 from wtours.shards.schema import VideoRecord
@@ -27,7 +28,7 @@ _DETECTIONS = pa.schema(
 _FRAMES = pa.schema({"pts_us": pa.int64(), "objects_measured": pa.bool_()})
 
 
-class DetectionSource:
+class DetectionSource(LayerSource):
     """The boxes that `wtours analyze --detector` found in the frames of a shard set.
 
     Args:
@@ -38,11 +39,18 @@ class DetectionSource:
         ShardError: no frame of the set was given to a detector, or a table is damaged.
     """
 
+    about = (
+        "detections: (n, 6) float32, a row a box: x0, y0, x1, y1 as shares (0 to 1) of the "
+        "frame's width and height, the score (0 to 1), and the index of the label in "
+        "params.labels; frames that the detector was not given have no value"
+    )
+
     def __init__(self, index: ShardIndex, layout: Layout) -> None:
         self._index = index
         tables = {video.video_id: _tables(layout, video) for video in index.dataset.videos}
         labels = {label for found in tables.values() if found for label in found[1]["label"]}
         self.labels = tuple(sorted(labels))
+        self.params = {"kind": "detections", "labels": list(self.labels)}
         self._values: dict[int, NDArray[np.float32]] = {}
         for record, video in zip(index.dataset.videos, index.videos, strict=True):
             found = tables[record.video_id]
@@ -57,25 +65,6 @@ class DetectionSource:
                 f"no frame of {index.directory} was given to a detector; run `wtours analyze "
                 f"--detector …`, with --detect-fps a divisor of the shards' --fps"
             )
-
-    @property
-    def about(self) -> str:
-        """Return what a value is."""
-        return (
-            "detections: (n, 6) float32, a row a box: x0, y0, x1, y1 as shares (0 to 1) of the "
-            "frame's width and height, the score (0 to 1), and the index of the label in "
-            "params.labels; frames that the detector was not given have no value"
-        )
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """Return what decides the values."""
-        return {"kind": "detections", "labels": list(self.labels)}
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """Return nothing: values are copied."""
-        return {}
 
     def inputs(self, unit: Unit) -> dict[str, str]:
         """Return the sha256 of the unit's boxes and times."""

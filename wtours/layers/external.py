@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from wtours.errors import ShardError, UsageError
 from wtours.exporting.units import Unit
+from wtours.layers.source import LayerSource
 from wtours.layers.tracks import TIME_COLUMN, parse_start, read_track
+from wtours.shards.clip_starts import nearest_rows
 from wtours.shards.index import UNREADABLE, ShardIndex
 from wtours.storage.hashing import sha256_bytes
 from wtours.text import first_line, plain
@@ -24,7 +26,7 @@ _MAX_COLUMNS = 64
 _US = 1_000_000
 
 
-class TableSource:
+class TableSource(LayerSource):
     """A vector a frame, held in memory: of a table of frames, or interpolated from a track.
 
     Args:
@@ -51,22 +53,8 @@ class TableSource:
     ) -> None:
         require_values(index, known, allow_missing=allow_missing)
         self._index, self._values, self._known = index, values, known
-        self._names, self._kind = tuple(names), kind
-
-    @property
-    def about(self) -> str:
-        """Return what a value is."""
-        return f"{self._kind}: ({len(self._names)},) float64: {', '.join(self._names)}"
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """Return what decides the values, beside the file."""
-        return {"kind": self._kind, "names": list(self._names)}
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """Return nothing: the values were computed elsewhere."""
-        return {}
+        self.about = f"{kind}: ({len(names)},) float64: {', '.join(names)}"
+        self.params = {"kind": kind, "names": list(names)}
 
     def inputs(self, unit: Unit) -> dict[str, str]:
         """Return the sha256 of the unit's values and times."""
@@ -210,10 +198,8 @@ def _rows_of(pts_us: NDArray[np.int64], times_us: NDArray[np.float64]) -> NDArra
     """Return the row of the frame that each time is of, or -1."""
     if not len(pts_us):
         return np.full(len(times_us), -1)
-    after = np.searchsorted(pts_us, times_us).clip(max=len(pts_us) - 1)
-    before = (after - 1).clip(min=0)
-    nearer = np.where(times_us - pts_us[before] <= pts_us[after] - times_us, before, after)
-    return np.where(np.abs(pts_us[nearer] - times_us) <= TOLERANCE_US, nearer, -1)
+    rows = nearest_rows(pts_us, times_us)
+    return np.where(np.abs(pts_us[rows] - times_us) <= TOLERANCE_US, rows, -1)
 
 
 def _read_table(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:

@@ -11,17 +11,18 @@ from numpy.typing import NDArray
 from wtours.errors import MissingPackageError, ShardError
 from wtours.exporting.units import Unit
 from wtours.layers.external import require_values
+from wtours.layers.source import LayerSource
+from wtours.shards.images.codecs import MAX_PIXELS
 from wtours.shards.index import ShardIndex
 from wtours.shards.schema import MAX_MEMBER_BYTES, sample_key
 from wtours.storage.hashing import sha256_bytes, sha256_file
 from wtours.text import first_line
 
-_MAX_PIXELS = 8192 * 8192
 _SUFFIXES = (".npy", ".png")
 _MODES = ("1", "L", "P", "I;16", "RGB", "RGBA")
 
 
-class ArraySource:
+class ArraySource(LayerSource):
     """A `.npy` for each video: an entry (…) for each of its frames in the set, in time order.
 
     Raises:
@@ -30,7 +31,7 @@ class ArraySource:
 
     def __init__(self, index: ShardIndex, path: Path) -> None:
         self._index = index
-        self._paths, self._arrays = {}, {}
+        self._arrays: dict[str, NDArray[Any]] = {}
         for video in index.videos:
             file = path / f"{video.video_id}.npy" if path.is_dir() else path
             if not path.is_dir() and len(index.videos) > 1:
@@ -45,23 +46,10 @@ class ArraySource:
                 )
             if array[:1].nbytes > MAX_MEMBER_BYTES:
                 raise ShardError(f"{file}: an entry has more than {MAX_MEMBER_BYTES} bytes")
-            self._paths[video.video_id], self._arrays[video.video_id] = file, array
-
-    @property
-    def about(self) -> str:
-        """Return what a value is."""
+            self._arrays[video.video_id] = array
         shapes = {f"{array.shape[1:]} {array.dtype}" for array in self._arrays.values()}
-        return f"arrays made elsewhere: {'; '.join(sorted(shapes))}"
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """Return what decides the values, beside the files."""
-        return {"kind": "arrays"}
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """Return nothing: the values were computed elsewhere."""
-        return {}
+        self.about = f"arrays made elsewhere: {'; '.join(sorted(shapes))}"
+        self.params = {"kind": "arrays"}
 
     def inputs(self, unit: Unit) -> dict[str, str]:
         """Return the sha256 of the unit's values and times."""
@@ -81,7 +69,7 @@ class ArraySource:
         return entries
 
 
-class FileSource:
+class FileSource(LayerSource):
     """A `.npy` or `.png` for each frame, named by its sample key (`venice-00000042.png`).
 
     They may lie in folders, as `wtours shards export --to imagefolder` lays out the frames.
@@ -113,22 +101,9 @@ class FileSource:
             )
         known = np.isin(np.arange(len(index)), list(self._files))
         require_values(index, known, allow_missing=allow_missing)
-
-    @property
-    def about(self) -> str:
-        """Return what a value is."""
-        suffixes = sorted({path.suffix[1:].lower() for path in self._files.values()})
-        return f"a file a frame, made elsewhere ({', '.join(suffixes)}), as arrays of its own type"
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """Return what decides the values, beside the files."""
-        return {"kind": "files"}
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """Return nothing: the values were computed elsewhere."""
-        return {}
+        suffixes = ", ".join(sorted({path.suffix[1:].lower() for path in self._files.values()}))
+        self.about = f"a file a frame, made elsewhere ({suffixes}), as arrays of its own type"
+        self.params = {"kind": "files"}
 
     def inputs(self, unit: Unit) -> dict[str, str]:
         """Return the sha256 of the unit's files and times."""
@@ -177,7 +152,7 @@ def _image(path: Path) -> NDArray[Any]:
         with Image.open(path, formats=["PNG"]) as image:
             raw_mode = str(image.tile[0][3])  # pillow halves the bits of 16-bit colors
             is_halved = "16" in raw_mode and image.mode != "I;16"
-            if image.width * image.height > _MAX_PIXELS or image.mode not in _MODES or is_halved:
+            if image.width * image.height > MAX_PIXELS or image.mode not in _MODES or is_halved:
                 raise ValueError(f"{image.width}x{image.height} pixels of mode {raw_mode}")
             array = np.asarray(image)
     except FileNotFoundError as error:

@@ -1,7 +1,6 @@
 """Optical flow by torchvision's RAFT, from each frame to the one an interval later."""
 
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from wtours.analyze.detectors.torch_base import best_device, inference, require_
 from wtours.analyze.detectors.torchvision import download_weights, fill_model
 from wtours.errors import ShardError, UsageError
 from wtours.exporting.units import Unit
+from wtours.layers.source import LayerSource
 from wtours.shards.clip_starts import clip_starts, nearest_rows
 from wtours.shards.images.codecs import decode_image
 from wtours.shards.index import ShardIndex
@@ -25,7 +25,7 @@ _BATCH = 4
 _US = 1_000_000
 
 
-class FlowSource:
+class FlowSource(LayerSource):
     """Optical flow of the pairs of frames that clips with this interval have.
 
     Args:
@@ -40,6 +40,8 @@ class FlowSource:
         MissingPackageError: torch or torchvision is not installed.
         AnalysisError: the weights are not there, or do not fit.
     """
+
+    packages = ("torch", "torchvision")
 
     def __init__(
         self,
@@ -60,7 +62,6 @@ class FlowSource:
         from torchvision.models.optical_flow import Raft_Small_Weights, raft_small
 
         self._index, self._short_side = index, short_side
-        self._interval_seconds = interval_seconds
         self._partner = self._partners(round(interval_seconds * _US))
         if not (self._partner >= 0).any():
             raise ShardError(
@@ -72,32 +73,18 @@ class FlowSource:
         self._model = raft_small()
         fill_model(self._model, path)
         self._model.eval().to(best_device())
-        self._weights_sha256 = sha256_file(path)
-
-    @property
-    def about(self) -> str:
-        """Return what a value is."""
-        return (
-            f"optical flow to the frame {self._interval_seconds:g} s later: (2, h, w) float16, x "
-            f"to the right and y downwards, in pixels of the h x w grid that lies over the whole "
-            f"frame (short side {self._short_side})"
+        self.about = (
+            f"optical flow to the frame {interval_seconds:g} s later: (2, h, w) float16, x to the "
+            f"right and y downwards, in pixels of the h x w grid that lies over the whole frame "
+            f"(short side {short_side})"
         )
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """Return what decides the values."""
-        return {
+        self.params = {
             "kind": "flow",
             "model": "torchvision raft_small",
-            "weights_sha256": self._weights_sha256,
-            "interval_seconds": self._interval_seconds,
-            "short_side": self._short_side,
+            "weights_sha256": sha256_file(path),
+            "interval_seconds": interval_seconds,
+            "short_side": short_side,
         }
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """Return the versions of torch and torchvision."""
-        return {name: version(name) for name in ("torch", "torchvision")}
 
     def inputs(self, unit: Unit) -> dict[str, str]:
         """Return the sha256 of the pairs, which an analysis changes, and of their shards."""

@@ -88,7 +88,13 @@ def make_layer(
     what = digest([_params(source), inputs])
     with work_folder(index, name) as directory, made_from(directory, what):
         missing = [
-            unit for unit in units if not _is_done(directory, unit, source, inputs[unit.name])
+            unit
+            for unit in units
+            if not is_current(
+                directory / RECEIPTS_FOLDER / f"{unit.name}.json",
+                inputs=inputs[unit.name],
+                params=_params(source),
+            )
         ]
         if missing:
             discard(directory / LAYER_FILE)
@@ -131,14 +137,6 @@ def drop_layer(place: Path | str, name: str) -> str:
 
 def _params(source: LayerSource) -> dict[str, Any]:
     return {"format": FORMAT, **source.params}
-
-
-def _is_done(directory: Path, unit: Unit, source: LayerSource, inputs: dict[str, str]) -> bool:
-    return is_current(
-        directory / RECEIPTS_FOLDER / f"{unit.name}.json",
-        inputs=inputs,
-        params=_params(source),
-    )
 
 
 def _write_unit(
@@ -194,7 +192,7 @@ def _write_unit(
             key=unit.name,
             inputs=inputs,
             params=_params(source),
-            versions={**versions_of("numpy"), **source.versions},
+            versions=versions_of("numpy", *source.packages),
             files=tuple(files),
             facts={"values": num_values},
         ),

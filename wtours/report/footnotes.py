@@ -26,13 +26,12 @@ class CommandHints:
 
     def for_video(self, command: str, video_id: str) -> str:
         """Return for example "wtours download --manifest walks.toml --video my_walk"."""
-        manifest = () if self.manifest is None else ("--manifest", str(self.manifest))
-        return self._words(command, *manifest, "--video", video_id)
+        return self.for_all(command, "--video", video_id)
 
-    def for_all(self, command: str) -> str:
-        """Return the command on every video of the manifest."""
+    def for_all(self, command: str, *options: str) -> str:
+        """Return the command on every video of the manifest, if no option names one."""
         manifest = () if self.manifest is None else ("--manifest", str(self.manifest))
-        return self._words(command, *manifest)
+        return self._words(command, *manifest, *options)
 
     def for_folder(self, folder: Path) -> str:
         """Return the command that analyzes a folder of videos."""

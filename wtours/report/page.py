@@ -5,6 +5,8 @@ content policy forbids frames, forms, anything that is not in the file, and ever
 but the two whose hashes it names. Without its script the page shows the same figures and pictures.
 """
 
+import base64
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -27,7 +29,6 @@ from wtours.report.charts import (
 )
 from wtours.report.curves import Curves, class_frequency, shows_objects
 from wtours.report.data import ReportVideo
-from wtours.report.embedding import data_url, sha256_base64
 from wtours.report.page_video import video_section
 from wtours.report.style import CLASS_COLORS, DARK, LIGHT, OTHER_CLASS_COLOR
 from wtours.report.table6 import (
@@ -118,7 +119,7 @@ def render(name: str, **values: Any) -> str:
     environment.filters |= {
         "plain": plain,
         "breakable": breakable,
-        "webp_url": lambda image: data_url(image, "image/webp"),
+        "webp_url": lambda image: f"data:image/webp;base64,{base64.b64encode(image).decode()}",
     }
     templates = resources.files("wtours.report").joinpath("templates")
     css = templates.joinpath("page.css").read_text("utf-8") + _color_rules()
@@ -126,12 +127,17 @@ def render(name: str, **values: Any) -> str:
     return environment.get_template(f"{name}.html.j2").render(
         version=wtours.__version__,
         css=Markup(css),
-        css_sha256=sha256_base64(css),
+        css_sha256=_sha256_base64(css),
         script=Markup(script),
-        script_sha256=sha256_base64(script),
+        script_sha256=_sha256_base64(script),
         not_measured=NOT_MEASURED,
         **values,
     )
+
+
+def _sha256_base64(text: str) -> str:
+    """Return the hash by which a content policy allows a style or a script."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def breakable(name: str) -> Markup:

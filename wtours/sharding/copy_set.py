@@ -5,9 +5,7 @@ published under a free name, whole; so a copy that was stopped goes on where it 
 run at once end with one set.
 """
 
-import hashlib
 import itertools
-import json
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -37,7 +35,7 @@ from wtours.shards.schema import (
     parse_dataset,
 )
 from wtours.storage.atomic import RECEIPTS_FOLDER, TEMP_PREFIX, sweep
-from wtours.storage.hashing import sha256_bytes, sha256_file
+from wtours.storage.hashing import digest, sha256_bytes, sha256_file
 from wtours.storage.object_store import open_store
 from wtours.storage.scratch import scratch_folder
 from wtours.storage.store import LocalStore, Store, StoredObject, publish
@@ -237,7 +235,7 @@ def local_file(store: Store, key: str, scratch: Path) -> Iterator[Path]:
     if isinstance(store, LocalStore):
         yield store.folder / key
         return
-    path = scratch / hashlib.sha256(json.dumps([store.url, key]).encode()).hexdigest()[:32]
+    path = scratch / digest([store.url, key])
     try:
         store.fetch(key, path)
         yield path

@@ -92,18 +92,22 @@ def tolerance_us(sampling_rate: Fraction | None, source_rate: Fraction) -> int:
     return int(_US / slower / 2) + 1  # one more, since each pts was rounded to a microsecond
 
 
-def nearest_rows(pts_us: NDArray[np.int64], moments_us: NDArray[np.int64]) -> NDArray[np.int64]:
+def nearest_rows(
+    pts_us: NDArray[np.int64], moments_us: NDArray[np.int64] | NDArray[np.float64]
+) -> NDArray[np.int64]:
     """Return for each moment the row of the nearest pts; the earlier of two as near.
 
     Args:
         pts_us: (N,) int64, increasing, N >= 1.
-        moments_us: (M,) int64.
+        moments_us: (M,) int64 or float64.
     """
     return _nearer(pts_us, moments_us, np.searchsorted(pts_us, moments_us))
 
 
 def _nearer(
-    pts_us: NDArray[np.int64], moments_us: NDArray[np.int64], first_rows: NDArray[np.int64]
+    pts_us: NDArray[np.int64],
+    moments_us: NDArray[np.int64] | NDArray[np.float64],
+    first_rows: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """Return the nearest row, given for each moment the first row at or after it."""
     after = first_rows.clip(max=len(pts_us) - 1)

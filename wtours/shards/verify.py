@@ -86,9 +86,7 @@ def verify_shards(
     if isinstance(place, str):
         return _verify_remote(ObjectStore(place), dataset, deep=deep, on_progress=on_progress)
     directory = place
-    problems = list(_foreign_shards(directory.glob("[!.]*.tar"), dataset))
-    if (problem := count_problem(dataset)) is not None:
-        problems.append(ShardProblem(DATASET_FILE, problem))
+    problems = list(_set_problems(directory.glob("[!.]*.tar"), dataset))
     rows = _IndexRows(directory, dataset)
     done_bytes = 0
     for shard in dataset.shards:
@@ -97,29 +95,14 @@ def verify_shards(
         problems += _shard_problems(tar, shard, of_shard, suffix, deep=deep)
         done_bytes += shard.bytes
         on_progress(directory.name, done_bytes, dataset.bytes)
-    problems = [*rows.problems, *problems]
-    if not problems:
-        try:
-            ShardIndex.open(directory)
-        except ShardError as error:
-            problems = [ShardProblem(INDEX_FILE, str(error))]
-    return VerifyReport(
-        directory=directory,
-        deep=deep,
-        num_shards=len(dataset.shards),
-        num_frames=dataset.frames,
-        num_bytes=dataset.bytes,
-        problems=tuple(problems),
-    )
+    return _report(directory, dataset, [*rows.problems, *problems], deep=deep)
 
 
 def _verify_remote(
     store: ObjectStore, dataset: Dataset, *, deep: bool, on_progress: Progress
 ) -> VerifyReport:
     sizes = {found.key: found.bytes for found in store.list()}
-    problems = list(_foreign_shards((Path(k) for k in sizes if k.endswith(".tar")), dataset))
-    if (problem := count_problem(dataset)) is not None:
-        problems.append(ShardProblem(DATASET_FILE, problem))
+    problems = list(_set_problems((Path(k) for k in sizes if k.endswith(".tar")), dataset))
     done_bytes = 0
     with tempfile.TemporaryDirectory(prefix="wtours-verify-") as name:
         folder = Path(name)
@@ -141,14 +124,20 @@ def _verify_remote(
                 tar.unlink(missing_ok=True)
             done_bytes += shard.bytes
             on_progress(dataset.name, done_bytes, dataset.bytes)
-    problems = [*rows.problems, *problems]
+    return _report(store.url, dataset, [*rows.problems, *problems], deep=deep)
+
+
+def _report(
+    place: Path | str, dataset: Dataset, problems: list[ShardProblem], *, deep: bool
+) -> VerifyReport:
+    """Return the report, with why the set cannot be opened where nothing else is wrong."""
     if not problems:
         try:
-            ShardIndex.open(store.url)
+            ShardIndex.open(place)
         except ShardError as error:
             problems = [ShardProblem(INDEX_FILE, str(error))]
     return VerifyReport(
-        directory=store.url,
+        directory=place,
         deep=deep,
         num_shards=len(dataset.shards),
         num_frames=dataset.frames,
@@ -157,7 +146,8 @@ def _verify_remote(
     )
 
 
-def _foreign_shards(tars: Iterable[Path], dataset: Dataset) -> Iterator[ShardProblem]:
+def _set_problems(tars: Iterable[Path], dataset: Dataset) -> Iterator[ShardProblem]:
+    """Yield the tars that dataset.json does not name, and how it contradicts itself."""
     known = {f"{shard.shard}.tar" for shard in dataset.shards}
     for path in sorted(tars):
         if path.name not in known:
@@ -165,6 +155,8 @@ def _foreign_shards(tars: Iterable[Path], dataset: Dataset) -> Iterator[ShardPro
                 path.name,
                 "is not in dataset.json; run `wtours shard` again if it was stopped, or remove it",
             )
+    if (problem := count_problem(dataset)) is not None:
+        yield ShardProblem(DATASET_FILE, problem)
 
 
 class _IndexRows:

@@ -51,7 +51,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             yield temp
             fsync_tree(temp)
             temp.replace(path)
-            _fsync(path.parent)
+            fsync(path.parent)
     except BaseException:
         with contextlib.suppress(OSError, WtoursError):  # it may be the disk that fails
             remove(temp)
@@ -125,15 +125,11 @@ def fsync_tree(path: Path) -> None:
     if path.is_dir():
         for child in sorted(path.iterdir()):
             fsync_tree(child)
-    _fsync(path)
+    fsync(path)
 
 
-def fsync_folder(path: Path) -> None:
-    """Flush a folder's list of names to the disk."""
-    _fsync(path)
-
-
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Flush a file, or a folder's list of names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

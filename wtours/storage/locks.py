@@ -31,9 +31,7 @@ def shared_lock(
     Raises:
         WtoursError: a process holds it alone; names that process.
     """
-    with explain_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with explain_os_errors(path), path.open("a+") as file:
+    with explain_os_errors(path), _opened(path) as file:
         if on_alone is not None:
             with contextlib.suppress(BlockingIOError):  # others hold it, or one alone
                 _flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -41,16 +39,11 @@ def shared_lock(
         try:
             _flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
             raise WtoursError(
-                f"{what} is in use by process {owner}, which works on all of it; wait for it or "
-                f"stop it"
+                f"{what} is in use by process {_owner(file)}, which works on all of it; wait for "
+                f"it or stop it"
             ) from error
-        # For the message of a process that wants it alone: one of the others.
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        _sign(file)  # for the message of a process that wants it alone: one of the others
         yield
 
 
@@ -65,28 +58,37 @@ def lock(path: Path, *, what: str, wait_seconds: float = 0.0) -> Iterator[None]:
         WtoursError: another process holds it, also after `wait_seconds`; names that process.
     """
     deadline = time.monotonic() + wait_seconds
-    with contextlib.ExitStack() as stack:
-        with explain_os_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(path.open("a+"))
+    with _opened(path) as file:
         while True:
             try:
                 _flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError as error:
-                if time.monotonic() < deadline:
-                    time.sleep(_POLL_SECONDS)
-                    continue
-                file.seek(0)
-                owner = file.read().strip() or "unknown"
-                raise WtoursError(
-                    f"{what} is in use by process {owner}; wait for it or stop it"
-                ) from error
-        with explain_os_errors(path):
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
+                if time.monotonic() >= deadline:
+                    raise WtoursError(
+                        f"{what} is in use by process {_owner(file)}; wait for it or stop it"
+                    ) from error
+                time.sleep(_POLL_SECONDS)
+        _sign(file)
         yield
+
+
+def _opened(path: Path) -> IO[str]:
+    with explain_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+")
+
+
+def _owner(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read().strip() or "unknown"
+
+
+def _sign(file: IO[str]) -> None:
+    with explain_os_errors(Path(file.name)):
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
 
 
 def _flock(file: IO[str], operation: int) -> None:

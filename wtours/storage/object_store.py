@@ -20,6 +20,7 @@ from wtours.storage.remote_calls import (
     PreconditionError,
     call,
     open_file_system,
+    read_range,
     shown,
 )
 from wtours.storage.store import LocalStore, Store, StoredObject, as_location
@@ -225,14 +226,7 @@ class ObjectStore:
         Raises:
             StorageError: it cannot be had, or ends before.
         """
-
-        def ask(fs: Any, path: str) -> bytes:
-            data: bytes = fs.cat_file(path, start=start, end=end)
-            if len(data) != end - start:
-                raise OSError(f"{len(data)} bytes came for the {end - start} from {start} on")
-            return data
-
-        return self._call(key, ask)
+        return self._call(key, lambda fs, path: read_range(fs, path, start, end))
 
     def _call(self, key: str, ask: Callable[[Any, str], T]) -> T:
         file_system, path = self._open(key)
@@ -267,13 +261,9 @@ def _stored(key: str, info: Mapping[str, Any]) -> StoredObject:
     return StoredObject(key, int(info["size"]), str(version))
 
 
-def _protocols(file_system: Any) -> tuple[str, ...]:
-    protocol = file_system.protocol
-    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
-
-
 def _is_s3(file_system: Any) -> bool:
-    return "s3" in _protocols(file_system)
+    protocol = file_system.protocol
+    return "s3" in ((protocol,) if isinstance(protocol, str) else protocol)
 
 
 def _has_own(file_system: Any, method: str) -> bool:

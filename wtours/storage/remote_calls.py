@@ -65,6 +65,18 @@ def open_file_system(url: str, storage_options: Mapping[str, Any]) -> tuple[Any,
         raise StorageError(f"{shown(url)} cannot be read: {error}") from error
 
 
+def read_range(file_system: Any, path: str, start: int, end: int) -> bytes:
+    """Return the bytes [start, end) of an object.
+
+    Raises:
+        OSError: fewer came, or whatever else the client raises.
+    """
+    data: bytes = file_system.cat_file(path, start=start, end=end)
+    if len(data) != end - start:
+        raise OSError(f"{len(data)} bytes came for the {end - start} from {start} on")
+    return data
+
+
 def call(
     ask: Callable[[], T],
     name: str,

@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,17 +19,14 @@ from wtours.errors import StorageError, UsageError
 from wtours.storage.atomic import atomic_path, remove, sweep
 from wtours.storage.locks import lock
 from wtours.storage.os_errors import explain_os_errors
+from wtours.text import parse_bytes
 
 SCRATCH = "WTOURS_SCRATCH"
 SCRATCH_SIZE = "WTOURS_SCRATCH_SIZE"
 DEFAULT_SIZE = "100GB"
-_SIZE = re.compile(
-    r"(?P<number>[0-9]{1,9}(\.[0-9]{1,3})?) ?(?P<unit>[kMGT]?)(?P<binary>i?)B?", re.IGNORECASE
-)
 _USED, _ROOM = ".used", ".room"
 _ALIVE = ".alive"
 _WAIT_SECONDS = 60
-_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def scratch_folder() -> Path:
@@ -57,16 +53,12 @@ def parse_size(text: str) -> int:
     Raises:
         UsageError: it is not a size above 0.
     """
-    match = _SIZE.fullmatch(text.strip())
-    size = 0.0
-    if match is not None:
-        step = 1024 if match["binary"] else 1000
-        size = float(match["number"]) * step ** _POWERS[match["unit"].lower()]
-    if size < 1:
+    size = parse_bytes(text)
+    if not size:
         raise UsageError(
             f"--scratch-size {text!r} must be a number of bytes above 0, for example 500GB"
         )
-    return int(size)
+    return size
 
 
 def own_folder(top: Path) -> tuple[Path, IO[str]]:

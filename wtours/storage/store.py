@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from wtours.errors import ConflictError, StorageError
-from wtours.storage.atomic import TEMP_PREFIX, atomic_path, fsync_folder, fsync_tree, remove
+from wtours.storage.atomic import TEMP_PREFIX, atomic_path, fsync, fsync_tree, remove
 from wtours.storage.hashing import sha256_bytes, sha256_file
 from wtours.storage.os_errors import explain_os_errors
 
@@ -196,7 +196,7 @@ class LocalStore:
                     return False
                 except OSError:  # exFAT and some network drives have no hard links
                     temp.replace(path)
-                fsync_folder(path.parent)
+                fsync(path.parent)
             return True
         finally:
             with contextlib.suppress(OSError):

@@ -16,7 +16,7 @@ from tests.support.video_clips import write_clip
 from wtours.cli import app as cli
 from wtours.diagnostics import doctor
 from wtours.diagnostics.codec_check import decode_test_clip
-from wtours.diagnostics.js_runtime import find_js_runtime
+from wtours.diagnostics.doctor import find_js_runtime
 from wtours.media.file_types import Codec
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry, load_manifest
@@ -49,8 +49,7 @@ def test_a_javascript_runtime_must_be_new_enough(programs, found, is_usable, tmp
     for name, says in programs.items():
         fake_program(tmp_path, name, says)
     os.environ["PATH"] = str(tmp_path)
-    runtime = find_js_runtime()
-    assert (runtime.found, runtime.is_usable) == (found, is_usable)
+    assert find_js_runtime() == (found, is_usable)
 
 
 def checks(entries: list[VideoEntry], root: Path, **more: int) -> dict[str, doctor.Check]:

@@ -1,6 +1,7 @@
 """The rows of `wtours list`."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_each_row_says_what_is_done_of_the_video(clip, tmp_path):
     (layout.root / "shards" / "torn").mkdir()
     (layout.root / "shards" / "torn" / "dataset.json").write_text("{")
 
-    walk, lost, later = (state.to_json() for state in video_states(ENTRIES, layout))
+    walk, lost, later = (asdict(state) for state in video_states(ENTRIES, layout))
     assert json.loads(json.dumps(walk)) == {
         "id": "walk",
         "title": "A walk",

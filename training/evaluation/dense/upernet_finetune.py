@@ -1,6 +1,6 @@
 """Fine-tuning a backbone with UperNet: the spine of `wtours eval segment --finetune`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -272,7 +272,8 @@ def score_upernet(
     """Return the scores on a split: whole images, scores enlarged to the labels (bilinear)."""
     num_classes = images.layout.num_classes
     confusion = np.zeros((num_classes, num_classes), np.int64)
-    for number, (image, labels) in enumerate(_pairs(images), 1):
+    for number in range(len(images)):
+        image, labels = images.pair(number)
         size = network_size(*image.size, short_side=config.crop_pixels, patch=backbone.patch_pixels)
         pixels = np.array(image.resize(size, Image.Resampling.BILINEAR))
         inputs = normalized(torch.from_numpy(pixels)[None].to(device), backbone.normalization)
@@ -281,9 +282,5 @@ def score_upernet(
         )
         predicted = scores[0].max(dim=0).indices.cpu().numpy()
         confusion += confusion_matrix(labels, predicted, num_classes=num_classes)
-        on_progress(images.folder, number, len(images))
+        on_progress(images.folder, number + 1, len(images))
     return segmentation_score(confusion)
-
-
-def _pairs(images: LabeledPixels) -> Iterator[tuple[Image.Image, NDArray[np.int64]]]:
-    return (images.pair(number) for number in range(len(images)))

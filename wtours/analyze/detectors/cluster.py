@@ -21,7 +21,7 @@ from wtours.analyze.detectors.spec import DetectorSpec
 from wtours.analyze.detectors.worker import WorkerReady
 from wtours.errors import AnalysisError, WtoursError
 from wtours.execution.executor import Executor
-from wtours.execution.ray import RayExecutor, result_of
+from wtours.execution.ray import RayExecutor, on_node, result_of
 
 _WATCH_SECONDS = 5.0
 """How often an actor looks whether the processes of its network live; those that died it starts."""
@@ -148,21 +148,19 @@ class ClusterDetectors:
 
     def _start(self) -> WorkerReady:
         ray: Any = importlib.import_module("ray")
-        affinity: Any = importlib.import_module("ray.util.scheduling_strategies")
         nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
         with_gpus = [node for node in nodes if node["Resources"].get("GPU")]
         remote = ray.remote(DetectorActor)
         for node in with_gpus or nodes:
             num_gpus = int(node["Resources"].get("GPU", 0))
             jobs = -(-int(node["Resources"]["CPU"]) // max(1, num_gpus))
-            there = affinity.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             for _ in range(max(1, num_gpus)):
                 options = remote.options(
                     num_cpus=0,
                     num_gpus=1 if num_gpus else 0,
                     max_restarts=-1,
                     max_task_retries=3,
-                    scheduling_strategy=there,
+                    **on_node(node["NodeID"]),
                 )
                 number = len(self._actors)
                 self._actors.append(options.remote(self._spec, jobs, self._token, number))

@@ -22,6 +22,7 @@ from wtours.analyze.detectors.base import Colors, Detection, DetectorIdentity, N
 from wtours.analyze.detectors.spec import DetectorSpec, parse_detector
 from wtours.errors import AnalysisError, WtoursError
 from wtours.execution.child_process import follow_parent
+from wtours.text import first_line
 
 _ACCEPT_SECONDS = 0.01
 Answer: TypeAlias = list[list[Detection]] | WtoursError
@@ -69,8 +70,7 @@ def in_one_line(spec: DetectorSpec, error: Exception) -> WtoursError:
     """Return the error if it is ours, else one that names the detector and says what happened."""
     if isinstance(error, WtoursError):
         return error
-    reason = (str(error).splitlines() or [""])[0]
-    return AnalysisError(f"detector {spec} failed: {type(error).__name__}: {reason}")
+    return AnalysisError(f"detector {spec} failed: {type(error).__name__}: {first_line(error)}")
 
 
 def _serve(

@@ -160,20 +160,11 @@ def _has_text(window: Iterable[SecondEdges]) -> bool:
     letters[:, :-1] |= beside
     if not letters.any():
         return False
-    rest = ~_widened(letters)  # the ends of the words are in the tiles around
+    around = cv2.dilate(letters.astype(np.uint8), np.ones((3, 3), np.uint8))
+    rest = np.asarray(around) == 0  # the ends of the words are in the tiles around
     lasting = int((rising + falling)[rest].sum())
     shown = sum(float(edges.edges[rest].sum()) / edges.frames for edges in window)
     return lasting * WINDOW_SECONDS <= STILL_SHARE * shown
-
-
-def _widened(tiles: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    rows, columns = tiles.shape
-    padded = np.pad(tiles, 1)
-    shifts = [(i, j) for i in range(3) for j in range(3)]
-    found: NDArray[np.bool_] = np.logical_or.reduce(
-        [padded[i : i + rows, j : j + columns] for i, j in shifts]
-    )
-    return found
 
 
 def _in_tiles(mask: NDArray[np.bool_] | NDArray[np.uint16]) -> NDArray[np.int64]:

@@ -1,7 +1,8 @@
 """The command that copies a shard set between disks and object stores."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -9,9 +10,6 @@ from wtours.cli import console
 from wtours.cli.options import ROOT, AsJson, Root
 from wtours.cli.sets.places import SetOrFolder, shard_set
 from wtours.text import bytes_text, counted
-
-if TYPE_CHECKING:
-    from wtours.sharding.copy_set import CopyReport
 
 
 def copy(
@@ -43,21 +41,18 @@ def copy(
 
     wtours copy gs://bucket/shards/venice_30 /mnt/nvme/venice_30
     """
+    places = shard_set(source, root), shard_set(destination, root)
+    copy_set(*places, deep=deep, jobs=jobs, as_json=as_json)
+
+
+def copy_set(
+    source: Path | str, destination: Path | str, *, deep: bool = True, jobs: int = 4, as_json: bool
+) -> None:
+    """Copy a shard set, and print what the copy holds."""
     from wtours.sharding.copy_set import copy_shards
 
     with console.progress_bars("copy", "bytes") as on_progress:
-        result = copy_shards(
-            shard_set(source, root),
-            shard_set(destination, root),
-            deep=deep,
-            jobs=jobs,
-            on_progress=on_progress,
-        )
-    say_copied(result, as_json=as_json)
-
-
-def say_copied(result: "CopyReport", *, as_json: bool) -> None:
-    """Print what a copy holds."""
+        result = copy_shards(source, destination, deep=deep, jobs=jobs, on_progress=on_progress)
     if as_json:
         console.print_json(dataclasses.asdict(result))
         return

@@ -9,7 +9,7 @@ import typer
 from wtours.cli import console
 from wtours.cli.next_command import note_pretrain
 from wtours.cli.options import ROOT, AsJson, Root, named_or_folder
-from wtours.cli.sets.copy import say_copied
+from wtours.cli.sets.copy import copy_set
 from wtours.cli.sets.places import SetHere
 from wtours.errors import UsageError
 from wtours.hub.repository import SCHEME
@@ -42,7 +42,7 @@ def push(
     """
     directory = named_or_folder(name, Layout(root).shards_dir)
     if not url.startswith(SCHEME):
-        _copy(directory, _required_url(url), as_json=as_json)
+        copy_set(directory, _required_url(url), as_json=as_json)
         return
     from wtours.hub.push import push_shards
 
@@ -78,7 +78,7 @@ def pull(
     Example: wtours pull hf://datasets/your-name/walks-venice venice_30
     """
     name = name or _required_url(url).rstrip("/").rpartition("/")[2].partition("@")[0]
-    _copy(_required_url(url), named_or_folder(name, Layout(root).shards_dir), as_json=as_json)
+    copy_set(_required_url(url), named_or_folder(name, Layout(root).shards_dir), as_json=as_json)
     if not as_json:
         note_pretrain(name, root)
 
@@ -115,14 +115,6 @@ def _required_url(url: str) -> str:
     if "://" not in url:
         raise UsageError(f"{url} is no URL; between folders use `wtours copy`")
     return url
-
-
-def _copy(source: Path | str, destination: Path | str, *, as_json: bool) -> None:
-    from wtours.sharding.copy_set import copy_shards
-
-    with console.progress_bars("copy", "bytes") as on_progress:
-        report = copy_shards(source, destination, on_progress=on_progress)
-    say_copied(report, as_json=as_json)
 
 
 def _note_licenses(directory: Path) -> None:

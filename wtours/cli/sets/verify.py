@@ -76,7 +76,7 @@ def verify(
         ) as layout:
             _verify_all(layout, as_json=as_json)
         return
-    if repair and _lies_anywhere(name):
+    if repair and "/" in name:
         raise UsageError("--repair takes a set by its name: --root says where it lies")
     with console.progress_bars("verify", "bytes") as on_progress:
         if repair:
@@ -115,14 +115,9 @@ def verify(
     finish({problem.file: problem.message for problem in problems}, "damaged", remedy)
 
 
-def _lies_anywhere(name: str) -> bool:
-    """Return whether a set is given by its folder or URL, which says nothing of its videos."""
-    return "/" in name
-
-
 def _repair_hint(name: str, root: Path) -> str:
     """Return what mends a damaged set: a repair needs the videos, which its root has."""
-    if _lies_anywhere(name):
+    if "/" in name:  # its folder or URL, which says nothing of its videos
         return (
             "with the root of its videos, `wtours verify NAME --repair --root ROOT` rebuilds them; "
             "or `wtours copy` a whole copy of the set there"

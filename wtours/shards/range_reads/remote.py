@@ -28,7 +28,14 @@ from wtours.shards.schema import (
     parse_dataset,
     read_dataset,
 )
-from wtours.storage.remote_calls import ObjectMissingError, call, in_thread, open_file_system, shown
+from wtours.storage.remote_calls import (
+    ObjectMissingError,
+    call,
+    in_thread,
+    open_file_system,
+    read_range,
+    shown,
+)
 from wtours.storage.scratch import scratch_bytes, scratch_folder
 from wtours.storage.store import as_location
 from wtours.text import VIDEO_ID
@@ -151,10 +158,7 @@ class RangeReader:
         return self._file_system.info(self._path)  # type: ignore[no-any-return]
 
     def _fetch(self, start: int, end: int) -> bytes:
-        data: bytes = self._file_system.cat_file(self._path, start=start, end=end)
-        if len(data) != end - start:
-            raise OSError(f"{len(data)} bytes came for the {end - start} from {start} on")
-        return data
+        return read_range(self._file_system, self._path, start, end)
 
 
 def answer(policy: FetchPolicy, name: str, ask: Callable[[], T], first: Future[T]) -> T:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from wtours.shards.frames import BLOCK, Block, FrameRef, image_in
 from wtours.shards.range_reads.frame_cache import FrameCache
 from wtours.shards.range_reads.remote import FetchPolicy, answers, folder_url
-from wtours.storage.remote_calls import open_file_system, shown
+from wtours.storage.remote_calls import open_file_system, read_range, shown
 
 T = TypeVar("T")
 
@@ -134,10 +134,7 @@ class RemoteFrames:
         client = self._opened[1]
         # Not through `url_to_fs` again, which costs as much as a warm read.
         path = client._strip_protocol(folder_url(self._url, f"{one.tar}.tar"))
-        data: bytes = client.cat_file(path, start=one.start, end=one.end)
-        if len(data) != one.end - one.start:
-            raise OSError(f"{len(data)} bytes came for the {one.end - one.start} from {one.start}")
-        return data
+        return read_range(client, path, one.start, one.end)
 
 
 def _coalesced(wanted: Sequence[Block], places: Sequence[int], gap_bytes: int) -> Iterator[_Range]:
