@@ -92,7 +92,7 @@ def test_each_row_says_what_is_done_of_the_video(clip, tmp_path):
     assert lost["bytes"] is None
     assert later["download"] == "missing"
     assert later["error"] is None
-    assert later["shard_sets"] == []
+    assert later["shard_sets"] == ()
 
 
 def test_an_analysis_counts_only_for_the_file_that_is_there_now(clip, tmp_path):
