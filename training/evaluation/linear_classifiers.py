@@ -36,13 +36,12 @@ class LinearHeads:
     ) -> None:
         weight = torch.empty(num_classes, num_features).normal_(0, INITIAL_STD, generator=generator)
         self.learning_rates = tuple(learning_rates)
-        self.heads = nn.ModuleList(
-            nn.Linear(num_features, num_classes, device=device) for _ in learning_rates
-        )
+        linears = [nn.Linear(num_features, num_classes, device=device) for _ in learning_rates]
         with torch.no_grad():
-            for head in self._linears():
-                head.weight.copy_(weight)
-                head.bias.zero_()
+            for linear in linears:
+                linear.weight.copy_(weight)
+                linear.bias.zero_()
+        self.heads = nn.ModuleList(linears)
         self._optimizer = torch.optim.SGD(
             [
                 {"params": list(head.parameters()), "lr": rate}
@@ -115,6 +114,3 @@ class LinearHeads:
             if moment is not None:
                 state = self._optimizer.state[parameter]
                 state["momentum_buffer"] = moment.to(parameter.device)
-
-    def _linears(self) -> list[nn.Linear]:
-        return [head for head in self.heads if isinstance(head, nn.Linear)]

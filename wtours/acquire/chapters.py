@@ -20,14 +20,18 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from wtours.acquire.local_files import Fetched, FetchProgress, require_room, working_folder
-from wtours.errors import DownloadError, UsageError, VideoError
+from wtours.acquire.local_files import (
+    Fetched,
+    FetchProgress,
+    removed_on_error,
+    require_room,
+    working_folder,
+)
+from wtours.errors import UsageError, VideoError
 from wtours.media.container import choose_stream, open_container
 from wtours.media.frame_times import FrameTimes, frame_times
 from wtours.media.packets import demux, to_us
 from wtours.media.reader import open_video
-from wtours.storage.atomic import remove
-from wtours.storage.os_errors import explain_os_errors
 
 _NEW = re.compile(r"(?P<kind>G[HX])(?P<chapter>\d\d)(?P<number>\d{4})", re.IGNORECASE)
 _OLD_FIRST = re.compile(r"GOPR(?P<number>\d{4})", re.IGNORECASE)
@@ -48,15 +52,8 @@ class JoinedFiles:
         paths = self.paths()
         require_room(source, folder, sum(path.stat().st_size for path in paths))
         work = working_folder(folder, source, {"chapters": [path.name for path in paths]})
-        try:
-            with explain_os_errors(work):
-                info = join_chapters(paths, work / "source.mp4", self.stream, on_progress)
-        except OSError as error:
-            remove(work)
-            raise DownloadError(f"cannot join {paths[0]} ({error.strerror})") from error
-        except BaseException:
-            remove(work)
-            raise
+        with removed_on_error(work, f"join {paths[0]}"):
+            info = join_chapters(paths, work / "source.mp4", self.stream, on_progress)
         return Fetched(path=work / "source.mp4", info=info)
 
     def paths(self) -> list[Path]:

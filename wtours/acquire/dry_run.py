@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from wtours.acquire.chapters import JoinedFiles
@@ -32,10 +32,6 @@ class Planned:
     bytes: int | None = None
     is_estimate: bool = False
     duration_seconds: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the row as JSON-able values."""
-        return asdict(self)
 
 
 def plan_downloads(

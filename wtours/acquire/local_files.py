@@ -4,9 +4,10 @@
 `wtours.acquire.ytdlp.fetcher`.
 """
 
+import contextlib
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -67,15 +68,8 @@ class FileFetcher:
         path = self.resolve(source)
         work = working_folder(folder, source, {})
         copy = work / f"source{path.suffix.lower()}"
-        try:
-            with explain_os_errors(copy):
-                _copy(path, copy, on_progress)
-        except OSError as error:
-            remove(work)
-            raise DownloadError(f"cannot copy {path} ({error.strerror})") from error
-        except BaseException:
-            remove(work)
-            raise
+        with removed_on_error(work, f"copy {path}"):
+            _copy(path, copy, on_progress)
         return Fetched(path=copy)
 
     def resolve(self, source: str) -> Path:
@@ -165,6 +159,25 @@ def working_folder(folder: Path, source: str, identity: dict[str, Any]) -> Path:
             remove(stale)
     work.mkdir(exist_ok=True)
     return work
+
+
+@contextlib.contextmanager
+def removed_on_error(work: Path, what: str) -> Iterator[None]:
+    """Remove a working folder if the block fails: of a copy no later run would go on with it.
+
+    Raises:
+        StorageError: the file system refuses it.
+        DownloadError: it fails otherwise; says that one cannot do `what`.
+    """
+    try:
+        with explain_os_errors(work):
+            yield
+    except OSError as error:
+        remove(work)
+        raise DownloadError(f"cannot {what} ({error.strerror})") from error
+    except BaseException:
+        remove(work)
+        raise
 
 
 def require_room(source: str, folder: Path, num_bytes: int) -> None:

@@ -26,7 +26,7 @@ from wtours.analyze.schema import (
     open_table,
     table_of,
 )
-from wtours.analyze.shots import CutFinder, shots_between
+from wtours.analyze.shots import CutFinder
 from wtours.errors import AnalysisError, VideoError
 from wtours.media.sampling import EVERY_FRAME
 from wtours.storage.atomic import write_json
@@ -78,13 +78,13 @@ def find_shots(frames: Path, folder: Path, *, cut_rate: Fraction, end_us: int) -
 
 
 def shot_rows(detector: str, cuts_us: Sequence[int], *, end_us: int) -> pa.Table:
-    """Return the rows of shots.parquet of one cut detector."""
-    shots = shots_between(cuts_us, end_us=end_us)
+    """Return the rows of shots.parquet of one cut detector: one more than there are cuts."""
+    starts_us = [0, *cuts_us]
     columns = {
-        "detector": [detector] * len(shots),
-        "shot": range(len(shots)),
-        "start_us": [shot.start_us for shot in shots],
-        "end_us": [shot.end_us for shot in shots],
+        "detector": [detector] * len(starts_us),
+        "shot": range(len(starts_us)),
+        "start_us": starts_us,
+        "end_us": [*cuts_us, end_us],
     }
     return table_of(SHOTS_SCHEMA, columns)
 

@@ -6,9 +6,7 @@ library's own code (its detectors, fed with recorded scores), so the cuts are th
 `scenedetect -b pyav detect-adaptive` and `detect-content`, to the frame.
 """
 
-import itertools
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -30,14 +28,6 @@ _MIN_SHOT = "0.6s"
 """PySceneDetect's command line turns its default of 0.6 s into whole frames; so do we."""
 _US = 1_000_000
 _NO_PICTURE: NDArray[np.uint8] = np.empty((0, 0, 3), np.uint8)
-
-
-@dataclass(frozen=True, slots=True)
-class Shot:
-    """Frames between two cuts: [start_us, end_us)."""
-
-    start_us: int
-    end_us: int
 
 
 class ContentScorer:
@@ -89,12 +79,6 @@ class CutFinder:
     def cuts_us(self) -> dict[str, list[int]]:
         """Return, by cut detector, the timestamps of the first frames of new shots, ascending."""
         return {name: sorted(cuts) for name, cuts in self._cuts.items()}
-
-
-def shots_between(cuts_us: Iterable[int], *, end_us: int) -> list[Shot]:
-    """Return the shots of [0, end_us) that the cuts separate: one more than there are cuts."""
-    bounds = [0, *cuts_us, end_us]
-    return [Shot(start, end) for start, end in itertools.pairwise(bounds)]
 
 
 class _RecordedScore:

@@ -219,7 +219,7 @@ def _show_plan(
     sources = Sources(files, options, named_urls=named_urls(entries))
     rows = list(plan_downloads(entries, layout, sources, options))
     if as_json:
-        console.print_json([row.to_json() for row in rows])
+        console.print_json([dataclasses.asdict(row) for row in rows])
     else:
         cells = [
             (

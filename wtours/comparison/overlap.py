@@ -4,9 +4,8 @@ For whoever trains on one set and evaluates on another: a leak shows as stretche
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,10 +56,6 @@ class Overlap:
     def none(self) -> bool:
         """Whether the sets share nothing that was found."""
         return not self.same_videos and not self.stretches
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what can be written as JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

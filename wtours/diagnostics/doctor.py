@@ -48,7 +48,8 @@ def diagnose(
 ) -> Iterator[Check]:
     """Yield every check, for these videos under this root; no network is used."""
     needs_youtube = any(youtube_ids(entry.sources) for entry in entries)
-    yield _python()
+    # An older one than 3.11 could not have installed wtours.
+    yield Check("Python", "ok", platform.python_version())
     yield _ffmpeg()
     for codec in Codec:
         yield _codec(codec)
@@ -58,11 +59,6 @@ def diagnose(
     yield _shared_memory(SHARED_MEMORY)
     yield Check("cores", "ok", f"{len(os.sched_getaffinity(0))}")
     yield from _torch()
-
-
-def _python() -> Check:
-    # An older one than 3.11 could not have installed wtours.
-    return Check("Python", "ok", platform.python_version())
 
 
 def _ffmpeg() -> Check:

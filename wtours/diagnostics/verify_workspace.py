@@ -59,16 +59,17 @@ def verify_workspace(layout: Layout, *, on_progress: Progress = no_progress) -> 
     problems: list[ShardProblem] = []
     num_bytes = 0
     for kind, pattern in _KINDS.items():
-        receipts = [path for path in sorted(layout.root.glob(pattern)) if not _is_hidden(path)]
+        found = sorted(layout.root.glob(pattern))
+        receipts = [p for p in found if not any(part.startswith(TEMP_PREFIX) for part in p.parts)]
         counts[kind] = len(receipts)
         for number, path in enumerate(receipts, 1):
             check = {DATASET_FILE: _shard_set, LAYER_FILE: _layer}.get(path.name, _receipt_files)
-            checked_bytes, found = check(path)
-            if kind == "videos" and checked_bytes and not found:
-                found = _video(path)
+            checked_bytes, wrong = check(path)
+            if kind == "videos" and checked_bytes and not wrong:
+                wrong = _video(path)
             num_bytes += checked_bytes
             folder = path.parent.relative_to(layout.root)
-            problems += [ShardProblem(str(folder / p.file), p.message) for p in found]
+            problems += [ShardProblem(str(folder / p.file), p.message) for p in wrong]
             on_progress(kind, number, len(receipts))
     problems += [
         ShardProblem(
@@ -78,10 +79,6 @@ def verify_workspace(layout: Layout, *, on_progress: Progress = no_progress) -> 
         if not (folder / RECEIPT_FILE).exists()
     ]
     return WorkspaceReport(counts, num_bytes, tuple(problems))
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(TEMP_PREFIX) for part in path.parts)
 
 
 def _shard_set(path: Path) -> tuple[int, list[ShardProblem]]:

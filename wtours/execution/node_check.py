@@ -92,9 +92,7 @@ class NodeCheck:
         return None
 
 
-@lru_cache(maxsize=8)
-def _node_copy(url: str) -> NodeCopy:
-    return NodeCopy(url)
+_node_copy = lru_cache(maxsize=8)(NodeCopy)
 
 
 @lru_cache(maxsize=8)

@@ -126,8 +126,9 @@ def load_videos(
     layout: Layout, entries: Sequence[VideoEntry], *, threshold: float
 ) -> list[ReportVideo]:
     """Return what is known of each entry, in order; what is missing is None."""
-    short = {entry.title for entry in entries if _is_short(entry.title)}
-    use_titles = len(short) == len(entries)
+    titles = {entry.title for entry in entries}
+    are_short = all(len(t) <= 20 and t.isascii() and t.isprintable() for t in titles)
+    use_titles = are_short and len(titles) == len(entries)
     return [
         _load_video(layout, entry, threshold, entry.title if use_titles else entry.id)
         for entry in entries
@@ -252,7 +253,3 @@ def _shots(path: Path, until_us: int | None) -> tuple[tuple[int, int], ...]:
     if not shown or any(start >= end for start, end in shown):
         raise ValueError("there are no shots, or such that end before they begin")
     return shown
-
-
-def _is_short(title: str) -> bool:
-    return len(title) <= 20 and title.isascii() and title.isprintable()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from wtours.report.curves import Curves, class_frequency, shows_objects, span_of, video_curves
 from wtours.report.data import ReportVideo
-from wtours.report.style import LIGHT, Theme, drawing_style, line_style
+from wtours.report.style import LIGHT, drawing_style, line_style
 from wtours.report.table6 import NOT_MEASURED
 
 _DPI = 160
@@ -31,19 +31,16 @@ _WIDTHS = {
 _OF_OBJECTS = ("Objects per frame", "Frequency of classes")
 
 
-def save_figure(
-    videos: Sequence[ReportVideo], files: Mapping[str, BinaryIO], *, theme: Theme = LIGHT
-) -> None:
+def save_figure(videos: Sequence[ReportVideo], files: Mapping[str, BinaryIO]) -> None:
     """Draw Figure 2 of these videos; the same videos give the same bytes.
 
     Args:
         videos: One or more; what was not measured of them is written as such.
         files: Open binary files to write, by format: "png", "svg", "pdf".
-        theme: Colors.
     """
     undated = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    with drawing_style(theme):
-        figure = _draw(videos, theme)
+    with drawing_style():
+        figure = _draw(videos)
         # Text is measured once, for all formats: that is most of the time.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
@@ -51,7 +48,7 @@ def save_figure(
             figure.savefig(file, format=kind, dpi=_DPI, metadata=undated[kind])
 
 
-def _draw(videos: Sequence[ReportVideo], theme: Theme) -> Figure:
+def _draw(videos: Sequence[ReportVideo]) -> Figure:
     height = _ROW_INCHES * len(videos) + 1.0
     figure = Figure(
         figsize=(13, max(height, 2.6)),
@@ -66,7 +63,7 @@ def _draw(videos: Sequence[ReportVideo], theme: Theme) -> Figure:
     per_unit = 60.0 if span_us * 360 > 180e6 else 1.0
     frequencies = [class_frequency(video) for video in videos]
     for number, (video, row) in enumerate(zip(videos, axes, strict=True)):
-        color = theme.color(number)
+        color = LIGHT.color(number)
         row[0].set_ylabel(
             video.label,
             rotation=0,
@@ -78,13 +75,12 @@ def _draw(videos: Sequence[ReportVideo], theme: Theme) -> Figure:
         )
         curves = None if video.measured is None else video_curves(video.measured, span_us=span_us)
         cuts_us = [start for start, _ in video.measured.shots_us[1:]] if video.measured else []
-        _draw_lightness(
-            row[0], curves, [cut / 1e6 / per_unit for cut in cuts_us], color, theme, per_unit
-        )
+        cuts = [cut / 1e6 / per_unit for cut in cuts_us]
+        _draw_lightness(row[0], curves, cuts, color, per_unit)
         if len(titles) == len(_WIDTHS):
-            _draw_objects(row[1], curves, color, theme, per_unit)
-            _draw_frequency(row[2], frequencies, number, theme)
-        _draw_cuts(row[-1], video, color, theme)
+            _draw_objects(row[1], curves, color, per_unit)
+            _draw_frequency(row[2], frequencies, number)
+        _draw_cuts(row[-1], video, color)
     unit = "min" if per_unit > 1 else "s"
     _set_axes(axes, videos, span_us * 360 / 1e6 / per_unit)
     below = {
@@ -95,38 +91,31 @@ def _draw(videos: Sequence[ReportVideo], theme: Theme) -> Figure:
     }
     for letter, title, column in zip("abcd", titles, axes.T, strict=False):
         column[0].set_title(
-            f"({letter}) {title}", loc="left", color=theme.ink, fontsize=10, pad=8, weight="bold"
+            f"({letter}) {title}", loc="left", color=LIGHT.ink, fontsize=10, pad=8, weight="bold"
         )
         column[-1].set_xlabel(below[title])
     return figure
 
 
 def _draw_lightness(
-    axes: Axes,
-    curves: Curves | None,
-    cuts: Sequence[float],
-    color: str,
-    theme: Theme,
-    per_unit: float,
+    axes: Axes, curves: Curves | None, cuts: Sequence[float], color: str, per_unit: float
 ) -> None:
     if curves is None:
-        _say_not_measured(axes, theme)
+        _say_not_measured(axes)
         return
     time = curves.lightness.seconds / per_unit
     axes.fill_between(
         time, curves.low.values, curves.high.values, color=color, alpha=0.22, linewidth=0
     )
     axes.plot(time, curves.lightness.values, color=color, linewidth=1.4)
-    halo = [patheffects.withStroke(linewidth=3.2, foreground=theme.paper)]
+    halo = [patheffects.withStroke(linewidth=3.2, foreground=LIGHT.paper)]
     for cut in cuts:  # over the band, and apart from it
-        axes.axvline(cut, ymax=0.3, color=theme.ink, linewidth=1.3, zorder=5, path_effects=halo)
+        axes.axvline(cut, ymax=0.3, color=LIGHT.ink, linewidth=1.3, zorder=5, path_effects=halo)
 
 
-def _draw_objects(
-    axes: Axes, curves: Curves | None, color: str, theme: Theme, per_unit: float
-) -> None:
+def _draw_objects(axes: Axes, curves: Curves | None, color: str, per_unit: float) -> None:
     if curves is None or curves.objects is None:
-        _say_not_measured(axes, theme)
+        _say_not_measured(axes)
         return
     time = curves.objects.seconds / per_unit
     axes.fill_between(time, 0, curves.objects.values, color=color, alpha=0.22, linewidth=0)
@@ -134,21 +123,21 @@ def _draw_objects(
 
 
 def _draw_frequency(
-    axes: Axes, frequencies: Sequence[NDArray[np.float64] | None], number: int, theme: Theme
+    axes: Axes, frequencies: Sequence[NDArray[np.float64] | None], number: int
 ) -> None:
     own = frequencies[number]
     if own is None:
-        _say_not_measured(axes, theme)
+        _say_not_measured(axes)
         return
     for other in frequencies:
         if other is not None and len(other) and other is not own:
             rank = np.arange(1, len(other) + 1)
-            axes.plot(rank, other, color=theme.faint, alpha=0.3, linewidth=0.8)
+            axes.plot(rank, other, color=LIGHT.faint, alpha=0.3, linewidth=0.8)
     if len(own):
         axes.plot(
             np.arange(1, len(own) + 1),
             own,
-            color=theme.color(number),
+            color=LIGHT.color(number),
             linewidth=1.8,
             linestyle=line_style(number),
             marker="o" if len(own) <= 20 else None,
@@ -161,20 +150,20 @@ def _draw_frequency(
         f"{len(own):,} {plural}",
         transform=axes.transAxes,
         va="bottom",
-        color=theme.color(number),
+        color=LIGHT.color(number),
         fontsize=8.5,
     )
 
 
-def _draw_cuts(axes: Axes, video: ReportVideo, color: str, theme: Theme) -> None:
+def _draw_cuts(axes: Axes, video: ReportVideo, color: str) -> None:
     cuts = video.measured.cuts if video.measured is not None else None
     paper = video.entry.published.shots if video.entry.published else None
     axes.barh(0, cuts or 0, color=color, height=0.5)
     if paper is not None:
         axes.plot(
             *(paper, 0, "D"),
-            color=theme.ink,
-            markerfacecolor=theme.paper,
+            color=LIGHT.ink,
+            markerfacecolor=LIGHT.paper,
             markersize=5.5,
             clip_on=False,
         )
@@ -223,13 +212,6 @@ def _set_axes_of_objects(objects: NDArray[Any], frequency: NDArray[Any]) -> None
                 axis.set_minor_formatter(NullFormatter())
 
 
-def _say_not_measured(axes: Axes, theme: Theme) -> None:
-    axes.text(
-        0.5,
-        0.5,
-        NOT_MEASURED,
-        transform=axes.transAxes,
-        ha="center",
-        va="center",
-        color=theme.faint,
-    )
+def _say_not_measured(axes: Axes) -> None:
+    place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+    axes.text(0.5, 0.5, NOT_MEASURED, color=LIGHT.faint, **place)

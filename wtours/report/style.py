@@ -61,29 +61,29 @@ def line_style(number: int) -> str:
 
 
 @contextmanager
-def drawing_style(theme: Theme) -> Iterator[None]:
-    """Draw with these colors and nothing of the user's own matplotlib settings."""
+def drawing_style() -> Iterator[None]:
+    """Draw with the light colors and nothing of the user's own matplotlib settings."""
     import matplotlib  # here: pages need the colors alone
 
     settings: Any = {
         "font.family": "DejaVu Sans",
         "font.size": 9.5,
         "svg.hashsalt": "wtours",
-        "text.color": theme.ink,
+        "text.color": LIGHT.ink,
         "text.parse_math": False,  # a title with two dollar signs is no formula
-        "figure.facecolor": theme.paper,
-        "axes.facecolor": theme.paper,
-        "axes.edgecolor": theme.grid,
-        "axes.labelcolor": theme.faint,
+        "figure.facecolor": LIGHT.paper,
+        "axes.facecolor": LIGHT.paper,
+        "axes.edgecolor": LIGHT.grid,
+        "axes.labelcolor": LIGHT.faint,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.axisbelow": True,
-        "grid.color": theme.grid,
+        "grid.color": LIGHT.grid,
         "grid.linewidth": 0.7,
-        "xtick.color": theme.grid,
-        "ytick.color": theme.grid,
-        "xtick.labelcolor": theme.faint,
-        "ytick.labelcolor": theme.faint,
+        "xtick.color": LIGHT.grid,
+        "ytick.color": LIGHT.grid,
+        "xtick.labelcolor": LIGHT.faint,
+        "ytick.labelcolor": LIGHT.faint,
     }
     with matplotlib.rc_context():
         matplotlib.rcdefaults()

@@ -26,7 +26,8 @@ from wtours.storage.remote_calls import (
 from wtours.storage.store import LocalStore, Store, StoredObject, as_location
 
 T = TypeVar("T")
-ATTEMPTS = 6
+_ATTEMPTS = 6
+"""Of a request that fails in a way that may pass."""
 _BLOCK_BYTES = 16 * 2**20
 _WHOLE_BYTES = 64 * 2**20
 """A file up to this is sent from memory by one request."""
@@ -40,20 +41,10 @@ class ObjectStore:
 
     Args:
         url: Of any protocol that fsspec knows.
-        storage_options: For fsspec: keys, endpoint_url, …
-        attempts: How often a request is tried that fails in a way that may pass.
     """
 
-    def __init__(
-        self,
-        url: str,
-        storage_options: Mapping[str, Any] | None = None,
-        *,
-        attempts: int = ATTEMPTS,
-    ) -> None:
+    def __init__(self, url: str) -> None:
         self.url = shown(url).rstrip("/")
-        self._options = dict(storage_options or {})
-        self._attempts = attempts
         self._is_probed = False
 
     def stat(self, key: str) -> StoredObject | None:
@@ -231,27 +222,21 @@ class ObjectStore:
     def _call(self, key: str, ask: Callable[[Any, str], T]) -> T:
         file_system, path = self._open(key)
         name = f"{self.url}/{key}".rstrip("/")
-        return call(lambda: ask(file_system, path), name, attempts=self._attempts)
+        return call(lambda: ask(file_system, path), name, attempts=_ATTEMPTS)
 
     def _open(self, key: str) -> tuple[Any, str]:
-        return open_file_system(f"{self.url}/{key}".rstrip("/"), self._options)
+        return open_file_system(f"{self.url}/{key}".rstrip("/"), {})
 
 
-def open_store(place: str | Path, storage_options: Mapping[str, Any] | None = None) -> Store:
+def open_store(place: str | Path) -> Store:
     """Return the store of a folder or an fsspec URL.
-
-    Args:
-        place: A path, or a URL.
-        storage_options: For fsspec: keys, endpoint_url, …
 
     Raises:
         MissingPackageError: fsspec has no client for the protocol.
         StorageError: the URL cannot be understood.
     """
     location = as_location(place)
-    if isinstance(location, Path):
-        return LocalStore(location)
-    return ObjectStore(location, storage_options)
+    return LocalStore(location) if isinstance(location, Path) else ObjectStore(location)
 
 
 def _stored(key: str, info: Mapping[str, Any]) -> StoredObject:

@@ -79,7 +79,10 @@ def explain_os_error(error: OSError, path: Path | None = None) -> StorageError |
 
 def full_disk_message(path: Path | None) -> str:
     """Return the one line for a full disk: where, how much is free, what to do."""
-    free = None if path is None else shutil.disk_usage(_existing_parent(path)).free
+    free = None
+    if path is not None:
+        there = next(parent for parent in path.absolute().parents if parent.is_dir())
+        free = shutil.disk_usage(there).free
     if (path is None or (free is not None and free > _FREE_BYTES)) and _is_full(SHARED_MEMORY):
         return (
             f"{SHARED_MEMORY} is full, not the disk; enlarge it (in Docker: --shm-size=8g), or "
@@ -103,7 +106,3 @@ def _is_file(path: Path) -> bool:
     with contextlib.suppress(OSError):
         return path.exists() and not path.is_dir()
     return False
-
-
-def _existing_parent(path: Path) -> Path:
-    return next(parent for parent in path.absolute().parents if parent.is_dir())

@@ -28,11 +28,11 @@ from wtours.storage.atomic import (
     write_json,
 )
 from wtours.storage.hashing import digest, sha256_bytes, sha256_file
-from wtours.storage.object_store import ObjectStore
+from wtours.storage.object_store import ObjectStore, open_store
 from wtours.storage.receipt_race import publish_receipt
 from wtours.storage.remote_calls import ObjectMissingError
 from wtours.storage.scratch import Seen, at_hand, make_room, read_seen, scratch_folder, write_seen
-from wtours.storage.store import LocalStore, Store, StoredObject, publish
+from wtours.storage.store import Store, StoredObject, publish
 
 logger = logging.getLogger(__name__)
 
@@ -395,8 +395,7 @@ def place_of(path: Path) -> Path | str:
 
 def store_of(path: Path) -> tuple[Store, str]:
     """Return the store that a published file is on, which may be its folder, and its key there."""
-    place = place_of(path.parent)
-    return (LocalStore(place) if isinstance(place, Path) else ObjectStore(place)), path.name
+    return open_store(place_of(path.parent)), path.name
 
 
 def commit(receipt: Path) -> None:

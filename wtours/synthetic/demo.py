@@ -52,7 +52,11 @@ def render_walks(
     folder = layout.rendered_dir
     with lock(layout.lock("render"), what=f"the folder {folder}"):
         sweep(folder)
-        missing = [id for id, walk in walks.items() if not _is_rendered(folder, id, walk)]
+        missing = []
+        for video_id, walk in walks.items():
+            receipt, params = folder / f"{video_id}.receipt.json", _spec(walk).to_dict()
+            if not is_current(receipt, inputs={}, params=params):
+                missing.append(video_id)
         for video_id in missing:
             _render(folder, video_id, walks[video_id], on_progress)
         if len(walks) > 1 and (missing or not (folder / "crops").is_dir()):
@@ -71,11 +75,6 @@ def cuts_beside_drawn(layout: Layout, video_ids: Iterable[str]) -> list[tuple[st
         )
         for video_id in video_ids
     ]
-
-
-def _is_rendered(folder: Path, video_id: str, walk: RenderedWalk) -> bool:
-    params = _spec(walk).to_dict()
-    return is_current(folder / f"{video_id}.receipt.json", inputs={}, params=params)
 
 
 def _render(folder: Path, video_id: str, walk: RenderedWalk, on_progress: Progress) -> None:

@@ -14,13 +14,8 @@ from scenedetect.common import FrameTimecode
 
 from tests.support.analyze_cases import write_scenes
 from wtours.analyze.downscale import FrameReducer
-from wtours.analyze.shots import (
-    CUT_DETECTORS,
-    ContentScorer,
-    CutFinder,
-    Shot,
-    shots_between,
-)
+from wtours.analyze.merge import shot_rows
+from wtours.analyze.shots import CUT_DETECTORS, ContentScorer, CutFinder
 from wtours.media.reader import open_video
 
 REAL_VIDEOS = (
@@ -212,5 +207,6 @@ def test_scores_may_come_in_pieces():
 
 
 def test_shots_are_half_open_and_cover_the_video():
-    assert shots_between([], end_us=10) == [Shot(0, 10)]
-    assert shots_between([3, 7], end_us=10) == [Shot(0, 3), Shot(3, 7), Shot(7, 10)]
+    for cuts_us, expected in (([], [(0, 10)]), ([3, 7], [(0, 3), (3, 7), (7, 10)])):
+        rows = shot_rows("adaptive", cuts_us, end_us=10).to_pylist()
+        assert [(row["start_us"], row["end_us"]) for row in rows] == expected

@@ -64,8 +64,10 @@ def fit_linear(
     for epoch in range(config.epochs):
         order = torch.randperm(len(train), generator=generator)
         for numbers in torch.split(order, config.images_per_step):
-            tokens, shares = _stacked([train.grid(number) for number in numbers.tolist()])
-            tokens, shares = tokens.to(train.device), shares.to(train.device)
+            grids = [train.grid(number) for number in numbers.tolist()]
+            tokens = torch.cat([grid.tokens.flatten(0, 1) for grid in grids]).float()
+            tokens = tokens.to(train.device)
+            shares = torch.cat([grid.shares.flatten(0, 1) for grid in grids]).to(train.device)
             log_probs = head((tokens - mean) / std).log_softmax(dim=-1)
             loss = -(shares * log_probs).sum() / shares.sum().clamp(min=1e-6)
             optimizer.zero_grad(set_to_none=True)
@@ -154,11 +156,6 @@ def token_statistics(
     mean = total / count
     std = (squares / count - mean.square()).clamp(min=1e-10).sqrt()
     return mean.float().to(train.device), std.float().to(train.device)
-
-
-def _stacked(grids: list[PatchGrid]) -> tuple[Tensor, Tensor]:
-    tokens = torch.cat([grid.tokens.flatten(0, 1) for grid in grids]).float()
-    return tokens, torch.cat([grid.shares.flatten(0, 1) for grid in grids])
 
 
 def _num_patches(grid: PatchGrid) -> int:

@@ -36,7 +36,6 @@ def evaluate_segmentation(
     *,
     short_side: int | None = None,
     linear: PatchLinearConfig | None = None,
-    neighbors: PatchKnnConfig | None = None,
     device: torch.device | None = None,
     on_progress: Progress = no_progress,
 ) -> EvalResult:
@@ -49,7 +48,6 @@ def evaluate_segmentation(
         short_side: Pixels that an image's short side is resized to; None: twice the side of the
             backbone's own crops.
         linear: How the linear heads are trained.
-        neighbors: How the nearest patches vote.
         device: Where the network runs; None: CUDA where there is one.
         on_progress: Counts images, and epochs of a head.
 
@@ -63,7 +61,7 @@ def evaluate_segmentation(
         ImageDataError: images or labels that are missing, unreadable or out of range.
         UsageError: a short side of less than a patch.
     """
-    linear, neighbors = linear or PatchLinearConfig(), neighbors or PatchKnnConfig()
+    linear, neighbors = linear or PatchLinearConfig(), PatchKnnConfig()
     short_side = 2 * backbone.crop_pixels if short_side is None else short_side
     if short_side < backbone.patch_pixels:
         raise UsageError(

@@ -1,6 +1,7 @@
 """The commands that divide a shard set into parts, and look for what two sets share."""
 
 from collections import Counter
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -93,7 +94,7 @@ def overlap(
             on_progress=on_progress,
         )
     if as_json:
-        console.print_json({"none": found.none, **found.to_json()})
+        console.print_json({"none": found.none, **asdict(found)})
     else:
         for video_a, video_b, reason in found.same_videos:
             console.say(f"the same video: {video_a} in A, {video_b} in B ({reason})")
