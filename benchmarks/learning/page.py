@@ -92,7 +92,7 @@ def write_figure() -> None:
             "abc", (panel for panel in all_panels if panel[1] in rows), strict=False
         )
     ]
-    with drawing_style(LIGHT):
+    with drawing_style():
         figure = Figure(figsize=(13, 0.36 * len(methods) + 1.3), dpi=110, layout="constrained")
         axes = figure.subplots(1, len(panels), sharey=True)
         for strip, (title, cells, below) in zip(axes, panels, strict=True):
