@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from training.config.memory import GpuMemory
+from training.config.sections import WatchConfig
 from training.config.train import TrainConfig
 from training.data.clips import ClipViews
 from training.distributed.failures import failure_guard
@@ -15,7 +16,7 @@ from training.distributed.world import World
 from training.engine.checkpoint_files import newest_checkpoint
 from training.engine.metrics import StepStatus
 from training.engine.monitor import Monitor
-from training.engine.optim import peak_lr
+from training.engine.optim import out_of_reach
 from training.engine.precision import describe_numerics, for_device, numerics
 from training.engine.run_dir import Resume, opened_run
 from training.engine.setup import build_state, open_views, run_length
@@ -24,6 +25,7 @@ from training.gpu_memory import fit_memory
 from training.monitors.attention_overlay import AttentionOverlay
 from training.monitors.collapse import CollapseMonitor
 from training.monitors.knn_probe import KnnProbe
+from training.schedules import Progress
 from training.weights.initialize import initialize_backbones
 from wtours.storage.atomic import write_json
 
@@ -60,6 +62,19 @@ def build_monitors(
     return monitors
 
 
+def _never_watched(watch: WatchConfig, run: Progress) -> list[str]:
+    """Return what was asked for and comes to no step of a run, a line each."""
+    asked = {
+        "knn_every_steps": watch.knn_every_steps if watch.knn_train is not None else None,
+        "overlay_every_steps": watch.overlay_every_steps,
+    }
+    return [
+        f"watch.{name}={steps} never comes: the run has {run.steps} steps; set it lower"
+        for name, steps in asked.items()
+        if steps is not None and steps > run.steps
+    ]
+
+
 def pretrain(
     config: TrainConfig,
     *,
@@ -93,14 +108,6 @@ def pretrain(
     config = for_device(config, world.device)
     if world.is_main:
         LOG.info("%s", describe_numerics(config, world.device))
-        if (peak := peak_lr(config.optim)) < config.optim.min_lr:
-            LOG.warning(
-                "the learning rate rises from its peak of %.2g, for %d clips in a step, to "
-                "optim.min_lr, %.2g: set optim.lr higher or optim.min_lr lower",
-                peak,
-                config.optim.global_batch_size,
-                config.optim.min_lr,
-            )
     with ExitStack() as stack:
         stack.enter_context(numerics(config.optim, world.device))
         # Outermost: when another rank is lost, torchrun says SIGTERM before this one has said why.
@@ -108,6 +115,10 @@ def pretrain(
         watchdog = stack.enter_context(failure_guard(world, config.faults))
         views = open_views(shards_dir, config)
         length, state = run_length(config, views), build_state(config, world)
+        if world.is_main:
+            unreached = out_of_reach(config.optim, length) + state.method.out_of_reach(length)
+            for line in unreached + _never_watched(config.watch, length):
+                LOG.warning("%s", line)
         monitors = build_monitors(config, run_dir, views, world, watchdog.beat)
         run = stack.enter_context(
             opened_run(run_dir, config, views.source.identity, world, watchdog)

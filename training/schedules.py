@@ -23,6 +23,16 @@ class Progress:
         """Return the epochs done before the step."""
         return self.step / self.steps_per_epoch
 
+    @property
+    def last(self) -> "Progress":
+        """Return the progress at the last step of the run."""
+        return self.at(self.steps - 1)
+
+    @property
+    def length(self) -> str:
+        """Return how long the run is, for a message."""
+        return f"{self.steps} steps ({self.steps / self.steps_per_epoch:g} epochs)"
+
     def at(self, step: int) -> "Progress":
         """Return the progress at another step of the run, counted from 0."""
         return replace(self, step=step)

@@ -105,6 +105,23 @@ def scheduled_values(optim: OptimConfig, now: Progress) -> ScheduledValues:
     )
 
 
+def out_of_reach(optim: OptimConfig, run: Progress) -> list[str]:
+    """Return what the schedules of the optimizer do not come to in a run, a line each."""
+    lines = []
+    if (peak := peak_lr(optim)) < optim.min_lr:
+        lines.append(
+            f"the learning rate rises from its peak of {peak:.2g}, for {optim.global_batch_size} "
+            f"clips in a step, to optim.min_lr, {optim.min_lr:.2g}: set optim.lr higher or "
+            f"optim.min_lr lower"
+        )
+    if optim.warmup_epochs and round(optim.warmup_epochs * run.steps_per_epoch) >= run.steps:
+        lines.append(
+            f"the learning rate only rises: its warm-up (optim.warmup_epochs="
+            f"{optim.warmup_epochs:g}) takes all of the run's {run.length}; set it lower"
+        )
+    return lines
+
+
 def set_lr_and_weight_decay(
     optimizer: torch.optim.Optimizer, *, lr: float, weight_decay: float
 ) -> None:

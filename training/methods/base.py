@@ -165,6 +165,14 @@ class Method(nn.Module, Generic[T]):
         """Return the method's scheduled values of a step, to be logged."""
         return {}
 
+    def out_of_reach(self, run: Progress) -> list[str]:
+        """Return what the method's schedules do not come to in a run, a line each.
+
+        Args:
+            run: Any step of it.
+        """
+        return []
+
     def measures_rank(self, now: Progress) -> bool:
         """Return whether the step measures `effective_rank`, for which the host waits."""
         return (now.step + 1) % self.config.watch.effective_rank_every_steps == 0
@@ -174,6 +182,17 @@ class Method(nn.Module, Generic[T]):
         """Return the network that is evaluated, drawn and exported."""
         network: Network = getattr(self, self.evaluated)
         return network
+
+
+def frozen_throughout(what: str, config: TrainConfig, run: Progress) -> list[str]:
+    """Return a line that says so where the epochs of `what` being frozen are all of a run's."""
+    epochs = config.optim.freeze_last_layer_epochs
+    if run.last.epoch >= epochs:
+        return []
+    return [
+        f"{what} never trained: optim.freeze_last_layer_epochs={epochs:g} takes all of the run's "
+        f"{run.length}; set it lower"
+    ]
 
 
 def configured_backbone(config: TrainConfig) -> VisionTransformer:

@@ -208,6 +208,11 @@ class Ibot(StudentTeacher):
         )
         return super().scheduled(now) | {"patch_temp": patch_temp}
 
+    def out_of_reach(self, run: Progress) -> list[str]:
+        """Return what a run is too short for, the last temperature of patches too."""
+        of_patches = self.warm_up("patch_temp", "ibot", self.config.ibot.patch_temp, run)
+        return super().out_of_reach(run) + of_patches
+
 
 def _project(
     head: DinoHead, tokens: Tensor, patches: Tensor, masked: Tensor

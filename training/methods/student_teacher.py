@@ -16,7 +16,14 @@ from training.losses.cross_entropy import distillation_losses
 from training.losses.dino import combine, entropy, teacher_probabilities, update_center
 from training.losses.koleo import koleo
 from training.losses.sinkhorn import sinkhorn_teacher
-from training.methods.base import Method, Network, StepOutput, Targets, Views
+from training.methods.base import (
+    Method,
+    Network,
+    StepOutput,
+    Targets,
+    Views,
+    frozen_throughout,
+)
 from training.models.projection_heads import DinoHead
 from training.models.vit import encode
 from training.models.vit_blocks import SharedDropPath
@@ -212,6 +219,25 @@ class StudentTeacher(Method[TeacherOutput]):
                 epochs=loss.warmup_teacher_temp_epochs,
             ),
         }
+
+    def out_of_reach(self, run: Progress) -> list[str]:
+        """Return what a run is too short for: the head's last layer, or the last temperature."""
+        frozen = frozen_throughout("the head's last layer is", self.config, run)
+        return frozen + self.warm_up("teacher_temp", "loss", self.config.loss.teacher_temp, run)
+
+    def warm_up(self, name: str, section: str, wanted: float, run: Progress) -> list[str]:
+        """Return a line that says so where a temperature's warm-up is longer than a run."""
+        reached, epochs = (
+            self.scheduled(run.last)[name],
+            self.config.loss.warmup_teacher_temp_epochs,
+        )
+        if reached == wanted:
+            return []
+        return [
+            f"{section}.{name}={wanted:g} is never reached, {reached:.3g} is: its warm-up "
+            f"(loss.warmup_teacher_temp_epochs={epochs:g}) is longer than the run's {run.length}; "
+            f"set it lower"
+        ]
 
     def teacher_parts(self, clips: Tensor) -> tuple[Tensor, ...]:
         """Return clips in the parts in which the teacher's backbone sees them."""

@@ -1,5 +1,6 @@
 """SwAV (Caron et al. 2020) on clips: each view predicts the balanced codes of the other views."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from training.losses.swav import (
     part_of_rank,
     swapped_prediction,
 )
-from training.methods.base import Method, StepOutput, Views
+from training.methods.base import Method, StepOutput, Views, frozen_throughout
 from training.methods.one_network import OneNetworkTargets, embedding_metrics, encode_views
 from training.models.projection_heads import SwavHead
 from training.schedules import Progress
@@ -105,6 +106,20 @@ class Swav(Method[SwavTargets]):
         if now.epoch >= self.config.optim.freeze_last_layer_epochs:
             return []
         return list(self.student.head.last_layer.parameters())
+
+    def out_of_reach(self, run: Progress) -> list[str]:
+        """Return what a run is too short for: trained prototypes, or a full queue."""
+        swav, rows = self.config.swav, self.config.optim.global_batch_size
+        lines = frozen_throughout("the prototypes are", self.config, run)
+        before = math.ceil(swav.queue_start_epoch * run.steps_per_epoch)
+        filled_in = math.ceil(swav.queue_length / (rows * self.config.data.clip_length))
+        if swav.queue_length and before + filled_in >= run.steps:
+            lines.append(
+                f"the queue is never used: filled from epoch swav.queue_start_epoch="
+                f"{swav.queue_start_epoch:g} on, its swav.queue_length={swav.queue_length} images "
+                f"are not full in the run's {run.length}; set them lower, or swav.queue_length=0"
+            )
+        return lines
 
     def _queues(self, now: Progress) -> bool:
         swav = self.config.swav

@@ -205,6 +205,23 @@ def test_a_peak_below_the_rate_of_the_end_is_said(shards, tmp_path, caplog, lr, 
     assert (said in caplog.text) == is_said
 
 
+@pytest.mark.parametrize("is_said", [True, False])
+def test_what_comes_to_no_step_of_a_short_run_is_said(shards, tmp_path, caplog, is_said):
+    overrides = (
+        f"optim.warmup_epochs={4 if is_said else 2}",
+        f"optim.freeze_last_layer_epochs={4 if is_said else 2}",
+        f"watch.overlay_every_steps={3 if is_said else 2}",
+    )
+    train(shards, tmp_path / "run", "optim.steps=2", "watch.overlay_clips=1", *overrides)
+    for said in (
+        "the learning rate only rises: its warm-up (optim.warmup_epochs=4) takes all of the run's 2"
+        " steps (4 epochs)",
+        "the head's last layer is never trained: optim.freeze_last_layer_epochs=4 takes all of",
+        "watch.overlay_every_steps=3 never comes",
+    ):
+        assert (said in caplog.text) == is_said
+
+
 def test_a_head_of_another_size_is_one_line_that_says_what_would_do(shards, undisturbed, tmp_path):
     run = copy_at(undisturbed, tmp_path, 8)
     with pytest.raises(CheckpointError) as refusal:

@@ -207,12 +207,44 @@ def test_a_method_learns_and_does_not_collapse(tmp_path, name):
         assert mean("patch_mean_entropy", last) > 0.5 * uniform
 
 
+# A run that is too short
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "said"),
+    [
+        ("ibot", "seed=0", ["loss.teacher_temp=0.07 is never", "ibot.patch_temp=0.07 is never"]),
+        ("ibot", "loss.warmup_teacher_temp_epochs=5", ["loss.teacher_temp", "ibot.patch_temp"]),
+        ("ibot", "loss.warmup_teacher_temp_epochs=4", []),  # as many as the run has
+        ("attmask", "ibot.patch_temp=0.04", ["loss.teacher_temp=0.07 is never"]),
+        ("swav", "optim.freeze_last_layer_epochs=4", ["the prototypes are never trained"]),
+        ("swav", "optim.freeze_last_layer_epochs=3.5", []),
+        ("simclr", "optim.freeze_last_layer_epochs=4", []),  # it has no such layer
+    ],
+)
+def test_what_a_run_is_too_short_for_is_said(name, override, said):
+    method = build_state(config_of(name, override), WORLD).method
+    lines = method.out_of_reach(Progress(step=0, steps=12, steps_per_epoch=3.0))
+    assert len(lines) == len(said)
+    assert all(part in line for part, line in zip(said, lines, strict=True))
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize(("length", "is_used"), [(108, True), (109, False)])
+def test_a_queue_that_a_run_never_fills_is_said(shards, tmp_path, caplog, length, is_used):
+    # Of 12 steps 10 fill it, by 12 images each, and 9 of these come before the last step.
+    _, lines = train(shards, tmp_path, "swav", f"swav.queue_length={length}")
+    assert any(line["queue_used"] for line in lines) == is_used
+    assert ("the queue is never used" in caplog.text) != is_used
+
+
 # Two ranks against one
 
 
 RANKED = {
     **dict.fromkeys(METHODS, ()),
     "ibot_balanced": ("loss.teacher_centering=sinkhorn", "model.head_batch_norm=true"),
+    "swav_uneven": ("swav.queue_length=20",),  # a step has 12 images
     "ibot_half_masked": ("ibot.masked_probability=0.2", "loss.teacher_centering=sinkhorn"),
 }
 
