@@ -22,6 +22,7 @@ from training.data.image_decoding import decode_center, resize_for
 from training.data.image_files import fingerprint
 from training.data.normalization import Normalization, normalized
 from training.evaluation.datasets.image_folder import ImageEntry, LabeledImages
+from training.models.modes import evaluating
 from training.models.vit import encode
 from wtours.progress import Progress, no_progress
 
@@ -61,7 +62,7 @@ def extract_features(
     holds one batch of images and all features.
 
     Args:
-        backbones: From `training.models.vit.build_backbone`, on `device`; put in evaluation mode.
+        backbones: From `training.models.vit.build_backbone`, on `device`; left in their mode.
         images: The split.
         classes: What the labels count; every class of `images` is among them.
         crop_pixels: Side of the central square that the backbones see.
@@ -103,7 +104,8 @@ def extract_features(
 
 @torch.inference_mode()
 def _features(backbone: VisionTransformer, images: Tensor) -> Tensor:
-    return F.normalize(encode(backbone.eval(), images).float(), dim=-1).cpu()
+    with evaluating(backbone):
+        return F.normalize(encode(backbone, images).float(), dim=-1).cpu()
 
 
 def _decode(

@@ -9,6 +9,7 @@ from PIL import Image
 from training.config.train import TrainConfig
 from training.data.source import ClipSource
 from training.engine.state import TrainState
+from training.models.modes import evaluating
 from training.visualization.attention_figure import draw_still, picture_rows, png_bytes
 from training.visualization.attention_maps import attend, crop_clip, describe_clip, shown_heads
 from wtours.storage.atomic import write_bytes
@@ -42,25 +43,24 @@ class AttentionOverlay:
         backbone = state.method.evaluated_network.backbone
         heads, drawn = shown_heads(backbone, config), dict[str, Image.Image]()
         spread = np.linspace(0, len(self._source) - 1, watch.overlay_clips + 2)[1:-1]
-        was_training = backbone.training
-        backbone.eval()  # of a method without a teacher it is the student, with stochastic depth
-        for number in spread.round().astype(int).tolist():
-            clip = self._source[number, 0.5]  # where the interval is drawn: the mean one
-            pictures, inputs = crop_clip(clip, config.data.global_crop_pixels)
-            attention = attend(backbone, inputs.to(state.device), heads, config.tracking)
-            facts = {
-                "run": self._run_dir.name,
-                "step": state.step,
-                "heads": heads.tolist(),
-                "palette": "rgb",
-                **describe_clip(clip, attention),
-            }
-            rows = picture_rows(pictures, attention.plain, attention.refined, facts)
-            figure = draw_still(rows, facts)
-            name = f"{clip.video_id}-{clip.pts_us[0] // 1000:08d}ms"
-            path = self._run_dir / "figures" / f"step-{state.step:08d}-{name}.png"
-            write_bytes(path, png_bytes(figure))
-            drawn[f"attention/{name}"] = figure
-            self._on_progress()
-        backbone.train(was_training)
+        # Of a method without a teacher it is the student, which has stochastic depth.
+        with evaluating(backbone):
+            for number in spread.round().astype(int).tolist():
+                clip = self._source[number, 0.5]  # where the interval is drawn: the mean one
+                pictures, inputs = crop_clip(clip, config.data.global_crop_pixels)
+                attention = attend(backbone, inputs.to(state.device), heads, config.tracking)
+                facts = {
+                    "run": self._run_dir.name,
+                    "step": state.step,
+                    "heads": heads.tolist(),
+                    "palette": "rgb",
+                    **describe_clip(clip, attention),
+                }
+                rows = picture_rows(pictures, attention.plain, attention.refined, facts)
+                figure = draw_still(rows, facts)
+                name = f"{clip.video_id}-{clip.pts_us[0] // 1000:08d}ms"
+                path = self._run_dir / "figures" / f"step-{state.step:08d}-{name}.png"
+                write_bytes(path, png_bytes(figure))
+                drawn[f"attention/{name}"] = figure
+                self._on_progress()
         return drawn

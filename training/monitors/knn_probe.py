@@ -49,11 +49,9 @@ class KnnProbe:
         if state.step % self._config.watch.knn_every_steps:
             return {}
         backbone = state.method.evaluated_network.backbone
-        was_training = backbone.training
         with whole_weights(state.method, backbone):
             train, train_labels = self._all_rows(*self._features(self._train, state))
             val, val_labels = self._features(self._val, state)
-        backbone.train(was_training)  # `extract_features` puts it into evaluation mode
         hits = 0
         if len(val):
             (score,) = knn_scores(

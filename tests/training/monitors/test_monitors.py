@@ -93,6 +93,14 @@ def test_an_overlay_is_of_the_whole_network_where_the_student_is_drawn(shards, t
     assert np.array_equal(once, again)  # stochastic depth would draw anew
     assert state.method.student.backbone.training
 
+    def stop() -> None:
+        raise InterruptedError
+
+    stopped = AttentionOverlay(config, tmp_path, clips, stop)
+    with pytest.raises(InterruptedError):
+        stopped.after_step(state, {})
+    assert state.method.student.backbone.training
+
 
 def test_a_clip_whose_interval_is_drawn_has_its_overlay_at_the_mean_one(shards, tmp_path):
     overrides = ("watch.overlay_every_steps=4", "watch.overlay_clips=1")
