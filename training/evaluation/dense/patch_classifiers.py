@@ -94,22 +94,23 @@ def fit_neighbors(
     all_shares = torch.cat(shares)
     scored = all_shares.sum(dim=-1) > 0
     bank = F.normalize(torch.cat(tokens)[scored], dim=-1).to(train.device)
-    labels = all_shares[scored].argmax(dim=-1).to(train.device)
+    labels = all_shares[scored].argmax(dim=-1)
     num_classes = train.images.layout.num_classes
 
     def classify(tokens: Tensor) -> Tensor:
         similarity, neighbors = (F.normalize(tokens, dim=-1) @ bank.T).topk(
             min(config.k, len(bank)), dim=1
         )
+        # On the CPU: sums of votes on a GPU would depend on the order of its threads.
         votes = count_votes(
-            similarity,
-            labels[neighbors],
+            similarity.cpu(),
+            labels[neighbors.cpu()],
             num_classes=num_classes,
             temperature=config.temperature,
         )
         # Between two patches their scores are mixed: one whose neighbors are all as near must not
         # count as many times as it has neighbors.
-        return votes / votes.sum(dim=1, keepdim=True)
+        return (votes / votes.sum(dim=1, keepdim=True)).to(tokens.device)
 
     return classify
 
