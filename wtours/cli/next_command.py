@@ -1,6 +1,7 @@
 """What comes next: each stage of the pipeline ends with a command to copy."""
 
 import contextlib
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ from wtours.cli import console
 from wtours.cli.options import ROOT, at_root
 from wtours.cli.sets.places import shard_set
 
-_is_said = True
+_UNSAID = "WTOURS_NEXT_UNSAID"
+"""The environment variable that is set where one command runs others in turn."""
 
 
 def note_next(
@@ -28,7 +30,7 @@ def note_next(
     """
     of_manifest = () if manifest is None else ("--manifest", str(manifest))
     of_videos = (word for video in videos or () for word in ("--video", video))
-    if _is_said:
+    if is_said():
         command = shlex.join(("wtours", *words, *of_manifest, *of_videos, *at_root(root)))
         console.note(f"next: {command}")
 
@@ -42,12 +44,16 @@ def note_pretrain(shards: str, root: Path) -> None:
         note_next("pretrain", shards, root=root)
 
 
+def is_said() -> bool:
+    """Return whether what comes next is said: not by a command that another one runs in turn."""
+    return _UNSAID not in os.environ
+
+
 @contextlib.contextmanager
 def none_said() -> Iterator[None]:
-    """Say nothing of it while one command runs others in turn."""
-    global _is_said
-    _is_said = False
+    """Say nothing of it while one command runs others, here or in processes of their own."""
+    os.environ[_UNSAID] = "1"
     try:
         yield
     finally:
-        _is_said = True
+        os.environ.pop(_UNSAID, None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wtours.cli import console
-from wtours.cli.next_command import note_next
+from wtours.cli.next_command import is_said, note_next
 from wtours.cli.options import (
     ROOT,
     AsJson,
@@ -127,7 +127,7 @@ def pretrain(
         console.print_json({"run": str(run_dir), **result.to_json()})
     else:
         console.say(f"{run_dir}: {result.describe()}")
-        if result.stopped_by is None:
+        if result.stopped_by is None and is_said():
             _note_next(run_dir, shards, shards_dir, root, resolved)
     if result.stopped_by is not None:
         raise typer.Exit(128 + result.stopped_by)

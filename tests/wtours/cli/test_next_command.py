@@ -7,12 +7,24 @@ import pytest
 
 from tests.support.command_line import exit_code_of
 from tests.support.video_clips import write_clip
+from training.reproduce.progress import in_a_process
 from wtours.cli.next_command import none_said, note_next, note_pretrain
 
 
 def told(capsys) -> list[str]:
     lines = capsys.readouterr().err.splitlines()
     return [line.removeprefix("next: ") for line in lines if line.startswith("next: ")]
+
+
+@pytest.mark.medium
+def test_commands_that_another_runs_in_processes_of_their_own_do_not_say_it(tmp_path, capfd):
+    clip = write_clip(tmp_path / "walk.mp4", source="testsrc2=size=64x48:rate=5:duration=2")
+    words = ("add", str(clip), "--manifest", str(tmp_path / "walks.toml"), "--root", str(tmp_path))
+    with none_said():
+        assert in_a_process(words) == 0
+    assert told(capfd) == []
+    assert in_a_process(words) == 0
+    assert len(told(capfd)) == 1
 
 
 @pytest.mark.medium

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wtours.cli import console
+from wtours.cli.next_command import none_said
 from wtours.cli.options import FINISHED_WITH_FAILURES, ROOT, AsJson, Root, require_training
 from wtours.errors import UsageError
 from wtours.text import bytes_text, counted
@@ -116,11 +117,12 @@ def reproduce(
         _print_plan(chosen, states(chosen), tflops, as_json=as_json)
     else:
         # Of JSON nothing else may be on stdout: the commands, and what they print, go to stderr.
-        ended = run_plan(
-            chosen,
-            say=console.warn if as_json else console.say,
-            run=partial(in_a_process, stdout=sys.stderr if as_json else None),
-        )
+        with none_said():  # it follows
+            ended = run_plan(
+                chosen,
+                say=console.warn if as_json else console.say,
+                run=partial(in_a_process, stdout=sys.stderr if as_json else None),
+            )
         _print_tables(chosen, as_json=as_json)
         _finish(ended, as_json=as_json)
 
