@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from wtours.errors import ShardError
 from wtours.exporting.units import Unit
 from wtours.layers.source import LayerSource
-from wtours.sharding.annotations import analysis_table
+from wtours.sharding.annotations import analysis_tables
 from wtours.shards.index import ShardIndex
 from wtours.shards.schema import VideoRecord
 from wtours.storage.hashing import sha256_bytes
@@ -104,11 +104,11 @@ class DetectionSource(LayerSource):
 
 def _tables(layout: Layout, video: VideoRecord) -> tuple[NDArray[np.int64], dict[str, Any]] | None:
     """Return the times of the frames that the detector was given, and the columns of its boxes."""
-    source = (layout, video.video_id, video.source_sha256)
-    frames = analysis_table(*source, FRAMES_FILE, _FRAMES)
-    found = analysis_table(*source, DETECTIONS_FILE, _DETECTIONS)
-    if frames is None or found is None:
+    wanted = {FRAMES_FILE: _FRAMES, DETECTIONS_FILE: _DETECTIONS}
+    tables = analysis_tables(layout, video.video_id, video.source_sha256, wanted)
+    if len(tables) < len(wanted):
         return None
+    frames, found = tables[FRAMES_FILE], tables[DETECTIONS_FILE]
     measured = frames["pts_us"].to_numpy()[frames["objects_measured"].to_numpy()]
     return measured, {
         "pts_us": found["pts_us"].to_numpy(),

@@ -28,6 +28,7 @@ from wtours.analyze.schema import (
     published_analysis,
 )
 from wtours.errors import AnalysisError, VideoError
+from wtours.storage.receipts import read_receipt
 from wtours.workspace.layout import DETECTIONS_FILE, FRAMES_FILE, SHOTS_FILE, Layout
 from wtours.workspace.manifest import VideoEntry
 from wtours.workspace.videos import DownloadedVideo, downloaded_video
@@ -228,7 +229,7 @@ def load_measured(
             objects = count_objects(
                 folder / DETECTIONS_FILE, summary.objects, pts_us[detected], threshold=threshold
             )
-        return MeasuredVideo(
+        measured = MeasuredVideo(
             summary=summary,
             versions=receipt.versions,
             pts_us=pts_us,
@@ -240,6 +241,9 @@ def load_measured(
             objects=objects,
             quality=load_quality(layout, video_id, summary.video_sha256),
         )
+    if read_receipt(layout.analysis_receipt(video_id)) != receipt:  # removed first, written last
+        raise AnalysisError(f"{folder} was made again while it was read; run the command again")
+    return measured
 
 
 def _shots(path: Path, until_us: int | None) -> tuple[tuple[int, int], ...]:

@@ -4,6 +4,10 @@ They come from `<root>/analysis/<video_id>/` when its receipt is of the same vid
 they are null, and running `shard` again after `analyze` fills them in.
 """
 
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,7 +16,6 @@ from numpy.typing import NDArray
 
 from wtours.errors import ShardError, StorageError
 from wtours.shards.index import UNREADABLE
-from wtours.storage.hashing import sha256_file
 from wtours.storage.receipts import read_receipt
 from wtours.text import plain
 from wtours.workspace.layout import FRAMES_FILE, SHOTS_FILE, Layout
@@ -25,10 +28,10 @@ _SHOTS = pa.schema(
 _FRAMES = pa.schema({"pts_us": pa.int64(), "lightness": pa.float32()})
 
 
-def shot_column(
+def analysis_columns(
     layout: Layout, video_id: str, source_sha256: str, pts_us: NDArray[np.int64]
-) -> pa.Array:
-    """Return the shot (int32, 0-based) of each frame, null where it is not known.
+) -> dict[str, pa.Array]:
+    """Return `shot` and `lightness` of each frame, null where they are not known.
 
     Args:
         layout: The workspace.
@@ -37,9 +40,18 @@ def shot_column(
         pts_us: (N,) int64, increasing.
 
     Raises:
-        ShardError: the analysis has the receipt, and its table is gone, damaged, or without them.
+        ShardError: the analysis has the receipt, and a table is gone, damaged, or without them.
     """
-    table = analysis_table(layout, video_id, source_sha256, SHOTS_FILE, _SHOTS)
+    wanted = {SHOTS_FILE: _SHOTS, FRAMES_FILE: _FRAMES}
+    tables = analysis_tables(layout, video_id, source_sha256, wanted)
+    return {
+        "shot": _shots(tables.get(SHOTS_FILE), pts_us),
+        "lightness": _lightness(tables.get(FRAMES_FILE), pts_us),
+    }
+
+
+def _shots(table: pa.Table | None, pts_us: NDArray[np.int64]) -> pa.Array:
+    """Return the shot (int32, 0-based) of each frame."""
     if table is not None:
         table = table.filter(pc.equal(table["detector"], CUT_DETECTOR))
         table = table.drop_null().sort_by("start_us")
@@ -51,14 +63,8 @@ def shot_column(
     return pa.array(table["shot"].to_numpy()[row], pa.int32(), mask=~inside)
 
 
-def lightness_column(
-    layout: Layout, video_id: str, source_sha256: str, pts_us: NDArray[np.int64]
-) -> pa.Array:
-    """Return the mean CIELAB L* (float32, 0 to 100) of each frame, null where it is not known.
-
-    Arguments and errors are those of `shot_column`.
-    """
-    table = analysis_table(layout, video_id, source_sha256, FRAMES_FILE, _FRAMES)
+def _lightness(table: pa.Table | None, pts_us: NDArray[np.int64]) -> pa.Array:
+    """Return the mean CIELAB L* (float32, 0 to 100) of each frame."""
     if table is None or not table.num_rows:
         return pa.nulls(len(pts_us), pa.float32())
     table = table.sort_by("pts_us")
@@ -68,13 +74,21 @@ def lightness_column(
     return pa.array(lightness[row], pa.float32(), mask=~known)
 
 
-def analysis_table(
-    layout: Layout, video_id: str, source_sha256: str, name: str, columns: pa.Schema
-) -> pa.Table | None:
-    """Return a table of the analysis of this very video file, or None if there is none.
+def analysis_tables(
+    layout: Layout, video_id: str, source_sha256: str, wanted: Mapping[str, pa.Schema]
+) -> dict[str, pa.Table]:
+    """Return the tables that one analysis of this very video file has; {} if there is none.
+
+    All are those of one receipt, also while the analysis is made again.
+
+    Args:
+        layout: The workspace.
+        video_id: The video.
+        source_sha256: Of the video file.
+        wanted: The columns of each table, by its name.
 
     Raises:
-        ShardError: the analysis has the receipt, and its table is gone, damaged, or without them;
+        ShardError: the analysis has the receipt, and a table is gone, damaged, or without them;
             or the file system refuses to show whether it has.
     """
     try:
@@ -82,15 +96,27 @@ def analysis_table(
     except StorageError as error:  # of this video, and not of the others
         raise ShardError(str(error)) from error
     if receipt is None or source_sha256 not in receipt.inputs.values():
-        return None
-    record = next((file for file in receipt.files if file.path == name), None)
-    if record is None:
-        return None
-    path, remedy = layout.analysis_dir(video_id) / name, f"run `wtours analyze --video {video_id}`"
+        return {}
+    folder, remedy = layout.analysis_dir(video_id), f"run `wtours analyze --video {video_id}`"
+    return {
+        file.path: _table(folder / file.path, file.sha256, wanted[file.path], remedy)
+        for file in receipt.files
+        if file.path in wanted
+    }
+
+
+def _table(path: Path, sha256: str, columns: pa.Schema, remedy: str) -> pa.Table:
+    """Return a table that is, byte for byte, the one of the receipt.
+
+    Raises:
+        ShardError: it is not, or does not have the columns.
+    """
     try:
-        if sha256_file(path) != record.sha256:
-            raise ShardError(f"{path} is not the table that was published: {remedy}")
-        return pq.read_table(path, columns=columns.names).select(columns.names).cast(columns)
+        with path.open("rb") as file:  # another one may take its name meanwhile
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise ShardError(f"{path} is not the table that was published: {remedy}")
+            file.seek(0)
+            return pq.read_table(file, columns=columns.names).select(columns.names).cast(columns)
     except FileNotFoundError as error:
         raise ShardError(f"{path} is missing: {remedy}") from error
     except UNREADABLE as error:

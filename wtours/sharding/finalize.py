@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from wtours.errors import ShardError, VideoError
 from wtours.media.limits import check_loss
-from wtours.sharding.annotations import lightness_column, shot_column
+from wtours.sharding.annotations import analysis_columns
 from wtours.sharding.plan import VideoPlan, published_plans
 from wtours.sharding.segment import FinishedSegment
 from wtours.shards.index import UNREADABLE
@@ -192,8 +192,7 @@ def _index_rows(layout: Layout, plan: VideoPlan, rows: pa.Table) -> pa.Table:
     video_ids = pa.array([plan.video_id]).take(pa.array(np.zeros(rows.num_rows, np.int32)))
     columns = {
         "video_id": video_ids,
-        "shot": shot_column(layout, plan.video_id, plan.source_sha256, pts_us),
-        "lightness": lightness_column(layout, plan.video_id, plan.source_sha256, pts_us),
+        **analysis_columns(layout, plan.video_id, plan.source_sha256, pts_us),
     }
     for name in ("blur_boxes", "blurred_share"):
         if name not in rows.column_names:  # rows that are older than these columns
