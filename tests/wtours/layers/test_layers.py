@@ -143,6 +143,23 @@ def test_damage_is_found_and_repaired_to_the_byte(frames, depth, damage):
     assert files_of(folder) == before
 
 
+def test_a_layer_that_is_made_again_while_it_is_open_gives_no_new_values_as_old(frames, depth):
+    def first_values(layer, *videos):
+        return [value.tolist() for value in layer.read([FRAMES * video for video in videos])]
+
+    made(frames, "depth", depth)
+    index = ShardIndex.open(frames)
+    layer = Layer.open(index, "depth")
+    before = first_values(layer, 0, 1)
+    values = np.load(depth / "venice.npy")
+    np.save(depth / "venice.npy", values + 1)  # of the same shape, so in the same places
+    made(frames, "depth", depth)
+    assert first_values(layer, 0) == before[:1]  # oslo's tar was kept
+    with pytest.raises(ShardError, match="was made again since the layer was opened"):
+        first_values(layer, 1)
+    assert first_values(Layer.open(index, "depth"), 1) == [(values + 1)[0].tolist()]
+
+
 def test_a_member_of_another_frame_is_not_returned(frames, depth):
     made(frames, "depth", depth)
     index = ShardIndex.open(frames)

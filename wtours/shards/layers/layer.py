@@ -76,7 +76,12 @@ class Layer:
                 f"{index.directory} has ({here[:12]}…); run `wtours layer make {name}` again, "
                 f"which makes only what differs"
             )
-        return cls(index, place, file)
+        layer = cls(index, place, file)
+        # Made again meanwhile, the index would be of the tars before: layer.json goes first, and
+        # comes last.
+        if isinstance(index.directory, Path) and read_layer_file(index.directory, name) != file:
+            raise ShardError(f"layer {name!r} was made again while it was opened: open it again")
+        return layer
 
     def read(self, rows: Sequence[int]) -> tuple[NDArray[Any] | None, ...]:
         """Return the value of each row, read-only; None where the layer has none.

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -44,6 +44,8 @@ class FolderPlace:
     """On a disk."""
 
     folder: Path
+    seen: dict[str, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
+    """Bytes and date of each file that `sizes` was asked for: values are read from those alone."""
 
     def name_of(self, file: str) -> str:
         """See `LayerPlace`."""
@@ -55,11 +57,15 @@ class FolderPlace:
 
     def sizes(self, files: Sequence[str]) -> list[int | None]:
         """See `LayerPlace`."""
-        paths = [self.folder / file for file in files]
-        return [path.stat().st_size if path.is_file() else None for path in paths]
+        return [self._see(file) for file in files]
 
     def values(self, wanted: Sequence[Block], decode: Callable[[int, bytes], T]) -> list[T]:
-        """See `LayerPlace`; a tar is opened once."""
+        """See `LayerPlace`; a tar is opened once.
+
+        Raises:
+            ShardError: a tar was made again since `sizes` was asked for: its values lie in the same
+                places where they have the same shape.
+        """
         opened: dict[str, int] = {}
         try:
             blocks = (self._block(block, opened) for block in wanted)
@@ -73,10 +79,22 @@ class FolderPlace:
         try:
             if block.tar not in opened:
                 opened[block.tar] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                if _identity(os.fstat(opened[block.tar])) != self.seen.get(path.name):
+                    raise ShardError(
+                        f"{path} was made again since the layer was opened: open it again, or run "
+                        f"the command again"
+                    )
             return os.pread(opened[block.tar], block.end - block.start, block.start)
         except OSError as error:
             error.filename = str(path)  # a failed read does not say where
             raise
+
+    def _see(self, file: str) -> int | None:
+        path = self.folder / file
+        if not path.is_file():
+            return None
+        self.seen[file] = _identity(path.stat())
+        return self.seen[file][0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +120,11 @@ class UrlPlace:
     def values(self, wanted: Sequence[Block], decode: Callable[[int, bytes], T]) -> list[T]:
         """See `LayerPlace`."""
         return self.remote.read_blocks(wanted, decode)
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    """Return bytes and date of a file; no inode, which some network disks give anew each time."""
+    return found.st_size, found.st_mtime_ns
 
 
 def read_at_url(url: str, policy: FetchPolicy, num_bytes: int | None = None) -> bytes:
