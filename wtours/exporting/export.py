@@ -1,7 +1,6 @@
 """The spine of `shards export`: unit by unit, each whole or absent, resumed where it stopped."""
 
 import dataclasses
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from wtours.exporting.units import Exporter, Unit
 from wtours.progress import Progress, no_progress
 from wtours.shards.index import ShardIndex
 from wtours.shards.schema import set_sha256
-from wtours.storage.atomic import read_json, sweep, write_json
+from wtours.storage.atomic import TEMP_PREFIX, read_json, sweep_tree, write_json
 from wtours.storage.locks import lock
 
 EXPORT_FILE = "wtours-export.json"
@@ -59,8 +58,7 @@ def export_shards(
     }
     _require_own(out, what)
     with lock(out / LOCK_FILE, what=f"the export {out}"):
-        for folder, _, _ in os.walk(out):  # DAVIS's list lies two folders down
-            sweep(Path(folder))
+        sweep_tree(out)  # DAVIS's list lies two folders down
         write_json(out / EXPORT_FILE, {**what, "finished": False})
         kept = 0
 
@@ -89,7 +87,10 @@ def _require_own(out: Path, what: dict[str, Any]) -> None:
     """Refuse a folder that holds anything but this export, begun or finished."""
     if out.exists() and not out.is_dir():
         raise ShardError(f"{out} is not a folder; choose another --out")
-    if not out.exists() or not any(path.name != LOCK_FILE for path in out.iterdir()):
+    # Killed before it could say what it is of, an export leaves a lock and a hidden file.
+    if not out.exists() or all(
+        path.name == LOCK_FILE or path.name.startswith(TEMP_PREFIX) for path in out.iterdir()
+    ):
         return
     try:
         found = read_json(out / EXPORT_FILE)

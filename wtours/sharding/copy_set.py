@@ -34,7 +34,7 @@ from wtours.shards.schema import (
     Dataset,
     parse_dataset,
 )
-from wtours.storage.atomic import RECEIPTS_FOLDER, TEMP_PREFIX, sweep
+from wtours.storage.atomic import RECEIPTS_FOLDER, TEMP_PREFIX, sweep_tree
 from wtours.storage.hashing import digest, sha256_bytes, sha256_file
 from wtours.storage.object_store import open_store
 from wtours.storage.scratch import scratch_folder
@@ -96,7 +96,7 @@ def copy_shards(
             f"destination, or remove its {DATASET_FILE} first"
         )
     if isinstance(receiver, LocalStore):
-        sweep(receiver.folder)
+        sweep_tree(receiver.folder)
     present = {found.key: found for found in sender.list()}
     layers = [_layer_file(sender, key) for key in present if _LAYER_FILE.fullmatch(key)]
     known = known_sha256s(dataset) | {k: v for one in layers for k, v in one.items()}
@@ -121,6 +121,8 @@ def copy_shards(
             copied_bytes += found.bytes if is_new else 0
             on_progress(receiver.url, done, total)
     is_new = publish(receiver, DATASET_FILE, text, sha256=sha256_bytes(text)) == "created"
+    if deep:
+        _require_arrived(receiver, DATASET_FILE, sha256_bytes(text))
     on_progress(receiver.url, total, total)
     of_set = {*(found.key for found in (*wanted, *last)), DATASET_FILE}
     return CopyReport(
@@ -215,18 +217,23 @@ def _copy_file(
                 f"{known_sha256[:12] if known_sha256 else ''}…; run `wtours verify` there first"
             )
         is_new = publish(receiver, key, path, sha256=sha256) == "created"
-    if deep and _read_back(receiver, key, scratch) != sha256:
+    if deep:
+        _require_arrived(receiver, key, sha256)
+    return is_new
+
+
+def _require_arrived(receiver: Store, key: str, sha256: str) -> None:
+    """Read a file at the destination, and remove it if it is not what was sent.
+
+    Raises:
+        StorageError: it is not.
+    """
+    if receiver.sha256(key, is_read=True) != sha256:
         receiver.delete(key)
         raise StorageError(
             f"{receiver.url}/{key} did not arrive as it was sent, and was removed; run the command "
             f"again"
         )
-    return is_new
-
-
-def _read_back(store: Store, key: str, scratch: Path) -> str:
-    with local_file(store, key, scratch) as path:
-        return sha256_file(path)
 
 
 @contextmanager

@@ -264,6 +264,15 @@ def test_davis_sequences_end_at_cuts_and_their_images_are_those_of_the_shards(
     assert jpegs == [f[-1] for f in frames]
 
 
+def test_an_export_that_was_killed_before_it_said_what_it_is_of_is_begun_again(index, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (".wtours-export.lock", ".tmp-1-0a-wtours-export.json"):
+        (out / name).write_bytes(b"")
+    export_shards(index, ImageFolderExporter(), out)
+    assert [path.name for path in out.glob(".*")] == [".wtours-export.lock"]
+
+
 def test_what_a_killed_davis_export_was_writing_is_removed(index, tmp_path):
     out = export_shards(index, DavisExporter(clip_seconds=3), tmp_path / "out").out
     whole = contents(out)

@@ -5,7 +5,7 @@ from tests.support.shard_set import write_shard_set
 from tests.support.sharded_videos import files_of
 from wtours.errors import ConflictError, ShardError, StorageError, UsageError
 from wtours.sharding.copy_set import copy_shards
-from wtours.shards.schema import BLUR_BOXES_FILE, QUALITY_FILE
+from wtours.shards.schema import BLUR_BOXES_FILE, DATASET_FILE, QUALITY_FILE
 from wtours.shards.verify import verify_shards
 from wtours.storage import remote_calls
 from wtours.storage.hashing import sha256_bytes
@@ -107,7 +107,7 @@ def test_what_did_not_arrive_as_it_was_sent_is_removed(built, monkeypatch):
     assert "dataset.json" not in copied()
 
 
-@pytest.mark.parametrize("name", ["park-00000.tar", QUALITY_FILE])
+@pytest.mark.parametrize("name", ["park-00000.tar", QUALITY_FILE, DATASET_FILE])
 def test_a_deep_copy_reads_what_a_killed_one_had_sent(built, s3_folder, name):
     """S3 keeps the sha256 that came with an object, which says nothing of the bytes."""
     store, whole = open_store(s3_folder), wanted(built)
@@ -117,6 +117,15 @@ def test_a_deep_copy_reads_what_a_killed_one_had_sent(built, s3_folder, name):
     copy_shards(built, s3_folder)
     assert {found.key: store.sha256(found.key, is_read=True) for found in store.list()} == whole
     assert copy_shards(built, s3_folder).files_copied == 0
+
+
+def test_what_a_killed_copy_was_writing_is_removed(built, tmp_path):
+    there = tmp_path / "there"
+    for name in (".tmp-1-0a-park-00000.tar", "receipts/.tmp-1-0a-x", "layers/depth/.tmp-1-0a-y"):
+        (there / name).parent.mkdir(parents=True, exist_ok=True)
+        (there / name).write_bytes(b"half")
+    copy_shards(built, there)
+    assert [path for path in there.rglob(".*") if path.is_file()] == []
 
 
 def test_what_is_no_set_or_the_same_place_is_refused(built, tmp_path):
