@@ -1,14 +1,19 @@
 """A video is replaced by one of the same size: before a stage begins, or while it runs."""
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+from imageio_ffmpeg import get_ffmpeg_exe
 
 from tests.support.sharded_videos import publish_video
 from tests.support.video_clips import write_clip
 from wtours.analyze.pipeline import analyze_videos
+from wtours.analyze.schema import load_summary
 from wtours.execution.executor import SerialExecutor
+from wtours.media.probe import probe_video
 from wtours.sharding.build import build_shards
 from wtours.shards.params import ShardParams
 from wtours.workspace.layout import Layout
@@ -74,3 +79,23 @@ def test_analyze_refuses_a_replaced_video_and_the_others_go_on(when, workspace):
     assert report.done == ["other"]
     assert ("is not the file" if when == "before" else "was replaced") in report.failed["walk"]
     assert not layout.analysis_receipt("walk").exists()
+
+
+def test_another_stream_of_the_same_file_is_measured_and_sharded_anew(tmp_path):
+    """As cameras with two lenses write it, downloaded again under its id for the other one."""
+    path, layout = tmp_path / "two.mov", Layout(tmp_path / "root")
+    sources = ("testsrc2=size=64x48:rate=10:duration=3", "color=black:size=64x48:rate=10:d=3")
+    inputs = [word for source in sources for word in ("-f", "lavfi", "-i", source)]
+    maps = ("-map", "0", "-map", "1")
+    subprocess.run([get_ffmpeg_exe(), "-v", "error", *inputs, *maps, str(path)], check=True)
+    lightness = []
+    for stream in (0, 1):
+        shutil.rmtree(layout.video_dir("walk"), ignore_errors=True)
+        publish_video(layout, "walk", path, facts=probe_video(path, stream=stream).to_json())
+        assert analyze_videos(layout, ["walk"]).done == ["walk"]
+        report = build_shards(layout, ["walk"], params=PARAMS)
+        assert (report.failed, report.num_segments_written) == ({}, 3)
+        lightness.append(load_summary(layout, "walk").lightness.mean)
+        assert analyze_videos(layout, ["walk"]).skipped == ["walk"]
+        assert build_shards(layout, ["walk"], params=PARAMS).num_segments_kept == 3
+    assert lightness[0] > 10 * lightness[1]

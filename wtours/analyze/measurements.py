@@ -58,11 +58,6 @@ class Measurements:
         """Return the folder of a measurement."""
         return self.folder / MEASUREMENTS_FOLDER / name
 
-    @property
-    def inputs(self) -> dict[str, str]:
-        """Return what the receipts name as the video."""
-        return {"video": self.video.sha256}
-
     def stored(self) -> dict[str, Receipt]:
         """Return the receipts of the measurements that are there, byte for byte, by name."""
         receipts = {name: self.receipt_in(self.path(name)) for name in NAMES}
@@ -74,7 +69,7 @@ class Measurements:
         if (
             receipt is None
             or receipt.status != "done"
-            or receipt.inputs != self.inputs
+            or not self.video.has_made(receipt)
             or receipt.params.get("format") != FORMAT
             or not files_intact(receipt, folder)
         ):
@@ -101,7 +96,7 @@ class Measurements:
             receipt = Receipt(
                 stage=f"analyze-{name}",
                 key=self.video.video_id,
-                inputs=self.inputs,
+                inputs=self.video.inputs,
                 params=dict(params),
                 versions=dict(versions),
                 files=tuple(

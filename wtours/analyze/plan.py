@@ -79,7 +79,7 @@ class Plan:
                 damaged.
         """
         receipt = read_receipt(self.measurements.folder / RECEIPT_FILE)
-        if receipt is None or receipt.inputs != self.measurements.inputs:
+        if receipt is None or not self.video.has_made(receipt):
             return
         for name, key in ((OBJECTS, "objects"), (TRANSNET, TRANSNETV2), (QUALITY, QUALITY)):
             if receipt.params.get(key) is not None and name not in {*stored, *self.params}:

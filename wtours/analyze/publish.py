@@ -133,7 +133,7 @@ def _write_receipt(measurements: Measurements, stored: Stored, names: Sequence[s
     receipt = Receipt(
         stage="analyze",
         key=measurements.video.video_id,
-        inputs=measurements.inputs,
+        inputs=measurements.video.inputs,
         params=published_params({name: receipt.params for name, receipt in stored.items()}),
         versions={k: v for receipt in receipts for k, v in receipt.versions.items()},
         files=tuple(record_file(folder / name, relative_to=folder) for name in names),

@@ -87,7 +87,12 @@ class SegmentTask:
             stage="analyze-segment",
             key=f"{self.video_id}-{self.number:05d}",
             inputs={"video": self.video_sha256},
-            params={"start_us": self.start_us, "end_us": self.end_us, **self.measured},
+            params={
+                "stream": self.stream,
+                "start_us": self.start_us,
+                "end_us": self.end_us,
+                **self.measured,
+            },
             files=tuple(record_file(file, relative_to=file.parent) for file in files),
         )
 

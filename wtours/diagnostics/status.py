@@ -10,7 +10,12 @@ from wtours.shards.schema import DATASET_FILE, read_dataset
 from wtours.storage.receipts import Status, files_present, read_receipt
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry
-from wtours.workspace.videos import download_receipt, video_file
+from wtours.workspace.videos import (
+    DownloadedVideo,
+    download_receipt,
+    downloaded_video,
+    video_file,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -89,18 +94,18 @@ def _video_state(
         frame_rate=facts["frame_rate"],
         license_claimed=entry.license_claimed,
         license_observed=facts.get("license_observed"),
-        analysed=_is_analyzed(entry.id, video.sha256, layout),
+        analysed=_is_analyzed(downloaded_video(layout, entry.id), layout),
         shard_sets=holding,
     )
 
 
-def _is_analyzed(video_id: str, sha256: str, layout: Layout) -> bool:
-    path = layout.analysis_receipt(video_id)
+def _is_analyzed(video: DownloadedVideo, layout: Layout) -> bool:
+    path = layout.analysis_receipt(video.video_id)
     receipt = read_receipt(path)
     return (
         receipt is not None
         and receipt.status == "done"
-        and sha256 in receipt.inputs.values()
+        and video.has_made(receipt)
         and files_present(receipt, path.parent)
     )
 

@@ -21,7 +21,6 @@ from wtours.sharding.segment import (
     FinishedSegment,
     SegmentTask,
     finished_segment,
-    receipt_inputs,
 )
 from wtours.shards.params import ShardParams, in_words
 from wtours.shards.schema import MAX_SEGMENTS, SourceFacts, set_remedy
@@ -159,7 +158,8 @@ def _publish_plan(
 ) -> VideoPlan:
     """Publish and return the plan of a video.
 
-    If the set holds shards of another file of this video, they are removed first.
+    If the set holds shards of another file of this video, or of another stream of it, they are
+    removed first.
 
     Raises:
         VideoError: the video's receipt is damaged, or it would have too many segments.
@@ -183,7 +183,7 @@ def _publish_plan(
     receipt = Receipt(
         stage=STAGE,
         key=video.video_id,
-        inputs=receipt_inputs(video.sha256),
+        inputs=video.inputs,
         params=params.recorded(),
         versions=versions_of(),
         facts=facts.model_dump(),
@@ -195,7 +195,7 @@ def _publish_plan(
 def _remove_if_of_another_source(directory: Path, video: DownloadedVideo) -> None:
     folder = directory / RECEIPTS_FOLDER
     old = read_receipt(folder / f"{video.video_id}.json")
-    if old is not None and old.inputs != receipt_inputs(video.sha256):
+    if old is not None and not video.has_made(old):
         # A video id has no dash, so this pattern names no other video's files.
         receipts = sorted(folder.glob(f"{video.video_id}-*"))  # a receipt before its rows
         shards = [directory / f"{path.stem}.tar" for path in receipts]  # on a store alone

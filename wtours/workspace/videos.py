@@ -33,6 +33,7 @@ class _Facts(BaseModel):
     title: str | None
     source: str | None
     stream: int | None = None
+    video_streams: int | None = None
     channel: str | None = None
     license_claimed: str | None = None
     license_observed: str | None = None
@@ -74,6 +75,23 @@ class DownloadedVideo:
         """Return which stream of the file is taken; None: the receipt is older than that."""
         stream: int | None = self.receipt.facts.get("stream")
         return stream
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Return what receipts of what is made from it name: the file, and of several its stream.
+
+        So what was made from another stream is not taken for it, when the same file is downloaded
+        again under the same id to take this one.
+        """
+        has_several = (self.receipt.facts.get("video_streams") or 1) > 1
+        return {"video": self.sha256} | ({"stream": str(self.stream)} if has_several else {})
+
+    def has_made(self, receipt: Receipt) -> bool:
+        """Return whether what a receipt speaks of was made from this video.
+
+        One from before streams were recorded names the file alone.
+        """
+        return receipt.inputs in (self.inputs, {"video": self.sha256})
 
 
 def download_receipt(layout: Layout, video_id: str) -> Receipt | None:

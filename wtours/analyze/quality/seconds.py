@@ -49,7 +49,7 @@ def load_quality(layout: Layout, video_id: str, video_sha256: str) -> VideoQuali
     """
     folder = layout.analysis_dir(video_id) / MEASUREMENTS_FOLDER / QUALITY
     receipt = read_receipt(folder / RECEIPT_FILE)
-    if receipt is None or receipt.inputs != {"video": video_sha256}:
+    if receipt is None or receipt.inputs.get("video") != video_sha256:
         return None
     remedy = f"run `wtours analyze --frame-quality --video {video_id}`"
     with explain_damage(folder, remedy):

@@ -179,7 +179,7 @@ def _gather(layout: Layout, video_ids: Iterable[str], expression: Expression) ->
         path = layout.analysis_dir(video_id).joinpath(*_MEASURED)
         receipt = read_receipt(path.with_name(RECEIPT_FILE))
         remedy = f"run `wtours analyze --frame-quality --video {video_id}`"
-        if receipt is None or receipt.inputs != {"video": video.sha256}:
+        if receipt is None or not video.has_made(receipt):
             raise ShardError(f"the quality of {video_id} is not measured: {remedy}")
         if sha256_file(path) != receipt.file(_MEASURED[-1]).sha256:
             raise ShardError(f"{path} is not the table that was published: {remedy}")
