@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -77,15 +76,6 @@ def hold_after(finished: int) -> None:
     setattr(segment, "share", share_and_hold)  # noqa: B010 (mypy: it is not exported there)
 
 
-def start(script: Path, root: Path, detector: str, finished: int) -> subprocess.Popen[bytes]:
-    """Start an analysis by two processes, in a group of their own; see `hold_after`."""
-    script.write_text(ANALYZE)
-    command = [sys.executable, str(script), str(root), detector, str(finished)]
-    repository = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(repository)}
-    return subprocess.Popen(command, env=environment, start_new_session=True)
-
-
 def analyze(root: Path, detector: str, die_at: str = "", finished: int = NEVER) -> None:
     """Analyze the walk; the process dies when it comes to a function of a module, or holds."""
     hold_after(finished)
@@ -96,8 +86,35 @@ def analyze(root: Path, detector: str, die_at: str = "", finished: int = NEVER) 
     analyze_videos(Layout(root), ["walk"], detector=detector, segment_seconds=1)
 
 
-def has_not_ended(process: subprocess.Popen[bytes]) -> bool:
-    return process.poll() is None
+Begun = tuple[Callable[[], bool], Callable[[], None]]
+"""Whether an analysis runs; and what kills it, with its workers."""
+
+
+def begin_alone(root: Path, detector: str, finished: int) -> Begun:
+    """Begin an analysis in one process; see `hold_after`."""
+    process = fork(analyze, root, detector, "", finished)
+
+    def kill() -> None:
+        process.kill()
+        process.join()
+
+    return process.is_alive, kill
+
+
+def begin_with_workers(root: Path, detector: str, finished: int) -> Begun:
+    """Begin one by two processes, in a group of their own."""
+    script = root / "run.py"
+    script.write_text(ANALYZE)
+    command = [sys.executable, str(script), str(root), detector, str(finished)]
+    repository = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+
+    def kill() -> None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    return lambda: process.poll() is None, kill
 
 
 def wait_for_segments(layout: Layout, count: int, is_running: Callable[[], bool]) -> None:
@@ -111,36 +128,19 @@ def wait_for_segments(layout: Layout, count: int, is_running: Callable[[], bool]
 
 
 @pytest.mark.medium
+@pytest.mark.parametrize("begin", [begin_alone, begin_with_workers])
 def test_killed_between_segments_and_run_again_gives_the_same_bytes(
-    tmp_path, video, detector, undisturbed
+    tmp_path, video, detector, undisturbed, begin
 ):
     layout = Layout(tmp_path / "root")
     add_video(layout, "walk", video)
     for finished in (2, 5):  # killed twice
-        process = fork(analyze, layout.root, detector, "", finished)
-        wait_for_segments(layout, finished, process.is_alive)
-        process.kill()
-        process.join()
+        is_running, kill = begin(layout.root, detector, finished)
+        wait_for_segments(layout, finished, is_running)
+        kill()
         with pytest.raises(AnalysisError, match="not analyzed"):
             load_summary(layout, "walk")
     assert exit_code_of_fork(analyze, layout.root, detector) == 0
-    assert published_bytes(layout, "walk") == undisturbed
-
-
-@pytest.mark.medium
-def test_killed_with_its_workers_and_run_again_gives_the_same_bytes(
-    tmp_path, video, detector, undisturbed
-):
-    layout = Layout(tmp_path / "root")
-    add_video(layout, "walk", video)
-    for finished in (2, 5):  # killed twice
-        process = start(tmp_path / "run.py", layout.root, detector, finished)
-        wait_for_segments(layout, finished, partial(has_not_ended, process))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        with pytest.raises(AnalysisError, match="not analyzed"):
-            load_summary(layout, "walk")
-    assert start(tmp_path / "run.py", layout.root, detector, NEVER).wait() == 0
     assert published_bytes(layout, "walk") == undisturbed
 
 
@@ -222,10 +222,9 @@ def test_killed_while_another_detector_runs_keeps_the_earlier_analysis(
     add_video(layout, "walk", video)
     analyze_videos(layout, ["walk"])
     before = published_bytes(layout, "walk")
-    process = fork(analyze, layout.root, detector)
-    wait_for_segments(layout, 3, process.is_alive)
-    process.kill()
-    process.join()
+    is_running, kill = begin_alone(layout.root, detector, NEVER)
+    wait_for_segments(layout, 3, is_running)
+    kill()
     folder = layout.analysis_dir("walk")
     after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     assert after == before

@@ -100,7 +100,27 @@ def test_a_repair_names_the_shard_that_crashes_the_decoder(source, expected, tmp
     assert files_of(directory) == expected
 
 
-COMMAND = [sys.executable, "-m", "wtours", "shard", "--manifest", "mine.toml", "--jobs", "2"]
+# The command line, whose workers wait after a segment until they are let go: none is still
+# starting, and the command has not ended, when Ctrl-C is pressed.
+HELD = """
+import time
+from pathlib import Path
+from wtours.sharding import segment_writer
+
+publish_receipt = segment_writer.publish_receipt
+
+def publish_and_hold(task, directory, **how_it_ended):
+    publish_receipt(task, directory, **how_it_ended)
+    while not Path("go").exists():
+        time.sleep(0.01)
+
+segment_writer.publish_receipt = publish_and_hold  # in each worker: it imports this file
+if __name__ == "__main__":
+    from wtours.cli.app import main
+
+    main()
+"""
+COMMAND = [sys.executable, "held.py", "shard", "--manifest", "mine.toml", "--jobs", "2"]
 COMMAND += ["--shard-seconds", "1", "--short-side", "64", "--root", "root"]
 MANIFEST = 'format = 1\nname = "mine"\n' + "".join(
     f'[[video]]\nid = "{video_id}"\ntitle = "A walk"\nsources = ["file:{video_id}.mp4"]\n'
@@ -125,22 +145,31 @@ def test_ctrl_c_ends_with_130_and_no_process_left_and_a_rerun_goes_on(
 ):
     layout = workspace(source, tmp_path / "root")
     (tmp_path / "mine.toml").write_text(MANIFEST)
+    (tmp_path / "held.py").write_text(HELD)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen(
         COMMAND, cwd=tmp_path, env=environment, start_new_session=True, stderr=subprocess.PIPE
     )
     receipts = layout.shards_dir("default") / "receipts"
     deadline = time.monotonic() + WAIT_SECONDS
-    while len(list(receipts.glob("[!.]*-*.json"))) < 2 and process.poll() is None:
+    while len(list(receipts.glob("[!.]*-*.json"))) < 2:  # one of each worker
+        assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    for _ in range(presses):
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to the workers too
-        time.sleep(0.05)
-    _, errors = process.communicate(timeout=WAIT_SECONDS)
-    # The second may come when Python is leaving already, and then ends it itself: 130 in a shell.
-    assert process.returncode in (130, -signal.SIGINT)[:presses]
-    assert b"Traceback" not in errors
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to the workers too
+    assert process.stderr is not None
+    errors = b""
+    while b"stopping: waiting up to" not in errors:
+        line = process.stderr.readline()
+        assert line, errors
+        errors += line
+    if presses == 2:
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        (tmp_path / "go").touch()
+    _, rest = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 130
+    assert b"Traceback" not in errors + rest
     while living(process.pid):
         assert time.monotonic() < deadline + WAIT_SECONDS
         time.sleep(0.01)
