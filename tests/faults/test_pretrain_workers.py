@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import SCRIPT
+from tests.support.forked_ranks import forked
 from tests.support.shard_set import TINY, write_shard_set
 from training.engine.metrics import read_metrics
 
@@ -35,28 +36,29 @@ def run(command, **options):
     )
 
 
-def grandchildren(pid):
-    """Return the processes that the children of a process have started: forks of the server."""
+def siblings(pid):
+    """Return the processes of its parent but itself: the loader's workers are forks of that too."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-    return [child for child, parent in parents.items() if parents.get(parent) == pid]
+    return [one for one, parent in parents.items() if parent == parents[pid] and one != pid]
 
 
 def test_a_killed_worker_is_one_line_with_a_remedy(tmp_path):
-    process = run(pretrain(tmp_path, "optim.steps=4000"))
-    while process.poll() is None and len(read_metrics(tmp_path / "run" / "metrics.jsonl")) < 2:
-        time.sleep(0.01)
-    # A worker may be between two batches, or the run about to end with a message of its own.
-    workers = grandchildren(process.pid)
-    assert workers
-    for worker in workers:
-        os.kill(worker, signal.SIGKILL)
-    errors = process.communicate()[1]
-    assert process.returncode == 1, errors
+    _, *command = pretrain(tmp_path, "optim.steps=4000")
+    with forked(*command, output=tmp_path / "said.txt") as process:
+        while process.is_alive() and len(read_metrics(tmp_path / "run" / "metrics.jsonl")) < 2:
+            time.sleep(0.01)
+        # A worker may be between two batches, or the run about to end with a message of its own.
+        workers = siblings(process.pid)
+        assert workers
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+        errors = process.end()
+    assert process.exitcode == 1, errors
     assert "error: " in errors, errors
     (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert "rank 0: a worker of the loader was lost (DataLoader worker " in line

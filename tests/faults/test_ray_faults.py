@@ -29,7 +29,6 @@ from wtours.workspace.layout import Layout
 ray = pytest.importorskip("ray")
 from tests.support.ray_nodes import (  # noqa: E402 -- imports Ray
     NODE,
-    WAIT_SECONDS,
     DisturbedExecutor,
     crash_at_the_second_minute_of_two,
     kill_once_it_works,
@@ -144,7 +143,8 @@ def test_a_killed_driver_is_run_again(cluster, walk, expected, tmp_path):
     assert driver.poll() is None
     driver.kill()
     driver.wait()
-    subprocess.run(command, env=environment, check=True, timeout=WAIT_SECONDS)
+    with RayExecutor(shared=layout.root) as executor:
+        prepare_videos(layout, entries(*VIDEOS), prepare_options(), executor=executor)
     assert published(layout) == expected
 
 

@@ -16,6 +16,7 @@ NODE: dict[str, Any] = {
     "num_cpus": 1,
     "object_store_memory": 80 * 2**20,
     "include_dashboard": False,
+    "include_log_monitor": False,
 }
 WAIT_SECONDS = 600
 
