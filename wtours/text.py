@@ -39,7 +39,6 @@ _LONG_VALUE = 32
 _PUBLIC_NAMES = ("v", "list")
 """YouTube's; a playlist's has more than 32 characters."""
 REDACTED = "REDACTED"
-_MANY_NAMES = 10
 _SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?) *([kmgt]?)(i?)b?", re.IGNORECASE | re.ASCII)
 
 VIDEO_ID = r"[a-z0-9_]{1,64}"
@@ -138,10 +137,10 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], *, most: int = 10) -> str:
     """Return names as "a, b, c"; of many the first, and how many more there are."""
-    more = len(names) - _MANY_NAMES
-    return ", ".join(names[:_MANY_NAMES]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def parse_bytes(text: str, *, kilo: int = 1000, bare: str = "") -> int:

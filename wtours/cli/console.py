@@ -117,6 +117,14 @@ def print_json(value: Any) -> None:
     _write(escape_json(json.dumps(value, indent=1, ensure_ascii=False)) + "\n")
 
 
+def show(text: str, content: Any, *, as_json: bool) -> None:
+    """Print a result: a text for people, or its content as JSON for a script."""
+    if as_json:
+        print_json(content)
+    else:
+        say(text)
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; a column whose cells are all numbers is aligned to the right.
 

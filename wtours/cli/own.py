@@ -171,10 +171,9 @@ def pin(
     ids = [entry.id for entry in load_manifest(path).select(videos or ())]
     pinned = {id: checked_video(Layout(root), id, deep=True).sha256 for id in ids}
     changed = pin_videos(path, pinned)
-    if as_json:
-        console.print_json({"manifest": str(path), "sha256": pinned, "changed": changed})
-        return
-    console.say(f"{len(changed)} of {len(pinned)} newly pinned in {path}")
+    content = {"manifest": str(path), "sha256": pinned, "changed": changed}
+    text = f"{len(changed)} of {len(pinned)} newly pinned in {path}"
+    console.show(text, content, as_json=as_json)
 
 
 def _row(walk: "OwnWalk", entry: "VideoEntry", is_new: bool, layout: Layout) -> tuple[str, ...]:

@@ -71,10 +71,7 @@ def show_preset(
     from training.config.train import to_yaml
 
     resolved = resolve_config(preset, config, overrides or [])
-    if as_json:
-        console.print_json(resolved.model_dump(mode="json"))
-        return
-    console.say(to_yaml(resolved))
+    console.show(to_yaml(resolved), resolved.model_dump(mode="json"), as_json=as_json)
 
 
 def diff_presets(

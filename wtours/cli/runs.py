@@ -111,11 +111,8 @@ def visualize(
         num_clips=clips,
         palette=palette.value,
     )
-    if as_json:
-        console.print_json({"files": [str(path) for path in paths]})
-        return
-    for path in paths:
-        console.say(str(path))
+    files = [str(path) for path in paths]
+    console.show("\n".join(files), {"files": files}, as_json=as_json)
 
 
 def _set_of_run(run: Path, given: str | None, root: Path) -> Path | str:
@@ -223,12 +220,9 @@ def export(
         from training.weights.export import export_run
 
     exported = export_run(run_dir, to=to.value, out=out)
-    if as_json:
-        content = {"path": exported.path, "card": exported.card}
-        shown = {name: str(path) for name, path in content.items()}
-        console.print_json(shown | {"how_to_load": exported.how_to_load})
-        return
-    console.say(f"{exported.path}\n{exported.how_to_load}")
+    content = {"path": str(exported.path), "card": str(exported.card)}
+    content["how_to_load"] = exported.how_to_load
+    console.show(f"{exported.path}\n{exported.how_to_load}", content, as_json=as_json)
 
 
 def import_weights(
@@ -248,10 +242,7 @@ def import_weights(
         from training.weights.official import import_released
 
     made = str(import_released(file, run_folder(run, Layout(root))))
-    if as_json:
-        console.print_json({"run": made})
-        return
-    console.say(made)
+    console.show(made, {"run": made}, as_json=as_json)
 
 
 def replay(
@@ -284,10 +275,7 @@ def replay(
     place = _set_of_run(state, shards, root) if state.is_dir() else shard_set("default", root)
     with joined_world() as world:
         result = compute(listing, place, world)
-    if as_json:
-        console.print_json(dataclasses.asdict(result))
-        return
-    console.say(result.describe())
+    console.show(result.describe(), dataclasses.asdict(result), as_json=as_json)
 
 
 def rewind(

@@ -25,6 +25,7 @@ from training.distributed.world import World
 from training.evaluation.datasets.huggingface import SavedImages, is_saved_dataset
 from wtours.errors import ImageDataError
 from wtours.progress import Progress
+from wtours.text import listed
 
 _READERS = min(8, os.cpu_count() or 1)
 
@@ -170,7 +171,7 @@ def require_known_classes(train: LabeledImages, val: LabeledImages) -> None:
     unknown = sorted(set(val.classes) - set(train.classes))
     if unknown:
         raise ImageDataError(
-            f"{val.spec} has classes that {train.spec} has no image of: {_some(unknown)}"
+            f"{val.spec} has classes that {train.spec} has no image of: {listed(unknown, most=5)}"
         )
 
 
@@ -197,7 +198,7 @@ def _whole_prefix(
         if found and all(len(name) <= len(whole) + 2 for name in found):
             return whole
     parents = sorted({"/".join(name[:-2]) for name in names} - {""})
-    hint = f"; TAR:prefix may say where: {_some(parents)}" if parents else ""
+    hint = f"; TAR:prefix may say where: {listed(parents, most=5)}" if parents else ""
     raise ImageDataError(f"{spec} has no class folders of images directly there{hint}")
 
 
@@ -236,13 +237,9 @@ def _left_out(names: Sequence[str], spec: str) -> tuple[str, ...]:
         if here and not found.keys() & SUFFIXES:
             raise ImageDataError(
                 f"{spec}: class {class_name!r} has no JPEG, PNG or WebP, only "
-                f"{_some(sorted(here))}; convert its images, or remove its folder"
+                f"{listed(sorted(here), most=5)}; convert its images, or remove its folder"
             )
         others += here
     if not others:
         return ()
-    return (f"{spec}: {others.total()} images are left out ({_some(sorted(others))})",)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return (f"{spec}: {others.total()} images are left out ({listed(sorted(others), most=5)})",)

@@ -13,7 +13,7 @@ from wtours.cli.sets.copy import copy_set
 from wtours.cli.sets.places import SetHere
 from wtours.errors import UsageError
 from wtours.hub.repository import SCHEME
-from wtours.text import bytes_text, counted
+from wtours.text import bytes_text, counted, listed
 from wtours.workspace.layout import Layout
 
 
@@ -49,13 +49,11 @@ def push(
     _note_licenses(directory)
     with console.progress_bars("push", "bytes") as on_progress:
         report = push_shards(directory, url, public=public, on_progress=on_progress)
-    if as_json:
-        console.print_json(dataclasses.asdict(report))
-        return
-    console.say(
+    text = (
         f"{report.destination}: {counted(report.files, 'file')}, {bytes_text(report.bytes)}; "
         f"{report.files_sent} sent, {report.files - report.files_sent} there already"
     )
+    console.show(text, dataclasses.asdict(report), as_json=as_json)
 
 
 def pull(
@@ -103,12 +101,8 @@ def card_of_shards(
     from wtours.exporting.set_card import write_set_cards
 
     directory = named_or_folder(name, Layout(root).shards_dir)
-    paths = write_set_cards(directory, out or directory)
-    if as_json:
-        console.print_json({"files": [str(path) for path in paths]})
-        return
-    for path in paths:
-        console.say(str(path))
+    files = [str(path) for path in write_set_cards(directory, out or directory)]
+    console.show("\n".join(files), {"files": files}, as_json=as_json)
 
 
 def _required_url(url: str) -> str:
@@ -123,5 +117,5 @@ def _note_licenses(directory: Path) -> None:
 
     unknown = [v.video_id for v in read_dataset(directory).videos if v.license_observed is None]
     if unknown:
-        shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" * (len(unknown) > 5))
+        shown = listed(unknown, most=5)
         console.note(f"no license was observed of {shown}: make sure that you may publish them")

@@ -95,24 +95,20 @@ def make_of_layer(
     )
     with console.progress_bars("layer", "steps") as on_progress:
         report = make_layer(index, name, source, origin=origin, on_progress=on_progress)
-    held = report.file
-    if as_json:
-        console.print_json(
-            {
-                "directory": str(report.directory),
-                **held.model_dump(mode="json", exclude={"shards", "index"}),
-                "bytes": sum(shard.bytes for shard in held.shards),
-                "shards_written": report.num_written,
-                "shards_kept": report.num_kept,
-            }
-        )
-        return
-    size = bytes_text(sum(shard.bytes for shard in held.shards))
-    console.say(
+    held, size = report.file, sum(shard.bytes for shard in report.file.shards)
+    content = {
+        "directory": str(report.directory),
+        **held.model_dump(mode="json", exclude={"shards", "index"}),
+        "bytes": size,
+        "shards_written": report.num_written,
+        "shards_kept": report.num_kept,
+    }
+    text = (
         f"{report.directory}: {counted(held.values, 'value')} for "
-        f"{counted(held.frames, 'frame')}, {size} "
+        f"{counted(held.frames, 'frame')}, {bytes_text(size)} "
         f"({counted(report.num_written, 'shard')} written, {report.num_kept} kept)\n{held.about}"
     )
+    console.show(text, content, as_json=as_json)
 
 
 def list_of_layers(
@@ -218,10 +214,7 @@ def drop_of_layer(
     from wtours.layers.make import drop_layer
 
     directory = drop_layer(_place(shards, root), name)
-    if as_json:
-        console.print_json({"removed": directory})
-        return
-    console.say(f"removed {directory}")
+    console.show(f"removed {directory}", {"removed": directory}, as_json=as_json)
 
 
 def _place(shards: str, root: Path) -> Path | str:

@@ -64,15 +64,13 @@ def lock(
         directory = named_or_folder(name, layout.shards_dir)
         path = out or Path(f"{directory.name}{SUFFIX}")
         locked = lock_shards(layout, directory, path, deep=deep, on_progress=on_progress)
-    if as_json:
-        console.print_json(locked.model_dump(mode="json"))
-        return
     frames = sum(shard.frames for shard in locked.shards)
-    console.say(
+    text = (
         f"{path}: {counted(len(locked.videos), 'video')}, "
-        f"{counted(len(locked.shards), 'shard')}, {counted(frames, 'frame')}"
+        f"{counted(len(locked.shards), 'shard')}, {counted(frames, 'frame')}\n"
+        f"set sha256 {locked.set_sha256}"
     )
-    console.say(f"set sha256 {locked.set_sha256}")
+    console.show(text, locked.model_dump(mode="json"), as_json=as_json)
 
 
 def sync(

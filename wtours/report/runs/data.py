@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from wtours.errors import UsageError
 from wtours.storage.os_errors import explain_os_errors
+from wtours.text import listed
 
 METRICS_FILE, CONFIG_FILE = "metrics.jsonl", "config.yaml"
 RECENT_STEPS = 20
 _MAX_POINTS = 400
 """Of a line; of more steps, means over equal spans."""
-_SHOWN_PROBLEMS = 5
 _Columns = dict[str, "tuple[array[float], array[float]]"]
 """Steps and values by metric, as the lines come: a long run has hundreds of thousands."""
 
@@ -127,10 +127,8 @@ def _read_metrics(path: Path, problems: list[str]) -> tuple[_Columns, int, set[i
                 steps.append(step)
                 of_name.append(value)
     if bad:
-        shown = ", ".join(map(str, bad[:_SHOWN_PROBLEMS]))
-        more = f" and {len(bad) - _SHOWN_PROBLEMS} more" if len(bad) > _SHOWN_PROBLEMS else ""
-        plural = "s" if len(bad) > 1 else ""
-        problems.append(f"{METRICS_FILE}: line{plural} {shown}{more} cannot be read; left out")
+        shown, plural = listed(list(map(str, bad)), most=5), "s" if len(bad) > 1 else ""
+        problems.append(f"{METRICS_FILE}: line{plural} {shown} cannot be read; left out")
     return columns, last, resumed
 
 
