@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from training.distributed.collectives import all_gather, all_max, all_sum, num_ranks, own_rank
+from training.distributed.collectives import all_gather, num_ranks, own_rank
 from training.losses.sinkhorn import sinkhorn_teacher
 from training.transfer import send
 
@@ -23,9 +23,7 @@ def balanced_codes(
         iterations: Of Sinkhorn-Knopp, >= 1.
     """
     rows = logits if queued is None else torch.cat([queued, logits])
-    codes = sinkhorn_teacher(
-        rows, temp=epsilon, iterations=iterations, all_sum=all_sum, all_max=all_max
-    )
+    codes = sinkhorn_teacher(rows, temp=epsilon, iterations=iterations)
     return codes[-len(logits) :]
 
 

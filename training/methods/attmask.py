@@ -1,5 +1,7 @@
 """AttMask (Kakogeorgiou et al. 2022) on clips: iBOT that masks what its teacher attends to."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -45,7 +47,7 @@ class Attmask(Ibot):
         ratio, shown = self.draw_ratios(now)
         has_mask, order = self._draws(views)
         # Which patch gets the most attention is the device's to know; how many are masked is not.
-        ranks = -torch.arange(self._num_patches(views)).expand(has_mask.numel(), -1)
+        ranks = -torch.arange(math.prod(self.grid_of(views))).expand(has_mask.numel(), -1)
         masks = attention_masks(
             ranks, ratio=ratio, kind=self.config.attmask.kind, shown=shown, order=order
         )
@@ -61,7 +63,7 @@ class Attmask(Ibot):
         """Return whether a frame has a mask (G, B, T), and a hint's order (G * B * T, c); CPU."""
         clips = views.global_clips
         shape = (clips.shape[0], clips.shape[2])
-        candidates = int(self._num_patches(views) * HINT_SHARE)
+        candidates = int(math.prod(self.grid_of(views)) * HINT_SHARE)
         coins, orders = [], []
         for position in views.positions.tolist():
             generator = numpy_generator(self.config.seed, "attmask", position)
@@ -69,8 +71,3 @@ class Attmask(Ibot):
             orders.append(generator.random((*shape, candidates)))
         has_mask = torch.from_numpy(np.stack(coins, axis=1)) < self.config.ibot.masked_probability
         return has_mask, torch.from_numpy(np.stack(orders, axis=1)).flatten(0, 2)
-
-    def _num_patches(self, views: Views) -> int:
-        patch = self.student.backbone.patch_embed.patch_size[0]
-        height, width = views.global_clips.shape[-2:]
-        return int(height // patch) * int(width // patch)

@@ -91,12 +91,12 @@ class Dora(StudentTeacher):
         return features.cls_token, maps
 
     def _block_masks(self, views: Views) -> Tensor:
-        clips, patch = views.global_clips, self.student.backbone.patch_embed.patch_size[0]
+        clips = views.global_clips
         masks = block_masks(
             self.config.seed,
             views.positions,
             shape=(len(clips), self.config.tracking.num_objects, clips.shape[2]),
-            grid=(clips.shape[-2] // patch, clips.shape[-1] // patch),
+            grid=self.grid_of(views),
         )
         return send([masks], clips.device)[0]
 

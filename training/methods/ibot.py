@@ -105,12 +105,11 @@ class Ibot(StudentTeacher):
     def draw_masks(self, views: Views, now: Progress, attention: Tensor | None) -> Tensor:
         """Return the patches that the student does not see, (G, B, T, N) bool on the CPU."""
         clips, ibot = views.global_clips, self.config.ibot
-        patch = self.student.backbone.patch_embed.patch_size[0]
         return ibot_masks(
             self.config.seed,
             views.positions,
             shape=(clips.shape[0], clips.shape[2]),
-            grid=(clips.shape[-2] // patch, clips.shape[-1] // patch),
+            grid=self.grid_of(views),
             ratios=ibot.mask_ratio,
             masked_probability=ibot.masked_probability,
         )

@@ -50,7 +50,7 @@ def track_objects(
     device = features.key.device
     with torch.autocast(device.type, enabled=False):
         cls_attention, query, patches = (
-            first_frames(part, clip_length).float()
+            part[::clip_length].float()  # of each clip's first frame
             for part in (features.cls_attention, features.query, features.patch_tokens)
         )
         prototypes = object_prototypes(cls_attention, query, heads.to(device))
@@ -160,11 +160,6 @@ def apply_masks(clip: Tensor, masks: Tensor) -> Tensor:
     pixels = pixels.reshape(*pixels.shape[:-1], *grid)
     pixels = pixels.repeat_interleave(patch_size, -2).repeat_interleave(patch_size, -1)
     return clip * pixels.unsqueeze(3)
-
-
-def first_frames(value: Tensor, clip_length: int) -> Tensor:
-    """Return the rows of the first frame of each clip, (B, ...), of (B * T, ...)."""
-    return value[::clip_length]
 
 
 def _patches_of(tokens: Tensor) -> Tensor:

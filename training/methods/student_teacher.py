@@ -243,6 +243,12 @@ class StudentTeacher(Method[TeacherOutput]):
         """Return clips in the parts in which the teacher's backbone sees them."""
         return clips.tensor_split(min(self.config.optim.accumulation_steps, len(clips)))
 
+    def grid_of(self, views: Views) -> tuple[int, int]:
+        """Return the rows and columns of patches of a global view."""
+        patch = self.student.backbone.patch_embed.patch_size[0]
+        height, width = views.global_clips.shape[-2:]
+        return height // patch, width // patch
+
     def encode_whole(self, views: Views) -> Tensor:
         """Return the teacher's CLS tokens of the global views, (G * B * T, D)."""
         parts = self.teacher_parts(views.global_clips.flatten(0, 1))

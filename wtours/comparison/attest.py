@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wtours.comparison.perceptual_hash import distance, image_dhash
+from wtours.comparison.perceptual_hash import image_dhash
 from wtours.errors import ShardError
 from wtours.progress import Progress, no_progress
 from wtours.shards.images.codecs import decode_image
@@ -206,7 +206,7 @@ def _compare_frames(
             error = np.square(pixels[0].astype(np.float32) - pixels[1]).mean()
             found._psnr.append(float(10 * np.log10(255**2 / error)))
         if hashes[0] is not None and hashes[1] is not None:
-            found.dhash_max = max(distance(hashes[0], hashes[1]), found.dhash_max or 0)
+            found.dhash_max = max((hashes[0] ^ hashes[1]).bit_count(), found.dhash_max or 0)
 
 
 def _first_other_byte(a: bytes, b: bytes) -> int:

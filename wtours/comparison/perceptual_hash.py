@@ -25,7 +25,7 @@ def dhash(gray: NDArray[np.uint8]) -> int:
     Args:
         gray: (H, W) uint8, H >= 8 and W >= 9.
     """
-    return _hash_of(_cells(gray))
+    return _hash_of(cell_means(gray, ROWS, COLUMNS))
 
 
 def image_dhash(image: bytes, what: str) -> int | None:
@@ -35,7 +35,8 @@ def image_dhash(image: bytes, what: str) -> int | None:
         ShardError: it does not decode, or is too small; the message has `what`.
     """
     try:
-        cells = _cells(decode_gray(image, min_short_side=_MIN_SIDE))
+        gray = decode_gray(image, min_short_side=_MIN_SIDE)
+        cells = cell_means(gray, ROWS, COLUMNS)
     except ValueError as error:
         raise ShardError(f"{what} has no perceptual hash ({error})") from error
     return None if cells.std() < _FLAT_GRAYS else _hash_of(cells)
@@ -45,15 +46,6 @@ def distances(hashes: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray
     """Return the number of bits that differ, by the rules of broadcasting."""
     bits: NDArray[np.uint8] = np.bitwise_count(hashes ^ others)
     return bits
-
-
-def distance(one: int, other: int) -> int:
-    """Return the number of bits that differ."""
-    return (one ^ other).bit_count()
-
-
-def _cells(gray: NDArray[np.uint8]) -> NDArray[np.float64]:
-    return cell_means(gray, ROWS, COLUMNS)
 
 
 def _hash_of(cells: NDArray[np.float64]) -> int:

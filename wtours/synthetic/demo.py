@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from wtours.analyze.schema import DEFAULT_CUT_DETECTOR, PRECOMPUTED_COLUMNS, load_summary
 from wtours.errors import UsageError
-from wtours.media.reader import open_video
 from wtours.progress import Progress, no_progress
 from wtours.storage.atomic import atomic_path, remove, sweep
 from wtours.storage.locks import lock
 from wtours.storage.receipts import Receipt, is_current, record_file, versions_of, write_receipt
 from wtours.synthetic import WalkSpec, load_truth, render_walk
+from wtours.synthetic.eval_sets import labeled_frames
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import RenderedWalk, VideoEntry
 
@@ -114,13 +114,8 @@ def _cut_out(folder: Path, video_ids: Sequence[str]) -> Crops:
     """Return the first images of each label: of a track at most one a second of video."""
     crops: Crops = defaultdict(list)
     for video_id in video_ids:
-        boxes = defaultdict(list)
-        for row in load_truth(_truth_dir(folder, video_id)).detections.to_pylist():
-            boxes[row["pts_us"]].append(row)
-        with open_video(folder / f"{video_id}.mp4") as video:
-            for frame in video.frames():
-                if frame.pts_us % 1_000_000 == 0:
-                    _add_crops(crops, frame.to_rgb(), boxes[frame.pts_us])
+        for frame in labeled_frames(folder, video_id, every_us=1_000_000):
+            _add_crops(crops, frame.rgb, frame.objects)
     return crops
 
 

@@ -28,7 +28,7 @@ _STEP = 2
 
 
 @dataclass(frozen=True)
-class _Labeled:
+class LabeledFrame:
     """A frame, (H, W, 3) RGB, and its objects, far to near."""
 
     rgb: NDArray[np.uint8]
@@ -53,7 +53,7 @@ def publish_eval_sets(folder: Path, *, train: Sequence[str], val: str) -> list[P
         train: Walks for the training images (ADE20k's).
         val: The walk that is evaluated on.
     """
-    seconds = list(_frames(folder, val, every_us=_SECOND_US))[:_IMAGES]
+    seconds = list(labeled_frames(folder, val, every_us=_SECOND_US))[:_IMAGES]
     for name in NAMES:
         remove(folder / name)
     with atomic_path(folder / "voc") as out:
@@ -65,7 +65,7 @@ def publish_eval_sets(folder: Path, *, train: Sequence[str], val: str) -> list[P
     return [folder / name for name in NAMES]
 
 
-def _write_voc(out: Path, images: Sequence[_Labeled]) -> None:
+def _write_voc(out: Path, images: Sequence[LabeledFrame]) -> None:
     names = [f"2012_{number:06d}" for number in range(len(images))]
     for name, image in zip(names, images, strict=True):
         _write_jpeg(out / "JPEGImages" / f"{name}.jpg", image.rgb)
@@ -90,9 +90,9 @@ def _write_voc(out: Path, images: Sequence[_Labeled]) -> None:
 
 def _write_davis(out: Path, folder: Path, video_id: str) -> None:
     names: list[str] = []
-    sequence: list[_Labeled] = []
+    sequence: list[LabeledFrame] = []
     tracks: dict[int, int] = {}
-    for frame in _frames(folder, video_id, every_us=_SECOND_US // 10):
+    for frame in labeled_frames(folder, video_id, every_us=_SECOND_US // 10):
         if not sequence:  # the largest objects of the first frame are followed
             largest = sorted(frame.objects, key=lambda row: -_area(row))[:_SEQUENCE_OBJECTS]
             tracks = {row["track_id"]: number for number, row in enumerate(largest, 1)}
@@ -116,8 +116,10 @@ def _write_davis(out: Path, folder: Path, video_id: str) -> None:
     _write_list(out / "ImageSets" / "2017" / "val.txt", names)
 
 
-def _write_ade20k(out: Path, folder: Path, train: Sequence[str], val: Sequence[_Labeled]) -> None:
-    training = [f for video in train for f in list(_frames(folder, video, every_us=_SECOND_US))]
+def _write_ade20k(
+    out: Path, folder: Path, train: Sequence[str], val: Sequence[LabeledFrame]
+) -> None:
+    training = [f for video in train for f in labeled_frames(folder, video, every_us=_SECOND_US)]
     splits = {"training": training[:_IMAGES], "validation": val}
     labels = sorted({row["label"] for split in splits.values() for f in split for row in f.objects})
     classes = {label: number for number, label in enumerate(labels, 1)}
@@ -128,7 +130,7 @@ def _write_ade20k(out: Path, folder: Path, train: Sequence[str], val: Sequence[_
             _write_png(out / "annotations" / split / f"{number:08d}.png", image.paint(values))
 
 
-def _frames(folder: Path, video_id: str, *, every_us: int) -> Iterator[_Labeled]:
+def labeled_frames(folder: Path, video_id: str, *, every_us: int) -> Iterator[LabeledFrame]:
     """Yield the frames at whole multiples of `every_us` that show an object."""
     objects = defaultdict(list)
     for row in load_truth(folder / "truth" / video_id).detections.to_pylist():
@@ -136,7 +138,7 @@ def _frames(folder: Path, video_id: str, *, every_us: int) -> Iterator[_Labeled]
     with open_video(folder / f"{video_id}.mp4") as video:
         for frame in video.frames():
             if frame.pts_us % every_us == 0 and objects[frame.pts_us]:
-                yield _Labeled(frame.to_rgb(), objects[frame.pts_us])
+                yield LabeledFrame(frame.to_rgb(), objects[frame.pts_us])
 
 
 def _box(row: dict[str, Any]) -> tuple[int, int, int, int]:

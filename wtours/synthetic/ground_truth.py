@@ -3,8 +3,7 @@
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -107,7 +106,7 @@ def load_truth(path: Path) -> WalkTruth:
 
 
 class TruthWriter:
-    """Writes a truth directory frame by frame; a context manager that closes its files.
+    """Writes a truth directory frame by frame; to be closed.
 
     Args:
         directory: A new directory, created here.
@@ -121,15 +120,8 @@ class TruthWriter:
         self._rows: list[dict[str, Any]] = []
         self._detections = pq.ParquetWriter(directory / DETECTIONS_NAME, DETECTIONS_SCHEMA)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close its files, finished or not."""
         self._detections.close()
 
     def add(self, frame_index: int, frame: RenderedFrame) -> None:

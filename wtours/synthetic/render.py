@@ -50,7 +50,7 @@ def render_walk(
         truth = None
         if truth_path is not None:
             directory = stack.enter_context(_replaced_directory(truth_path))
-            truth = stack.enter_context(TruthWriter(directory, spec))
+            truth = stack.enter_context(contextlib.closing(TruthWriter(directory, spec)))
         with open_encoder(
             video, size=(spec.width, spec.height), frame_rate=spec.frame_rate
         ) as write:

@@ -1,7 +1,7 @@
 """What a rendered walk is asked to be, and the times that follow from it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -95,13 +95,5 @@ class WalkSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values; the frame rate as "30" or "30000/1001"."""
-        return {
-            "seconds": self.seconds,
-            "width": self.width,
-            "height": self.height,
-            "frame_rate": str(self.frame_rate),
-            "seed": self.seed,
-            "cut_seconds": list(self.cut_seconds),
-            "light_start": self.light_start,
-            "light_end": self.light_end,
-        }
+        rate, cuts = str(self.frame_rate), list(self.cut_seconds)
+        return asdict(self) | {"frame_rate": rate, "cut_seconds": cuts}
