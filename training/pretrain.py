@@ -67,6 +67,7 @@ def _never_watched(watch: WatchConfig, run: Progress) -> list[str]:
     asked = {
         "knn_every_steps": watch.knn_every_steps if watch.knn_train is not None else None,
         "overlay_every_steps": watch.overlay_every_steps,
+        "profile_steps": None if watch.profile_steps is None else watch.profile_steps[0],
     }
     return [
         f"watch.{name}={steps} never comes: the run has {run.steps} steps; set it lower"

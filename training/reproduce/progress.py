@@ -150,7 +150,9 @@ def _is_there(plan: Plan, step: Step) -> bool:
     if not step.run:
         return True
     run_dir = plan.root / "runs" / plan.run_name(step.run)
-    return any(run_dir.glob("eval/*.json")) if step.evaluation else bool(_receipts(run_dir))
+    if step.evaluation:
+        return any(run_dir.glob(f"eval/{step.evaluation}-*.json"))
+    return bool(_receipts(run_dir))
 
 
 def _folder(plan: Plan) -> Path:

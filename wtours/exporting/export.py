@@ -1,6 +1,7 @@
 """The spine of `shards export`: unit by unit, each whole or absent, resumed where it stopped."""
 
 import dataclasses
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from wtours.exporting.units import Exporter, Unit
 from wtours.progress import Progress, no_progress
 from wtours.shards.index import ShardIndex
 from wtours.shards.schema import set_sha256
-from wtours.storage.atomic import TEMP_PREFIX, read_json, sweep_tree, write_json
+from wtours.storage.atomic import TEMP_PREFIX, read_json, sweep, write_json
 from wtours.storage.locks import lock
 
 EXPORT_FILE = "wtours-export.json"
@@ -58,7 +59,8 @@ def export_shards(
     }
     _require_own(out, what)
     with lock(out / LOCK_FILE, what=f"the export {out}"):
-        sweep_tree(out)  # DAVIS's list lies two folders down
+        for folder, _, _ in os.walk(out):  # DAVIS's list lies two folders down
+            sweep(Path(folder))
         write_json(out / EXPORT_FILE, {**what, "finished": False})
         kept = 0
 

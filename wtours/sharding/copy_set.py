@@ -34,7 +34,7 @@ from wtours.shards.schema import (
     Dataset,
     parse_dataset,
 )
-from wtours.storage.atomic import RECEIPTS_FOLDER, TEMP_PREFIX, sweep_tree
+from wtours.storage.atomic import RECEIPTS_FOLDER, TEMP_PREFIX, sweep
 from wtours.storage.hashing import digest, sha256_bytes, sha256_file
 from wtours.storage.object_store import open_store
 from wtours.storage.scratch import scratch_folder
@@ -96,7 +96,7 @@ def copy_shards(
             f"destination, or remove its {DATASET_FILE} first"
         )
     if isinstance(receiver, LocalStore):
-        sweep_tree(receiver.folder)
+        _sweep(receiver.folder)
     present = {found.key: found for found in sender.list()}
     layers = [_layer_file(sender, key) for key in present if _LAYER_FILE.fullmatch(key)]
     known = known_sha256s(dataset) | {k: v for one in layers for k, v in one.items()}
@@ -134,6 +134,13 @@ def copy_shards(
         bytes_copied=copied_bytes + (len(text) if is_new else 0),
         files_left=tuple(sorted(present.keys() - of_set)),
     )
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed copies left where a set has files, and nowhere else below the folder."""
+    of_set = (folder, *folder.glob(f"{LAYERS_FOLDER}/*"))
+    for one in (*of_set, *(each / RECEIPTS_FOLDER for each in of_set)):
+        sweep(one)
 
 
 def _read_dataset(store: Store) -> tuple[Dataset, bytes]:

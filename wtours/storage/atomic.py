@@ -120,12 +120,6 @@ def sweep(directory: Path) -> None:
         remove(path)
 
 
-def sweep_tree(directory: Path) -> None:
-    """Do the same in `directory` and every folder below it."""
-    for folder, _, _ in os.walk(directory):
-        sweep(Path(folder))
-
-
 def fsync_tree(path: Path) -> None:
     """Flush a file, or a directory and everything in it, to the disk."""
     if path.is_dir():

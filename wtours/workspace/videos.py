@@ -83,7 +83,7 @@ class DownloadedVideo:
         So what was made from another stream is not taken for it, when the same file is downloaded
         again under the same id to take this one.
         """
-        has_several = (self.receipt.facts.get("video_streams") or 1) > 1
+        has_several = self.receipt.facts.get("video_streams") not in (None, 1)
         return {"video": self.sha256} | ({"stream": str(self.stream)} if has_several else {})
 
     def has_made(self, receipt: Receipt) -> bool:

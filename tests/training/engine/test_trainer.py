@@ -211,6 +211,7 @@ def test_what_comes_to_no_step_of_a_short_run_is_said(shards, tmp_path, caplog, 
         f"optim.warmup_epochs={4 if is_said else 2}",
         f"optim.freeze_last_layer_epochs={4 if is_said else 2}",
         f"watch.overlay_every_steps={3 if is_said else 2}",
+        f"watch.profile_steps=[{3 if is_said else 2}, 9]",
     )
     train(shards, tmp_path / "run", "optim.steps=2", "watch.overlay_clips=1", *overrides)
     for said in (
@@ -218,6 +219,7 @@ def test_what_comes_to_no_step_of_a_short_run_is_said(shards, tmp_path, caplog, 
         " steps (4 epochs)",
         "the head's last layer is never trained: optim.freeze_last_layer_epochs=4 takes all of",
         "watch.overlay_every_steps=3 never comes",
+        "watch.profile_steps=3 never comes",
     ):
         assert (said in caplog.text) == is_said
 

@@ -107,6 +107,12 @@ def test_a_plan_is_done_step_by_step_resumed_and_printed(plan, capfd):
     (measured,) = (json.loads(path.read_text())["results"]["corloc_percent"] for path in results)
     assert rows[-1][4:] == ("56.2", f"{measured:.1f}*")  # * since the images are not VOC's
 
+    (result,) = results
+    moved = result.rename(result.with_name("knn-of-another-evaluation.json"))
+    assert ended(states(plan))["dora-venice: discover"] == "to do"
+    moved.rename(result)
+    assert ended(states(plan)) == first
+
 
 def test_a_run_that_was_trained_again_is_measured_again(plan):
     reproduce(plan, say=lambda text: None, run=here)

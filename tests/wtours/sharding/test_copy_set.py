@@ -124,8 +124,10 @@ def test_what_a_killed_copy_was_writing_is_removed(built, tmp_path):
     for name in (".tmp-1-0a-park-00000.tar", "receipts/.tmp-1-0a-x", "layers/depth/.tmp-1-0a-y"):
         (there / name).parent.mkdir(parents=True, exist_ok=True)
         (there / name).write_bytes(b"half")
+    (there / "theirs").mkdir()
+    (there / "theirs" / ".tmp-1-0a-z").write_bytes(b"in work")
     copy_shards(built, there)
-    assert [path for path in there.rglob(".*") if path.is_file()] == []
+    assert [path.name for path in there.rglob(".*") if path.is_file()] == [".tmp-1-0a-z"]
 
 
 def test_what_is_no_set_or_the_same_place_is_refused(built, tmp_path):
