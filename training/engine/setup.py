@@ -41,7 +41,7 @@ def run_length(config: TrainConfig, views: ClipViews) -> Progress:
     """Return the first step of a run, which has the number of all of them.
 
     Raises:
-        TrainingError: too few clips for a batch.
+        TrainingError: too few clips for a batch, or no step.
     """
     optim, epoch_clips = config.optim, len(views.sampler)
     steps_per_epoch: float = epoch_clips // optim.global_batch_size
@@ -52,6 +52,11 @@ def run_length(config: TrainConfig, views: ClipViews) -> Progress:
             f"data.clips_per_epoch, or shard more video"
         )
     steps = optim.steps or round(optim.epochs * steps_per_epoch)
+    if not steps:
+        raise TrainingError(
+            f"optim.epochs={optim.epochs:g} is less than a step, of which an epoch has "
+            f"{steps_per_epoch:g}: raise it, or set optim.steps"
+        )
     if optim.steps:
         steps_per_epoch = optim.steps / optim.epochs
     return Progress(step=0, steps=steps, steps_per_epoch=steps_per_epoch)

@@ -205,6 +205,12 @@ def test_a_peak_below_the_rate_of_the_end_is_said(shards, tmp_path, caplog, lr, 
     assert (said in caplog.text) == is_said
 
 
+def test_a_run_of_no_step_is_refused_and_not_taken_for_a_finished_one(shards, tmp_path):
+    overrides = ("optim.steps=null", "optim.epochs=0.05", "optim.warmup_epochs=0")
+    with pytest.raises(TrainingError, match="is less than a step, of which an epoch has"):
+        train(shards, tmp_path / "run", *overrides)
+
+
 @pytest.mark.parametrize("is_said", [True, False])
 def test_what_comes_to_no_step_of_a_short_run_is_said(shards, tmp_path, caplog, is_said):
     overrides = (
