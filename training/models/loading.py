@@ -1,6 +1,6 @@
 """Setting a network to weights from a file: all of them, of the right shapes, and numbers."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wtours.errors import CheckpointError
+from wtours.text import listed
 
 
 def read_safetensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
@@ -44,7 +45,7 @@ def require_weights(network: nn.Module, weights: Mapping[str, Tensor], what: str
     expected = network.state_dict()
     shared = [name for name in expected if name in weights]
     problems = [
-        f"{_some(names)} {problem}"
+        f"{listed(names, most=1)} {problem}"
         for names, problem in (
             ([name for name in expected if name not in weights], "missing"),
             ([name for name in weights if name not in expected], "not of it"),
@@ -73,11 +74,6 @@ def require_finite(weights: Mapping[str, Tensor], what: str) -> None:
     for name, value in weights.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise CheckpointError(f"{what} ({name} is not finite: NaN or infinite)")
-
-
-def _some(names: Collection[str]) -> str:
-    first = next(iter(names))
-    return first if len(names) == 1 else f"{first} and {len(names) - 1} more"
 
 
 def _size(value: Tensor) -> str:
