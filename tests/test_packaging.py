@@ -82,7 +82,8 @@ def installed(distributions, tmp_path_factory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     (wheel,) = distributions.glob("*.whl")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
-    subprocess.run([*pip, "install", "-q", "--no-deps", "--no-index", str(wheel)], check=True)
+    options = ("-q", "--no-deps", "--no-index", "--no-compile")
+    subprocess.run([*pip, "install", *options, str(wheel)], check=True)
     (site_packages,) = folder.glob("lib/python*/site-packages")
     (site_packages / "tested.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder / "bin"

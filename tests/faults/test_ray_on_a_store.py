@@ -174,7 +174,10 @@ def test_two_clusters_on_one_root_end_with_one_set_of_bytes(url, expected, manif
     assert on_store(url) == expected
 
 
-def test_what_crashes_its_process_is_named_and_the_next_run_does_it(cluster, url, expected):
+def test_what_crashes_its_process_is_named_and_the_next_run_does_it(
+    cluster, url, expected, monkeypatch
+):
+    monkeypatch.setattr("wtours.execution.ray.MAX_RETRIES", 1)  # each is another worker's start
     with (
         store_workspace(url) as layout,
         DisturbedExecutor(crash_at_the_second_minute_of_two, shared=layout.root) as executor,

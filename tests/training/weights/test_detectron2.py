@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
 from tests.support.tiny_run import make_run, tiny_config
 from training.data.normalization import Normalization, normalized
@@ -113,15 +112,16 @@ def test_detectron2_itself_loads_them_and_gives_the_same(run, network):
 
 
 def test_a_detector_gives_pixels_of_imagenet_to_weights_that_ask_for_others(tmp_path):
+    transformers = pytest.importorskip("transformers")  # seconds, in one worker of the tests
     sizes: dict[str, Any] = {"hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 3}
     torch.manual_seed(1)
-    theirs = ViTModel(
-        ViTConfig(**sizes, intermediate_size=192, image_size=32, patch_size=8),
+    theirs = transformers.ViTModel(
+        transformers.ViTConfig(**sizes, intermediate_size=192, image_size=32, patch_size=8),
         add_pooling_layer=False,
     )
     theirs.save_pretrained(tmp_path)
     halves = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    ViTImageProcessor(
+    transformers.ViTImageProcessor(
         image_mean=list(halves.mean), image_std=list(halves.std), size={"height": 32, "width": 32}
     ).save_pretrained(tmp_path)
     pixels = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
 from tests.support.shard_set import TINY, write_shard_set
 from tests.support.tiny_run import ONE_PROCESS, make_run, tiny_config
@@ -69,17 +68,18 @@ def test_other_crops_get_the_position_embedding_resized(runs):
 
 
 def test_another_normalization_of_pixels_gives_the_same_tokens_of_the_same_image(tmp_path):
+    transformers = pytest.importorskip("transformers")  # seconds, in one worker of the tests
     sizes: dict[str, Any] = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3}
     # transformers takes 1e-12 under the root of a norm; beside weights this small it would show.
     sizes["layer_norm_eps"] = 1e-6
     torch.manual_seed(1)
-    theirs = ViTModel(
-        ViTConfig(**sizes, intermediate_size=192, image_size=32, patch_size=8),
+    theirs = transformers.ViTModel(
+        transformers.ViTConfig(**sizes, intermediate_size=192, image_size=32, patch_size=8),
         add_pooling_layer=False,
     )
     theirs.save_pretrained(tmp_path / "hf")
     halves = [0.5, 0.5, 0.5]
-    ViTImageProcessor(
+    transformers.ViTImageProcessor(
         image_mean=halves, image_std=halves, size={"height": 32, "width": 32}
     ).save_pretrained(tmp_path / "hf")
     source = open_backbone(f"hf:{tmp_path / 'hf'}", lambda name: tmp_path / name)

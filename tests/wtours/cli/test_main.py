@@ -149,19 +149,22 @@ def test_a_terminal_without_color_or_of_another_width_gets_the_same_words(tmp_pa
     root = ("--root", str(tmp_path))
     plain = {"COLUMNS": str(columns), "TERM": "xterm-256color", "NO_COLOR": "1"}
     dumb = {"COLUMNS": str(columns), "TERM": "dumb"}
+    shown: dict[str, str] = {}
     for words in (("list", *root), ("verify", *root), ("presets", "list"), ("shard", "--help")):
         without_color = on_terminal(*words, **plain)
         assert not re.search(r"\x1b\[[0-9;]*3[0-9]", without_color), words  # weight, but no color
-        on_dumb = on_terminal(*words, **dumb)
+        shown[words[0]] = on_dumb = on_terminal(*words, **dumb)
         assert "\x1b" not in on_dumb, words
         if words[0] != "verify":
             lines = [line for line in on_dumb.splitlines() if str(tmp_path) not in line]
             assert max(map(len, lines)) <= columns
             assert not re.search(r"\w…", on_dumb), on_dumb
-    listed = on_terminal("list", *root, **dumb)
     for word in ("kuala_lumpur", "downloaded", "shard sets" if columns > 60 else "shard"):
-        assert word in listed  # no word is broken apart
-    narrow = on_terminal("list", *root, **dumb | {"COLUMNS": "40"})
+        assert word in shown["list"]  # no word is broken apart
+
+
+def test_on_a_narrow_terminal_a_row_is_a_list(tmp_path):
+    narrow = on_terminal("list", "--root", str(tmp_path), COLUMNS="40", TERM="dumb")
     assert "kuala_lumpur\n  title: Kuala Lumpur\n  downloaded: no\n" in narrow
 
 
