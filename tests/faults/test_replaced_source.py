@@ -15,6 +15,7 @@ from wtours.analyze.schema import load_summary
 from wtours.execution.executor import SerialExecutor
 from wtours.media.probe import probe_video
 from wtours.sharding.build import build_shards
+from wtours.sharding.repair import repair_shards
 from wtours.shards.params import ShardParams
 from wtours.workspace.layout import Layout
 
@@ -81,17 +82,27 @@ def test_analyze_refuses_a_replaced_video_and_the_others_go_on(when, workspace):
     assert not layout.analysis_receipt("walk").exists()
 
 
-def test_another_stream_of_the_same_file_is_measured_and_sharded_anew(tmp_path):
-    """As cameras with two lenses write it, downloaded again under its id for the other one."""
-    path, layout = tmp_path / "two.mov", Layout(tmp_path / "root")
+@pytest.fixture
+def two_streams(tmp_path) -> Path:
+    """Return a file with a bright and a black video, as cameras with two lenses write."""
+    path: Path = tmp_path / "two.mov"
     sources = ("testsrc2=size=64x48:rate=10:duration=3", "color=black:size=64x48:rate=10:d=3")
     inputs = [word for source in sources for word in ("-f", "lavfi", "-i", source)]
     maps = ("-map", "0", "-map", "1")
     subprocess.run([get_ffmpeg_exe(), "-v", "error", *inputs, *maps, str(path)], check=True)
-    lightness = []
+    return path
+
+
+def download_again(layout: Layout, path: Path, stream: int) -> None:
+    """Have the walk there with this stream of the file."""
+    shutil.rmtree(layout.video_dir("walk"), ignore_errors=True)
+    publish_video(layout, "walk", path, facts=probe_video(path, stream=stream).to_json())
+
+
+def test_another_stream_of_the_same_file_is_measured_and_sharded_anew(two_streams, tmp_path):
+    layout, lightness = Layout(tmp_path / "root"), []
     for stream in (0, 1):
-        shutil.rmtree(layout.video_dir("walk"), ignore_errors=True)
-        publish_video(layout, "walk", path, facts=probe_video(path, stream=stream).to_json())
+        download_again(layout, two_streams, stream)
         assert analyze_videos(layout, ["walk"]).done == ["walk"]
         report = build_shards(layout, ["walk"], params=PARAMS)
         assert (report.failed, report.num_segments_written) == ({}, 3)
@@ -99,3 +110,16 @@ def test_another_stream_of_the_same_file_is_measured_and_sharded_anew(tmp_path):
         assert analyze_videos(layout, ["walk"]).skipped == ["walk"]
         assert build_shards(layout, ["walk"], params=PARAMS).num_segments_kept == 3
     assert lightness[0] > 10 * lightness[1]
+
+
+def test_a_shard_is_not_rebuilt_from_another_stream_of_the_same_file(two_streams, tmp_path):
+    layout = Layout(tmp_path / "root")
+    download_again(layout, two_streams, 0)
+    tar = build_shards(layout, ["walk"], params=PARAMS).directory / "walk-00001.tar"
+    tar.unlink()
+    download_again(layout, two_streams, 1)
+    report = repair_shards(layout, "default")
+    assert not tar.exists()
+    assert "the shards were made from stream 0" in report.problems[-1].message
+    download_again(layout, two_streams, 0)
+    assert repair_shards(layout, "default").repaired == (tar.name,)

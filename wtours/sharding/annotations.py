@@ -29,7 +29,12 @@ _FRAMES = pa.schema({"pts_us": pa.int64(), "lightness": pa.float32()})
 
 
 def analysis_columns(
-    layout: Layout, video_id: str, source_sha256: str, pts_us: NDArray[np.int64]
+    layout: Layout,
+    video_id: str,
+    source_sha256: str,
+    pts_us: NDArray[np.int64],
+    *,
+    stream: str | None = None,
 ) -> dict[str, pa.Array]:
     """Return `shot` and `lightness` of each frame, null where they are not known.
 
@@ -38,12 +43,13 @@ def analysis_columns(
         video_id: The video.
         source_sha256: Of the video file that the frames are from.
         pts_us: (N,) int64, increasing.
+        stream: Of a file with several, the one that they are from.
 
     Raises:
         ShardError: the analysis has the receipt, and a table is gone, damaged, or without them.
     """
     wanted = {SHOTS_FILE: _SHOTS, FRAMES_FILE: _FRAMES}
-    tables = analysis_tables(layout, video_id, source_sha256, wanted)
+    tables = analysis_tables(layout, video_id, source_sha256, wanted, stream=stream)
     return {
         "shot": _shots(tables.get(SHOTS_FILE), pts_us),
         "lightness": _lightness(tables.get(FRAMES_FILE), pts_us),
@@ -75,7 +81,12 @@ def _lightness(table: pa.Table | None, pts_us: NDArray[np.int64]) -> pa.Array:
 
 
 def analysis_tables(
-    layout: Layout, video_id: str, source_sha256: str, wanted: Mapping[str, pa.Schema]
+    layout: Layout,
+    video_id: str,
+    source_sha256: str,
+    wanted: Mapping[str, pa.Schema],
+    *,
+    stream: str | None = None,
 ) -> dict[str, pa.Table]:
     """Return the tables that one analysis of this very video file has; {} if there is none.
 
@@ -86,6 +97,7 @@ def analysis_tables(
         video_id: The video.
         source_sha256: Of the video file.
         wanted: The columns of each table, by its name.
+        stream: Of a file with several, the one that it has to be of.
 
     Raises:
         ShardError: the analysis has the receipt, and a table is gone, damaged, or without them;
@@ -96,6 +108,8 @@ def analysis_tables(
     except StorageError as error:  # of this video, and not of the others
         raise ShardError(str(error)) from error
     if receipt is None or source_sha256 not in receipt.inputs.values():
+        return {}
+    if stream is not None and receipt.inputs.get("stream", stream) != stream:
         return {}
     folder, remedy = layout.analysis_dir(video_id), f"run `wtours analyze --video {video_id}`"
     return {

@@ -192,7 +192,7 @@ def _index_rows(layout: Layout, plan: VideoPlan, rows: pa.Table) -> pa.Table:
     video_ids = pa.array([plan.video_id]).take(pa.array(np.zeros(rows.num_rows, np.int32)))
     columns = {
         "video_id": video_ids,
-        **analysis_columns(layout, plan.video_id, plan.source_sha256, pts_us),
+        **analysis_columns(layout, plan.video_id, plan.source_sha256, pts_us, stream=plan.stream),
     }
     for name in ("blur_boxes", "blurred_share"):
         if name not in rows.column_names:  # rows that are older than these columns

@@ -47,6 +47,13 @@ class VideoPlan:
     video_id: str
     source_sha256: str
     facts: SourceFacts
+    stream: str | None = None
+    """Of a file with several, as `DownloadedVideo.inputs` has it."""
+
+    def is_of(self, video: DownloadedVideo) -> bool:
+        """Return whether the frames are of this file, and of the stream that is taken of it."""
+        stream = video.inputs.get("stream")
+        return video.sha256 == self.source_sha256 and self.stream in (None, stream)
 
     def segments(self, directory: Path, params: ShardParams) -> list[FinishedSegment | None]:
         """Return every segment; None: it has no receipt, or one of something else."""
@@ -148,7 +155,7 @@ def _is_done_elsewhere(
     video = downloaded_video(layout, plan.video_id)
     return (
         not video.path.is_file()
-        and video.sha256 == plan.source_sha256
+        and plan.is_of(video)
         and not plan.missing_segments(directory, params)
     )
 
@@ -189,7 +196,7 @@ def _publish_plan(
         facts=facts.model_dump(),
     )
     write_receipt(directory / RECEIPTS_FOLDER / f"{video.video_id}.json", receipt)
-    return VideoPlan(video.video_id, video.sha256, facts)
+    return VideoPlan(video.video_id, video.sha256, facts, video.inputs.get("stream"))
 
 
 def _remove_if_of_another_source(directory: Path, video: DownloadedVideo) -> None:
@@ -210,7 +217,8 @@ def published_plans(directory: Path) -> list[VideoPlan]:
         if "segments" in receipt.facts:
             try:
                 facts = SourceFacts.model_validate(receipt.facts)
-                plans.append(VideoPlan(receipt.key, receipt.inputs["video"], facts))
+                made_from = receipt.inputs["video"], facts, receipt.inputs.get("stream")
+                plans.append(VideoPlan(receipt.key, *made_from))
             except (ValidationError, KeyError):
                 continue  # damaged: as if there were none
     return plans

@@ -150,7 +150,7 @@ def _rebuild(
     """Rebuild shards of one video, and yield how each ended."""
     by_segment = {shard.segment: shard for shard in shards}
     try:
-        source = _source(layout, video)
+        source = _source(layout, directory, video)
         tasks = segment_tasks(source, by_segment, dataset.params, video.taken_us)
     except VideoError as error:
         yield from (_Rebuilt(shard, str(error)) for shard in shards)
@@ -173,8 +173,8 @@ def _rebuild(
         on_progress(f"{video.video_id} rebuilt", done_bytes, all_bytes)
 
 
-def _source(layout: Layout, record: VideoRecord) -> DownloadedVideo:
-    """Return the very video file that the shards were made from.
+def _source(layout: Layout, directory: Path, record: VideoRecord) -> DownloadedVideo:
+    """Return the very video file that the shards were made from, for the same stream of it.
 
     Raises:
         VideoError: it is gone, another one, or damaged itself.
@@ -186,6 +186,12 @@ def _source(layout: Layout, record: VideoRecord) -> DownloadedVideo:
             f"{video.path} is another file than the shards were made from (sha256 "
             f"{video.sha256[:12]}…, not {record.source_sha256[:12]}…); download that one, or run "
             f"`wtours shard` again"
+        )
+    plan = next((p for p in published_plans(directory) if p.video_id == record.video_id), None)
+    if plan is not None and not plan.is_of(video):
+        raise VideoError(
+            f"{video.path} is taken with stream {video.stream}, and the shards were made from "
+            f"stream {plan.stream}; download it for that one, or run `wtours shard` again"
         )
     return video
 

@@ -155,3 +155,19 @@ def test_a_video_in_which_nothing_was_found_has_0_classes_and_is_measured(tmp_pa
     result = build_report(layout, entries, threshold=1.0)
     assert result.problems == {}
     assert result.page.read_text().count("0 classes") == 1
+
+
+def test_an_analysis_that_is_made_again_while_it_is_read_is_not_mixed(tmp_path, monkeypatch):
+    layout, entries = make_workspace(tmp_path)
+    path, read = layout.analysis_receipt("alpha"), pq.read_table
+
+    def read_while_it_is_made_again(*args, **kwargs):
+        table, receipt = read(*args, **kwargs), read_receipt(path)
+        assert receipt is not None
+        write_receipt(path, receipt.model_copy(update={"versions": {"av": "17.0"}}))
+        return table
+
+    monkeypatch.setattr(pq, "read_table", read_while_it_is_made_again)
+    alpha = load_videos(layout, entries, threshold=0.3)[0]
+    assert alpha.measured is None
+    assert "was made again while it was read; run the command again" in alpha.problem

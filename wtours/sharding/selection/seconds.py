@@ -136,11 +136,11 @@ def _require_same_source(layout: Layout, plan: VideoPlan) -> None:
         video = downloaded_video(layout, plan.video_id)
     except VideoError:
         return  # deleted after it was sharded
-    if video.sha256 != plan.source_sha256:
+    if not plan.is_of(video):
         raise ShardError(
             f"{plan.video_id} is another file than the one whose seconds the shard set was begun "
-            f"with (sha256 {video.sha256[:12]}…, not {plan.source_sha256[:12]}…); choose another "
-            f"name by --shards"
+            f"with, or another stream of it (sha256 {video.sha256[:12]}…, then "
+            f"{plan.source_sha256[:12]}…); choose another name by --shards"
         )
 
 
