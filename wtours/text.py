@@ -5,6 +5,7 @@ Titles, labels, licenses, URLs and file names come from outside. `plain` is for 
 for files that other programs interpret.
 """
 
+import difflib
 import re
 import textwrap
 from collections.abc import Sequence
@@ -137,8 +138,17 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def listed(names: Sequence[str], *, most: int = 10) -> str:
-    """Return names as "a, b, c"; of many the first, and how many more there are."""
+def listed(names: Sequence[str], *, most: int = 12, like: str = "") -> str:
+    """Return names as "a, b, c"; of many the first, and how many more there are.
+
+    Args:
+        names: What there is.
+        most: So many are named.
+        like: What was asked for and is not there: the names that it may be a slip of come first.
+    """
+    if like:
+        meant = difflib.get_close_matches(like, names, n=most)
+        names = list(dict.fromkeys([*meant, *names]))
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from wtours.cli.console import LogHandler
-from wtours.text import escape_csv, escape_json, escape_markdown, plain, plain_lines
+from wtours.text import escape_csv, escape_json, escape_markdown, listed, plain, plain_lines
 
 HOSTILE = "a\x1b[31mb\x1b]0;title\x07c\x9bd\u202ee\u2066f\udcffg"
 
@@ -73,3 +73,11 @@ def test_what_a_command_prints_of_a_hostile_manifest_is_plain(tmp_path):
         shown = result.stdout + result.stderr
         assert "walk" in shown or "x.mp4" in shown
         assert plain_lines(shown) == shown
+
+
+def test_of_many_names_those_that_look_like_the_wrong_one_come_first():
+    names = [f"walk_{number:02d}" for number in range(30)]
+    assert listed(names[:3]) == "walk_00, walk_01, walk_02"
+    assert listed(names).endswith(" and 18 more")
+    assert listed([*names, "venice"], like="venise").startswith("venice, walk_00, ")
+    assert listed(["venice"], like="x" * 10_000) == "venice"

@@ -33,6 +33,7 @@ from wtours.media.encode import open_encoder
 from wtours.shards import Clip, ClipDataset, IntervalRange
 from wtours.storage.atomic import atomic_path, write_bytes, write_json
 from wtours.storage.hashing import sha256_file
+from wtours.text import listed
 
 FORMAT = 1
 _VIDEO_RATE = 30
@@ -140,7 +141,7 @@ def choose_clips(
     }
     own = numbers.get(video_id, np.empty(0, np.int64))
     if not len(own):
-        known = ", ".join(name for name, some in numbers.items() if len(some))
+        known = listed([name for name, some in numbers.items() if len(some)], like=video_id)
         raise ShardError(
             f"{clips.index.directory} has no clip of video {video_id!r}; it has clips of: {known}"
         )

@@ -87,11 +87,7 @@ def export_run(run: Path, *, to: Target, out: Path | None = None) -> Exported:
 def _how_to_load(to: Target, out: Path, config: TrainConfig, backbone: VisionTransformer) -> str:
     match to:
         case "timm":
-            sizes = ", ".join(f"{key}={value!r}" for key, value in timm_arguments(config).items())
-            return (
-                f"timm.create_model({config.model.backbone!r}, num_classes=0, {sizes}, "
-                f"checkpoint_path={str(out / 'model.safetensors')!r})"
-            )
+            return f"timm.create_model({f'local-dir:{out}'!r}, pretrained=True, num_classes=0)"
         case "hf":
             return f"transformers.AutoModel.from_pretrained({str(out)!r})"
         case "onnx":

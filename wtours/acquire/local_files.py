@@ -9,7 +9,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from wtours.errors import DownloadError, PermanentDownloadError
@@ -73,7 +73,9 @@ class FileFetcher:
         return Fetched(path=copy)
 
     def resolve(self, source: str) -> Path:
-        """Return the real path of the file that `source` names.
+        """Return the real path of the file that `source` names, or of the one of its last part.
+
+        A manifest names `footage/walk.mp4` beside it, and the footage may have moved since.
 
         Raises:
             PermanentDownloadError: it lies outside the folder, by its name or through a link.
@@ -81,15 +83,16 @@ class FileFetcher:
         """
         if self.folder is None:
             raise DownloadError(f"{source} needs a folder to look in: give --from-dir DIR")
-        inside = self.folder.resolve()
-        path = (inside / source.removeprefix("file:")).resolve()
-        if not path.is_relative_to(inside):
+        inside, name = self.folder.resolve(), PurePosixPath(source.removeprefix("file:"))
+        paths = [(inside / part).resolve() for part in dict.fromkeys((str(name), name.name))]
+        if not all(path.is_relative_to(inside) for path in paths):
             raise PermanentDownloadError(
                 f"{source} leads outside {self.folder}; use a name inside that folder"
             )
-        if not path.is_file():
-            raise DownloadError(f"there is no file {path}")
-        return path
+        for path in paths:
+            if path.is_file():
+                return path
+        raise DownloadError(f"there is no file {paths[0]}; --from-dir DIR says where it is now")
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,8 @@ class OwnWalk:
             of_youtube = youtube_ids([self.source])
             path = unquote(urlsplit(self.source).path)
             stem = f"youtube_{of_youtube[0]}" if of_youtube else PurePosixPath(path).stem
-        plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
+        # casefold: ß is ss
+        plain = unicodedata.normalize("NFKD", stem.casefold()).encode("ascii", "ignore").decode()
         return re.sub(r"[^a-z0-9]+", "_", plain).strip("_")[:_LONGEST_ID].strip("_") or "walk"
 
 

@@ -73,7 +73,7 @@ def _group(about: str) -> typer.Typer:
     return typer.Typer(cls=Group, no_args_is_help=True, help=about)
 
 
-shards_app = _group("Finalize a shard set, or inspect it.")
+shards_app = _group("List, inspect, divide and export shard sets.")
 layer_app = _group("Make and inspect side data of the frames.")
 cluster_app = _group("Inspect a Ray cluster.")
 presets_app = _group("Inspect the presets of training.")
@@ -150,14 +150,15 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None]], ...] =
     (app, SHARDS, "lock", lockfile.lock),
     (app, SHARDS, "sync", lockfile.sync),
     (app, SHARDS, "attest", lockfile.attest),
-    (shards_app, None, "finalize", shard.finalize),
-    (shards_app, None, "missing", missing.missing_of_shards),
+    (shards_app, None, "list", inspect.list_of_shards),
     (shards_app, None, "info", inspect.info_of_shards),
     (shards_app, None, "sample", inspect.sample_of_shards),
     (shards_app, None, "export", export.export_of_shards),
     (shards_app, None, "card", hub.card_of_shards),
     (shards_app, None, "split", divide.split),
     (shards_app, None, "overlap", divide.overlap),
+    (shards_app, None, "missing", missing.missing_of_shards),
+    (shards_app, None, "finalize", shard.finalize),
     (layer_app, None, "make", layers.make_of_layer),
     (layer_app, None, "list", layers.list_of_layers),
     (layer_app, None, "verify", layers.verify_of_layer),
@@ -202,6 +203,7 @@ PAGES = {
     lockfile.attest: "howto/same_pixels",
     shard.finalize: "reference/shards",
     missing.missing_of_shards: "howto/scaling",
+    inspect.list_of_shards: "reference/shards",
     inspect.info_of_shards: "reference/shards",
     export.export_of_shards: "howto/other_layouts",
     divide.split: "howto/clip_settings",

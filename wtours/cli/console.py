@@ -144,7 +144,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         for first, *others in rows:
             say(first)
             for name, cell in zip(columns[1:], others, strict=True):
-                say(f"  {name}: {cell}" if name else f"  {cell}")
+                if cell:
+                    say(f"  {name}: {cell}" if name else f"  {cell}")
         return
     table = Table(title=Text(plain_lines(title)), title_justify="left")
     for index, column in enumerate(columns):
@@ -161,17 +162,23 @@ def _widths(
 ) -> list[int] | None:
     """Return the columns' widths, in characters; None: not all words fit beside each other.
 
-    Rich would narrow the widest column first, and break its words.
+    Rich would narrow the widest column first, and break its words. Here the columns that need
+    least are whole first: a number stays beside its unit, and a long text takes more lines.
     """
     cells = list(zip(columns, *rows, strict=True))
     whole = [max(map(cell_len, "\n".join(column).split("\n"))) for column in cells]
     longest = (max(map(cell_len, " ".join(column).split()), default=0) for column in cells)
-    words = [min(width, _MAX_WHOLE_WORD) for width in longest]
-    spare = available - 3 * len(columns) - 1 - sum(words)
+    widths = [min(width, _MAX_WHOLE_WORD) for width in longest]
+    spare = available - 3 * len(columns) - 1 - sum(widths)
     if spare < 0:
         return None
-    share = min(1, spare / max(1, sum(whole) - sum(words)))
-    return [word + int(share * (full - word)) for word, full in zip(words, whole, strict=True)]
+    by_need = sorted(range(len(columns)), key=lambda index: whole[index] - widths[index])
+    for num_before, index in enumerate(by_need):
+        share = spare // (len(columns) - num_before)
+        more = min(whole[index] - widths[index], share)
+        widths[index] += more
+        spare -= more
+    return widths
 
 
 def _write(text: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import wtours
-from wtours.cli import console
+from wtours.cli import completion, console
 from wtours.errors import CheckpointError, MissingPackageError, UsageError, WtoursError
 from wtours.execution.executor import Executor
 from wtours.storage.store import as_location, is_url
@@ -74,6 +74,7 @@ Videos = Annotated[
     typer.Option(
         "--video",
         metavar="ID",
+        autocompletion=completion.videos,
         help="A video or a selection of the manifest, for example venice or wt_all; repeatable. "
         "Default: all.",
         show_default=False,
@@ -132,13 +133,20 @@ Shards = Annotated[
     str,
     typer.Argument(
         metavar="NAME|DIR|URL",
+        autocompletion=completion.shard_sets,
         help="A shard set's name, folder or URL (s3://…); or, with --set data.clip_length=1, a "
         "folder or a tar of images.",
     ),
 ]
 
 NewShards = Annotated[
-    str, typer.Option("--shards", metavar="NAME", help="Name of the shard set that is made.")
+    str,
+    typer.Option(
+        "--shards",
+        metavar="NAME",
+        autocompletion=completion.shard_sets,
+        help="Name of the shard set that is made.",
+    ),
 ]
 
 FromDir = Annotated[
@@ -307,7 +315,9 @@ def existing_run(text: str, folder_of: Callable[[str], Path]) -> Path:
     path = named_or_folder(text, folder_of)
     if not path.is_dir():
         there = sorted(run.parent.name for run in path.parent.glob("[!.]*/checkpoints"))
-        known = f"runs beside it: {listed(there)}" if there else "`wtours pretrain` makes a run"
+        known = "`wtours pretrain` makes a run"
+        if there:
+            known = f"runs beside it: {listed(there, like=path.name)}"
         raise CheckpointError(f"{path} is not there; {known}")
     return path
 

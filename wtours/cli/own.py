@@ -144,7 +144,7 @@ def add(
         console.print_json([*(_as_json(*row) for row in done), *refused])
     elif done:
         title_of_table = f"{len(done)} of {len(walks)} in {path}"
-        columns = ("id", "file", "length", "size", "rate", "")
+        columns = ("id", "file", "video", "")
         console.print_table(title_of_table, columns, rows)
         found = find_own_manifest(Path.cwd())
         is_found = found is not None and found.resolve() == path.resolve()
@@ -182,12 +182,11 @@ def _row(walk: "OwnWalk", entry: "VideoEntry", is_new: bool, layout: Layout) -> 
     facts = downloaded_video(layout, entry.id).receipt.facts  # an entry need not state them
     chapters = len(entry.chapters)
     joined = f", {chapters + 1} chapters joined" if chapters else ""
+    length = seconds_text(facts["duration_us"] / 1_000_000)
     return (
         entry.id,
         walk.name,
-        seconds_text(facts["duration_us"] / 1_000_000),
-        "{width}x{height}".format(**facts),
-        rate_text(facts["frame_rate"]),
+        f"{length}, {facts['width']}x{facts['height']}, {rate_text(facts['frame_rate'])}",
         f"{'added' if is_new else 'there already'}{joined}",
     )
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wtours.cli import console
+from wtours.cli import completion, console
 from wtours.cli.options import AsJson, require_training
 
 Preset = Annotated[
@@ -14,6 +14,7 @@ Preset = Annotated[
         "--preset",
         "-p",
         metavar="NAME",
+        autocompletion=completion.presets,
         help="official (the released code), paper, dino, ibot, attmask, simclr, swav, vicreg, "
         "images or demo (for a CPU); `wtours presets list` says more.",
     ),
@@ -22,6 +23,10 @@ Preset = Annotated[
 ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", "-c", metavar="FILE", help="A YAML file over the preset."),
+]
+
+PresetName = Annotated[
+    str, typer.Argument(metavar="NAME", autocompletion=completion.presets, help="A preset.")
 ]
 
 Overrides = Annotated[
@@ -57,7 +62,7 @@ def list_presets(as_json: AsJson = False) -> None:
 
 
 def show_preset(
-    preset: Annotated[str, typer.Argument(metavar="NAME", help="A preset.")] = "official",
+    preset: PresetName = "official",
     config: ConfigFile = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -75,9 +80,14 @@ def show_preset(
 
 
 def diff_presets(
-    one: Annotated[str, typer.Argument(metavar="NAME", help="A preset.")],
+    one: PresetName,
     other: Annotated[
-        str, typer.Argument(metavar="NAME", help="The preset it is compared with.")
+        str,
+        typer.Argument(
+            metavar="NAME",
+            autocompletion=completion.presets,
+            help="The preset it is compared with.",
+        ),
     ] = "official",
     as_json: AsJson = False,
 ) -> None:

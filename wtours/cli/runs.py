@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wtours.cli import console
+from wtours.cli import completion, console
+from wtours.cli.next_command import note_next
 from wtours.cli.options import (
     ROOT,
     AsJson,
@@ -50,7 +51,11 @@ class ExportTarget(StrEnum):
 
 ExistingRun = Annotated[
     str,
-    typer.Argument(metavar="RUN", help="A run's name, its folder, or a checkpoint's folder."),
+    typer.Argument(
+        metavar="RUN",
+        autocompletion=completion.runs,
+        help="A run's name, its folder, or a checkpoint's folder.",
+    ),
 ]
 
 
@@ -59,6 +64,7 @@ SetOfRun = Annotated[
     typer.Option(
         "--shards",
         metavar="NAME|DIR|URL",
+        autocompletion=completion.shard_sets,
         help="The shard set.",
         show_default="the one under the root that the run was trained on",
     ),
@@ -72,6 +78,7 @@ def visualize(
         typer.Option(
             "--video",
             metavar="ID",
+            autocompletion=completion.videos,
             help="The video to show.",
             show_default="the one with the most clips",
         ),
@@ -138,7 +145,10 @@ def show_runs(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="RUN", help="Names or folders of runs.", show_default="all of the root"
+            metavar="RUN",
+            autocompletion=completion.runs,
+            help="Names or folders of runs.",
+            show_default="all of the root",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -164,7 +174,7 @@ def show_runs(
     else:
         columns, *rows = report.summary()
         console.print_table("Runs", columns, rows)
-        console.say(str(report.page))
+        console.say(report.page.absolute().as_uri())
     finish(report.problems, "shown in part", "the rest of the page is whole; it shows what it can")
 
 
@@ -253,6 +263,7 @@ def replay(
         str | None,
         typer.Argument(
             metavar="NAME|DIR|URL",
+            autocompletion=completion.shard_sets,
             help="The shard set.",
             show_default="the one under the root that the run was trained on",
         ),
@@ -323,11 +334,15 @@ def rewind(
             named = ("step", "loss", "before", "jump")
             console.print_json({"spikes": [dict(zip(named, row, strict=True)) for row in rows]})
             return
+        if not rows:
+            console.say(f"{run_dir}: no step's loss rose; --step N shows any step")
+            return
         console.print_table(
             f"{run_dir}: steps whose loss rose most",
             ("step", "loss", "before", "rise"),
             [(str(at), *(f"{value:.4g}" for value in values)) for at, *values in rows],
         )
+        note_next("rewind", run, "--step", str(spikes[0].step), root=root)
         return
     from training.distributed.launch import joined_world
     from training.rewind import rewind as rewound
@@ -377,4 +392,4 @@ def rewind(
         times = ", ".join(f"{pts / 1e6:.2f} s" for pts in clip.facts.get("pts_us", ()))
         at = f" at {times}" if times else ""
         console.say(f"  {name}{at} (position {clip.facts['position']}{of_clip})")
-    console.say(str(page))
+    console.say(page.absolute().as_uri())

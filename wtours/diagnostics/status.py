@@ -1,4 +1,4 @@
-"""What is done of each video: downloaded, analyzed, in which shard sets. For `wtours list`."""
+"""What is done of each video, and which shard sets there are: for `wtours list`, `shards list`."""
 
 import logging
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from wtours.errors import ShardError, StorageError
-from wtours.shards.schema import DATASET_FILE, read_dataset
+from wtours.shards.schema import DATASET_FILE, Dataset, read_dataset
 from wtours.storage.receipts import Status, files_present, read_receipt
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry
@@ -47,7 +47,10 @@ class VideoState:
 
 def video_states(entries: Iterable[VideoEntry], layout: Layout) -> list[VideoState]:
     """Return the state of each entry, in order; reads receipts only, no video."""
-    shard_sets = _shard_sets(layout)
+    shard_sets = {
+        name: frozenset(video.video_id for video in dataset.videos)
+        for name, dataset in published_shard_sets(layout).items()
+    }
     states = []
     for entry in entries:
         try:
@@ -110,14 +113,12 @@ def _is_analyzed(video: DownloadedVideo, layout: Layout) -> bool:
     )
 
 
-def _shard_sets(layout: Layout) -> dict[str, frozenset[str]]:
-    """Return the video ids in each published shard set, by name, sorted."""
-    sets: dict[str, frozenset[str]] = {}
-    for path in sorted((layout.root / "shards").glob(f"*/{DATASET_FILE}")):
+def published_shard_sets(layout: Layout) -> dict[str, Dataset]:
+    """Return the published shard sets under the root, by name, sorted."""
+    sets: dict[str, Dataset] = {}
+    for path in sorted((layout.root / "shards").glob(f"[!.]*/{DATASET_FILE}")):
         try:
-            dataset = read_dataset(path.parent)
+            sets[path.parent.name] = read_dataset(path.parent)
         except ShardError as error:
             logger.warning("%s", error)  # the other rows are still worth showing
-        else:
-            sets[path.parent.name] = frozenset(video.video_id for video in dataset.videos)
     return sets

@@ -3,6 +3,7 @@
 What was not measured says so and never shows as 0.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -94,6 +95,12 @@ class Table6:
     def title(self) -> str:
         """Return the heading: the paper's where the paper has such a table."""
         return "Table 6" if self.has_published else "Summary"
+
+    @property
+    def names(self) -> list[str]:
+        """Return what each row's video is called: by its title, where no other has that one."""
+        titles = Counter(row.title for row in self.rows)
+        return [row.title if titles[row.title] == 1 else row.video_id for row in self.rows]
 
     @property
     def shown(self) -> tuple[int, ...]:

@@ -44,13 +44,15 @@ def table_texts(table: Table6) -> list[list[str]]:
     """Return the head, a row a video and the average, as people read them; without empty columns.
 
     A cell is the measured figure, behind it the published one and the deviation where the paper has
-    one. The first two cells of a row are the video's title and domain, if the table has domains.
+    one. The first two cells of a row are the video's name and domain, if the table has domains.
     """
     domain = ["Domain"] if table.has_domains else []
     rows = [["Video", *domain, *table.headings]]
-    for row in (*table.rows, table.average):
+    for name, row in zip(
+        (*table.names, table.average.title), (*table.rows, table.average), strict=True
+    ):
         cells = _cells(row, table, is_average=row is table.average)
-        rows.append([row.title, *([row.domain] if table.has_domains else []), *cells])
+        rows.append([name, *([row.domain] if table.has_domains else []), *cells])
     return rows
 
 
@@ -141,9 +143,9 @@ def _threshold_columns(table: Table6) -> tuple[list[str], list[list[str]]]:
     head += [f"#objects/frame from {t}" for t in table.thresholds]
     head += [f"#classes from {t}" for t in table.thresholds]
     body = []
-    for row, video in zip(table.rows, table.videos, strict=True):
+    for name, video in zip(table.names, table.videos, strict=True):
         objects, classes = format_counts(video, table.thresholds)
-        body.append([escape_markdown(row.title), *objects, *classes])
+        body.append([escape_markdown(name), *objects, *classes])
     return head, body
 
 

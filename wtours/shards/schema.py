@@ -207,7 +207,8 @@ def read_dataset(directory: Path) -> Dataset:
 def set_remedy(directory: Path) -> str:
     """Return what to do about a set that is not there: the command, and the sets beside it."""
     there = sorted(path.parent.name for path in directory.parent.glob(f"[!.]*/{DATASET_FILE}"))
-    return f"{f'beside it: {listed(there)}; ' if there else ''}run `wtours shard`"
+    beside = f"beside it: {listed(there, like=directory.name)}; " if there else ""
+    return f"{beside}run `wtours shard`"
 
 
 def parse_dataset(data: bytes, name: str) -> Dataset:

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from wtours.errors import ManifestError
-from wtours.text import VIDEO_ID, redact_url
+from wtours.text import VIDEO_ID, listed, redact_url
 from wtours.workspace.source_url import checked_source
 
 FORMAT = 1
@@ -44,7 +44,8 @@ def _plain_text(text: str) -> str:
 PlainText = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_plain_text)]
 Source = Annotated[str, AfterValidator(_plain_text), AfterValidator(checked_source)]
 Side = Annotated[int, Field(gt=0, le=2**20)]
-VideoId = Annotated[str, Field(pattern=f"^{VIDEO_ID}$")]
+_ID_PATTERN = f"^{VIDEO_ID}$"
+VideoId = Annotated[str, Field(pattern=_ID_PATTERN)]
 
 
 class _Strict(BaseModel):
@@ -141,7 +142,7 @@ class Manifest(_Strict):
         wanted: set[str] = set()
         for name in names:
             if name not in self.by_id and name not in self.selections:
-                known = ", ".join([*self.by_id, *self.selections])
+                known = listed([*self.by_id, *self.selections], like=name)
                 raise ManifestError(f"no video {name!r} in manifest {self.name}; it has {known}")
             wanted.update(self.selections.get(name, (name,)))
         return tuple(video for video in self.videos if video.id in wanted)
@@ -265,5 +266,8 @@ def _first_problem(error: ValidationError, data: dict[str, Any]) -> str:
     if problem["type"] == "extra_forbidden":
         message = "unknown key"
     elif problem["type"] == "string_pattern_mismatch":
-        message = f"{str(problem['input'])[:80]!r} does not match {problem['ctx']['pattern']}"
+        pattern, value = problem["ctx"]["pattern"], str(problem["input"])[:80]
+        message = f"{value!r} does not match {pattern}"
+        if pattern == _ID_PATTERN:
+            message = f"{value!r} is no id: use 1 to 64 of a-z, 0-9 and _"
     return f"{': '.join(where)}: {message}"

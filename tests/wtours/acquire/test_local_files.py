@@ -49,8 +49,19 @@ def test_a_file_source_without_a_folder_says_how_to_give_one():
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(DownloadError, match=f"there is no file {tmp_path}/x.mp4"):
+    with pytest.raises(
+        DownloadError, match=f"there is no file {tmp_path}/x.mp4; --from-dir DIR says"
+    ):
         FileFetcher(tmp_path).resolve("file:x.mp4")
+
+
+def test_footage_that_has_moved_is_found_by_its_name_alone(tmp_path):
+    (tmp_path / "x.mp4").write_bytes(b"moved")
+    assert FileFetcher(tmp_path).resolve("file:footage/day 2/x.mp4") == tmp_path / "x.mp4"
+    (tmp_path / "footage" / "day 2").mkdir(parents=True)
+    there = tmp_path / "footage" / "day 2" / "x.mp4"
+    there.write_bytes(b"where it was")
+    assert FileFetcher(tmp_path).resolve("file:footage/day 2/x.mp4") == there
 
 
 def test_a_given_folder_that_is_no_folder_is_named(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.command_line import exit_code_of
 from tests.support.video_clips import write_clip
+from wtours.acquire.own_walks import OwnWalk
 from wtours.workspace.manifest import load_manifest
 
 
@@ -132,3 +133,11 @@ def test_a_manifest_of_the_old_default_name_is_not_passed_over(here, monkeypatch
     (here / "walks.toml").write_text("")
     assert exit_code_of(monkeypatch, "add", "footage") == 2
     assert "rename it to wtours.toml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "video_id"),
+    [("Straße (2).MP4", "strasse_2"), ("IMG_0042.MOV", "img_0042"), ("散歩.mp4", "walk")],
+)
+def test_an_id_is_made_of_the_letters_of_a_name(name, video_id):
+    assert OwnWalk(name, (Path(name),)).id == video_id

@@ -9,6 +9,7 @@ import typer
 from tests.support.analyze_cases import write_scenes
 from tests.support.command_line import exit_code_of
 from tests.support.shard_set import write_shard_set
+from wtours.cli import console
 from wtours.cli.app import COMMANDS
 from wtours.cli.command import as_command
 from wtours.cli.options import finish
@@ -16,8 +17,6 @@ from wtours.text import DOCS, docs_page, rate_text
 
 WITHOUT_JSON = {"demo"}
 """Its steps are commands, which have it."""
-TABULAR = {"export", "split"}
-"""Of shards: they write tables themselves."""
 
 
 def test_every_command_that_reports_has_json():
@@ -25,7 +24,7 @@ def test_every_command_that_reports_has_json():
         app = typer.Typer(add_completion=False)
         app.command()(as_command(function))
         options = {name for p in typer.main.get_command(app).params for name in p.opts}
-        assert "--json" in options or name in WITHOUT_JSON | TABULAR, name
+        assert "--json" in options or name in WITHOUT_JSON, name
 
 
 def test_many_failures_of_one_reason_are_one_line(capsys):
@@ -39,6 +38,17 @@ def test_many_failures_of_one_reason_are_one_line(capsys):
         "error: a.mp4 is no video",
         "7 not done: fix what is named above and rerun the command",
     ]
+
+
+def test_a_narrow_table_breaks_a_long_text_and_no_number_from_its_unit(capsys, monkeypatch):
+    row = ("vid_20260511_143022", "11.8 MB", "a long text " * 9, "")
+    columns = ("video", "bytes", "what", "left out")
+    monkeypatch.setattr(console.out, "_width", 80)
+    console.print_table("T", columns, [row])
+    assert "│ 11.8 MB │" in capsys.readouterr().out
+    monkeypatch.setattr(console.out, "_width", 30)
+    console.print_table("T", columns, [row])
+    assert "left out" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

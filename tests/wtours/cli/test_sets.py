@@ -1,7 +1,8 @@
-"""lock, sync, attest and copy as a user types them."""
+"""Commands on shard sets as a user types them: list, lock, sync, attest, copy, split, export."""
 
 import json
 import shutil
+from pathlib import Path
 
 from tests.support.command_line import exit_code_of
 from tests.support.shard_set import write_shard_set
@@ -51,3 +52,38 @@ def test_a_copy_is_named_as_its_source_is(tmp_path, capsys, monkeypatch):
         "others",
         "walks",
     ]
+
+
+def test_the_sets_under_a_root_are_listed(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert exit_code_of(monkeypatch, "shards", "list") == 0
+    assert "no shard set under data: `wtours shard` makes one" in capsys.readouterr().out
+    write_shard_set(tmp_path / "data" / "shards" / "walks", num_frames=2, videos=("a", "b"))
+    (tmp_path / "data" / "shards" / "begun").mkdir()
+    assert exit_code_of(monkeypatch, "lock", "walks", "--json") == 0
+    locked = json.loads(capsys.readouterr().out)
+    assert exit_code_of(monkeypatch, "shards", "list", "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["name"], found["videos"], found["frames"]) == ("walks", ["a", "b"], 4)
+    assert found["set_sha256"] == locked["set_sha256"]
+    assert found["params"]["frames_per_second"] == "1"
+    assert exit_code_of(monkeypatch, "shards", "list") == 0
+    shown = capsys.readouterr().out
+    assert "1 shard set under data" in shown
+    assert "walks" in shown
+
+
+def test_a_split_and_an_export_are_told_to_scripts_too(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_shard_set(tmp_path / "data" / "shards" / "walks", num_frames=4, videos=("a", "b"))
+    assert exit_code_of(monkeypatch, "shards", "split", "walks", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["parts"]["val"] == {"frames": 4, "stretches": 1}
+    assert json.loads(Path(found["file"]).read_text())["format"] == 1
+    assert exit_code_of(monkeypatch, "shards", "split", "walks") == 0
+    assert "train: 4 frames in 1 stretch; val:" in capsys.readouterr().out
+    words = ("shards", "export", "walks", "--out", "frames", "--by-split", "--json", "--quiet")
+    assert exit_code_of(monkeypatch, *words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["out"], found["frames"], found["kept"]) == ("frames", 8, 0)
+    assert len(list(Path("frames").rglob("*.jpg"))) == 8

@@ -119,6 +119,21 @@ def test_a_long_name_breaks_after_its_signs_and_not_in_a_word(browser, tmp_path)
             assert opened.overflow() == []
 
 
+def test_without_objects_a_curve_stays_above_its_axis_which_the_last_measured_video_has(
+    browser, tmp_path
+):
+    layout = Layout(tmp_path)
+    for video_id in ("alpha", "beta"):
+        add_video(layout, video_id)
+    add_analysis(layout, "alpha", detections=None)
+    page_file = build_report(layout, [entry("alpha"), entry("beta")]).page
+    with OpenPage(browser, page_file, width=1280) as opened:
+        plot, axis = (opened.page.locator(f"#figure2 .{part}") for part in ("plot", "x"))
+        assert axis.is_visible()
+        box = plot.bounding_box()
+        assert box["y"] + box["height"] <= axis.bounding_box()["y"]
+
+
 def test_the_columns_of_shots_stand_together_and_fit_a_phone(browser, report):
     for width in (400, 1600):
         with OpenPage(browser, report, width=width) as opened:

@@ -117,6 +117,14 @@ def test_videos_that_no_paper_knows_have_figures_as_people_read_them(workspace):
     assert average[2:5] == ["40", "0:00:04.0", "1.0"]
 
 
+def test_two_videos_of_one_title_are_told_apart_by_their_ids(workspace):
+    layout, entries = workspace
+    same = [entry.model_copy(update={"title": "IMG_0042"}) for entry in entries[:2]]
+    made = table((layout, [*same, entries[2]]))
+    assert [row[0] for row in table_texts(made)[1:]] == ["alpha", "beta", "Gamma", "Average"]
+    assert "IMG" not in to_markdown(made)
+
+
 def test_averages_over_different_videos_are_not_compared(workspace):
     layout, entries = workspace
     frames = table(workspace).average.cells[0]

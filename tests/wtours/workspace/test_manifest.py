@@ -54,7 +54,7 @@ def test_builtin_manifests_are_found_by_name():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('id = "walk"', 'id = "Walk.1"', r"video 'Walk.1': id: 'Walk.1' does not match"),
+        ('id = "walk"', 'id = "Walk.1"', r"video 'Walk.1': id: 'Walk.1' is no id: use "),
         ('id = "run"', 'id = "walk"', "video walk: the id is used twice"),
         ('title = "A run"', 'title = "A run"\nspeed = 3', "video 'run': speed: unknown key"),
         ("https://example.org/walk.mp4", "ftp://example.org/walk.mp4", "video 'walk': sources"),

@@ -112,7 +112,7 @@ def test_a_url_is_added_with_the_sites_title(clip, tmp_path, layout):
 @pytest.mark.parametrize(
     ("id", "source", "problem"),
     [
-        ("My-walk", None, "id: 'My-walk' does not match"),
+        ("My-walk", None, "id: 'My-walk' is no id: use 1 to 64 of a-z, 0-9 and _"),
         ("my_walk", "nowhere.mp4", "is no file or folder, and no http"),
         ("my_walk", "ftp://walks.example/x.mp4", "is no file or folder, and no http"),
     ],

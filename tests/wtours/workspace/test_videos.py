@@ -103,7 +103,8 @@ def test_what_is_not_downloaded_is_told_with_the_command(tmp_path):
         downloaded_video(layout, "venice")
     entry = VideoEntry(id="venice", title="Venice", sources=("file:x.mp4",))
     download_videos([entry], layout, files_dir=tmp_path)
-    with pytest.raises(VideoError, match=r"venice is not downloaded \(there is no file .*x.mp4\)"):
+    reason = r"venice is not downloaded \(there is no file .*x.mp4; --from-dir DIR says"
+    with pytest.raises(VideoError, match=reason):
         downloaded_video(layout, "venice")
 
 

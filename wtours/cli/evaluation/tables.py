@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wtours.cli import console
+from wtours.cli import completion, console
 from wtours.cli.options import (
     FINISHED_WITH_FAILURES,
     ROOT,
@@ -19,7 +19,12 @@ from wtours.workspace.layout import Layout
 
 
 def eval_table(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Runs, or their folders.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN", autocompletion=completion.runs, help="Runs, or their folders."
+        ),
+    ],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     as_json: AsJson = False,
     root: Root = ROOT,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wtours.cli import console
+from wtours.cli import completion, console
 from wtours.cli.options import FINISHED_WITH_FAILURES, ROOT, AsJson, Root, named_or_folder
 from wtours.cli.sets.places import SetHere
 from wtours.text import counted, seconds_text
@@ -28,6 +28,7 @@ def split(
         typer.Option("--gap-seconds", metavar="SECONDS", help="Least time between two parts."),
     ] = 30.0,
     seed: Annotated[int, typer.Option("--seed", help="Another seed, other blocks.")] = 0,
+    as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
     """Divide a shard set into train and val: blocks in time, far apart, in split.json beside it.
@@ -44,16 +45,35 @@ def split(
         index, val_share=val_share, block_seconds=block_seconds, gap_seconds=gap_seconds, seed=seed
     )
     stretches = Counter(block.part for block in content.blocks)
+    frames_of = frames_of_parts(index, content)
+    if as_json:
+        parts = {
+            part: {"frames": frames, "stretches": stretches[part]}
+            for part, frames in frames_of.items()
+        }
+        console.print_json({"file": str(split_path(index)), "parts": parts})
+        return
     shown = "; ".join(
-        f"{part}: {counted(frames, 'frame')} in {stretches[part]} stretches"
-        for part, frames in frames_of_parts(index, content).items()
+        f"{part}: {counted(frames, 'frame')} in {stretches[part]} "
+        f"{'stretch' if stretches[part] == 1 else 'stretches'}"
+        for part, frames in frames_of.items()
     )
     console.say(f"{split_path(index)}: {shown}; at least {gap_seconds:g} s between")
 
 
 def overlap(
-    a: Annotated[str, typer.Argument(metavar="A", help="A shard set: NAME or DIR.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one: NAME or DIR.")],
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="A", autocompletion=completion.shard_sets, help="A shard set: NAME or DIR."
+        ),
+    ],
+    b: Annotated[
+        str,
+        typer.Argument(
+            metavar="B", autocompletion=completion.shard_sets, help="Another one: NAME or DIR."
+        ),
+    ],
     every_seconds: Annotated[
         float,
         typer.Option(

@@ -1,5 +1,6 @@
 """The command that writes a shard set in the layouts of others: shards export."""
 
+import dataclasses
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wtours.cli import console
-from wtours.cli.options import ROOT, Root, named_or_folder
+from wtours.cli.options import ROOT, AsJson, Root, named_or_folder
 from wtours.cli.sets.places import SetHere
 from wtours.errors import UsageError
 from wtours.text import bytes_text, counted
@@ -55,6 +56,7 @@ def export_of_shards(
             help="imagefolder: below train/ and val/, by `wtours shards split`.",
         ),
     ] = False,
+    as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
     """Write a shard set in another layout; run it again to resume.
@@ -78,6 +80,9 @@ def export_of_shards(
             out or Path(f"{directory.name}-{to}"),
             on_progress=on_progress,
         )
+    if as_json:
+        console.print_json({**dataclasses.asdict(report), "out": str(report.out)})
+        return
     console.say(
         f"{report.out}: {counted(report.frames, 'frame')}, {bytes_text(report.bytes)} of JPEG, in "
         f"{counted(report.units, 'part')} ({report.kept} were there)"

@@ -1,15 +1,66 @@
-"""The commands that show what a shard set holds: shards info, shards sample."""
+"""The commands that show shard sets and what one holds: shards list, info, sample."""
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wtours.cli import console
 from wtours.cli.options import ROOT, AsJson, Root
-from wtours.cli.sets.places import SetOrFolder, shard_set
+from wtours.cli.sets.places import SetOrFolder, needs_receipts, reading_workspace, shard_set
+from wtours.storage.store import as_location
 from wtours.text import bytes_text, counted, seconds_text
+
+if TYPE_CHECKING:
+    from wtours.shards.statistics import VideoInfo
+
+
+def list_of_shards(as_json: AsJson = False, root: Root = ROOT) -> None:
+    """Show the shard sets under the root: how large they are, and how they were sampled.
+
+    Example: wtours shards list
+    """
+    from wtours.diagnostics.status import published_shard_sets
+    from wtours.shards.params import MAX_SHORT_SIDE
+    from wtours.shards.schema import set_sha256
+
+    with reading_workspace(root, "shards", needs=needs_receipts) as layout:
+        sets = published_shard_sets(layout)
+    if as_json:
+        console.print_json(
+            [
+                {
+                    "name": name,
+                    "videos": [video.video_id for video in dataset.videos],
+                    "shards": len(dataset.shards),
+                    "frames": dataset.frames,
+                    "bytes": dataset.bytes,
+                    "params": dataset.model_dump(mode="json")["params"],
+                    "set_sha256": set_sha256(dataset.shards),
+                }
+                for name, dataset in sets.items()
+            ]
+        )
+        return
+    if not sets:
+        console.say(f"no shard set under {as_location(root)}: `wtours shard` makes one")
+        return
+    console.print_table(
+        f"{counted(len(sets), 'shard set')} under {as_location(root)}",
+        ("set", "videos", "frames", "bytes", "frames/s", "short side"),
+        [
+            (
+                name,
+                f"{len(dataset.videos):,}",
+                f"{dataset.frames:,}",
+                bytes_text(dataset.bytes),
+                dataset.params.frames_per_second,
+                "native" if (side := dataset.params.short_side) == MAX_SHORT_SIDE else str(side),
+            )
+            for name, dataset in sets.items()
+        ],
+    )
 
 
 def info_of_shards(
@@ -41,13 +92,20 @@ def info_of_shards(
                 bytes_text(video.bytes),
                 f"{video.clips:,}",
                 "not analyzed" if video.shots is None else str(video.shots),
-                video.license_observed or f"{video.license_claimed or 'unknown'} (not observed)",
+                _license_text(video),
             )
             for video in result.videos
         ],
     )
     if not result.shots_known:
         console.say("Clips of videos that are not analyzed go across cuts: run `wtours analyze`.")
+
+
+def _license_text(video: "VideoInfo") -> str:
+    claimed = video.license_claimed or "unknown"
+    if video.license_observed or claimed == "unknown":
+        return video.license_observed or claimed
+    return f"{claimed} (not observed)"
 
 
 def sample_of_shards(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wtours.cli import console
+from wtours.cli import completion, console
 from wtours.cli.options import ROOT, AsJson, Root, finish, named_or_folder
 from wtours.errors import UsageError
 from wtours.storage.store import as_location
@@ -16,9 +16,18 @@ if TYPE_CHECKING:
     from wtours.layers.source import LayerSource
     from wtours.shards.index import ShardIndex
 
-LayerName = Annotated[str, typer.Argument(metavar="LAYER", help="The layer's name.")]
+LayerName = Annotated[
+    str,
+    typer.Argument(metavar="LAYER", autocompletion=completion.layers, help="The layer's name."),
+]
 SetOption = Annotated[
-    str, typer.Option("--shards", metavar="NAME|DIR|URL", help="The shard set that it is beside.")
+    str,
+    typer.Option(
+        "--shards",
+        metavar="NAME|DIR|URL",
+        autocompletion=completion.shard_sets,
+        help="The shard set that it is beside.",
+    ),
 ]
 Origin = Annotated[
     str,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wtours.cli import console
+from wtours.cli import completion, console
 from wtours.cli.acquire import AllowUnknownLicense
 from wtours.cli.next_command import note_pretrain
 from wtours.cli.options import (
@@ -80,6 +80,7 @@ def sync(
         typer.Option(
             "--shards",
             metavar="NAME",
+            autocompletion=completion.shard_sets,
             help="Name of the shard set that is made.",
             show_default="the lock's",
         ),
@@ -165,8 +166,18 @@ def sync(
 
 
 def attest(
-    a: Annotated[str, typer.Argument(metavar="A", help="A shard set: NAME, DIR or URL.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one: NAME, DIR or URL.")],
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="A", autocompletion=completion.shard_sets, help="A shard set: NAME, DIR or URL."
+        ),
+    ],
+    b: Annotated[
+        str,
+        typer.Argument(
+            metavar="B", autocompletion=completion.shard_sets, help="Another one: NAME, DIR or URL."
+        ),
+    ],
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:

@@ -6,8 +6,7 @@ import typer
 
 from wtours.cli import console
 from wtours.cli.options import FINISHED_WITH_FAILURES, ROOT, AsJson, Root
-from wtours.cli.sets.places import needs_every_receipt, reading_workspace
-from wtours.cli.sets.verify import SetName
+from wtours.cli.sets.places import SetName, needs_every_receipt, reading_workspace
 from wtours.errors import UsageError
 from wtours.text import counted
 from wtours.workspace.layout import checked_name

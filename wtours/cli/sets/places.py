@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from wtours.cli import completion
 from wtours.cli.options import ExecutorKind, named_or_folder
 from wtours.errors import ConflictError
 from wtours.storage.atomic import remove
@@ -55,9 +56,27 @@ ScratchSize = Annotated[
 ]
 
 SetOrFolder = Annotated[
-    str, typer.Argument(metavar="NAME|DIR|URL", help="A shard set's name, folder or URL.")
+    str,
+    typer.Argument(
+        metavar="NAME|DIR|URL",
+        autocompletion=completion.shard_sets,
+        help="A shard set's name, folder or URL.",
+    ),
 ]
-SetHere = Annotated[str, typer.Argument(metavar="NAME|DIR", help="A shard set's name or folder.")]
+SetHere = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME|DIR",
+        autocompletion=completion.shard_sets,
+        help="A shard set's name or folder.",
+    ),
+]
+SetName = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", autocompletion=completion.shard_sets, help="Name of the shard set."
+    ),
+]
 
 
 def with_scratch(command: Callable[..., None]) -> Callable[..., None]:

@@ -35,8 +35,6 @@ from wtours.execution.executor import default_jobs
 from wtours.text import bytes_text, counted
 from wtours.workspace.layout import Layout
 
-SetName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the shard set.")]
-
 
 def verify(
     name: SetOrFolder = "default",
