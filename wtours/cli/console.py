@@ -129,13 +129,17 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     """Print a table; a column whose cells are all numbers is aligned to the right.
 
     A very long one comes as plain columns: rich takes a millisecond a row to draw it. On a
-    terminal that is too narrow for its words, each row is a paragraph.
+    terminal that is too narrow for its words, each row is a paragraph. Of one without a row, the
+    title says it.
     """
     if len(rows) > _MAX_DRAWN_ROWS:
         cells = [[plain(cell) for cell in row] for row in (columns, *rows)]
         lengths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ("  ".join(map(str.ljust, row, lengths)).rstrip() for row in cells)
         _write("\n".join([plain(title), *lines]) + "\n")
+        return
+    if not rows:
+        say(title)
         return
     rows = [[plain_lines(cell) for cell in row] for row in rows]
     widths = _widths(columns, rows, out.width)
@@ -149,7 +153,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         return
     table = Table(title=Text(plain_lines(title)), title_justify="left")
     for index, column in enumerate(columns):
-        numeric = bool(rows) and all(re.fullmatch(r"[-\d.,:]*", row[index]) for row in rows)
+        numeric = all(re.fullmatch(r"[-\d.,:]*", row[index]) for row in rows)
         justify: Literal["right", "left"] = "right" if numeric else "left"
         table.add_column(column, justify=justify, overflow="fold", width=widths[index])
     for row in rows:
