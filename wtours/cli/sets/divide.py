@@ -45,20 +45,17 @@ def split(
         index, val_share=val_share, block_seconds=block_seconds, gap_seconds=gap_seconds, seed=seed
     )
     stretches = Counter(block.part for block in content.blocks)
-    frames_of = frames_of_parts(index, content)
-    if as_json:
-        parts = {
-            part: {"frames": frames, "stretches": stretches[part]}
-            for part, frames in frames_of.items()
-        }
-        console.print_json({"file": str(split_path(index)), "parts": parts})
-        return
+    parts = {
+        part: {"frames": frames, "stretches": stretches[part]}
+        for part, frames in frames_of_parts(index, content).items()
+    }
     shown = "; ".join(
-        f"{part}: {counted(frames, 'frame')} in {stretches[part]} "
-        f"{'stretch' if stretches[part] == 1 else 'stretches'}"
-        for part, frames in frames_of.items()
+        f"{part}: {counted(of_part['frames'], 'frame')} in {of_part['stretches']} "
+        f"{'stretch' if of_part['stretches'] == 1 else 'stretches'}"
+        for part, of_part in parts.items()
     )
-    console.say(f"{split_path(index)}: {shown}; at least {gap_seconds:g} s between")
+    text = f"{split_path(index)}: {shown}; at least {gap_seconds:g} s between"
+    console.show(text, {"file": str(split_path(index)), "parts": parts}, as_json=as_json)
 
 
 def overlap(

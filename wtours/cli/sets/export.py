@@ -80,13 +80,12 @@ def export_of_shards(
             out or Path(f"{directory.name}-{to}"),
             on_progress=on_progress,
         )
-    if as_json:
-        console.print_json({**dataclasses.asdict(report), "out": str(report.out)})
-        return
-    console.say(
+    text = (
         f"{report.out}: {counted(report.frames, 'frame')}, {bytes_text(report.bytes)} of JPEG, in "
         f"{counted(report.units, 'part')} ({report.kept} were there)"
     )
+    content = {**dataclasses.asdict(report), "out": str(report.out)}
+    console.show(text, content, as_json=as_json)
 
 
 def _split_exporter(to: ExportLayout, index: "ShardIndex") -> "Exporter":
