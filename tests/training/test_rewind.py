@@ -109,7 +109,7 @@ def test_the_command_writes_a_page_and_json(shards, run, tmp_path):
     said = run_here(*words, "--out", page).stdout.splitlines()
     assert re.match(r"step 3: loss \d\.\d{4}; 4 clips, masks by ", said[0])
     assert re.fullmatch(r"  \w+ at \d+\.\d\d s, .* s \(position 8\)", said[1])
-    assert said[-1] == str(page)
+    assert said[-1] == page.as_uri()
     drawn = run_here("visualize", run, "--root", root, "--clips", "1", "--json")
     assert drawn.returncode == 0, drawn.stderr
     assert len(json.loads(drawn.stdout)["files"]) == 2
