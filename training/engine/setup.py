@@ -48,8 +48,9 @@ def run_length(config: TrainConfig, views: ClipViews) -> Progress:
     if not steps_per_epoch:
         raise TrainingError(
             f"an epoch of {epoch_clips} clips (there are {len(views.source)}) does not fill a "
-            f"batch of {optim.global_batch_size}: lower optim.global_batch_size, raise "
-            f"data.clips_per_epoch, or shard more video"
+            f"batch of {optim.global_batch_size}: --set optim.global_batch_size={epoch_clips} or "
+            f"less, --set data.clips_per_epoch={optim.global_batch_size} or more, or shard more "
+            f"video"
         )
     steps = optim.steps or round(optim.epochs * steps_per_epoch)
     if not steps:

@@ -348,7 +348,9 @@ def test_the_command_says_one_line_and_the_exit_code(shards, tmp_path, capsys, m
     assert exit_code_of(monkeypatch, *command, "--set", "optim.step=5") == 2
     assert capsys.readouterr().err.startswith("error: unknown config key 'optim.step'; did you")
     assert exit_code_of(monkeypatch, *command, "--set", "optim.global_batch_size=99") == 1
-    assert "does not fill a batch of 99" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "does not fill a batch of 99: --set optim.global_batch_size=" in said
+    assert "or less, --set data.clips_per_epoch=99 or more" in said
     assert exit_code_of(monkeypatch, *command) == 0
     said = capsys.readouterr()
     assert "trained to step 3" in said.out
