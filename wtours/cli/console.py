@@ -129,8 +129,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     """Print a table; a column whose cells are all numbers is aligned to the right.
 
     A very long one comes as plain columns: rich takes a millisecond a row to draw it. On a
-    terminal that is too narrow for its words, each row is a paragraph. Of one without a row, the
-    title says it.
+    terminal that is too narrow for its words, each row is a paragraph. A column without a word is
+    left out; of a table without a row, the title says it.
     """
     if len(rows) > _MAX_DRAWN_ROWS:
         cells = [[plain(cell) for cell in row] for row in (columns, *rows)]
@@ -138,10 +138,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         lines = ("  ".join(map(str.ljust, row, lengths)).rstrip() for row in cells)
         _write("\n".join([plain(title), *lines]) + "\n")
         return
+    filled = [at for at in range(len(columns)) if any(row[at] for row in rows)]
+    columns = [columns[at] for at in filled]
+    rows = [[plain_lines(row[at]) for at in filled] for row in rows]
     if not rows:
         say(title)
         return
-    rows = [[plain_lines(cell) for cell in row] for row in rows]
     widths = _widths(columns, rows, out.width)
     if widths is None:
         say(title)

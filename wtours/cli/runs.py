@@ -259,15 +259,7 @@ def replay(
     listing: Annotated[
         Path, typer.Argument(metavar="FILE", help="A run's nonfinite-step-N.json.", dir_okay=False)
     ],
-    shards: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="NAME|DIR|URL",
-            autocompletion=completion.shard_sets,
-            help="The shard set.",
-            show_default="the one under the root that the run was trained on",
-        ),
-    ] = None,
+    shards: SetOfRun = None,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:

@@ -296,10 +296,13 @@ def test_a_loss_that_is_not_finite_stops_before_a_weight_moves_and_is_replayed(
         assert str(again.metrics[name]) == str(value), name
     # Weights of some 1e30 overflow in the first product.
     assert again.first == "the output of teacher.backbone.blocks.0.norm1"
-    for command in (["replay", listing, shards], ["pretrain", shards, "--replay", listing]):
+    for command in (
+        ["replay", listing, "--shards", shards],
+        ["pretrain", shards, "--replay", listing],
+    ):
         assert exit_code_of(monkeypatch, *command) == 0
         assert "step 2 again: loss nan (it was nan)" in capsys.readouterr().out
-    assert exit_code_of(monkeypatch, "replay", run_dir / "nonfinite-step-9.json", shards) == 1
+    assert exit_code_of(monkeypatch, "replay", run_dir / "nonfinite-step-9.json") == 1
 
 
 def test_a_replay_wants_the_shards_and_the_state_of_the_run(shards, tmp_path):
