@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -163,8 +164,8 @@ class Run:
         what = "loss" if not math.isfinite(values["loss"]) else "gradient"
         return TrainingError(
             f"the {what} is not finite at step {step} (loss {values['loss']:g}); no weight was "
-            f"changed by it, and `wtours replay {path} SHARDS` computes it again: lower "
-            f"optim.lr, or use optim.precision=float32"
+            f"changed by it, and `wtours replay {shlex.quote(str(path))}` computes it again: "
+            f"lower optim.lr, or use optim.precision=float32"
         )
 
     def close(self) -> None:
