@@ -1,5 +1,10 @@
-"""How a function of `wtours.cli` becomes a command: its help, its names, its options -v and -q."""
+"""How a function of `wtours.cli` becomes a command: its help, its names, its options -v and -q.
 
+And what a shell offers after TAB where a name stands: nothing is printed for that, and no network
+is asked; where nothing can be read, nothing is offered.
+"""
+
+import contextlib
 import copy
 import functools
 import inspect
@@ -17,6 +22,9 @@ from typer.core import TyperCommand, TyperGroup
 from typer.models import OptionInfo
 
 from wtours.cli import console
+from wtours.errors import WtoursError
+from wtours.storage.store import as_location
+from wtours.workspace.layout import find_own_manifest
 
 _COLUMNS_OF_PANELS = 80
 """Rich cuts names and words that are wider than their column; below this, some are."""
@@ -157,3 +165,46 @@ def _name_value(annotation: Any) -> None:
                 info.metavar = _METAVARS[kind]
             elif isinstance(kind, type) and issubclass(kind, StrEnum):
                 info.metavar = "|".join(kind)
+
+
+def offer_videos(context: typer.Context) -> list[str]:
+    """Offer the videos and the selections of the manifest that is given, or found."""
+    from wtours.workspace.manifest import load_manifest
+
+    path = context.params.get("manifest") or find_own_manifest(Path.cwd())
+    with contextlib.suppress(WtoursError):
+        manifest = load_manifest(path)
+        return [*manifest.by_id, *manifest.selections]
+    return []
+
+
+def offer_shard_sets(context: typer.Context) -> list[str]:
+    """Offer the shard sets under the root, finished or begun."""
+    return _folders_under(context, "shards")
+
+
+def offer_runs(context: typer.Context) -> list[str]:
+    """Offer the training runs under the root."""
+    return _folders_under(context, "runs")
+
+
+def offer_layers(context: typer.Context) -> list[str]:
+    """Offer the layers of the shard set that --shards names."""
+    return _folders_under(context, f"shards/{context.params.get('shards')}/layers")
+
+
+def offer_presets() -> list[tuple[str, str]]:
+    """Offer the presets of training, with what each is."""
+    with contextlib.suppress(ImportError):  # of the extra `train`
+        from training.config.presets import ABOUT
+
+        return list(ABOUT.items())
+    return []
+
+
+def _folders_under(context: typer.Context, place: str) -> list[str]:
+    """Return the names of the folders that lie somewhere under the root."""
+    root = as_location(context.params["root"])
+    if isinstance(root, str):
+        return []
+    return sorted(path.name for path in (root / place).glob("[!.]*/"))

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import wtours
-from wtours.cli import completion, console
+from wtours.cli import console
+from wtours.cli.command import offer_shard_sets, offer_videos
 from wtours.errors import CheckpointError, MissingPackageError, UsageError, WtoursError
 from wtours.execution.executor import Executor
 from wtours.storage.store import as_location, is_url
@@ -74,7 +75,7 @@ Videos = Annotated[
     typer.Option(
         "--video",
         metavar="ID",
-        autocompletion=completion.videos,
+        autocompletion=offer_videos,
         help="A video or a selection of the manifest, for example venice or wt_all; repeatable. "
         "Default: all.",
         show_default=False,
@@ -133,7 +134,7 @@ Shards = Annotated[
     str,
     typer.Argument(
         metavar="NAME|DIR|URL",
-        autocompletion=completion.shard_sets,
+        autocompletion=offer_shard_sets,
         help="A shard set's name, folder or URL (s3://…); or, with --set data.clip_length=1, a "
         "folder or a tar of images.",
     ),
@@ -144,7 +145,7 @@ NewShards = Annotated[
     typer.Option(
         "--shards",
         metavar="NAME",
-        autocompletion=completion.shard_sets,
+        autocompletion=offer_shard_sets,
         help="Name of the shard set that is made.",
     ),
 ]

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from wtours.cli import completion, console
+from wtours.cli import console
+from wtours.cli.command import offer_presets
 from wtours.cli.options import AsJson, require_training
 
 Preset = Annotated[
@@ -14,7 +15,7 @@ Preset = Annotated[
         "--preset",
         "-p",
         metavar="NAME",
-        autocompletion=completion.presets,
+        autocompletion=offer_presets,
         help="official (the released code), paper, dino, ibot, attmask, simclr, swav, vicreg, "
         "images or demo (for a CPU); `wtours presets list` says more.",
     ),
@@ -26,7 +27,7 @@ ConfigFile = Annotated[
 ]
 
 PresetName = Annotated[
-    str, typer.Argument(metavar="NAME", autocompletion=completion.presets, help="A preset.")
+    str, typer.Argument(metavar="NAME", autocompletion=offer_presets, help="A preset.")
 ]
 
 Overrides = Annotated[
@@ -85,7 +86,7 @@ def diff_presets(
         str,
         typer.Argument(
             metavar="NAME",
-            autocompletion=completion.presets,
+            autocompletion=offer_presets,
             help="The preset it is compared with.",
         ),
     ] = "official",

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wtours.cli import completion, console
+from wtours.cli import console
+from wtours.cli.command import offer_runs, offer_shard_sets, offer_videos
 from wtours.cli.next_command import note_next
 from wtours.cli.options import (
     ROOT,
@@ -53,7 +54,7 @@ ExistingRun = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        autocompletion=completion.runs,
+        autocompletion=offer_runs,
         help="A run's name, its folder, or a checkpoint's folder.",
     ),
 ]
@@ -64,7 +65,7 @@ SetOfRun = Annotated[
     typer.Option(
         "--shards",
         metavar="NAME|DIR|URL",
-        autocompletion=completion.shard_sets,
+        autocompletion=offer_shard_sets,
         help="The shard set.",
         show_default="the one under the root that the run was trained on",
     ),
@@ -78,7 +79,7 @@ def visualize(
         typer.Option(
             "--video",
             metavar="ID",
-            autocompletion=completion.videos,
+            autocompletion=offer_videos,
             help="The video to show.",
             show_default="the one with the most clips",
         ),
@@ -146,7 +147,7 @@ def show_runs(
         list[str] | None,
         typer.Argument(
             metavar="RUN",
-            autocompletion=completion.runs,
+            autocompletion=offer_runs,
             help="Names or folders of runs.",
             show_default="all of the root",
         ),

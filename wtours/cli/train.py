@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wtours.cli import completion, console
+from wtours.cli import console
+from wtours.cli.command import offer_runs
 from wtours.cli.next_command import is_said, note_next
 from wtours.cli.options import (
     ROOT,
@@ -62,7 +63,7 @@ def pretrain(
         typer.Option(
             "--run",
             metavar="NAME|DIR",
-            autocompletion=completion.runs,
+            autocompletion=offer_runs,
             help="The run's name, or its folder (with a /).",
             show_default="the shard set's",
         ),

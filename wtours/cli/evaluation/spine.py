@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wtours.cli import completion, console
+from wtours.cli import console
+from wtours.cli.command import offer_runs
 from wtours.cli.options import existing_run, require_training
 from wtours.errors import UsageError
 from wtours.progress import Progress, no_progress
@@ -25,7 +26,7 @@ Named = Annotated[
     str,
     typer.Argument(
         metavar="BACKBONE",
-        autocompletion=completion.runs,
+        autocompletion=offer_runs,
         help="A run's name or folder, a checkpoint's, RUN,random; a .pth of DINO's or DORA's "
         "authors; timm:NAME, timm:NAME,FILE, timm:NAME,random; or hf:NAME.",
     ),

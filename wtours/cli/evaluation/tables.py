@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from wtours.cli import completion, console
+from wtours.cli import console
+from wtours.cli.command import offer_runs
 from wtours.cli.options import (
     FINISHED_WITH_FAILURES,
     ROOT,
@@ -21,9 +22,7 @@ from wtours.workspace.layout import Layout
 def eval_table(
     runs: Annotated[
         list[str],
-        typer.Argument(
-            metavar="RUN", autocompletion=completion.runs, help="Runs, or their folders."
-        ),
+        typer.Argument(metavar="RUN", autocompletion=offer_runs, help="Runs, or their folders."),
     ],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     as_json: AsJson = False,

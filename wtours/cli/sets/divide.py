@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from wtours.cli import completion, console
+from wtours.cli import console
+from wtours.cli.command import offer_shard_sets
 from wtours.cli.options import FINISHED_WITH_FAILURES, ROOT, AsJson, Root, named_or_folder
 from wtours.cli.sets.places import SetHere
 from wtours.text import counted, seconds_text
@@ -62,13 +63,13 @@ def overlap(
     a: Annotated[
         str,
         typer.Argument(
-            metavar="A", autocompletion=completion.shard_sets, help="A shard set: NAME or DIR."
+            metavar="A", autocompletion=offer_shard_sets, help="A shard set: NAME or DIR."
         ),
     ],
     b: Annotated[
         str,
         typer.Argument(
-            metavar="B", autocompletion=completion.shard_sets, help="Another one: NAME or DIR."
+            metavar="B", autocompletion=offer_shard_sets, help="Another one: NAME or DIR."
         ),
     ],
     every_seconds: Annotated[

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wtours.cli import completion, console
+from wtours.cli import console
+from wtours.cli.command import offer_layers, offer_shard_sets
 from wtours.cli.options import ROOT, AsJson, Root, finish, named_or_folder
 from wtours.errors import UsageError
 from wtours.storage.store import as_location
@@ -18,14 +19,14 @@ if TYPE_CHECKING:
 
 LayerName = Annotated[
     str,
-    typer.Argument(metavar="LAYER", autocompletion=completion.layers, help="The layer's name."),
+    typer.Argument(metavar="LAYER", autocompletion=offer_layers, help="The layer's name."),
 ]
 SetOption = Annotated[
     str,
     typer.Option(
         "--shards",
         metavar="NAME|DIR|URL",
-        autocompletion=completion.shard_sets,
+        autocompletion=offer_shard_sets,
         help="The shard set that it is beside.",
     ),
 ]

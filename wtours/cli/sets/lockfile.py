@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from wtours.cli import completion, console
+from wtours.cli import console
 from wtours.cli.acquire import AllowUnknownLicense
+from wtours.cli.command import offer_shard_sets
 from wtours.cli.next_command import note_pretrain
 from wtours.cli.options import (
     FINISHED_WITH_FAILURES,
@@ -80,7 +81,7 @@ def sync(
         typer.Option(
             "--shards",
             metavar="NAME",
-            autocompletion=completion.shard_sets,
+            autocompletion=offer_shard_sets,
             help="Name of the shard set that is made.",
             show_default="the lock's",
         ),
@@ -169,13 +170,13 @@ def attest(
     a: Annotated[
         str,
         typer.Argument(
-            metavar="A", autocompletion=completion.shard_sets, help="A shard set: NAME, DIR or URL."
+            metavar="A", autocompletion=offer_shard_sets, help="A shard set: NAME, DIR or URL."
         ),
     ],
     b: Annotated[
         str,
         typer.Argument(
-            metavar="B", autocompletion=completion.shard_sets, help="Another one: NAME, DIR or URL."
+            metavar="B", autocompletion=offer_shard_sets, help="Another one: NAME, DIR or URL."
         ),
     ],
     as_json: AsJson = False,

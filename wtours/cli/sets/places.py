@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wtours.cli import completion
+from wtours.cli.command import offer_shard_sets
 from wtours.cli.options import ExecutorKind, named_or_folder
 from wtours.errors import ConflictError
 from wtours.storage.atomic import remove
@@ -59,7 +59,7 @@ SetOrFolder = Annotated[
     str,
     typer.Argument(
         metavar="NAME|DIR|URL",
-        autocompletion=completion.shard_sets,
+        autocompletion=offer_shard_sets,
         help="A shard set's name, folder or URL.",
     ),
 ]
@@ -67,15 +67,13 @@ SetHere = Annotated[
     str,
     typer.Argument(
         metavar="NAME|DIR",
-        autocompletion=completion.shard_sets,
+        autocompletion=offer_shard_sets,
         help="A shard set's name or folder.",
     ),
 ]
 SetName = Annotated[
     str,
-    typer.Argument(
-        metavar="NAME", autocompletion=completion.shard_sets, help="Name of the shard set."
-    ),
+    typer.Argument(metavar="NAME", autocompletion=offer_shard_sets, help="Name of the shard set."),
 ]
 
 
