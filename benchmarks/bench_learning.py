@@ -59,7 +59,15 @@ def main() -> int:
     parser.add_argument(
         "--seeds", type=int, default=len(SEEDS), help="of a method; 1 is a quick look"
     )
-    parser.add_argument("--full", action="store_true", help="the questions of Table 2 as well")
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        default=[],
+        choices=[method.name for method in VARIANTS],
+        metavar="NAME",
+        help=f"of DORA, as well: {', '.join(method.name for method in VARIANTS)}; the table is "
+        "printed only",
+    )
     parser.add_argument(
         "--rendered", action="store_true", help="DINO and DORA on walks of moving objects"
     )
@@ -69,7 +77,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where everything is kept")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     options = parser.parse_args()
-    methods = [*METHODS, *(VARIANTS if options.full else ())]
+    methods = [*METHODS, *(method for method in VARIANTS if method.name in options.variants)]
     if options.rendered:
         methods = [RANDOM, DINO, DORA, CENTERED]
     methods = [replace(method, seeds=method.seeds[: options.seeds]) for method in methods]
@@ -82,7 +90,7 @@ def main() -> int:
     measured = measure_all(methods, data, folder, options.jobs)
     print(f"{(time.monotonic() - start) / 60:5.1f} min  all measured", flush=True)
     print(table(measured, what=data.what, num_clips=options.clips))
-    if options.seeds > 1:  # one is no result
+    if options.seeds > 1 and not options.variants:  # one is no result
         write_table(measured, what=data.what, num_clips=options.clips)
         write_figure()
     return publish_rows("learning", learning_rows(measured))

@@ -73,6 +73,7 @@ CENTERED = Method("dora_centered", "DORA, patches centered", ("tracking.patch_ce
 METHODS = (RANDOM, SIMCLR, SWAV, VICREG, DINO, IBOT, ATTMASK, DORA, CENTERED)
 """The paper's (Tables 3 to 5 and 8), as columns of the table."""
 VARIANTS = (
+    Method("dora_dropped", "DORA, hidden patches left out", ("model.drop_hidden_patches=true",)),
     Method("dora_plain", "DORA without Sinkhorn-Knopp", ("tracking.sinkhorn=false",), (0,)),
     Method("dora_blocks", "DORA, random block masks", ("tracking.mask=random_blocks",), (0,)),
     Method("dora_k1", "DORA, k = 1", ("tracking.num_objects=1",), (0,)),
@@ -84,7 +85,8 @@ VARIANTS = (
         (0,),
     ),
 )
-"""The questions of the paper's Table 2, with one seed each."""
+"""Whether what the masks hide must be computed; and the questions of the paper's Table 2, with one
+seed each."""
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,14 @@ forward, backward, clipping, AdamW, the teacher.
 """
 
 import argparse
+import contextlib
 import json
+import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,18 +51,51 @@ class StepCost:
     """Of the first step."""
     visible_share: float
     """Of the patches of global crops, what the masks leave; 1: there are none."""
+    parts: dict[str, tuple[float, float]]
+    """By what is done: seconds, and operations of the matrix products, 1e12."""
 
 
 def measure(
-    which: str, precision: str, *overrides: str, clips: int = 1, steps: int = 2
+    which: str, precision: str, *overrides: str, threads: int, clips: int = 1, steps: int = 2
 ) -> StepCost:
-    """Return the cost of a step, measured in a new process."""
+    """Return the cost of a step, measured in a new process of so many threads."""
     words = ["-m", "benchmarks.train.step", which, precision, "--clips", clips, "--steps", steps]
     words += [word for pair in overrides for word in ("--set", pair)]
     done = subprocess.run(
-        [sys.executable, *map(str, words)], check=True, stdout=subprocess.PIPE, text=True
+        [sys.executable, *map(str, words)],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
     )
     return StepCost(**json.loads(done.stdout.splitlines()[-1]))
+
+
+Part = Callable[[str], contextlib.AbstractContextManager[None]]
+"""Opened around each part of a step, by its name."""
+
+
+class PartCosts:
+    """What the parts of steps take: the fewest seconds of each, and the operations of the first."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.tflop: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Time a part."""
+        start = time.perf_counter()
+        yield
+        taken = time.perf_counter() - start
+        self.seconds[name] = min(taken, self.seconds.get(name, taken))
+
+    @contextlib.contextmanager
+    def counted(self, name: str) -> Iterator[None]:
+        """Count a part's operations, which takes time of its own."""
+        with FlopCounterMode(display=False) as flops:
+            yield
+        self.tflop[name] = flops.get_total_flops() / 1e12
 
 
 def random_views(config: TrainConfig, clips: int) -> Views:
@@ -77,26 +112,28 @@ def random_views(config: TrainConfig, clips: int) -> Views:
     )
 
 
-def plainly(state: TrainState, views: Views) -> Callable[[], float]:
+def plainly(state: TrainState, views: Views) -> Callable[[Part], float]:
     """Return a step of the plain version, with torch's own AdamW."""
     method: Any = state.method
     student, teacher, center = method.student, method.teacher, method.center[None]
     optimizer = torch.optim.AdamW(student.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
     heads = method.draw_heads(NOW).tolist()
 
-    def step() -> float:
+    def step(part: Part) -> float:
         nonlocal center
         optimizer.zero_grad()
-        done = plain_step(
-            student,
-            teacher,
-            views.global_clips[0],
-            views.local_crops,
-            center=center,
-            heads=heads,
-            teacher_temp=TEACHER_TEMP,
-        )
-        done.loss.backward()  # type: ignore[no-untyped-call]
+        with part("teacher, student and loss"):
+            done = plain_step(
+                student,
+                teacher,
+                views.global_clips[0],
+                views.local_crops,
+                center=center,
+                heads=heads,
+                teacher_temp=TEACHER_TEMP,
+            )
+        with part("backward"):
+            done.loss.backward()  # type: ignore[no-untyped-call]
         for parameter in student.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_((3 / (parameter.grad.norm() + 1e-6)).clamp(max=1))
@@ -111,20 +148,25 @@ def plainly(state: TrainState, views: Views) -> Callable[[], float]:
     return step
 
 
-def as_we_do(state: TrainState, views: Views, config: TrainConfig) -> Callable[[], float]:
+def as_we_do(state: TrainState, views: Views, config: TrainConfig) -> Callable[[Part], float]:
     """Return a step of the trainer on ready views."""
     method = state.method
     set_lr_and_weight_decay(state.optimizer, lr=LR, weight_decay=WEIGHT_DECAY)
     half = config.optim.precision == "bfloat16"
 
-    def step() -> float:
+    def step(part: Part) -> float:
         state.optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            output = method(views, method.prepare(views, NOW))
-        output.loss.backward()
-        clip_gradients(method.student.parameters(), max_norm=3.0, by="parameter")
-        state.optimizer.step()
-        method.after_step(NOW)
+            with part("teacher and targets"):
+                targets = method.prepare(views, NOW)
+            with part("student and loss"):
+                output = method(views, targets)
+        with part("backward"):
+            output.loss.backward()
+        with part("clipping, optimizer and teacher's average"):
+            clip_gradients(method.student.parameters(), max_norm=3.0, by="parameter")
+            state.optimizer.step()
+            method.after_step(NOW)
         loss: float = output.loss.item()
         return loss
 
@@ -147,21 +189,22 @@ def main() -> None:
     config = resolve_config(preset, None, overrides)
     state, views = build_state(config, ALONE), random_views(config, options.clips)
     step = plainly(state, views) if is_plain else as_we_do(state, views, config)
-    with FlopCounterMode(display=False) as flops:
-        loss = step()
+    parts = PartCosts()
+    loss = step(parts.counted)
     seconds = float("inf")
     for _ in range(options.steps):
         start = time.perf_counter()
-        step()
+        step(parts.timed)
         seconds = min(seconds, time.perf_counter() - start)
     peak = _peak_gib() - before
     metrics = state.method.prepare(views, NOW).metrics()
     cost = StepCost(
         seconds,
         peak,
-        flops.get_total_flops() / 1e12,
+        sum(parts.tflop.values()),
         loss,
         float(metrics.get("mask_coverage", 1)),
+        {name: (taken, parts.tflop[name]) for name, taken in parts.seconds.items()},
     )
     print(json.dumps(asdict(cost)))
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from timm.models.vision_transformer import Block
 from torch._dynamo.testing import CompileCounter
 
 from training.methods.base import Network
@@ -79,3 +80,30 @@ def test_a_called_block_gives_what_timms_gives_and_its_cls_token_alone():
     output, heads = block(tokens, read="heads")
     torch.testing.assert_close(output, whole)
     assert heads.key.shape == (2, 2, 17, 12)
+
+
+def kept_and_gradients(block, tokens):
+    """How many numbers autograd keeps of a block besides its weights, and its gradients."""
+    weights = {weight.data_ptr() for weight in block.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(value):
+        memory = value.untyped_storage().data_ptr()
+        if memory not in weights:
+            kept[memory] = value.numel()
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        output = block(tokens)
+    return sum(kept.values()), torch.autograd.grad(output.square().sum(), block.parameters())
+
+
+def test_a_block_keeps_what_goes_into_its_activation_and_not_what_comes_of_it():
+    block = student(rate=0.0).backbone.blocks[1]
+    theirs = copy.deepcopy(block)
+    theirs.__class__ = Block
+    tokens = torch.randn(4, 17, 24, requires_grad=True)
+    kept, gradients = kept_and_gradients(block, tokens)
+    all_kept, expected = kept_and_gradients(theirs, tokens)
+    assert kept == all_kept - 4 * 17 * block.mlp.fc1.out_features
+    torch.testing.assert_close(gradients, expected)
