@@ -1,6 +1,6 @@
 """Layouts of loose images: a folder a video (ImageFolder), and DAVIS sequences."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,30 +26,35 @@ class ImageFolderExporter(Exporter):
 
     def is_done(self, index: ShardIndex, unit: Unit, out: Path) -> bool:
         """Return whether every image is there in full length."""
-        return _are_there(self._paths(index, unit, out))
+        return _are_there(index, unit, out, self._names(index, unit))
 
     def write(self, index: ShardIndex, unit: Unit, out: Path) -> None:
         """Publish the images of a unit."""
-        _write_images(index, unit, [path for path, _ in self._paths(index, unit, out)])
+        _write_images(index, unit, out, self._names(index, unit))
 
     def finish(self, index: ShardIndex, units: Sequence[Unit], out: Path) -> None:
         """Publish metadata.csv: a line a frame."""
         lines = ["file_name,video_id,frame_index,pts_us,shot"]
         for unit in units:
-            for (path, _), row in zip(self._paths(index, unit, out), unit.rows, strict=True):
-                shot = int(index.shot[row])
-                name = path.relative_to(out).as_posix()
-                lines.append(
-                    f"{name},{unit.video_id},{index.frame_index[row]},{index.pts_us[row]},"
-                    f"{shot if shot >= 0 else ''}"
+            rows = slice(unit.rows.start, unit.rows.stop)
+            columns = (index.frame_index, index.pts_us, index.shot)
+            numbers = zip(*(column[rows].tolist() for column in columns), strict=True)
+            lines += [
+                f"{name},{unit.video_id},{frame_index},{pts_us},{shot if shot >= 0 else ''}"
+                for name, (frame_index, pts_us, shot) in zip(
+                    self._names(index, unit), numbers, strict=True
                 )
+            ]
         write_bytes(out / "metadata.csv", "\n".join([*lines, ""]).encode())
 
-    def _paths(self, index: ShardIndex, unit: Unit, out: Path) -> Iterator[tuple[Path, int]]:
-        folder = out / unit.name.rpartition("/")[0] / unit.video_id
-        for row in unit.rows:
-            key = sample_key(unit.video_id, int(index.frame_index[row]))
-            yield folder / f"{key}{index.dataset.params.suffix}", int(index.size[row])
+    def _names(self, index: ShardIndex, unit: Unit) -> list[str]:
+        """Return the paths of the images in the export; a split's are `<part>/<tar>` units."""
+        part, slash, _ = unit.name.rpartition("/")
+        folder, suffix = f"{part}{slash}{unit.video_id}", index.dataset.params.suffix
+        return [
+            f"{folder}/{sample_key(unit.video_id, frame_index)}{suffix}"
+            for frame_index in index.frame_index[unit.rows.start : unit.rows.stop].tolist()
+        ]
 
 
 @dataclass(frozen=True)
@@ -104,39 +109,43 @@ class DavisExporter(Exporter):
 
     def is_done(self, index: ShardIndex, unit: Unit, out: Path) -> bool:
         """Return whether every image of the sequence is there in full length."""
-        sizes = index.size[unit.rows.start : unit.rows.stop].tolist()
-        return _are_there(zip(self._paths(unit, out), sizes, strict=True))
+        return _are_there(index, unit, out, self._names(unit))
 
     def write(self, index: ShardIndex, unit: Unit, out: Path) -> None:
         """Publish a sequence."""
-        _write_images(index, unit, self._paths(unit, out))
+        _write_images(index, unit, out, self._names(unit))
 
     def finish(self, index: ShardIndex, units: Sequence[Unit], out: Path) -> None:
         """Publish the list of sequences."""
         names = "".join(f"{unit.name}\n" for unit in units)
         write_bytes(out / "ImageSets" / "2017" / "train.txt", names.encode())
 
-    def _paths(self, unit: Unit, out: Path) -> list[Path]:
-        folder = out / "JPEGImages" / "480p" / unit.name
-        return [folder / f"{number:05d}.jpg" for number in range(len(unit.rows))]
+    def _names(self, unit: Unit) -> list[str]:
+        folder = f"JPEGImages/480p/{unit.name}"
+        return [f"{folder}/{number:05d}.jpg" for number in range(len(unit.rows))]
 
 
-def _are_there(files: Iterator[tuple[Path, int]]) -> bool:
+def _are_there(index: ShardIndex, unit: Unit, out: Path, names: Sequence[str]) -> bool:
+    sizes = index.size[unit.rows.start : unit.rows.stop].tolist()
     try:
-        return all(path.stat().st_size == size for path, size in files)
+        return all(
+            (out / name).stat().st_size == size for name, size in zip(names, sizes, strict=True)
+        )
     except (FileNotFoundError, NotADirectoryError):
         return False
 
 
-def _write_images(index: ShardIndex, unit: Unit, paths: Sequence[Path]) -> None:
-    """Publish the images of a unit, each by a rename.
+def _write_images(index: ShardIndex, unit: Unit, out: Path, names: Sequence[str]) -> None:
+    """Publish the images of a unit, which share a folder, each by a rename.
 
     They are not flushed one by one, which would take ten times as long as to copy them: a kill
     loses nothing, and after a power cut a file of another length is written again.
     """
-    paths[0].parent.mkdir(parents=True, exist_ok=True)
-    for path, (_, _, jpeg) in zip(paths, frames_of(index, unit), strict=True):
-        temp = path.with_name(f"{TEMP_PREFIX}{path.name}")
+    folder = (out / names[0]).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    temp = folder / f"{TEMP_PREFIX}image"
+    for name, (_, _, image) in zip(names, frames_of(index, unit), strict=True):
+        path = out / name
         with explain_os_errors(path):
-            temp.write_bytes(jpeg)
+            temp.write_bytes(image)
             temp.replace(path)

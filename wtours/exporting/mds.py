@@ -37,6 +37,8 @@ _CONFIG = {
     "column_sizes": [size for _, _, size in _COLUMNS],
 }
 _MAX_BYTES = 2**32 - 1
+_BUFFER_BYTES = 2**19
+"""Written at once. By image, writes that begin and end within a page take half as long again."""
 _BEFORE_IMAGE = struct.Struct("<IIq")
 """The lengths of image and video_id, which come before all columns; frame_index."""
 _AFTER_IMAGE = struct.Struct("<qq")
@@ -68,7 +70,10 @@ class MdsExporter(Exporter):
         ends = np.cumsum([head_bytes, *sizes.tolist()])
         if ends[-1] > _MAX_BYTES:
             raise ShardError(f"{unit.name} is too large for MDS: use a smaller --shard-seconds")
-        with atomic_path(self._path(unit, out)) as temp, temp.open("wb") as file:
+        with (
+            atomic_path(self._path(unit, out)) as temp,
+            temp.open("wb", buffering=_BUFFER_BYTES) as file,
+        ):
             file.write(np.uint32(len(unit.rows)).tobytes() + ends.astype(np.uint32).tobytes())
             file.write(config)
             for frame, shot, image in frames_of(index, unit):

@@ -1,9 +1,8 @@
 """Layouts of rows: Parquet of Hugging Face datasets, and a Lance table."""
 
 import importlib
-import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,12 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from wtours.errors import MissingPackageError
 from wtours.exporting.card import dataset_card
-from wtours.exporting.units import Exporter, Unit, frames_of
-from wtours.shards import FrameRef, ShardIndex
+from wtours.exporting.units import Exporter, Unit
+from wtours.shards import ShardIndex
 from wtours.shards.schema import CARD_FILE, sample_key
 from wtours.storage.atomic import atomic_path, remove, write_bytes
 
@@ -61,19 +59,8 @@ class HuggingFaceExporter(Exporter):
 
     def write(self, index: ShardIndex, unit: Unit, out: Path) -> None:
         """Publish a file."""
-        with (
-            atomic_path(self._path(index, unit, out)) as temp,
-            # JPEGs do not get smaller, and their least and greatest say nothing. Few rows a group,
-            # so that a viewer can show one.
-            pq.ParquetWriter(
-                temp,
-                HF_SCHEMA,
-                compression="none",
-                use_dictionary=False,
-                write_statistics=[field.name for field in _COLUMNS],
-            ) as writer,
-        ):
-            for batch in _batches(index, unit, HF_SCHEMA):
+        with atomic_path(self._path(index, unit, out)) as temp, parquet_writer(temp) as writer:
+            for batch in record_batches(index, unit, HF_SCHEMA):
                 writer.write_batch(batch)
 
     def finish(self, index: ShardIndex, units: Sequence[Unit], out: Path) -> None:
@@ -118,7 +105,9 @@ class LanceExporter(Exporter):
         if not unit.number:
             remove(out / "frames.lance")
         _lance().write_dataset(
-            pa.RecordBatchReader.from_batches(LANCE_SCHEMA, _batches(index, unit, LANCE_SCHEMA)),
+            pa.RecordBatchReader.from_batches(
+                LANCE_SCHEMA, record_batches(index, unit, LANCE_SCHEMA)
+            ),
             str(out / "frames.lance"),
             mode="append" if unit.number else "create",
         )
@@ -134,42 +123,43 @@ def _lance() -> Any:
     return importlib.import_module("lance")
 
 
-def _batches(index: ShardIndex, unit: Unit, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def record_batches(index: ShardIndex, unit: Unit, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yield the frames of a unit, a row group at a time, the images as they are read."""
     is_struct = pa.types.is_struct(schema.field("image").type)
-    frames, suffix = frames_of(index, unit), index.dataset.params.suffix
-    sizes = index.size[unit.rows.start : unit.rows.stop]
-    num_rows = min(_BATCH_ROWS, _MAX_BATCH_BYTES // int(sizes.max(initial=1)))
-    for first in range(0, len(sizes), num_rows):
-        some = sizes[first : first + num_rows]
-        refs, shots, image = _read(itertools.islice(frames, len(some)), some)
+    largest = int(index.size[unit.rows.start : unit.rows.stop].max(initial=1))
+    num_rows = min(_BATCH_ROWS, _MAX_BATCH_BYTES // largest)
+    for first in range(unit.rows.start, unit.rows.stop, num_rows):
+        rows = range(first, min(first + num_rows, unit.rows.stop))
+        refs, data = index.read_joined(rows)
+        offsets = np.zeros(len(rows) + 1, np.int32)
+        np.cumsum(index.size[rows.start : rows.stop], out=offsets[1:])
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+        image = pa.Array.from_buffers(pa.binary(), len(rows), buffers)
         if is_struct:
+            suffix = index.dataset.params.suffix
             names = [f"{sample_key(ref.video_id, ref.frame_index)}{suffix}" for ref in refs]
             image = pa.StructArray.from_arrays([image, pa.array(names)], fields=list(_IMAGE))
+        shots = index.shot[rows.start : rows.stop].tolist()
         columns = [
             image,
             pa.array([ref.video_id for ref in refs]),
             pa.array([ref.frame_index for ref in refs], pa.int64()),
             pa.array([ref.pts_us for ref in refs], pa.int64()),
-            pa.array(shots, pa.int32()),
+            pa.array([None if shot < 0 else shot for shot in shots], pa.int32()),
         ]
         yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _read(
-    frames: Iterable[tuple[FrameRef, int | None, bytes | memoryview]], sizes: NDArray[np.int32]
-) -> tuple[list[FrameRef], list[int | None], pa.Array]:
-    """Return where frames are, their shots, and their images as an array of binary.
+def parquet_writer(sink: Any) -> pq.ParquetWriter:
+    """Return what writes record batches to a path or a file, each as a row group.
 
-    It is filled here: as pyarrow makes one of a list, it would grow, and be copied, several times.
+    JPEGs do not get smaller, and their least and greatest say nothing. Few rows a group, so that a
+    viewer can show one.
     """
-    offsets = np.zeros(len(sizes) + 1, np.int32)
-    np.cumsum(sizes, out=offsets[1:])
-    data = np.empty(offsets[-1], np.uint8)
-    refs: list[FrameRef] = []
-    shots: list[int | None] = []
-    for start, (ref, shot, image) in zip(offsets[:-1].tolist(), frames, strict=True):
-        data[start : start + len(image)] = np.frombuffer(image, np.uint8)
-        refs.append(ref)
-        shots.append(shot)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
-    return refs, shots, pa.Array.from_buffers(pa.binary(), len(sizes), buffers)
+    return pq.ParquetWriter(
+        sink,
+        HF_SCHEMA,
+        compression="none",
+        use_dictionary=False,
+        write_statistics=[field.name for field in _COLUMNS],
+    )

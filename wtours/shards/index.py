@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 
 from wtours.errors import ShardError
 from wtours.shards.clip_starts import tolerance_us
-from wtours.shards.frames import BLOCK, FrameRef, listed_problem, read_frames, size_problem
+from wtours.shards.frames import (
+    BLOCK,
+    FrameRef,
+    listed_problem,
+    read_frames,
+    read_joined,
+    size_problem,
+)
 from wtours.shards.range_reads.frame_cache import FrameCache
 from wtours.shards.range_reads.remote import (
     FetchPolicy,
@@ -195,7 +202,10 @@ class ShardIndex:
         return tuple(bytes(image) for _, image in self.iter_frames(rows))
 
     def iter_frames(self, rows: Sequence[int]) -> Iterator[tuple[FrameRef, bytes | memoryview]]:
-        """Yield where the frame of each row is, and its image without a copy; see `read_jpegs`."""
+        """Yield where the frame of each row is, and its image; see `read_jpegs`.
+
+        Of a set on a disk an image holds until the next is asked for.
+        """
         refs = self.frames(rows)
         if isinstance(self.directory, Path):
             images: Iterable[bytes | memoryview] = itertools.chain.from_iterable(
@@ -206,6 +216,20 @@ class ShardIndex:
             assert self.remote is not None
             images = self.remote.read(refs, self.numbers(rows))
         yield from zip(refs, images, strict=True)
+
+    def read_joined(self, rows: Sequence[int]) -> tuple[list[FrameRef], NDArray[np.uint8]]:
+        """Return where the frame of each row is, and the images, one after another in one array."""
+        refs = self.frames(rows)
+        if self.remote is not None:
+            data = b"".join(self.remote.read(refs, self.numbers(rows)))
+            return refs, np.frombuffer(data, np.uint8)
+        images = np.empty(sum(ref.size for ref in refs), np.uint8)
+        done = 0
+        for shard, group in itertools.groupby(refs, key=lambda ref: ref.shard):
+            of_shard = list(group)
+            read_joined(Path(self.directory) / f"{shard}.tar", of_shard, images.data[done:])
+            done += sum(ref.size for ref in of_shard)
+        return refs, images
 
     def video_of(self, row: int) -> VideoRows:
         """Return the video that a row is of."""

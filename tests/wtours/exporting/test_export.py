@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas
+import pyarrow as pa
 import pytest
 import simplejpeg
 
@@ -21,7 +22,12 @@ from wtours.exporting.images import (
     SplitImageFolderExporter,
 )
 from wtours.exporting.mds import MdsExporter
-from wtours.exporting.tables import HuggingFaceExporter, LanceExporter
+from wtours.exporting.tables import (
+    HF_SCHEMA,
+    HuggingFaceExporter,
+    LanceExporter,
+    parquet_writer,
+)
 from wtours.exporting.units import clip_units
 from wtours.exporting.videos import Mp4Exporter, VJepaExporter
 from wtours.shards import ClipDataset, IntervalRange, ShardIndex
@@ -196,6 +202,24 @@ def test_datasets_reads_the_parquet(index, frames, tmp_path):
     assert card.startswith("---\nlicense: unknown\n")
 
 
+def test_the_parquet_is_to_the_byte_what_pyarrow_writes_of_lists(index, frames, tmp_path):
+    out = export_shards(index, HuggingFaceExporter(), tmp_path / "out").out
+    rows = [
+        {
+            "image": {"bytes": jpeg, "path": f"{sample_key(video_id, frame_index)}.jpg"},
+            "video_id": video_id,
+            "frame_index": frame_index,
+            "pts_us": pts_us,
+            "shot": shot,
+        }
+        for video_id, frame_index, pts_us, shot, jpeg in frames[9:]
+    ]
+    with parquet_writer(tmp_path / "rome.parquet") as writer:
+        writer.write_table(pa.Table.from_pylist(rows, schema=HF_SCHEMA))
+    written = (out / "data" / "train-00001-of-00002.parquet").read_bytes()
+    assert written == (tmp_path / "rome.parquet").read_bytes()
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_lance_reads_the_table(index, frames, tmp_path):
     lance = pytest.importorskip("lance", reason="Lance is read and written by pylance")
@@ -240,7 +264,7 @@ def test_mds_is_laid_out_as_its_library_has_it(index, frames, tmp_path):
 
 
 def test_a_tar_is_not_held_in_memory_to_be_written_as_mds(tmp_path):
-    folder = write_shard_set(tmp_path / "set", num_frames=320, size=(96, 128), interval_us=100_000)
+    folder = write_shard_set(tmp_path / "set", num_frames=320, size=(192, 256), interval_us=100_000)
     index, exporter = ShardIndex.open(folder), MdsExporter()
     (unit,) = exporter.units(index)
     tracemalloc.start()

@@ -304,6 +304,41 @@ def test_damage_after_opening_is_named_when_it_is_read(directory):
         dataset[0]
 
 
+def test_frames_beside_each_other_are_read_at_once(directory, monkeypatch):
+    index = ShardIndex.open(directory)
+    calls: list[int] = []
+    rows = [*range(20, 40), 3, 2]  # the end of a shard, the next, and two that go back
+    tars = {
+        shard.shard: (directory / f"{shard.shard}.tar").read_bytes()
+        for shard in index.dataset.shards
+    }
+    real = os.preadv
+
+    def counted(descriptor, pieces, offset):
+        calls.append(offset)
+        return real(descriptor, pieces, offset)
+
+    monkeypatch.setattr(os, "preadv", counted)
+    refs, images = index.read_joined(rows)
+    assert len(calls) == 4
+    expected = [tars[ref.shard][ref.offset : ref.offset + ref.size] for ref in refs]
+    assert refs == index.frames(rows)
+    assert images.tobytes() == b"".join(expected)
+    assert index.read_jpegs(rows) == tuple(expected)
+    assert len(calls) == 8
+
+
+def test_the_frame_is_named_at_which_a_tar_ends_that_is_read_at_once(directory):
+    index = ShardIndex.open(directory)
+    before, ref = index.read_jpegs(range(30, 33)), index.frame(33)
+    path = directory / f"{ref.shard}.tar"
+    path.write_bytes(path.read_bytes()[: ref.offset + ref.size - 1])
+    for read in (index.read_jpegs, index.read_joined):
+        with pytest.raises(ShardError, match=r"one-00000033 is damaged .the file ends before it"):
+            read(range(30, 40))
+    assert index.read_jpegs(range(30, 33)) == before
+
+
 def test_a_picture_that_does_not_decode_is_named():
     jpeg = simplejpeg.encode_jpeg(np.zeros((48, 64, 3), np.uint8))
     header = jpeg.index(b"\xff\xc0")  # the frame header holds the height at +5

@@ -87,7 +87,8 @@ class RemoteFrames:
         ]
 
         def image(place: int, data: bytes) -> bytes:
-            return image_in(data, refs[place], self.name_of(f"{refs[place].shard}.tar"))
+            shard = self.name_of(f"{refs[place].shard}.tar")
+            return image_in(data[:BLOCK], data[BLOCK:], refs[place], shard)
 
         return self.read_blocks(blocks, image)
 
