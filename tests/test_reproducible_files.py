@@ -90,7 +90,7 @@ def without_times(path):
     return json.dumps([{**line, "time": None} for line in lines]).encode()
 
 
-# A run takes two thirds of the time, and the writers of the two halves are the same.
+# Training and what is made of it take half of a process's time, torch's import among it.
 @pytest.mark.medium
 @pytest.mark.parametrize("num_trained", [3, pytest.param(6, marks=pytest.mark.slow)])
 def test_each_kind_of_file_has_the_same_bytes_in_six_processes(tmp_path, num_trained):

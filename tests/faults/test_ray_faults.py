@@ -50,8 +50,11 @@ def cluster():
     """Two nodes of one CPU each; the driver of these tests is connected."""
     from ray.cluster_utils import Cluster
 
-    os.environ["PYTHONPATH"] = str(REPOSITORY)  # of the workers
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    os.environ |= {
+        "PYTHONPATH": str(REPOSITORY),
+        "RAY_worker_niceness": "0",  # else a busy machine hardly lets them work
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
     cluster = Cluster(initialize_head=True, head_node_args=NODE)
     cluster.add_node(**NODE)
     cluster.wait_for_nodes()

@@ -42,6 +42,7 @@ def cluster(s3_endpoint, tmp_path_factory):
 
     os.environ |= {
         "PYTHONPATH": str(REPOSITORY),
+        "RAY_worker_niceness": "0",  # else a busy machine hardly lets them work
         "AWS_ACCESS_KEY_ID": "made-up",
         "AWS_SECRET_ACCESS_KEY": "made-up",
         "AWS_DEFAULT_REGION": "us-east-1",
