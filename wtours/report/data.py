@@ -94,6 +94,8 @@ class MeasuredVideo:
     objects: MeasuredObjects | None
     quality: VideoQuality | None = None
     """None: not measured."""
+    stream: str | None = None
+    """Of a file with several, as `DownloadedVideo.inputs` has it."""
 
     @property
     def cuts(self) -> int:
@@ -115,12 +117,11 @@ class ReportVideo:
 
     @property
     def is_same_file(self) -> bool:
-        """Return whether the file at hand is the one that was analyzed."""
-        return (
-            self.download is not None
-            and self.measured is not None
-            and self.download.sha256 == self.measured.summary.video_sha256
-        )
+        """Return whether the file at hand is the one that was analyzed, and its stream."""
+        if self.download is None or self.measured is None:
+            return False
+        is_stream = self.measured.stream in (None, self.download.inputs.get("stream"))
+        return is_stream and self.download.sha256 == self.measured.summary.video_sha256
 
 
 def load_videos(
@@ -240,6 +241,7 @@ def load_measured(
             shots_us=_shots(folder / SHOTS_FILE, until_us),
             objects=objects,
             quality=load_quality(layout, video_id, summary.video_sha256),
+            stream=receipt.inputs.get("stream"),
         )
     if read_receipt(layout.analysis_receipt(video_id)) != receipt:  # removed first, written last
         raise AnalysisError(f"{folder} was made again while it was read; run the command again")

@@ -187,8 +187,8 @@ def _missing_notes(videos: Sequence[ReportVideo], hints: CommandHints) -> list[s
             without_objects.setdefault(reason, []).append(video_id)
         if video.download is not None and not video.is_same_file:
             notes.append(
-                f"{video_id} was analyzed from another file than the one at hand (sha256 "
-                f"differs): run `{hints.for_video('analyze', video_id)}`."
+                f"{video_id} was analyzed from another file than the one at hand (sha256 or "
+                f"stream differs): run `{hints.for_video('analyze', video_id)}`."
             )
     notes += [
         f"Objects of {', '.join(ids)} are not measured: {reason}."

@@ -171,3 +171,17 @@ def test_an_analysis_that_is_made_again_while_it_is_read_is_not_mixed(tmp_path, 
     alpha = load_videos(layout, entries, threshold=0.3)[0]
     assert alpha.measured is None
     assert "was made again while it was read; run the command again" in alpha.problem
+
+
+def test_an_analysis_of_another_stream_is_not_of_the_file_at_hand(tmp_path):
+    layout, entries = make_workspace(tmp_path)
+    video, analysis = layout.video_receipt("alpha"), layout.analysis_receipt("alpha")
+    downloaded, analyzed = read_receipt(video), read_receipt(analysis)
+    assert downloaded is not None
+    assert analyzed is not None
+    facts = {**downloaded.facts, "stream": 0, "video_streams": 2}
+    write_receipt(video, downloaded.model_copy(update={"facts": facts}))
+    write_receipt(analysis, analyzed.model_copy(update={"inputs": {"stream": "1"}}))
+    alpha, beta, _ = load_videos(layout, entries, threshold=0.3)
+    assert (alpha.is_same_file, beta.is_same_file) == (False, True)
+    assert "sha256 or stream differs" in "".join(build_report(layout, entries).table.notes)
