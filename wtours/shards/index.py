@@ -217,13 +217,21 @@ class ShardIndex:
             images = self.remote.read(refs, self.numbers(rows))
         yield from zip(refs, images, strict=True)
 
-    def read_joined(self, rows: Sequence[int]) -> tuple[list[FrameRef], NDArray[np.uint8]]:
-        """Return where the frame of each row is, and the images, one after another in one array."""
+    def read_joined(
+        self, rows: Sequence[int], memory: NDArray[np.uint8] | None = None
+    ) -> tuple[list[FrameRef], NDArray[np.uint8]]:
+        """Return where the frame of each row is, and the images, one after another in one array.
+
+        Args:
+            rows: Of the index.
+            memory: Large enough, to be read into; None: new memory.
+        """
         refs = self.frames(rows)
         if self.remote is not None:
             data = b"".join(self.remote.read(refs, self.numbers(rows)))
             return refs, np.frombuffer(data, np.uint8)
-        images = np.empty(sum(ref.size for ref in refs), np.uint8)
+        num_bytes = sum(ref.size for ref in refs)
+        images = np.empty(num_bytes, np.uint8) if memory is None else memory[:num_bytes]
         done = 0
         for shard, group in itertools.groupby(refs, key=lambda ref: ref.shard):
             of_shard = list(group)
