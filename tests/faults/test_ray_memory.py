@@ -15,6 +15,7 @@ FULL = {
     "RAY_memory_usage_threshold": "0.01",
     "RAY_memory_monitor_refresh_ms": "100",
     "RAY_task_oom_retries": "1",
+    "RAY_worker_niceness": "0",
 }
 SCRIPT = """
 import time

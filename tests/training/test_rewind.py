@@ -17,6 +17,7 @@ from training.distributed.world import World
 from training.engine.setup import open_views
 from training.pretrain import pretrain
 from training.rewind import largest_spikes, rewind
+from wtours.cli.runs import _set_of_run
 from wtours.errors import CheckpointError, UsageError
 
 WORLD = World(0, 1, 0, torch.device("cpu"))
@@ -115,6 +116,15 @@ def test_the_command_writes_a_page_and_json(shards, run, tmp_path):
     assert len(json.loads(drawn.stdout)["files"]) == 2
     other = run_here("rewind", run, "--root", root, "--step", "3", "--shards", "default")
     assert "beside it: named_otherwise" in other.stderr
+
+
+def test_a_run_whose_set_has_grown_finds_the_one_of_its_name(run, tmp_path):
+    write_shard_set(tmp_path / "shards" / "others", num_frames=3)
+    refused = run_here("visualize", run, "--root", tmp_path)
+    assert refused.returncode == 1
+    assert f"{run} was trained on: name one by --shards: others" in refused.stderr
+    grown = write_shard_set(tmp_path / "shards" / run.name, num_frames=9)
+    assert _set_of_run(run, None, tmp_path) == grown
 
 
 def test_a_loss_that_compares_the_clips_of_a_step_is_not_given_to_each(shards, tmp_path):

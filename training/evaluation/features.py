@@ -4,7 +4,6 @@ One pass over the images serves every backbone: reading and decoding cost more t
 """
 
 import functools
-import hashlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,6 +24,7 @@ from training.evaluation.datasets.image_folder import ImageEntry, LabeledImages
 from training.models.modes import evaluating
 from training.models.vit import encode
 from wtours.progress import Progress, no_progress
+from wtours.storage.hashing import sha256_bytes
 
 _MAX_DECODERS = 8
 
@@ -85,7 +85,7 @@ def extract_features(
             for name, backbone in backbones.items():
                 parts[name].append(_features(backbone, batch_images))
             names += [entry.name for entry, _ in batch]
-            digests += [hashlib.sha256(data).hexdigest() for _, data in batch]
+            digests += [sha256_bytes(data) for _, data in batch]
             on_progress(images.spec, len(names), len(images.entries))
 
     order = sorted(range(len(names)), key=names.__getitem__)

@@ -13,7 +13,6 @@ Whatever the name, the network is timm's ViT, so that `training.models.vit` give
 and attention alike.
 """
 
-import hashlib
 import math
 import re
 from collections.abc import Callable
@@ -31,12 +30,13 @@ from training.engine.checkpoint import load_network, read_state
 from training.engine.checkpoint_files import INITIAL, MODEL, RANDOM, find_checkpoint, run_dir_of
 from training.methods.registry import method_class
 from training.models.loading import require_finite
+from training.models.vit import num_heads
 from training.rng import derived_seed
 from training.weights.huggingface import load_hf
 from training.weights.official import load_released
 from training.weights.timm_hub import UNTRAINED, load_timm
 from wtours.errors import CheckpointError, UsageError
-from wtours.storage.hashing import sha256_file
+from wtours.storage.hashing import sha256_bytes, sha256_file
 from wtours.storage.tensor_files import safetensors_bytes
 
 RunDir = Callable[[str], Path]
@@ -232,8 +232,6 @@ def _require_usable(backbone: Backbone, text: str) -> Backbone:
 def _description(
     kind: str, name: str, sha256: str | None, network: VisionTransformer
 ) -> dict[str, Any]:
-    last = network.blocks[-1]
-    attention = getattr(last, "attn", None)
     return {
         "name": name,
         "kind": kind,
@@ -243,7 +241,7 @@ def _description(
             "patch_size": int(network.patch_embed.patch_size[0]),
             "depth": len(network.blocks),
             "embed_dim": network.embed_dim,
-            "num_heads": getattr(attention, "num_heads", None),
+            "num_heads": num_heads(network),
         },
         "seed": None,
         "trained_on_set_sha256": None,
@@ -252,7 +250,7 @@ def _description(
 
 def _sha256_of(network: nn.Module) -> str:
     weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-    return hashlib.sha256(safetensors_bytes(weights)).hexdigest()
+    return sha256_bytes(safetensors_bytes(weights))
 
 
 def _frozen(network: VisionTransformer) -> VisionTransformer:

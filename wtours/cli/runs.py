@@ -22,7 +22,7 @@ from wtours.cli.options import (
 )
 from wtours.cli.sets.places import shard_set
 from wtours.errors import ShardError
-from wtours.text import counted
+from wtours.text import counted, listed
 from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
@@ -126,19 +126,34 @@ def visualize(
 def _set_of_run(run: Path, given: str | None, root: Path) -> Path | str:
     """Return the shard set that is given, else the one under the root that a run was trained on.
 
-    Where none has its set hash (the run is of images, or its set has grown since): `default`.
+    Where none has its set hash (the run is of images, or its set has grown since): the one that has
+    the run's name, else `default`.
+
+    Raises:
+        ShardError: there are others only.
     """
     if given is not None:
         return shard_set(given, root)
     from training.engine.checkpoint import read_state
-    from training.engine.checkpoint_files import find_checkpoint
+    from training.engine.checkpoint_files import find_checkpoint, run_dir_of
     from wtours.shards.schema import DATASET_FILE, read_dataset, set_sha256
 
-    wanted = read_state(find_checkpoint(run))[2].set_sha256
-    for path in sorted((root / "shards").glob(f"[!.]*/{DATASET_FILE}")):
+    checkpoint = find_checkpoint(run)
+    wanted, own_name = read_state(checkpoint)[2].set_sha256, run_dir_of(checkpoint).name
+    found = sorted(path.parent for path in (root / "shards").glob(f"[!.]*/{DATASET_FILE}"))
+    for directory in found:
         with contextlib.suppress(ShardError):  # another set may be damaged
-            if set_sha256(read_dataset(path.parent).shards) == wanted:
-                return path.parent
+            if set_sha256(read_dataset(directory).shards) == wanted:
+                return directory
+    names = [directory.name for directory in found]
+    for name in (own_name, "default"):
+        if name in names:
+            return found[names.index(name)]
+    if names:
+        raise ShardError(
+            f"no shard set under {root} is the one that {run} was trained on: name one by "
+            f"--shards: {listed(names, like=own_name)}"
+        )
     return shard_set("default", root)
 
 

@@ -42,10 +42,6 @@ class PrepareReport:
     """Stretches that were decoded for each: something in them is damaged."""
 
 
-def _ignore_estimate(expected: Estimate) -> None:
-    """Begin without a word."""
-
-
 def prepare_videos(
     layout: Layout,
     entries: Sequence[VideoEntry],
@@ -53,7 +49,7 @@ def prepare_videos(
     *,
     executor: Executor = SERIAL,
     part: Part | None = None,
-    on_estimate: Callable[[Estimate], None] = _ignore_estimate,
+    on_estimate: Callable[[Estimate], None] = lambda expected: None,
     on_progress: Progress = no_progress,
 ) -> PrepareReport:
     """Publish what `download`, `analyze` and `shard` publish, decoding each segment once.

@@ -43,10 +43,6 @@ class ShardReport:
     """What the set holds now; None: not finalized, no video or not every part is finished."""
 
 
-def _ignore_estimate(expected: Estimate) -> None:
-    """Begin without a word."""
-
-
 def build_shards(  # noqa: PLR0913 -- options of the command, by keyword
     layout: Layout,
     video_ids: Sequence[str],
@@ -56,7 +52,7 @@ def build_shards(  # noqa: PLR0913 -- options of the command, by keyword
     executor: Executor = SERIAL,
     part: Part | None = None,
     max_loss: float = MAX_LOSS,
-    on_estimate: Callable[[Estimate], None] = _ignore_estimate,
+    on_estimate: Callable[[Estimate], None] = lambda expected: None,
     on_progress: Progress = no_progress,
 ) -> ShardReport:
     """Write the missing segments of the videos into the shard set `name`, then finalize it.

@@ -124,9 +124,7 @@ class ClipSampler:
 
     def draw_at(self, position: int) -> float:
         """Return a number in [0, 1) that is the position's own."""
-        text = f"{self.seed}/draw/{position}".encode()
-        digest = hashlib.blake2b(text, digest_size=8).digest()
-        return (int.from_bytes(digest, "little") >> 11) / 2**53
+        return (_hash(f"{self.seed}/draw/{position}") >> 11) / 2**53
 
     def key_at(self, position: int) -> ClipKey:
         """Return what the dataset is indexed by for a position: the clip, and its draw if any."""
@@ -241,12 +239,11 @@ def permuted(index: int, size: int, *, key: str) -> int:
     while True:
         left, right = index >> half_bits, index & mask
         for number in range(_ROUNDS):
-            left, right = right, left ^ (_round_hash(key, number, right) & mask)
+            left, right = right, left ^ (_hash(f"{key}/{number}/{right}") & mask)
         index = left << half_bits | right
         if index < size:
             return index
 
 
-def _round_hash(key: str, number: int, value: int) -> int:
-    text = f"{key}/{number}/{value}".encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

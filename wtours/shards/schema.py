@@ -5,7 +5,6 @@ or torch, so that a trainer elsewhere can use it.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -23,6 +22,7 @@ from pydantic import (
 
 from wtours.errors import ShardError, UsageError
 from wtours.shards.params import FORMAT, ShardParams, parse_rate
+from wtours.storage.hashing import sha256_bytes
 from wtours.text import VIDEO_ID, first_problem, listed
 
 MAX_MEMBER_BYTES = 64 * 2**20  # a larger size is refused before anything is allocated
@@ -181,7 +181,7 @@ def set_sha256(shards: Iterable[ShardRecord]) -> str:
     """
     lines = sorted((f"{shard.shard}.tar", shard.sha256) for shard in shards)
     text = "".join(f"{sha256}  {name}\n" for name, sha256 in lines)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256_bytes(text.encode())
 
 
 def read_dataset(directory: Path) -> Dataset:

@@ -4,6 +4,7 @@ Frames that are seconds apart show the same street, so a split by clips leaks: h
 to one part, and between two parts lies a gap that neither has.
 """
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -49,16 +50,12 @@ class SplitFile(Record):
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
-        previous: Block | None = None
         for block in self.blocks:
             if block.start_us >= block.end_us or block.video_id not in self.videos:
                 raise ValueError(f"a block of {block.video_id} is empty or of no video of it")
-            if previous is not None and (previous.video_id, previous.end_us) > (
-                block.video_id,
-                block.start_us,
-            ):
-                raise ValueError(f"blocks of {block.video_id} overlap, or are out of order")
-            previous = block
+        for block, following in pairwise(self.blocks):
+            if (block.video_id, block.end_us) > (following.video_id, following.start_us):
+                raise ValueError(f"blocks of {following.video_id} overlap, or are out of order")
         return self
 
 

@@ -41,6 +41,7 @@ def test_an_address_without_a_cluster_is_one_line():
 @pytest.mark.medium
 def test_a_cluster_that_wants_a_token_says_which_variable_to_set(tmp_path):
     environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
+    environment["RAY_worker_niceness"] = "0"
     with subprocess.Popen(
         [sys.executable, "-c", WITH_TOKEN],
         env=environment | {"RAY_AUTH_MODE": "token"},

@@ -8,7 +8,6 @@
 A folder and its tar give the same images in the same order.
 """
 
-import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from training.distributed.world import World
 from training.evaluation.datasets.huggingface import SavedImages, is_saved_dataset
 from wtours.errors import ImageDataError
 from wtours.progress import Progress
+from wtours.storage.hashing import sha256_bytes
 from wtours.text import listed
 
 _READERS = min(8, os.cpu_count() or 1)
@@ -102,7 +102,7 @@ class LabeledImages:
         share = entries[world.rank :: world.world_size]
 
         def digest(entry: ImageEntry) -> str:
-            return hashlib.sha256(self.read_one(entry)).hexdigest()
+            return sha256_bytes(self.read_one(entry))
 
         digests = []
         with ThreadPoolExecutor(_READERS) as readers:

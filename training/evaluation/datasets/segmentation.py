@@ -8,7 +8,6 @@ parsing benchmark's: a label is 1 to 150, and 0 is not scored. An image and its 
 name but for the suffix.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,6 +20,7 @@ from training.data.image_decoding import decode_labels, decode_rgb
 from training.data.image_files import ImageSource, StoredFile, fingerprint, is_image
 from training.data.tar_files import TarFiles, open_files
 from wtours.errors import ImageDataError
+from wtours.storage.hashing import sha256_bytes
 
 VOID = -1
 """What a pixel that is not scored is read as."""
@@ -135,7 +135,7 @@ class LabeledPixels:
     def fingerprint(self) -> str:
         """Return the fingerprint over the images and their labels, by turns."""
         return fingerprint(
-            (file.name.removeprefix(self.root), file.size, hashlib.sha256(data).hexdigest())
+            (file.name.removeprefix(self.root), file.size, sha256_bytes(data))
             for pair in self.files
             for file in pair
             for data in [self.source.read(file)]
