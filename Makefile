@@ -51,7 +51,7 @@ $(FACES): $(INSTALLED)
 demo: $(INSTALLED)  ## The whole pipeline on two rendered walks, offline, in minutes
 	$(BIN)/wtours demo
 
-test: $(FACES)      ## All tests but the soak: no GPU, no internet; in parallel (13 to 20 minutes on 2 cores)
+test: $(FACES)      ## All tests but the soak: no GPU, no internet; in parallel (12 to 20 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(PARALLEL) $(PYTEST_ARGS)
 
 test-fast: $(INSTALLED) ## The inner loop: under a minute on 2 cores

@@ -94,7 +94,8 @@ def test_an_epoch_has_whole_batches_and_steps_stretch_it(shards):
 
 
 def test_too_few_clips_for_a_batch_name_both_numbers(shards):
-    with pytest.raises(TrainingError, match=r"an epoch of 22 clips .* a batch of 128: lower optim"):
+    message = r"an epoch of 22 clips .* a batch of 128: --set optim\.global_batch_size=22"
+    with pytest.raises(TrainingError, match=message):
         length_of(shards, "optim.global_batch_size=128")
 
 
