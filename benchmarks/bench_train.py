@@ -30,8 +30,8 @@ WAYS: dict[str, tuple[str, ...]] = {
     "bfloat16": ("official", "bfloat16"),
 }
 DROPPED: dict[str, tuple[str, ...]] = {
-    "float32, dropped": ("official", "float32", "model.drop_hidden_patches=true"),
-    "bfloat16, dropped": ("official", "bfloat16", "model.drop_hidden_patches=true"),
+    "float32, dropped": ("fast", "float32"),
+    "bfloat16, dropped": ("fast", "bfloat16"),
 }
 """`dropped`: the student does not compute the patches that its masks hide."""
 METHODS = ("dino", "simclr", "swav", "vicreg", "ibot", "attmask")

@@ -21,7 +21,6 @@ CASES = {
     "official lars": ("official", "optim.name=lars"),
     "official accumulated": ("official", "optim.accumulation_steps=2"),
     "official checkpointed": ("official", "model.activation_checkpointing=true"),
-    "official, hidden patches dropped": ("official", "model.drop_hidden_patches=true"),
     "official koleo": ("official", "loss.koleo_weight=0.1"),
     "swav queue": ("swav", "swav.queue_length=12", "swav.queue_start_epoch=0"),
 }

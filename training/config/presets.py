@@ -51,6 +51,9 @@ DEMO: dict[str, Any] = {
 }
 """Small enough for a CPU."""
 
+FAST: dict[str, Any] = {"model.drop_hidden_patches": True}
+"""`official` in less time and memory; it learned as well (docs/explanation/learning.md)."""
+
 PAPER: dict[str, Any] = {
     "tracking.mask": "soft",
     "loss.local_crops_skipped": 0,
@@ -127,6 +130,7 @@ ATTMASK: dict[str, Any] = {**IBOT, "method": "attmask"}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "official": {},
+    "fast": FAST,
     "paper": PAPER,
     "dino": DINO,
     "images": IMAGES,
@@ -141,6 +145,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 ABOUT = {
     "official": "DORA as the released code trains it",
+    "fast": "official, but what the masks hide is not computed: other weights, in less time",
     "paper": "DORA as the paper describes it, where the code differs",
     "dino": "DINO on the same clips, crops and optimizer",
     "images": "DORA* on single images (Table 8)",

@@ -76,7 +76,8 @@ def test_every_preset_says_what_it_is():
 
 def test_an_unknown_preset_names_those_there_are():
     with pytest.raises(
-        UsageError, match="unknown preset 'big'; there are: official, paper, dino, images, simclr"
+        UsageError,
+        match="unknown preset 'big'; there are: official, fast, paper, dino, images, simclr",
     ):
         resolve_config("big", None, [])
 
