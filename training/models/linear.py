@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_IMAGES_FOR_ONEDNN = 16
+"""On one thread, torch's own limit."""
 _HAS_ONEDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
@@ -20,9 +22,9 @@ def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
     torch gives float32 matrix products to MKL, which leaves half of a CPU of another maker unused;
     convolutions it gives to oneDNN, which does not (2.3 times as fast on an AMD with AVX-512). On
-    one thread it does so for sixteen images or more only, so there they stay images: the products
-    of the forward pass are a ninth faster, those of the backward pass a twentieth (Zen 4). On more
-    threads the backward pass is faster if all rows are one image's.
+    one thread it does so from sixteen images on, so there so many stay images: the products of the
+    forward pass are a ninth faster, those of the backward pass a twentieth (Zen 4). Fewer images,
+    and more threads, are faster if all rows are one image's.
     """
     if not _prefers_convolution(tokens):
         return F.linear(tokens, weight, bias)
@@ -42,8 +44,10 @@ def _prefers_convolution(tokens: Tensor) -> bool:
 
 
 def _num_images(tokens: Tensor) -> int:
+    if tokens.ndim != 3 or len(tokens) < _IMAGES_FOR_ONEDNN:
+        return 1
     # A traced function may not ask for the number of threads.
-    if tokens.ndim != 3 or torch.compiler.is_compiling() or torch.get_num_threads() > 1:
+    if torch.compiler.is_compiling() or torch.get_num_threads() > 1:
         return 1
     return len(tokens)
 

@@ -16,8 +16,8 @@ Preset = Annotated[
         "-p",
         metavar="NAME",
         autocompletion=offer_presets,
-        help="official (the released code), paper, dino, ibot, attmask, simclr, swav, vicreg, "
-        "images or demo (for a CPU); `wtours presets list` says more.",
+        help="official (the released code), fast, paper, dino, ibot, attmask, simclr, swav, "
+        "vicreg, images or demo (for a CPU); `wtours presets list` says more.",
     ),
 ]
 
