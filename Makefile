@@ -93,7 +93,7 @@ format: $(INSTALLED) ## Rewrite: ruff's format and its safe fixes
 	$(BIN)/python -m ruff format .
 	$(BIN)/python -m ruff check --fix .
 
-bench: $(INSTALLED) ## All benchmarks but bench-gpu (bench-learning alone takes some two hours); each prints a table and writes benchmarks/out/NAME.json
+bench: $(INSTALLED) ## All benchmarks but bench-gpu (bench-learning alone takes up to 90 minutes); each prints a table and writes benchmarks/out/NAME.json
 	@for file in $(filter-out benchmarks/bench_gpu.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 bench-%: $(INSTALLED) ## One benchmark, for example make bench-render

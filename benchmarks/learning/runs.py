@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SEEDS = (0, 1, 2)
-CLIPS, CLIPS_PER_STEP = 1680, 4
+CLIPS, CLIPS_PER_STEP = 1120, 4
 
 RECIPE = (
     "optim.precision=bfloat16",

@@ -1,6 +1,7 @@
 """Patch tokens of a frozen backbone and the labels under each patch, image by image."""
 
 import copy
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -157,6 +158,7 @@ def class_shares(labels: NDArray[np.int64], grid: tuple[int, int], *, num_classe
     return torch.einsum("rh,hwc,sw->rsc", rows, one_hot, columns)
 
 
+@functools.lru_cache(maxsize=16)  # images of one size ask for it at every step
 def position_features(rows: int, columns: int) -> Tensor:
     """Return where each patch is as products of cosines, (rows, columns, 35) float32.
 
