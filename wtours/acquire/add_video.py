@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from wtours.acquire.download import OnSelected, download_videos, ignore_format
+from wtours.acquire.download import download_videos
 from wtours.acquire.options import FetchOptions
 from wtours.acquire.own_walks import OwnWalk
+from wtours.acquire.sources import OnSelected
 from wtours.errors import DownloadError, ManifestError, UsageError
 from wtours.progress import Progress, no_progress
 from wtours.storage.atomic import read_json
@@ -33,7 +34,6 @@ class Claims:
     title: str | None = None
     """None: the source's title, else the file's name."""
     license_claimed: str = "unknown"
-    domain: str = "unknown"
     stream: int | None = None
     """Which video stream of the file to take, as ffprobe numbers it; None: choose."""
 
@@ -46,7 +46,7 @@ def add_walk(
     *,
     claims: Claims,
     options: FetchOptions | None = None,
-    on_selected: OnSelected = ignore_format,
+    on_selected: OnSelected = lambda video_id, choice: None,
     on_progress: Progress = no_progress,
 ) -> tuple[VideoEntry, bool]:
     """Bring a walk under the root, and append it to the manifest with what was measured.
@@ -98,7 +98,6 @@ def add_walk(
         "sources": names[:1],
         "chapters": names[1:],
         "license_claimed": claims.license_claimed,
-        "domain": claims.domain,
         "stream": claims.stream,
     }
     title = claims.title or (walk.files[0].stem if walk.files else video_id)

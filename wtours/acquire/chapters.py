@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from wtours.acquire.local_files import (
     Fetched,
     FetchProgress,
+    copy_file,
     removed_on_error,
     require_room,
     working_folder,
@@ -39,17 +40,19 @@ _OLD_NEXT = re.compile(r"GP(?P<chapter>\d\d)(?P<number>\d{4})", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class JoinedFiles:
-    """Joins the files that `find` gives, in order, into one; see `Fetcher` in `local_files`."""
+class LocalFetcher:
+    """Copies a file of the user's, or joins several in order; see `Fetcher` in `local_files`."""
 
     find: Sequence[Callable[[], Path]]
     """Return the real path of each, when it is needed."""
     stream: int | None
-    """Which of their streams, as ffprobe numbers them; None: the main one."""
+    """Which stream of several files, as ffprobe numbers them; None: the main one."""
 
     def __call__(self, source: str, folder: Path, on_progress: FetchProgress) -> Fetched:
-        """Join the files, and say in `info` what was joined."""
+        """Copy the file; or join the files, and say in `info` what was joined."""
         paths = self.paths()
+        if len(paths) == 1:
+            return copy_file(paths[0], source, folder, on_progress)
         require_room(source, folder, sum(path.stat().st_size for path in paths))
         work = working_folder(folder, source, {"chapters": [path.name for path in paths]})
         with removed_on_error(work, f"join {paths[0]}"):

@@ -6,20 +6,20 @@ only then does it get its final name, and last of all its receipt (`wtours.stora
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from wtours.acquire.completeness import states_own_length
-from wtours.acquire.download_queue import Stop, run_queue
+from wtours.acquire.download_queue import StoppedError, run_queue
 from wtours.acquire.local_files import PARTIAL_PREFIX, Fetched
 from wtours.acquire.options import FetchOptions
 from wtours.acquire.rate_limit import HostBusyError
-from wtours.acquire.sources import LocalFiles, Sources
+from wtours.acquire.sources import OnSelected, Sources
 from wtours.acquire.validation import ValidatedFile, validate
-from wtours.acquire.ytdlp.formats import SelectedFormat
 from wtours.errors import (
     DiskFullError,
     DownloadError,
@@ -52,13 +52,7 @@ from wtours.workspace.videos import (
 
 logger = logging.getLogger(__name__)
 
-OnSelected = Callable[[str, SelectedFormat], None]
-"""Called as on_selected(video_id, choice) before the first byte of a video."""
 _SUFFIX_OF_CONTAINER = {"matroska": ".mkv", "mpegts": ".ts", "avi": ".avi"}
-
-
-def ignore_format(video_id: str, choice: SelectedFormat) -> None:
-    """Do nothing: the default `on_selected`."""
 
 
 @dataclass(slots=True)
@@ -81,7 +75,7 @@ def download_videos(
     files_dir: Path | None = None,
     given: Sequence[Path] = (),
     options: FetchOptions | None = None,
-    on_selected: OnSelected = ignore_format,
+    on_selected: OnSelected = lambda video_id, choice: None,
     on_progress: Progress = no_progress,
 ) -> DownloadReport:
     """Bring the videos under the root that are not there yet; one bad video does not stop the rest.
@@ -102,17 +96,24 @@ def download_videos(
             full, or yt-dlp is not installed.
     """
     options = options or FetchOptions()
-    files = LocalFiles(from_dir, files_dir, tuple(given))
-    sources = Sources(files, options, on_selected, named_urls=named_urls(entries))
-    stop = Stop()
+    sources = Sources(
+        entries=entries,
+        options=options,
+        from_dir=from_dir,
+        files_dir=files_dir,
+        given=given,
+        on_selected=on_selected,
+    )
+    stop = threading.Event()
     failed: dict[str, str] = {}
 
     def progress(item: str, done: float, total: float | None) -> None:
-        stop.check()
+        if stop.is_set():
+            raise StoppedError
         on_progress(item, done, total)
 
     def fetch(entry: VideoEntry) -> str | None:
-        return _fetch_video(entry, layout, sources, options.max_loss, progress)
+        return _fetch_video(entry, layout, sources, progress)
 
     with lock(layout.lock("download"), what=f"the folder {layout.videos_dir}"):
         wanted = []
@@ -133,11 +134,6 @@ def download_videos(
         skipped=[id for id in ids if id not in asked and id not in failed],
         failed={id: failed[id] for id in ids if id in failed},
     )
-
-
-def named_urls(entries: Iterable[VideoEntry]) -> tuple[str, ...]:
-    """Return the working URLs of a manifest, whose hosts may be private (see `Sources`)."""
-    return tuple(SourceUrl(source).working for entry in entries for source in entry.sources)
 
 
 def is_downloaded(entry: VideoEntry, layout: Layout) -> bool:
@@ -162,7 +158,7 @@ def is_downloaded(entry: VideoEntry, layout: Layout) -> bool:
 
 
 def _fetch_video(
-    entry: VideoEntry, layout: Layout, sources: Sources, max_loss: float, on_progress: Progress
+    entry: VideoEntry, layout: Layout, sources: Sources, on_progress: Progress
 ) -> str | None:
     """Fetch and publish one video; return None, or why it cannot be downloaded.
 
@@ -177,7 +173,7 @@ def _fetch_video(
         with explain_os_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             sweep(folder)
-        _publish(entry, layout, _first_good(entry, sources, folder, max_loss, on_progress))
+        _publish(entry, layout, _first_good(entry, sources, folder, on_progress))
     except (HostBusyError, DiskFullError, MissingPackageError, UsageError):
         raise
     except (DownloadError, VideoError, StorageError) as error:
@@ -199,13 +195,13 @@ def _fetch_video(
 
 
 def _first_good(
-    entry: VideoEntry, sources: Sources, folder: Path, max_loss: float, on_progress: Progress
+    entry: VideoEntry, sources: Sources, folder: Path, on_progress: Progress
 ) -> ValidatedFile:
     errors: list[DownloadError | VideoError] = []
     for source, fetch in sources.of(entry):
         try:
             fetched = fetch(source, folder, partial(on_progress, entry.id))
-            validated = validate(entry, source, fetched, max_loss=max_loss)
+            validated = validate(entry, source, fetched, max_loss=sources.options.max_loss)
             _require_known_length(entry, source, fetched)
             return validated
         except HostBusyError:

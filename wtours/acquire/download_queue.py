@@ -17,28 +17,12 @@ Result = TypeVar("Result")
 _GRACE_SECONDS = 2.0
 
 
-class Stop:
-    """Tells the threads of a run to end; `check` raises in them once it is set."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    def set(self) -> None:
-        """Ask every thread to end."""
-        self._event.set()
-
-    def check(self) -> None:
-        """Raise StoppedError if the run is over."""
-        if self._event.is_set():
-            raise StoppedError
-
-
 class StoppedError(BaseException):
     """Ends a thread whose run is over, through whatever catches an Exception."""
 
 
 def run_queue(
-    work: Callable[[Item], Result], items: Sequence[Item], *, jobs: int, stop: Stop
+    work: Callable[[Item], Result], items: Sequence[Item], *, jobs: int, stop: threading.Event
 ) -> Iterator[tuple[Item, Result]]:
     """Yield (item, work(item)) in order of completion, at most `jobs` at a time.
 
@@ -65,7 +49,10 @@ def run_queue(
                 threads.append(thread)
                 thread.start()
                 num_running += 1
-            timeout = _seconds_to_next(waiting) if num_running < jobs else None
+            timeout = None
+            if waiting and num_running < jobs:
+                next_at = min(not_before for not_before, _ in waiting)
+                timeout = max(0.0, next_at - time.monotonic()) + 0.001
             try:
                 item, result, error = outcomes.get(timeout=timeout)
             except queue.Empty:
@@ -92,9 +79,3 @@ def _take_ready(waiting: list[tuple[float, Item]]) -> tuple[Item] | None:
             del waiting[index]
             return (item,)
     return None
-
-
-def _seconds_to_next(waiting: Sequence[tuple[float, Item]]) -> float | None:
-    if not waiting:
-        return None
-    return max(0.0, min(not_before for not_before, _ in waiting) - time.monotonic()) + 0.001

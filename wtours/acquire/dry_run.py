@@ -1,14 +1,12 @@
 """What a download would do: from where, how large, how long, and what is there already."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from wtours.acquire.chapters import JoinedFiles
+from wtours.acquire.chapters import LocalFetcher
 from wtours.acquire.download import is_downloaded
-from wtours.acquire.local_files import FileFetcher, GivenFile
-from wtours.acquire.options import FetchOptions
 from wtours.acquire.sources import Sources
 from wtours.acquire.ytdlp.formats import estimate_bytes
 from wtours.errors import DownloadError, MissingPackageError, UsageError, VideoError
@@ -34,16 +32,14 @@ class Planned:
     duration_seconds: float | None = None
 
 
-def plan_downloads(
-    entries: Iterable[VideoEntry], layout: Layout, sources: Sources, options: FetchOptions
-) -> Iterator[Planned]:
+def plan_downloads(layout: Layout, sources: Sources) -> Iterator[Planned]:
     """Yield a row for each entry; asks the sources, and fetches and writes nothing."""
-    for entry in entries:
+    for entry in sources.entries:
         try:
             if is_downloaded(entry, layout):
                 yield _there(entry, layout)
             else:
-                yield _first_choice(entry, layout, sources, options)
+                yield _first_choice(entry, layout, sources)
         except (MissingPackageError, UsageError):
             raise
         except Exception as error:  # whatever is wrong with one video, the others are shown
@@ -64,14 +60,12 @@ def _there(entry: VideoEntry, layout: Layout) -> Planned:
     )
 
 
-def _first_choice(
-    entry: VideoEntry, layout: Layout, sources: Sources, options: FetchOptions
-) -> Planned:
+def _first_choice(entry: VideoEntry, layout: Layout, sources: Sources) -> Planned:
     problems = []
     try:
         for source, fetch in sources.of(entry):
             try:
-                return _choice(entry, source, fetch, layout, options)
+                return _choice(entry, source, fetch, layout, sources.options.max_height)
             except (DownloadError, VideoError) as error:
                 problems.append(str(error))
     except DownloadError as error:  # there is no source
@@ -79,22 +73,17 @@ def _first_choice(
     return Planned(id=entry.id, action="fail", what="; ".join(problems))
 
 
-def _choice(
-    entry: VideoEntry, source: str, fetch: Any, layout: Layout, options: FetchOptions
-) -> Planned:
-    if isinstance(fetch, GivenFile | FileFetcher | JoinedFiles):
-        if isinstance(fetch, JoinedFiles):
-            paths, what = fetch.paths(), f"{len(fetch.find)} chapters joined"
-        else:
-            given = fetch.path if isinstance(fetch, GivenFile) else fetch.resolve(source)
-            paths, what = [given], "a copy"
+def _choice(entry: VideoEntry, source: str, fetch: Any, layout: Layout, max_height: int) -> Planned:
+    if isinstance(fetch, LocalFetcher):
+        paths = fetch.paths()
+        what = "a copy" if len(paths) == 1 else f"{len(paths)} chapters joined"
         num_bytes = sum(path.stat().st_size for path in paths)
         return Planned(id=entry.id, action="fetch", source=source, what=what, bytes=num_bytes)
     choice = fetch.choose(source, layout.videos_dir)
     seconds = choice.duration_seconds or entry.duration_seconds
     num_bytes, is_estimate = choice.bytes, choice.is_estimate
     if num_bytes is None and seconds is not None:
-        num_bytes, is_estimate = estimate_bytes(seconds, options.max_height), True
+        num_bytes, is_estimate = estimate_bytes(seconds, max_height), True
     return Planned(
         id=entry.id,
         action="fetch",

@@ -5,7 +5,6 @@ of that. The last picture is compared with earlier ones, first with the one that
 """
 
 import itertools
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,30 +26,8 @@ _RESOLUTION_US = 1_000_000
 _US = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class FrozenTail:
-    """From `start_us` on there is one picture."""
-
-    start_us: int
-    is_blank: bool
-
-
 def check_frozen_tail(path: Path, last_pts_us: int, *, stream: int | None = None) -> None:
-    """Raise VideoError if the video shows one picture for too long until its end."""
-    end = find_frozen_tail(path, last_pts_us, stream=stream)
-    if end is not None:
-        kind = "blank" if end.is_blank else "frozen"
-        raise VideoError(
-            f"its picture is {kind} from {end.start_us / _US:.0f} s on, of "
-            f"{last_pts_us / _US:.0f} s: a broken file; use another source, or cut that end off: "
-            f"ffmpeg -i IN -t {end.start_us / _US:.0f} -c copy OUT.mkv"
-        )
-
-
-def find_frozen_tail(
-    path: Path, last_pts_us: int, *, stream: int | None = None
-) -> FrozenTail | None:
-    """Return where the picture stops changing, if that is too long before the end.
+    """Raise VideoError if the video shows one picture for too long until its end.
 
     Decodes a few frames only: two looks for a sound video. The last frame is compared with other
     frames, never with itself: one that is held, as in a slide show, is no frozen tail.
@@ -58,14 +35,14 @@ def find_frozen_tail(
     allowed_us = round(max(MAX_SECONDS * _US, MAX_SHARE * last_pts_us))
     first_look_us = last_pts_us - allowed_us
     if first_look_us <= 0:
-        return None
+        return
     with open_video(path, stream=stream) as reader:
         last_shown_us, last = _picture(reader, last_pts_us)
         for look in range(_NUM_LOOKS):
             look_us = first_look_us + look * allowed_us // _NUM_LOOKS
             shown_us, picture = _picture(reader, look_us)
             if shown_us >= last_shown_us or not _same(last, picture):
-                return None
+                return
         moving_us, still_us = 0, first_look_us
         while still_us - moving_us > _RESOLUTION_US:
             middle_us = (moving_us + still_us) // 2
@@ -73,7 +50,12 @@ def find_frozen_tail(
                 still_us = middle_us
             else:
                 moving_us = middle_us
-    return FrozenTail(start_us=still_us, is_blank=int(np.ptp(last)) <= MAX_LEVELS)
+    kind = "blank" if int(np.ptp(last)) <= MAX_LEVELS else "frozen"
+    raise VideoError(
+        f"its picture is {kind} from {still_us / _US:.0f} s on, of {last_pts_us / _US:.0f} s: a "
+        f"broken file; use another source, or cut that end off: "
+        f"ffmpeg -i IN -t {still_us / _US:.0f} -c copy OUT.mkv"
+    )
 
 
 def _picture(reader: VideoReader, pts_us: int) -> tuple[int, NDArray[np.uint8]]:

@@ -14,11 +14,6 @@ _OPEN = re.compile(
 )
 
 
-def is_open(license_observed: str) -> bool:
-    """Return whether a license, in the source's own words, is Creative Commons (or no license)."""
-    return _OPEN.search(license_observed) is not None
-
-
 def require_open(source: str, license_observed: str | None, *, allow_unknown: bool) -> None:
     """Let a source pass, or say why not.
 
@@ -37,7 +32,7 @@ def require_open(source: str, license_observed: str | None, *, allow_unknown: bo
                 f"{source}: it states no license (as under YouTube's standard license); if you "
                 f"may use it, add --allow-unknown-license"
             )
-    elif not is_open(license_observed):
+    elif not _OPEN.search(license_observed):
         raise PermanentDownloadError(
             f"{source}: its license is {license_observed!r}, not Creative Commons; ask its owner, "
             f"and give the file itself: --from-dir DIR"

@@ -1,7 +1,7 @@
 """Fetchers bring one file from one source into a working folder; publishing is not their task.
 
-`FileFetcher` is here; the one for YouTube and other URLs, which needs yt-dlp, is in
-`wtours.acquire.ytdlp.fetcher`.
+What they share is here. `LocalFetcher` is in `wtours.acquire.chapters`; the one for YouTube and
+other URLs, which needs yt-dlp, is in `wtours.acquire.ytdlp.fetcher`.
 """
 
 import contextlib
@@ -56,55 +56,42 @@ class Fetcher(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class FileFetcher:
-    """Copies a `file:NAME` source out of one folder, and never reads outside that folder."""
+def find_named_file(source: str, folder: Path | None) -> Path:
+    """Return the real path of the file that `source` names in a folder, or of its last part there.
 
-    folder: Path | None
-    """Where the names are looked up; None: `file:` sources are refused."""
+    A manifest names `footage/walk.mp4` beside it, and the footage may have moved since.
 
-    def __call__(self, source: str, folder: Path, on_progress: FetchProgress) -> Fetched:
-        """Copy the file that `source` names; see `Fetcher`."""
-        path = self.resolve(source)
-        work = working_folder(folder, source, {})
-        copy = work / f"source{path.suffix.lower()}"
-        with removed_on_error(work, f"copy {path}"):
-            _copy(path, copy, on_progress)
-        return Fetched(path=copy)
-
-    def resolve(self, source: str) -> Path:
-        """Return the real path of the file that `source` names, or of the one of its last part.
-
-        A manifest names `footage/walk.mp4` beside it, and the footage may have moved since.
-
-        Raises:
-            PermanentDownloadError: it lies outside the folder, by its name or through a link.
-            DownloadError: there is no such file.
-        """
-        if self.folder is None:
-            raise DownloadError(f"{source} needs a folder to look in: give --from-dir DIR")
-        inside, name = self.folder.resolve(), PurePosixPath(source.removeprefix("file:"))
-        paths = [(inside / part).resolve() for part in dict.fromkeys((str(name), name.name))]
-        if not all(path.is_relative_to(inside) for path in paths):
-            raise PermanentDownloadError(
-                f"{source} leads outside {self.folder}; use a name inside that folder"
-            )
-        for path in paths:
-            if path.is_file():
-                return path
-        raise DownloadError(f"there is no file {paths[0]}; --from-dir DIR says where it is now")
+    Raises:
+        PermanentDownloadError: it lies outside the folder, by its name or through a link.
+        DownloadError: there is no such file, or no folder.
+    """
+    if folder is None:
+        raise DownloadError(f"{source} needs a folder to look in: give --from-dir DIR")
+    inside, name = folder.resolve(), PurePosixPath(source.removeprefix("file:"))
+    paths = [(inside / part).resolve() for part in dict.fromkeys((str(name), name.name))]
+    if not all(path.is_relative_to(inside) for path in paths):
+        raise PermanentDownloadError(
+            f"{source} leads outside {folder}; use a name inside that folder"
+        )
+    for path in paths:
+        if path.is_file():
+            return path
+    raise DownloadError(f"there is no file {paths[0]}; --from-dir DIR says where it is now")
 
 
-@dataclass(frozen=True, slots=True)
-class GivenFile:
-    """Copies one file that the user has named or put into --from-dir, links followed."""
-
-    path: Path
-
-    def __call__(self, source: str, folder: Path, on_progress: FetchProgress) -> Fetched:
-        """Copy the file; see `Fetcher`."""
-        path = self.path.resolve()
-        return FileFetcher(path.parent)(f"file:{path.name}", folder, on_progress)
+def copy_file(path: Path, source: str, folder: Path, on_progress: FetchProgress) -> Fetched:
+    """Copy a file of the user's into a working folder of `source`; see `Fetcher`."""
+    work = working_folder(folder, source, {})
+    copy = work / f"source{path.suffix.lower()}"
+    with removed_on_error(work, f"copy {path}"):
+        total, done = path.stat().st_size, 0
+        require_room(f"file:{path.name}", work, total)
+        with path.open("rb") as read, copy.open("wb") as write:
+            while block := read.read(_COPY_BYTES):
+                write.write(block)
+                done += len(block)
+                on_progress(done, total)
+    return Fetched(path=copy)
 
 
 def require_utf8_name(path: Path) -> None:
@@ -191,14 +178,3 @@ def require_room(source: str, folder: Path, num_bytes: int) -> None:
             f"{source}: it needs {bytes_text(num_bytes)}, and {folder} has {bytes_text(free)} "
             f"free; free some space or choose another --root, then run the same command again"
         )
-
-
-def _copy(path: Path, copy: Path, on_progress: FetchProgress) -> None:
-    total = path.stat().st_size
-    require_room(f"file:{path.name}", copy.parent, total)
-    with path.open("rb") as read, copy.open("wb") as write:
-        done = 0
-        while block := read.read(_COPY_BYTES):
-            write.write(block)
-            done += len(block)
-            on_progress(done, total)

@@ -31,9 +31,7 @@ from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
     from wtours.acquire.dry_run import Planned
-    from wtours.acquire.options import FetchOptions
-    from wtours.acquire.sources import LocalFiles
-    from wtours.workspace.manifest import VideoEntry
+    from wtours.acquire.sources import Sources
 
 
 MaxSize = Annotated[
@@ -140,7 +138,7 @@ def download(
     """
     from wtours.acquire.download import download_videos
     from wtours.acquire.options import FetchOptions, parse_rate, parse_size
-    from wtours.acquire.sources import LocalFiles
+    from wtours.acquire.sources import Sources
     from wtours.workspace.attribution import write_attribution
 
     options = FetchOptions(
@@ -157,19 +155,20 @@ def download(
         max_loss=max_loss,
     )
     loaded = chosen_manifest(manifest)
+    entries, files_dir = loaded.select(videos or ()), loaded.path.parent
     if dry_run:
-        files = LocalFiles(from_dir, loaded.path.parent)
-        _show_plan(loaded.select(videos or ()), Layout(root), files, options, as_json=as_json)
+        sources = Sources(entries=entries, options=options, from_dir=from_dir, files_dir=files_dir)
+        _show_plan(Layout(root), sources, as_json=as_json)
         return
     with (
         workspace(root, "videos", needs=needs_tables, rebuild=write_attribution) as layout,
         console.progress_bars("download", "bytes") as on_progress,
     ):
         report = download_videos(
-            loaded.select(videos or ()),
+            entries,
             layout,
             from_dir=from_dir,
-            files_dir=loaded.path.parent,
+            files_dir=files_dir,
             options=options,
             on_selected=say_choice,
             on_progress=on_progress,
@@ -193,31 +192,22 @@ def say_choice(video_id: str, choice: SelectedFormat) -> None:
 
 
 def _say_smaller(video_ids: Sequence[str], max_height: int, layout: Layout) -> None:
-    from wtours.workspace.videos import downloaded_videos
+    from wtours.workspace.videos import downloaded_video
 
-    for video in downloaded_videos(layout, video_ids):
+    for video_id in video_ids:
+        video = downloaded_video(layout, video_id)
         height = video.receipt.facts["height"]
         if height < max_height:
             console.warn(
-                f"{video.video_id}: there already with {height} lines; to fetch a larger one, "
+                f"{video_id}: there already with {height} lines; to fetch a larger one, "
                 f"remove {video.path.parent} first"
             )
 
 
-def _show_plan(
-    entries: Sequence["VideoEntry"],
-    layout: Layout,
-    files: "LocalFiles",
-    options: "FetchOptions",
-    *,
-    as_json: bool,
-) -> None:
-    from wtours.acquire.download import named_urls
+def _show_plan(layout: Layout, sources: "Sources", *, as_json: bool) -> None:
     from wtours.acquire.dry_run import plan_downloads
-    from wtours.acquire.sources import Sources
 
-    sources = Sources(files, options, named_urls=named_urls(entries))
-    rows = list(plan_downloads(entries, layout, sources, options))
+    rows = list(plan_downloads(layout, sources))
     if as_json:
         console.print_json([dataclasses.asdict(row) for row in rows])
     else:

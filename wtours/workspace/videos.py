@@ -4,7 +4,7 @@ A video exists when `<root>/videos/<video_id>/receipt.json` says "done" and its 
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -264,15 +264,6 @@ def video_at_hand(path: Path, sha256: str) -> Iterator[None]:
     copy = working_copy_of(path)
     with contextlib.nullcontext() if copy is None else copy.at_hand(path, sha256):
         yield
-
-
-def downloaded_videos(layout: Layout, video_ids: Iterable[str]) -> list[DownloadedVideo]:
-    """Return published videos, in the order of `video_ids`.
-
-    Raises:
-        VideoError: one is not downloaded; the message names it.
-    """
-    return [downloaded_video(layout, video_id) for video_id in video_ids]
 
 
 def video_file(receipt: Receipt) -> FileRecord:

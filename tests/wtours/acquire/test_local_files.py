@@ -8,7 +8,12 @@ import pytest
 from yt_dlp.utils import DownloadError as YtDlpError
 
 from tests.support.http_server import Resource, serve
-from wtours.acquire.local_files import FileFetcher, find_given_file, working_folder, youtube_ids
+from wtours.acquire.local_files import (
+    find_given_file,
+    find_named_file,
+    working_folder,
+    youtube_ids,
+)
 from wtours.acquire.rate_limit import HostBusyError
 from wtours.acquire.ytdlp.errors import explain
 from wtours.acquire.ytdlp.fetcher import YtDlpFetcher
@@ -40,28 +45,28 @@ def test_a_file_source_outside_its_folder_is_refused_whether_it_exists_or_not(na
     folder = tmp_path / "inside"
     folder.mkdir()
     with pytest.raises(PermanentDownloadError, match="leads outside"):
-        FileFetcher(folder).resolve(f"file:{name}")
+        find_named_file(f"file:{name}", folder)
 
 
 def test_a_file_source_without_a_folder_says_how_to_give_one():
     with pytest.raises(DownloadError, match="--from-dir"):
-        FileFetcher(None).resolve("file:x.mp4")
+        find_named_file("file:x.mp4", None)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(
         DownloadError, match=f"there is no file {tmp_path}/x.mp4; --from-dir DIR says"
     ):
-        FileFetcher(tmp_path).resolve("file:x.mp4")
+        find_named_file("file:x.mp4", tmp_path)
 
 
 def test_footage_that_has_moved_is_found_by_its_name_alone(tmp_path):
     (tmp_path / "x.mp4").write_bytes(b"moved")
-    assert FileFetcher(tmp_path).resolve("file:footage/day 2/x.mp4") == tmp_path / "x.mp4"
+    assert find_named_file("file:footage/day 2/x.mp4", tmp_path) == tmp_path / "x.mp4"
     (tmp_path / "footage" / "day 2").mkdir(parents=True)
     there = tmp_path / "footage" / "day 2" / "x.mp4"
     there.write_bytes(b"where it was")
-    assert FileFetcher(tmp_path).resolve("file:footage/day 2/x.mp4") == there
+    assert find_named_file("file:footage/day 2/x.mp4", tmp_path) == there
 
 
 def test_a_given_folder_that_is_no_folder_is_named(tmp_path):

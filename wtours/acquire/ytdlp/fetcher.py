@@ -58,10 +58,6 @@ _PROTOCOLS = ("http", "https", "http_dash_segments", "m3u8", "m3u8_native")
 Answer = TypeVar("Answer")
 
 
-def _ignore_choice(choice: SelectedFormat) -> None:
-    """Do nothing."""
-
-
 @dataclass(frozen=True, slots=True)
 class YtDlpFetcher:
     """Fetches one http(s) URL; see `wtours.acquire.local_files.Fetcher`."""
@@ -71,7 +67,7 @@ class YtDlpFetcher:
     """Shared by all fetchers of a run."""
     named_urls: tuple[str, ...] = ()
     """Of the whole manifest: private hosts are asked only if one of these URLs names them."""
-    on_selected: Callable[[SelectedFormat], None] = _ignore_choice
+    on_selected: Callable[[SelectedFormat], None] = lambda choice: None
     """Called before the first byte of the video, each time it is looked up."""
 
     def __call__(self, source: str, folder: Path, on_progress: FetchProgress) -> Fetched:
