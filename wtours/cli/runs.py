@@ -354,7 +354,7 @@ def rewind(
         return
     from training.distributed.launch import joined_world
     from training.rewind import rewind as rewound
-    from wtours.report.runs.rewind import ShownClip, write_rewind_page
+    from wtours.report.runs.rewind import write_rewind_page
 
     with joined_world() as world:
         found = rewound(
@@ -372,7 +372,7 @@ def rewind(
         step=step,
         metrics=found.metrics,
         checkpoint_step=found.checkpoint_step,
-        clips=[ShownClip(clip.facts, clip.crops, clip.masks) for clip in found.clips],
+        clips=[(clip.facts, clip.crops, clip.masks) for clip in found.clips],
         num_clips=found.num_clips,
         spikes=rows,
     )

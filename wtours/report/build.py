@@ -1,6 +1,5 @@
 """The spine of `wtours report`."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from wtours.progress import Progress, no_progress
 from wtours.report.comparison import load_compared
 from wtours.report.curves import classes_over_time, span_of, video_curves
 from wtours.report.data import ReportVideo, load_videos
-from wtours.report.figure2 import save_figure
+from wtours.report.figure2 import figure_files
 from wtours.report.footnotes import NO_OPTIONS, CommandHints
 from wtours.report.page import PageVideo, colored_classes, render_page
 from wtours.report.table6 import Table6, make_table
@@ -39,12 +38,8 @@ class ReportResult:
     """What was published, and what could not be shown."""
 
     table: Table6
-    page: Path
-    table6_markdown: Path
-    table6_csv: Path
-    table6_json: Path
-    figures: tuple[Path, ...]
-    """Figure 2 as PNG, SVG and PDF."""
+    paths: tuple[Path, ...]
+    """The page; Table 6 as Markdown, CSV and JSON; Figure 2 as PNG, SVG and PDF."""
     not_downloaded: tuple[str, ...]
     """Ids of videos that are not downloaded; their thumbnails are missing."""
     not_analyzed: tuple[str, ...]
@@ -55,10 +50,9 @@ class ReportResult:
     """One line by id for a video whose analysis cannot be read, or whose thumbnails not be made."""
 
     @property
-    def paths(self) -> tuple[Path, ...]:
-        """Return every published file, the page first."""
-        tables = (self.table6_markdown, self.table6_csv, self.table6_json)
-        return (self.page, *tables, *self.figures)
+    def page(self) -> Path:
+        """Return the page."""
+        return self.paths[0]
 
 
 def build_report(
@@ -112,16 +106,22 @@ def _build(
         load_compared(layout, path, threshold=threshold, until_us=longest_us) for path in compare
     ]
     table = make_table(videos, threshold=threshold, compared=compared, hints=hints)
-    write_bytes(folder / "table6.md", to_markdown(table).encode())
-    write_bytes(folder / "table6.csv", to_csv(table).encode())
-    write_json(folder / "table6.json", to_json(table))
-    figures = tuple(folder / f"figure2.{kind}" for kind in ("png", "svg", "pdf"))
+    tables = tuple(folder / f"table6.{kind}" for kind in ("md", "csv", "json"))
+    write_bytes(tables[0], to_markdown(table).encode())
+    write_bytes(tables[1], to_csv(table).encode())
+    write_json(tables[2], to_json(table))
     others = [folder.video for folder in compared]
-    _save_figures([*videos, *others], figures)
+    drawn = figure_files([*videos, *others])
+    figures = {folder / f"figure2.{kind}": data for kind, data in drawn.items()}
+    for path, data in figures.items():
+        write_bytes(path, data)
     span_us = span_of([*videos, *others])
     classes = colored_classes(videos)
-    options = _Options(threshold, span_us, long_side(len(videos)))
-    pages = [_page_video(layout, video, classes, options, on_progress) for video in videos]
+    side = long_side(len(videos))
+    pages = [
+        _page_video(layout, video, classes, threshold, span_us, side, on_progress)
+        for video in videos
+    ]
     beside = [
         PageVideo(v, video_curves(v.measured, span_us=span_us) if v.measured else None, (), "")
         for v in others
@@ -130,11 +130,7 @@ def _build(
     write_bytes(folder / "report.html", page.encode())
     return ReportResult(
         table=table,
-        page=folder / "report.html",
-        table6_markdown=folder / "table6.md",
-        table6_csv=folder / "table6.csv",
-        table6_json=folder / "table6.json",
-        figures=figures,
+        paths=(folder / "report.html", *tables, *figures),
         not_downloaded=tuple(v.entry.id for v in videos if v.download is None),
         not_analyzed=tuple(v.entry.id for v in videos if v.measured is None),
         without_objects=tuple(
@@ -148,56 +144,37 @@ def _build(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Options:
-    """What is common to all videos of a page."""
-
-    threshold: float
-    span_us: float
-    side: int
-
-
 def _page_video(
     layout: Layout,
     video: ReportVideo,
     classes: Sequence[str],
-    options: _Options,
+    threshold: float,
+    span_us: float,
+    side: int,
     on_progress: Progress,
 ) -> PageVideo:
     """Make a video's curves and thumbnails; one that cannot be decoded does not stop the others."""
     if video.measured is None:
         return PageVideo(video, None, (), "")
     video_id, problem, figures = video.entry.id, "", list[Figure]()
-    curves = video_curves(video.measured, span_us=options.span_us)
+    curves = video_curves(video.measured, span_us=span_us)
     try:
         objects = video.measured.objects
         if objects is not None and objects.per_frame is not None:
             path = layout.analysis_dir(video_id) / DETECTIONS_FILE
             with explain_damage(path, f"run `wtours analyze --video {video_id}`"):
                 by_class = classes_over_time(
-                    path,
-                    objects.pts_us,
-                    classes,
-                    threshold=options.threshold,
-                    span_us=options.span_us,
+                    path, objects.pts_us, classes, threshold=threshold, span_us=span_us
                 )
             curves = replace(curves, by_class=by_class)
         if video.is_same_file:
             figures = make_thumbnails(
                 layout,
                 video,
-                threshold=options.threshold,
-                side=options.side,
+                threshold=threshold,
+                side=side,
                 on_figure=lambda done, total: on_progress(video_id, done, total),
             )
     except (VideoError, AnalysisError) as error:
         problem = str(error)
     return PageVideo(video, curves, figures, problem)
-
-
-def _save_figures(videos: Sequence[ReportVideo], paths: Sequence[Path]) -> None:
-    """Publish Figure 2."""
-    files = {path.suffix[1:]: io.BytesIO() for path in paths}
-    save_figure(videos, files)
-    for path in paths:
-        write_bytes(path, files[path.suffix[1:]].getvalue())

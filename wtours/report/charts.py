@@ -26,7 +26,6 @@ class VideoCharts:
     lightness: str
     lightness_band: str
     objects: str
-    frequency: str
     cuts: str
 
 
@@ -61,12 +60,7 @@ def frequency_axes(frequencies: Sequence[NDArray[np.float64] | None]) -> Frequen
 
 
 def video_charts(
-    curves: Curves,
-    *,
-    seconds: float,
-    cuts_us: Sequence[int],
-    objects_max: float,
-    frequency: str,
+    curves: Curves, *, seconds: float, cuts_us: Sequence[int], objects_max: float
 ) -> VideoCharts:
     """Return a video's paths; the end of the video is at the right edge.
 
@@ -75,7 +69,6 @@ def video_charts(
         seconds: The video's length.
         cuts_us: Its cuts.
         objects_max: Objects per frame at the upper edge.
-        frequency: The path of `FrequencyAxes`.
     """
     x = _across(curves.lightness, seconds)
     band = _points(x, _up(curves.high.values, 100)) + _points(
@@ -89,7 +82,6 @@ def video_charts(
         lightness=line(x, _up(curves.lightness.values, 100)),
         lightness_band=f"M{band}Z",
         objects=objects,
-        frequency=frequency,
         cuts=cuts,
     )
 

@@ -4,6 +4,7 @@ Nothing is measured here but the counting of stored detections, which depends on
 counts from; so `wtours report --threshold` needs no second run of the detector.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -138,14 +139,16 @@ def load_videos(
 
 
 def _load_video(layout: Layout, entry: VideoEntry, threshold: float, label: str) -> ReportVideo:
-    measured, problem = None, ""
+    download, measured, problem = None, None, ""
+    with contextlib.suppress(VideoError):
+        download = downloaded_video(layout, entry.id)
     try:
         measured = load_measured(layout, entry.id, threshold)
     except NotAnalyzedError:
         pass
     except AnalysisError as error:
         problem = str(error)
-    return ReportVideo(entry, _download(layout, entry.id), measured, label, problem)
+    return ReportVideo(entry, download, measured, label, problem)
 
 
 def detections_on(
@@ -196,13 +199,6 @@ def count_objects(
         pts_us=detected_us,
         per_frame=None if shown is None else shown.per_frame,
     )
-
-
-def _download(layout: Layout, video_id: str) -> DownloadedVideo | None:
-    try:
-        return downloaded_video(layout, video_id)
-    except VideoError:
-        return None
 
 
 def load_measured(

@@ -3,8 +3,9 @@
 A row a video, on common axes, so that ten of them are as readable as one and none needs a legend.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO
+import io
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import patheffects
@@ -31,21 +32,23 @@ _WIDTHS = {
 _OF_OBJECTS = ("Objects per frame", "Frequency of classes")
 
 
-def save_figure(videos: Sequence[ReportVideo], files: Mapping[str, BinaryIO]) -> None:
-    """Draw Figure 2 of these videos; the same videos give the same bytes.
+def figure_files(videos: Sequence[ReportVideo]) -> dict[str, bytes]:
+    """Draw Figure 2 of one or more videos: as "png", "svg" and "pdf".
 
-    Args:
-        videos: One or more; what was not measured of them is written as such.
-        files: Open binary files to write, by format: "png", "svg", "pdf".
+    The same videos give the same bytes; what was not measured of them is written as such.
     """
     undated = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    files = {}
     with drawing_style():
         figure = _draw(videos)
         # Text is measured once, for all formats: that is most of the time.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        for kind, file in files.items():
-            figure.savefig(file, format=kind, dpi=_DPI, metadata=undated[kind])
+        for kind, metadata in undated.items():
+            file = io.BytesIO()
+            figure.savefig(file, format=kind, dpi=_DPI, metadata=metadata)
+            files[kind] = file.getvalue()
+    return files
 
 
 def _draw(videos: Sequence[ReportVideo]) -> Figure:

@@ -24,12 +24,11 @@ class CommandHints:
     root: Path | None = None
     """None: the default."""
 
-    def for_video(self, command: str, video_id: str) -> str:
-        """Return for example "wtours download --manifest walks.toml --video my_walk"."""
-        return self.for_all(command, "--video", video_id)
-
     def for_all(self, command: str, *options: str) -> str:
-        """Return the command on every video of the manifest, if no option names one."""
+        """Return for example "wtours download --manifest walks.toml --video my_walk".
+
+        It is of every video of the manifest, if no option names one.
+        """
         manifest = () if self.manifest is None else ("--manifest", str(self.manifest))
         return self._words(command, *manifest, *options)
 
@@ -177,7 +176,7 @@ def _missing_notes(videos: Sequence[ReportVideo], hints: CommandHints) -> list[s
             continue
         if video.measured is None:
             command = "analyze" if video.download is not None else "download"
-            run = hints.for_video(command, video_id)
+            run = hints.for_all(command, "--video", video_id)
             notes.append(f"{video_id} is not measured: run `{run}`.")
             continue
         if video.measured.objects is None:
@@ -188,7 +187,7 @@ def _missing_notes(videos: Sequence[ReportVideo], hints: CommandHints) -> list[s
         if video.download is not None and not video.is_same_file:
             notes.append(
                 f"{video_id} was analyzed from another file than the one at hand (sha256 or "
-                f"stream differs): run `{hints.for_video('analyze', video_id)}`."
+                f"stream differs): run `{hints.for_all('analyze', '--video', video_id)}`."
             )
     notes += [
         f"Objects of {', '.join(ids)} are not measured: {reason}."

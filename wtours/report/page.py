@@ -33,12 +33,9 @@ from wtours.report.page_video import video_section
 from wtours.report.style import CLASS_COLORS, DARK, LIGHT, OTHER_CLASS_COLOR
 from wtours.report.table6 import (
     NOT_MEASURED,
-    QUANTITIES,
     Row,
     Table6,
     format_counts,
-    format_deviation,
-    format_figure,
 )
 from wtours.report.thumbnails import Figure
 from wtours.text import plain
@@ -75,7 +72,7 @@ def render_page(table: Table6, videos: Sequence[PageVideo], compared: Sequence[P
             _cells(row, video.video.label, table)
             for row, video in zip(table.rows, videos, strict=True)
         ],
-        average=_cells(table.average, "Average", table, is_average=True),
+        average=_cells(table.average, "Average", table),
         sweep=[_sweep(video.video, table.thresholds) for video in videos],
         cut_detectors=_cut_detectors(videos),
         notes=table.notes,
@@ -205,7 +202,6 @@ def _charts(videos: Sequence[PageVideo]) -> dict[str, Any]:
                 seconds=measured.summary.seconds,
                 cuts_us=[start_us for start_us, _ in measured.shots_us[1:]],
                 objects_max=objects_max,
-                frequency=axes.path(frequency),
             )
         rows.append(
             {
@@ -214,6 +210,7 @@ def _charts(videos: Sequence[PageVideo]) -> dict[str, Any]:
                 "name": page.video.label,
                 "color": color_key(number),
                 "charts": charts,
+                "frequency": axes.path(frequency),
                 "share": measured.summary.seconds / longest if measured else 0,
                 "ticks": time_ticks(measured.summary.seconds) if measured else [],
                 "classes": None if frequency is None else len(frequency),
@@ -254,24 +251,16 @@ def _totals(videos: Sequence[PageVideo]) -> list[tuple[str, str]]:
     return totals
 
 
-def _cells(row: Row, name: str, table: Table6, *, is_average: bool = False) -> dict[str, Any]:
-    cells = []
-    for number in table.shown:
-        cell, quantity = row.cells[number], QUANTITIES[number]
-        published = cell.published
-        cells.append(
-            {
-                "value": cell.measured,
-                "measured": format_figure(
-                    cell.measured, quantity, is_average=is_average, beside_paper=table.has_published
-                ),
-                "is_measured": cell.measured is not None,
-                "published": None
-                if published is None
-                else format_figure(published, quantity, is_average=is_average),
-                "deviation": format_deviation(cell, quantity, is_average=is_average),
-            }
-        )
+def _cells(row: Row, name: str, table: Table6) -> dict[str, Any]:
+    cells = [
+        {
+            "value": cell.measured,
+            "measured": measured,
+            "published": published,
+            "deviation": deviation,
+        }
+        for cell, measured, published, deviation in table.texts(row)
+    ]
     return {"id": row.video_id, "name": name, "domain": row.domain, "cells": cells}
 
 

@@ -4,12 +4,12 @@ What was not measured says so and never shows as 0.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from wtours.report.comparison import Compared
-from wtours.report.data import THRESHOLDS, MeasuredVideo, ReportVideo
+from wtours.report.data import THRESHOLDS, ReportVideo
 from wtours.report.footnotes import NO_OPTIONS, CommandHints, footnotes
 from wtours.text import clock, plain
 from wtours.workspace.manifest import PublishedFigures
@@ -117,6 +117,22 @@ class Table6:
         quantities = [QUANTITIES[number] for number in self.shown]
         return [q.heading if self.has_published else q.own_heading for q in quantities]
 
+    def texts(self, row: Row) -> Iterator[tuple[Cell, str, str, str]]:
+        """Yield each shown cell of a row, and as text what it measured and the paper published.
+
+        Last comes the deviation. Text of what the paper does not have is "".
+        """
+        for number in self.shown:
+            cell, quantity, is_average = row.cells[number], QUANTITIES[number], row is self.average
+            measured = format_figure(
+                cell.measured, quantity, is_average=is_average, beside_paper=self.has_published
+            )
+            published = ""
+            if cell.published is not None:
+                published = format_figure(cell.published, quantity, is_average=is_average)
+            deviation = format_deviation(cell, quantity, is_average=is_average)
+            yield cell, measured, published, deviation
+
     @property
     def has_domains(self) -> bool:
         """Return whether the manifest knows the domain of a video."""
@@ -202,7 +218,7 @@ def format_counts(video: ReportVideo, thresholds: Sequence[float]) -> tuple[list
 
 
 def _row(video: ReportVideo, threshold: float) -> Row:
-    figures, published = _figures(video.measured, threshold), video.entry.published
+    figures, published = _figures(video, threshold), video.entry.published
     cells = []
     for quantity, figure in zip(QUANTITIES, figures, strict=True):
         paper = None if published is None else quantity.published(published)
@@ -211,18 +227,13 @@ def _row(video: ReportVideo, threshold: float) -> Row:
     return Row(entry.id, plain(entry.title), plain(entry.domain), tuple(cells))
 
 
-def _figures(measured: MeasuredVideo | None, threshold: float) -> list[float | None]:
+def _figures(video: ReportVideo, threshold: float) -> list[float | None]:
     """Return the measured figures in the order of `QUANTITIES`."""
-    if measured is None:
+    if video.measured is None:
         return [None] * len(QUANTITIES)
-    count = measured.objects.at(threshold) if measured.objects is not None else None
-    return [
-        measured.summary.frames / 1000,
-        measured.summary.seconds / 60,
-        measured.cuts,
-        None if count is None else count.objects_per_frame,
-        None if count is None else count.classes,
-    ]
+    summary = video.measured.summary
+    counts = count_at(video, threshold)
+    return [summary.frames / 1000, summary.seconds / 60, video.measured.cuts, *counts]
 
 
 def _average(quantity: Quantity, cells: Sequence[Cell]) -> Cell:

@@ -13,8 +13,6 @@ from wtours.report.table6 import (
     Table6,
     count_at,
     format_counts,
-    format_deviation,
-    format_figure,
 )
 from wtours.text import escape_csv, escape_markdown
 
@@ -51,7 +49,10 @@ def table_texts(table: Table6) -> list[list[str]]:
     for name, row in zip(
         (*table.names, table.average.title), (*table.rows, table.average), strict=True
     ):
-        cells = _cells(row, table, is_average=row is table.average)
+        cells = []
+        for _, text, published, deviation in table.texts(row):
+            of_paper = f" / {published}{f' ({deviation})' if deviation else ''}"
+            cells.append(f"{text}{of_paper if published else ''}")
         rows.append([name, *([row.domain] if table.has_domains else []), *cells])
     return rows
 
@@ -147,21 +148,6 @@ def _threshold_columns(table: Table6) -> tuple[list[str], list[list[str]]]:
         objects, classes = format_counts(video, table.thresholds)
         body.append([escape_markdown(name), *objects, *classes])
     return head, body
-
-
-def _cells(row: Row, table: Table6, *, is_average: bool) -> list[str]:
-    texts = []
-    for number in table.shown:
-        cell, quantity = row.cells[number], QUANTITIES[number]
-        text = format_figure(
-            cell.measured, quantity, is_average=is_average, beside_paper=table.has_published
-        )
-        if cell.published is not None:
-            text += f" / {format_figure(cell.published, quantity, is_average=is_average)}"
-            deviation = format_deviation(cell, quantity, is_average=is_average)
-            text += f" ({deviation})" if deviation else ""
-        texts.append(text)
-    return texts
 
 
 def _markdown_table(head: list[str], body: list[list[str]]) -> list[str]:

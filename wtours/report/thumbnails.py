@@ -29,7 +29,8 @@ _SHOT_SIDE = 240
 """Pixels of the longer side of a shot's thumbnail."""
 _LARGE_SIDE, _MANY_SIDE, _MANY_VIDEOS = 640, 400, 5
 """Pixels of the others; from so many videos on the second: ten of 2 h stay under 15 MB."""
-_QUALITY = 70
+_QUALITY, _DRAWING_QUALITY = 70, 80
+_MAX_WIDTH = 1400
 _US = 1_000_000
 _T = TypeVar("_T")
 
@@ -51,7 +52,6 @@ class Box:
     """One detection, in pixels of its thumbnail."""
 
     label: str
-    score: float
     x0: float
     y0: float
     x1: float
@@ -91,8 +91,6 @@ def long_side(num_videos: int) -> int:
 
 def choose_moments(measured: MeasuredVideo) -> list[Moment]:
     """Return what to show of a video, in the order of the page."""
-    if not len(measured.pts_us):
-        return []
     spaced, cuts, extremes = _evenly_spaced(measured), _at_cuts(measured), _extremes(measured)
     return [*spaced, *cuts, *extremes, *_of_shots(measured)]
 
@@ -163,10 +161,18 @@ def _thumbnail(
     if found is not None:
         best_first = sorted(found, key=lambda detection: -detection["score"])
         size, scale = (shown_width, shown_height), shown_width / width
-        boxes = tuple(
-            Box(plain(d["label"]), d["score"], *box_on(d, scale, size)) for d in best_first
-        )
+        boxes = tuple(Box(plain(d["label"]), *box_on(d, scale, size)) for d in best_first)
     return Thumbnail(image.getvalue(), shown_width, shown_height, time_us, boxes)
+
+
+def reduced_webp(drawing: Image.Image) -> dict[str, Any]:
+    """Return a drawing as the pages of runs show it: "webp", "width" and "height"."""
+    if drawing.width > _MAX_WIDTH:
+        height = max(1, round(drawing.height * _MAX_WIDTH / drawing.width))
+        drawing = drawing.resize((_MAX_WIDTH, height), Image.Resampling.LANCZOS)
+    data = io.BytesIO()
+    drawing.save(data, "WEBP", quality=_DRAWING_QUALITY, method=4)
+    return {"webp": data.getvalue(), "width": drawing.width, "height": drawing.height}
 
 
 def box_on(

@@ -106,11 +106,12 @@ def test_the_report_draws_it_beside_the_walk(layout, movies):
     add_video(layout, "walk", walk)
     analyze_videos(layout, ["walk"])
     alone = build_report(layout, [entry("walk")])
-    before = alone.figures[0].read_bytes()
+    before = alone.page.with_name("figure2.png").read_bytes()
     assert "Old Movies" not in alone.page.read_text()
     both = build_report(layout, [entry("walk")], compare=[movies])
-    assert both.figures[0].read_bytes() != before
-    for path in (both.page, both.table6_markdown, both.table6_json):
-        assert "Old Movies, beside the videos in Figure 2" in path.read_text()
-    assert "0:00:05.0 in all" in both.table6_json.read_text()  # cropped to the walk
-    assert "old_movies" not in both.table6_csv.read_text()  # Table 6 is of the walks
+    assert both.page.with_name("figure2.png").read_bytes() != before
+    files = {path.name: path.read_bytes().decode() for path in both.paths[:4]}
+    for name in ("report.html", "table6.md", "table6.json"):
+        assert "Old Movies, beside the videos in Figure 2" in files[name]
+    assert "0:00:05.0 in all" in files["table6.json"]  # cropped to the walk
+    assert "old_movies" not in files["table6.csv"]  # Table 6 is of the walks

@@ -125,7 +125,7 @@ def test_a_harmed_analysis_is_one_line_with_the_command_that_measures_again(repo
     assert SAID.get(video_id, "") in line
     assert "\n" not in line
     assert f"wtours analyze --video {video_id}" in line
-    assert line in report.table6_markdown.read_text().replace("\\", "")
+    assert line in report.page.with_name("table6.md").read_text().replace("\\", "")
 
 
 def test_counts_from_below_what_is_stored_are_not_measured_and_not_0(tmp_path):

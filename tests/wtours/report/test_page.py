@@ -1,6 +1,5 @@
 import base64
 import hashlib
-import io
 import itertools
 import re
 import shutil
@@ -18,7 +17,7 @@ from tests.support.report_workspace import (
 from wtours.errors import UsageError
 from wtours.report.build import build_report
 from wtours.report.data import load_videos
-from wtours.report.figure2 import save_figure
+from wtours.report.figure2 import figure_files
 from wtours.report.page_video import source_at
 from wtours.text import clock, plain
 from wtours.workspace.layout import Layout
@@ -183,7 +182,7 @@ def test_a_moment_at_the_source_is_addressed_where_the_source_can_do_that(tmp_pa
 
 
 def test_what_was_not_measured_says_so_in_the_figure(report):
-    drawn = report[2].figures[1].read_text()
+    drawn = report[2].page.with_name("figure2.svg").read_text()
     titles = re.findall(r"<!-- \(([a-d])\) (.*?) -->", drawn)
     assert "".join(letter for letter, _ in titles) == "abcd"
     assert drawn.count("<!-- not measured -->") == 2 + 4  # two of three videos have no objects
@@ -200,7 +199,7 @@ def test_videos_without_objects_that_no_paper_knows_have_no_empty_panels(tmp_pat
     add_video(layout, "alpha")
     add_analysis(layout, "alpha", detections=None)
     report = build_report(layout, [entry("alpha")])
-    html, drawn = report.page.read_text(), report.figures[1].read_text()
+    html, drawn = (file.read_text() for file in (report.page, report.page.with_name("figure2.svg")))
     body = html[html.index("<main>") : html.index("</main>")]
     assert "(b) Cuts" in body
     # The SVG's letters are curves, each text with itself as a comment.
@@ -257,9 +256,8 @@ def test_text_from_strangers_stays_text(tmp_path):
 @pytest.mark.medium
 def test_a_title_with_formulas_and_many_videos_draws(tmp_path):
     entries = [entry(f"v{number}", title=f"$x^{number}$ \\frac") for number in range(12)]
-    file = io.BytesIO()
-    save_figure(load_videos(Layout(tmp_path), entries, threshold=0.3), {"png": file})
-    assert file.getvalue().startswith(b"\x89PNG")
+    files = figure_files(load_videos(Layout(tmp_path), entries, threshold=0.3))
+    assert files["png"].startswith(b"\x89PNG")
 
 
 def test_the_page_of_videos_of_ones_own_has_no_word_of_the_paper_and_no_row_without_a_value(

@@ -3,7 +3,6 @@
 One HTML file like the report of videos; `wtours runs` writes it.
 """
 
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from wtours.errors import UsageError
 from wtours.report.page import color_key, render
 from wtours.report.runs.data import RunData, load_run
-from wtours.report.thumbnails import spread
+from wtours.report.thumbnails import reduced_webp, spread
 from wtours.storage.atomic import write_bytes
 from wtours.storage.locks import lock
 from wtours.text import plain, seconds_text
@@ -56,8 +55,6 @@ _CELLS = {
 """Of the summary: metrics, their headings and their decimals. One that no run has is left out."""
 _SET_DIGITS = 8
 _MAX_STRIPS = 6
-_STRIP_WIDTH = 1400
-_QUALITY = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,19 +261,7 @@ def _strips(run: RunData, problems: list[str]) -> list[dict[str, Any]]:
         except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
             problems.append(f"figures/{path.name} cannot be read; left out")
             continue
-        if picture.width > _STRIP_WIDTH:
-            height = round(picture.height * _STRIP_WIDTH / picture.width)
-            picture = picture.resize((_STRIP_WIDTH, max(1, height)), Image.Resampling.LANCZOS)
-        webp = io.BytesIO()
-        picture.save(webp, "WEBP", quality=_QUALITY, method=4)
         step = re.match(r"step-0*(\d+)-(.*)", path.stem)
         caption = f"step {int(step[1]):,}, {step[2]}" if step else path.stem
-        strips.append(
-            {
-                "webp": webp.getvalue(),
-                "width": picture.width,
-                "height": picture.height,
-                "caption": plain(caption),
-            }
-        )
+        strips.append({**reduced_webp(picture), "caption": plain(caption)})
     return strips

@@ -1,27 +1,18 @@
 """The page of a past step of a run, in one HTML file: its clips, crops, masks and metrics."""
 
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from wtours.report.page import render
+from wtours.report.thumbnails import reduced_webp
 from wtours.storage.atomic import write_bytes
 from wtours.text import clock, plain
 
-_MAX_WIDTH, _QUALITY = 1400, 80
-
-
-@dataclass(frozen=True, slots=True)
-class ShownClip:
-    """A clip of the step."""
-
-    facts: dict[str, Any]
-    crops: Image.Image
-    masks: Image.Image
+ShownClip = tuple[dict[str, Any], Image.Image, Image.Image]
+"""A clip of the step: its facts, a drawing of its crops, and one of its masks."""
 
 
 def write_rewind_page(
@@ -67,24 +58,17 @@ def write_rewind_page(
 
 
 def _shown(clip: ShownClip) -> dict[str, Any]:
-    facts = clip.facts
+    facts, *drawings = clip
     times = ", ".join(clock(pts) for pts in facts.get("pts_us", ()))
     name = f"{facts.get('video_id', facts.get('image', ''))} {times}"
-    pictures = (("crops", clip.crops), ("masks", clip.masks))
     loss = facts.get("loss")
     return {
         "name": plain(name),
         "position": facts["position"],
         "loss": None if loss is None else f"{loss:.4f}",
         "frame_crop": facts["frame_crop"],
-        "pictures": [{"kind": kind, **_webp(image)} for kind, image in pictures],
+        "pictures": [
+            {"kind": kind, **reduced_webp(drawing)}
+            for kind, drawing in zip(("crops", "masks"), drawings, strict=True)
+        ],
     }
-
-
-def _webp(image: Image.Image) -> dict[str, Any]:
-    if image.width > _MAX_WIDTH:
-        height = max(1, round(image.height * _MAX_WIDTH / image.width))
-        image = image.resize((_MAX_WIDTH, height), Image.Resampling.LANCZOS)
-    data = io.BytesIO()
-    image.save(data, "WEBP", quality=_QUALITY, method=4)
-    return {"webp": data.getvalue(), "width": image.width, "height": image.height}
