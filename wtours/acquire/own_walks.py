@@ -62,7 +62,11 @@ def own_walks(sources: Sequence[str], layout: Layout, *, join: bool = False) -> 
     files: dict[Path, str] = {}
     for source in sources:
         if source.startswith(("http://", "https://")):
-            urls.append(OwnWalk(_checked_url(source)))
+            try:
+                checked_source(source)
+            except ValueError as error:
+                raise UsageError(str(error)) from error
+            urls.append(OwnWalk(source))
             continue
         for path in _files_of(source, layout):
             files.setdefault(path.resolve(), str(path))
@@ -72,14 +76,6 @@ def own_walks(sources: Sequence[str], layout: Layout, *, join: bool = False) -> 
         return [OwnWalk(str(sources[0]), tuple(files))]
     groups = group_chapters(files)
     return [*(OwnWalk(files[paths[0]], paths) for paths in groups), *dict.fromkeys(urls)]
-
-
-def _checked_url(source: str) -> str:
-    try:
-        checked_source(source)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    return source
 
 
 def _files_of(source: str, layout: Layout) -> list[Path]:

@@ -105,7 +105,12 @@ def _look_at(entry: VideoEntry, fetched: Fetched, max_loss: float) -> tuple[Vide
     """Return the facts and the sha256 of a file that is the whole, right video."""
     stream = None if entry.chapters else entry.stream  # joined, they are one stream
     facts = probe_video(fetched.path, stream=stream, max_loss=max_loss)
-    _check_source_duration(fetched, facts)
+    stated = fetched.info.get("duration")
+    if stated and not is_close_us(facts.duration_us, float(stated) * _US, 2 * _US, 0.01):
+        raise VideoError(
+            f"it lasts {facts.duration_us / _US:.1f} s, the source says {float(stated):.1f} s; "
+            f"run the command again"
+        )
     check_expected(entry, facts)
     check_frozen_tail(fetched.path, facts.last_pts_us, stream=facts.stream)
     sha256 = sha256_file(fetched.path)
@@ -143,15 +148,6 @@ def check_expected(entry: VideoEntry, facts: VideoFacts) -> None:
                 f"its picture is {facts.width}x{facts.height}, the manifest expects "
                 f"{width}x{height} or smaller of the same shape: another video"
             )
-
-
-def _check_source_duration(fetched: Fetched, facts: VideoFacts) -> None:
-    stated = fetched.info.get("duration")
-    if stated and not is_close_us(facts.duration_us, float(stated) * _US, 2 * _US, 0.01):
-        raise VideoError(
-            f"it lasts {facts.duration_us / _US:.1f} s, the source says {float(stated):.1f} s; "
-            f"run the command again"
-        )
 
 
 def _is_web_page(path: Path) -> bool:

@@ -19,15 +19,6 @@ _FLAT_GRAYS = 4.0
 """Below this standard deviation of the cells, bits are noise: a black or overexposed picture."""
 
 
-def dhash(gray: NDArray[np.uint8]) -> int:
-    """Return the hash of a picture.
-
-    Args:
-        gray: (H, W) uint8, H >= 8 and W >= 9.
-    """
-    return _hash_of(cell_means(gray, ROWS, COLUMNS))
-
-
 def image_dhash(image: bytes, what: str) -> int | None:
     """Return the hash of an encoded picture; None: it is too flat for the hash to say anything.
 
@@ -39,14 +30,10 @@ def image_dhash(image: bytes, what: str) -> int | None:
         cells = cell_means(gray, ROWS, COLUMNS)
     except ValueError as error:
         raise ShardError(f"{what} has no perceptual hash ({error})") from error
-    return None if cells.std() < _FLAT_GRAYS else _hash_of(cells)
+    return None if cells.std() < _FLAT_GRAYS else int.from_bytes(hash_bytes(cells), "big")
 
 
 def distances(hashes: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.uint8]:
     """Return the number of bits that differ, by the rules of broadcasting."""
     bits: NDArray[np.uint8] = np.bitwise_count(hashes ^ others)
     return bits
-
-
-def _hash_of(cells: NDArray[np.float64]) -> int:
-    return int.from_bytes(hash_bytes(cells), "big")

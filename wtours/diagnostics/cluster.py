@@ -29,23 +29,19 @@ class NodeFacts:
 
     versions: dict[str, str]
     problem: str | None
-    """Why it must not work: other versions, or it does not see the workspace."""
-    not_writable: str | None
-    """Why it cannot write there."""
+    """Why it must not work: other versions, or it does not see the workspace, or cannot write."""
     scratch: str
     scratch_free: int
 
 
 def node_facts(check: NodeCheck, scratch: Path | None) -> NodeFacts:
     """Return what this machine has; runs on each node."""
-    problem = check.problem()
     own = Path(tempfile.gettempdir()) if check.url is None else scratch_folder()
     folder = scratch or own
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     return NodeFacts(
         versions=versions_of("av", "simplejpeg"),
-        problem=problem,
-        not_writable=None if problem else _not_writable(check),
+        problem=check.problem() or _not_writable(check),
         scratch=str(folder),
         scratch_free=shutil.disk_usage(existing).free,
     )
@@ -97,8 +93,6 @@ def _checks(node: str, facts: NodeFacts) -> Iterator[Check]:
     versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
     if facts.problem is not None:
         yield Check(node, "problem", facts.problem)
-    elif facts.not_writable is not None:
-        yield Check(node, "problem", facts.not_writable)
     else:
         yield Check(node, "ok", f"{versions}; sees the root, and writes")
     name, free = f"{node}: scratch", f"{facts.scratch_free / 1e9:.0f} GB free in"

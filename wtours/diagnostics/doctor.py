@@ -7,9 +7,10 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -50,9 +51,11 @@ def diagnose(
     needs_youtube = any(youtube_ids(entry.sources) for entry in entries)
     # An older one than 3.11 could not have installed wtours.
     yield Check("Python", "ok", platform.python_version())
-    yield _ffmpeg()
+    again = "pip install --force-reinstall"
+    yield _tried("ffmpeg", ffmpeg_version, f"{again} imageio-ffmpeg")
+    of_codec = f"{again} av: its wheels from PyPI bring all three codecs"
     for codec in Codec:
-        yield _codec(codec)
+        yield _tried(f"decoding {codec}", partial(decode_test_clip, codec), of_codec)
     yield _ytdlp(datetime.now(UTC).date(), is_needed=needs_youtube)
     yield _js_runtime(is_needed=needs_youtube)
     yield _disk(entries, layout, max_height)
@@ -61,22 +64,11 @@ def diagnose(
     yield from _torch()
 
 
-def _ffmpeg() -> Check:
+def _tried(name: str, attempt: Callable[[], str], remedy: str) -> Check:
     try:
-        return Check("ffmpeg", "ok", ffmpeg_version())
+        return Check(name, "ok", attempt())
     except WtoursError as error:
-        remedy = "pip install --force-reinstall imageio-ffmpeg"
-        return Check("ffmpeg", "problem", str(error), remedy)
-
-
-def _codec(codec: Codec) -> Check:
-    name = f"decoding {codec}"
-    try:
-        found = decode_test_clip(codec)
-    except WtoursError as error:
-        remedy = "pip install --force-reinstall av: its wheels from PyPI bring all three codecs"
         return Check(name, "problem", str(error), remedy)
-    return Check(name, "ok", found)
 
 
 def _ytdlp(today: date, *, is_needed: bool) -> Check:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from wtours.errors import ShardError, StorageError
 from wtours.shards.schema import DATASET_FILE, Dataset, read_dataset
@@ -54,52 +54,38 @@ def video_states(entries: Iterable[VideoEntry], layout: Layout) -> list[VideoSta
     states = []
     for entry in entries:
         try:
-            states.append(_video_state(entry, layout, shard_sets))
+            known = _download_state(entry, layout)
         except StorageError as error:  # the other rows are still worth showing
-            states.append(
-                VideoState(
-                    id=entry.id,
-                    title=entry.title,
-                    download="failed_transient",
-                    error=str(error),
-                    license_claimed=entry.license_claimed,
-                )
+            known = {"download": "failed_transient", "error": str(error)}
+        states.append(
+            VideoState(
+                id=entry.id,
+                license_claimed=entry.license_claimed,
+                shard_sets=tuple(name for name, ids in shard_sets.items() if entry.id in ids),
+                **{"title": entry.title, **known},
             )
+        )
     return states
 
 
-def _video_state(
-    entry: VideoEntry, layout: Layout, shard_sets: dict[str, frozenset[str]]
-) -> VideoState:
-    holding = tuple(name for name, video_ids in shard_sets.items() if entry.id in video_ids)
+def _download_state(entry: VideoEntry, layout: Layout) -> dict[str, Any]:
+    """Return what is known of a video's download and analysis, as fields of `VideoState`."""
     done = download_receipt(layout, entry.id)
     if done is None:
         last = read_receipt(layout.video_receipt(entry.id))
-        failed = last is not None and last.status != "done"
-        return VideoState(
-            id=entry.id,
-            title=entry.title,
-            download=last.status if last is not None and failed else "missing",
-            error=last.error if last is not None and failed else None,
-            license_claimed=entry.license_claimed,
-            shard_sets=holding,
-        )
-    video, facts = video_file(done), done.facts
-    return VideoState(
-        id=entry.id,
-        title=facts.get("title") or entry.title,
-        download="done",
-        bytes=video.bytes,
-        duration_seconds=facts["duration_us"] / 1_000_000,
-        width=facts["width"],
-        height=facts["height"],
-        codec=facts["codec"],
-        frame_rate=facts["frame_rate"],
-        license_claimed=entry.license_claimed,
-        license_observed=facts.get("license_observed"),
-        analysed=_is_analyzed(downloaded_video(layout, entry.id), layout),
-        shard_sets=holding,
-    )
+        if last is None or last.status == "done":  # its files are gone
+            return {"download": "missing"}
+        return {"download": last.status, "error": last.error}
+    facts = done.facts
+    return {
+        "title": facts.get("title") or entry.title,
+        "download": "done",
+        "bytes": video_file(done).bytes,
+        "duration_seconds": facts["duration_us"] / 1_000_000,
+        **{name: facts[name] for name in ("width", "height", "codec", "frame_rate")},
+        "license_observed": facts.get("license_observed"),
+        "analysed": _is_analyzed(downloaded_video(layout, entry.id), layout),
+    }
 
 
 def _is_analyzed(video: DownloadedVideo, layout: Layout) -> bool:

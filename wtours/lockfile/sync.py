@@ -1,7 +1,6 @@
 """`sync`: make the shard set of a lock again, and say of each part whether it is the same."""
 
 import importlib.metadata
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +54,6 @@ def sync_shards(  # noqa: PLR0913 -- options of the command, by keyword
     where_table: Path | None = None,
     options: FetchOptions | None = None,
     executor: Executor = SERIAL,
-    on_versions: Callable[[Sequence[str]], None] = lambda versions: None,
     on_progress: Progress = no_progress,
 ) -> SyncReport:
     """Fetch what is missing of the lock's videos, make their shards, compare every byte.
@@ -71,7 +69,6 @@ def sync_shards(  # noqa: PLR0913 -- options of the command, by keyword
         where_table: The table of seconds, where the locked set has a condition on them.
         options: Of downloading.
         executor: Runs the segments.
-        on_versions: Told before the work which packages differ from those of the lock.
         on_progress: As in `download_videos` and `build_shards`.
 
     Raises:
@@ -81,8 +78,6 @@ def sync_shards(  # noqa: PLR0913 -- options of the command, by keyword
     """
     name, params = name or lock.name, lock.shard_params
     directory = layout.shards_dir(name)
-    versions = differing_versions(lock)
-    on_versions(versions)
     require_same_params(directory, params)
     if params.where is not None:
         bring_seconds(directory, params.where, where_table)
@@ -104,7 +99,7 @@ def sync_shards(  # noqa: PLR0913 -- options of the command, by keyword
         )
         differences |= built.failed
         dataset = built.dataset
-    return _compare(directory, lock, differences, versions, is_finished=dataset is not None)
+    return _compare(directory, lock, differences, is_finished=dataset is not None)
 
 
 def differing_versions(lock: Lock) -> tuple[str, ...]:
@@ -212,14 +207,10 @@ def _entry(video: LockedVideo) -> VideoEntry:
 
 
 def _compare(
-    directory: Path,
-    lock: Lock,
-    differences: dict[str, str],
-    versions: tuple[str, ...],
-    *,
-    is_finished: bool,
+    directory: Path, lock: Lock, differences: dict[str, str], *, is_finished: bool
 ) -> SyncReport:
     """Hold every tar against the lock, by the bytes that are on the disk."""
+    versions = differing_versions(lock)
     made_by = f" (made by other versions: {'; '.join(versions)})" if versions else ""
     num_same = 0
     for shard in lock.shards:

@@ -30,13 +30,10 @@ class CommandHints:
         It is of every video of the manifest, if no option names one.
         """
         manifest = () if self.manifest is None else ("--manifest", str(self.manifest))
-        return self._words(command, *manifest, *options)
+        return self.words(command, *manifest, *options)
 
-    def for_folder(self, folder: Path) -> str:
-        """Return the command that analyzes a folder of videos."""
-        return self._words("analyze", "--from-dir", str(folder))
-
-    def _words(self, *words: str) -> str:
+    def words(self, *words: str) -> str:
+        """Return a command that is of no manifest."""
         root = () if self.root is None else ("--root", str(self.root))
         return plain(shlex.join(["wtours", *words, *root]))
 
@@ -147,7 +144,7 @@ def _object_notes(
 def comparison_note(compared: Compared, hints: CommandHints) -> str:
     """Return what a folder beside the videos amounts to, in a few sentences."""
     name, measured = plain(compared.video.entry.title), compared.video.measured
-    run = f"run `{hints.for_folder(compared.folder)}`"
+    run = f"run `{hints.words('analyze', '--from-dir', str(compared.folder))}`"
     if measured is None:
         return f"{name}, beside the videos in Figure 2, is not measured: {run}."
     text = (

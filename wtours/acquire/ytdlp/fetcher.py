@@ -176,23 +176,19 @@ class YtDlpFetcher:
         """Return what yt-dlp selects of the source, its info, and when it was looked at."""
         info = ydl.extract_info(source.working, download=False)
         observed_at = datetime.now(UTC).isoformat(timespec="seconds")
-        _refuse_unfit(source, info)
+        if "entries" in info:
+            raise PermanentDownloadError(f"{source} is a list of videos; give the URL of one video")
+        if info.get("is_live"):
+            raise DownloadError(f"{source} is live now; try again when it is over")
+        if info.get("protocol") not in _PROTOCOLS:
+            raise PermanentDownloadError(
+                f"{source} is served by {info.get('protocol')}; only http and https are fetched"
+            )
         choice = selected_format(source, info)
         require_open(
             source, choice.license_observed, allow_unknown=self.options.allow_unknown_license
         )
         return choice, info, observed_at
-
-
-def _refuse_unfit(source: str, info: dict[str, Any]) -> None:
-    if "entries" in info:
-        raise PermanentDownloadError(f"{source} is a list of videos; give the URL of one video")
-    if info.get("is_live"):
-        raise DownloadError(f"{source} is live now; try again when it is over")
-    if info.get("protocol") not in _PROTOCOLS:
-        raise PermanentDownloadError(
-            f"{source} is served by {info.get('protocol')}; only http and https are fetched"
-        )
 
 
 def _seconds_of_fragments(ydl: YtDlp, info: dict[str, Any]) -> float:

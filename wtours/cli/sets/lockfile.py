@@ -1,7 +1,6 @@
 """The commands that cite a shard set and make it again: lock, sync, attest."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -118,9 +117,11 @@ def sync(
     """
     from wtours.acquire.options import FetchOptions
     from wtours.lockfile.lock import read_lock
-    from wtours.lockfile.sync import sync_shards
+    from wtours.lockfile.sync import differing_versions, sync_shards
 
     locked = read_lock(lock_file)
+    for line in differing_versions(locked):
+        console.warn(f"warning: {line}: the bytes may differ")
     with (
         shard_workspace(name or locked.name, 1.0, root) as layout,
         console.progress_bars("sync", "percent") as on_progress,
@@ -135,7 +136,6 @@ def sync(
             where_table=where_table,
             options=FetchOptions(allow_unknown_license=allow_unknown_license),
             executor=executor,
-            on_versions=_say_versions,
             on_progress=on_progress,
         )
         directory = place_text(report.directory)
@@ -226,11 +226,6 @@ def attest(
         console.say("the same frames, byte for byte" if found.same else "not the same frames")
     if not found.same:
         raise typer.Exit(FINISHED_WITH_FAILURES)
-
-
-def _say_versions(lines: Sequence[str]) -> None:
-    for line in lines:
-        console.warn(f"warning: {line}: the bytes may differ")
 
 
 def _shown(value: float | None) -> str:
