@@ -1,20 +1,18 @@
 """A video is replaced by one of the same size: before a stage begins, or while it runs."""
 
 import json
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-from imageio_ffmpeg import get_ffmpeg_exe
 
-from tests.support.sharded_videos import publish_video
-from tests.support.video_clips import write_clip
+from tests.support.sharded_videos import publish_stream, publish_video
+from tests.support.video_clips import write_clip, write_two_streams
 from wtours.analyze.pipeline import analyze_videos
 from wtours.analyze.schema import load_summary
 from wtours.execution.executor import SerialExecutor
-from wtours.media.probe import probe_video
+from wtours.report.data import load_measured
 from wtours.sharding.build import build_shards
+from wtours.sharding.delete_sources import delete_sources
 from wtours.sharding.repair import repair_shards
 from wtours.shards.params import ShardParams
 from wtours.workspace.layout import Layout
@@ -84,25 +82,13 @@ def test_analyze_refuses_a_replaced_video_and_the_others_go_on(when, workspace):
 
 @pytest.fixture
 def two_streams(tmp_path) -> Path:
-    """Return a file with a bright and a black video, as cameras with two lenses write."""
-    path: Path = tmp_path / "two.mov"
-    sources = ("testsrc2=size=64x48:rate=10:duration=3", "color=black:size=64x48:rate=10:d=3")
-    inputs = [word for source in sources for word in ("-f", "lavfi", "-i", source)]
-    maps = ("-map", "0", "-map", "1")
-    subprocess.run([get_ffmpeg_exe(), "-v", "error", *inputs, *maps, str(path)], check=True)
-    return path
-
-
-def download_again(layout: Layout, path: Path, stream: int) -> None:
-    """Have the walk there with this stream of the file."""
-    shutil.rmtree(layout.video_dir("walk"), ignore_errors=True)
-    publish_video(layout, "walk", path, facts=probe_video(path, stream=stream).to_json())
+    return write_two_streams(tmp_path / "two.mov")
 
 
 def test_another_stream_of_the_same_file_is_measured_and_sharded_anew(two_streams, tmp_path):
     layout, lightness = Layout(tmp_path / "root"), []
     for stream in (0, 1):
-        download_again(layout, two_streams, stream)
+        publish_stream(layout, "walk", two_streams, stream)
         assert analyze_videos(layout, ["walk"]).done == ["walk"]
         report = build_shards(layout, ["walk"], params=PARAMS)
         assert (report.failed, report.num_segments_written) == ({}, 3)
@@ -114,12 +100,32 @@ def test_another_stream_of_the_same_file_is_measured_and_sharded_anew(two_stream
 
 def test_a_shard_is_not_rebuilt_from_another_stream_of_the_same_file(two_streams, tmp_path):
     layout = Layout(tmp_path / "root")
-    download_again(layout, two_streams, 0)
+    publish_stream(layout, "walk", two_streams, 0)
     tar = build_shards(layout, ["walk"], params=PARAMS).directory / "walk-00001.tar"
     tar.unlink()
-    download_again(layout, two_streams, 1)
+    publish_stream(layout, "walk", two_streams, 1)
     report = repair_shards(layout, "default")
     assert not tar.exists()
     assert "the shards were made from stream 0" in report.problems[-1].message
-    download_again(layout, two_streams, 0)
+    publish_stream(layout, "walk", two_streams, 0)
     assert repair_shards(layout, "default").repaired == (tar.name,)
+
+
+def test_a_file_is_not_deleted_for_a_set_of_another_stream_of_it(two_streams, tmp_path):
+    layout = Layout(tmp_path / "root")
+    publish_stream(layout, "walk", two_streams, 0)
+    build_shards(layout, ["walk"], params=PARAMS)
+    publish_stream(layout, "walk", two_streams, 1)
+    assert delete_sources(layout, "default", ["walk"]) == []
+    publish_stream(layout, "walk", two_streams, 0)
+    assert [path.name for path in delete_sources(layout, "default", ["walk"])] == ["walk.mov"]
+
+
+def test_the_quality_of_another_stream_is_not_that_of_an_analysis(two_streams, tmp_path):
+    layout = Layout(tmp_path / "root")
+    publish_stream(layout, "walk", two_streams, 0)
+    analyze_videos(layout, ["walk"], frame_quality=True)
+    assert load_measured(layout, "walk", 0.5).quality is not None
+    publish_stream(layout, "walk", two_streams, 1)
+    analyze_videos(layout, ["walk"])
+    assert load_measured(layout, "walk", 0.5).quality is None

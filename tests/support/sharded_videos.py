@@ -49,6 +49,12 @@ def publish_video(
     return record.sha256
 
 
+def publish_stream(layout: Layout, video_id: str, source: Path, stream: int) -> None:
+    """Put a video where `download` puts it, for one stream of the file; one that is there goes."""
+    shutil.rmtree(layout.video_dir(video_id), ignore_errors=True)
+    publish_video(layout, video_id, source, facts=probe_video(source, stream=stream).to_json())
+
+
 def workspace(source: Path, root: Path) -> Layout:
     """Return a workspace with a video twice, as "one" and "two"."""
     layout = Layout(root)

@@ -25,6 +25,16 @@ def write_clip(
     return path
 
 
+def write_two_streams(path: Path) -> Path:
+    """Write a .mov with a bright video of 3 s and a black one, as cameras with two lenses do."""
+    sources = ("testsrc2=size=64x48:rate=10:duration=3", "color=black:size=64x48:rate=10:d=3")
+    inputs = [word for source in sources for word in ("-f", "lavfi", "-i", source)]
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+    maps = ("-map", "0", "-map", "1")
+    subprocess.run([program, "-v", "error", *inputs, *maps, str(path)], check=True)
+    return path
+
+
 def remux(source: Path, path: Path, **output: Any) -> Path:
     """Copy the stream of `source` into another container."""
     stream = ffmpeg.input(str(source)).output(str(path), c="copy", **output)

@@ -11,6 +11,7 @@ from wtours.errors import ShardError
 from wtours.exporting.units import Unit
 from wtours.layers.source import LayerSource
 from wtours.sharding.annotations import analysis_tables
+from wtours.sharding.plan import made_from_stream
 from wtours.shards.index import ShardIndex
 from wtours.shards.schema import VideoRecord
 from wtours.storage.hashing import sha256_bytes
@@ -47,7 +48,12 @@ class DetectionSource(LayerSource):
 
     def __init__(self, index: ShardIndex, layout: Layout) -> None:
         self._index = index
-        tables = {video.video_id: _tables(layout, video) for video in index.dataset.videos}
+        tables = {
+            video.video_id: _tables(
+                layout, video, made_from_stream(index.directory, video.video_id)
+            )
+            for video in index.dataset.videos
+        }
         labels = {label for found in tables.values() if found for label in found[1]["label"]}
         self.labels = tuple(sorted(labels))
         self.params = {"kind": "detections", "labels": list(self.labels)}
@@ -102,10 +108,12 @@ class DetectionSource(LayerSource):
             yield pts, boxes[a:b]
 
 
-def _tables(layout: Layout, video: VideoRecord) -> tuple[NDArray[np.int64], dict[str, Any]] | None:
+def _tables(
+    layout: Layout, video: VideoRecord, stream: str | None
+) -> tuple[NDArray[np.int64], dict[str, Any]] | None:
     """Return the times of the frames that the detector was given, and the columns of its boxes."""
     wanted = {FRAMES_FILE: _FRAMES, DETECTIONS_FILE: _DETECTIONS}
-    tables = analysis_tables(layout, video.video_id, video.source_sha256, wanted)
+    tables = analysis_tables(layout, video.video_id, video.source_sha256, wanted, stream=stream)
     if len(tables) < len(wanted):
         return None
     frames, found = tables[FRAMES_FILE], tables[DETECTIONS_FILE]

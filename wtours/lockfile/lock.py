@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from wtours.errors import ShardError, UsageError
 from wtours.progress import Progress, no_progress
+from wtours.sharding.plan import made_from_stream
 from wtours.shards.params import ShardParams
 from wtours.shards.schema import (
     MAX_DATASET_BYTES,
@@ -94,7 +95,7 @@ def lock_shards(
     """Write the lock of a finished shard set to `path`, and return it.
 
     Args:
-        layout: The workspace, where the videos' receipts say which stream was taken.
+        layout: The workspace, where the videos' receipts say which stream was taken of a file.
         directory: The shard set.
         path: The lock file.
         deep: Hash every tar again, instead of comparing sizes with `dataset.json`.
@@ -112,7 +113,8 @@ def lock_shards(
         )
     dataset = read_dataset(directory)
     videos = [
-        LockedVideo(**video.model_dump(), stream=_stream(layout, video)) for video in dataset.videos
+        LockedVideo(**video.model_dump(), stream=_stream(layout, directory, video))
+        for video in dataset.videos
     ]
     lock = Lock(
         lock=1,
@@ -158,8 +160,14 @@ def read_lock(path: Path) -> Lock:
     return lock
 
 
-def _stream(layout: Layout, video: VideoRecord) -> int | None:
-    """Return the stream that was taken, if the very file is (or was) in this workspace."""
+def _stream(layout: Layout, directory: Path, video: VideoRecord) -> int | None:
+    """Return the stream that was taken, if the very file is (or was) in this workspace.
+
+    Of a file with several the set knows it: another may have been taken of the file since.
+    """
+    made_from = made_from_stream(directory, video.video_id)
+    if made_from is not None and made_from.isdecimal():
+        return int(made_from)
     receipt = download_receipt(layout, video.video_id)
     if receipt is None or video_file(receipt).sha256 != video.source_sha256:
         return None

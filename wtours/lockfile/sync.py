@@ -23,7 +23,7 @@ from wtours.storage.hashing import sha256_file
 from wtours.storage.working_copy import store_of
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry
-from wtours.workspace.videos import download_receipt, video_file
+from wtours.workspace.videos import download_receipt, downloaded_video
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,8 @@ def sync_shards(  # noqa: PLR0913 -- options of the command, by keyword
 ) -> SyncReport:
     """Fetch what is missing of the lock's videos, make their shards, compare every byte.
 
-    A video that is here as another file is left as it is, and named. Run it again to go on.
+    A video that is here as another file, or for another stream of it, is left as it is, and named.
+    Run it again to go on.
 
     Args:
         layout: The workspace.
@@ -160,22 +161,25 @@ def _fetch(
 ) -> dict[str, str]:
     """Download the videos that are not here; return why one is not the lock's, by video id."""
     whole = {
-        (plan.video_id, plan.source_sha256)
+        plan.video_id: plan
         for plan in published_plans(directory)
         if not plan.missing_segments(directory, lock.shard_params)
     }
     problems: dict[str, str] = {}
     entries = []
     for video in lock.videos:
-        receipt = download_receipt(layout, video.video_id)
-        here = None if receipt is None else video_file(receipt).sha256
-        if (video.video_id, video.source_sha256) in whole or here == video.source_sha256:
+        plan = whole.get(video.video_id)
+        if plan is not None and _is_source(video, plan.source_sha256, plan.stream):
             continue
-        if here is not None:
-            problems[video.video_id] = (
-                f"the video here is another file (sha256 {here[:12]}…, the lock's "
-                f"{video.source_sha256[:12]}…): use another --root, or download that one"
-            )
+        if download_receipt(layout, video.video_id) is not None:
+            here = downloaded_video(layout, video.video_id)
+            if not _is_source(video, here.sha256, here.inputs.get("stream")):
+                problems[video.video_id] = (
+                    f"the video here is another file, or another stream of it (sha256 "
+                    f"{_in_short(here.sha256, here.stream)}, the lock's "
+                    f"{_in_short(video.source_sha256, video.stream)}): use another --root, or "
+                    f"download that one"
+                )
             continue
         try:
             entries.append(_entry(video))
@@ -188,6 +192,16 @@ def _fetch(
         )
         problems |= report.failed
     return problems
+
+
+def _is_source(video: LockedVideo, sha256: str, stream: str | None) -> bool:
+    """Return whether this file, and of one with several this stream, is the lock's."""
+    is_stream = stream is None or video.stream is None or stream == str(video.stream)
+    return is_stream and sha256 == video.source_sha256
+
+
+def _in_short(sha256: str, stream: int | None) -> str:
+    return f"{sha256[:12]}…" if stream is None else f"{sha256[:12]}…, stream {stream}"
 
 
 def _entry(video: LockedVideo) -> VideoEntry:

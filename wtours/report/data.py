@@ -211,7 +211,7 @@ def load_measured(
         AnalysisError: its files are damaged.
     """
     receipt, summary = published_analysis(layout, video_id)
-    folder = layout.analysis_dir(video_id)
+    folder, stream = layout.analysis_dir(video_id), receipt.inputs.get("stream")
     before = None if until_us is None else pc.field("pts_us") < until_us
     remedy = f"run `wtours analyze --video {video_id}`"
     with explain_damage(folder, remedy):
@@ -236,8 +236,8 @@ def load_measured(
             detected=detected,
             shots_us=_shots(folder / SHOTS_FILE, until_us),
             objects=objects,
-            quality=load_quality(layout, video_id, summary.video_sha256),
-            stream=receipt.inputs.get("stream"),
+            quality=load_quality(layout, video_id, summary.video_sha256, stream=stream),
+            stream=stream,
         )
     if read_receipt(layout.analysis_receipt(video_id)) != receipt:  # removed first, written last
         raise AnalysisError(f"{folder} was made again while it was read; run the command again")

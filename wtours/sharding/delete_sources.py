@@ -7,6 +7,7 @@ from pathlib import Path
 from wtours.errors import ShardError, VideoError
 from wtours.progress import Progress, no_progress
 from wtours.sharding.locks import set_lock
+from wtours.sharding.plan import made_from_stream
 from wtours.shards.schema import read_dataset
 from wtours.shards.verify import verify_shards
 from wtours.storage.working_copy import discard, place_of, store_of, working_copy_of
@@ -54,7 +55,10 @@ def delete_sources(
             # Who keeps it elsewhere did not put it into the workspace.
             if video.path.parent.is_symlink():
                 logger.warning("%s is kept: its folder is a link to another place", video.path)
-            elif held.get(video_id) == video.sha256:
+            elif held.get(video_id) == video.sha256 and made_from_stream(directory, video_id) in (
+                None,
+                video.inputs.get("stream"),
+            ):
                 discard(video.path)
                 logger.info("deleted %s", place_of(video.path))
                 deleted.append(video.path)

@@ -25,7 +25,14 @@ from wtours.sharding.segment import (
 from wtours.shards.params import ShardParams, in_words
 from wtours.shards.schema import MAX_SEGMENTS, SourceFacts, set_remedy
 from wtours.storage.atomic import RECEIPTS_FOLDER
-from wtours.storage.receipts import Receipt, read_receipt, versions_of, write_receipt
+from wtours.storage.object_store import open_store
+from wtours.storage.receipts import (
+    Receipt,
+    parse_receipt,
+    read_receipt,
+    versions_of,
+    write_receipt,
+)
 from wtours.storage.working_copy import discard, working_copy_of
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import (
@@ -222,6 +229,21 @@ def published_plans(directory: Path) -> list[VideoPlan]:
             except (ValidationError, KeyError):
                 continue  # damaged: as if there were none
     return plans
+
+
+def made_from_stream(place: Path | str, video_id: str) -> str | None:
+    """Return which stream of a video's file the frames of a set are from, by its receipt there.
+
+    Args:
+        place: The set: its folder, or its URL.
+        video_id: A video of it.
+
+    Returns:
+        None: the file has one, or the set is older than that, or has no receipts.
+    """
+    store, key = open_store(place), f"{RECEIPTS_FOLDER}/{video_id}.json"
+    receipt = None if store.stat(key) is None else parse_receipt(store.get(key))
+    return None if receipt is None else receipt.inputs.get("stream")
 
 
 def recorded_params(directory: Path) -> ShardParams:

@@ -14,7 +14,7 @@ from wtours.storage.receipts import Receipt, record_file, write_receipt
 from wtours.workspace.layout import Layout
 
 
-def write_analysis(folder, index, *, looked_at):
+def write_analysis(folder, index, *, looked_at, stream=None):
     """Publish an analysis whose detector found a box in each frame that it looked at."""
     folder.mkdir(parents=True)
     video, pts_us = index.dataset.videos[0], index.pts_us.tolist()
@@ -29,7 +29,7 @@ def write_analysis(folder, index, *, looked_at):
     receipt = Receipt(
         stage="analyze",
         key=video.video_id,
-        inputs={"video": video.source_sha256},
+        inputs={"video": video.source_sha256} | ({"stream": stream} if stream else {}),
         files=tuple(record_file(path, relative_to=folder) for path in sorted(folder.iterdir())),
     )
     write_receipt(folder / "receipt.json", receipt)
@@ -55,3 +55,19 @@ def test_boxes_of_one_analysis_are_not_put_into_the_frames_of_another(tmp_path, 
         DetectionSource(index, layout)
     monkeypatch.undo()
     assert boxes.labels == DetectionSource(index, layout).labels == ("car",)
+
+
+def test_boxes_of_another_stream_of_the_file_are_not_of_the_frames(tmp_path):
+    directory, layout = write_shard_set(tmp_path / "set", num_frames=6), Layout(tmp_path)
+    index = ShardIndex.open(directory)
+    video = index.dataset.videos[0]
+    made_from = {"video": video.source_sha256, "stream": "1"}
+    plan = Receipt(stage="shard", key=video.video_id, inputs=made_from)
+    write_receipt(directory / "receipts" / f"{video.video_id}.json", plan)
+    folder = layout.analysis_dir(video.video_id)
+    write_analysis(folder, index, looked_at=range(6), stream="0")
+    with pytest.raises(ShardError, match=r"no frame of .* was given to a detector"):
+        DetectionSource(index, layout)
+    shutil.rmtree(folder)
+    write_analysis(folder, index, looked_at=range(6), stream="1")
+    assert DetectionSource(index, layout).labels == ("car",)

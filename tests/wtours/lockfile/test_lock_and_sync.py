@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from tests.support.sharded_videos import files_of, publish_video
-from tests.support.video_clips import write_clip
+from tests.support.sharded_videos import files_of, publish_stream, publish_video
+from tests.support.video_clips import write_clip, write_two_streams
 from wtours.errors import ShardError
 from wtours.lockfile.lock import lock_shards, read_lock
 from wtours.lockfile.sync import sync_shards
@@ -108,6 +108,28 @@ def test_the_stream_of_another_file_is_not_that_of_the_set(made, tmp_path):
     publish_video(there, "venice", videos / "oslo.mp4", facts={"stream": 1})
     lock = lock_shards(there, there.shards_dir("walks"), tmp_path / "walks.lock")
     assert {video.video_id: video.stream for video in lock.videos} == {"oslo": 1, "venice": None}
+
+
+def test_of_two_streams_of_one_file_the_one_of_the_set_is_locked_and_made_again(tmp_path):
+    (tmp_path / "videos").mkdir()
+    path = write_two_streams(tmp_path / "videos" / "walk.mov")
+    layout, there = Layout(tmp_path / "root"), Layout(tmp_path / "there")
+    publish_stream(layout, "walk", path, 1)
+    directory = build_shards(layout, ["walk"], name="walks", params=PARAMS).directory
+    publish_stream(layout, "walk", path, 0)  # taken for another set
+    lock = lock_shards(layout, directory, tmp_path / "walks.lock")
+    assert lock.videos[0].stream == 1
+
+    publish_stream(there, "walk", path, 0)
+    other = build_shards(there, ["walk"], name="walks", params=PARAMS).directory
+    before = files_of(other)
+    report = sync_shards(there, lock, from_dir=tmp_path / "videos")
+    assert "another stream of it (sha256" in report.differences["walk"]
+    assert "…, stream 0, the lock's" in report.differences["walk"]
+    assert files_of(other) == before
+    shutil.rmtree(there.videos_dir)
+    assert sync_shards(there, lock, from_dir=tmp_path / "videos").differences == {}
+    assert files_of(other)["walk-00000.tar"] == files_of(directory)["walk-00000.tar"]
 
 
 def test_a_damaged_set_is_not_locked(made, tmp_path):

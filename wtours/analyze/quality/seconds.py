@@ -41,8 +41,16 @@ class VideoQuality:
         return found
 
 
-def load_quality(layout: Layout, video_id: str, video_sha256: str) -> VideoQuality | None:
+def load_quality(
+    layout: Layout, video_id: str, video_sha256: str, *, stream: str | None = None
+) -> VideoQuality | None:
     """Return the quality of a video; None: it was not measured of this file.
+
+    Args:
+        layout: The workspace.
+        video_id: The video.
+        video_sha256: Of its file.
+        stream: Of a file with several, the one that it has to be of.
 
     Raises:
         AnalysisError: its table is damaged.
@@ -50,6 +58,8 @@ def load_quality(layout: Layout, video_id: str, video_sha256: str) -> VideoQuali
     folder = layout.analysis_dir(video_id) / MEASUREMENTS_FOLDER / QUALITY
     receipt = read_receipt(folder / RECEIPT_FILE)
     if receipt is None or receipt.inputs.get("video") != video_sha256:
+        return None
+    if stream is not None and receipt.inputs.get("stream", stream) != stream:
         return None
     remedy = f"run `wtours analyze --frame-quality --video {video_id}`"
     with explain_damage(folder, remedy):
