@@ -5,6 +5,8 @@ published under a free name, whole; so a copy that was stopped goes on where it 
 run at once end with one set.
 """
 
+import contextlib
+import fcntl
 import itertools
 import re
 import tempfile
@@ -13,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from wtours.errors import ConflictError, ShardError, StorageError, UsageError
 from wtours.progress import Progress, no_progress
@@ -37,9 +40,12 @@ from wtours.shards.schema import (
 from wtours.storage.atomic import RECEIPTS_FOLDER, TEMP_PREFIX, sweep
 from wtours.storage.hashing import digest, sha256_bytes, sha256_file
 from wtours.storage.object_store import open_store
+from wtours.storage.os_errors import explain_os_errors
 from wtours.storage.scratch import scratch_folder
 from wtours.storage.store import LocalStore, Store, StoredObject, publish
 
+_AT_WORK_FILE = ".wtours-copy.lock"
+"""Held by all who copy into a folder."""
 _LAYER_FILE = re.compile(rf"{LAYERS_FOLDER}/[^/]+/{re.escape(LAYER_FILE)}")
 _BESIDE = (ATTRIBUTION_FILE, BLUR_BOXES_FILE, CARD_FILE, CROISSANT_FILE, QUALITY_FILE)
 """What may lie beside the shards and goes with them."""
@@ -95,9 +101,7 @@ def copy_shards(
             f"{receiver.url} is another shard set, or another state of this one: choose another "
             f"destination, or remove its {DATASET_FILE} first"
         )
-    if isinstance(receiver, LocalStore):
-        _sweep(receiver.folder)
-    present = {found.key: found for found in sender.list()}
+    present = {found.key: found for found in sender.list() if found.key != _AT_WORK_FILE}
     layers = [_layer_file(sender, key) for key in present if _LAYER_FILE.fullmatch(key)]
     known = known_sha256s(dataset) | {k: v for one in layers for k, v in one.items()}
     wanted = _of_set(sender, present, known)
@@ -106,7 +110,7 @@ def copy_shards(
     there = {found.key for found in receiver.list()}
     total = sum(found.bytes for found in (*wanted, *last)) + len(text)
     done = copied_files = copied_bytes = 0
-    with _scratch(receiver) as scratch, ThreadPoolExecutor(jobs) as pool:
+    with _at_work(receiver) as scratch, ThreadPoolExecutor(jobs) as pool:
 
         def copy(found: StoredObject) -> tuple[StoredObject, bool]:
             is_new = _copy_file(
@@ -136,8 +140,19 @@ def copy_shards(
     )
 
 
+def _sweep_if_alone(at_work: IO[str], folder: Path) -> None:
+    """Remove what killed copies left, unless another copy is at work until `at_work` is closed.
+
+    Where a set has files, and nowhere else below the folder.
+    """
+    with contextlib.suppress(OSError):  # one is, or the disk has no locks
+        fcntl.flock(at_work, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _sweep(folder)
+    with contextlib.suppress(OSError):
+        fcntl.flock(at_work, fcntl.LOCK_SH)  # waits while another sweeps
+
+
 def _sweep(folder: Path) -> None:
-    """Remove what killed copies left where a set has files, and nowhere else below the folder."""
     of_set = (folder, *folder.glob(f"{LAYERS_FOLDER}/*"))
     for one in (*of_set, *(each / RECEIPTS_FOLDER for each in of_set)):
         sweep(one)
@@ -258,9 +273,15 @@ def local_file(store: Store, key: str, scratch: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _scratch(receiver: Store) -> Iterator[Path]:
+def _at_work(receiver: Store) -> Iterator[Path]:
     """Yield a folder for files on their way: on the destination's disk, if it is one."""
     parent = receiver.folder if isinstance(receiver, LocalStore) else scratch_folder()
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{TEMP_PREFIX}copy-", dir=parent) as folder:
+    with contextlib.ExitStack() as stack:
+        with explain_os_errors(parent):
+            parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(receiver, LocalStore):
+                at_work = stack.enter_context((parent / _AT_WORK_FILE).open("a"))
+                _sweep_if_alone(at_work, parent)
+        prefix = f"{TEMP_PREFIX}copy-"
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=parent))
         yield Path(folder)

@@ -32,7 +32,7 @@ _BLOCK_BYTES = 16 * 2**20
 _WHOLE_BYTES = 64 * 2**20
 """A file up to this is sent from memory by one request."""
 _SHA256 = "sha256"
-_VERSION_FIELDS = ("ETag", "etag", "generation", "created", "mtime")
+_VERSION_FIELDS = ("ETag", "etag", "generation", "created", "mtime", "Last-Modified")
 _PROBE_FOLDER = ".wtours-probe"
 
 
@@ -239,11 +239,16 @@ def open_store(place: str | Path) -> Store:
     return LocalStore(location) if isinstance(location, Path) else ObjectStore(location)
 
 
-def _stored(key: str, info: Mapping[str, Any]) -> StoredObject:
+def version_of(info: Mapping[str, Any]) -> str:
+    """Return the version in what fsspec says of an object; "": the store has none."""
     version = next((info[name] for name in _VERSION_FIELDS if info.get(name)), "")
     if isinstance(version, datetime):  # a listing and a look at one object differ in the type
         version = version.timestamp()
-    return StoredObject(key, int(info["size"]), str(version))
+    return str(version)
+
+
+def _stored(key: str, info: Mapping[str, Any]) -> StoredObject:
+    return StoredObject(key, int(info["size"]), version_of(info))
 
 
 def _is_s3(file_system: Any) -> bool:

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pytest
 import simplejpeg
 
+from tests.support.object_stores import FaultyFileSystem, copy_into
+from tests.support.range_server import serve_ranges
 from tests.support.shard_set import write_shard_set
 from wtours.errors import ShardError, UsageError, WtoursError
 from wtours.exporting.export import EXPORT_FILE, export_shards
@@ -30,7 +32,7 @@ from wtours.exporting.tables import (
 )
 from wtours.exporting.units import clip_units
 from wtours.exporting.videos import Mp4Exporter, VJepaExporter
-from wtours.shards import ClipDataset, IntervalRange, ShardIndex
+from wtours.shards import ClipDataset, FetchPolicy, IntervalRange, ShardIndex
 from wtours.shards.schema import sample_key
 from wtours.shards.split import read_split, split_shards
 from wtours.storage.locks import lock
@@ -140,6 +142,27 @@ def test_a_split_set_becomes_labeled_images_of_two_parts_far_apart(index, tmp_pa
         export_shards(
             ours, SplitImageFolderExporter(read_split(ours, "train").sha256), tmp_path / "out"
         )
+
+
+@pytest.mark.parametrize("exporter", ALL, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("protocol", ["faulty", "http"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_set_at_a_url_is_exported_as_one_on_a_disk(index, tmp_path, exporter, protocol):
+    here = exported(index, exporter, tmp_path / "here")
+    FaultyFileSystem.reset()
+    copy_into("faulty://bucket/walks", index.directory)
+    with serve_ranges(index.directory) as server:
+        url = server.url if protocol == "http" else "faulty://bucket/walks"
+        remote = ShardIndex.open(url, policy=FetchPolicy(cache_dir=None, memory_bytes=0))
+        remote.shot[:] = index.shot
+        there = export_shards(remote, exporter, tmp_path / "there")
+    assert (there.frames, there.bytes, there.kept) == (here.frames, here.bytes, 0)
+    if isinstance(exporter, LanceExporter):  # names of its files are random
+        return
+    mine, theirs = contents(there.out), contents(here.out)
+    for one in (mine, theirs):
+        one.pop("vjepa.csv", None), one.pop(".wtours-export.lock")  # absolute paths; an id
+    assert mine == theirs
 
 
 class Killed(Exception):

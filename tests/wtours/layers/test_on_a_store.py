@@ -60,7 +60,8 @@ def test_a_layer_goes_with_the_set_and_is_read_there(frames, s3_folder, tmp_path
     copy_shards(s3_folder, tmp_path / "back")
     back = ShardIndex.open(tmp_path / "back")
     assert verify_layer(back, "depth") == []
-    assert files_of(tmp_path / "back").keys() == files_of(frames).keys() - {*report.files_left}
+    here = {*files_of(frames)} - {*report.files_left}
+    assert {*files_of(tmp_path / "back")} == {*here, ".wtours-copy.lock"}
     # A push to the Hub takes the frames alone.
     keys = {found.key for found in files_of_set(open_store(frames), back.dataset)}
     assert not [key for key in keys if key.startswith("layers/")]
@@ -187,6 +188,32 @@ def test_a_layer_is_made_there_as_on_a_disk_and_goes_on(frames, s3_folder, tmp_p
         np.array(Layer.open(index, "depth").read(range(FRAMES))), np.load(arrays / "oslo.npy")
     )
     assert not list((tmp_path / "scratch" / "layers").glob("[!.]*"))
+
+
+def test_a_layer_made_again_there_while_it_is_open_gives_no_new_values_as_old(
+    frames, s3_folder, tmp_path
+):
+    copy_shards(frames, s3_folder)
+    index, arrays = ShardIndex.open(s3_folder), tmp_path / "depth"
+
+    def made(step):
+        for video_id in VIDEOS:
+            np.save(arrays / f"{video_id}.npy", np.load(arrays / f"{video_id}.npy") + step)
+        make_layer(index, "depth", ArraySource(index, arrays), origin="external:depth")
+
+    layer = Layer.open(index, "depth")
+    before = layer.read([0])
+    made(1)
+    np.testing.assert_array_equal(layer.read([0]), before)  # was kept on this machine
+    with pytest.raises(ShardError, match="depth was made again since the layer was opened"):
+        layer.read([FRAMES])
+    made(-1)  # what was refused is not kept as a value of the first
+    again = Layer.open(index, "depth")
+    np.testing.assert_array_equal(again.read([FRAMES])[0], np.load(arrays / "venice.npy")[0])
+    drop_layer(s3_folder, "depth")
+    made(1)
+    with pytest.raises(ShardError, match="depth was made again since the layer was opened"):
+        again.read([1])
 
 
 def test_a_layer_is_listed_verified_repaired_and_dropped_there(frames, s3_folder, tmp_path):

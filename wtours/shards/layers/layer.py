@@ -25,7 +25,7 @@ from wtours.shards.layers.schema import (
     parse_layer_file,
     read_layer_file,
 )
-from wtours.shards.range_reads.remote import folder_url
+from wtours.shards.range_reads.remote import folder_url, version_at
 from wtours.shards.schema import MAX_MEMBER_BYTES, sample_key, set_sha256
 from wtours.storage.hashing import sha256_bytes
 from wtours.storage.remote_calls import ObjectMissingError, shown
@@ -186,6 +186,7 @@ def _at_url(index: ShardIndex, name: str) -> tuple[UrlPlace, LayerFile]:
     assert index.remote is not None
     folder = f"{LAYERS_FOLDER}/{checked_layer_name(name)}"
     url = folder_url(str(index.directory), folder)
+    version = version_at(folder_url(url, LAYER_FILE), index.remote.policy)
     try:
         text = read_at_url(folder_url(url, LAYER_FILE), index.remote.policy)
     except ShardError as error:
@@ -195,5 +196,5 @@ def _at_url(index: ShardIndex, name: str) -> tuple[UrlPlace, LayerFile]:
                 f"and `wtours copy` the set there again"
             ) from error
         raise
-    place = UrlPlace(url, index.remote.of_layer(folder, sha256_bytes(text)[:16]))
+    place = UrlPlace(url, index.remote.of_layer(folder, sha256_bytes(text)[:16]), version)
     return place, parse_layer_file(text, place.name_of(LAYER_FILE), name)

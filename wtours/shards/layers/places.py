@@ -8,10 +8,18 @@ from typing import Protocol, TypeVar
 
 from wtours.errors import ShardError
 from wtours.shards.frames import Block
-from wtours.shards.range_reads.remote import FetchPolicy, RangeReader, folder_url, listed_sizes
+from wtours.shards.layers.schema import LAYER_FILE
+from wtours.shards.range_reads.remote import (
+    FetchPolicy,
+    RangeReader,
+    folder_url,
+    listed_sizes,
+    version_at,
+)
 from wtours.shards.range_reads.remote_frames import RemoteFrames
 from wtours.shards.schema import MAX_DATASET_BYTES
 from wtours.storage.atomic import read_bytes
+from wtours.storage.remote_calls import shown
 
 T = TypeVar("T")
 
@@ -103,6 +111,8 @@ class UrlPlace:
 
     url: str
     remote: RemoteFrames
+    version: str | None
+    """Of its layer.json, seen before that was read."""
 
     def name_of(self, file: str) -> str:
         """See `LayerPlace`."""
@@ -118,8 +128,20 @@ class UrlPlace:
         return None if found is None else [found.get(file) for file in files]
 
     def values(self, wanted: Sequence[Block], decode: Callable[[int, bytes], T]) -> list[T]:
-        """See `LayerPlace`."""
-        return self.remote.read_blocks(wanted, decode)
+        """See `LayerPlace`.
+
+        Raises:
+            ShardError: the layer was made again since it was opened. Its layer.json goes before any
+                tar is another, so it is looked at after what was read; a request more.
+        """
+        return self.remote.read_blocks(wanted, decode, on_fetched=self._require_same)
+
+    def _require_same(self) -> None:
+        if version_at(folder_url(self.url, LAYER_FILE), self.remote.policy) != self.version:
+            raise ShardError(
+                f"{shown(self.url)} was made again since the layer was opened: open it again, or "
+                f"run the command again"
+            )
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

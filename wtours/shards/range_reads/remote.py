@@ -28,6 +28,7 @@ from wtours.shards.schema import (
     parse_dataset,
     read_dataset,
 )
+from wtours.storage.object_store import version_of
 from wtours.storage.remote_calls import (
     ObjectMissingError,
     call,
@@ -276,6 +277,25 @@ def dataset_at(place: str | Path, policy: FetchPolicy | None = None) -> Dataset:
                 f"{shown(location)} is not a finished shard set (no {DATASET_FILE}); run `wtours "
                 f"shard`, or `wtours copy` one there"
             ) from error
+        raise
+
+
+def version_at(url: str, policy: FetchPolicy) -> str | None:
+    """Return what is another after each change of an object (its ETag, its date); None: no object.
+
+    Raises:
+        ShardError: the server does not answer.
+    """
+
+    def ask() -> dict[str, Any]:
+        file_system, path = open_file_system(url, policy.storage_options)
+        return file_system.info(path)  # type: ignore[no-any-return]
+
+    try:
+        return version_of(answer(policy, shown(url), ask, in_thread(ask)))
+    except ShardError as error:
+        if isinstance(error.__cause__, ObjectMissingError):
+            return None
         raise
 
 

@@ -92,12 +92,19 @@ class RemoteFrames:
 
         return self.read_blocks(blocks, image)
 
-    def read_blocks(self, wanted: Sequence[Block], decode: Callable[[int, bytes], T]) -> list[T]:
+    def read_blocks(
+        self,
+        wanted: Sequence[Block],
+        decode: Callable[[int, bytes], T],
+        *,
+        on_fetched: Callable[[], None] = lambda: None,
+    ) -> list[T]:
         """Return what `decode` makes of each block.
 
         Args:
             wanted: The blocks.
             decode: Called with the place in `wanted` and the bytes; what it refuses is not kept.
+            on_fetched: Called when all has come that was not at hand; what it refuses is not kept.
 
         Raises:
             ShardError: a tar is gone, too short, or cannot be read after the retries.
@@ -110,7 +117,10 @@ class RemoteFrames:
         missing = [place for place in range(len(wanted)) if place not in found]
         ranges = list(_coalesced(wanted, missing, self.policy.coalesce_bytes))
         asks = [(self.name_of(f"{r.tar}.tar"), functools.partial(self._fetch, r)) for r in ranges]
-        for one, data in zip(ranges, answers(self.policy, asks), strict=True):
+        fetched = list(answers(self.policy, asks))
+        if fetched:
+            on_fetched()
+        for one, data in zip(ranges, fetched, strict=True):
             self.requests += 1
             self.frames_read += len(one.places)
             self.bytes_read += len(data)
