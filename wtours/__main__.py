@@ -1,5 +1,5 @@
 """`python -m wtours` is the console script `wtours`."""
 
-from wtours.cli.app import main
+from wtours.cli import main
 
 main()

@@ -17,7 +17,11 @@ from multiprocessing.connection import Connection
 from typing import Any, Self
 
 from wtours.errors import WorkerDiedError
-from wtours.execution.child_process import follow_parent, forks_of_a_clean_process
+from wtours.execution.child_process import (
+    follow_parent,
+    forks_of_a_clean_process,
+    not_interrupted,
+)
 from wtours.execution.executor import Result, Task
 
 logger = logging.getLogger(__name__)
@@ -101,7 +105,8 @@ class ProcessExecutor:
         is_new = self._pool is None
         pool, _ = self._pool = self._pool or self._open_pool()
         try:
-            return pool.submit(function, task)
+            with not_interrupted():
+                return pool.submit(function, task)
         # A worker died while it had nothing to do, or the process that they are forks of.
         except (BrokenProcessPool, EOFError, ConnectionError) as error:
             if is_new and attempts > 1:  # one that was just killed passes for alive for a moment

@@ -168,6 +168,13 @@ def test_on_a_narrow_terminal_a_row_is_a_list(tmp_path):
     assert "kuala_lumpur\n  title: Kuala Lumpur\n  downloaded: no\n" in narrow
 
 
+def test_ctrl_c_while_the_commands_are_imported_is_no_traceback(tmp_path):
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    result = wtours("list", PYTHONPATH=path)
+    assert (result.returncode, result.stdout + result.stderr) == (130, "")
+
+
 def test_a_closed_output_is_no_traceback(tmp_path):
     for words in ("list --json", "list", "--help"):
         command = f"'{SCRIPT}' {words} >&-"

@@ -44,6 +44,31 @@ if __name__ == "__main__":
 """
 
 
+STARTING = """
+import sys
+from wtours.execution.processes import ProcessExecutor
+
+if __name__ == "__main__":
+    try:
+        with ProcessExecutor(2) as executor:
+            for _ in executor.map(abs, [1, 2]):
+                pass
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+SLOW_TO_START = """
+import sys, time
+from pathlib import Path
+
+folder = Path(__file__).parent
+if "multiprocessing.forkserver" in sys.orig_argv[-1]:
+    (folder / "starting").touch()
+    while not (folder / "go").exists():
+        time.sleep(0.01)
+"""
+"""A sitecustomize, which Python runs first; the process that workers are forks of waits in it."""
+
+
 @pytest.fixture
 def executor():
     with ProcessExecutor(2) as executor:
@@ -233,6 +258,27 @@ def test_ctrl_c_says_what_it_waits_for_and_running_tasks_finish(tmp_path):
         assert end_of(process) == 130
     assert sorted(path.stem for path in tmp_path.glob("*.done")) == ["first", "second"]
     assert not (tmp_path / "third.started").exists()
+
+
+def test_ctrl_c_while_the_workers_are_started_is_no_traceback(tmp_path):
+    (tmp_path / "run.py").write_text(STARTING)
+    (tmp_path / "sitecustomize.py").write_text(SLOW_TO_START)
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "run.py")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])},
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        wait_until((tmp_path / "starting").exists, process)
+        os.killpg(process.pid, signal.SIGINT)
+        (tmp_path / "go").touch()
+        assert end_of(process) == 130
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        _, said = process.communicate()
+    assert "Traceback" not in said.decode()
 
 
 def test_a_second_ctrl_c_ends_the_workers_at_once(tmp_path):

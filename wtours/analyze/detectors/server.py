@@ -25,6 +25,7 @@ from wtours.analyze.detectors.base import Colors, Detection, DetectorIdentity
 from wtours.analyze.detectors.spec import DetectorSpec
 from wtours.analyze.detectors.worker import Answer, WorkerReady
 from wtours.errors import AnalysisError, WtoursError
+from wtours.execution.child_process import started_without_ctrl_c
 from wtours.media.frame import Frame
 from wtours.storage.atomic import remove
 
@@ -134,12 +135,13 @@ class DetectorService:
         ours, theirs = Pipe()
         command = [sys.executable, "-c", _MAIN, str(self._spec)]
         passed = (theirs.fileno(), listener.fileno())
-        process = subprocess.Popen(
-            [*command, *map(str, passed)],
-            pass_fds=passed,
-            stdin=subprocess.DEVNULL,
-            env=os.environ | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
-        )
+        with started_without_ctrl_c():
+            process = subprocess.Popen(
+                [*command, *map(str, passed)],
+                pass_fds=passed,
+                stdin=subprocess.DEVNULL,
+                env=os.environ | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
+            )
         theirs.close()
         self._processes.append((process, ours))
 
