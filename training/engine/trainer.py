@@ -38,7 +38,7 @@ class PretrainReport:
     steps: int
     """Steps done, over all parts of the run."""
     stopped_by: signal.Signals | None = None
-    """The signal that ended it before its last step."""
+    """The signal that ended it before its last step; in that one a signal ends nothing."""
 
     def to_json(self) -> dict[str, str | int | None]:
         """Return the same for a program."""
@@ -54,7 +54,8 @@ class PretrainReport:
         if self.stopped_by is not None:
             return f"stopped at step {self.steps}, checkpoint saved; rerun to resume"
         if self.started_at_step == self.steps:
-            return f"nothing to do, all {self.steps} steps are done: {self.checkpoint}"
+            done = "the 1 step is" if self.steps == 1 else f"all {self.steps} steps are"
+            return f"nothing to do, {done} done: {self.checkpoint}"
         start = f"from step {self.started_at_step} " if self.started_at_step else ""
         return f"trained {start}to step {self.steps}: {self.checkpoint}"
 
@@ -122,6 +123,8 @@ def train(
                 break
     run.finish_saving()
     barrier()  # no rank leaves while rank 0 still writes
+    if state.step == length.steps:  # all that was asked for is done, and nothing is to be resumed
+        stopped_by = None
     return PretrainReport(checkpoint_dir(run.dir, state.step), started_at, state.step, stopped_by)
 
 

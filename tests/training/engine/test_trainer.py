@@ -128,6 +128,15 @@ def test_a_signal_ends_the_step_and_saves(shards, undisturbed, tmp_path, number,
     assert computed(run_dir) == computed(undisturbed)
 
 
+def test_a_signal_in_the_last_step_leaves_a_run_that_is_done(shards, tmp_path):
+    report = train(
+        shards, tmp_path / "run", "optim.steps=2",
+        on_step=lambda now: signal.raise_signal(signal.SIGTERM) if now.step == 1 else None,
+    )  # fmt: skip
+    assert (report.stopped_by, report.steps) == (None, 2)
+    assert report.describe() == f"trained to step 2: {report.checkpoint}"
+
+
 def checkpoints_of(run_dir):
     return [int(path.name.removeprefix("step-")) for path in (run_dir / "checkpoints").iterdir()]
 
