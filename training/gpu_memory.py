@@ -19,7 +19,7 @@ from training.engine.setup import build_state, open_views, run_length
 from training.estimate import counted_state_bytes, decoded_batches, kept_bytes, line_through
 from training.methods.registry import is_additive
 from wtours.errors import UsageError
-from wtours.text import bytes_text
+from wtours.text import bytes_text, counted
 
 _RESERVED_BYTES = 1.5e9
 """For CUDA, cuBLAS and what the allocator cannot use."""
@@ -49,8 +49,9 @@ class Fit:
         return (
             f"for a GPU of {bytes_text(self.memory_bytes)}: optim.precision={optim.precision} "
             f"optim.accumulation_steps={optim.accumulation_steps} (parts of {part} of "
-            f"{self.clips_per_process} clips{twice}), about {bytes_text(self.needed_bytes)}; a "
-            f"step still has {optim.global_batch_size} clips{norm}"
+            f"{counted(self.clips_per_process, 'clip')}{twice}), about "
+            f"{bytes_text(self.needed_bytes)}; a step still has "
+            f"{counted(optim.global_batch_size, 'clip')}{norm}"
         )
 
 
@@ -151,7 +152,7 @@ def _nothing_fits(config: TrainConfig, memory_bytes: float, share: int, most: in
             f"not even one clip fits a GPU of {memory}: take a smaller model.backbone, "
             f"data.global_crop_pixels or data.clip_length"
         )
-    why = f"{share} clips of a process do not fit a GPU of {memory}"
+    why = f"{counted(share, 'clip')} of a process do not fit a GPU of {memory}"
     if not is_additive(config):
         why += f", and {config.method} takes no micro-batches: it compares the clips of a batch"
     gpus = -(-total // most)

@@ -28,6 +28,7 @@ from training.monitors.knn_probe import KnnProbe
 from training.schedules import Progress
 from training.weights.initialize import initialize_backbones
 from wtours.storage.atomic import write_json
+from wtours.text import counted
 
 ORIGIN_FILE = "init.json"
 """In a run's folder: the weights that its backbone started from, where model.init names some."""
@@ -70,7 +71,7 @@ def _never_watched(watch: WatchConfig, run: Progress) -> list[str]:
         "profile_steps": None if watch.profile_steps is None else watch.profile_steps[0],
     }
     return [
-        f"watch.{name}={steps} never comes: the run has {run.steps} steps; set it lower"
+        f"watch.{name}={steps} never comes: the run has {counted(run.steps, 'step')}; set it lower"
         for name, steps in asked.items()
         if steps is not None and steps > run.steps
     ]

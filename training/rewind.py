@@ -31,6 +31,7 @@ from training.visualization.attention_figure import draw_still, picture_rows
 from training.visualization.attention_maps import attend, crop_clip, describe_clip, shown_heads
 from wtours.errors import CheckpointError, TrainingError, UsageError
 from wtours.storage.atomic import read_json
+from wtours.text import counted
 
 BEFORE = 20
 """A spike is measured against the median loss of so many steps before it."""
@@ -142,7 +143,7 @@ def rewind(
         )
     steps = run_length(config, views).steps
     if step > steps:
-        raise UsageError(f"--step {step}: {run_dir} has {steps} steps")
+        raise UsageError(f"--step {step}: {run_dir} has {counted(steps, 'step')}")
     size = config.optim.global_batch_size
     positions = list(range(first, first + size))
     with numerics(config.optim, world.device):

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, replace
 
+from wtours.text import counted
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -31,7 +33,8 @@ class Progress:
     @property
     def length(self) -> str:
         """Return how long the run is, for a message."""
-        return f"{self.steps} steps ({self.steps / self.steps_per_epoch:g} epochs)"
+        epochs = self.steps / self.steps_per_epoch
+        return f"{counted(self.steps, 'step')} ({epochs:g} {'epoch' if epochs == 1 else 'epochs'})"
 
     def at(self, step: int) -> "Progress":
         """Return the progress at another step of the run, counted from 0."""

@@ -133,9 +133,9 @@ def rate_text(frame_rate: str) -> str:
     return f"{float(f'{int(top) / int(bottom or 1):.4g}'):g} frames/s"
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with what is counted, as "1 shard", "1,200 shards"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with what is counted, as "1 shard", "1,200 shards", "2 classes"."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def listed(names: Sequence[str], *, most: int = 12, like: str = "") -> str:

@@ -8,7 +8,15 @@ import sys
 import pytest
 
 from wtours.cli.console import LogHandler
-from wtours.text import escape_csv, escape_json, escape_markdown, listed, plain, plain_lines
+from wtours.text import (
+    counted,
+    escape_csv,
+    escape_json,
+    escape_markdown,
+    listed,
+    plain,
+    plain_lines,
+)
 
 HOSTILE = "a\x1b[31mb\x1b]0;title\x07c\x9bd\u202ee\u2066f\udcffg"
 
@@ -81,3 +89,8 @@ def test_of_many_names_those_that_look_like_the_wrong_one_come_first():
     assert listed(names).endswith(" and 18 more")
     assert listed([*names, "venice"], like="venise").startswith("venice, walk_00, ")
     assert listed(["venice"], like="x" * 10_000) == "venice"
+
+
+def test_one_of_a_kind_has_no_plural():
+    assert [counted(n, "shard") for n in (0, 1, 1200)] == ["0 shards", "1 shard", "1,200 shards"]
+    assert [counted(n, "class", "classes") for n in (1, 2)] == ["1 class", "2 classes"]

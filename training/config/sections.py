@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from wtours.shards.clip_starts import IntervalRange
+from wtours.text import counted
 
 Count = Annotated[int, Field(gt=0)]
 WholeNumber = Annotated[int, Field(ge=0)]
@@ -120,8 +121,8 @@ class DataConfig(Section):
         interval, size = self.frame_interval_seconds, self.clips_per_neighborhood
         if isinstance(interval, tuple) and len(interval) != self.clip_length - 1:
             raise ValueError(
-                f"data.frame_interval_seconds lists {len(interval)} intervals, and a clip of "
-                f"{self.clip_length} frames has {self.clip_length - 1}"
+                f"data.frame_interval_seconds lists {counted(len(interval), 'interval')}, and a "
+                f"clip of {self.clip_length} frames has {self.clip_length - 1}"
             )
         if self.clips_per_video is not None and (self.clips_per_epoch or self.mixture):
             raise ValueError(

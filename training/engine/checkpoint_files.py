@@ -69,9 +69,15 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def run_dir_of(checkpoint: Path) -> Path:
-    """Return the run that a checkpoint is of, or the checkpoint where it lies outside a run."""
-    parent = checkpoint.absolute().parent
-    return parent.parent if parent.name == "checkpoints" else checkpoint
+    """Return the run that a checkpoint is of, or the checkpoint where it lies outside a run.
+
+    It is printed as the checkpoint was given, relative to the current folder where that was; one
+    without a name, of a folder above the current one, is absolute.
+    """
+    parent, run = checkpoint.absolute().parent, checkpoint.parent.parent
+    if parent.name != "checkpoints":
+        return checkpoint
+    return run if run.name else parent.parent
 
 
 def find_damage(checkpoint: Path) -> str | None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from training.config.sections import OptimConfig
 from training.distributed.sharding import local, whole_norms
 from training.schedules import Progress, warmup_cosine
+from wtours.text import counted
 
 LARS_MOMENTUM = 0.9
 """Of the gradients; with LARS' trust coefficient of .001, as in DINO's option of the same name."""
@@ -110,9 +111,9 @@ def out_of_reach(optim: OptimConfig, run: Progress) -> list[str]:
     lines = []
     if (peak := peak_lr(optim)) < optim.min_lr:
         lines.append(
-            f"the learning rate rises from its peak of {peak:.2g}, for {optim.global_batch_size} "
-            f"clips in a step, to optim.min_lr, {optim.min_lr:.2g}: set optim.lr higher or "
-            f"optim.min_lr lower"
+            f"the learning rate rises from its peak of {peak:.2g}, for "
+            f"{counted(optim.global_batch_size, 'clip')} in a step, to optim.min_lr, "
+            f"{optim.min_lr:.2g}: set optim.lr higher or optim.min_lr lower"
         )
     if optim.warmup_epochs and round(optim.warmup_epochs * run.steps_per_epoch) >= run.steps:
         lines.append(

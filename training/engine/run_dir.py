@@ -30,6 +30,7 @@ from training.engine.state import TrainState
 from wtours.errors import CheckpointError, TrainingError
 from wtours.storage.atomic import sweep, write_bytes, write_json
 from wtours.storage.locks import lock
+from wtours.text import counted
 
 LOG = logging.getLogger(__name__)
 Resume = Literal["auto", "never", "force"]
@@ -204,7 +205,8 @@ def _difference(before: DataIdentity, now: DataIdentity) -> str:
         return f"the shard set had the set hash {before.set_sha256}, now {now.set_sha256}"
     if before.split_sha256 != now.split_sha256:
         return "the shard set has another split.json"
-    return f"the shard set has another index ({before.num_clips} clips, now {now.num_clips})"
+    clips = counted(before.num_clips, "clip")
+    return f"the shard set has another index ({clips}, now {now.num_clips:,})"
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from training.models.vit_blocks import FastBlock
 from training.rng import derived_seed
 from training.schedules import Progress
 from wtours.errors import TrainingError
+from wtours.text import counted
 
 
 def open_views(path: Path | str, config: TrainConfig) -> ClipViews:
@@ -47,10 +48,10 @@ def run_length(config: TrainConfig, views: ClipViews) -> Progress:
     steps_per_epoch: float = epoch_clips // optim.global_batch_size
     if not steps_per_epoch:
         raise TrainingError(
-            f"an epoch of {epoch_clips} clips (there are {len(views.source)}) does not fill a "
-            f"batch of {optim.global_batch_size}: --set optim.global_batch_size={epoch_clips} or "
-            f"less, --set data.clips_per_epoch={optim.global_batch_size} or more, or shard more "
-            f"video"
+            f"an epoch of {counted(epoch_clips, 'clip')} (there are {len(views.source):,}) does "
+            f"not fill a batch of {optim.global_batch_size}: --set "
+            f"optim.global_batch_size={epoch_clips} or less, --set "
+            f"data.clips_per_epoch={optim.global_batch_size} or more, or shard more video"
         )
     steps = optim.steps or round(optim.epochs * steps_per_epoch)
     if not steps:

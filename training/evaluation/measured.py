@@ -28,6 +28,7 @@ from training.evaluation.published import (
 )
 from training.evaluation.results import no_result, read_result
 from wtours.errors import CheckpointError
+from wtours.text import counted
 
 PAPER_RATE, PAPER_K = 0.001, 20
 PAPER_FINETUNING = (160_000, 4, 512)
@@ -213,8 +214,10 @@ def _note(content: dict[str, Any], kind: _Kind) -> str:
     reasons = []
     if data.get(field) != expected:
         source = data.get("source", "unknown data")
-        unit = field.removeprefix("num_")
-        reasons.append(f"on {data.get(field, '?')} {unit} of {source}; the paper's are {expected}")
+        found, unit = data.get(field, "?"), field.removeprefix("num_")
+        if found == 1:
+            unit = unit.removesuffix("s")
+        reasons.append(f"on {found} {unit} of {source}; the paper's are {expected}")
     training, papers = content.get("train", {}).get("num_images"), kind.paper_training
     if None not in (training, papers) and training != papers:
         reasons.append(f"with {training} training images; the paper's are {papers}")
@@ -224,8 +227,8 @@ def _note(content: dict[str, Any], kind: _Kind) -> str:
             reasons.append(f"the best learning rate; the paper's {PAPER_RATE} was not trained")
         if (protocol["epochs"], protocol["batch_size"]) != (100, 1024):
             reasons.append(
-                f"{protocol['epochs']} epochs of batch {protocol['batch_size']}; the paper's are "
-                f"100 and 1024"
+                f"{counted(protocol['epochs'], 'epoch')} of batch {protocol['batch_size']}; the "
+                f"paper's are 100 and 1024"
             )
     if content["evaluation"] == "upernet":
         protocol = content["protocol"]

@@ -2,7 +2,7 @@
 
 from training.config.train import TrainConfig, to_yaml
 from training.data.normalization import MEAN, STD
-from wtours.text import escape_markdown
+from wtours.text import counted, escape_markdown
 
 _LIBRARIES = {"timm": "timm", "hf": "transformers", "onnx": "onnx"}
 
@@ -51,7 +51,7 @@ An image encoder ({config.model.backbone}), trained without labels by wtours (`{
 
 | | |
 |---|---|
-| steps | {step:,}, of {config.optim.global_batch_size} clips each |
+| steps | {step:,}, of {counted(config.optim.global_batch_size, "clip")} each |
 | trained on | {trained_on} |
 | input | RGB of {pixels} x {pixels} pixels, in 0 to 1, minus {MEAN}, divided by {STD} |
 | position embedding | for {pixels} x {pixels} pixels, patches of {patch_pixels} |

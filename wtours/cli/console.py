@@ -10,6 +10,8 @@ import logging
 import os
 import re
 import shutil
+import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -31,6 +33,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from wtours.errors import UsageError
 from wtours.progress import Progress as OnProgress
 from wtours.text import bytes_text, escape_json, plain, plain_lines, redact_urls, seconds_text
 
@@ -54,7 +57,7 @@ out, err = _console(), _console(stderr=True)
 
 LINE_SECONDS = "WTOURS_PROGRESS_SECONDS"
 """The environment variable that says how often a line tells the progress without a terminal."""
-_LINE_SECONDS = 30.0
+_LINE_SECONDS = "30"
 _MAX_DRAWN_ROWS = 500
 _MAX_WHOLE_WORD = 20
 
@@ -199,9 +202,16 @@ def is_live() -> bool:
 
 
 @contextlib.contextmanager
-def loading(package: str) -> Iterator[None]:
-    """Say on a terminal, until it is done, that a package is imported: torch takes seconds."""
-    with err.status(f"loading {package} …") if is_live() else contextlib.nullcontext():
+def loading_torch(what: str) -> Iterator[None]:
+    """Say at once what is started, while torch is imported: that takes seconds.
+
+    Args:
+        what: The command, and what it works on; for a log, where neither was typed above.
+    """
+    is_loaded = "torch" in sys.modules  # `wtours demo` runs several commands
+    if not is_loaded and not is_live():
+        note(f"{plain(what)}: loading torch …")
+    with err.status("loading torch …") if not is_loaded and is_live() else contextlib.nullcontext():
         yield
 
 
@@ -209,22 +219,46 @@ class Lines:
     """Progress where there is no terminal: for each item a line now and then, and at its end."""
 
     def __init__(self) -> None:
-        self._seconds = float(os.environ.get(LINE_SECONDS, _LINE_SECONDS))
+        text = os.environ.get(LINE_SECONDS, _LINE_SECONDS)
+        if not re.fullmatch(r"\d{1,6}(\.\d+)?", text):
+            raise UsageError(f"{LINE_SECONDS}={text} must be a number of seconds")
+        self._seconds = float(text)
         self._said: dict[str, float] = {}
+        self._last = time.monotonic()
 
     def say(self, item: str, text: str, *, is_last: bool) -> None:
         """Print a line of an item, if it is time to."""
         now = time.monotonic()
         if is_last or now - self._said.get(item, -self._seconds) >= self._seconds:
-            self._said[item] = now
+            self._said[item] = self._last = now
             note(text)
+
+    @contextlib.contextmanager
+    def never_silent(self, title: str) -> Iterator[None]:
+        """Also say how long it takes so far, where no line has come for as long."""
+        ended, begun = threading.Event(), time.monotonic()
+
+        def watch() -> None:
+            while not ended.wait(self._seconds):
+                now = time.monotonic()
+                if now - self._last >= self._seconds:
+                    note(f"{title}: {seconds_text(now - begun)} so far")
+
+        if self._seconds:  # 0: each step has its line
+            threading.Thread(target=watch, daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
 
 
 @contextlib.contextmanager
 def progress_bars(title: str, unit: Unit) -> Iterator[OnProgress]:
     """Show a bar for each item of a stage, or lines; yield the function that moves them."""
     if not is_live():
-        yield _progress_lines(title, unit)
+        lines = Lines()
+        with lines.never_silent(title):
+            yield _progress_lines(title, unit, lines)
         return
     columns: dict[str, list[ProgressColumn]] = {
         "bytes": [DownloadColumn(), TransferSpeedColumn()],
@@ -251,8 +285,8 @@ def progress_bars(title: str, unit: Unit) -> Iterator[OnProgress]:
         yield on_progress
 
 
-def _progress_lines(title: str, unit: Unit) -> OnProgress:
-    lines, begun = Lines(), dict[str, tuple[float, float]]()
+def _progress_lines(title: str, unit: Unit, lines: Lines) -> OnProgress:
+    begun: dict[str, tuple[float, float]] = {}
 
     def on_progress(item: str, done: float, total: float | None) -> None:
         at, first = begun.setdefault(item, (time.monotonic(), done))

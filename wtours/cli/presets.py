@@ -8,6 +8,7 @@ import typer
 from wtours.cli import console
 from wtours.cli.command import offer_presets
 from wtours.cli.options import AsJson, require_training
+from wtours.text import counted
 
 Preset = Annotated[
     str,
@@ -56,7 +57,7 @@ def list_presets(as_json: AsJson = False) -> None:
         )
         return
     console.print_table(
-        f"{len(counts)} presets",
+        counted(len(counts), "preset"),
         ("preset", "what it is", "fields that differ"),
         [(name, ABOUT[name], str(count)) for name, count in counts.items()],
     )
@@ -104,7 +105,7 @@ def diff_presets(
         console.print_json({key: {one: ours, other: its} for key, (ours, its) in fields.items()})
         return
     console.print_table(
-        f"{len(fields)} fields differ",
+        counted(len(fields), "field differs", "fields differ"),
         ("field", one, other),
         [
             (key, *("null" if value is None else str(value) for value in pair))

@@ -109,7 +109,7 @@ def visualize(
     require_training("visualizing")
     layout = Layout(root)
     run_dir = existing_run(run, layout.run_dir)
-    with console.loading("torch"):
+    with console.loading_torch(f"visualize {run}"):
         from training.visualization.clips import visualize_clips
 
     paths = visualize_clips(
@@ -242,7 +242,7 @@ def export(
     """
     require_training("exporting")
     run_dir = existing_run(run, Layout(root).run_dir)
-    with console.loading("torch"):
+    with console.loading_torch(f"export {run}"):
         from training.weights.export import export_run
 
     exported = export_run(run_dir, to=to.value, out=out)
@@ -264,7 +264,7 @@ def import_weights(
     Example: wtours import dino_deitsmall16_pretrain.pth --run dino
     """
     require_training("importing")
-    with console.loading("torch"):
+    with console.loading_torch(f"import {file}"):
         from training.weights.official import import_released
 
     made = str(import_released(file, run_folder(run, Layout(root))))
@@ -286,7 +286,7 @@ def replay(
     Example: wtours replay data/runs/default/nonfinite-step-12.json
     """
     require_training("replaying a step")
-    with console.loading("torch"):
+    with console.loading_torch(f"replay {listing}"):
         from training.distributed.launch import joined_world
         from training.nan_replay import replay as compute
 
@@ -332,7 +332,7 @@ def rewind(
     """
     require_training("rewinding a run")
     run_dir = existing_run(run, Layout(root).run_dir)
-    with console.loading("torch"):
+    with console.loading_torch(f"rewind {run}"):
         from training.rewind import largest_spikes
 
     spikes = largest_spikes(run_dir, _SPIKES)

@@ -255,7 +255,8 @@ def say_estimate(expected: "Estimate") -> None:
     """Say how large the shards will be, before the work begins."""
     work = f", {seconds_text(expected.seconds)} of work" if expected.seconds >= 60 else ""
     if expected.frames:
-        console.note(f"about {expected.frames:,} frames, {bytes_text(expected.bytes)}{work}")
+        frames = counted(expected.frames, "frame")
+        console.note(f"about {frames}, {bytes_text(expected.bytes)}{work}")
 
 
 def _show_shards(result: "ShardReport", *, as_json: bool) -> bool:

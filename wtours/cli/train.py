@@ -113,7 +113,7 @@ def pretrain(
     run_dir = run_folder(run or default_run_name(shards), Layout(root))  # runs stay on a disk
     resolved, shards_dir = _checked_config(shards, preset, config, overrides, root)
     memory = _memory(gpu_memory, config, overrides)
-    with console.loading("torch"):
+    with console.loading_torch(f"pretrain {run_dir}"):
         from training.pretrain import run_pretraining
 
     with training_bar() as on_step:
@@ -212,7 +212,7 @@ def estimate(
     """
     resolved, shards_dir = _checked_config(shards, preset, config, overrides, root)
     memory = _memory(gpu_memory, config, overrides)
-    with console.loading("torch"):
+    with console.loading_torch(f"estimate {shards}"):
         from training.distributed.launch import joined_world
         from training.estimate import estimate as measure
         from training.gpu_memory import fit_memory
@@ -245,7 +245,7 @@ def estimate(
         ("steps", f"{found.steps:,}"),
         ("whole schedule", f"{found.hours:,.1f} hours"),
     )
-    count = "1 process" if found.processes == 1 else f"{found.processes} processes"
+    count = counted(found.processes, "process", "processes")
     console.print_table(f"Estimate for {count}", ("", "each"), rows)
     for note in found.notes:
         console.say(note)

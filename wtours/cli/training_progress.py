@@ -26,7 +26,9 @@ _WIDE = 110
 def training_bar() -> Iterator[Callable[["StepStatus"], None]]:
     """Show loss, clips a second, data wait, memory and time left; yield what updates them."""
     if not console.is_live():
-        yield _training_lines()
+        lines = console.Lines()
+        with lines.never_silent("pretrain"):
+            yield _training_lines(lines)
         return
     columns: list[ProgressColumn] = [
         TextColumn("{task.description}", markup=False),
@@ -46,9 +48,7 @@ def training_bar() -> Iterator[Callable[["StepStatus"], None]]:
         yield on_step
 
 
-def _training_lines() -> Callable[["StepStatus"], None]:
-    lines = console.Lines()
-
+def _training_lines(lines: console.Lines) -> Callable[["StepStatus"], None]:
     def on_step(now: "StepStatus") -> None:
         text = f"{plain(now.run)}: step {now.step:,} of {now.steps:,} · {_status(now)}"
         lines.say(now.run, text, is_last=now.step == now.steps)

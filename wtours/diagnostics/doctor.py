@@ -21,6 +21,7 @@ from wtours.diagnostics.codec_check import decode_test_clip, ffmpeg_version
 from wtours.errors import StorageError, WtoursError
 from wtours.media.file_types import Codec
 from wtours.storage.os_errors import SHARED_MEMORY, explain_os_errors
+from wtours.text import counted
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry
 from wtours.workspace.videos import download_receipt
@@ -81,7 +82,7 @@ def _ytdlp(today: date, *, is_needed: bool) -> Check:
         return Check("yt-dlp", missing, "without yt-dlp-ejs", "pip install 'yt-dlp[default]'")
     year, month, day = (int(part) for part in version.split(".")[:3])
     age_days = (today - date(year, month, day)).days
-    found = f"{version}, {age_days} days old"
+    found = f"{version}, {counted(age_days, 'day')} old"
     if age_days > OLD_YTDLP_DAYS:
         remedy = "YouTube may refuse it: pip install -U 'yt-dlp[default]'"
         return Check("yt-dlp", "warning", found, remedy)

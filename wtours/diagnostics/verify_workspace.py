@@ -20,6 +20,15 @@ from wtours.workspace.layout import Layout
 from wtours.workspace.videos import is_sound
 
 _MAX_RECEIPT_BYTES = 64 * 2**20
+ONE_OF = {
+    "videos": "video",
+    "analyses": "analysis",
+    "measurements": "measurement",
+    "shard sets": "shard set",
+    "layers": "layer",
+    "checkpoints": "checkpoint",
+}
+"""The kinds of what is verified, and what one of each is called."""
 _KINDS = {
     "videos": f"videos/*/{RECEIPT_FILE}",
     "analyses": f"analysis/*/{RECEIPT_FILE}",

@@ -3,7 +3,7 @@
 import json
 
 from wtours.shards.schema import Dataset, VideoRecord, set_sha256
-from wtours.text import bytes_text, escape_markdown, redact_url
+from wtours.text import bytes_text, counted, escape_markdown, redact_url
 
 _LICENSES = {
     # What sources state: the Hub's identifier and the address, where they are beyond doubt.
@@ -25,8 +25,9 @@ def described(dataset: Dataset) -> str:
     params = dataset.params
     rate = "every frame" if params.rate is None else f"{params.frames_per_second} frames a second"
     return (
-        f"{dataset.frames:,} frames ({bytes_text(dataset.bytes)}) of {len(dataset.videos)} videos, "
-        f"{rate}, short side at most {params.short_side} pixels, {params.encoding}."
+        f"{counted(dataset.frames, 'frame')} ({bytes_text(dataset.bytes)}) of "
+        f"{counted(len(dataset.videos), 'video')}, {rate}, short side at most "
+        f"{params.short_side} pixels, {params.encoding}."
     )
 
 

@@ -17,6 +17,7 @@ from wtours.sharding.copy_set import files_of_set, known_sha256s
 from wtours.shards.schema import CARD_FILE, DATASET_FILE, INDEX_FILE, read_dataset
 from wtours.storage.hashing import sha256_bytes, sha256_file
 from wtours.storage.store import LocalStore
+from wtours.text import counted
 
 _COMMIT_FILES, _COMMIT_BYTES = 1000, 50 * 10**9
 """Of one commit at most: the Hub slows down those who make many."""
@@ -74,7 +75,7 @@ def push_shards(
             added += repository.send(together)
             done += sum(file.bytes for file in together)
         if added:
-            repository.commit(added, f"wtours push: {len(added)} files")
+            repository.commit(added, f"wtours push: {counted(len(added), 'file')}")
     on_progress(repository.url, total, total)
     there = repository.files()
     for file in every:

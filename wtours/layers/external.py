@@ -17,7 +17,7 @@ from wtours.layers.tracks import TIME_COLUMN, parse_start, read_track
 from wtours.shards.clip_starts import nearest_rows
 from wtours.shards.index import UNREADABLE, ShardIndex
 from wtours.storage.hashing import sha256_bytes
-from wtours.text import first_line, plain
+from wtours.text import counted, first_line, plain
 
 TOLERANCE_US = 1000
 """A row is of the frame within this: times written with three decimals are that of no other."""
@@ -113,7 +113,8 @@ def table_source(index: ShardIndex, path: Path, *, allow_missing: bool) -> Table
             moment = columns["pts_us"][mine[strange[0]]] / _US
             raise ShardError(
                 f"{path}: row {mine[strange[0]] + 1} is of {video_id} at {moment:.6f} s, where the "
-                f"set has no frame ({len(strange)} such rows): are the times those of the frames?"
+                f"set has no frame ({counted(len(strange), 'such row')}): are the times those of "
+                f"the frames?"
             )
         if len(np.unique(rows)) < len(rows):
             raise ShardError(f"{path} has two rows of one frame of {video_id}")
@@ -222,7 +223,7 @@ def _read_table(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
                     f"{plain(', '.join(f'{f.name} ({f.type})' for f in schema))[:300]}"
                 )
             if len(names) > _MAX_COLUMNS or num_rows > _MAX_ROWS:
-                raise ShardError(f"{path} has {len(names)} columns of {num_rows} rows: too many")
+                raise ShardError(f"{path} has {len(names)} columns, {num_rows} rows: too many")
             table = file.read(use_threads=False)
     except FileNotFoundError as error:
         raise ShardError(f"{path} is not there; check the path") from error
@@ -245,7 +246,8 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _float64(column: pa.ChunkedArray, name: str, path: Path) -> NDArray[np.float64]:
     if column.null_count:
-        raise ShardError(f"{path}: {column.null_count} values of {plain(name)[:64]} are null")
+        count = counted(column.null_count, "null")
+        raise ShardError(f"{path}: column {plain(name)[:64]} has {count}: give numbers")
     try:
         values: NDArray[np.float64] = pc.cast(column, pa.float64()).to_numpy()
     except pa.ArrowInvalid as error:

@@ -16,7 +16,7 @@ from wtours.shards.images.codecs import MAX_PIXELS
 from wtours.shards.index import ShardIndex
 from wtours.shards.schema import MAX_MEMBER_BYTES, sample_key
 from wtours.storage.hashing import sha256_bytes, sha256_file
-from wtours.text import first_line
+from wtours.text import counted, first_line
 
 _SUFFIXES = (".npy", ".png")
 _MODES = ("1", "L", "P", "I;16", "RGB", "RGBA")
@@ -41,8 +41,9 @@ class ArraySource(LayerSource):
             array, frames = _load(file), video.stop - video.start
             if array.ndim < 1 or len(array) != frames:
                 raise ShardError(
-                    f"{file} has {len(array) if array.ndim else 0} entries for {frames} frames of "
-                    f"{video.video_id}: give one for each frame of the set, in time order"
+                    f"{file} has {counted(len(array) if array.ndim else 0, 'entry', 'entries')} "
+                    f"for {counted(frames, 'frame')} of {video.video_id}: give one for each frame "
+                    f"of the set, in time order"
                 )
             if array[:1].nbytes > MAX_MEMBER_BYTES:
                 raise ShardError(f"{file}: an entry has more than {MAX_MEMBER_BYTES} bytes")

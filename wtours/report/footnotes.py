@@ -8,7 +8,7 @@ from pathlib import Path
 from wtours.analyze.schema import DEFAULT_CUT_DETECTOR
 from wtours.report.comparison import Compared
 from wtours.report.data import ReportVideo
-from wtours.text import clock, plain
+from wtours.text import clock, counted, plain
 
 _TEXT_MINUTES = {"bangkok": ("2 h 55 min", 175)}
 """Durations that the paper's section 3.1 gives in words."""
@@ -127,7 +127,7 @@ def _object_notes(
             f"are not measured."
         )
     capped = [
-        f"{video.entry.id} ({objects.facts.frames_at_cap} frames)"
+        f"{video.entry.id} ({counted(objects.facts.frames_at_cap, 'frame')})"
         for video in videos
         if video.measured is not None
         and (objects := video.measured.objects) is not None
@@ -150,16 +150,18 @@ def comparison_note(compared: Compared, hints: CommandHints) -> str:
     text = (
         f"{name}, beside the videos in Figure 2: {compared.num_joined} of its videos joined in the "
         f"order of their names, {clock(round(measured.summary.seconds * _US))} in all, not "
-        f"longer than the longest video; {measured.cuts} cuts, not counting where two videos "
-        f"meet; mean lightness {measured.summary.lightness.mean:.1f}"
+        f"longer than the longest video; {counted(measured.cuts, 'cut')}, not counting where two "
+        f"videos meet; mean lightness {measured.summary.lightness.mean:.1f}"
     )
     if measured.objects is None:
         text += "; objects not measured, or not all by one detector at one rate"
     else:
         (count,) = measured.objects.counts
-        text += f"; {count.objects_per_frame:.1f} objects/frame, {count.classes} classes"
+        classes = counted(count.classes, "class", "classes")
+        text += f"; {count.objects_per_frame:.1f} objects/frame, {classes}"
     if compared.num_not_analyzed:
-        text += f"; {compared.num_not_analyzed} videos are not analyzed ({run})"
+        videos = counted(compared.num_not_analyzed, "video is", "videos are")
+        text += f"; {videos} not analyzed ({run})"
     return f"{text}."
 
 

@@ -251,8 +251,11 @@ def _measuring_facts(measured: MeasuredVideo | None) -> list[tuple[str, str]]:
         facts += [
             ("Object detector", plain(detector.name)),
             ("Weights, sha256", plain(detector.weights_sha256)),
-            ("Vocabulary", f"{len(detector.vocabulary):,} classes"),
-            ("Looked at", f"{objects.frames_analysed:,} frames, {measured.objects.rate}"),
+            ("Vocabulary", counted(len(detector.vocabulary), "class", "classes")),
+            (
+                "Looked at",
+                f"{counted(objects.frames_analysed, 'frame')}, {measured.objects.rate}",
+            ),
             ("Stored from a score of", f"{detector.threshold:g}"),
             (
                 "At most per frame",

@@ -34,6 +34,7 @@ from wtours.storage.receipts import (
     write_receipt,
 )
 from wtours.storage.working_copy import discard, working_copy_of
+from wtours.text import counted
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import (
     DownloadedVideo,
@@ -298,10 +299,11 @@ def unfinished_videos(
     directory: Path, plans: Iterable[VideoPlan], params: ShardParams
 ) -> dict[str, str]:
     """Return how much is missing of each video that is not finished, by video id."""
-    counted = [(plan, len(plan.missing_segments(directory, params))) for plan in plans]
+    missing = [(plan, len(plan.missing_segments(directory, params))) for plan in plans]
     return {
-        plan.video_id: f"{count} of {plan.facts.segments} segments are missing: run `wtours shard`"
-        for plan, count in counted
+        plan.video_id: f"{count} of {counted(plan.facts.segments, 'segment')} "
+        f"{'is' if count == 1 else 'are'} missing: run `wtours shard`"
+        for plan, count in missing
         if count
     }
 

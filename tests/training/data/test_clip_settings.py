@@ -49,7 +49,7 @@ def test_a_config_says_what_the_clips_are(shards):
     [
         (
             {"frame_interval_seconds": [1.0]},
-            "data.frame_interval_seconds lists 1 intervals, and a clip of 8",
+            "data.frame_interval_seconds lists 1 interval, and a clip of 8",
         ),
         ({"frame_interval_seconds": {"min": 2, "max": 1}}, "must be at most max"),
         ({"frame_interval_seconds": {"min": 0, "max": 1}}, "greater than 0"),

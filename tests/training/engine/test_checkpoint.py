@@ -19,7 +19,12 @@ from training.engine.checkpoint import (
     save_checkpoint,
     take_snapshot,
 )
-from training.engine.checkpoint_files import find_checkpoint, find_damage, newest_checkpoint
+from training.engine.checkpoint_files import (
+    find_checkpoint,
+    find_damage,
+    newest_checkpoint,
+    run_dir_of,
+)
 from training.engine.setup import build_state
 from wtours.errors import CheckpointError
 
@@ -138,6 +143,21 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, caplog, ha
     assert find_checkpoint(tmp_path) == older
     with pytest.raises(CheckpointError, match="is damaged"):
         find_checkpoint(newer)
+
+
+def test_the_run_of_a_checkpoint_is_named_as_the_checkpoint_was(tmp_path, monkeypatch):
+    checkpoints = tmp_path / "runs" / "walk" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert run_dir_of(Path("runs/walk/checkpoints/step-00000004")) == Path("runs/walk")
+    assert run_dir_of(checkpoints / "step-00000004") == checkpoints.parent
+    assert run_dir_of(Path("step-00000004")) == Path("step-00000004")  # it lies outside a run
+    for folder, text in (
+        (checkpoints, "step-00000004"),
+        (checkpoints.parent, "checkpoints/step-4"),
+    ):
+        monkeypatch.chdir(folder)
+        assert run_dir_of(Path(text)) == checkpoints.parent  # which has a name
 
 
 def test_a_save_replaces_a_damaged_checkpoint_of_its_step(tmp_path):

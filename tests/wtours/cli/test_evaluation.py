@@ -57,7 +57,7 @@ def test_each_prints_a_table_and_where_the_result_is(root):
     assert f"walk: trained on the shard set of hash {SET}" in printed(root, "table", "walk")
     assert row["values"]["k-NN"] is None
     assert 0 <= row["values"]["LP"]["percent"] <= 100
-    assert "on 1 images of" in row["values"]["CorLoc"]["note"]
+    assert "on 1 image of" in row["values"]["CorLoc"]["note"]
     assert tables["4"]["measured"][0]["values"]["J_m"]["note"].startswith("on 1 sequences of")
 
 

@@ -18,8 +18,10 @@ from tests.support.command_line import SCRIPT, run_here, wtours
 from tests.support.shard_set import write_shard_set
 from training.config.presets import ABOUT, PRESETS, resolve_config
 from wtours import __version__
+from wtours.cli import console
 from wtours.cli.app import COMMANDS, app
 from wtours.cli.train import default_run_name
+from wtours.errors import UsageError
 from wtours.workspace.layout import checked_name
 
 pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
@@ -92,6 +94,17 @@ def test_without_a_terminal_lines_tell_the_progress_unless_it_is_quiet(tmp_path,
     done = re.findall(r"^verify \S+: (.+?)( of .+)?$", result.stderr, re.MULTILINE)
     assert bool(done) is (level == "lines"), result.stderr
     assert "\x1b" not in result.stderr
+
+
+def test_without_a_terminal_a_stage_is_never_silent(monkeypatch, capsys):
+    monkeypatch.setenv("WTOURS_PROGRESS_SECONDS", "0.01")
+    with console.progress_bars("analyze", "percent"):  # its first segment takes minutes
+        said = ""
+        while "analyze: 0:00:00 so far\n" not in said:
+            said += capsys.readouterr().err
+    monkeypatch.setenv("WTOURS_PROGRESS_SECONDS", "often")
+    with pytest.raises(UsageError, match="=often must be a number of seconds"):
+        console.Lines()
 
 
 def test_verbose_names_the_module_that_logs_and_video_has_no_short_name(tmp_path):
@@ -253,7 +266,7 @@ def test_what_cannot_work_is_said_before_torch_is_imported(tmp_path, words, mess
     ],
     ids=lambda words: words[0],
 )
-def test_a_terminal_says_that_torch_is_imported(tmp_path, words):
+def test_what_is_started_is_said_before_torch_is_imported(tmp_path, words):
     (tmp_path / "torch.py").write_text("raise SystemExit")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     write_shard_set(tmp_path / "root" / "shards" / "walks")
@@ -261,9 +274,12 @@ def test_a_terminal_says_that_torch_is_imported(tmp_path, words):
     words = [*words, "--root", str(tmp_path / "root")]
     terminal = {"PYTHONPATH": path, "TERM": "xterm-256color", "COLUMNS": "100"}
     assert "loading torch" in on_terminal(*words, **terminal)
+    elsewhere = wtours(*words, PYTHONPATH=path)
+    assert re.fullmatch(rf"{words[0]} \S+: loading torch …\n", elsewhere.stderr)
+    assert elsewhere.stdout == ""  # a script may read JSON there
     if words[0] == "export":  # how it is said is one for all
         assert on_terminal(*words, "-q", **terminal) == ""
-        assert wtours(*words, PYTHONPATH=path).stderr == ""
+        assert wtours(*words, "-q", PYTHONPATH=path).stderr == ""
 
 
 def test_another_module_named_training_is_one_line_and_not_found_by_the_console_script(tmp_path):

@@ -219,7 +219,7 @@ def test_damage_on_a_store_is_found_by_its_bytes(on_disk, url, monkeypatch, caps
     store = copy_into(url, on_disk)
     there = ("--root", url)
     assert exit_code_of(monkeypatch, "verify", "--all", *there) == 0
-    assert f"{url}: 2 videos, 2 analyses, 4 measurements, 1 shard sets" in capsys.readouterr().out
+    assert f"{url}: 2 videos, 2 analyses, 4 measurements, 1 shard set, " in capsys.readouterr().out
 
     damaged = ("shards/default/walk-00001.tar", "analysis/lane/shots.parquet")
     for key in damaged:
@@ -267,7 +267,7 @@ def test_a_lock_of_a_store_is_made_again_on_another(
     other = f"{url}-of-another"
     command = ("sync", "there.lock", "--root", other, "--from-dir", sources, "--jobs", "1")
     assert exit_code_of(monkeypatch, *command) == 0, capsys.readouterr().err
-    assert f"{other}/shards/default: 5 of 5 shards are those of" in capsys.readouterr().out
+    assert f"{other}/shards/default: 5 of 5 shards as in" in capsys.readouterr().out
     tars = {key: sha256 for key, sha256 in published(on_disk).items() if key.endswith(".tar")}
     assert tars.items() <= sha256s(open_store(other)).items()
     store = open_store(other)

@@ -28,7 +28,7 @@ def test_a_set_is_locked_and_compared_from_the_command_line(tmp_path, capsys, mo
     # The set's video is nowhere: it is named, with the lock's own name for it.
     assert exit_code_of(monkeypatch, "sync", "one.lock", *root) == 3
     captured = capsys.readouterr()
-    assert "0 of 1 shards are those of one.lock" in captured.out
+    assert "0 of 1 shard as in one.lock" in captured.out
     assert "differs: street: its source None cannot be used" in captured.err
     assert exit_code_of(monkeypatch, "sync", "absent.lock", *root) == 1
     assert capsys.readouterr().err.startswith("error: absent.lock is not there")

@@ -98,7 +98,7 @@ def test_instance_masks_are_those_of_the_frames_and_survive_sync(walk, tmp_path)
     listed = run_here("layer", "list", "--json", "--root", layout.root)
     assert [layer["values"] for layer in json.loads(listed.stdout)] == [len(index)]
     everything = run_here("verify", "--all", "--root", layout.root)
-    assert "1 layers" in everything.stdout
+    assert "1 layer, 0 checkpoints, " in everything.stdout
     (tmp_path / "masks" / "walk-00000003.png").unlink()
     refused = run_here(*make, "--root", layout.root)
     assert refused.returncode == 1

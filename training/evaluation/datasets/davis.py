@@ -15,6 +15,7 @@ from training.data.image_decoding import decode_indices, decode_rgb
 from training.data.image_files import is_image, read_file, read_names
 from training.evaluation.datasets.voc import VOID
 from wtours.errors import ImageDataError
+from wtours.text import counted
 
 _RESOLUTION = "480p"
 
@@ -92,7 +93,8 @@ def _sequence(name: str, frames_dir: Path, masks_dir: Path) -> Sequence:
     frames = tuple(sorted(file for file in frames_dir.glob("*.jpg") if is_image(file.name)))
     if len(frames) < 3:
         raise ImageDataError(
-            f"sequence {name} has {len(frames)} frames in {frames_dir}; three or more are needed"
+            f"sequence {name} has {counted(len(frames), 'frame')} in {frames_dir}; three or more "
+            f"are needed"
         )
     masks = tuple(masks_dir / f"{frame.stem}.png" for frame in frames)
     missing = next((mask for mask in masks if not mask.is_file()), None)

@@ -7,7 +7,7 @@ from typing import Any
 
 from training.data.image_files import MAX_IMAGE_BYTES, StoredFile, read_file
 from wtours.errors import ImageDataError, MissingPackageError
-from wtours.text import first_line
+from wtours.text import counted, first_line
 
 _FILES = ("state.json", "dataset_info.json")
 
@@ -48,7 +48,7 @@ class SavedImages:
             if label is None or not 0 <= label < len(names):
                 raise ImageDataError(
                     f"{self._spec}: row {row} has label {label}, which is none of the "
-                    f"{len(names)} classes (0 to {len(names) - 1})"
+                    f"{counted(len(names), 'class', 'classes')} (0 to {len(names) - 1})"
                 )
             size = self._sizes[row]
             if size > MAX_IMAGE_BYTES:

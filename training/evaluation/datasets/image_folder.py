@@ -25,7 +25,7 @@ from training.evaluation.datasets.huggingface import SavedImages, is_saved_datas
 from wtours.errors import ImageDataError
 from wtours.progress import Progress
 from wtours.storage.hashing import sha256_bytes
-from wtours.text import listed
+from wtours.text import counted, listed
 
 _READERS = min(8, os.cpu_count() or 1)
 
@@ -242,4 +242,5 @@ def _left_out(names: Sequence[str], spec: str) -> tuple[str, ...]:
         others += here
     if not others:
         return ()
-    return (f"{spec}: {others.total()} images are left out ({listed(sorted(others), most=5)})",)
+    images = counted(others.total(), "image is", "images are")
+    return (f"{spec}: {images} left out ({listed(sorted(others), most=5)})",)

@@ -31,6 +31,7 @@ from training.models.vit import encode_with_attention
 from training.weights.backbones import Backbone
 from wtours.progress import Progress, no_progress
 from wtours.storage.atomic import atomic_path
+from wtours.text import counted
 
 Method = Literal["attention", "lost"]
 HIT_IOU = 0.5
@@ -188,6 +189,5 @@ def _protocol(backbone: Backbone, method: Method) -> dict[str, Any]:
 def _notes(num_images: int, num_masks: int) -> list[str]:
     if num_masks == num_images:
         return []
-    return [
-        f"{num_images - num_masks} of {num_images} images have no mask: they count for CorLoc only"
-    ]
+    images = counted(num_images, "image")
+    return [f"{num_images - num_masks} of {images} without a mask: counted for CorLoc only"]

@@ -165,9 +165,9 @@ def _print_plan(plan: "Plan", steps: "list[StepState]", tflops: float, *, as_jso
     evaluations = [each for each in steps if each.step.evaluation]
     of_evaluations = sum(plan.file.evaluations[e.step.evaluation].hours for e in evaluations)
     console.say(
-        f"{len(costs)} runs: {_work_text(hours)} of a GPU at {tflops:g} effective TFLOP/s (an "
-        f"assumption; `wtours estimate` measures), {bytes_text(disk)} of checkpoints; "
-        f"{len(evaluations)} evaluations: about {_work_text(of_evaluations)} of an A100"
+        f"{counted(len(costs), 'run')}: {_work_text(hours)} of a GPU at {tflops:g} effective "
+        f"TFLOP/s (an assumption; `wtours estimate` measures), {bytes_text(disk)} of checkpoints; "
+        f"{counted(len(evaluations), 'evaluation')}: about {_work_text(of_evaluations)} of an A100"
     )
     _print_lacking(steps)
 
@@ -189,8 +189,8 @@ def _cost_json(plan: "Plan", each: "StepState", costs: "dict[str, Cost]") -> dic
 def _work_text(hours: float) -> str:
     """Return an estimate of work as people say it: a tiny plan takes no hours."""
     if hours >= 2:
-        return f"{hours:,.0f} hours"
-    return f"{hours * 60:,.0f} minutes" if hours * 60 >= 1 else "less than a minute"
+        return counted(round(hours), "hour")
+    return counted(round(hours * 60), "minute") if hours * 60 >= 1 else "less than a minute"
 
 
 def _print_lacking(steps: "list[StepState]") -> None:

@@ -47,7 +47,7 @@ def opened(
         on_ranks: Whether the work is shared by the processes of torchrun.
     """
     _require_backbone(run, root)
-    with console.loading("torch"):
+    with console.loading_torch(f"eval {run}"):
         from training.config.sections import OptimConfig
         from training.distributed.launch import joined_world
         from training.engine.precision import numerics

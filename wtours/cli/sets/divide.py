@@ -51,8 +51,8 @@ def split(
         for part, frames in frames_of_parts(index, content).items()
     }
     shown = "; ".join(
-        f"{part}: {counted(of_part['frames'], 'frame')} in {of_part['stretches']} "
-        f"{'stretch' if of_part['stretches'] == 1 else 'stretches'}"
+        f"{part}: {counted(of_part['frames'], 'frame')} in "
+        f"{counted(of_part['stretches'], 'stretch', 'stretches')}"
         for part, of_part in parts.items()
     )
     text = f"{split_path(index)}: {shown}; at least {gap_seconds:g} s between"
@@ -133,7 +133,7 @@ def overlap(
                 ],
             )
         console.say(
-            f"{found.frames_a:,} frames of A against {found.frames_b:,} of B: "
+            f"{counted(found.frames_a, 'frame')} of A against {found.frames_b:,} of B: "
             f"{found.num_near:,} nearly equal; {found.flat:,} too flat to tell"
         )
     if not found.none:

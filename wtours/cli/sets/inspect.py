@@ -55,7 +55,7 @@ def list_of_shards(as_json: AsJson = False, root: Root = ROOT) -> None:
                 f"{len(dataset.videos):,}",
                 f"{dataset.frames:,}",
                 bytes_text(dataset.bytes),
-                dataset.params.frames_per_second,
+                "native" if (rate := dataset.params.rate) is None else f"{float(rate):.4g}",
                 "native" if (side := dataset.params.short_side) == MAX_SHORT_SIDE else str(side),
             )
             for name, dataset in sets.items()

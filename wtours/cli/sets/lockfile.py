@@ -143,7 +143,7 @@ def sync(
         console.print_json({**dataclasses.asdict(report), "directory": directory})
     else:
         console.say(
-            f"{directory}: {report.num_same} of {report.num_shards} shards are those of "
+            f"{directory}: {report.num_same:,} of {counted(report.num_shards, 'shard')} as in "
             f"{lock_file}, byte for byte"
         )
     if report.set_sha256 == locked.set_sha256 and not report.differences:
@@ -159,9 +159,9 @@ def sync(
     for item, problem in report.differences.items():
         console.warn(f"differs: {item}: {problem}")
     console.warn(
-        f"{len(report.differences)} differences, this is not the locked set: bring what is named "
-        f"above to the lock's state (the same file, the same version), remove {report.directory} "
-        f"and rerun the command"
+        f"{counted(len(report.differences), 'difference')}, this is not the locked set: bring what "
+        f"is named above to the lock's state (the same file, the same version), remove "
+        f"{report.directory} and rerun the command"
     )
     raise typer.Exit(FINISHED_WITH_FAILURES)
 

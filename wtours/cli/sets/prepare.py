@@ -45,6 +45,7 @@ from wtours.cli.shard import (
 )
 from wtours.execution.executor import default_jobs
 from wtours.media.limits import MAX_LOSS
+from wtours.text import counted
 
 if TYPE_CHECKING:
     from wtours.prepare.pipeline import PrepareReport
@@ -167,10 +168,10 @@ def _finish(report: "PrepareReport", manifest: Path | None, root: Path, *, as_js
             f"{len(analysis.skipped)} analyzed before"
         )
         if report.num_decoded_apart:
+            stretches = report.num_decoded_once + report.num_decoded_apart
             console.say(
-                f"{report.num_decoded_apart} of "
-                f"{report.num_decoded_once + report.num_decoded_apart} stretches were decoded more "
-                f"than once: something in them is damaged, or only a part of them was missing"
+                f"{report.num_decoded_apart} of {counted(stretches, 'stretch', 'stretches')} "
+                f"decoded more than once: something there is damaged, or only a part was missing"
             )
         has_clips = say_shards(shards)
     finish(as_typed(failed, manifest, root), "not (fully) prepared")

@@ -125,14 +125,14 @@ def _repair_hint(name: str, root: Path) -> str:
 
 
 def _verify_all(layout: Layout, *, as_json: bool) -> None:
-    from wtours.diagnostics.verify_workspace import verify_workspace
+    from wtours.diagnostics.verify_workspace import ONE_OF, verify_workspace
 
     with console.progress_bars("verify", "steps") as on_progress:
         report = verify_workspace(layout, on_progress=on_progress)
     if as_json:
         console.print_json(dataclasses.asdict(report))
     else:
-        counts = ", ".join(f"{count} {kind}" for kind, count in report.counts.items())
+        counts = ", ".join(counted(n, ONE_OF[kind], kind) for kind, n in report.counts.items())
         console.say(f"{place_text(layout.root)}: {counts}, {bytes_text(report.bytes)} checked")
     remedy = (
         "`wtours verify NAME --repair` rebuilds shards; remove the rest, and rerun the commands "

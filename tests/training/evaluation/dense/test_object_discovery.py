@@ -129,7 +129,7 @@ def test_the_box_is_around_the_largest_part_and_ends_at_the_image(backbone, tmp_
     result = evaluate_discover(backbone, root, device=CPU, pictures=tmp_path / "drawn")
     assert result.content["results"]["mean_best_iou"] == 1
     assert result.content["results"]["jaccard_percent"] is None
-    assert "1 of 1 images have no mask" in result.notes[0]
+    assert "1 of 1 image without a mask" in result.notes[0]
     drawn = np.asarray(Image.open(tmp_path / "drawn" / "edge.png"))
     assert drawn.shape == (32, 44, 3)
     assert tuple(drawn[20, 40]) == (255, 40, 40)  # the found box lies over the annotated one
