@@ -16,7 +16,6 @@ from training.engine.state import TrainState
 from training.engine.step import compute_gradients
 from wtours.errors import CheckpointError
 from wtours.storage.atomic import read_json
-from wtours.text import listed
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,8 @@ def replay(listing: Path, shards_dir: Path | str, world: World) -> Replay:
         world: This process; with stochastic depth, as many as the run had, for equal draws.
 
     Raises:
-        CheckpointError: no such file or state, or another shard set.
+        CheckpointError: a damaged file, no state beside it, or another shard set.
     """
-    if not listing.is_file():
-        there = sorted(path.name for path in listing.parent.glob("nonfinite-step-*.json"))
-        known = f"beside it: {listed(there)}" if there else "give a run's nonfinite-step-N.json"
-        raise CheckpointError(f"{listing} is not there; {known}")
     try:
         metrics = read_json(listing)["metrics"]
         before = {name: metrics[name] for name in ("loss", "gradient_norm")}

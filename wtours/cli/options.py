@@ -307,6 +307,16 @@ def run_folder(run: str, layout: Layout) -> Path:
     return Path(run) if "/" in run else layout.run_dir(run)
 
 
+def require_path(path: Path) -> None:
+    """Refuse what is not there, before anything heavy is imported.
+
+    Raises:
+        WtoursError: there is no such file or folder.
+    """
+    if not path.exists():
+        raise WtoursError(f"{path}: no such file or folder; check the path")
+
+
 def existing_run(text: str, folder_of: Callable[[str], Path]) -> Path:
     """Return the folder of a run or a checkpoint, before anything heavy is imported.
 

@@ -20,7 +20,7 @@ from wtours.cli.options import (
     own_manifest,
 )
 from wtours.cli.sets.places import needs_tables, workspace
-from wtours.errors import DownloadError, UsageError
+from wtours.errors import DownloadError, ManifestError, UsageError
 from wtours.media.limits import MAX_LOSS
 from wtours.text import rate_text, seconds_text
 from wtours.workspace.layout import OWN_MANIFEST, Layout, find_own_manifest
@@ -168,6 +168,8 @@ def pin(
     from wtours.workspace.videos import checked_video
 
     path = own_manifest(manifest)
+    if manifest is None and not path.exists():
+        raise ManifestError(f"{path} is not there; `wtours add` makes one")
     ids = [entry.id for entry in load_manifest(path).select(videos or ())]
     pinned = {id: checked_video(Layout(root), id, deep=True).sha256 for id in ids}
     changed = pin_videos(path, pinned)

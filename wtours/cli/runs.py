@@ -17,11 +17,12 @@ from wtours.cli.options import (
     Root,
     existing_run,
     finish,
+    require_path,
     require_training,
     run_folder,
 )
 from wtours.cli.sets.places import shard_set
-from wtours.errors import ShardError
+from wtours.errors import CheckpointError, ShardError
 from wtours.text import counted, listed
 from wtours.workspace.layout import Layout
 
@@ -177,10 +178,10 @@ def show_runs(
 
     Example: wtours runs dora dino
     """
-    from wtours.report.runs.page import build_runs_page
-
     layout = Layout(root)
     folders = [existing_run(name, layout.run_dir) for name in runs or ()]
+    from wtours.report.runs.page import build_runs_page
+
     if not runs:
         folders = sorted(path.parent for path in (root / "runs").glob("*/config.yaml"))
     tables, notes = _reproduced_tables(root)
@@ -264,6 +265,7 @@ def import_weights(
     Example: wtours import dino_deitsmall16_pretrain.pth --run dino
     """
     require_training("importing")
+    require_path(file)
     with console.loading_torch(f"import {file}"):
         from training.weights.official import import_released
 
@@ -286,6 +288,10 @@ def replay(
     Example: wtours replay data/runs/default/nonfinite-step-12.json
     """
     require_training("replaying a step")
+    if not listing.is_file():
+        there = sorted(path.name for path in listing.parent.glob("nonfinite-step-*.json"))
+        known = f"beside it: {listed(there)}" if there else "give a run's nonfinite-step-N.json"
+        raise CheckpointError(f"{listing} is not there; {known}")
     with console.loading_torch(f"replay {listing}"):
         from training.distributed.launch import joined_world
         from training.nan_replay import replay as compute

@@ -58,7 +58,7 @@ def test_each_prints_a_table_and_where_the_result_is(root):
     assert row["values"]["k-NN"] is None
     assert 0 <= row["values"]["LP"]["percent"] <= 100
     assert "on 1 image of" in row["values"]["CorLoc"]["note"]
-    assert tables["4"]["measured"][0]["values"]["J_m"]["note"].startswith("on 1 sequences of")
+    assert tables["4"]["measured"][0]["values"]["J_m"]["note"].startswith("on 1 sequence of")
 
 
 def test_other_backbones_leave_their_results_under_a_name_of_their_own(root):
@@ -85,8 +85,9 @@ def test_a_run_is_measured_with_the_operators_that_it_was_trained_with(root):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("discover", "walk", "--voc", "nowhere"), "nowhere is not laid out as VOC"),
-        (("vos", "walk", "--davis", "nowhere"), "nowhere is not laid out as DAVIS 2017"),
+        (("discover", "walk", "--voc", "tests"), "tests is not laid out as VOC"),
+        (("vos", "walk", "--davis", "tests"), "tests is not laid out as DAVIS 2017"),
+        (("segment", "walk", "--data", "nowhere"), "nowhere: no such file or folder"),
         (("linear", "walk", "--train", "nowhere", "--val", "nowhere"), "nowhere: no such file"),
         (("table", "nobody"), "nobody is not there"),
     ],

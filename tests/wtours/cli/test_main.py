@@ -242,10 +242,16 @@ def test_an_error_of_the_operating_system_is_one_line_with_its_path(tmp_path):
         (["runs"], "there are no runs yet"),
         (["export", "absent"], "absent is not there"),
         (["eval", "knn", "absent", "--train", "a", "--val", "b"], "absent is not there"),
+        (["eval", "knn", "a.pth", "--train", "a", "--val", "b"], "a.pth: no such file or folder"),
+        (["eval", "knn", "run", "--train", ".", "--val", "a.tar:val"], "a.tar:val: no such file"),
+        (["eval", "vos", "run", "--davis", "davis"], "davis: no such file or folder"),
+        (["import", "a.pth", "--run", "run"], "a.pth: no such file or folder; check the path"),
+        (["replay", "a.json"], "a.json is not there; give a run's nonfinite-step-N.json"),
     ],
 )
 def test_what_cannot_work_is_said_before_torch_is_imported(tmp_path, words, message):
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    (tmp_path / "runs" / "run").mkdir(parents=True)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     result = wtours(*words, "--root", tmp_path, PYTHONPATH=path)
     assert message in result.stderr, result.stderr
@@ -262,11 +268,14 @@ def test_what_cannot_work_is_said_before_torch_is_imported(tmp_path, words, mess
         ["export", "run"],
         ["import", "dino.pth", "--run", "dino"],
         ["visualize", "run"],
-        ["eval", "knn", "run", "--train", "a", "--val", "b"],
+        ["eval", "knn", "run", "--train", ".", "--val", "."],
     ],
     ids=lambda words: words[0],
 )
-def test_what_is_started_is_said_before_torch_is_imported(tmp_path, words):
+def test_what_is_started_is_said_before_torch_is_imported(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    for file in ("nonfinite-step-7.json", "dino.pth"):
+        (tmp_path / file).touch()
     (tmp_path / "torch.py").write_text("raise SystemExit")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     write_shard_set(tmp_path / "root" / "shards" / "walks")

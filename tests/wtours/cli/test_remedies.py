@@ -123,6 +123,18 @@ def test_where_no_video_was_ever_brought_two_commands_that_bring_one_are_named(
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("verify --all --root other", "nothing was made yet under other: check --root"),
+        ("pin", "wtours.toml is not there; `wtours add` makes one"),
+    ],
+)
+def test_where_there_is_nothing_to_work_on_is_an_error(here, monkeypatch, capsys, words, said):
+    assert exit_code_of(monkeypatch, *words.split()) in (1, 2)
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {said}"
+
+
+@pytest.mark.parametrize(
     ("words", "known"),
     [
         ("eval knn wlak --train a --val b", "runs beside it: walk"),

@@ -35,7 +35,7 @@ def eval_knn(
 
     Example: wtours eval knn default --train images.tar:train --val images.tar:val
     """
-    with opened(run, root) as (backbone, _, on_progress):
+    with opened(run, root, train, val) as (backbone, _, on_progress):
         from training.evaluation.knn import evaluate_knn
 
         result = evaluate_knn(
@@ -82,7 +82,7 @@ def eval_linear(
 
     Example: wtours eval linear default --train imagenet/train --val imagenet/val
     """
-    with opened(run, root, on_ranks=True) as (backbone, world, on_progress):
+    with opened(run, root, train, val, on_ranks=True) as (backbone, world, on_progress):
         from training.evaluation.linear_probe import evaluate_linear
         from training.evaluation.linear_protocol import SWEEP, LinearProbeConfig
 

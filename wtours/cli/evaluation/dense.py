@@ -58,7 +58,7 @@ def eval_discover(
     """
     require_scipy("discovery")
 
-    with opened(run, root) as (backbone, _, on_progress):
+    with opened(run, root, voc) as (backbone, _, on_progress):
         from training.evaluation.dense.object_discovery import evaluate_discover
 
         result = evaluate_discover(
@@ -127,7 +127,7 @@ def eval_segment(
     if finetune and find_spec("transformers") is None:
         raise MissingPackageError("transformers", "objects", "UperNet")
 
-    with opened(run, root) as (backbone, _, on_progress):
+    with opened(run, root, data) as (backbone, _, on_progress):
         from training.evaluation.dense.segmentation import evaluate_segmentation
         from training.evaluation.dense.upernet_finetune import FinetuneConfig, finetune_segmentation
 
@@ -180,7 +180,7 @@ def eval_vos(
     """
     require_scipy("video object segmentation")
 
-    with opened(run, root) as (backbone, _, on_progress):
+    with opened(run, root, davis) as (backbone, _, on_progress):
         from training.evaluation.dense.vos import evaluate_vos
 
         result = evaluate_vos(backbone, davis, split=split, masks_dir=out, on_progress=on_progress)

@@ -12,7 +12,7 @@ import typer
 
 from wtours.cli import console
 from wtours.cli.command import offer_runs
-from wtours.cli.options import existing_run, require_training
+from wtours.cli.options import existing_run, require_path, require_training
 from wtours.errors import UsageError
 from wtours.progress import Progress, no_progress
 from wtours.workspace.layout import Layout
@@ -35,7 +35,7 @@ Named = Annotated[
 
 @contextmanager
 def opened(
-    run: str, root: Path, *, on_ranks: bool = False
+    run: str, root: Path, *data: str | Path, on_ranks: bool = False
 ) -> Iterator[tuple["Backbone", "World", Progress]]:
     """Yield the backbone, this process among those of torchrun, and a progress bar.
 
@@ -44,9 +44,13 @@ def opened(
     Args:
         run: The backbone's name.
         root: Of the workspace.
+        data: What it is measured on: files or folders, or TAR:prefix.
         on_ranks: Whether the work is shared by the processes of torchrun.
     """
     _require_backbone(run, root)
+    for place in map(str, data):
+        tar = place.rpartition(":")[0]
+        require_path(Path(tar if tar and Path(tar).is_file() else place))
     with console.loading_torch(f"eval {run}"):
         from training.config.sections import OptimConfig
         from training.distributed.launch import joined_world
@@ -87,6 +91,9 @@ def _require_backbone(name: str, root: Path) -> None:
     from training.engine.checkpoint_files import RANDOM
 
     bare = name.removesuffix(RANDOM)
-    of_others = bare.startswith(("timm:", "hf:")) or Path(bare).suffix in (".pth", ".pt")
-    if not of_others and not Path(bare).is_file():
-        existing_run(bare, Layout(root).run_dir)
+    of_others = bare.startswith(("timm:", "hf:"))
+    file = bare.partition(",")[2] if of_others else bare
+    if file and (of_others or Path(file).suffix in (".pth", ".pt")):
+        require_path(Path(file))
+    elif not of_others and not Path(file).is_file():
+        existing_run(file, Layout(root).run_dir)

@@ -30,7 +30,7 @@ from wtours.cli.sets.places import (
     shard_set,
     shard_workspace,
 )
-from wtours.errors import UsageError
+from wtours.errors import UsageError, WtoursError
 from wtours.execution.executor import default_jobs
 from wtours.text import bytes_text, counted
 from wtours.workspace.layout import Layout
@@ -129,6 +129,8 @@ def _verify_all(layout: Layout, *, as_json: bool) -> None:
 
     with console.progress_bars("verify", "steps") as on_progress:
         report = verify_workspace(layout, on_progress=on_progress)
+    if not any(report.counts.values()) and not report.problems:
+        raise WtoursError(f"nothing was made yet under {place_text(layout.root)}: check --root")
     if as_json:
         console.print_json(dataclasses.asdict(report))
     else:
