@@ -18,8 +18,8 @@ from wtours.analyze.schema import (
     LightnessSummary,
     ObjectsSummary,
     VideoSummary,
-    open_table,
     table_of,
+    write_table,
 )
 from wtours.media.probe import probe_video
 from wtours.storage.atomic import write_json
@@ -138,16 +138,14 @@ def _write_frames(folder: Path, *, detected: bool) -> None:
         "is_corrupt": [False] * FRAMES,
         "objects_measured": [detected and frame % 10 == 0 for frame in range(FRAMES)],
     }
-    with open_table(folder / "frames.parquet", FRAMES_SCHEMA) as table:
-        table.write(table_of(FRAMES_SCHEMA, columns))
+    write_table(folder / "frames.parquet", table_of(FRAMES_SCHEMA, columns), FRAMES_SCHEMA)
     shots = {
         "detector": ["adaptive", "adaptive", "content30"],
         "shot": [0, 1, 0],
         "start_us": [0, 2_000_000, 0],
         "end_us": [2_000_000, 4_000_000, 4_000_000],
     }
-    with open_table(folder / "shots.parquet", SHOTS_SCHEMA) as table:
-        table.write(table_of(SHOTS_SCHEMA, shots))
+    write_table(folder / "shots.parquet", table_of(SHOTS_SCHEMA, shots), SHOTS_SCHEMA)
 
 
 def _write_detections(
@@ -166,5 +164,6 @@ def _write_detections(
         "x1": [80.0] * count,
         "y1": [90.0] * count,
     }
-    with open_table(folder / "detections.parquet", DETECTIONS_SCHEMA) as table:
-        table.write(table_of(DETECTIONS_SCHEMA, columns))
+    write_table(
+        folder / "detections.parquet", table_of(DETECTIONS_SCHEMA, columns), DETECTIONS_SCHEMA
+    )

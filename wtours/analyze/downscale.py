@@ -8,7 +8,6 @@ pixel of 4:2:0 by itself. Whether that holds is tried out on noise before it is 
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import av
 import cv2
@@ -17,7 +16,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from scenedetect.scene_manager import compute_downscale_factor
 
-from wtours.media.frame import Frame
+from wtours.media.frame import Frame, plane_pixels, plane_rows
 
 _LEAST_KEPT = 3
 """Of the rows for one row of the result: two that are read, and the chroma block of each."""
@@ -40,23 +39,13 @@ class FrameReducer:
 
     def reduce(self, frame: Frame) -> NDArray[np.uint8]:
         """Return (h, w, 3) uint8 BGR, the longer side at most 256 pixels, upright."""
-        picture = frame.picture
-        if not frame.is_plain or picture.format.name != "yuv420p":
-            return reduce_frame(frame.to_bgr())
-        rows = _rows_that_do(_kind(picture))
+        picture, rows = frame.picture, None
+        if frame.is_plain and picture.format.name == "yuv420p":
+            colors = int(picture.colorspace), int(picture.color_range)
+            rows = _rows_that_do(picture.width, picture.height, *colors)
         if rows is None:
             return reduce_frame(frame.to_bgr())
         return _reduce_rows(picture, rows, self._reformatter)
-
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """What the conversion to BGR depends on."""
-
-    width: int
-    height: int
-    colorspace: int
-    color_range: int
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -71,24 +60,22 @@ class _Rows:
     """Holds the kept rows."""
 
 
-def _kind(picture: av.VideoFrame) -> _Kind:
-    return _Kind(picture.width, picture.height, int(picture.colorspace), int(picture.color_range))
-
-
 @lru_cache(maxsize=4)
-def _rows_that_do(kind: _Kind) -> _Rows | None:
+def _rows_that_do(width: int, height: int, colorspace: int, color_range: int) -> _Rows | None:
     """Return the rows to keep, or None where the whole frame must be converted.
 
     Tried on a frame of noise: there, a coefficient or a chroma sample that is off shows.
     """
-    size = _reduced_size(kind.width, kind.height)
-    kept = None if size is None else _kept_rows(kind.height, size[1])
-    if size is None or kept is None or kind.width % 2 or kind.height % 2:
+    size = _reduced_size(width, height)
+    kept = None if size is None else _kept_rows(height, size[1])
+    if size is None or kept is None or width % 2 or height % 2:
         return None
-    rows = _Rows(kept, kept[::2] // 2, size, _frame(kind, len(kept)))
-    noise, random = _frame(kind, kind.height), np.random.default_rng(0)
-    for plane in _planes(noise):
-        plane[...] = random.integers(0, 256, plane.shape, dtype=np.uint8)
+    noise, converted = (av.VideoFrame(width, n, "yuv420p") for n in (height, len(kept)))
+    for frame in (noise, converted):
+        frame.colorspace, frame.color_range = colorspace, color_range
+    rows, random = _Rows(kept, kept[::2] // 2, size, converted), np.random.default_rng(0)
+    for pixels in map(plane_pixels, noise.planes):
+        pixels[...] = random.integers(0, 256, pixels.shape, dtype=np.uint8)
     reformatter = VideoReformatter()
     whole = reduce_frame(_bgr(noise, reformatter))
     return rows if np.array_equal(_reduce_rows(noise, rows, reformatter), whole) else None
@@ -119,36 +106,16 @@ def _kept_rows(height: int, reduced: int) -> NDArray[np.intp] | None:
 def _reduce_rows(
     picture: av.VideoFrame, rows: _Rows, reformatter: VideoReformatter
 ) -> NDArray[np.uint8]:
-    kept = rows.converted
-    luma, *chroma = zip(_planes(picture), _planes(kept), strict=True)
-    np.take(luma[0], rows.luma, axis=0, out=luma[1], mode="clip")
-    for source, target in chroma:
-        np.take(source, rows.chroma, axis=0, out=target, mode="clip")
-    return _resize(_bgr(kept, reformatter), rows.size)
+    planes = zip(picture.planes, rows.converted.planes, strict=True)
+    for (source, target), kept in zip(planes, (rows.luma, rows.chroma, rows.chroma), strict=True):
+        np.take(plane_pixels(source), kept, axis=0, out=plane_pixels(target), mode="clip")
+    return _resize(_bgr(rows.converted, reformatter), rows.size)
 
 
 def _bgr(picture: av.VideoFrame, reformatter: VideoReformatter) -> NDArray[np.uint8]:
     """Return the image as (H, W, 3); the pixels are not copied once more."""
-    converted = reformatter.reformat(picture, format="bgr24", threads=1)
-    (pixels,) = _planes(converted, bytes_a_pixel=3)
-    return pixels.reshape(picture.height, picture.width, 3)
-
-
-def _planes(picture: av.VideoFrame, *, bytes_a_pixel: int = 1) -> list[NDArray[np.uint8]]:
-    """Return views of the planes: (height, width) bytes, without what pads the rows."""
-    planes: Any = picture.planes  # PyAV's stubs do not say that they are buffers
-    return [
-        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[
-            : plane.height, : plane.width * bytes_a_pixel
-        ]
-        for plane in planes
-    ]
-
-
-def _frame(kind: _Kind, height: int) -> av.VideoFrame:
-    frame = av.VideoFrame(kind.width, height, "yuv420p")
-    frame.colorspace, frame.color_range = kind.colorspace, kind.color_range
-    return frame
+    (plane,) = reformatter.reformat(picture, format="bgr24", threads=1).planes
+    return plane_rows(plane)[:, : 3 * picture.width].reshape(picture.height, picture.width, 3)
 
 
 def _reduced_size(width: int, height: int) -> tuple[int, int] | None:

@@ -18,13 +18,13 @@ from wtours.analyze.schema import (
     SCORE_THRESHOLDS,
     SHOTS_SCHEMA,
     SUMMARY_FILE,
-    TRANSITIONS_SCHEMA,
     UNDECODABLE,
     DetectorFacts,
     ObjectCounts,
     ObjectsSummary,
     open_table,
     table_of,
+    write_table,
 )
 from wtours.analyze.shots import CutFinder
 from wtours.errors import AnalysisError, VideoError
@@ -44,10 +44,10 @@ def merge_frames(segments: Sequence[Path], folder: Path) -> None:
     count = 0
     undecodable = sum(undecodable_frames(segment / FRAMES_FILE) or 0 for segment in segments)
     schema = MEASURED_FRAMES_SCHEMA.with_metadata({UNDECODABLE: str(undecodable)})
-    with open_table(folder / FRAMES_FILE, schema) as table:
+    with open_table(folder / FRAMES_FILE, schema) as append:
         for segment in segments:
             rows = pq.read_table(segment / FRAMES_FILE)
-            table.write(rows.replace_schema_metadata(schema.metadata))
+            append(rows.replace_schema_metadata(schema.metadata))
             count += rows.num_rows
     if count == 0:
         raise VideoError("no frame of it can be decoded; download it again")
@@ -72,9 +72,9 @@ def find_shots(frames: Path, folder: Path, *, cut_rate: Fraction, end_us: int) -
     with pq.ParquetFile(frames) as file:
         for rows in file.iter_batches(columns=["pts_us", "content_score"]):
             finder.add(rows["pts_us"].to_pylist(), rows["content_score"].to_pylist())
-    with open_table(folder / SHOTS_FILE, SHOTS_SCHEMA) as table:
+    with open_table(folder / SHOTS_FILE, SHOTS_SCHEMA) as append:
         for detector, cuts_us in finder.cuts_us().items():
-            table.write(shot_rows(detector, cuts_us, end_us=end_us))
+            append(shot_rows(detector, cuts_us, end_us=end_us))
 
 
 def shot_rows(detector: str, cuts_us: Sequence[int], *, end_us: int) -> pa.Table:
@@ -114,17 +114,15 @@ def merge_objects(
     measured = pa.concat_tables(pq.read_table(segment / MEASURED_FILE) for segment in segments)
     measured_pts_us = measured["pts_us"].to_numpy()
     require_same_frames(np.isin(measured_pts_us, pts_us).all())
-    with open_table(folder / MEASURED_FILE, MEASURED_SCHEMA) as table:
-        table.write(measured)
+    write_table(folder / MEASURED_FILE, measured, MEASURED_SCHEMA)
     if not len(measured_pts_us):
         return
     schema = DETECTIONS_SCHEMA.with_metadata(detection_metadata(detector, rate))
-    with open_table(folder / DETECTIONS_FILE, schema) as table:
+    with open_table(folder / DETECTIONS_FILE, schema) as append:
         for segment in segments:
             rows = pq.read_table(segment / DETECTIONS_FILE)
             ordinals = np.searchsorted(pts_us, rows["pts_us"].to_numpy())
-            columns = {name: rows[name] for name in rows.column_names}
-            table.write(table_of(DETECTIONS_SCHEMA, {**columns, "frame": pa.array(ordinals)}))
+            append(rows.append_column("frame", pa.array(ordinals)).select(schema.names))
     counts = count_detections(folder / DETECTIONS_FILE, measured_pts_us, SCORE_THRESHOLDS)
     stored, cap = counts[SCORE_THRESHOLDS[0]], detector.max_per_frame
     summary = ObjectsSummary(
@@ -145,12 +143,6 @@ def merge_objects(
         ),
     )
     write_json(folder / SUMMARY_FILE, summary.model_dump(mode="json"))
-
-
-def write_transitions(probabilities: NDArray[np.float32], folder: Path) -> None:
-    """Write the measurement `transnet`: (n,) probabilities, one for each frame of the video."""
-    with open_table(folder / FRAMES_FILE, TRANSITIONS_SCHEMA) as table:
-        table.write(pa.table([probabilities], TRANSITIONS_SCHEMA))
 
 
 def require_same_frames(is_same: bool | np.bool_) -> None:

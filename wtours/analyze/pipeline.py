@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wtours.analyze.detectors.cluster import detector_service
 from wtours.analyze.detectors.spec import parse_detector
-from wtours.analyze.plan import Plan, plan_video
+from wtours.analyze.plan import plan_video
 from wtours.analyze.segment import analyze_segment
 from wtours.analyze.transnet import transnet_facts
 from wtours.analyze.video_folder import video_in_place
@@ -21,7 +21,7 @@ from wtours.progress import Progress, no_progress
 from wtours.storage.locks import lock
 from wtours.text import first_line
 from wtours.workspace.layout import Layout
-from wtours.workspace.videos import DownloadedVideo, listed_video
+from wtours.workspace.videos import listed_video
 
 logger = logging.getLogger(__name__)
 
@@ -96,40 +96,23 @@ def analyze_videos(  # noqa: PLR0913 -- options of the command, by keyword
     ):
         for video_id in videos:
             with report.boundary(video_id):
-                video = _open(layout, videos, video_id)
+                video = (
+                    video_in_place(video_id, videos[video_id])
+                    if isinstance(videos, Mapping)
+                    else listed_video(layout, video_id)
+                )
                 plan = plan_video(
                     layout, video, spec, rate, service, executor, cut_network, frame_quality
                 )
-                is_new = _analyze(plan, executor, segment_seconds, max_loss, on_progress)
-                (report.done if is_new else report.skipped).append(video_id)
+                work = begin_video(plan, segment_seconds)
+                if work is not None:
+                    missing = work.missing_tasks()
+                    work.make_way(missing)
+                    for done in finished(executor, analyze_segment, missing):
+                        share = (len(work.tasks) - len(missing) + done) / len(work.tasks)
+                        on_progress(video_id, work.seconds * share, work.seconds)
+                    publish_video(work, executor, max_loss, on_progress)
+                (report.skipped if work is None else report.done).append(video_id)
                 if plan.not_measured is not None and spec.kind != "none":
                     report.objects_not_measured[video_id] = plan.not_measured
     return report
-
-
-def _open(
-    layout: Layout, videos: Sequence[str] | Mapping[str, Path], video_id: str
-) -> DownloadedVideo:
-    if isinstance(videos, Mapping):
-        return video_in_place(video_id, videos[video_id])
-    return listed_video(layout, video_id)
-
-
-def _analyze(
-    plan: Plan,
-    executor: Executor,
-    segment_seconds: int,
-    max_loss: float,
-    on_progress: Progress,
-) -> bool:
-    """Measure what is missing and publish the tables; return whether there was anything to do."""
-    work = begin_video(plan, segment_seconds)
-    if work is None:
-        return False
-    missing = work.missing_tasks()
-    work.make_way(missing)
-    for done in finished(executor, analyze_segment, missing):
-        share = (len(work.tasks) - len(missing) + done) / len(work.tasks)
-        on_progress(plan.video.video_id, work.seconds * share, work.seconds)
-    publish_video(work, executor, max_loss, on_progress)
-    return True

@@ -7,7 +7,7 @@ taken from them.
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,8 @@ from wtours.analyze.schema import (
     LightnessSummary,
     ObjectsSummary,
     VideoSummary,
-    open_table,
     table_of,
+    write_table,
 )
 from wtours.analyze.transnet import TRANSNETV2, first_frames
 from wtours.media.reader import VideoMetadata
@@ -98,8 +98,8 @@ def publish_tables(
         shots.append(shot_rows(TRANSNETV2, cuts_us, end_us=end_us))
 
     remove(folder / RECEIPT_FILE)  # it must never stand beside tables of two analyses
-    _write_table(folder / FRAMES_FILE, table_of(schema, columns), schema)
-    _write_table(folder / SHOTS_FILE, pa.concat_tables(shots), SHOTS_SCHEMA)
+    write_table(folder / FRAMES_FILE, table_of(schema, columns), schema)
+    write_table(folder / SHOTS_FILE, pa.concat_tables(shots), SHOTS_SCHEMA)
     remove(folder / DETECTIONS_FILE)
     if objects is not None:
         _link(measurements.path(OBJECTS) / DETECTIONS_FILE, folder / DETECTIONS_FILE)
@@ -124,11 +124,6 @@ def publish_tables(
     )
     write_json(folder / SUMMARY_FILE, summary.model_dump(mode="json"))
     names = [FRAMES_FILE, SHOTS_FILE, SUMMARY_FILE, *([DETECTIONS_FILE] if objects else [])]
-    _write_receipt(measurements, stored, sorted(names))
-
-
-def _write_receipt(measurements: Measurements, stored: Stored, names: Sequence[str]) -> None:
-    folder = measurements.folder
     receipts = [stored[name] for name in NAMES if name in stored]
     receipt = Receipt(
         stage="analyze",
@@ -136,7 +131,7 @@ def _write_receipt(measurements: Measurements, stored: Stored, names: Sequence[s
         inputs=measurements.video.inputs,
         params=published_params({name: receipt.params for name, receipt in stored.items()}),
         versions={k: v for receipt in receipts for k, v in receipt.versions.items()},
-        files=tuple(record_file(folder / name, relative_to=folder) for name in names),
+        files=tuple(record_file(folder / name, relative_to=folder) for name in sorted(names)),
     )
     write_receipt(folder / RECEIPT_FILE, receipt)
 
@@ -159,30 +154,25 @@ def adopt_tables(measurements: Measurements, stored: Stored) -> None:
         if summary.undecodable_frames is not None:
             schema = schema.with_metadata({UNDECODABLE: str(summary.undecodable_frames)})
         with measurements.publish(FRAMES, params, receipt.versions) as path:
-            _write_table(path / FRAMES_FILE, frames, schema)
+            write_table(path / FRAMES_FILE, frames, schema)
     if SHOTS not in stored:
         detectors = receipt.params["cut_detectors"]
         params = measurements.shots_params(detectors)
         with measurements.publish(SHOTS, params, receipt.versions) as path:
             own = shots.filter(pc.field("detector").isin(detectors))
-            _write_table(path / SHOTS_FILE, own, SHOTS_SCHEMA)
+            write_table(path / SHOTS_FILE, own, SHOTS_SCHEMA)
     if OBJECTS not in stored and receipt.params["objects"] is not None:
         params = {"format": FORMAT, **receipt.params["objects"]}
         with measurements.publish(OBJECTS, params, receipt.versions) as path:
             measured = frames.filter(pc.field("objects_measured"))
-            _write_table(path / MEASURED_FILE, measured, MEASURED_SCHEMA)
+            write_table(path / MEASURED_FILE, measured, MEASURED_SCHEMA)
             if summary.objects is not None:
                 _link(folder / DETECTIONS_FILE, path / DETECTIONS_FILE)
                 write_json(path / SUMMARY_FILE, summary.objects.model_dump(mode="json"))
     if TRANSNET not in stored and TRANSNETV2 in receipt.params:
         params = {"format": FORMAT, **receipt.params[TRANSNETV2]}
         with measurements.publish(TRANSNET, params, receipt.versions) as path:
-            _write_table(path / FRAMES_FILE, frames, TRANSITIONS_SCHEMA)
-
-
-def _write_table(path: Path, rows: pa.Table, schema: pa.Schema) -> None:
-    with open_table(path, schema) as table:
-        table.write(rows.select(schema.names).replace_schema_metadata(schema.metadata))
+            write_table(path / FRAMES_FILE, frames, TRANSITIONS_SCHEMA)
 
 
 def _objects(

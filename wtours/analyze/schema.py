@@ -4,7 +4,7 @@ docs/reference/tables.md describes every column. Same rows, same bytes: row grou
 `ROW_GROUP_ROWS` rows whatever the pieces they came in, and nothing holds a clock or a path.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -254,41 +254,36 @@ def open_parquet(
     return file
 
 
-class TableWriter:
-    """Writes rows as they come, in row groups of `ROW_GROUP_ROWS` rows. Made by `open_table`."""
-
-    def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
-        self._writer = writer
-        self._schema = schema
-        self._pending = schema.empty_table()
-
-    def write(self, rows: pa.Table) -> None:
-        """Append rows of the table's columns."""
-        self._pending = pa.concat_tables([self._pending, rows.cast(self._schema)])
-        while self._pending.num_rows >= ROW_GROUP_ROWS:
-            self._flush(ROW_GROUP_ROWS)
-
-    def finish(self) -> None:
-        """Write the last rows; `open_table` calls it."""
-        self._flush(self._pending.num_rows)
-
-    def _flush(self, rows: int) -> None:
-        # One chunk a group: page boundaries must not depend on how the rows arrived.
-        group = self._pending.slice(0, rows).combine_chunks()
-        self._writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
-        self._pending = self._pending.slice(rows)
-
-
 @contextmanager
-def open_table(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
-    """Publish a Parquet table at `path` when the block ends without an error."""
-    with (
-        atomic_path(path) as temp,
-        pq.ParquetWriter(temp, schema, compression="zstd") as writer,
-    ):
-        table = TableWriter(writer, schema)
-        yield table
-        table.finish()
+def open_table(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """Publish a Parquet table at `path` when the block ends without an error.
+
+    Yields a function that appends rows; the file has row groups of `ROW_GROUP_ROWS` of them.
+    """
+    with atomic_path(path) as temp, pq.ParquetWriter(temp, schema, compression="zstd") as writer:
+        pending = schema.empty_table()
+
+        def flush(num_rows: int) -> None:
+            nonlocal pending
+            # One chunk a group: page boundaries must not depend on how the rows arrived.
+            group = pending.slice(0, num_rows).combine_chunks()
+            writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+            pending = pending.slice(num_rows)
+
+        def append(rows: pa.Table) -> None:
+            nonlocal pending
+            pending = pa.concat_tables([pending, rows.cast(schema)])
+            while pending.num_rows >= ROW_GROUP_ROWS:
+                flush(ROW_GROUP_ROWS)
+
+        yield append
+        flush(pending.num_rows)
+
+
+def write_table(path: Path, rows: pa.Table, schema: pa.Schema) -> None:
+    """Publish the columns of the schema, of rows that may have others, as by `open_table`."""
+    with open_table(path, schema) as append:
+        append(rows.select(schema.names).replace_schema_metadata(schema.metadata))
 
 
 def table_of(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.Table:

@@ -198,7 +198,17 @@ class SegmentMeasuring:
         if FRAMES in task.measured:
             score = self._scorer.score(reduced)
             if is_inside:
-                rows.frames.append(_frame_row(frame, reduced, score))
+                lightness = frame_lightness(reduced)
+                rows.frames.append(
+                    {
+                        "pts_us": frame.pts_us,
+                        "lightness": lightness.mean,
+                        "lightness_p5": lightness.p5,
+                        "lightness_p95": lightness.p95,
+                        "content_score": score,
+                        "is_corrupt": frame.is_corrupt,
+                    }
+                )
         if QUALITY in task.measured:
             rows.quality.push(frame.pts_us, reduced)
         if TRANSNET in task.measured and is_inside:
@@ -243,18 +253,6 @@ def _read_segment(task: SegmentTask, measuring: SegmentMeasuring) -> None:
         any(map(measuring.push, frames))  # until the first that says it is over
         end_us = video.last_pts_us() + 1 if task.end_us is None else task.end_us
         measuring.finish(len(video.undecoded_pts_us(task.start_us, end_us)))
-
-
-def _frame_row(frame: Frame, reduced: NDArray[np.uint8], score: float) -> dict[str, Any]:
-    lightness = frame_lightness(reduced)
-    return {
-        "pts_us": frame.pts_us,
-        "lightness": lightness.mean,
-        "lightness_p5": lightness.p5,
-        "lightness_p95": lightness.p95,
-        "content_score": score,
-        "is_corrupt": frame.is_corrupt,
-    }
 
 
 def _frames_with_lead_in(video: VideoReader, start_us: int, *, reach_us: int) -> Iterator[Frame]:

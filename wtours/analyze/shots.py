@@ -63,16 +63,19 @@ class CutFinder:
 
     def __init__(self, frame_rate: Fraction) -> None:
         self._frame_rate = frame_rate
+        self._next_score = 0.0
         min_frames = FrameTimecode(_MIN_SHOT, frame_rate).frame_num
         self._detectors = {name: make(min_frames) for name, make in _CUT_DETECTORS.items()}
+        for detector in self._detectors.values():  # it takes the score instead of an image
+            detector._calculate_frame_score = lambda timecode, image: self._next_score
         self._cuts: dict[str, set[int]] = {name: set() for name in self._detectors}
 
     def add(self, pts_us: Sequence[int], scores: Sequence[float]) -> None:
         """Take the next frames' timestamps and content scores."""
         for pts, score in zip(pts_us, scores, strict=True):
             timecode = FrameTimecode(Timecode(pts, Fraction(1, _US)), self._frame_rate)
+            self._next_score = score
             for name, detector in self._detectors.items():
-                detector.next_score = score
                 found = detector.process_frame(timecode, _NO_PICTURE)
                 self._cuts[name].update(cut.pts for cut in found)
 
@@ -81,26 +84,9 @@ class CutFinder:
         return {name: sorted(cuts) for name, cuts in self._cuts.items()}
 
 
-class _RecordedScore:
-    """Makes a detector take `next_score` instead of looking at an image."""
-
-    next_score = 0.0
-
-    def _calculate_frame_score(self, timecode: Any, frame_img: Any) -> float:
-        return self.next_score
-
-
-class _ReplayedContent(_RecordedScore, ContentDetector):  # type: ignore[misc]
-    pass
-
-
-class _ReplayedAdaptive(_RecordedScore, AdaptiveDetector):  # type: ignore[misc]
-    pass
-
-
 _CUT_DETECTORS: dict[str, Callable[[int], Any]] = {
-    DEFAULT_CUT_DETECTOR: lambda frames: _ReplayedAdaptive(min_scene_len=frames),
-    "content27": lambda frames: _ReplayedContent(threshold=27.0, min_scene_len=frames),
-    "content30": lambda frames: _ReplayedContent(threshold=30.0, min_scene_len=frames),
+    DEFAULT_CUT_DETECTOR: lambda frames: AdaptiveDetector(min_scene_len=frames),
+    "content27": lambda frames: ContentDetector(threshold=27.0, min_scene_len=frames),
+    "content30": lambda frames: ContentDetector(threshold=30.0, min_scene_len=frames),
 }
 CUT_DETECTORS = tuple(_CUT_DETECTORS)

@@ -8,8 +8,7 @@ small images, and the network runs when all are there: the answer is that for th
 
 import importlib.metadata
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -140,13 +139,15 @@ def windows_tasks(segments: Sequence[Path], folder: Path, made_from: Any) -> lis
 
 def predict_windows(task: WindowsTask) -> None:
     """Publish the probability, for each frame of the task's windows, that it is in a transition."""
-    model = _load()
+    torch, (model, device) = import_module("torch"), _load()
     kept = []
     with inference():
         for window in range(task.first, task.end):
             # One at a time: in a batch of another size, sums come out otherwise.
-            pictures = model.input_of(_window(task, window))
-            kept.append(model.probabilities(pictures))
+            pictures = torch.from_numpy(_window(task, window))[None].to(device)
+            single_frame, _ = model.predict_raw(pictures)  # (1, 100, 1)
+            middle = single_frame[0, _LEAD : _LEAD + _STEP, 0]
+            kept.append(np.asarray(middle.cpu().numpy(), dtype=np.float32))
     total = sum(task.counts)
     predictions = np.concatenate(kept)[: total - task.first * _STEP]
     with atomic_path(task.path) as temp, temp.open("wb") as file:
@@ -188,37 +189,14 @@ def _pictures(segment: Path) -> NDArray[np.uint8]:
     return pictures
 
 
-class _Network:
-    """The package's network on the GPU, where there is one."""
-
-    def __init__(self) -> None:
-        with _randomness_kept():  # making it sets every seed
-            self._device = best_device()
-            self._model = import_module(_PACKAGE).TransNetV2(device=self._device)
-
-    def input_of(self, pictures: NDArray[np.uint8]) -> Any:
-        """Return the (1, 100, 27, 48, 3) uint8 tensor of a window."""
-        return import_module("torch").from_numpy(pictures)[None].to(self._device)
-
-    def probabilities(self, pictures: Any) -> NDArray[np.float32]:
-        """Return the (50,) probabilities of the middle of a window."""
-        single_frame, _ = self._model.predict_raw(pictures)
-        middle = single_frame[0, _LEAD : _LEAD + _STEP, 0]
-        return np.asarray(middle.cpu().numpy(), dtype=np.float32)
-
-
 @lru_cache(maxsize=1)
-def _load() -> _Network:
-    return _Network()
-
-
-@contextmanager
-def _randomness_kept() -> Iterator[None]:
-    torch = import_module("torch")
+def _load() -> tuple[Any, str]:
+    """Return the package's network, on the GPU where there is one, and its device."""
+    torch, device = import_module("torch"), best_device()
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     deterministic = torch.are_deterministic_algorithms_enabled()
     try:
-        yield
+        return import_module(_PACKAGE).TransNetV2(device=device), device  # it sets every seed
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])

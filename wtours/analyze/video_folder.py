@@ -39,7 +39,9 @@ def folder_videos(folder: Path) -> dict[str, Path]:
             paths.append(path)
     if not paths:
         raise UsageError(f"{folder} has no video; files named *{', *'.join(VIDEO_SUFFIXES)} are")
-    return {_video_id(root, path): path for path in paths}
+    unique = {path: digest([root.name, path.relative_to(root).as_posix()])[:10] for path in paths}
+    start = folder_id(root)
+    return {f"{start}_{_plain(path.stem)}_{text}": path for path, text in unique.items()}
 
 
 def video_in_place(video_id: str, path: Path) -> DownloadedVideo:
@@ -57,11 +59,6 @@ def video_in_place(video_id: str, path: Path) -> DownloadedVideo:
 def folder_id(folder: Path) -> str:
     """Return the beginning of the ids of a folder's videos."""
     return _plain(folder.resolve().name)
-
-
-def _video_id(root: Path, path: Path) -> str:
-    unique = digest([root.name, path.relative_to(root).as_posix()])
-    return f"{folder_id(root)}_{_plain(path.stem)}_{unique[:10]}"
 
 
 def _plain(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import scenedetect
@@ -20,11 +21,11 @@ from wtours.analyze.merge import (
     merge_objects,
     require_same_frames,
     undecodable_frames,
-    write_transitions,
 )
 from wtours.analyze.plan import Plan
 from wtours.analyze.publish import adopt_tables, publish_tables, video_end_us
 from wtours.analyze.quality.meter import merge_quality
+from wtours.analyze.schema import TRANSITIONS_SCHEMA, write_table
 from wtours.analyze.segment import SegmentTask
 from wtours.analyze.shots import CUT_DETECTORS
 from wtours.analyze.transnet import (
@@ -186,7 +187,8 @@ def publish_video(
         with measurements.publish(
             TRANSNET, missing[TRANSNET], _versions() | transnet_versions()
         ) as folder:
-            write_transitions(probabilities, folder)
+            table = pa.table([probabilities], TRANSITIONS_SCHEMA)
+            write_table(folder / FRAMES_FILE, table, TRANSITIONS_SCHEMA)
     if QUALITY in missing:
         with measurements.publish(QUALITY, missing[QUALITY], _versions()) as folder:
             merge_quality(segments, folder)

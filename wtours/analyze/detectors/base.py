@@ -43,18 +43,6 @@ class DetectorIdentity:
     """Of the packages it runs on, for the receipt."""
 
 
-class Picture(Protocol):
-    """What a network looks at: a `wtours.media.frame.Frame`, or the pixels of one."""
-
-    def to_bgr(self) -> NDArray[np.uint8]:
-        """Return (H, W, 3) uint8, BGR, full size."""
-        ...
-
-    def to_rgb(self) -> NDArray[np.uint8]:
-        """Return (H, W, 3) uint8, RGB, full size."""
-        ...
-
-
 class Network(Protocol):
     """Finds objects in images."""
 
@@ -63,10 +51,14 @@ class Network(Protocol):
     batch_size: int
     """How many images `detect` takes at a time; its result must not depend on it."""
     colors: Colors
-    """Which of `Picture`'s methods it calls."""
+    """The order of an image's channels."""
 
-    def detect(self, frames: Sequence[Picture]) -> list[list[Detection]]:
-        """Return each image's detections, from `facts.threshold` up, highest score first."""
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
+        """Return each image's detections, from `facts.threshold` up, highest score first.
+
+        Args:
+            images: (H, W, 3) uint8, full size, of one size.
+        """
         ...
 
 

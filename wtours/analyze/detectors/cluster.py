@@ -50,7 +50,7 @@ class NodeEndpoint:
         Raises:
             AnalysisError: the node has none, or its process has died.
         """
-        sockets = list(_temporary_folder().glob(f"{_prefix(self.token)}*/detector"))
+        sockets = list(Path(tempfile.gettempdir()).glob(f"{self.token}*/detector"))
         if not sockets:
             raise AnalysisError(
                 f"detector {self.spec}: node {socket.gethostname()} has none; run the same command "
@@ -66,12 +66,12 @@ class DetectorActor:
     Args:
         spec: The network.
         jobs: How many tasks connect at a time.
-        token: Of the run.
+        token: Of the run: the names of its folders begin with it.
         number: Of the actor.
     """
 
     def __init__(self, spec: DetectorSpec, jobs: int, token: str, number: int) -> None:
-        folder = _temporary_folder() / f"{_prefix(token)}{number}"
+        folder = Path(tempfile.gettempdir()) / f"{token}{number}"
         self._service = DetectorService(spec, jobs, folder=folder)
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -110,7 +110,7 @@ class ClusterDetectors:
 
     def __init__(self, spec: DetectorSpec, executor: RayExecutor) -> None:
         self._spec, self._executor = spec, executor
-        self._token = secrets.token_hex(4)
+        self._token = f"wtours-{secrets.token_hex(4)}-"
         self._actors: list[Any] = []
         self._ready: WorkerReady | WtoursError | None = None
 
@@ -173,11 +173,3 @@ class ClusterDetectors:
         self._executor.run_on([node["NodeID"] for node in with_gpus or nodes])
         ready: WorkerReady = answers[0]
         return ready
-
-
-def _temporary_folder() -> Path:
-    return Path(tempfile.gettempdir())
-
-
-def _prefix(token: str) -> str:
-    return f"wtours-{token}-"

@@ -45,6 +45,8 @@ def load_detic(folder: Path | None = None) -> TorchDetector:
     model = _load_model(path)
     processor = transformers.AutoImageProcessor.from_pretrained(path, local_files_only=True)
     labels = model.config.id2label
+    # Classes, size and colors of what is looked at; the hub's model has no others than its own.
+    settings = {name: sha256_file(path / name) for name in _FILES if name != _WEIGHTS}
 
     def infer(model: Any, pictures: Sequence[NDArray[np.uint8]]) -> list[Found]:
         inputs = processor(images=list(pictures), return_tensors="pt", device=model.device)
@@ -55,7 +57,7 @@ def load_detic(folder: Path | None = None) -> TorchDetector:
         facts=DetectorFacts(
             name=f"detic ({HUB_NAME})" if folder is None else f"detic:{folder.name}",
             weights_sha256=sha256_file(path / _WEIGHTS),
-            settings_sha256=_settings_sha256(folder),
+            settings_sha256=None if folder is None else sha256_bytes(canonical_json(settings)),
             vocabulary=tuple(labels[i] for i in range(len(labels))),
             threshold=STORE_THRESHOLD,
             max_per_frame=MAX_PER_FRAME,
@@ -64,17 +66,6 @@ def load_detic(folder: Path | None = None) -> TorchDetector:
         model=model,
         infer=infer,
     )
-
-
-def _settings_sha256(folder: Path | None) -> str | None:
-    """Return the digest of a folder's settings: classes, size and colors of what is looked at.
-
-    The hub's model has no others than its own.
-    """
-    if folder is None:
-        return None
-    files = {name: sha256_file(folder / name) for name in _FILES if name != _WEIGHTS}
-    return sha256_bytes(canonical_json(files))
 
 
 def _best_classes(logits: Any, boxes: Any, shape: tuple[int, ...]) -> list[Found]:

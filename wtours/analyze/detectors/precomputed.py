@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -74,7 +73,7 @@ class PrecomputedDetector:
 
     def submit(self, frames: Sequence[Frame]) -> list[tuple[int, list[Detection]]]:
         """Return (pts_us, detections) of each frame, highest score first; see `DetectorClient`."""
-        return [(frame.pts_us, self._near(frame.pts_us)) for frame in frames]
+        return [(pts_us, self._near(pts_us)) for pts_us in (frame.pts_us for frame in frames)]
 
     def finish(self) -> list[tuple[int, list[Detection]]]:
         """Return nothing: every frame had its detections at once."""
@@ -185,30 +184,22 @@ def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
 def _checked_labels(path: Path) -> set[str]:
     """Return all labels, having checked every row."""
     labels: set[str] = set()
-    for rows, batch in _batches(path):
-        if any(batch[name].null_count for name in COLUMNS.names):
-            raise AnalysisError(f"detections file:{path}: rows {rows}: a value is missing (null)")
-        column: dict[str, Any] = {
-            name: batch[name].to_numpy(zero_copy_only=False)
-            for name in COLUMNS.names
-            if name != "label"
-        }
-        scores = column["score"]
-        good = (scores >= 0) & (scores <= 1) & (column["pts_us"] >= 0)
-        good &= (column["x0"] <= column["x1"]) & (column["y0"] <= column["y1"])
-        good &= np.isfinite([column[name] for name in ("x0", "y0", "x1", "y1")]).all(axis=0)
-        if not good.all():
-            raise AnalysisError(
-                f"detections file:{path}: rows {rows}: needs pts_us >= 0, 0 <= score <= 1, and "
-                f"finite x0 <= x1, y0 <= y1"
-            )
-        labels.update(batch["label"].unique().to_pylist())
-    return labels
-
-
-def _batches(path: Path) -> Iterator[tuple[str, pa.RecordBatch]]:
     first = 0
     with open_parquet(path, _REMEDY, max_rows=MAX_DETECTIONS) as file:
         for batch in file.iter_batches(columns=COLUMNS.names):
-            yield f"{first} to {first + batch.num_rows - 1}", batch
+            where = f"detections file:{path}: rows {first} to {first + batch.num_rows - 1}"
             first += batch.num_rows
+            if any(batch[name].null_count for name in COLUMNS.names):
+                raise AnalysisError(f"{where}: a value is missing (null)")
+            numbers = [name for name in COLUMNS.names if name != "label"]
+            column = {name: batch[name].to_numpy(zero_copy_only=False) for name in numbers}
+            scores = column["score"]
+            good = (scores >= 0) & (scores <= 1) & (column["pts_us"] >= 0)
+            good &= (column["x0"] <= column["x1"]) & (column["y0"] <= column["y1"])
+            good &= np.isfinite([column[name] for name in ("x0", "y0", "x1", "y1")]).all(axis=0)
+            if not good.all():
+                raise AnalysisError(
+                    f"{where}: needs pts_us >= 0, 0 <= score <= 1, and finite x0 <= x1, y0 <= y1"
+                )
+            labels.update(batch["label"].unique().to_pylist())
+    return labels

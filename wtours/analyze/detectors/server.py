@@ -97,12 +97,9 @@ class DetectorService:
     def endpoint(self) -> Endpoint:
         """Return where decoding processes connect to; only after `identity`."""
         assert isinstance(self._ready, WorkerReady)
-        return Endpoint(self._spec, self._address, self._ready.batch_size, self._ready.colors)
-
-    @property
-    def _address(self) -> Path:
         assert self._folder is not None
-        return self._folder / "detector"
+        address = self._folder / "detector"
+        return Endpoint(self._spec, address, self._ready.batch_size, self._ready.colors)
 
     def _start(self) -> WorkerReady:
         if self._wanted_folder is None:
@@ -113,7 +110,7 @@ class DetectorService:
             self._folder = self._wanted_folder
         with socket.socket(socket.AF_UNIX) as listener:
             try:
-                listener.bind(str(self._address))
+                listener.bind(str(self._folder / "detector"))
             except OSError as error:  # a path of more than 107 bytes
                 raise AnalysisError(
                     f"detector {self._spec}: no socket can be made in {tempfile.gettempdir()} "

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wtours.analyze.detectors.base import STORE_THRESHOLD, Colors, Detection, Picture
+from wtours.analyze.detectors.base import STORE_THRESHOLD, Colors, Detection
 from wtours.analyze.schema import DetectorFacts
 from wtours.errors import MissingPackageError
 
@@ -64,13 +64,12 @@ class TorchDetector:
         self._model = model.eval()
         self._infer = infer
 
-    def detect(self, frames: Sequence[Picture]) -> list[list[Detection]]:
-        """Return each frame's detections, highest score first."""
-        pictures = [frame.to_rgb() for frame in frames]
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
+        """Return each image's detections, highest score first."""
         detections: list[list[Detection]] = []
-        for start in range(0, len(pictures), self.batch_size):
-            batch = pictures[start : start + self.batch_size]
-            filled = batch + batch[-1:] * (self.batch_size - len(batch))
+        for start in range(0, len(images), self.batch_size):
+            batch = images[start : start + self.batch_size]
+            filled = [*batch, *[batch[-1]] * (self.batch_size - len(batch))]
             with inference():
                 found = self._infer(self._model.to(self._device), filled)
             detections += [

@@ -52,7 +52,9 @@ def load_torchvision(name: str, weights: Path | None = None) -> TorchDetector:
     beginning = Path(urlsplit(published.url).path).stem.rpartition("-")[2]
     is_published = weights is None or sha256.startswith(beginning)
     if is_published and name in _NORMALIZED_WITHOUT_EPS:
-        _remove_eps(model)
+        for module in model.modules():
+            if isinstance(module, import_module("torch.nn").BatchNorm2d):
+                module.eps = 0.0
     head = getattr(model, "roi_heads", model)
     head.score_thresh = STORE_THRESHOLD
     return TorchDetector(
@@ -67,13 +69,6 @@ def load_torchvision(name: str, weights: Path | None = None) -> TorchDetector:
         model=model,
         infer=_infer,
     )
-
-
-def _remove_eps(model: Any) -> None:
-    batch_norm = import_module("torch.nn").BatchNorm2d
-    for module in model.modules():
-        if isinstance(module, batch_norm):
-            module.eps = 0.0
 
 
 def _infer(model: Any, pictures: Sequence[NDArray[np.uint8]]) -> list[Found]:

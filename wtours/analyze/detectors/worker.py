@@ -53,17 +53,14 @@ def main() -> None:
     try:
         network = spec.load_network()
         identity = DetectorIdentity(network.facts, network.versions)
-        ready = WorkerReady(identity, network.batch_size, network.colors, _num_gpus())
+        torch: Any = sys.modules.get("torch")  # a network without torch uses none
+        num_gpus = 0 if torch is None else int(torch.cuda.device_count())
+        ready = WorkerReady(identity, network.batch_size, network.colors, num_gpus)
     except Exception as error:
         control.send(in_one_line(spec, error))
         return
     control.send(ready)
     _serve(spec, network, listener, most=None if ready.is_shared else 1)
-
-
-def _num_gpus() -> int:
-    torch: Any = sys.modules.get("torch")  # a network without torch uses none
-    return 0 if torch is None else int(torch.cuda.device_count())
 
 
 def in_one_line(spec: DetectorSpec, error: Exception) -> WtoursError:
@@ -95,21 +92,8 @@ def _serve(
                 ready.close()
 
 
-def _detect(spec: DetectorSpec, network: Network, pictures: Sequence[NDArray[np.uint8]]) -> Answer:
+def _detect(spec: DetectorSpec, network: Network, images: Sequence[NDArray[np.uint8]]) -> Answer:
     try:
-        return network.detect([_Pixels(pixels) for pixels in pictures])
+        return network.detect(images)
     except Exception as error:
         return in_one_line(spec, error)
-
-
-class _Pixels:
-    """An image that came in the colors that the network takes."""
-
-    def __init__(self, pixels: NDArray[np.uint8]) -> None:
-        self._pixels = pixels
-
-    def to_bgr(self) -> NDArray[np.uint8]:
-        return self._pixels
-
-    def to_rgb(self) -> NDArray[np.uint8]:
-        return self._pixels

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wtours.analyze.detectors.base import STORE_THRESHOLD, Colors, Detection, Picture
+from wtours.analyze.detectors.base import STORE_THRESHOLD, Colors, Detection
 from wtours.analyze.schema import DetectorFacts
 from wtours.errors import AnalysisError, MissingPackageError
 from wtours.storage.hashing import sha256_file
@@ -75,9 +75,9 @@ class YoloxDetector:
             threshold=STORE_THRESHOLD,
         )
 
-    def detect(self, frames: Sequence[Picture]) -> list[list[Detection]]:
-        """Return each frame's detections, highest score first."""
-        return [self._detect(frame.to_bgr()) for frame in frames]
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
+        """Return each image's detections, highest score first."""
+        return list(map(self._detect, images))
 
     def _detect(self, bgr: NDArray[np.uint8]) -> list[Detection]:
         pixels, scale = self._letterbox(bgr)

@@ -3,7 +3,7 @@
 All sums are of whole numbers, so that a machine or a way of splitting a video changes no digit.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wtours.analyze.quality import near_duplicates as duplicates
 from wtours.analyze.quality import text_overlay as overlay
-from wtours.analyze.schema import FORMAT, open_table, table_of
+from wtours.analyze.schema import FORMAT, table_of, write_table
 from wtours.workspace.layout import SECONDS_FILE
 
 EDGES_FILE = "edges.parquet"
@@ -131,7 +131,8 @@ def merge_quality(segments: Sequence[Path], folder: Path) -> None:
     columns["near_duplicate"] = list(
         duplicates.near_duplicates(rows["pts_us"].to_numpy(), rows["dhash"].to_pylist(), second)
     )
-    columns["text_overlay"] = list(overlay.text_overlays(_edges_of(segments)))
+    edges = (row for segment in segments for row in pq.read_table(segment / EDGES_FILE).to_pylist())
+    columns["text_overlay"] = list(overlay.text_overlays(map(overlay.SecondEdges.from_row, edges)))
     blur, luma, is_black = (rows[name].to_numpy() for name in ("blur", "luma", "is_black"))
     for number, a, b in zip(second.tolist(), first.tolist(), stop.tolist(), strict=True):
         moved = motion[a:b][~np.isnan(motion[a:b])]
@@ -142,11 +143,4 @@ def merge_quality(segments: Sequence[Path], folder: Path) -> None:
         columns["luma"].append(float(luma[a:b].mean()))
         columns["black"].append(bool(is_black[a:b].all()))
         columns["frozen"].append(bool(len(moved) and (moved < FROZEN_MOTION).all()))
-    with open_table(folder / SECONDS_FILE, QUALITY_SCHEMA) as table:
-        table.write(table_of(QUALITY_SCHEMA, columns))
-
-
-def _edges_of(segments: Sequence[Path]) -> Iterator[overlay.SecondEdges]:
-    for segment in segments:
-        for row in pq.read_table(segment / EDGES_FILE).to_pylist():
-            yield overlay.SecondEdges.from_row(row)
+    write_table(folder / SECONDS_FILE, table_of(QUALITY_SCHEMA, columns), QUALITY_SCHEMA)

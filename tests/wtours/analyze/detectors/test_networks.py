@@ -103,7 +103,9 @@ def test_detic_equals_transformers_own_postprocessing_with_one_class_a_query(det
     model = DeformableDetrForObjectDetection.from_pretrained(detic_folder).eval()
     processor = AutoImageProcessor.from_pretrained(detic_folder)
     classes = set()
-    for frame, found in zip(frames, detector.detect(frames), strict=True):
+    for frame, found in zip(
+        frames, detector.detect([frame.to_rgb() for frame in frames]), strict=True
+    ):
         rgb = frame.to_rgb()
         with torch.inference_mode():
             output = model(**processor(images=rgb, return_tensors="pt"))
@@ -218,7 +220,9 @@ def test_torchvision_gives_the_models_own_detections(tmp_path, frames):
     assert detector.facts.weights_sha256 == sha256_file(weights)
     assert detector.facts.vocabulary[1] == "person"
     total = 0
-    for frame, found in zip(frames, detector.detect(frames), strict=True):
+    for frame, found in zip(
+        frames, detector.detect([frame.to_rgb() for frame in frames]), strict=True
+    ):
         with torch.inference_mode():
             (own,) = model([torch.from_numpy(frame.to_rgb()).permute(2, 0, 1) / 255])
         assert [d.score for d in found] == pytest.approx(own["scores"].tolist(), abs=1e-5)
@@ -301,7 +305,9 @@ def test_a_detectron2_model_gives_what_its_own_predictor_gives(tmp_path, frames)
     detector = parse_detector(f"detectron2:{config},{weights}").load_network()
     predictor = import_module("detectron2.engine").DefaultPredictor(settings)
     total = 0
-    for frame, found in zip(frames, detector.detect(frames), strict=True):
+    for frame, found in zip(
+        frames, detector.detect([frame.to_rgb() for frame in frames]), strict=True
+    ):
         own = predictor(np.ascontiguousarray(frame.to_rgb()[:, :, ::-1]))["instances"]
         assert [d.score for d in found] == pytest.approx(own.scores.tolist(), abs=1e-5)
         assert [d.label_id for d in found] == own.pred_classes.tolist()

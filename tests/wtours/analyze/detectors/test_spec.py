@@ -109,7 +109,7 @@ def test_yolox_equals_an_independent_run_of_the_model(data_dir, name):
         ]
     pictures = decoded[::25][: len(frames)]
     total = 0
-    for picture, found in zip(pictures, detector.detect(frames), strict=True):
+    for picture, found in zip(pictures, detector.detect([f.to_bgr() for f in frames]), strict=True):
         expected = independent_yolox(session, picture)
         assert [d.label_id for d in found] == [label for _, label, _ in expected]
         assert [d.label for d in found] == [COCO_LABELS[label] for _, label, _ in expected]
@@ -125,7 +125,7 @@ def test_yolox_equals_an_independent_run_of_the_model(data_dir, name):
 def test_yolox_sees_people_where_there_are_people(data_dir):
     detector = YoloxDetector(data_dir / "models" / "yolox_nano.onnx")
     with open_video(data_dir / "videos" / "vtest.avi") as video:
-        (found,) = detector.detect([next(video.frames())])
+        (found,) = detector.detect([next(video.frames()).to_bgr()])
     people = [d for d in found if d.score > 0.5 and d.label == "person"]
     assert len(people) >= 3
     assert all(d.y1 - d.y0 > d.x1 - d.x0 for d in people)  # upright

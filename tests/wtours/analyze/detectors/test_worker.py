@@ -54,7 +54,9 @@ def test_detections_are_those_of_the_network_in_this_process(tmp_path, data_dir,
     rows = pq.read_table(layout.analysis_dir("walk") / "detections.parquet").to_pylist()
     expected = [
         (frame.pts_us, d.label, np.float32(d.score), np.float32(d.x0), np.float32(d.y1))
-        for frame, found in zip(detected, network.detect(detected), strict=True)
+        for frame, found in zip(
+            detected, network.detect([f.to_bgr() for f in detected]), strict=True
+        )
         for d in found
     ]
     assert len(expected) > 50
