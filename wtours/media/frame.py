@@ -91,9 +91,6 @@ class Frame:
         converter: The video's; None: one of its own.
 
     Attributes:
-        orientation: What makes `picture` upright.
-        pixel_aspect: Width of a pixel beside its height.
-        pts_us: Microseconds from the video's first frame.
         is_corrupt: The decoder concealed errors in it.
     """
 

@@ -30,7 +30,14 @@ def encode_planes(
         codec: A JPEG of the planes themselves, or their RGB pixels without a loss.
     """
     if codec != "jpeg":
-        return _encode_lossless(rgb_of(planes), codec)
+        from PIL import Image
+
+        buffer, image = io.BytesIO(), Image.fromarray(rgb_of(planes))
+        if codec == "png":
+            image.save(buffer, "PNG", compress_level=_PNG_LEVEL)
+        else:
+            image.save(buffer, "WEBP", lossless=True, **_WEBP_EFFORT)
+        return buffer.getvalue()
     luma, cb, cr = planes
     height, width = luma.shape
     odd = (height % 2, width % 2)
@@ -68,14 +75,3 @@ def require_encoder(codec: str) -> None:
     """
     if codec != "jpeg" and find_spec("PIL") is None:
         raise MissingPackageError("pillow", "lossless", f"--codec {codec}")
-
-
-def _encode_lossless(pixels: NDArray[np.uint8], codec: str) -> bytes:
-    from PIL import Image
-
-    buffer, image = io.BytesIO(), Image.fromarray(pixels)
-    if codec == "png":
-        image.save(buffer, "PNG", compress_level=_PNG_LEVEL)
-    else:
-        image.save(buffer, "WEBP", lossless=True, **_WEBP_EFFORT)
-    return buffer.getvalue()

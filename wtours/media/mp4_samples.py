@@ -3,7 +3,6 @@
 FFmpeg allocates 24 bytes a sample when it opens the file: 1.3 kB of boxes can ask for gigabytes.
 """
 
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -24,29 +23,30 @@ def declared_samples(path: Path) -> int:
             FFmpeg reads the first alone, and half of the recording would be lost without a word.
     """
     with path.open("rb") as file:
-        return _declared(path, file) if file.read(8)[4:] in _FIRST_BOXES else 0
-
-
-def _declared(path: Path, file: BinaryIO) -> int:
-    total, tables = 0, dict[bytes, int]()
-    for kind, place, size in _checked_boxes(path, file):
-        if kind == b"trak":
-            total, tables = total + _of_track(tables), {}
-        file.seek(place)
-        if kind == b"trun":
-            total += _number(file.read(8)[4:8])
-        elif kind == b"hdlr":
-            tables[file.read(12)[8:12]] = 1
-        elif kind in (b"stsz", b"stz2"):
-            tables[b"stsz"] = _number(file.read(12)[8:12])
-        elif kind in (b"stco", b"co64"):
-            tables[b"stco"] = _number(file.read(8)[4:8])
-        elif kind == b"stts":
-            entries = file.read(16)
-            tables[b"pcm"] = _number(entries[4:8]) == _number(entries[12:16]) == 1
-        elif kind == b"stsc":
-            tables[b"stsc"] = _most_per_chunk(file.read(min(size, 2**20)))
-    return total + _of_track(tables)
+        if file.read(8)[4:] not in _FIRST_BOXES:
+            return 0
+        total, tables = 0, dict[bytes, int]()
+        for kind, place, size in _checked_boxes(path, file):
+            if kind == b"trak":
+                total, tables = total + _of_track(tables), {}
+            file.seek(place)
+            if kind == b"trun":
+                total += _number(file.read(8)[4:8])
+            elif kind == b"hdlr":
+                tables[file.read(12)[8:12]] = 1
+            elif kind in (b"stsz", b"stz2"):
+                tables[b"stsz"] = _number(file.read(12)[8:12])
+            elif kind in (b"stco", b"co64"):
+                tables[b"stco"] = _number(file.read(8)[4:8])
+            elif kind == b"stts":
+                entries = file.read(16)
+                tables[b"pcm"] = _number(entries[4:8]) == _number(entries[12:16]) == 1
+            elif kind == b"stsc":
+                box = file.read(min(size, 2**20))  # the largest samples_per_chunk
+                tables[b"stsc"] = max(
+                    (_number(box[i : i + 4]) for i in range(12, len(box), 12)), default=0
+                )
+        return total + _of_track(tables)
 
 
 def _checked_boxes(path: Path, file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
@@ -70,11 +70,6 @@ def _of_track(tables: dict[bytes, int]) -> int:
         per_chunk = -(-tables.get(b"stsc", 0) // _AUDIO_SAMPLES_PER_ENTRY)
         return tables.get(b"stco", 0) * per_chunk
     return tables.get(b"stsz", 0)
-
-
-def _most_per_chunk(box: bytes) -> int:
-    """Return the largest samples_per_chunk of an stsc box."""
-    return max((_number(box[place : place + 4]) for place in range(12, len(box), 12)), default=0)
 
 
 def _boxes(file: BinaryIO, place: int, end: int) -> Iterator[tuple[bytes, int, int]]:
@@ -102,4 +97,4 @@ def _boxes(file: BinaryIO, place: int, end: int) -> Iterator[tuple[bytes, int, i
 
 
 def _number(data: bytes) -> int:
-    return int(struct.unpack(">I", data)[0]) if len(data) == 4 else 0
+    return int.from_bytes(data, "big") if len(data) == 4 else 0

@@ -10,7 +10,7 @@ from wtours.errors import VideoError
 from wtours.media.container import choose_stream, open_container
 from wtours.media.limits import MAX_LOSS, check_loss
 from wtours.media.packets import demux, parameter_changes, to_us
-from wtours.media.reader import VideoMetadata, VideoReader, open_video
+from wtours.media.reader import VideoMetadata, open_video
 
 _US = 1_000_000
 _CHANGE_SHOWS_WITHIN = 4
@@ -105,7 +105,10 @@ def probe_video(path: Path, *, stream: int | None = None, max_loss: float = MAX_
             start_us = max(0, reader.keyframe_us(number))
             for _ in itertools.islice(reader.frames(start_us), _CHANGE_SHOWS_WITHIN):
                 pass  # a change of size is refused
-        _decode_end(reader, last_pts_us)
+        if not any(True for _ in reader.frames(start_us=max(0, last_pts_us - _US))):
+            raise VideoError(
+                f"{path} is cut or damaged: its last second does not decode; download it again"
+            )
         return VideoFacts(
             codec=metadata.codec,
             container=metadata.container,
@@ -181,11 +184,3 @@ def _container_length(path: Path) -> tuple[int | None, int]:
                 ticks = packet.pts + (packet.duration or 0)
                 end_us = max(end_us, to_us(ticks, Fraction(packet.time_base)))
         return container.duration, end_us  # FFmpeg counts it in microseconds
-
-
-def _decode_end(reader: VideoReader, last_pts_us: int) -> None:
-    if not any(True for _ in reader.frames(start_us=max(0, last_pts_us - _US))):
-        raise VideoError(
-            f"{reader.metadata.path} is cut or damaged: its last second does not decode; "
-            f"download it again"
-        )

@@ -284,9 +284,18 @@ class VideoReader:
         what, scale = "", f"scale={width}:{height}"
         if (picture.width, picture.height) != (width, height):
             what = f"changes from {width}x{height} to {picture.width}x{picture.height}"
-        elif picture.rotation not in (0, self._rotation) and self._is_laid_otherwise(picture):
+        # The matrix is not asked of every picture: PyAV's side data hold it until the garbage is
+        # collected.
+        elif (
+            picture.rotation not in (0, self._rotation)
+            and Orientation.of(picture) != self._orientation
+        ):
             what = "is turned or mirrored otherwise than before"
-        elif self._has_other_pixels():
+        # Other containers than MPEG-TS state the shape themselves, for the whole video.
+        elif (
+            self.metadata.container == "mpegts"
+            and (self._stream.codec_context.sample_aspect_ratio or 1) != self._coded_aspect
+        ):
             what = "has pixels of another shape than before"
             shown = (side // 2 * 2 for side in (self.metadata.width, self.metadata.height))
             scale = "scale={}:{},setsar=1".format(*shown)  # an encoder wants even sides
@@ -295,18 +304,6 @@ class VideoReader:
                 f"{self._path}: the picture {what} at {pts_us / _US:.2f} s; re-encode it to one "
                 f"size: ffmpeg -i IN -vf {scale} -c:v libx264 -crf 14 OUT.mp4"
             )
-
-    def _is_laid_otherwise(self, picture: av.VideoFrame) -> bool:
-        # Not asked of every picture: PyAV's side data hold it until the garbage is collected.
-        return Orientation.of(picture) != self._orientation
-
-    def _has_other_pixels(self) -> bool:
-        """Return whether the codec states another shape of pixels than at first.
-
-        Other containers than MPEG-TS state it themselves, for the whole video.
-        """
-        stated = self._stream.codec_context.sample_aspect_ratio or 1
-        return self.metadata.container == "mpegts" and stated != self._coded_aspect
 
     def _to_us(self, ticks: int) -> int:
         return to_us(ticks - self._origin, self._unit)

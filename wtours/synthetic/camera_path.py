@@ -1,4 +1,4 @@
-"""Where the walker is and looks: along the streets of an endless square grid, round its corners.
+"""The camera, and where it goes: along the streets of an endless square grid, round its corners.
 
 World coordinates are meters. Streets lie along x at y = k * BLOCK and along y at x = k * BLOCK, for
 every integer k. Everything is a pure function of the seed and the time.
@@ -18,6 +18,8 @@ WALK_LATERAL = -1.1
 """The walker's distance from the middle of the street, in meters."""
 WALK_SPEED = 1.4
 """Meters per second."""
+NEAR = 0.35
+"""Nothing nearer than this, in meters, is drawn."""
 EYE_HEIGHT = 1.65
 _CORNER_RADIUS = 5.0
 _STEP = 0.25
@@ -35,6 +37,42 @@ class Pose:
     y: float
     yaw: float
     eye_height: float
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A level pinhole camera: a pose and an image size; about 67 degrees along the longer side."""
+
+    pose: Pose
+    width: int
+    height: int
+
+    @property
+    def focal(self) -> float:
+        """Focal length in pixels."""
+        return 0.75 * max(self.width, self.height)
+
+    @property
+    def center(self) -> float:
+        """Column of the optical axis."""
+        return (self.width - 1) / 2
+
+    @property
+    def horizon(self) -> float:
+        """Row of the horizon."""
+        return 0.49 * self.height
+
+    def relative(self, x: Points, y: Points) -> tuple[Points, Points]:
+        """Return depth along the view and distance to the right of it, in meters."""
+        forward_x, forward_y = np.cos(self.pose.yaw), np.sin(self.pose.yaw)
+        dx, dy = x - self.pose.x, y - self.pose.y
+        return dx * forward_x + dy * forward_y, dx * forward_y - dy * forward_x
+
+    def pixels(self, depth: Points, right: Points, up: Points) -> NDArray[np.float64]:
+        """Return (N, 2) pixel places x, y of points with depth >= NEAR; up is above the ground."""
+        scale = self.focal / depth
+        x = self.center + right * scale
+        return np.stack([x, self.horizon - (up - self.pose.eye_height) * scale], axis=-1)
 
 
 class Route:

@@ -43,8 +43,10 @@ def render_walk(
         raise MissingPackageError(
             "opencv-python-headless", "analyze", "rendering a walk"
         ) from error
-    if truth_path is not None:
-        _require_replaceable(truth_path)
+    if truth_path is not None and truth_path.exists() and not (truth_path / TRUTH_NAME).is_file():
+        raise WtoursError(
+            f"{truth_path} exists and is not the truth of a walk; choose another truth_path"
+        )
     with contextlib.ExitStack() as stack:
         video = stack.enter_context(atomic_path(video_path))
         truth = None
@@ -70,11 +72,3 @@ def _replaced_directory(path: Path) -> Iterator[Path]:
     with atomic_path(path) as temp:
         yield temp
         remove(path)
-
-
-def _require_replaceable(path: Path) -> None:
-    """Refuse to replace anything but an older truth."""
-    if path.exists() and not (path / TRUTH_NAME).is_file():
-        raise WtoursError(
-            f"{path} exists and is not the truth of a walk; choose another truth_path"
-        )

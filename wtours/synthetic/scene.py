@@ -8,13 +8,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wtours.synthetic.camera import NEAR, Camera
-from wtours.synthetic.camera_path import Points, Route
+from wtours.synthetic.camera_path import NEAR, Camera, Points, Route
 from wtours.synthetic.crowd import LANES, REACH, Crowd, Population
 from wtours.synthetic.drawing.backdrop import cast_walls, draw_backdrop, haze
 from wtours.synthetic.drawing.car import HALF_LENGTH, HALF_WIDTH, PAINTS, car_polygons
 from wtours.synthetic.drawing.painter import Painter
-from wtours.synthetic.drawing.palette import Image, Palette
+from wtours.synthetic.drawing.palette import Palette
 from wtours.synthetic.drawing.sprites import NUM_PHASES, Sprite, draw_sprites
 from wtours.synthetic.drawing.textures import paint_atlas
 from wtours.synthetic.spec import WalkSpec
@@ -72,7 +71,9 @@ class Scene:
         painter = Painter(image, camera, walls.depth, self._atlas.horizon)
         crowd = self._population.near(camera.pose, seconds)
         objects = self._draw_crowd(painter, camera, walls.depth, crowd, seconds)
-        lit = cv2.convertScaleAbs(image, None, _exposure(image) * lightness)
+        blue, green, red, _ = cv2.mean(image)
+        luma = max(1.0, 0.114 * blue + 0.587 * green + 0.299 * red)
+        lit = cv2.convertScaleAbs(image, None, EXPOSURE / luma * lightness)
         return RenderedFrame(np.asarray(lit, dtype=np.uint8), painter.owner, tuple(objects))
 
     def _draw_crowd(
@@ -179,9 +180,3 @@ def _in_sight(
     deepest = np.maximum.reduceat(padded, edges)[::2]
     seen: NDArray[np.bool_] = (depth > -_REACH_ASIDE) & (right_edge > 0)
     return seen & (left_edge < camera.width) & (deepest > depth)
-
-
-def _exposure(image: Image) -> float:
-    """Return the gain that brings the mean luma to `EXPOSURE`."""
-    blue, green, red, _ = cv2.mean(image)
-    return EXPOSURE / max(1.0, 0.114 * blue + 0.587 * green + 0.299 * red)

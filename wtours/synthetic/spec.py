@@ -58,9 +58,6 @@ class WalkSpec:
                 f"light must fall: {MIN_LIGHT} <= light_end ({self.light_end}) <= "
                 f"light_start ({self.light_start}) <= 1"
             )
-        self._check_cuts()
-
-    def _check_cuts(self) -> None:
         shortest = max(MIN_STREET_FRAMES, math.ceil(MIN_STREET_SECONDS * self.frame_rate))
         edges = (0, *self.cut_frames, self.num_frames)
         for start, end in pairwise(edges):

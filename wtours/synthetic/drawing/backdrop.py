@@ -7,8 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wtours.synthetic.camera import Camera
-from wtours.synthetic.camera_path import BLOCK, STREET, Points
+from wtours.synthetic.camera_path import BLOCK, STREET, Camera, Points
 from wtours.synthetic.drawing import textures
 from wtours.synthetic.drawing.facade import FACADE_METERS, FACADE_PPM
 from wtours.synthetic.drawing.palette import NUM_FACADES, Color, Image

@@ -6,8 +6,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from wtours.synthetic.camera import NEAR, Camera
-from wtours.synthetic.camera_path import Points
+from wtours.synthetic.camera_path import NEAR, Camera, Points
 from wtours.synthetic.drawing.palette import Color, bgr
 
 HALF_LENGTH, HALF_WIDTH = 2.1, 0.88

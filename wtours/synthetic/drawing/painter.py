@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wtours.synthetic.camera import Camera
+from wtours.synthetic.camera_path import Camera
 from wtours.synthetic.drawing.car import Polygon
 from wtours.synthetic.drawing.palette import Color, Image
 from wtours.synthetic.drawing.sprites import Sprite
@@ -96,7 +96,9 @@ class Painter:
         hidden = self.hidden_columns(region, depth)
         if hidden.all():
             return None
-        image = _fitting_level(sprite, sprite.height * scale)
+        # The smallest image that is at least as tall, or the largest.
+        fitting = [level for level in sprite.levels if level.shape[0] >= sprite.height * scale]
+        image = fitting[-1] if fitting else sprite.levels[0]
         shrink = sprite.height * scale / image.shape[0]
         # Pixel centers at integers on both sides.
         matrix = np.array(
@@ -163,9 +165,3 @@ class Painter:
             own = np.asarray(cv2.addWeighted(own, clear, fog, 1 - clear, 0), np.uint8)
         cv2.multiply(part, cv2.merge([255 - alpha] * 3), part, 1 / 255)
         cv2.add(part, own, part)
-
-
-def _fitting_level(sprite: Sprite, pixels: float) -> Image:
-    """Return the smallest image that is at least as tall as asked, or the largest."""
-    fitting = [level for level in sprite.levels if level.shape[0] >= pixels]
-    return fitting[-1] if fitting else sprite.levels[0]

@@ -5,7 +5,7 @@ the size and averaging gives both the soft edge and the multiplication.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -25,6 +25,11 @@ class Sprite:
     width: float
     height: float
     levels: tuple[Image, ...]
+
+    def mirrored(self) -> "Sprite":
+        """Return it with left and right exchanged."""
+        levels = tuple(np.ascontiguousarray(level[:, ::-1]) for level in self.levels)
+        return Sprite(self.width, self.height, levels)
 
 
 class Canvas:
@@ -56,22 +61,19 @@ class Canvas:
 
     def sprite(self) -> Sprite:
         """Return the drawing as a sprite."""
-        levels = list(_halvings(self.pixels))[1:]
-        return Sprite(self.width, self.height, tuple(levels))
-
-
-def _halvings(pixels: Image) -> Iterator[Image]:
-    while min(pixels.shape[:2]) >= 4:
-        yield pixels
-        size = (pixels.shape[1] // 2, pixels.shape[0] // 2)
-        pixels = np.asarray(cv2.resize(pixels, size, None, 0, 0, cv2.INTER_AREA), np.uint8)
+        levels = [self.pixels]
+        while min(levels[-1].shape[:2]) >= 4:
+            size = (levels[-1].shape[1] // 2, levels[-1].shape[0] // 2)
+            reduced = cv2.resize(levels[-1], size, None, 0, 0, cv2.INTER_AREA)
+            levels.append(np.asarray(reduced, np.uint8))
+        return Sprite(self.width, self.height, tuple(levels[1:-1]))
 
 
 def draw_sprites(rng: np.random.Generator) -> dict[str, list[list[Sprite]]]:
     """Draw all sprites: `sprites[label][variant][phase]` (about 0.3 s)."""
     people = [_phases(_person(rng)) for _ in range(14)]
     dogs = [_phases(_dog(rng)) for _ in range(4)]
-    dogs += [[_mirrored(sprite) for sprite in dog] for dog in dogs]
+    dogs += [[sprite.mirrored() for sprite in dog] for dog in dogs]
     return {
         "person": people,
         "dog": dogs,
@@ -85,11 +87,6 @@ def draw_sprites(rng: np.random.Generator) -> dict[str, list[list[Sprite]]]:
 
 def _phases(draw: Callable[[float], Sprite]) -> list[Sprite]:
     return [draw(2 * math.pi * phase / NUM_PHASES) for phase in range(NUM_PHASES)]
-
-
-def _mirrored(sprite: Sprite) -> Sprite:
-    levels = tuple(np.ascontiguousarray(level[:, ::-1]) for level in sprite.levels)
-    return Sprite(sprite.width, sprite.height, levels)
 
 
 def _person(rng: np.random.Generator) -> Callable[[float], Sprite]:
