@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
 
-from wtours.sharding.tar_writer import FrameSample, ShardTar
+from wtours.sharding.tar_writer import ShardTar
 from wtours.shards.params import ShardParams
 from wtours.shards.schema import INDEX_SCHEMA, Dataset, IndexRecord, ShardRecord, VideoRecord
 from wtours.storage.atomic import write_json
@@ -15,11 +15,11 @@ from wtours.storage.hashing import sha256_file
 
 
 def write_shard(path, samples):
-    """Publish the samples as the tar `path`; return their places."""
+    """Publish the samples, each the arguments of `ShardTar.add`; return their rows."""
     with ShardTar(path) as tar:
         for sample in samples:
-            tar.add(sample)
-    return tar.places
+            tar.add(*sample)
+    return tar.rows
 
 
 def write_shard_set(
@@ -36,10 +36,10 @@ def write_shard_set(
     for number, video_id in enumerate(videos):
         frames = moving_pattern(num_frames, size, seed=number)
         path = directory / f"{video_id}-00000.tar"
-        places = write_shard(
+        rows = write_shard(
             path,
             (
-                FrameSample(video_id, i, i * interval_us, encode(frame), {"frame_rate": "1/1"})
+                (video_id, i, i * interval_us, encode(frame), {"frame_rate": "1/1"})
                 for i, frame in enumerate(frames)
             ),
         )
@@ -58,11 +58,11 @@ def write_shard_set(
             pa.table(
                 {
                     "video_id": [video_id] * num_frames,
-                    "frame_index": [place.frame_index for place in places],
-                    "pts_us": [place.pts_us for place in places],
+                    "frame_index": [row["frame_index"] for row in rows],
+                    "pts_us": [row["pts_us"] for row in rows],
                     "shard": [path.stem] * num_frames,
-                    "offset": [place.offset for place in places],
-                    "size": [place.size for place in places],
+                    "offset": [row["offset"] for row in rows],
+                    "size": [row["size"] for row in rows],
                     "shot": [0] * num_frames,
                     "lightness": [50.0] * num_frames,
                     "blur_boxes": [None] * num_frames,

@@ -13,7 +13,7 @@ from wtours.shards.verify import verify_shards
 from wtours.storage.working_copy import discard, place_of, store_of, working_copy_of
 from wtours.text import counted
 from wtours.workspace.layout import Layout
-from wtours.workspace.videos import DownloadedVideo, checked_video, downloaded_video
+from wtours.workspace.videos import checked_video, downloaded_video
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,16 @@ def delete_sources(
         deleted = []
         for video_id in video_ids:
             try:
-                video = _downloaded_file(layout, video_id)
+                video = downloaded_video(layout, video_id)
+                # Held against its receipt: another file may have taken its name.
+                if working_copy_of(video.path) is None:
+                    video = checked_video(layout, video_id, deep=True)
+                else:
+                    store, key = store_of(video.path)
+                    if store.sha256(key) != video.sha256:
+                        raise VideoError(
+                            f"{place_of(video.path)} is not the file that was downloaded"
+                        )
             except VideoError as error:
                 logger.info("nothing is deleted of %s: %s", video_id, error)
                 continue
@@ -63,18 +72,3 @@ def delete_sources(
                 logger.info("deleted %s", place_of(video.path))
                 deleted.append(video.path)
     return deleted
-
-
-def _downloaded_file(layout: Layout, video_id: str) -> DownloadedVideo:
-    """Return a video whose file was held against its receipt: another may have taken its name.
-
-    Raises:
-        VideoError: it is not there, or another one.
-    """
-    video = downloaded_video(layout, video_id)
-    if working_copy_of(video.path) is None:
-        return checked_video(layout, video_id, deep=True)
-    store, key = store_of(video.path)
-    if store.sha256(key) != video.sha256:
-        raise VideoError(f"{place_of(video.path)} is not the file that was downloaded")
-    return video

@@ -1,5 +1,6 @@
 """Finalizing a shard set: the index of all finished videos, the attribution, and `dataset.json`."""
 
+import contextlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -67,14 +68,19 @@ def finalize(
         segments = [segment for segment in plan.segments(directory, params) if segment is not None]
         if len(segments) < plan.facts.segments:
             continue
+        num_lost = sum(segment.corrupt_frames + segment.undecodable_frames for segment in segments)
+        end_us = min(plan.facts.last_pts_us, plan.facts.taken_us or plan.facts.last_pts_us)
+        num_frames = round(end_us * plan.facts.rate / 1_000_000) + 1
         try:
-            check_loss(_lost_share(plan, segments), max_loss, plan.video_id)
+            check_loss(min(1.0, num_lost / num_frames), max_loss, plan.video_id)
             finished.append((plan, segments))
         except VideoError as error:
             refused[plan.video_id] = str(error)
     if not finished:
         return None, refused
-    held = _held_videos(directory)
+    held: set[str] = set()
+    with contextlib.suppress(ShardError):  # there is no dataset.json that can be read
+        held = {video.video_id for video in read_dataset(directory).videos}
     videos: list[tuple[VideoRecord, list[ShardRecord]]] = []
     try:
         with (
@@ -108,22 +114,6 @@ def finalize(
     write_json(directory / DATASET_FILE, dataset.model_dump(mode="json"))
     reason = "it was in the set, and some of its shards or receipts are gone: run `wtours shard`"
     return dataset, dict.fromkeys(sorted(lost), reason) | refused
-
-
-def _lost_share(plan: VideoPlan, segments: Sequence[FinishedSegment]) -> float:
-    """Return the share of the video's frames that are damaged or do not decode."""
-    num_lost = sum(segment.corrupt_frames + segment.undecodable_frames for segment in segments)
-    end_us = min(plan.facts.last_pts_us, plan.facts.taken_us or plan.facts.last_pts_us)
-    num_frames = round(end_us * plan.facts.rate / 1_000_000) + 1
-    return min(1.0, num_lost / num_frames)
-
-
-def _held_videos(directory: Path) -> set[str]:
-    """Return the videos of dataset.json, if there is one that can be read."""
-    try:
-        return {video.video_id for video in read_dataset(directory).videos}
-    except ShardError:
-        return set()
 
 
 def _add_video(

@@ -146,26 +146,15 @@ def _video_here(
         DiskFullError: there is no room to copy it here.
     """
     with refusals_of_one_video():
-        if _is_done_elsewhere(layout, directory, plan, params):
-            raise VideoError("its file is not needed here")
+        if plan is not None and working_copy_of(directory / "x") is not None:
+            video = downloaded_video(layout, video_id)
+            if (
+                not video.path.is_file()  # it and all shards of it are on an object store only
+                and plan.is_of(video)
+                and not plan.missing_segments(directory, params)
+            ):
+                raise VideoError("its file is not needed here")
         return checked_video(layout, video_id)
-
-
-def _is_done_elsewhere(
-    layout: Layout, directory: Path, plan: VideoPlan | None, params: ShardParams
-) -> bool:
-    """Return whether a video is on an object store only, and so are all shards of that very file.
-
-    It need not be copied here then.
-    """
-    if plan is None or working_copy_of(directory / "x") is None:
-        return False
-    video = downloaded_video(layout, plan.video_id)
-    return (
-        not video.path.is_file()
-        and plan.is_of(video)
-        and not plan.missing_segments(directory, params)
-    )
 
 
 def _publish_plan(

@@ -98,9 +98,14 @@ def repair_shards(
             remade += _rebuild(
                 layout, directory, dataset, video, list(shards), executor, on_progress
             )
-        if _has_every_receipt(directory, dataset):
+        held = {video.video_id for video in dataset.videos}
+        whole = {
+            plan.video_id
+            for plan in published_plans(directory)
+            if not plan.missing_segments(directory, dataset.params)
+        }
+        if whole >= held:
             # What it holds, it keeps, and no more: others may have lost too much of theirs.
-            held = {video.video_id for video in dataset.videos}
             finalize(layout, name, dataset.params, max_loss=1.0, only=held)
             push(directory / INDEX_FILE)
             push(directory / DATASET_FILE)
@@ -194,16 +199,6 @@ def _source(layout: Layout, directory: Path, record: VideoRecord) -> DownloadedV
             f"stream {plan.stream}; download it for that one, or run `wtours shard` again"
         )
     return video
-
-
-def _has_every_receipt(directory: Path, dataset: Dataset) -> bool:
-    """Return whether finalizing again would lose no video."""
-    whole = {
-        plan.video_id
-        for plan in published_plans(directory)
-        if not plan.missing_segments(directory, dataset.params)
-    }
-    return whole >= {video.video_id for video in dataset.videos}
 
 
 def _video(dataset: Dataset, video_id: str) -> VideoRecord:

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from wtours.media.sampling import tick_period_us
-from wtours.sharding.tar_writer import MemberPlace
 from wtours.shards.params import ShardParams
 from wtours.shards.schema import INDEX_SCHEMA, Count, ShardRecord, shard_name
 from wtours.storage.atomic import RECEIPTS_FOLDER, atomic_path
@@ -102,15 +101,14 @@ class FinishedSegment:
 
 
 def publish_rows(
-    task: SegmentTask, directory: Path, places: list[MemberPlace]
+    task: SegmentTask, directory: Path, rows: list[dict[str, Any]]
 ) -> tuple[FileRecord, ...]:
     """Publish the rows that the index will get; return the files of the segment."""
-    if not places:
+    if not rows:
         return ()
     folder = directory / RECEIPTS_FOLDER
     path = folder / f"{task.shard}.parquet"
     with atomic_path(path) as temp:
-        rows = [dataclasses.asdict(place) for place in places]
         pq.write_table(pa.Table.from_pylist(rows, ROWS_SCHEMA), temp)
     tar = record_file(directory / f"{task.shard}.tar", relative_to=directory)
     tar = tar.model_copy(update={"path": f"../{tar.path}"})
@@ -122,7 +120,7 @@ def publish_receipt(task: SegmentTask, directory: Path, **how_it_ended: Any) -> 
     receipt = Receipt(
         stage=STAGE,
         key=task.shard,
-        inputs=receipt_inputs(task.source_sha256),
+        inputs={"video": task.source_sha256},
         params=task.params.recorded(),
         versions=versions_of("av", "simplejpeg" if task.params.codec == "jpeg" else "pillow"),
         **how_it_ended,
@@ -133,11 +131,6 @@ def publish_receipt(task: SegmentTask, directory: Path, **how_it_ended: Any) -> 
 def record_failure(task: SegmentTask, directory: Path, reason: str) -> None:
     """Publish a receipt that says why the segment cannot be made; the next run tries again."""
     publish_receipt(task, directory, status="failed_permanent", error=reason)
-
-
-def receipt_inputs(source_sha256: str) -> dict[str, str]:
-    """Return the `inputs` of every receipt of a shard set."""
-    return {"video": source_sha256}
 
 
 def finished_segment(
@@ -153,7 +146,7 @@ def finished_segment(
     if (
         receipt is None
         or receipt.status != "done"
-        or (receipt.inputs, receipt.params) != (receipt_inputs(source_sha256), params.recorded())
+        or (receipt.inputs, receipt.params) != ({"video": source_sha256}, params.recorded())
         or not files_present(receipt, path.parent)
     ):
         return None

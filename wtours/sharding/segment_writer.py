@@ -16,7 +16,7 @@ from wtours.media.sampling import TickSampler
 from wtours.sharding.anonymize.blur import Blur
 from wtours.sharding.segment import SegmentTask, publish_receipt, publish_rows, record_failure
 from wtours.sharding.selection.seconds import taken_seconds
-from wtours.sharding.tar_writer import FrameSample, ShardTar
+from wtours.sharding.tar_writer import ShardTar
 from wtours.workspace.videos import require_same_file, video_at_hand
 
 logger = logging.getLogger(__name__)
@@ -162,9 +162,9 @@ class SegmentWriting:
 
     def publish(self) -> None:
         """Publish the rows and the receipt; call it after the block, which publishes the tar."""
-        places = self._tar.places
-        files = publish_rows(self._task, self._directory, places)
-        facts = {"frames": len(places), "corrupt_frames": self._num_corrupt}
+        rows = self._tar.rows
+        files = publish_rows(self._task, self._directory, rows)
+        facts = {"frames": len(rows), "corrupt_frames": self._num_corrupt}
         facts["undecodable_frames"] = self._num_undecodable
         publish_receipt(self._task, self._directory, files=files, facts=facts)
 
@@ -176,15 +176,15 @@ class SegmentWriting:
                 continue
             if self._seconds is not None and frame.pts_us // _US not in self._seconds:
                 continue
+            blurred: dict[str, float] = {}
             if self._blur is None:
-                planes, boxes, share = frame.to_jpeg_planes(params.short_side), None, None
+                planes = frame.to_jpeg_planes(params.short_side)
             else:
                 planes, coverage = self._blur.apply(frame, params.short_side)
-                boxes, share = coverage.boxes, coverage.share
+                blurred = {"blur_boxes": coverage.boxes, "blurred_share": coverage.share}
             image = encode_planes(planes, quality=params.quality, codec=params.codec)
-            source, pts_us = self._source, frame.pts_us
-            sample = FrameSample(task.video_id, frame_index, pts_us, image, source, boxes, share)
-            self._tar.add(sample)
+            place = task.video_id, frame_index, frame.pts_us
+            self._tar.add(*place, image, self._source, **blurred)
 
 
 def _frames(reader: VideoReader, task: SegmentTask) -> Iterator[Frame]:

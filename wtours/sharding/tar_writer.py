@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 import tarfile
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,34 +16,6 @@ _OWNER = "wtours"
 _MODE = 0o444
 
 
-@dataclass(frozen=True, slots=True)
-class FrameSample:
-    """One sample: `<key>.jpg` (or .png, .webp) and `<key>.json`."""
-
-    video_id: str
-    frame_index: int
-    pts_us: int
-    image: bytes
-    source: dict[str, Any]
-    """Facts of the source video, added to the JSON."""
-    blur_boxes: int | None = None
-    """How many boxes were blurred in it; None: none were asked for. Only the index says so."""
-    blurred_share: float | None = None
-    """Of its pixels, 0 to 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class MemberPlace:
-    """Where a sample's image lies in its tar: `size` bytes from `offset` on."""
-
-    frame_index: int
-    pts_us: int
-    offset: int
-    size: int
-    blur_boxes: int | None = None
-    blurred_share: float | None = None
-
-
 class ShardTar:
     """A shard being written: published when its block ends, if it has a sample.
 
@@ -51,12 +23,13 @@ class ShardTar:
     torch, 3 seconds in each process.
 
     Attributes:
-        places: Of the samples so far, in order.
+        rows: Those of the index, of the samples so far, in order: an image is `size` bytes from
+            `offset` on.
     """
 
     def __init__(self, path: Path, suffix: str = ".jpg") -> None:
         self._suffix = suffix
-        self.places: list[MemberPlace] = []
+        self.rows: list[dict[str, Any]] = []
         self._path = path
         self._stack = contextlib.ExitStack()
         self._tar: tarfile.TarFile | None = None
@@ -67,8 +40,24 @@ class ShardTar:
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
 
-    def add(self, sample: FrameSample) -> None:
-        """Append a sample.
+    def add(
+        self,
+        video_id: str,
+        frame_index: int,
+        pts_us: int,
+        image: bytes,
+        source: Mapping[str, Any],
+        **blurred: float,
+    ) -> None:
+        """Append a sample: `<key>.jpg` (or .png, .webp) and `<key>.json`.
+
+        Args:
+            video_id: The video.
+            frame_index: Of the frame.
+            pts_us: Its time.
+            image: Encoded.
+            source: Facts of the source video, added to the JSON.
+            blurred: `blur_boxes` and `blurred_share`, for the row alone, if any were asked for.
 
         Raises:
             ShardError: its image is larger than the format allows.
@@ -77,11 +66,15 @@ class ShardTar:
         if self._tar is None:
             temp = self._stack.enter_context(atomic_path(self._path))
             self._tar = self._stack.enter_context(open_tar(temp))
-        key = sample_key(sample.video_id, sample.frame_index)
-        offset = add_member(self._tar, f"{key}{self._suffix}", sample.image)
-        add_member(self._tar, f"{key}.json", sample_json(sample))
-        size, blur = len(sample.image), (sample.blur_boxes, sample.blurred_share)
-        self.places.append(MemberPlace(sample.frame_index, sample.pts_us, offset, size, *blur))
+        key, frame = (
+            sample_key(video_id, frame_index),
+            {"frame_index": frame_index, "pts_us": pts_us},
+        )
+        offset = add_member(self._tar, f"{key}{self._suffix}", image)
+        fields = {"video_id": video_id, **frame, **source}
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        add_member(self._tar, f"{key}.json", text.encode())
+        self.rows.append({**frame, "offset": offset, "size": len(image), **blurred})
 
 
 def open_tar(path: Path) -> tarfile.TarFile:
@@ -90,17 +83,6 @@ def open_tar(path: Path) -> tarfile.TarFile:
     USTAR, since the records of pax hold a time.
     """
     return tarfile.open(path, mode="w:", format=tarfile.USTAR_FORMAT)
-
-
-def sample_json(sample: FrameSample) -> bytes:
-    """Return the bytes of `<key>.json`."""
-    fields = {
-        "video_id": sample.video_id,
-        "frame_index": sample.frame_index,
-        "pts_us": sample.pts_us,
-        **sample.source,
-    }
-    return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
 
 
 def add_member(tar: tarfile.TarFile, name: str, payload: bytes) -> int:

@@ -40,16 +40,16 @@ class Clip:
             ShardError: an image is damaged, or larger than 8192 x 8192 pixels.
             MissingPackageError: they are no JPEGs, and Pillow is not installed.
         """
-        return [self._decode(number, min_short_side or 0) for number in range(len(self.jpegs))]
-
-    def _decode(self, number: int, min_side: int) -> NDArray[np.uint8]:
-        what = f"the frame of {self.video_id} at {self.pts_us[number]} us"
-        try:
-            return decode_image(self.jpegs[number], min_short_side=min_side)
-        except ValueError as error:
-            raise ShardError(
-                f"{what} does not decode ({error}); run `wtours verify` to find the damaged shard"
-            ) from error
+        frames = []
+        for jpeg, pts_us in zip(self.jpegs, self.pts_us, strict=True):
+            try:
+                frames.append(decode_image(jpeg, min_short_side=min_short_side or 0))
+            except ValueError as error:
+                raise ShardError(
+                    f"the frame of {self.video_id} at {pts_us} us does not decode ({error}); run "
+                    f"`wtours verify` to find the damaged shard"
+                ) from error
+        return frames
 
 
 class Clips(Protocol):

@@ -74,7 +74,11 @@ class ClipDataset:
         """The blocks that clips are taken from; None: all of the set."""
         self.layers: dict[str, Layer] = {name: Layer.open(index, name) for name in layers}
         """Open, by name."""
-        self._offsets_us = self._longest_offsets_us()
+        longest = frame_interval_seconds
+        if isinstance(longest, IntervalRange):
+            clip_offsets_us(clip_length, longest.min)  # refuses one below a microsecond
+            longest = longest.max
+        self._offsets_us = clip_offsets_us(clip_length, longest)
         self.num_clips: dict[str, int] = {}
         """Number of clips of each video, by its id, in the order of the clips."""
         # As narrow as a set's rows allow: there is one for almost every frame.
@@ -254,13 +258,6 @@ class ClipDataset:
         return tuple(
             ClipShare(video_id, ranges[video_id], weights[video_id]) for video_id in sorted(weights)
         )
-
-    def _longest_offsets_us(self) -> tuple[int, ...]:
-        longest = self._interval
-        if isinstance(longest, IntervalRange):
-            clip_offsets_us(self.clip_length, longest.min)  # refuses one below a microsecond
-            longest = longest.max
-        return clip_offsets_us(self.clip_length, longest)
 
     def _starts(self, video: VideoRows) -> NDArray[np.int64]:
         """Return the rows at which a clip of a video starts."""

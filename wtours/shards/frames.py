@@ -46,27 +46,24 @@ class Block:
 
 def size_problem(path: Path, expected_bytes: int) -> str | None:
     """Return what is wrong with a shard's presence and size, or None."""
+    size = None
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        return f"is missing; run `wtours verify {path.parent.name} --repair`"
+        pass
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    if size != expected_bytes:
-        return (
-            f"has {size} bytes instead of {expected_bytes}; "
-            f"run `wtours verify {path.parent.name} --repair`"
-        )
-    return None
+    return listed_problem(size, expected_bytes, f"run `wtours verify {path.parent.name} --repair`")
 
 
-def listed_problem(size: int | None, expected_bytes: int) -> str | None:
+def listed_problem(
+    size: int | None, expected_bytes: int, remedy: str = "copy it there again"
+) -> str | None:
     """Return what is wrong with a shard of a listing, or None."""
-    if size is None:
-        return "is missing; copy it there again"
-    if size != expected_bytes:
-        return f"has {size} bytes instead of {expected_bytes}; copy it there again"
-    return None
+    if size == expected_bytes:
+        return None
+    problem = "is missing" if size is None else f"has {size} bytes instead of {expected_bytes}"
+    return f"{problem}; {remedy}"
 
 
 def read_frames(path: Path, refs: Iterable[FrameRef]) -> Iterator[memoryview]:

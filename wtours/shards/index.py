@@ -99,7 +99,12 @@ class ShardIndex:
         # Rows are in the order of dataset.json's shards, so counts say which shard a row is in.
         counts = [shard.frames for shard in dataset.shards]
         self._first_rows = np.cumsum([0, *counts], dtype=np.int64)
-        self.videos = tuple(self._videos())
+        videos, start = [], 0
+        for video in dataset.videos:
+            tolerance = tolerance_us(dataset.params.rate, video.rate)
+            videos.append(VideoRows(video.video_id, start, start + video.frames, tolerance))
+            start += video.frames
+        self.videos = tuple(videos)
         for first_row, shard in zip(self._first_rows[:-1].tolist(), dataset.shards, strict=True):
             self._check_shard(first_row, shard)
 
@@ -251,13 +256,6 @@ class ShardIndex:
     def _shards_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of each row's shard."""
         return self._first_rows.searchsorted(rows, side="right") - 1
-
-    def _videos(self) -> Iterator[VideoRows]:
-        start = 0
-        for video in self.dataset.videos:
-            tolerance = tolerance_us(self.dataset.params.rate, video.rate)
-            yield VideoRows(video.video_id, start, start + video.frames, tolerance)
-            start += video.frames
 
     def _check_shard(self, first_row: int, shard: ShardRecord) -> None:
         rows = slice(first_row, first_row + shard.frames)

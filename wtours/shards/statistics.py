@@ -1,5 +1,6 @@
 """What is in a shard set, counted."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,8 +71,11 @@ def shards_info(
     Raises:
         ShardError: the set is not finished or damaged.
     """
-    index = ShardIndex.open(directory)
-    num_clips = _num_clips(index, clip_length, frame_interval_seconds)
+    index, num_clips = ShardIndex.open(directory), dict[str, int]()
+    with contextlib.suppress(ShardError):  # no clip at all
+        num_clips = ClipDataset(
+            index, clip_length=clip_length, frame_interval_seconds=frame_interval_seconds
+        ).num_clips
     videos = tuple(
         _video_info(index, record, rows, num_clips.get(record.video_id, 0))
         for record, rows in zip(index.dataset.videos, index.videos, strict=True)
@@ -88,16 +92,6 @@ def shards_info(
         shots_known=index.shots_known,
         videos=videos,
     )
-
-
-def _num_clips(index: ShardIndex, clip_length: int, interval_seconds: float) -> dict[str, int]:
-    try:
-        dataset = ClipDataset(
-            index, clip_length=clip_length, frame_interval_seconds=interval_seconds
-        )
-    except ShardError:  # no clip at all
-        return {}
-    return dataset.num_clips
 
 
 def _video_info(

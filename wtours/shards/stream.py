@@ -192,20 +192,11 @@ def _run_clips(
         starts = clip_starts(pts_us, None, offsets_us=offsets_us, tolerance_us=tolerance)
         for start in starts[starts < num_decided].tolist():
             if (num_dropped + start) % order.start_stride == 0:
-                yield _clip(
-                    [window[row] for row in nearest_rows(pts_us, pts_us[start] + moments_us)]
-                )
+                rows = nearest_rows(pts_us, pts_us[start] + moments_us)
+                times = tuple(window[row].pts_us for row in rows)
+                yield Clip(run[0].video_id, None, times, tuple(window[row].jpeg for row in rows))
         window = window[num_decided:]
         num_dropped += num_decided
-
-
-def _clip(frames: list[StreamedFrame]) -> Clip:
-    return Clip(
-        video_id=frames[0].video_id,
-        start=None,
-        pts_us=tuple(frame.pts_us for frame in frames),
-        jpegs=tuple(frame.jpeg for frame in frames),
-    )
 
 
 def _require_small(window: list[StreamedFrame], shard: RemoteShard) -> None:

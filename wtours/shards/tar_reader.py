@@ -73,18 +73,14 @@ def read_samples(source: ByteSource) -> Iterator[StreamedFrame]:
             raise ShardError(
                 f"{source.name}: {member[0]} is not a whole {FORMAT_NAMES[dot + kind]}"
             )
-        yield _frame(source, key, image=member[1], text=text[1])
-
-
-def _frame(source: ByteSource, key: str, *, image: bytes, text: bytes) -> StreamedFrame:
-    try:
-        fields = _Fields.model_validate_json(text)
-    except ValidationError as error:
-        raise ShardError(f"{source.name}: {key}.json ({first_problem(error)})") from error
-    if sample_key(fields.video_id, fields.frame_index) != key:
-        raise ShardError(f"{source.name}: {key}.json is of another frame")
-    rate = Fraction(fields.source_frame_rate)
-    return StreamedFrame(fields.video_id, fields.frame_index, fields.pts_us, image, rate)
+        try:
+            fields = _Fields.model_validate_json(text[1])
+        except ValidationError as error:
+            raise ShardError(f"{source.name}: {key}.json ({first_problem(error)})") from error
+        if sample_key(fields.video_id, fields.frame_index) != key:
+            raise ShardError(f"{source.name}: {key}.json is of another frame")
+        rate = Fraction(fields.source_frame_rate)
+        yield StreamedFrame(fields.video_id, fields.frame_index, fields.pts_us, member[1], rate)
 
 
 def _next_member(source: ByteSource) -> tuple[str, bytes] | None:

@@ -18,7 +18,6 @@ from wtours.comparison.attest import attest
 from wtours.comparison.dhash import cell_means, hash_bytes
 from wtours.comparison.perceptual_hash import distances, image_dhash
 from wtours.errors import ShardError
-from wtours.sharding.tar_writer import FrameSample
 from wtours.shards.index import ShardIndex
 from wtours.shards.schema import read_dataset
 from wtours.storage.atomic import write_json
@@ -31,17 +30,17 @@ def rewrite(directory, change):
     shard = dataset.shards[0]
     path = directory / f"{shard.shard}.tar"
     jpegs = jpegs_of(directory)
-    places = write_shard(
+    rows = write_shard(
         path,
         (
-            FrameSample(shard.video_id, i, i * 1_000_000, change(i, jpeg), {"frame_rate": "1/1"})
+            (shard.video_id, i, i * 1_000_000, change(i, jpeg), {"frame_rate": "1/1"})
             for i, jpeg in enumerate(jpegs)
         ),
     )
     table = pq.read_table(directory / "index.parquet")
     for name in ("offset", "size"):
-        values = [getattr(place, name) for place in places]
-        column = pa.array([*values, *table[name].to_pylist()[len(places) :]], table[name].type)
+        values = [row[name] for row in rows]
+        column = pa.array([*values, *table[name].to_pylist()[len(rows) :]], table[name].type)
         table = table.set_column(table.column_names.index(name), table.schema.field(name), column)
     pq.write_table(table, directory / "index.parquet")
     record = shard.model_copy(update={"bytes": path.stat().st_size, "sha256": sha256_file(path)})

@@ -9,15 +9,16 @@ from hypothesis import strategies as st
 
 from tests.support.shard_set import write_shard
 from wtours.errors import ShardError, WtoursError
-from wtours.sharding.tar_writer import FrameSample
 from wtours.shards.schema import MAX_MEMBER_BYTES, sample_key, shard_name
 
 JPEG = simplejpeg.encode_jpeg(np.zeros((16, 16, 3), np.uint8))
 
 
-def samples(count: int, *, image: bytes = JPEG) -> list[FrameSample]:
+def samples(
+    count: int, *, image: bytes = JPEG
+) -> list[tuple[str, int, int, bytes, dict[str, str]]]:
     return [
-        FrameSample("venice", number, number * 33_333, image, {"source_sha256": "ab"})
+        ("venice", number, number * 33_333, image, {"source_sha256": "ab"})
         for number in range(count)
     ]
 
@@ -39,17 +40,17 @@ def test_keys_have_no_dot_sort_by_time_and_fit_into_a_tar_header(video_id, numbe
 
 
 def test_members_are_adjacent_and_lie_where_the_writer_says(tmp_path):
-    places = write_shard(tmp_path / "a.tar", samples(3))
+    rows = write_shard(tmp_path / "a.tar", samples(3))
     data = (tmp_path / "a.tar").read_bytes()
     with tarfile.open(tmp_path / "a.tar") as tar:
         members = tar.getmembers()
     assert [member.name for member in members] == [
         f"venice-{number:08d}.{kind}" for number in range(3) for kind in ("jpg", "json")
     ]
-    for place, member in zip(places, members[::2], strict=True):
-        assert (place.offset, place.size) == (member.offset_data, member.size)
-        assert data[place.offset : place.offset + place.size] == JPEG
-    assert [(place.frame_index, place.pts_us) for place in places] == [
+    for row, member in zip(rows, members[::2], strict=True):
+        assert (row["offset"], row["size"]) == (member.offset_data, member.size)
+        assert data[row["offset"] : row["offset"] + row["size"]] == JPEG
+    assert [(row["frame_index"], row["pts_us"]) for row in rows] == [
         (0, 0),
         (1, 33_333),
         (2, 66_666),
@@ -70,13 +71,13 @@ def test_the_tar_is_the_one_that_webdataset_itself_writes(tmp_path):
     write_shard(tmp_path / "a.tar", samples(5))
     theirs = io.BytesIO()
     with writer.TarWriter(theirs, user="wtours", group="wtours", mtime=0, encoder=False) as tar:
-        for sample in samples(5):
+        for _, frame_index, pts_us, image, _ in samples(5):
             fields = (
-                f'{{"frame_index":{sample.frame_index},"pts_us":{sample.pts_us},'
+                f'{{"frame_index":{frame_index},"pts_us":{pts_us},'
                 f'"source_sha256":"ab","video_id":"venice"}}'
             )
-            key = f"venice-{sample.frame_index:08d}"
-            tar.write({"__key__": key, "jpg": sample.image, "json": fields.encode()})
+            key = f"venice-{frame_index:08d}"
+            tar.write({"__key__": key, "jpg": image, "json": fields.encode()})
     assert (tmp_path / "a.tar").read_bytes() == theirs.getvalue()
 
 

@@ -14,7 +14,7 @@ from wtours.sharding.anonymize.centerface import SCALE, THRESHOLD, find_weights
 from wtours.sharding.plan import published_plans, require_same_params
 from wtours.shards.params import BlurParams, ShardParams
 from wtours.shards.schema import BLUR_BOXES_FILE
-from wtours.storage.atomic import atomic_path
+from wtours.storage.atomic import write_bytes
 from wtours.storage.hashing import sha256_file
 from wtours.storage.working_copy import push
 from wtours.text import first_line
@@ -57,8 +57,7 @@ def with_blur(
     if boxes is not None:
         # It may be of a run that has not begun the set, or that was killed before it was pushed.
         if not kept.is_file() or sha256_file(kept) != blur.boxes_sha256:
-            with atomic_path(kept) as temp:
-                temp.write_bytes(boxes.read_bytes())
+            write_bytes(kept, boxes.read_bytes())
         push(kept)
     return params
 

@@ -21,7 +21,7 @@ from wtours.sharding.selection.expression import CONDITIONS, NUMBERS, Expression
 from wtours.shards.index import UNREADABLE
 from wtours.shards.params import ShardParams, WhereParams
 from wtours.shards.schema import QUALITY_FILE
-from wtours.storage.atomic import RECEIPT_FILE, atomic_path
+from wtours.storage.atomic import RECEIPT_FILE, atomic_path, write_bytes
 from wtours.storage.hashing import sha256_file, sha256_of_shared
 from wtours.storage.receipts import read_receipt
 from wtours.storage.working_copy import bring, push
@@ -89,8 +89,7 @@ def bring_seconds(directory: Path, where: WhereParams, path: Path | None) -> Non
             + (f"; {source} is {found[:12]}…" if found is not None else "")
         )
     if source != kept:
-        with atomic_path(kept) as temp:
-            temp.write_bytes(source.read_bytes())
+        write_bytes(kept, source.read_bytes())
 
 
 def taken_seconds(directory: Path, where: WhereParams, video_id: str) -> frozenset[int]:
@@ -150,27 +149,18 @@ def _with(params: ShardParams, expression: str, sha256: str) -> ShardParams:
     )
 
 
-def _seconds_schema(expression: Expression) -> pa.Schema:
-    """Return the columns of a measured table that are kept for a condition."""
-    added = [n for n in CONDITIONS if n not in _ALWAYS and n in expression.columns]
-    return pa.schema(
-        {
-            "second": pa.int32(),
-            **{
-                name: pa.float32() if name in NUMBERS else pa.bool_() for name in (*_ALWAYS, *added)
-            },
-        }
-    )
-
-
 def _kept_schema(expression: Expression) -> pa.Schema:
-    return _seconds_schema(expression).insert(0, pa.field("video_id", pa.string()))
+    """Return the columns that are kept for a condition; all but the first are measured."""
+    added = [n for n in CONDITIONS if n not in _ALWAYS and n in expression.columns]
+    kinds = {n: pa.float32() if n in NUMBERS else pa.bool_() for n in (*_ALWAYS, *added)}
+    return pa.schema({"video_id": pa.string(), "second": pa.int32(), **kinds})
 
 
 def _gather(layout: Layout, video_ids: Iterable[str], expression: Expression) -> pa.Table:
     """Return the quality of every second of the videos that are downloaded."""
     tables = []
-    schema, kept_schema = _seconds_schema(expression), _kept_schema(expression)
+    kept_schema = _kept_schema(expression)
+    schema = kept_schema.remove(0)
     for video_id in video_ids:
         try:
             video = downloaded_video(layout, video_id)
