@@ -128,46 +128,6 @@ def analyze_segment(task: SegmentTask) -> None:
         measuring.publish()
 
 
-class _SegmentRows:
-    """What is measured of the frames of one segment."""
-
-    def __init__(self, start_us: int) -> None:
-        self.frames: list[dict[str, Any]] = []
-        self.measured_pts_us: list[int] = []
-        self.detections: list[dict[str, Any]] = []
-        self.num_undecodable = 0
-        self.pictures: list[NDArray[np.uint8]] = []
-        """(27, 48, 3) RGB, one for each frame."""
-        self.quality = QualityMeter(start_us)
-
-    def add_detected(self, detected: Iterable[tuple[int, list[Detection]]]) -> None:
-        columns = SEGMENT_DETECTIONS_SCHEMA.names[1:]
-        for pts_us, found in detected:
-            self.measured_pts_us.append(pts_us)
-            self.detections += [
-                {"pts_us": pts_us, **{name: getattr(detection, name) for name in columns}}
-                for detection in found
-            ]
-
-    def write(self, folder: Path, task: SegmentTask) -> None:
-        tables = {}
-        if FRAMES in task.measured:
-            schema = MEASURED_FRAMES_SCHEMA.with_metadata({UNDECODABLE: str(self.num_undecodable)})
-            tables[FRAMES_FILE] = pa.Table.from_pylist(self.frames, schema)
-        if task.detector is not None:
-            tables[MEASURED_FILE] = pa.table([self.measured_pts_us], schema=MEASURED_SCHEMA)
-            tables[DETECTIONS_FILE] = pa.Table.from_pylist(
-                self.detections, SEGMENT_DETECTIONS_SCHEMA
-            )
-        for name, table in tables.items():
-            pq.write_table(table, folder / name, compression="zstd")
-        if QUALITY in task.measured:
-            self.quality.write(folder)
-        if TRANSNET in task.measured:
-            pictures = np.array(self.pictures, np.uint8).reshape(-1, HEIGHT, WIDTH, 3)
-            np.save(folder / PICTURES_FILE, pictures)
-
-
 class SegmentMeasuring:
     """Measures the frames of one segment as they are decoded, whoever decodes them.
 
@@ -182,14 +142,19 @@ class SegmentMeasuring:
     def __init__(self, task: SegmentTask, detector: DetectorClient | None) -> None:
         require_same_file(task.video_path, task.identity)
         self._task, self._detector = task, detector
-        self._rows = _SegmentRows(task.start_us)
+        self._frames: list[dict[str, Any]] = []
+        self._measured_pts_us: list[int] = []
+        self._detections: list[dict[str, Any]] = []
+        self._num_undecodable = 0
+        self._pictures: list[NDArray[np.uint8]] = []  # (27, 48, 3) RGB, one for each frame
+        self._quality = QualityMeter(task.start_us)
         self._reducer, self._scorer, self._small = FrameReducer(), ContentScorer(), SmallPictures()
         self._sampler = TickSampler[Frame](task.rate, start_us=task.start_us, end_us=task.end_us)
 
     def push(self, frame: Frame) -> bool:
         """Measure a frame; return whether the segment needs no other."""
-        task, rows = self._task, self._rows
-        self._detect([sampled for _, sampled in self._sampler.push(frame)])
+        task = self._task
+        self._detect(self._sampler.push(frame))
         if task.end_us is not None and frame.pts_us >= task.end_us:
             return not frame.is_corrupt or frame.pts_us > task.end_us + task.half_tick_us
         is_inside = frame.pts_us >= task.start_us
@@ -199,7 +164,7 @@ class SegmentMeasuring:
             score = self._scorer.score(reduced)
             if is_inside:
                 lightness = frame_lightness(reduced)
-                rows.frames.append(
+                self._frames.append(
                     {
                         "pts_us": frame.pts_us,
                         "lightness": lightness.mean,
@@ -210,9 +175,9 @@ class SegmentMeasuring:
                     }
                 )
         if QUALITY in task.measured:
-            rows.quality.push(frame.pts_us, reduced)
+            self._quality.push(frame.pts_us, reduced)
         if TRANSNET in task.measured and is_inside:
-            rows.pictures.append(self._small.reduce(frame))
+            self._pictures.append(self._small.reduce(frame))
         return False
 
     def finish(self, num_undecodable: int) -> None:
@@ -221,10 +186,10 @@ class SegmentMeasuring:
         Args:
             num_undecodable: How many of its frames do not decode.
         """
-        self._rows.num_undecodable = num_undecodable
+        self._num_undecodable = num_undecodable
         if self._detector is not None:
-            self._detect([sampled for _, sampled in self._sampler.finish()])
-            self._rows.add_detected(self._detector.finish())
+            self._detect(self._sampler.finish())
+            self._add_detected(self._detector.finish())
 
     def publish(self) -> None:
         """Publish the segment's folder, with its receipt.
@@ -237,14 +202,40 @@ class SegmentMeasuring:
         remove(task.folder)  # what was made with other parameters
         with atomic_path(task.folder) as folder:
             folder.mkdir()
-            self._rows.write(folder, task)
+            self._write(folder)
             files = sorted(folder.iterdir())
             write_receipt(folder / RECEIPT_FILE, task.receipt(files))
         share(task.receipt_path)
 
-    def _detect(self, frames: list[Frame]) -> None:
+    def _detect(self, sampled: list[tuple[int, Frame]]) -> None:
         if self._detector is not None:
-            self._rows.add_detected(self._detector.submit(frames))
+            self._add_detected(self._detector.submit([frame for _, frame in sampled]))
+
+    def _add_detected(self, detected: Iterable[tuple[int, list[Detection]]]) -> None:
+        columns = SEGMENT_DETECTIONS_SCHEMA.names[1:]
+        for pts_us, found in detected:
+            self._measured_pts_us.append(pts_us)
+            self._detections += [
+                {"pts_us": pts_us, **{name: getattr(detection, name) for name in columns}}
+                for detection in found
+            ]
+
+    def _write(self, folder: Path) -> None:
+        task, tables = self._task, {}
+        if FRAMES in task.measured:
+            schema = MEASURED_FRAMES_SCHEMA.with_metadata({UNDECODABLE: str(self._num_undecodable)})
+            tables[FRAMES_FILE] = pa.Table.from_pylist(self._frames, schema)
+        if task.detector is not None:
+            found = pa.Table.from_pylist(self._detections, SEGMENT_DETECTIONS_SCHEMA)
+            tables[MEASURED_FILE] = pa.table([self._measured_pts_us], schema=MEASURED_SCHEMA)
+            tables[DETECTIONS_FILE] = found
+        for name, table in tables.items():
+            pq.write_table(table, folder / name, compression="zstd")
+        if QUALITY in task.measured:
+            self._quality.write(folder)
+        if TRANSNET in task.measured:
+            pictures = np.array(self._pictures, np.uint8).reshape(-1, HEIGHT, WIDTH, 3)
+            np.save(folder / PICTURES_FILE, pictures)
 
 
 def _read_segment(task: SegmentTask, measuring: SegmentMeasuring) -> None:

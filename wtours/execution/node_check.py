@@ -93,8 +93,4 @@ class NodeCheck:
 
 
 _node_copy = lru_cache(maxsize=8)(NodeCopy)
-
-
-@lru_cache(maxsize=8)
-def _problem(check: NodeCheck) -> str | None:
-    return check.problem()
+_problem = lru_cache(maxsize=8)(NodeCheck.problem)

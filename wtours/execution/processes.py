@@ -120,7 +120,8 @@ class ProcessExecutor:
     def _open_pool(self) -> tuple[ProcessPoolExecutor, Connection]:
         lifeline, ours = Pipe(duplex=False)
         # What is imported here for the stage, its tasks need too.
-        imported = ("__main__", *(name for name in [*sys.modules] if _is_own(name)))
+        own = [name for name in [*sys.modules] if name.partition(".")[0] == "wtours"]
+        imported = ("__main__", *own)
         context = forks_of_a_clean_process(imported)
         arguments = (lifeline, dict(os.environ))
         return ProcessPoolExecutor(self.num_workers, context, _start_worker, arguments), ours
@@ -166,10 +167,6 @@ class ProcessExecutor:
         workers = list((getattr(pool, "_processes", None) or {}).values())
         pool.shutdown(wait=True, cancel_futures=True)
         return next(filter(None, (signal_name(worker.exitcode) for worker in workers)), "")
-
-
-def _is_own(module: str) -> bool:
-    return module.partition(".")[0] == "wtours"
 
 
 def _start_worker(lifeline: Connection, environment: Mapping[str, str]) -> None:

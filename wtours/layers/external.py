@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from wtours.errors import ShardError, UsageError
 from wtours.exporting.units import Unit
-from wtours.layers.source import LayerSource
+from wtours.layers.files import ArraySource, FileSource
+from wtours.layers.source import LayerSource, require_values
 from wtours.layers.tracks import TIME_COLUMN, parse_start, read_track
 from wtours.shards.clip_starts import nearest_rows
 from wtours.shards.index import UNREADABLE, ShardIndex
@@ -21,9 +22,59 @@ from wtours.text import counted, first_line, plain
 
 TOLERANCE_US = 1000
 """A row is of the frame within this: times written with three decimals are that of no other."""
+_TRACKS = (".gpx", ".csv")
 _MAX_ROWS = 2**25
 _MAX_COLUMNS = 64
 _US = 1_000_000
+
+
+def external_source(
+    index: ShardIndex,
+    path: Path,
+    *,
+    start: str | None = None,
+    max_gap_seconds: float = 5.0,
+    allow_missing: bool = False,
+) -> LayerSource:
+    """Return what a file or a folder gives for the frames of a set, by ending and what is there.
+
+    Args:
+        index: The frames.
+        path: A table .parquet; a track .gpx or .csv; a .npy; or a folder: with `<video_id>` .gpx,
+            .csv or .npy, or with a .npy or .png for each frame, named by sample keys.
+        start: Of a track; see `track_source`.
+        max_gap_seconds: Of a track.
+        allow_missing: Frames without a value are allowed.
+
+    Raises:
+        ShardError: it is none of these, is damaged, or does not fit the frames.
+        UsageError: start is no moment.
+    """
+    suffix = path.suffix.lower()
+    if not path.exists():
+        raise ShardError(f"{path} is not there; check the path after external:")
+    if path.is_dir():
+        names = {p.name for p in path.iterdir()}
+        ids = [video.video_id for video in index.videos]
+        if any(f"{video_id}{suffix}" in names for video_id in ids for suffix in _TRACKS):
+            suffix = _TRACKS[0]
+        elif any(f"{video_id}.npy" in names for video_id in ids):
+            suffix = ".npy"
+        else:
+            return FileSource(index, path, allow_missing=allow_missing)
+    if suffix == ".parquet":
+        return table_source(index, path, allow_missing=allow_missing)
+    if suffix == ".npy":
+        return ArraySource(index, path)
+    if suffix in _TRACKS:
+        return track_source(
+            index,
+            path,
+            start=start,
+            max_gap_seconds=max_gap_seconds,
+            allow_missing=allow_missing,
+        )
+    raise ShardError(f"{path}: give a .parquet, .gpx, .csv or .npy, or a folder")
 
 
 class TableSource(LayerSource):
@@ -66,25 +117,6 @@ class TableSource(LayerSource):
         """Yield the vector of each frame."""
         for row in unit.rows:
             yield self._values[row] if self._known[row] else None
-
-
-def require_values(index: ShardIndex, known: NDArray[np.bool_], *, allow_missing: bool) -> None:
-    """Refuse a layer that lacks values.
-
-    Raises:
-        ShardError: no frame has one; or one has none, and that is not allowed.
-    """
-    if known.all() and len(known):
-        return
-    if not known.any():
-        raise ShardError(f"there is no value for any frame of {index.directory}")
-    if not allow_missing:
-        frame = index.frame(int(np.argmin(known)))
-        raise ShardError(
-            f"{int((~known).sum())} of {len(known)} frames have no value, the first "
-            f"{frame.video_id} at {frame.pts_us / _US:g} s (frame {frame.frame_index}): give them, "
-            f"or --allow-missing"
-        )
 
 
 def table_source(index: ShardIndex, path: Path, *, allow_missing: bool) -> TableSource:
@@ -186,7 +218,7 @@ def _track_files(index: ShardIndex, path: Path) -> dict[str, Path]:
             )
         return {index.videos[0].video_id: path}
     found: dict[str, Path] = {}
-    for file in sorted(p for p in path.iterdir() if p.suffix.lower() in (".gpx", ".csv")):
+    for file in sorted(p for p in path.iterdir() if p.suffix.lower() in _TRACKS):
         if file.stem in found:
             raise ShardError(f"{file} and {found[file.stem]} are of one video; remove one")
         found[file.stem] = file

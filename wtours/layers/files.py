@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from wtours.errors import MissingPackageError, ShardError
 from wtours.exporting.units import Unit
-from wtours.layers.external import require_values
-from wtours.layers.source import LayerSource
+from wtours.layers.source import LayerSource, require_values
 from wtours.shards.images.codecs import MAX_PIXELS
 from wtours.shards.index import ShardIndex
 from wtours.shards.schema import MAX_MEMBER_BYTES, sample_key

@@ -4,9 +4,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
+from wtours.errors import ShardError
 from wtours.exporting.units import Unit
+from wtours.shards.index import ShardIndex
 
 
 class LayerSource(ABC):
@@ -34,3 +37,20 @@ class LayerSource(ABC):
         Raises:
             ShardError: a value cannot be computed or read.
         """
+
+
+def require_values(index: ShardIndex, known: NDArray[np.bool_], *, allow_missing: bool) -> None:
+    """Refuse a layer that lacks values.
+
+    Raises:
+        ShardError: no frame has one; or one has none, and that is not allowed.
+    """
+    if not known.any():
+        raise ShardError(f"there is no value for any frame of {index.directory}")
+    if not known.all() and not allow_missing:
+        frame = index.frame(int(np.argmin(known)))
+        raise ShardError(
+            f"{int((~known).sum())} of {len(known)} frames have no value, the first "
+            f"{frame.video_id} at {frame.pts_us / 1e6:g} s (frame {frame.frame_index}): give them, "
+            f"or --allow-missing"
+        )

@@ -232,27 +232,24 @@ class PixelConverter:
     def _graph(self, width: int, height: int, space: str, color_range: str) -> av.filter.Graph:
         """Return the filter from a matrix and a range to JPEG's; primaries stay as they are."""
         key = (width, height, space, color_range)
-        if self._recoloring is None or self._recoloring[0] != key:  # a video rarely changes
-            self._recoloring = (key, _recoloring(*key))
-        return self._recoloring[1]
-
-
-def _recoloring(width: int, height: int, space: str, color_range: str) -> av.filter.Graph:
-    graph = av.filter.Graph()
-    graph.threads = 1
-    source = graph.add_buffer(
-        width=width,
-        height=height,
-        format=av.VideoFormat("yuv420p"),
-        time_base=Fraction(1, 1000),
-    )
-    recolor = graph.add(
-        "colorspace",
-        f"ispace={space}:irange={color_range}:iprimaries=bt709:itrc=bt709:"
-        "space=smpte170m:range=pc:primaries=bt709:trc=bt709:format=yuv420p",
-    )
-    graph.link_nodes(source, recolor, graph.add("buffersink")).configure()
-    return graph
+        if self._recoloring is not None and self._recoloring[0] == key:  # a video rarely changes
+            return self._recoloring[1]
+        graph = av.filter.Graph()
+        graph.threads = 1
+        source = graph.add_buffer(
+            width=width,
+            height=height,
+            format=av.VideoFormat("yuv420p"),
+            time_base=Fraction(1, 1000),
+        )
+        recolor = graph.add(
+            "colorspace",
+            f"ispace={space}:irange={color_range}:iprimaries=bt709:itrc=bt709:"
+            "space=smpte170m:range=pc:primaries=bt709:trc=bt709:format=yuv420p",
+        )
+        graph.link_nodes(source, recolor, graph.add("buffersink")).configure()
+        self._recoloring = (key, graph)
+        return graph
 
 
 def plane_pixels(plane: Any) -> NDArray[np.uint8]:

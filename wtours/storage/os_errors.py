@@ -83,7 +83,8 @@ def full_disk_message(path: Path | None) -> str:
     if path is not None:
         there = next(parent for parent in path.absolute().parents if parent.is_dir())
         free = shutil.disk_usage(there).free
-    if (path is None or (free is not None and free > _FREE_BYTES)) and _is_full(SHARED_MEMORY):
+    is_shared_full = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free < _FREE_BYTES
+    if is_shared_full and (path is None or (free is not None and free > _FREE_BYTES)):
         return (
             f"{SHARED_MEMORY} is full, not the disk; enlarge it (in Docker: --shm-size=8g), or "
             f"train with fewer loader workers: --set data.num_workers=0"
@@ -96,10 +97,6 @@ def full_disk_message(path: Path | None) -> str:
         f"disk full{where}{quota}; free some space or choose another --root, then run the same "
         f"command again: it goes on where it stopped"
     )
-
-
-def _is_full(path: Path) -> bool:
-    return path.is_dir() and shutil.disk_usage(path).free < _FREE_BYTES
 
 
 def _is_file(path: Path) -> bool:

@@ -7,13 +7,13 @@ that a disk would have, a segment that is done stays done when the machine is lo
 needs a lock: what another process has published since the working copy looked is never overwritten.
 """
 
-import contextlib
 import functools
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from wtours.errors import ConflictError, StorageError
@@ -203,7 +203,10 @@ class WorkingCopy:
                     f"{self.url}/{self._key(path)} is there with other bytes than {receipt} says"
                 )
         self._put_tree(receipt.parent / "measurements")
-        self._put_receipt(receipt, text)
+        kept = publish_receipt(self._store, key, text)
+        if kept != text:
+            write_bytes(receipt, kept)
+        self._saw(key, sha256_bytes(kept))
         for path in files:
             if path.suffix == ".tar":  # a set is larger than a scratch disk
                 remove(path)
@@ -224,15 +227,13 @@ class WorkingCopy:
             if self.keeps_videos:
                 self._used.add(path)
 
-    @contextlib.contextmanager
-    def at_hand(self, path: Path, sha256: str) -> Iterator[None]:
+    def at_hand(self, path: Path, sha256: str) -> AbstractContextManager[None]:
         """Hold a video, copied from the store, verified, in place of others that are not in use.
 
         Raises:
             StorageError: it is not there, is damaged there, or there is no room for it.
         """
-        with at_hand(path, functools.partial(self._fetch_video, path, sha256)):
-            yield
+        return at_hand(path, functools.partial(self._fetch_video, path, sha256))
 
     def _fetch_video(self, path: Path, sha256: str) -> None:
         self._load_once()
@@ -305,12 +306,6 @@ class WorkingCopy:
         for key in were - set(map(self._key, files)):
             self._store.delete(key)
             del self._seen[key]
-
-    def _put_receipt(self, path: Path, text: bytes) -> None:
-        kept = publish_receipt(self._store, self._key(path), text)
-        if kept != text:
-            write_bytes(path, kept)
-        self._saw(self._key(path), sha256_bytes(kept))
 
     def _saw(self, key: str, sha256: str) -> None:
         found = self._store.stat(key)

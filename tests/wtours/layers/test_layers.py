@@ -19,9 +19,9 @@ from tests.support.shard_set import write_shard_set
 from tests.support.sharded_videos import files_of
 from wtours.errors import ShardError, UsageError, WtoursError
 from wtours.exporting.units import shard_units
+from wtours.layers.external import external_source
 from wtours.layers.files import ArraySource
 from wtours.layers.make import drop_layer, make_layer
-from wtours.layers.spec import external_source
 from wtours.layers.verify import repair_layer, verify_layer
 from wtours.shards import ClipDataset, ShardIndex
 from wtours.shards.layers.arrays import array_suffix, decode_array, encode_array
@@ -173,7 +173,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from wtours.layers.make import make_layer
-from wtours.layers.spec import external_source
+from wtours.layers.external import external_source
 from wtours.shards import ShardIndex
 
 index = ShardIndex.open(sys.argv[1])

@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.shard_set import write_shard_set
 from wtours.errors import ShardError, UsageError, WtoursError
+from wtours.layers.external import external_source
 from wtours.layers.make import make_layer
-from wtours.layers.spec import external_source
 from wtours.layers.tracks import read_track
 from wtours.shards import ShardIndex
 from wtours.shards.layers.layer import Layer

@@ -262,7 +262,7 @@ def _source(
         return DetectionSource(index, layout)
     if kind != "external" or not text:
         raise UsageError(f"--from {origin!r}: give flow, detections or external:PATH")
-    from wtours.layers.spec import external_source
+    from wtours.layers.external import external_source
 
     return external_source(
         index, Path(text), start=start, max_gap_seconds=max_gap, allow_missing=allow_missing

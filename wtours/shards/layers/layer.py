@@ -13,7 +13,7 @@ from wtours.errors import ShardError
 from wtours.shards.frames import BLOCK, Block
 from wtours.shards.index import UNREADABLE, ShardIndex
 from wtours.shards.layers.arrays import decode_array
-from wtours.shards.layers.places import FolderPlace, LayerPlace, UrlPlace, read_at_url
+from wtours.shards.layers.places import FolderPlace, UrlPlace, read_at_url
 from wtours.shards.layers.schema import (
     LAYER_FILE,
     LAYER_INDEX_FILE,
@@ -44,7 +44,7 @@ class Layer:
         size: (N,) int32; bytes of the payload.
     """
 
-    def __init__(self, index: ShardIndex, place: LayerPlace, file: LayerFile) -> None:
+    def __init__(self, index: ShardIndex, place: FolderPlace | UrlPlace, file: LayerFile) -> None:
         self.place, self.file = place, file
         self._index = index
         self._remedy = (
@@ -63,7 +63,7 @@ class Layer:
             ShardError: there is none, it was made for other frames, or it is damaged.
             UsageError: it is no name of a layer.
         """
-        place: LayerPlace
+        place: FolderPlace | UrlPlace
         if isinstance(index.directory, Path):
             place = FolderPlace(layer_folder(index.directory, name))
             file = read_layer_file(index.directory, name)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from wtours.errors import ShardError
 from wtours.shards.frames import Block
@@ -24,51 +24,33 @@ from wtours.storage.remote_calls import shown
 T = TypeVar("T")
 
 
-class LayerPlace(Protocol):
-    """The folder of one layer. What it raises is an OSError or a ShardError."""
-
-    def name_of(self, file: str) -> str:
-        """Return where a file is, as messages show it."""
-        ...
-
-    def read(self, file: str, num_bytes: int | None = None) -> bytes:
-        """Return a file, of which `num_bytes` may be known."""
-        ...
-
-    def sizes(self, files: Sequence[str]) -> list[int | None] | None:
-        """Return the bytes of each file, or None if it is missing; None: the server lists none."""
-        ...
-
-    def values(self, wanted: Sequence[Block], decode: Callable[[int, bytes], T]) -> list[T]:
-        """Return what `decode` makes of each block, by its place and its bytes.
-
-        They may be fewer than they should.
-        """
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class FolderPlace:
-    """On a disk."""
+    """The folder of one layer on a disk. What it raises is an OSError or a ShardError."""
 
     folder: Path
     seen: dict[str, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
     """Bytes and date of each file that `sizes` was asked for: values are read from those alone."""
 
     def name_of(self, file: str) -> str:
-        """See `LayerPlace`."""
+        """Return where a file is, as messages show it."""
         return str(self.folder / file)
 
     def read(self, file: str, num_bytes: int | None = None) -> bytes:
-        """See `LayerPlace`."""
+        """Return a file, of which `num_bytes` may be known."""
         return read_bytes(self.folder / file)
 
     def sizes(self, files: Sequence[str]) -> list[int | None]:
-        """See `LayerPlace`."""
-        return [self._see(file) for file in files]
+        """Return the bytes of each file, or None if it is missing."""
+        paths = {file: self.folder / file for file in files}
+        found = {file: _identity(path.stat()) for file, path in paths.items() if path.is_file()}
+        self.seen.update(found)
+        return [found[file][0] if file in found else None for file in files]
 
     def values(self, wanted: Sequence[Block], decode: Callable[[int, bytes], T]) -> list[T]:
-        """See `LayerPlace`; a tar is opened once.
+        """Return what `decode` makes of each block, by its place and its bytes.
+
+        These may be fewer than they should. A tar is opened once.
 
         Raises:
             ShardError: a tar was made again since `sizes` was asked for: its values lie in the same
@@ -97,17 +79,10 @@ class FolderPlace:
             error.filename = str(path)  # a failed read does not say where
             raise
 
-    def _see(self, file: str) -> int | None:
-        path = self.folder / file
-        if not path.is_file():
-            return None
-        self.seen[file] = _identity(path.stat())
-        return self.seen[file][0]
-
 
 @dataclass(frozen=True, slots=True)
 class UrlPlace:
-    """On an object store; what is read is kept as the frames are."""
+    """The folder of one layer on an object store; what is read is kept as the frames are."""
 
     url: str
     remote: RemoteFrames
@@ -115,20 +90,20 @@ class UrlPlace:
     """Of its layer.json, seen before that was read."""
 
     def name_of(self, file: str) -> str:
-        """See `LayerPlace`."""
+        """See `FolderPlace`."""
         return self.remote.name_of(file)
 
     def read(self, file: str, num_bytes: int | None = None) -> bytes:
-        """See `LayerPlace`."""
+        """See `FolderPlace`."""
         return read_at_url(folder_url(self.url, file), self.remote.policy, num_bytes)
 
     def sizes(self, files: Sequence[str]) -> list[int | None] | None:
-        """See `LayerPlace`."""
+        """See `FolderPlace`; None: the server lists none."""
         found = listed_sizes(self.url, self.remote.policy)
         return None if found is None else [found.get(file) for file in files]
 
     def values(self, wanted: Sequence[Block], decode: Callable[[int, bytes], T]) -> list[T]:
-        """See `LayerPlace`.
+        """See `FolderPlace`.
 
         Raises:
             ShardError: the layer was made again since it was opened. Its layer.json goes before any
