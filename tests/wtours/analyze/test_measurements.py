@@ -94,7 +94,7 @@ def test_objects_stay_when_the_detector_cannot_be_loaded(layout, detector, at_on
     assert published_bytes(layout, "walk") == at_once
 
 
-@pytest.mark.parametrize("step", ["_write_table", "_link", "write_json", "write_receipt"])
+@pytest.mark.parametrize("step", ["write_table", "_link", "write_json", "write_receipt"])
 def test_a_run_that_dies_while_it_publishes_loses_nothing(
     layout, detector, at_once, monkeypatch, step
 ):
