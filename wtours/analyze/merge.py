@@ -117,14 +117,23 @@ def merge_objects(
     write_table(folder / MEASURED_FILE, measured, MEASURED_SCHEMA)
     if not len(measured_pts_us):
         return
-    schema = DETECTIONS_SCHEMA.with_metadata(detection_metadata(detector, rate))
+    cap = detector.max_per_frame
+    made_with = {
+        "detector": detector.name,
+        "weights_sha256": detector.weights_sha256,
+        "vocabulary": "\n".join(detector.vocabulary),
+        "threshold": repr(detector.threshold),
+        "max_per_frame": "none" if cap is None else str(cap),
+        "detect_fps": "native" if rate == EVERY_FRAME else str(rate),
+    }
+    schema = DETECTIONS_SCHEMA.with_metadata(made_with)
     with open_table(folder / DETECTIONS_FILE, schema) as append:
         for segment in segments:
             rows = pq.read_table(segment / DETECTIONS_FILE)
             ordinals = np.searchsorted(pts_us, rows["pts_us"].to_numpy())
             append(rows.append_column("frame", pa.array(ordinals)).select(schema.names))
     counts = count_detections(folder / DETECTIONS_FILE, measured_pts_us, SCORE_THRESHOLDS)
-    stored, cap = counts[SCORE_THRESHOLDS[0]], detector.max_per_frame
+    stored = counts[SCORE_THRESHOLDS[0]]
     summary = ObjectsSummary(
         detector=detector,
         detect_fps=float(frame_rate if rate == EVERY_FRAME else rate),
@@ -156,16 +165,3 @@ def require_same_frames(is_same: bool | np.bool_) -> None:
             "other frames are decoded now than when it was analyzed before: remove its folder "
             "under analysis/ and ask for everything in one command"
         )
-
-
-def detection_metadata(detector: DetectorFacts, rate: Fraction) -> dict[str, str]:
-    """Return the file metadata of detections.parquet: what the numbers were made with."""
-    cap = detector.max_per_frame
-    return {
-        "detector": detector.name,
-        "weights_sha256": detector.weights_sha256,
-        "vocabulary": "\n".join(detector.vocabulary),
-        "threshold": repr(detector.threshold),
-        "max_per_frame": "none" if cap is None else str(cap),
-        "detect_fps": "native" if rate == EVERY_FRAME else str(rate),
-    }

@@ -82,7 +82,7 @@ def publish_tables(
     folder = measurements.folder
     frames = pq.read_table(measurements.path(FRAMES) / FRAMES_FILE)
     pts_us = frames["pts_us"].to_numpy()
-    end_us = video_end_us(pts_us, metadata)
+    end_us = int(pts_us[-1]) + metadata.last_duration_us
     shots = [pq.read_table(measurements.path(SHOTS) / SHOTS_FILE)]
     schema, columns = FRAMES_SCHEMA, {name: frames[name] for name in frames.column_names}
     columns["frame"] = pa.array(np.arange(len(pts_us)))
@@ -134,11 +134,6 @@ def publish_tables(
         files=tuple(record_file(folder / name, relative_to=folder) for name in sorted(names)),
     )
     write_receipt(folder / RECEIPT_FILE, receipt)
-
-
-def video_end_us(pts_us: NDArray[np.int64], metadata: VideoMetadata) -> int:
-    """Return when the last frame ends."""
-    return int(pts_us[-1]) + metadata.last_duration_us
 
 
 def adopt_tables(measurements: Measurements, stored: Stored) -> None:

@@ -155,11 +155,6 @@ def predict_windows(task: WindowsTask) -> None:
     share(task.path)
 
 
-def read_predictions(tasks: Sequence[WindowsTask]) -> NDArray[np.float32]:
-    """Return the probability of every frame of the video, (n,)."""
-    return np.concatenate([np.empty(0, np.float32), *(np.load(task.path) for task in tasks)])
-
-
 def first_frames(predictions: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return the ordinals of the first frames of new shots: those after each transition.
 

@@ -23,7 +23,7 @@ from wtours.analyze.merge import (
     undecodable_frames,
 )
 from wtours.analyze.plan import Plan
-from wtours.analyze.publish import adopt_tables, publish_tables, video_end_us
+from wtours.analyze.publish import adopt_tables, publish_tables
 from wtours.analyze.quality.meter import merge_quality
 from wtours.analyze.schema import TRANSITIONS_SCHEMA, write_table
 from wtours.analyze.segment import SegmentTask
@@ -31,7 +31,6 @@ from wtours.analyze.shots import CUT_DETECTORS
 from wtours.analyze.transnet import (
     TRANSNETV2,
     predict_windows,
-    read_predictions,
     transnet_versions,
     windows_tasks,
 )
@@ -66,11 +65,6 @@ class VideoWork:
     metadata: VideoMetadata
     seconds: float
     tasks: tuple[SegmentTask, ...]
-
-    @property
-    def segments(self) -> list[Path]:
-        """Return the folders of the segments, in time order."""
-        return [task.folder for task in self.tasks]
 
     def missing_tasks(self) -> list[SegmentTask]:
         """Return the segments that are not there."""
@@ -153,7 +147,8 @@ def publish_video(
         VideoError: more of the video is lost to damage than `max_loss`.
         AnalysisError: measurements are not of the same frames.
     """
-    plan, missing, metadata, segments = work.plan, work.missing, work.metadata, work.segments
+    plan, missing, metadata = work.plan, work.missing, work.metadata
+    segments = [task.folder for task in work.tasks]
     measurements = plan.measurements
     stored = measurements.stored()
     if FRAMES in missing:
@@ -167,7 +162,7 @@ def publish_video(
     check_loss(share, max_loss, plan.video.video_id)
     shots_params = measurements.shots_params(CUT_DETECTORS)
     if SHOTS not in stored or stored[SHOTS].params != shots_params:
-        end_us = video_end_us(pts_us, metadata)
+        end_us = int(pts_us[-1]) + metadata.last_duration_us
         with measurements.publish(SHOTS, shots_params, _versions()) as folder:
             find_shots(frames, folder, cut_rate=metadata.nominal_frame_rate, end_us=end_us)
     if plan.detector is not None and OBJECTS in missing:
@@ -206,7 +201,7 @@ def _transitions(
     for done in finished(executor, predict_windows, missing):
         seen = len(tasks) - len(missing) + done
         on_progress(f"{plan.video.video_id}: {TRANSNETV2}", seen, len(tasks))
-    return read_predictions(tasks)
+    return np.concatenate([np.empty(0, np.float32), *(np.load(task.path) for task in tasks)])
 
 
 def finished(

@@ -140,9 +140,13 @@ def table_source(index: ShardIndex, path: Path, *, allow_missing: bool) -> Table
                 f"{path} is of {plain(video_id)[:64]!r}, which {index.directory} lacks"
             )
         mine, video = np.flatnonzero(ids == video_id), videos[video_id]
-        rows = _rows_of(index.pts_us[video.start : video.stop], columns["pts_us"][mine])
+        pts_us, times_us = index.pts_us[video.start : video.stop], columns["pts_us"][mine]
+        rows = np.full(len(times_us), -1)  # of the frame that each time is of
+        if len(pts_us):
+            nearest = nearest_rows(pts_us, times_us)
+            rows = np.where(np.abs(pts_us[nearest] - times_us) <= TOLERANCE_US, nearest, -1)
         if (strange := np.flatnonzero(rows < 0)).size:
-            moment = columns["pts_us"][mine[strange[0]]] / _US
+            moment = times_us[strange[0]] / _US
             raise ShardError(
                 f"{path}: row {mine[strange[0]] + 1} is of {video_id} at {moment:.6f} s, where the "
                 f"set has no frame ({counted(len(strange), 'such row')}): are the times those of "
@@ -225,14 +229,6 @@ def _track_files(index: ShardIndex, path: Path) -> dict[str, Path]:
     if strange := found.keys() - {video.video_id for video in index.videos}:
         raise ShardError(f"{path / found[min(strange)].name} is of no video of {index.directory}")
     return found
-
-
-def _rows_of(pts_us: NDArray[np.int64], times_us: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the row of the frame that each time is of, or -1."""
-    if not len(pts_us):
-        return np.full(len(times_us), -1)
-    rows = nearest_rows(pts_us, times_us)
-    return np.where(np.abs(pts_us[rows] - times_us) <= TOLERANCE_US, rows, -1)
 
 
 def _read_table(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:

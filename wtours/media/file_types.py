@@ -37,7 +37,7 @@ def name_problem(path: PurePath) -> str | None:
     """Return in one line why a file is not taken though it may be a video; None: nothing to say."""
     if path.name.startswith("."):
         return None
-    name = printable_name(path)
+    name = os.fsencode(path.name).decode("utf-8", "backslashreplace")  # what is not UTF-8: \xNN
     if path.suffix.lower() in _OTHER_SUFFIXES:
         return (
             f"{name}: {path.suffix.lower()} is not read; convert it: ffmpeg -i IN -crf 14 OUT.mp4"
@@ -45,11 +45,6 @@ def name_problem(path: PurePath) -> str | None:
     if is_video_name(path) and name != path.name:
         return f"{name}: its name is not UTF-8; rename it"
     return None
-
-
-def printable_name(path: PurePath) -> str:
-    r"""Return a file's name with bytes that are not UTF-8 as \xNN."""
-    return os.fsencode(path.name).decode("utf-8", "backslashreplace")
 
 
 def visible_files(folder: Path) -> list[Path]:

@@ -39,7 +39,7 @@ _REORDERED = 32
 
 
 class VideoReader:
-    """An open video; use it as a context manager. Made by `open_video`.
+    """An open video; use it as a context manager.
 
     Args:
         path: The file.
@@ -49,6 +49,9 @@ class VideoReader:
 
     Attributes:
         metadata: What is known of it.
+
+    Raises:
+        VideoError: it is missing, not a video, a playlist, HDR, or over a limit.
     """
 
     def __init__(self, path: Path, *, stream: int | None = None, threads: int = 0) -> None:
@@ -309,10 +312,5 @@ class VideoReader:
         return to_us(ticks - self._origin, self._unit)
 
 
-def open_video(path: Path, *, stream: int | None = None, threads: int = 0) -> VideoReader:
-    """Open a video file for reading, `with open_video(path) as video`; arguments as there.
-
-    Raises:
-        VideoError: it is missing, not a video, a playlist, HDR, or over a limit.
-    """
-    return VideoReader(path, stream=stream, threads=threads)
+open_video = VideoReader
+"""As it is called where it is used: `with open_video(path) as video`."""

@@ -88,13 +88,23 @@ def build_shards(  # noqa: PLR0913 -- options of the command, by keyword
         expected = estimate(works, params, jobs=executor.num_workers)
         on_estimate(expected)
         require_space(directory, expected)
-        tasks, unreadable = _tasks(works, params)
+        tasks: dict[str, list[SegmentTask]] = {}
+        for work in works:
+            video_id, taken_us = work.plan.video_id, work.plan.facts.taken_us
+            try:
+                tasks[video_id] = (
+                    []
+                    if work.video is None
+                    else segment_tasks(work.video, work.missing, params, taken_us)
+                )
+            except VideoError as error:
+                failed[video_id] = str(error)
         num_written, broken = _write_segments(works, tasks, directory, executor, on_progress)
         with index_lock(layout, name):
             plans = [work.plan for work in works]
             complete = part is None or not unfinished_videos(directory, plans, params)
             dataset, lost = finalize(layout, name, params, max_loss) if complete else (None, {})
-    failed = lost | failed | unreadable | broken
+    failed = lost | failed | broken
     return ShardReport(directory, failed, num_written, sum(w.num_kept for w in works), dataset)
 
 
@@ -116,25 +126,6 @@ def finalize_shards(layout: Layout, name: str, *, max_loss: float = MAX_LOSS) ->
         reasons = "; ".join(f"{video}: {reason}" for video, reason in (lost | failed).items())
         raise ShardError(f"no video of shard set {name!r} is finished: {reasons}")
     return ShardReport(directory, lost | failed, dataset=dataset)
-
-
-def _tasks(
-    works: Iterable[VideoWork], params: ShardParams
-) -> tuple[dict[str, list[SegmentTask]], dict[str, str]]:
-    """Return each video's tasks, and why a video cannot be read, by video id."""
-    tasks: dict[str, list[SegmentTask]] = {}
-    unreadable: dict[str, str] = {}
-    for work in works:
-        video_id = work.plan.video_id
-        try:
-            tasks[video_id] = (
-                []
-                if work.video is None
-                else segment_tasks(work.video, work.missing, params, work.plan.facts.taken_us)
-            )
-        except VideoError as error:
-            unreadable[video_id] = str(error)
-    return tasks, unreadable
 
 
 def _write_segments(

@@ -10,10 +10,11 @@ import fcntl
 import itertools
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -111,13 +112,7 @@ def copy_shards(
     total = sum(found.bytes for found in (*wanted, *last)) + len(text)
     done = copied_files = copied_bytes = 0
     with _at_work(receiver) as scratch, ThreadPoolExecutor(jobs) as pool:
-
-        def copy(found: StoredObject) -> tuple[StoredObject, bool]:
-            is_new = _copy_file(
-                sender, receiver, found.key, known.get(found.key), scratch, there, deep=deep
-            )
-            return found, is_new
-
+        copy = partial(_copy_file, sender, receiver, known, scratch, there, deep)
         # A layer exists when its layer.json does, as the set when dataset.json does.
         for found, is_new in itertools.chain(pool.map(copy, wanted), map(copy, last)):
             done += found.bytes
@@ -214,23 +209,20 @@ def _is_of_set(key: str, known: Iterable[str]) -> bool:
 def _copy_file(
     sender: Store,
     receiver: Store,
-    key: str,
-    known_sha256: str | None,
+    known: Mapping[str, str],
     scratch: Path,
     there: set[str],
-    *,
     deep: bool,
-) -> bool:
-    """Copy one file, unless it is there already; return whether it was copied.
+    found: StoredObject,
+) -> tuple[StoredObject, bool]:
+    """Copy one file, unless it is there already; return it, and whether it was copied.
 
     With `deep` also what an earlier run has sent is read: it may have been killed before it did.
     """
-    if (
-        key in there
-        and known_sha256 is not None
-        and receiver.sha256(key, is_read=deep) == known_sha256
-    ):
-        return False
+    key, known_sha256 = found.key, known.get(found.key)
+    is_there = key in there and known_sha256 is not None
+    if is_there and receiver.sha256(key, is_read=deep) == known_sha256:
+        return found, False
     with local_file(sender, key, scratch) as path:
         sha256 = sha256_file(path)
         if known_sha256 not in (None, sha256):
@@ -241,7 +233,7 @@ def _copy_file(
         is_new = publish(receiver, key, path, sha256=sha256) == "created"
     if deep:
         _require_arrived(receiver, key, sha256)
-    return is_new
+    return found, is_new
 
 
 def _require_arrived(receiver: Store, key: str, sha256: str) -> None:

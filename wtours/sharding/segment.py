@@ -82,22 +82,14 @@ class SegmentTask:
         return f"{self.video_id} from {start:g} s to {end:g} s"
 
 
-class SegmentFacts(BaseModel):
-    """`facts` of a segment's receipt."""
+class FinishedSegment(BaseModel):
+    """A published segment, as its receipt records it: the numbers are its `facts`."""
 
+    record: ShardRecord | None = None
+    """None: no frame was sampled in it, so there is no shard."""
     frames: Count
     corrupt_frames: Count
     undecodable_frames: Count = 0
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class FinishedSegment:
-    """A published segment, as its receipt records it."""
-
-    record: ShardRecord | None
-    """None: no frame was sampled in it, so there is no shard."""
-    corrupt_frames: int
-    undecodable_frames: int
 
 
 def publish_rows(
@@ -151,20 +143,19 @@ def finished_segment(
     ):
         return None
     try:
-        facts = SegmentFacts.model_validate(receipt.facts)
-        record = None
+        found = FinishedSegment.model_validate({**receipt.facts, "record": None})
         if receipt.files:
             tar, rows = receipt.file(".tar"), receipt.file(".parquet")
             if (tar.path, rows.path) != (f"../{name}.tar", f"{name}.parquet"):
                 return None
-            record = ShardRecord(
+            found.record = ShardRecord(
                 shard=name,
                 video_id=video_id,
                 segment=segment,
-                frames=facts.frames,
+                frames=found.frames,
                 bytes=tar.bytes,
                 sha256=tar.sha256,
             )
     except ValueError:  # damaged: as if it were not there
         return None
-    return FinishedSegment(record, facts.corrupt_frames, facts.undecodable_frames)
+    return found

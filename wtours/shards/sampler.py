@@ -85,7 +85,12 @@ class ClipSampler:
         if clips_per_epoch is not None and clips_per_epoch < 1:
             raise ValueError(f"clips_per_epoch must be >= 1, got {clips_per_epoch}")
         for share in mixture:
-            _require_sound(share, num_clips)
+            if not (len(share.clips) and share.clips.start >= 0 and share.clips.stop <= num_clips):
+                raise ValueError(
+                    f"{share.name!r} has the clips {share.clips}, of {num_clips} in all"
+                )
+            if share.weight < 1:
+                raise ValueError(f"the weight of {share.name!r} must be >= 1, got {share.weight}")
         self.num_clips = num_clips
         self.seed = seed
         self.mixture = tuple(mixture) or (ClipShare("", range(num_clips), 1),)
@@ -216,13 +221,6 @@ class ClipBatches:
         for step in range(self.first_step, self.first_step + self.num_steps):
             first = step * self.global_batch_size + self.rank * share
             yield [self.sampler.key_at(position) for position in range(first, first + share)]
-
-
-def _require_sound(share: ClipShare, num_clips: int) -> None:
-    if not (len(share.clips) and share.clips.start >= 0 and share.clips.stop <= num_clips):
-        raise ValueError(f"{share.name!r} has the clips {share.clips}, of {num_clips} in all")
-    if share.weight < 1:
-        raise ValueError(f"the weight of {share.name!r} must be >= 1, got {share.weight}")
 
 
 def permuted(index: int, size: int, *, key: str) -> int:

@@ -183,7 +183,12 @@ def _run_clips(
         if not window:
             return
         rate.see(batch)
-        _require_small(window, run[0])
+        num_bytes = sum(len(frame.jpeg) for frame in window)
+        if num_bytes > _MAX_WINDOW_BYTES:
+            raise ShardError(
+                f"the frames of {run[0].video_id} within a clip's span take {num_bytes >> 20} MiB; "
+                f"a stream keeps {_MAX_WINDOW_BYTES >> 20}: use a shorter span, or ClipDataset"
+            )
         pts_us = np.array([frame.pts_us for frame in window])
         # Only a start whose last moment has been passed is decided; at the end all are.
         decided_us = pts_us[-1] - offsets_us[-1] if batch else pts_us[-1]
@@ -197,15 +202,6 @@ def _run_clips(
                 yield Clip(run[0].video_id, None, times, tuple(window[row].jpeg for row in rows))
         window = window[num_decided:]
         num_dropped += num_decided
-
-
-def _require_small(window: list[StreamedFrame], shard: RemoteShard) -> None:
-    num_bytes = sum(len(frame.jpeg) for frame in window)
-    if num_bytes > _MAX_WINDOW_BYTES:
-        raise ShardError(
-            f"the frames of {shard.video_id} within a clip's span take {num_bytes >> 20} MiB; a "
-            f"stream keeps {_MAX_WINDOW_BYTES >> 20}: use a shorter span, or ClipDataset"
-        )
 
 
 def _run_frames(run: list[RemoteShard], policy: FetchPolicy) -> Iterator[StreamedFrame]:
@@ -227,22 +223,16 @@ def _run_frames(run: list[RemoteShard], policy: FetchPolicy) -> Iterator[Streame
             previous = place
             num_frames += 1
             yield frame
-        _require_as_recorded(reader, shard, num_frames)
+        record, found = shard.record, (num_frames, reader.sha256())
+        if record is not None and found != (record.frames, record.sha256):
+            raise ShardError(
+                f"{reader.name} is not the shard that dataset.json describes ({num_frames} frames, "
+                f"sha256 {reader.sha256()}): copy it there again"
+            )
 
 
 def _open(shard: RemoteShard, policy: FetchPolicy) -> RangeReader:
     return RangeReader(shard.url, policy, size=shard.record.bytes if shard.record else None)
-
-
-def _require_as_recorded(reader: RangeReader, shard: RemoteShard, num_frames: int) -> None:
-    if shard.record is not None and (num_frames, reader.sha256()) != (
-        shard.record.frames,
-        shard.record.sha256,
-    ):
-        raise ShardError(
-            f"{reader.name} is not the shard that dataset.json describes ({num_frames} frames, "
-            f"sha256 {reader.sha256()}): copy it there again"
-        )
 
 
 def _in_turn(clips: list[Iterator[Clip]], order: StreamOrder) -> Iterator[Clip]:

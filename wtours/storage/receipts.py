@@ -80,11 +80,6 @@ class Receipt(BaseModel):
     facts: dict[str, Any] = {}
     """Stage-specific figures; docs/reference/tables.md and docs/reference/shards.md list them."""
 
-    @property
-    def params_hash(self) -> str:
-        """Return a name for (inputs, params): equal means made the same way from the same thing."""
-        return digest({"inputs": self.inputs, "params": self.params})
-
     def file(self, suffix: str) -> FileRecord:
         """Return the only published file whose path ends with `suffix`."""
         (record,) = (file for file in self.files if file.path.endswith(suffix))
@@ -145,7 +140,7 @@ def is_current(path: Path, *, inputs: dict[str, str], params: dict[str, Any]) ->
     return (
         receipt is not None
         and receipt.status == "done"
-        and receipt.params_hash == digest({"inputs": inputs, "params": params})
+        and digest([receipt.inputs, receipt.params]) == digest([inputs, params])
         and files_present(receipt, path.parent)
     )
 

@@ -15,7 +15,7 @@ from wtours.analyze.schema import PRECOMPUTED_COLUMNS
 from wtours.errors import WtoursError
 from wtours.storage.atomic import read_json, write_json
 from wtours.synthetic.spec import WalkSpec
-from wtours.synthetic.types import RenderedFrame, SeenObject
+from wtours.synthetic.types import RenderedFrame
 
 TRUTH_NAME, DETECTIONS_NAME, FRAMES_NAME = "truth.json", "detections.parquet", "frames.parquet"
 FORMAT_VERSION = 1
@@ -128,10 +128,12 @@ class TruthWriter:
         """Note the visible objects of the next frame."""
         street = self._spec.street_of(frame_index)
         for seen in frame.objects:
-            mask = visible_mask(frame, seen)
-            if mask is None:
+            mine = frame.owner[seen.region.slices] == seen.number
+            if np.count_nonzero(mine) < MIN_VISIBLE_SHARE * frame.owner.size:
                 continue
-            (left, top), pixels = mask
+            rows, columns = np.flatnonzero(mine.any(axis=1)), np.flatnonzero(mine.any(axis=0))
+            pixels = mine[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            left, top = seen.region.left + int(columns[0]), seen.region.top + int(rows[0])
             track = self._tracks.setdefault((street, seen.key), len(self._tracks) + 1)
             self._rows.append(
                 {
@@ -175,21 +177,6 @@ class TruthWriter:
     def _flush(self) -> None:
         self._detections.write_table(pa.Table.from_pylist(self._rows, DETECTIONS_SCHEMA))
         self._rows = []
-
-
-def visible_mask(
-    frame: RenderedFrame, seen: SeenObject
-) -> tuple[tuple[int, int], NDArray[np.bool_]] | None:
-    """Return the left, top and (h, w) mask of what is seen of an object, tightly cut.
-
-    None if that is less than `MIN_VISIBLE_SHARE` of the image.
-    """
-    mine = frame.owner[seen.region.slices] == seen.number
-    if np.count_nonzero(mine) < MIN_VISIBLE_SHARE * frame.owner.size:
-        return None
-    rows, columns = np.flatnonzero(mine.any(axis=1)), np.flatnonzero(mine.any(axis=0))
-    tight = mine[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return (seen.region.left + int(columns[0]), seen.region.top + int(rows[0])), tight
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> bytes:

@@ -73,7 +73,7 @@ class PrecomputedDetector:
 
     def submit(self, frames: Sequence[Frame]) -> list[tuple[int, list[Detection]]]:
         """Return (pts_us, detections) of each frame, highest score first; see `DetectorClient`."""
-        return [(pts_us, self._near(pts_us)) for pts_us in (frame.pts_us for frame in frames)]
+        return [(frame.pts_us, self._near(frame.pts_us)) for frame in frames]
 
     def finish(self) -> list[tuple[int, list[Detection]]]:
         """Return nothing: every frame had its detections at once."""

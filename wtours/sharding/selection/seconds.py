@@ -57,7 +57,12 @@ def with_where(
     plans, videos = published_plans(directory), set(video_ids)
     wanted = sorted(videos | {plan.video_id for plan in plans})
     kept = directory / QUALITY_FILE
-    if plans and kept.is_file() and set(wanted) <= _videos_in(kept):
+    there: set[str] = set()
+    if plans and kept.is_file():
+        with _as_shard_error(kept), pq.ParquetFile(kept) as file:
+            for batch in file.iter_batches(columns=["video_id"]):
+                there |= {*pc.unique(batch[0]).to_pylist()}
+    if plans and kept.is_file() and set(wanted) <= there:
         params = _with(params, expression.text, sha256_file(kept))
         require_same_params(directory, params)
         for plan in plans:
@@ -117,12 +122,6 @@ def _taken(path: Path, where: WhereParams, video_id: str) -> frozenset[int]:
     columns |= {name: table[name].to_numpy() for name in CONDITIONS if name in table.column_names}
     holds = expression.holds(columns)
     return frozenset(table["second"].to_numpy()[holds].tolist())
-
-
-def _videos_in(kept: Path) -> set[str]:
-    with _as_shard_error(kept), pq.ParquetFile(kept) as file:
-        batches = file.iter_batches(columns=["video_id"])
-        return {video_id for batch in batches for video_id in pc.unique(batch[0]).to_pylist()}
 
 
 def _require_same_source(layout: Layout, plan: VideoPlan) -> None:

@@ -6,6 +6,7 @@ fill one cache without a lock: what is torn, by a power cut or a process that di
 and is fetched again.
 """
 
+import contextlib
 import logging
 import os
 import shutil
@@ -135,18 +136,15 @@ def _make_room(folder: Path, max_bytes: int) -> bool:
 def _used_bytes(folder: Path) -> int:
     total = 0
     for path in folder.glob("*"):
-        try:
+        with contextlib.suppress(FileNotFoundError):
             total += path.stat().st_blocks * 512  # the files are sparse
-        except FileNotFoundError:
-            continue
     return total
 
 
 def _last_used(folder: Path) -> float:
-    try:
+    with contextlib.suppress(FileNotFoundError):
         return folder.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+    return 0.0
 
 
 def _crc(data: bytes) -> int:

@@ -83,29 +83,22 @@ def paint_atlas(rng: np.random.Generator, palette: Palette) -> Atlas:
         xs.append(x + _PAD)
         ys.append(y + _PAD + FACADE_SIZE[0])
         heights.append(height)
-    image, level_x = _levels(base)
+    levels = [base]
+    while len(levels) < NUM_LEVELS:
+        half = (levels[-1].shape[1] // 2, levels[-1].shape[0] // 2)
+        levels.append(_image(cv2.resize(levels[-1], half, None, 0, 0, cv2.INTER_AREA)))
+    level_x = np.cumsum([0, *(level.shape[1] for level in levels)])
+    image = np.zeros((base.shape[0], int(level_x[-1]), 3), np.uint8)
+    for level, left in zip(levels, level_x[:-1], strict=True):
+        image[: level.shape[0], left : left + level.shape[1]] = level
     return Atlas(
         image,
-        level_x,
+        level_x[:-1].astype(np.float32),
         np.array(xs, np.float32),
         np.array(ys, np.float32),
         np.array(heights, np.float32),
         palette.horizon,
     )
-
-
-def _levels(base: Image) -> tuple[Image, NDArray[np.float32]]:
-    levels = [base]
-    while len(levels) < NUM_LEVELS:
-        height, width = levels[-1].shape[:2]
-        levels.append(
-            _image(cv2.resize(levels[-1], (width // 2, height // 2), None, 0, 0, cv2.INTER_AREA))
-        )
-    level_x = np.cumsum([0, *(level.shape[1] for level in levels)])
-    image = np.zeros((base.shape[0], int(level_x[-1]), 3), np.uint8)
-    for level, left in zip(levels, level_x[:-1], strict=True):
-        image[: level.shape[0], left : left + level.shape[1]] = level
-    return image, level_x[:-1].astype(np.float32)
 
 
 def _padded(image: Image, border: int) -> Image:
