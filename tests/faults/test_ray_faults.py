@@ -196,7 +196,7 @@ def test_each_gpu_of_the_cluster_has_a_network_and_detections_are_those_of_one_p
             detector_service(parse_detector(options["detector"]), executor) as service,
         ):
             assert isinstance(service, ClusterDetectors)
-            service.identity()
+            service.ready()
             assert executor._nodes == [gpus.node_id]
             assert len(service._actors) == 2
         with RayExecutor(shared=there.root) as executor:

@@ -116,7 +116,7 @@ def plan_video(
     not_measured = "no detector was asked for (--detector none)" if spec.kind == "none" else None
     try:
         if spec.is_network:
-            detector, source = service.identity(), service.endpoint()
+            detector, source = service.ready(), service.endpoint()
         elif spec.kind == "file":
             path = spec.file(video.video_id)
             check = partial(precomputed_facts, rate=rate)

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from wtours.errors import VideoError
 from wtours.media.container import choose_stream, open_container, prepare_decoder
 from wtours.media.limits import limits
-from wtours.media.packets import PacketScan, decoded, is_zero, rounded
+from wtours.media.packets import decoded, is_zero, rounded, scan_packets
 
 _US = 1_000_000
 _NONE = np.iinfo(np.int64).min
@@ -98,7 +98,7 @@ class _Listed:
     def __init__(self, path: Path, container: InputContainer, stream: VideoStream) -> None:
         pts, dts, durations, keyframes = array("q"), array("q"), array("q"), bytearray()
         self.num_zero = 0
-        for packet, is_frame in PacketScan(path, container, stream):
+        for packet, is_frame in scan_packets(path, container, stream):
             if is_frame:
                 pts.append(_NONE if packet.pts is None else packet.pts)
                 dts.append(_NONE if packet.dts is None else packet.dts)
@@ -266,7 +266,7 @@ class _Listed:
             stream = choose_stream(self.path, container, self.stream)
             prepare_decoder(self.path, stream, threads=1)
             number, left, last = -1, _PACKETS_PER_LOOK, _NONE  # what leads in to the first, too
-            for packet, is_frame in PacketScan(self.path, container, stream):
+            for packet, is_frame in scan_packets(self.path, container, stream):
                 number += is_frame
                 if is_frame and number in looks and number > 0:
                     stream.codec_context.flush_buffers()

@@ -28,41 +28,29 @@ _SIZE_IN_HEADER = {"vp8": slice(6, 10), "vp9": slice(1, 9)}
 _MOST_PARAMETERS = 64
 
 
-class PacketScan:
-    """Reads one stream's packets and tells for each whether it is a frame.
+def scan_packets(
+    path: Path, container: InputContainer, stream: VideoStream
+) -> "Iterator[tuple[av.Packet[VideoStream], bool]]":
+    """Yield one stream's packets, and of each whether it is a frame.
 
     The same rules hold for the list of all frames and, in a repaired video, while decoding: there a
     packet is known by its number in this order.
+
+    Raises:
+        VideoError: the file ends in the middle, or has more packets than the limit.
     """
-
-    def __init__(self, path: Path, container: InputContainer, stream: VideoStream) -> None:
-        self._path = path
-        self._container = container
-        self._stream = stream
-        context = stream.codec_context
-        self._codec = context.codec.canonical_name
-        self._fields = FieldPairing(context.extradata) if self._codec == "h264" else None
-
-    def __iter__(self) -> "Iterator[tuple[av.Packet[VideoStream], bool]]":
-        """Yield (packet, whether it is a frame).
-
-        Raises:
-            VideoError: the file ends in the middle, or has more packets than the limit.
-        """
-        most = limits().packets
-        packets = demux(self._path, self._container, self._stream)
-        for count, packet in enumerate(packets, start=1):
-            if count > most:
-                limits().check("packets", count, str(self._path))
-            yield packet, self._is_frame(packet)
-
-    def _is_frame(self, packet: av.Packet) -> bool:  # type: ignore[type-arg]
+    codec, most = stream.codec_context.codec.canonical_name, limits().packets
+    fields = FieldPairing(stream.codec_context.extradata) if codec == "h264" else None
+    for count, packet in enumerate(demux(path, container, stream), start=1):
+        if count > most:
+            limits().check("packets", count, str(path))
         if not packet.size or packet.is_discard:
-            return False
-        if self._fields is not None and (self._fields.may_have_fields or packet.is_keyframe):
-            return not self._fields.is_second_field(bytes(packet))
-        # RFC 6386, 9.1: bit 4 of a VP8 frame's first byte says that it is shown.
-        return self._codec != "vp8" or bool(bytes(memoryview(packet)[:1])[0] & 0x10)
+            is_frame = False
+        elif fields is not None and (fields.may_have_fields or packet.is_keyframe):
+            is_frame = not fields.is_second_field(bytes(packet))
+        else:  # RFC 6386, 9.1: bit 4 of a VP8 frame's first byte says that it is shown
+            is_frame = codec != "vp8" or bool(bytes(memoryview(packet)[:1])[0] & 0x10)
+        yield packet, is_frame
 
 
 def demux(
@@ -99,7 +87,7 @@ def parameter_changes(path: Path, stream: int) -> list[int]:
         if codec in _WITH_PARAMETER_SETS:
             extract = BitStreamFilterContext("extract_extradata", video)
         number = -1
-        for packet, is_frame in PacketScan(path, container, video):
+        for packet, is_frame in scan_packets(path, container, video):
             number += is_frame
             if is_frame and packet.is_keyframe and len(found) < _MOST_PARAMETERS:
                 found.setdefault(_parameters(packet, codec, extract), number)

@@ -29,7 +29,7 @@ from wtours.media.container import (
 from wtours.media.frame import Frame, Orientation, PixelConverter
 from wtours.media.frame_times import frame_times
 from wtours.media.metadata import VideoMetadata, describe
-from wtours.media.packets import PacketScan, decoded, demux, to_us
+from wtours.media.packets import decoded, demux, scan_packets, to_us
 
 __all__ = ["FORMATS", "Frame", "VideoMetadata", "VideoReader", "open_video"]
 
@@ -252,7 +252,7 @@ class VideoReader:
         ticks = self._times.ticks.tolist()
         number, turn = -1, start
         waiting: set[int] = set()
-        for packet, is_frame in PacketScan(self._path, self._container, self._stream):
+        for packet, is_frame in scan_packets(self._path, self._container, self._stream):
             number += is_frame
             if number < start and start > 0:  # the first needs what an edit list hides before it
                 continue

@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -172,16 +171,14 @@ def _segment_rows(directory: Path, shard: ShardRecord) -> pa.Table:
         raise ShardError(
             f"{path} is damaged ({reason}); remove it, and run `wtours shard` again"
         ) from error
-    names = pa.array([shard.shard]).take(pa.array(np.zeros(rows.num_rows, np.int32)))
-    return rows.append_column("shard", names)
+    return rows.append_column("shard", pa.repeat(shard.shard, rows.num_rows))
 
 
 def _index_rows(layout: Layout, plan: VideoPlan, rows: pa.Table) -> pa.Table:
     """Return a video's rows with all columns of the index."""
     pts_us = rows["pts_us"].to_numpy()
-    video_ids = pa.array([plan.video_id]).take(pa.array(np.zeros(rows.num_rows, np.int32)))
     columns = {
-        "video_id": video_ids,
+        "video_id": pa.repeat(plan.video_id, rows.num_rows),
         **analysis_columns(layout, plan.video_id, plan.source_sha256, pts_us, stream=plan.stream),
     }
     for name in ("blur_boxes", "blurred_share"):

@@ -6,7 +6,7 @@ import json
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from wtours.errors import ShardError
 from wtours.shards.schema import MAX_MEMBER_BYTES, sample_key
@@ -16,7 +16,7 @@ _OWNER = "wtours"
 _MODE = 0o444
 
 
-class ShardTar:
+class ShardTar(contextlib.ExitStack):
     """A shard being written: published when its block ends, if it has a sample.
 
     `tarfile` and not webdataset's TarWriter (whose samples these equal): importing that one imports
@@ -28,17 +28,11 @@ class ShardTar:
     """
 
     def __init__(self, path: Path, suffix: str = ".jpg") -> None:
+        super().__init__()
         self._suffix = suffix
         self.rows: list[dict[str, Any]] = []
         self._path = path
-        self._stack = contextlib.ExitStack()
         self._tar: tarfile.TarFile | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
 
     def add(
         self,
@@ -64,8 +58,8 @@ class ShardTar:
             WtoursError: the disk is full.
         """
         if self._tar is None:
-            temp = self._stack.enter_context(atomic_path(self._path))
-            self._tar = self._stack.enter_context(open_tar(temp))
+            temp = self.enter_context(atomic_path(self._path))
+            self._tar = self.enter_context(open_tar(temp))
         key, frame = (
             sample_key(video_id, frame_index),
             {"frame_index": frame_index, "pts_us": pts_us},

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from wtours.analyze.detectors.base import DetectorIdentity
 from wtours.analyze.detectors.server import DetectorService, Endpoint, NetworkClient
 from wtours.analyze.detectors.spec import DetectorSpec
 from wtours.analyze.detectors.worker import WorkerReady
@@ -126,7 +125,7 @@ class ClusterDetectors:
             ray.kill(actor)
         self._actors.clear()
 
-    def identity(self) -> DetectorIdentity:
+    def ready(self) -> WorkerReady:
         """Return what the network is; the same on every node.
 
         Raises:
@@ -139,10 +138,10 @@ class ClusterDetectors:
                 self._ready = error
         if isinstance(self._ready, WtoursError):
             raise self._ready
-        return self._ready.identity
+        return self._ready
 
     def endpoint(self) -> NodeEndpoint:
-        """Return where decoding tasks connect to; only after `identity`."""
+        """Return where decoding tasks connect to; only after `ready`."""
         assert isinstance(self._ready, WorkerReady)
         return NodeEndpoint(self._spec, self._token, self._ready)
 

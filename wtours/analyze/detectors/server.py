@@ -21,7 +21,7 @@ from queue import Queue
 from threading import Thread
 from typing import Self
 
-from wtours.analyze.detectors.base import Colors, Detection, DetectorIdentity
+from wtours.analyze.detectors.base import Colors, Detection
 from wtours.analyze.detectors.spec import DetectorSpec
 from wtours.analyze.detectors.worker import Answer, WorkerReady
 from wtours.errors import AnalysisError, WtoursError
@@ -70,10 +70,6 @@ class DetectorService:
     def __exit__(self, *_: object) -> None:
         self._stop()
 
-    def identity(self) -> DetectorIdentity:
-        """Return what the network is; see `ready`."""
-        return self.ready().identity
-
     def ready(self) -> WorkerReady:
         """Return what the network is and takes; processes that have died are started again.
 
@@ -95,7 +91,7 @@ class DetectorService:
         return self._ready
 
     def endpoint(self) -> Endpoint:
-        """Return where decoding processes connect to; only after `identity`."""
+        """Return where decoding processes connect to; only after `ready`."""
         assert isinstance(self._ready, WorkerReady)
         assert self._folder is not None
         address = self._folder / "detector"

@@ -30,10 +30,9 @@ Answer: TypeAlias = list[list[Detection]] | WtoursError
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerReady:
+class WorkerReady(DetectorIdentity):
     """What the process says once it has loaded its network."""
 
-    identity: DetectorIdentity
     batch_size: int
     colors: Colors
     num_gpus: int = field(default=0, compare=False)
@@ -52,10 +51,10 @@ def main() -> None:
     follow_parent(control)
     try:
         network = spec.load_network()
-        identity = DetectorIdentity(network.facts, network.versions)
         torch: Any = sys.modules.get("torch")  # a network without torch uses none
         num_gpus = 0 if torch is None else int(torch.cuda.device_count())
-        ready = WorkerReady(identity, network.batch_size, network.colors, num_gpus)
+        made_by = network.facts, network.versions
+        ready = WorkerReady(*made_by, network.batch_size, network.colors, num_gpus)
     except Exception as error:
         control.send(in_one_line(spec, error))
         return

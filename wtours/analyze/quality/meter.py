@@ -113,12 +113,11 @@ class QualityMeter:
 
     def write(self, folder: Path) -> None:
         """Write what was measured of the segment's frames."""
-        rows, edges = self._rows, [second.row() for second in self._edges.finish()]
-        for name, table in (
-            (SECONDS_FILE, pa.Table.from_pylist(rows, _FRAME_SCHEMA)),
-            (EDGES_FILE, pa.Table.from_pylist(edges, overlay.EDGES_SCHEMA)),
-        ):
-            pq.write_table(table, folder / name, compression="zstd")
+        frames = pa.Table.from_pylist(self._rows, _FRAME_SCHEMA)
+        rows = [second.row() for second in self._edges.finish()]
+        edges = pa.Table.from_pylist(rows, overlay.EDGES_SCHEMA)
+        pq.write_table(frames, folder / SECONDS_FILE, compression="zstd")
+        pq.write_table(edges, folder / EDGES_FILE, compression="zstd")
 
 
 def merge_quality(segments: Sequence[Path], folder: Path) -> None:

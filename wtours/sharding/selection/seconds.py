@@ -177,8 +177,7 @@ def _gather(layout: Layout, video_ids: Iterable[str], expression: Expression) ->
         if absent := [name for name in schema.names if name not in there]:
             raise ShardError(f"{absent[0]} of {video_id} is not measured: {remedy}")
         table = _read(path, schema)
-        ids = pa.array([video_id]).take(pa.array(np.zeros(table.num_rows, np.int32)))
-        tables.append(table.add_column(0, "video_id", ids))
+        tables.append(table.add_column(0, "video_id", pa.repeat(video_id, table.num_rows)))
     return pa.concat_tables(tables).cast(kept_schema) if tables else kept_schema.empty_table()
 
 

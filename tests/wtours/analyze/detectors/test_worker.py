@@ -93,7 +93,7 @@ def test_a_detector_process_that_dies_is_one_line_and_the_next_run_goes_on(tmp_p
 def test_the_service_starts_one_process_for_each_that_decodes_and_ends_them(model):
     with DetectorService(parse_detector(f"onnx:{model}"), jobs=2) as service:
         assert detector_processes() == []  # not before it is asked
-        facts = service.identity().facts
+        facts = service.ready().facts
         assert facts == YoloxDetector(model).facts
         endpoint = service.endpoint()
         assert (endpoint.batch_size, endpoint.colors) == (1, "bgr")
@@ -109,7 +109,7 @@ def test_what_cannot_be_loaded_is_said_and_no_process_stays(tmp_path):
     with DetectorService(parse_detector(f"onnx:{tmp_path}/gone.onnx"), jobs=2) as service:
         for _ in range(2):
             with pytest.raises(AnalysisError, match="no such file"):
-                service.identity()
+                service.ready()
         assert detector_processes() == []
 
 
@@ -119,7 +119,7 @@ def test_a_temporary_folder_too_deep_for_a_socket_is_one_line(tmp_path, model, m
     monkeypatch.setattr(tempfile, "tempdir", str(deep))
     with DetectorService(parse_detector(f"onnx:{model}"), jobs=1) as service:
         with pytest.raises(AnalysisError, match="set TMPDIR to a short path"):
-            service.identity()
+            service.ready()
         assert list(deep.iterdir()) == []
 
 
