@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from wtours.analyze.detectors.base import DetectorIdentity, DetectorSource
-from wtours.analyze.detectors.cluster import ClusterDetectors
 from wtours.analyze.detectors.precomputed import PrecomputedFile, precomputed_facts
 from wtours.analyze.detectors.server import DetectorService
 from wtours.analyze.detectors.spec import DetectorSpec
@@ -94,7 +93,7 @@ def plan_video(
     video: DownloadedVideo,
     spec: DetectorSpec,
     rate: Fraction,
-    service: DetectorService | ClusterDetectors,
+    service: DetectorService,
     executor: Executor,
     cut_network: dict[str, Any] | None,
     frame_quality: bool,

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wtours.acquire.options import FetchOptions
-from wtours.analyze.detectors.cluster import ClusterDetectors
 from wtours.analyze.detectors.server import DetectorService
 from wtours.analyze.detectors.spec import DetectorSpec
 from wtours.analyze.pipeline import AnalyzeReport
@@ -80,7 +79,7 @@ class Planner:
     options: PrepareOptions
     part: Part | None
     spec: DetectorSpec
-    service: DetectorService | ClusterDetectors
+    service: DetectorService
     executor: Executor
     report: AnalyzeReport
 

@@ -183,8 +183,8 @@ class SegmentWriting:
                 planes, coverage = self._blur.apply(frame, params.short_side)
                 blurred = {"blur_boxes": coverage.boxes, "blurred_share": coverage.share}
             image = encode_planes(planes, quality=params.quality, codec=params.codec)
-            place = task.video_id, frame_index, frame.pts_us
-            self._tar.add(*place, image, self._source, **blurred)
+            pts_us, source = frame.pts_us, self._source
+            self._tar.add(task.video_id, frame_index, pts_us, image, source, **blurred)
 
 
 def _frames(reader: VideoReader, task: SegmentTask) -> Iterator[Frame]:

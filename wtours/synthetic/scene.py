@@ -17,7 +17,7 @@ from wtours.synthetic.drawing.palette import Palette
 from wtours.synthetic.drawing.sprites import NUM_PHASES, Sprite, draw_sprites
 from wtours.synthetic.drawing.textures import paint_atlas
 from wtours.synthetic.spec import WalkSpec
-from wtours.synthetic.types import Region, RenderedFrame, SeenObject
+from wtours.synthetic.types import RenderedFrame, SeenObject
 
 EXPOSURE = 128.0
 """The mean luma, 0 to 255, that the camera's exposure gives every frame before the light falls."""
@@ -90,56 +90,28 @@ class Scene:
         for index in _far_to_near(camera, crowd, depth, np.flatnonzero(in_view)):
             if not self._population.is_clear(crowd, index, seconds):
                 continue
-            number, place = len(objects) + 1, (float(depth[index]), float(right[index]))
-            if LANES[crowd.lane[index]].label == "car":
-                region = _draw_car(painter, camera, crowd, index, number, place)
+            lane, key, number = LANES[crowd.lane[index]], int(crowd.key[index]), len(objects) + 1
+            at, aside = max(float(depth[index]), NEAR), float(right[index])
+            clear = float(haze(np.array(at)))
+            if lane.label == "car":
+                heading = float(crowd.axis[index]) * np.pi / 2 + (np.pi if lane.lateral < 0 else 0)
+                place, paint = (float(crowd.x[index]), float(crowd.y[index])), key % len(PAINTS)
+                shadow, faces = car_polygons(camera, *place, heading, PAINTS[paint])
+                if shadow is not None:
+                    painter.draw_ground_shadow(shadow, at)
+                region = painter.draw_polygons(faces, number, depth=at, clear=clear)
+            elif depth[index] < NEAR:
+                continue
             else:
-                region = self._draw_flat(painter, crowd, index, number, place, seconds)
+                variants = self._sprites[lane.label]
+                phases = variants[key % len(variants)]
+                stride = _STRIDES_PER_SECOND.get(lane.label, 0.0) * seconds + (key >> 8) % 97 / 97
+                sprite = phases[int(stride * NUM_PHASES) % len(phases)]
+                painter.draw_shadow(aside, at, _SHADOW_RADIUS.get(lane.label, 0.32))
+                region = painter.draw_sprite(sprite, number, depth=at, right=aside, clear=clear)
             if region is not None:
-                label = LANES[crowd.lane[index]].label
-                objects.append(SeenObject(int(crowd.key[index]), label, number, region))
+                objects.append(SeenObject(key, lane.label, number, region))
         return objects
-
-    def _draw_flat(
-        self,
-        painter: Painter,
-        crowd: Crowd,
-        index: int,
-        number: int,
-        place: tuple[float, float],
-        seconds: float,
-    ) -> Region | None:
-        depth, right = place
-        if depth < NEAR:
-            return None
-        lane, key = LANES[crowd.lane[index]], int(crowd.key[index])
-        variants = self._sprites[lane.label]
-        phases = variants[key % len(variants)]
-        stride = _STRIDES_PER_SECOND.get(lane.label, 0.0) * seconds + (key >> 8) % 97 / 97
-        sprite = phases[int(stride * NUM_PHASES) % len(phases)]
-        painter.draw_shadow(right, depth, _SHADOW_RADIUS.get(lane.label, 0.32))
-        clear = float(haze(np.array(depth)))
-        return painter.draw_sprite(sprite, number, depth=depth, right=right, clear=clear)
-
-
-def _draw_car(
-    painter: Painter,
-    camera: Camera,
-    crowd: Crowd,
-    index: int,
-    number: int,
-    place: tuple[float, float],
-) -> Region | None:
-    lane, key = LANES[crowd.lane[index]], int(crowd.key[index])
-    x, y = float(crowd.x[index]), float(crowd.y[index])
-    reverse = lane.lateral < 0
-    heading = float(crowd.axis[index]) * np.pi / 2 + (np.pi if reverse else 0.0)
-    depth = max(place[0], NEAR)
-    shadow, faces = car_polygons(camera, x, y, heading, PAINTS[key % len(PAINTS)])
-    if shadow is not None:
-        painter.draw_ground_shadow(shadow, depth)
-    clear = float(haze(np.array(depth)))
-    return painter.draw_polygons(faces, number, depth=depth, clear=clear)
 
 
 def _far_to_near(

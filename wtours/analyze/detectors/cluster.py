@@ -11,14 +11,14 @@ import secrets
 import socket
 import tempfile
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from wtours.analyze.detectors.server import DetectorService, Endpoint, NetworkClient
 from wtours.analyze.detectors.spec import DetectorSpec
 from wtours.analyze.detectors.worker import WorkerReady
-from wtours.errors import AnalysisError, WtoursError
+from wtours.errors import AnalysisError
 from wtours.execution.executor import Executor
 from wtours.execution.ray import RayExecutor, on_node, result_of
 
@@ -26,9 +26,7 @@ _WATCH_SECONDS = 5.0
 """How often an actor looks whether the processes of its network live; those that died it starts."""
 
 
-def detector_service(
-    spec: DetectorSpec, executor: Executor
-) -> "DetectorService | ClusterDetectors":
+def detector_service(spec: DetectorSpec, executor: Executor) -> DetectorService:
     """Return what starts a network where the tasks of the executor run."""
     if isinstance(executor, RayExecutor) and spec.is_network:
         return ClusterDetectors(spec, executor)
@@ -36,12 +34,8 @@ def detector_service(
 
 
 @dataclass(frozen=True, slots=True)
-class NodeEndpoint:
-    """The networks of the node that it is connected on; see `DetectorSource`."""
-
-    spec: DetectorSpec
-    token: str
-    ready: WorkerReady
+class NodeEndpoint(Endpoint):
+    """The networks of the node that it is connected on; their sockets match the address."""
 
     def connect(self) -> NetworkClient:
         """Return a client of one of them.
@@ -49,14 +43,14 @@ class NodeEndpoint:
         Raises:
             AnalysisError: the node has none, or its process has died.
         """
-        sockets = list(Path(tempfile.gettempdir()).glob(f"{self.token}*/detector"))
+        sockets = list(Path(tempfile.gettempdir()).glob(str(self.address)))
         if not sockets:
             raise AnalysisError(
                 f"detector {self.spec}: node {socket.gethostname()} has none; run the same command "
                 f"again"
             )
-        address = random.choice(sockets)  # only the load depends on which
-        return NetworkClient(Endpoint(self.spec, address, self.ready.batch_size, self.ready.colors))
+        # Only the load depends on which.
+        return NetworkClient(replace(self, address=random.choice(sockets)))
 
 
 class DetectorActor:
@@ -99,7 +93,7 @@ class DetectorActor:
                     self._service.ready()
 
 
-class ClusterDetectors:
+class ClusterDetectors(DetectorService):
     """The actors of one network, started when first asked for; use it as a context manager.
 
     Args:
@@ -108,15 +102,12 @@ class ClusterDetectors:
     """
 
     def __init__(self, spec: DetectorSpec, executor: RayExecutor) -> None:
-        self._spec, self._executor = spec, executor
+        super().__init__(spec, jobs=0)  # each actor has a service for the tasks of its node
+        self._executor = executor
         self._token = f"wtours-{secrets.token_hex(4)}-"
         self._actors: list[Any] = []
-        self._ready: WorkerReady | WtoursError | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def _stop(self) -> None:
         self._executor.run_on(None)
         ray: Any = importlib.import_module("ray")
         stopping = [actor.stop.remote() for actor in self._actors]
@@ -125,25 +116,11 @@ class ClusterDetectors:
             ray.kill(actor)
         self._actors.clear()
 
-    def ready(self) -> WorkerReady:
-        """Return what the network is; the same on every node.
-
-        Raises:
-            AnalysisError: it cannot be loaded, or nodes have different ones.
-        """
-        if self._ready is None:
-            try:
-                self._ready = self._start()
-            except WtoursError as error:  # it would fail again for the next video
-                self._ready = error
-        if isinstance(self._ready, WtoursError):
-            raise self._ready
-        return self._ready
-
     def endpoint(self) -> NodeEndpoint:
         """Return where decoding tasks connect to; only after `ready`."""
         assert isinstance(self._ready, WorkerReady)
-        return NodeEndpoint(self._spec, self._token, self._ready)
+        sockets = Path(f"{self._token}*/detector")
+        return NodeEndpoint(self._spec, sockets, self._ready.batch_size, self._ready.colors)
 
     def _start(self) -> WorkerReady:
         ray: Any = importlib.import_module("ray")

@@ -74,7 +74,7 @@ class DetectorService:
         """Return what the network is and takes; processes that have died are started again.
 
         Raises:
-            AnalysisError: it cannot be loaded, or its process died.
+            AnalysisError: it cannot be loaded, its process died, or nodes have different ones.
             MissingPackageError: a package that it needs is not installed.
         """
         # A pipe that has ended, not the process's state: that may change after its clients noticed.

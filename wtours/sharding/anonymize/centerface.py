@@ -95,15 +95,12 @@ def enlarged(boxes: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
 def _suppress(boxes: NDArray[np.float64], scores: NDArray[np.float32]) -> list[int]:
     """Return the numbers of the boxes that no better one overlaps, the best first."""
     kept: list[int] = []
+    low, high = boxes[:, :2], boxes[:, 2:]
+    areas = np.prod(high - low, axis=1)
     for number in np.argsort(-scores, kind="stable").tolist():
-        if all(_overlap(boxes[number], boxes[better]) < _MAX_OVERLAP for better in kept):
+        sides = np.minimum(high[number], high[kept]) - np.maximum(low[number], low[kept])
+        shared = np.prod(sides.clip(min=0), axis=1)
+        union = np.maximum(areas[number] + areas[kept] - shared, 1e-9)
+        if (shared / union < _MAX_OVERLAP).all():
             kept.append(number)
     return kept
-
-
-def _overlap(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Return intersection over union."""
-    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
-    shared = float(np.prod(sides.clip(min=0)))
-    areas = float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]))
-    return shared / max(areas - shared, 1e-9)
