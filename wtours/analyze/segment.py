@@ -255,28 +255,20 @@ def _frames_with_lead_in(video: VideoReader, start_us: int, *, reach_us: int) ->
     margin_us = _LEAD_IN_US
     while True:
         from_us = max(0, start_us - margin_us)
-        frames = video.frames(from_us)
-        lead_in, first = _split_lead_in(frames, start_us)
-        has_sound = bool(lead_in) and not lead_in[0].is_corrupt
-        if from_us == 0 or has_sound or (lead_in and margin_us >= reach_us):
+        frames, before = video.frames(from_us), list[Frame]()
+        first = None
+        for frame in frames:
+            if frame.pts_us >= start_us:
+                first = frame
+                break
+            # The last sound frame, and the last one if that is another.
+            sound = [one for one in before if not one.is_corrupt]
+            before = [*sound, frame] if frame.is_corrupt else [frame]
+        has_sound = bool(before) and not before[0].is_corrupt
+        if from_us == 0 or has_sound or (before and margin_us >= reach_us):
             break
         margin_us *= 4  # a gap before the segment: look further back
-    yield from lead_in
+    yield from before
     if first is not None:
         yield first
         yield from frames
-
-
-def _split_lead_in(frames: Iterator[Frame], start_us: int) -> tuple[list[Frame], Frame | None]:
-    """Return the last sound frame and the last frame before `start_us`, and the first after."""
-    last: Frame | None = None
-    last_sound: Frame | None = None
-    first: Frame | None = None
-    for frame in frames:
-        if frame.pts_us >= start_us:
-            first = frame
-            break
-        last = frame
-        last_sound = last_sound if frame.is_corrupt else frame
-    lead_in = [frame for frame in (last_sound, last) if frame is not None]
-    return lead_in[:1] if last is last_sound else lead_in, first

@@ -68,36 +68,28 @@ class SmallPictures:
 
     def reduce(self, frame: Frame) -> NDArray[np.uint8]:
         """Return (27, 48, 3) uint8, RGB, upright."""
-        graph = self._graphs.get(frame.picture.height)
+        picture = frame.picture
+        graph = self._graphs.get(picture.height)
         if graph is None:
-            graph = self._graphs[frame.picture.height] = _scaling(frame)
-        graph.push(frame.picture)
+            graph = self._graphs[picture.height] = Graph()
+            graph.threads = 1
+            node = graph.add_buffer(
+                width=picture.width,
+                height=picture.height,
+                format=picture.format,
+                time_base=picture.time_base,
+            )
+            scale = f"scale={WIDTH}:{HEIGHT}:flags=bicubic"
+            for step in (*frame.orientation.filters, scale, "format=rgb24", "buffersink"):
+                name, _, arguments = step.partition("=")
+                following = graph.add(name, arguments or None)
+                node.link_to(following)
+                node = following
+            graph.configure()
+        graph.push(picture)
         reduced = graph.pull()
         assert isinstance(reduced, av.VideoFrame)
         return np.asarray(reduced.to_ndarray(), dtype=np.uint8)
-
-
-def _scaling(frame: Frame) -> Graph:
-    graph, picture = Graph(), frame.picture
-    graph.threads = 1
-    node = graph.add_buffer(
-        width=picture.width,
-        height=picture.height,
-        format=picture.format,
-        time_base=picture.time_base,
-    )
-    for step in (
-        *frame.orientation.filters,
-        f"scale={WIDTH}:{HEIGHT}:flags=bicubic",
-        "format=rgb24",
-    ):
-        name, _, arguments = step.partition("=")
-        following = graph.add(name, arguments or None)
-        node.link_to(following)
-        node = following
-    node.link_to(graph.add("buffersink"))
-    graph.configure()
-    return graph
 
 
 @dataclass(frozen=True, slots=True)

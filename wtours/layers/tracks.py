@@ -154,7 +154,16 @@ def _csv(path: Path) -> tuple[list[str], list[list[float]]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(file)
             header = [name.strip() for name in next(lines, [])]
-            names = _value_names(header, path)
+            names = [name for name in header if name != TIME_COLUMN]
+            if TIME_COLUMN not in header or not names or len(set(header)) < len(header):
+                raise ShardError(
+                    f"{path} must have the column {TIME_COLUMN} (seconds) and others of numbers, "
+                    f"each once; it has {plain(', '.join(header))[:200] or 'none'}"
+                )
+            if len(names) > _MAX_COLUMNS:
+                raise ShardError(
+                    f"{path} has {len(names)} columns; at most {_MAX_COLUMNS} are a value"
+                )
             columns = [header.index(name) for name in (TIME_COLUMN, *names)]
             for line in lines:
                 if line:
@@ -162,19 +171,6 @@ def _csv(path: Path) -> tuple[list[str], list[list[float]]]:
     except (csv.Error, UnicodeDecodeError, ValueError) as error:
         raise ShardError(f"{path}: row {len(rows) + 2}: {first_line(error)}") from error
     return names, rows
-
-
-def _value_names(header: Sequence[str], path: Path) -> list[str]:
-    shown = plain(", ".join(header))[:200] or "none"
-    names = [name for name in header if name != TIME_COLUMN]
-    if TIME_COLUMN not in header or not names or len(set(header)) < len(header):
-        raise ShardError(
-            f"{path} must have the column {TIME_COLUMN} (seconds) and others of numbers, each "
-            f"once; it has {shown}"
-        )
-    if len(names) > _MAX_COLUMNS:
-        raise ShardError(f"{path} has {len(names)} columns; at most {_MAX_COLUMNS} are a value")
-    return names
 
 
 def _cells(line: Sequence[str], columns: Sequence[int]) -> Iterator[str]:

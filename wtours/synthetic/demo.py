@@ -54,7 +54,8 @@ def render_walks(
         sweep(folder)
         missing = []
         for video_id, walk in walks.items():
-            receipt, params = folder / f"{video_id}.receipt.json", _spec(walk).to_dict()
+            receipt = folder / f"{video_id}.receipt.json"
+            params = WalkSpec(**walk.model_dump()).to_dict()
             if not is_current(receipt, inputs={}, params=params):
                 missing.append(video_id)
         for video_id in missing:
@@ -70,7 +71,7 @@ def cuts_beside_drawn(layout: Layout, video_ids: Iterable[str]) -> list[tuple[st
     return [
         (
             video_id,
-            str(len(load_truth(_truth_dir(layout.rendered_dir, video_id)).cuts)),
+            str(len(load_truth(layout.rendered_dir / "truth" / video_id).cuts)),
             str(load_summary(layout, video_id).cuts[DEFAULT_CUT_DETECTOR]),
         )
         for video_id in video_ids
@@ -78,8 +79,8 @@ def cuts_beside_drawn(layout: Layout, video_ids: Iterable[str]) -> list[tuple[st
 
 
 def _render(folder: Path, video_id: str, walk: RenderedWalk, on_progress: Progress) -> None:
-    spec, video = _spec(walk), folder / f"{video_id}.mp4"
-    truth_dir = _truth_dir(folder, video_id)
+    spec, video = WalkSpec(**walk.model_dump()), folder / f"{video_id}.mp4"
+    truth_dir = folder / "truth" / video_id
     render_walk(spec, video, truth_path=truth_dir, on_progress=on_progress)
     table = load_truth(truth_dir).detections.select([name for name, _ in PRECOMPUTED_COLUMNS])
     detections = folder / "detections" / f"{video_id}.parquet"
@@ -127,11 +128,3 @@ def _add_crops(crops: Crops, rgb: NDArray[np.uint8], boxes: Sequence[dict[str, f
         of_label = crops[str(box["label"])]
         if len(of_label) < _CROPS_PER_LABEL:
             of_label.append(np.ascontiguousarray(rgb[y0:y1, x0:x1]))
-
-
-def _spec(walk: RenderedWalk) -> WalkSpec:
-    return WalkSpec(**walk.model_dump())
-
-
-def _truth_dir(folder: Path, video_id: str) -> Path:
-    return folder / "truth" / video_id

@@ -1,7 +1,7 @@
 """Drawing objects over the backdrop, far to near, and noting which pixel is whose."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -45,19 +45,24 @@ class Painter:
         self._haze = horizon_color
         self.owner = np.zeros(image.shape[:2], np.uint16)
 
-    def region(self, left: float, top: float, right: float, bottom: float) -> Region | None:
-        """Return the part of a rectangle inside the image, with a pixel around it."""
+    def _visible(
+        self, corner: Iterable[float], other: Iterable[float], depth: float
+    ) -> tuple[Region, NDArray[np.bool_]] | None:
+        """Return the part of a rectangle inside the image, with a pixel around it.
+
+        And which of its columns show a wall nearer than a depth; None if all do, or there are none.
+        """
+        (left, top), (right, bottom) = corner, other
         region = Region(
             max(0, math.floor(left) - 1),
             max(0, math.floor(top) - 1),
             min(self._camera.width, math.ceil(right) + 2),
             min(self._camera.height, math.ceil(bottom) + 2),
         )
-        return region if region.left < region.right and region.top < region.bottom else None
-
-    def hidden_columns(self, region: Region, depth: float) -> NDArray[np.bool_]:
-        """Return which columns of a region show a wall nearer than a depth."""
-        return self._wall_depth[region.left : region.right] < depth
+        if region.left >= region.right or region.top >= region.bottom:
+            return None
+        hidden = self._wall_depth[region.left : region.right] < depth
+        return None if hidden.all() else (region, hidden)
 
     def draw_shadow(self, right: float, depth: float, radius: float) -> None:
         """Darken the ground in a flat ellipse under an object that stands at a place."""
@@ -65,14 +70,15 @@ class Painter:
         x = self._camera.center + right * scale
         y = self._camera.horizon + self._camera.pose.eye_height * scale
         a, b = radius * scale, radius * scale * self._camera.pose.eye_height / depth
-        region = self.region(x - a, y - b, x + a, y + b)
-        if region is None or a < _MIN_SHADOW:
+        found = self._visible((x - a, y - b), (x + a, y + b), depth)
+        if found is None or a < _MIN_SHADOW:
             return
+        region, hidden = found
         rows = (np.arange(region.top, region.bottom, dtype=np.float32) - y) / max(b, 0.5)
         columns = (np.arange(region.left, region.right, dtype=np.float32) - x) / a
         strength = 128 * min(1.0, a / _MIN_SHADOW - 1)
         dark = (strength * np.maximum(1 - (rows**2)[:, None] - columns**2, 0)).astype(np.uint8)
-        self._darken(region, dark, depth)
+        self._darken(region, dark, hidden)
 
     def draw_sprite(
         self, sprite: Sprite, number: int, *, depth: float, right: float, clear: float
@@ -90,12 +96,10 @@ class Painter:
         left = self._camera.center + (right - sprite.width / 2) * scale
         bottom = self._camera.horizon + self._camera.pose.eye_height * scale
         top = bottom - sprite.height * scale
-        region = self.region(left, top, left + sprite.width * scale, bottom)
-        if region is None:
+        found = self._visible((left, top), (left + sprite.width * scale, bottom), depth)
+        if found is None:
             return None
-        hidden = self.hidden_columns(region, depth)
-        if hidden.all():
-            return None
+        region, hidden = found
         # The smallest image that is at least as tall, or the largest.
         fitting = [level for level in sprite.levels if level.shape[0] >= sprite.height * scale]
         image = fitting[-1] if fitting else sprite.levels[0]
@@ -121,12 +125,10 @@ class Painter:
         if not polygons:
             return None
         corners = np.concatenate([polygon.points for polygon in polygons])
-        region = self.region(*corners.min(axis=0), *corners.max(axis=0))
-        if region is None:
+        found = self._visible(corners.min(axis=0), corners.max(axis=0), depth)
+        if found is None:
             return None
-        hidden = self.hidden_columns(region, depth)
-        if hidden.all():
-            return None
+        region, hidden = found
         image, owner = self.image[region.slices], self.owner[region.slices]
         image_before, owner_before = image.copy(), owner.copy()
         for polygon in polygons:
@@ -142,16 +144,17 @@ class Painter:
 
     def draw_ground_shadow(self, polygon: Polygon, depth: float) -> None:
         """Darken a polygon of the ground."""
-        region = self.region(*polygon.points.min(axis=0), *polygon.points.max(axis=0))
-        if region is None:
+        found = self._visible(polygon.points.min(axis=0), polygon.points.max(axis=0), depth)
+        if found is None:
             return
+        region, hidden = found
         dark = np.zeros((region.bottom - region.top, region.right - region.left), np.uint8)
         points = (polygon.points - (region.left, region.top)) * (1 << _SHIFT)
         cv2.fillConvexPoly(dark, np.round(points).astype(np.int32), 140, cv2.LINE_AA, _SHIFT)
-        self._darken(region, dark, depth)
+        self._darken(region, dark, hidden)
 
-    def _darken(self, region: Region, dark: Image, depth: float) -> None:
-        dark[:, self.hidden_columns(region, depth)] = 0
+    def _darken(self, region: Region, dark: Image, hidden: NDArray[np.bool_]) -> None:
+        dark[:, hidden] = 0
         keep = cv2.merge([255 - dark] * 3)
         part = self.image[region.slices]
         cv2.multiply(part, keep, part, 1 / 255)
