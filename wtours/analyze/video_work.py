@@ -110,16 +110,9 @@ def begin_video(plan: Plan, segment_seconds: int, *, alone: bool = True) -> Vide
     }
     with open_video(plan.video.path, stream=plan.video.stream, threads=1) as reader:
         metadata, last_pts_us = reader.metadata, reader.last_pts_us()
-    tasks = _segment_tasks(plan, missing, last_pts_us, segment_seconds) if missing else ()
-    return VideoWork(plan, missing, metadata, last_pts_us / _US, tasks)
-
-
-def _segment_tasks(
-    plan: Plan, measured: dict[str, dict[str, Any]], last_pts_us: int, segment_seconds: int
-) -> tuple[SegmentTask, ...]:
-    starts = range(0, last_pts_us + 1, segment_seconds * _US)
+    starts = range(0, last_pts_us + 1 if missing else 0, segment_seconds * _US)
     limits().check("segments", len(starts), plan.video.video_id)
-    return tuple(
+    tasks = tuple(
         SegmentTask(
             video_id=plan.video.video_id,
             video_path=plan.video.path,
@@ -130,12 +123,13 @@ def _segment_tasks(
             number=number,
             start_us=start_us,
             end_us=None if start_us == starts[-1] else start_us + segment_seconds * _US,
-            detector=plan.source if OBJECTS in measured else None,
+            detector=plan.source if OBJECTS in missing else None,
             rate=plan.rate,
-            measured=measured,
+            measured=missing,
         )
         for number, start_us in enumerate(starts)
     )
+    return VideoWork(plan, missing, metadata, last_pts_us / _US, tasks)
 
 
 def publish_video(

@@ -104,6 +104,7 @@ def plan_videos(
     Raises:
         ShardError: the set was begun with other parameters, or with other videos to match.
         MissingPackageError: the encoder of the codec is not installed.
+        DiskFullError: there is no room to copy a video here.
     """
     require_same_params(directory, params)
     require_encoder(params.codec)
@@ -114,12 +115,21 @@ def plan_videos(
         limits_us, failed = matching_videos(layout, directory, video_ids, params.match, facts)
     works = []
     for video_id, limit_us in limits_us.items():
+        done = published.get(video_id)
         try:
-            video = _video_here(layout, directory, video_id, published.get(video_id), params)
+            with refusals_of_one_video():
+                if done is not None and working_copy_of(directory / "x") is not None:
+                    video = downloaded_video(layout, video_id)
+                    if (
+                        not video.path.is_file()  # it and all shards of it are on a store only
+                        and done.is_of(video)
+                        and not done.missing_segments(directory, params)
+                    ):
+                        raise VideoError("its file is not needed here")
+                video = checked_video(layout, video_id)
             duration_us = duration_of(video.receipt)
             plan = _publish_plan(directory, video, params, limit_us)
         except VideoError as error:
-            done = published.get(video_id)
             if done is None or done.missing_segments(directory, params):
                 failed[video_id] = str(error)
             else:
@@ -134,27 +144,6 @@ def plan_videos(
             VideoWork(plan, video, missing, len(own) - len(missing), sum(lengths_us) / _US)
         )
     return works, failed
-
-
-def _video_here(
-    layout: Layout, directory: Path, video_id: str, plan: VideoPlan | None, params: ShardParams
-) -> DownloadedVideo:
-    """Return a video whose file is here, and the one of its receipt.
-
-    Raises:
-        VideoError: it is not, or is not needed here; or the file system refuses to show it.
-        DiskFullError: there is no room to copy it here.
-    """
-    with refusals_of_one_video():
-        if plan is not None and working_copy_of(directory / "x") is not None:
-            video = downloaded_video(layout, video_id)
-            if (
-                not video.path.is_file()  # it and all shards of it are on an object store only
-                and plan.is_of(video)
-                and not plan.missing_segments(directory, params)
-            ):
-                raise VideoError("its file is not needed here")
-        return checked_video(layout, video_id)
 
 
 def _publish_plan(

@@ -8,8 +8,7 @@ import numpy as np
 
 from wtours.errors import ShardError
 from wtours.shards.dataset import ClipDataset
-from wtours.shards.index import ShardIndex, VideoRows
-from wtours.shards.schema import VideoRecord
+from wtours.shards.index import ShardIndex
 
 _US = 1_000_000
 _US_PER_HOUR = 3600 * _US
@@ -76,10 +75,26 @@ def shards_info(
         num_clips = ClipDataset(
             index, clip_length=clip_length, frame_interval_seconds=frame_interval_seconds
         ).num_clips
-    videos = tuple(
-        _video_info(index, record, rows, num_clips.get(record.video_id, 0))
-        for record, rows in zip(index.dataset.videos, index.videos, strict=True)
-    )
+    videos = []
+    for record, rows in zip(index.dataset.videos, index.videos, strict=True):
+        shot = index.shot[rows.start : rows.stop]
+        is_known = bool((shot >= 0).all()) and len(shot) > 0
+        length_us = min(record.last_pts_us, record.taken_us or record.last_pts_us)
+        if index.dataset.params.where is not None:
+            length_us = _US * len(np.unique(index.pts_us[rows.start : rows.stop] // _US))
+        videos.append(
+            VideoInfo(
+                video_id=record.video_id,
+                title=record.title,
+                frames=record.frames,
+                hours=length_us / _US_PER_HOUR,
+                bytes=sum(s.bytes for s in index.dataset.shards if s.video_id == record.video_id),
+                clips=num_clips.get(record.video_id, 0),
+                shots=len(np.unique(shot)) if is_known else None,
+                license_claimed=record.license_claimed,
+                license_observed=record.license_observed,
+            )
+        )
     return ShardsInfo(
         directory=index.directory,
         frames=len(index),
@@ -90,26 +105,5 @@ def shards_info(
         frame_interval_seconds=frame_interval_seconds,
         clips=sum(num_clips.values()),
         shots_known=index.shots_known,
-        videos=videos,
-    )
-
-
-def _video_info(
-    index: ShardIndex, record: VideoRecord, rows: VideoRows, num_clips: int
-) -> VideoInfo:
-    shot = index.shot[rows.start : rows.stop]
-    is_known = bool((shot >= 0).all()) and len(shot) > 0
-    length_us = min(record.last_pts_us, record.taken_us or record.last_pts_us)
-    if index.dataset.params.where is not None:
-        length_us = _US * len(np.unique(index.pts_us[rows.start : rows.stop] // _US))
-    return VideoInfo(
-        video_id=record.video_id,
-        title=record.title,
-        frames=record.frames,
-        hours=length_us / _US_PER_HOUR,
-        bytes=sum(s.bytes for s in index.dataset.shards if s.video_id == record.video_id),
-        clips=num_clips,
-        shots=len(np.unique(shot)) if is_known else None,
-        license_claimed=record.license_claimed,
-        license_observed=record.license_observed,
+        videos=tuple(videos),
     )

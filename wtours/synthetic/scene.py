@@ -70,22 +70,8 @@ class Scene:
         image = draw_backdrop(camera, walls, self._atlas)
         painter = Painter(image, camera, walls.depth, self._atlas.horizon)
         crowd = self._population.near(camera.pose, seconds)
-        objects = self._draw_crowd(painter, camera, walls.depth, crowd, seconds)
-        blue, green, red, _ = cv2.mean(image)
-        luma = max(1.0, 0.114 * blue + 0.587 * green + 0.299 * red)
-        lit = cv2.convertScaleAbs(image, None, EXPOSURE / luma * lightness)
-        return RenderedFrame(np.asarray(lit, dtype=np.uint8), painter.owner, tuple(objects))
-
-    def _draw_crowd(
-        self,
-        painter: Painter,
-        camera: Camera,
-        wall_depth: NDArray[np.float32],
-        crowd: Crowd,
-        seconds: float,
-    ) -> list[SeenObject]:
         depth, right = camera.relative(crowd.x, crowd.y)
-        in_view = (depth < REACH) & _in_sight(camera, wall_depth, depth, right)
+        in_view = (depth < REACH) & _in_sight(camera, walls.depth, depth, right)
         objects: list[SeenObject] = []
         for index in _far_to_near(camera, crowd, depth, np.flatnonzero(in_view)):
             if not self._population.is_clear(crowd, index, seconds):
@@ -111,7 +97,10 @@ class Scene:
                 region = painter.draw_sprite(sprite, number, depth=at, right=aside, clear=clear)
             if region is not None:
                 objects.append(SeenObject(key, lane.label, number, region))
-        return objects
+        blue, green, red, _ = cv2.mean(image)
+        luma = max(1.0, 0.114 * blue + 0.587 * green + 0.299 * red)
+        lit = cv2.convertScaleAbs(image, None, EXPOSURE / luma * lightness)
+        return RenderedFrame(np.asarray(lit, dtype=np.uint8), painter.owner, tuple(objects))
 
 
 def _far_to_near(

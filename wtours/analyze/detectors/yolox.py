@@ -86,7 +86,11 @@ class YoloxDetector:
         labels = class_scores.argmax(axis=1)
         scores = class_scores[np.arange(len(labels)), labels]
         kept = np.flatnonzero(scores >= STORE_THRESHOLD)
-        boxes = self._boxes(output[kept, :4], kept, scale)
+        strides, raw = self._cell_strides[kept, None], output[kept, :4]
+        centers = (raw[:, :2] + self._cells[kept]) * strides
+        halves = np.exp(raw[:, 2:]) * strides / 2
+        corners = np.concatenate([centers - halves, centers + halves], axis=1)
+        boxes = np.asarray(corners / np.float32(scale), dtype=np.float32)
         labels, scores = labels[kept], scores[kept]
         order = _suppress(boxes, scores, labels)
         height, width = bgr.shape[:2]
@@ -110,16 +114,6 @@ class YoloxDetector:
 
     def _blank(self) -> NDArray[np.float32]:
         return np.full((3, self._height, self._width), _PADDING, np.float32)
-
-    def _boxes(
-        self, raw: NDArray[np.float32], kept: NDArray[np.intp], scale: float
-    ) -> NDArray[np.float32]:
-        """Return (n, 4) x0, y0, x1, y1 in pixels of the full image."""
-        strides = self._cell_strides[kept, None]
-        centers = (raw[:, :2] + self._cells[kept]) * strides
-        halves = np.exp(raw[:, 2:]) * strides / 2
-        boxes = np.concatenate([centers - halves, centers + halves], axis=1)
-        return np.asarray(boxes / np.float32(scale), dtype=np.float32)
 
 
 def _suppress(
