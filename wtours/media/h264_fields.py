@@ -16,12 +16,15 @@ class FieldPairing:
 
     Args:
         extradata: The codec's, Annex B or avcC; None: the parameter sets are in the packets.
+
+    Attributes:
+        may_have_fields: The stream can hold fields, as far as is known.
     """
 
     def __init__(self, extradata: bytes | None) -> None:
         self._length_size = 0
         self._frame_num_bits = 0
-        self._frames_only = True
+        self.may_have_fields = False
         self._separate_planes = False
         self._open_field: tuple[int, bool] | None = None  # frame_num, is bottom
         if extradata and extradata[0] == 1 and len(extradata) > 8:  # avcC
@@ -31,11 +34,6 @@ class FieldPairing:
         elif extradata:
             for unit in _annex_b_units(extradata):
                 self._read_unit(unit)
-
-    @property
-    def may_have_fields(self) -> bool:
-        """Return whether the stream can hold fields, as far as is known."""
-        return not self._frames_only
 
     def is_second_field(self, packet: bytes) -> bool:
         """Return whether the packet is the second field of the frame before it, and no more."""
@@ -78,7 +76,7 @@ class FieldPairing:
             if self._separate_planes:
                 bits.read(2)
             frame_num = bits.read(self._frame_num_bits)
-            if self._frames_only or not bits.read(1):
+            if not self.may_have_fields or not bits.read(1):
                 return "frame"
             return frame_num, bool(bits.read(1))
         except EOFError:
@@ -118,7 +116,7 @@ class FieldPairing:
             frames_only = bool(bits.read(1))
         except EOFError:
             return
-        self._separate_planes, self._frames_only = separate, frames_only
+        self._separate_planes, self.may_have_fields = separate, not frames_only
         self._frame_num_bits = min(frame_num_bits, 16)
 
 

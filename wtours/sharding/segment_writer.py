@@ -180,8 +180,7 @@ class SegmentWriting:
             if self._blur is None:
                 planes = frame.to_jpeg_planes(params.short_side)
             else:
-                planes, coverage = self._blur.apply(frame, params.short_side)
-                blurred = {"blur_boxes": coverage.boxes, "blurred_share": coverage.share}
+                planes, blurred = self._blur.apply(frame, params.short_side)
             image = encode_planes(planes, quality=params.quality, codec=params.codec)
             pts_us, source = frame.pts_us, self._source
             self._tar.add(task.video_id, frame_index, pts_us, image, source, **blurred)

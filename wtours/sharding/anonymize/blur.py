@@ -5,7 +5,6 @@ the planes of the reduced frame that a JPEG holds, so that whatever is not blurr
 without blurring. Everything in it is whole numbers, so that the same pixels come out anywhere.
 """
 
-import dataclasses
 import functools
 from pathlib import Path
 
@@ -24,15 +23,6 @@ from wtours.storage.working_copy import bring
 BOX_SIDES = ("x0", "y0", "x1", "y1")
 """Columns of a file of boxes: pixels of the full upright frame."""
 _PASSES = 2
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Coverage:
-    """What was blurred in a frame."""
-
-    boxes: int
-    share: float
-    """Of the frame's pixels, 0 to 1."""
 
 
 class Blur:
@@ -74,8 +64,8 @@ class Blur:
                 path, video_id, start_us - self._tolerance_us, end_us + self._tolerance_us
             )
 
-    def apply(self, frame: Frame, short_side: int) -> tuple[YuvPlanes, Coverage]:
-        """Return the planes of the reduced frame, blurred, and what was blurred in it."""
+    def apply(self, frame: Frame, short_side: int) -> tuple[YuvPlanes, dict[str, float]]:
+        """Return the planes of the reduced frame, blurred, and what was; see `blurred`."""
         planes = frame.to_jpeg_planes(short_side)
         height, width = planes[0].shape
         first, end = np.searchsorted(
@@ -90,10 +80,11 @@ class Blur:
         return blurred(planes, boxes)
 
 
-def blurred(planes: YuvPlanes, boxes: NDArray[np.float64]) -> tuple[YuvPlanes, Coverage]:
+def blurred(planes: YuvPlanes, boxes: NDArray[np.float64]) -> tuple[YuvPlanes, dict[str, float]]:
     """Return the planes of a frame with boxes blurred, one after another, and what they cover.
 
     Each is averaged over windows of half its width and height, twice, from its own pixels only.
+    What they cover is as the index has it: `blur_boxes`, and `blurred_share` of the pixels, 0 to 1.
 
     Args:
         planes: As `Frame.to_jpeg_planes` gives them: Y is (H, W).
@@ -112,7 +103,7 @@ def blurred(planes: YuvPlanes, boxes: NDArray[np.float64]) -> tuple[YuvPlanes, C
         for plane, size in ((luma, 2), (cb, 1), (cr, 1)):
             _smooth(plane[size * y0 : size * y1, size * x0 : size * x1])
         covered[2 * y0 : 2 * y1, 2 * x0 : 2 * x1] = True
-    return (luma, cb, cr), Coverage(boxes=len(low), share=float(covered.mean()))
+    return (luma, cb, cr), {"blur_boxes": len(low), "blurred_share": float(covered.mean())}
 
 
 def _smooth(region: NDArray[np.uint8]) -> None:
