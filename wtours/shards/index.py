@@ -23,6 +23,7 @@ from wtours.shards.frames import (
     listed_problem,
     read_frames,
     read_joined,
+    read_stretches,
     size_problem,
 )
 from wtours.shards.range_reads.frame_cache import FrameCache
@@ -222,21 +223,32 @@ class ShardIndex:
             images = self.remote.read(refs, self.numbers(rows))
         yield from zip(refs, images, strict=True)
 
-    def read_joined(
-        self, rows: Sequence[int], memory: NDArray[np.uint8] | None = None
-    ) -> tuple[list[FrameRef], NDArray[np.uint8]]:
-        """Return where the frame of each row is, and the images, one after another in one array.
+    def iter_stretches(
+        self, rows: Sequence[int], *, gap: int
+    ) -> Iterator[tuple[list[FrameRef], memoryview]]:
+        """Yield where frames of the rows are, and their images, one after another.
+
+        They hold until the next are asked for.
 
         Args:
             rows: Of the index.
-            memory: Large enough, to be read into; None: new memory.
+            gap: Bytes before each image that are the caller's to fill.
         """
+        refs = self.frames(rows)
+        if self.remote is not None:
+            for ref, image in zip(refs, self.remote.read(refs, self.numbers(rows)), strict=True):
+                yield [ref], memoryview(bytearray(gap) + image)
+            return
+        for shard, group in itertools.groupby(refs, key=lambda ref: ref.shard):
+            yield from read_stretches(Path(self.directory) / f"{shard}.tar", group, gap=gap)
+
+    def read_joined(self, rows: Sequence[int]) -> tuple[list[FrameRef], NDArray[np.uint8]]:
+        """Return where the frame of each row is, and the images, one after another in one array."""
         refs = self.frames(rows)
         if self.remote is not None:
             data = b"".join(self.remote.read(refs, self.numbers(rows)))
             return refs, np.frombuffer(data, np.uint8)
-        num_bytes = sum(ref.size for ref in refs)
-        images = np.empty(num_bytes, np.uint8) if memory is None else memory[:num_bytes]
+        images = np.empty(sum(ref.size for ref in refs), np.uint8)
         done = 0
         for shard, group in itertools.groupby(refs, key=lambda ref: ref.shard):
             of_shard = list(group)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 
@@ -28,7 +29,6 @@ from wtours.exporting.tables import (
     HF_SCHEMA,
     HuggingFaceExporter,
     LanceExporter,
-    parquet_writer,
 )
 from wtours.exporting.units import clip_units
 from wtours.exporting.videos import Mp4Exporter, VJepaExporter
@@ -225,24 +225,36 @@ def test_datasets_reads_the_parquet(index, frames, tmp_path):
     assert card.startswith("---\nlicense: unknown\n")
 
 
-def test_the_parquet_is_to_the_byte_what_pyarrow_writes_of_lists(tmp_path):
+def test_pyarrow_polars_and_duckdb_read_the_parquet(tmp_path):
     folder = write_shard_set(tmp_path / "set", num_frames=150, size=(16, 16), interval_us=100_000)
     index = ShardIndex.open(folder)
+    index.shot[10:90] = -1
     out = export_shards(index, HuggingFaceExporter(), tmp_path / "out").out
+    (path,) = (out / "data").iterdir()
     rows = [
         {
             "image": {"bytes": jpeg, "path": f"{sample_key(ref.video_id, ref.frame_index)}.jpg"},
             "video_id": ref.video_id,
             "frame_index": ref.frame_index,
             "pts_us": ref.pts_us,
-            "shot": 0,
+            "shot": None if 10 <= ref.frame_index < 90 else 0,
         }
         for ref, jpeg in zip(index.frames(range(150)), index.read_jpegs(range(150)), strict=True)
     ]
-    with parquet_writer(tmp_path / "plain.parquet") as writer:
-        writer.write_table(pa.Table.from_pylist(rows, schema=HF_SCHEMA), row_group_size=64)
-    (written,) = (out / "data").iterdir()
-    assert written.read_bytes() == (tmp_path / "plain.parquet").read_bytes()
+    expected = pa.Table.from_pylist(rows, schema=HF_SCHEMA)
+    assert pq.read_table(path).equals(expected, check_metadata=True)
+    with pq.ParquetFile(path) as file:
+        groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+        assert [group.num_rows for group in groups] == [64, 64, 22]  # so few that a page shows them
+        found = file.metadata.row_group(1).column(5).statistics
+        assert (found.min, found.max, found.null_count) == (0, 0, 26)
+    polars = pytest.importorskip("polars", reason="reads the Parquet")
+    assert polars.read_parquet(path).to_dicts() == rows
+    duckdb = pytest.importorskip("duckdb", reason="reads the Parquet")
+    found = duckdb.sql(
+        f"select frame_index, image.bytes from '{path}' where pts_us >= 9900000 and shot = 0"
+    ).fetchall()
+    assert found == [(row["frame_index"], row["image"]["bytes"]) for row in rows[99:]]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -288,9 +300,10 @@ def test_mds_is_laid_out_as_its_library_has_it(index, frames, tmp_path):
     assert read == [f[:4] for f in frames]
 
 
-def test_a_tar_is_not_held_in_memory_to_be_written_as_mds(tmp_path):
+@pytest.mark.parametrize("exporter", [MdsExporter(), HuggingFaceExporter()])
+def test_a_tar_is_not_held_in_memory_to_be_written_as_one_file(tmp_path, exporter):
     folder = write_shard_set(tmp_path / "set", num_frames=320, size=(192, 256), interval_us=100_000)
-    index, exporter = ShardIndex.open(folder), MdsExporter()
+    index = ShardIndex.open(folder)
     (unit,) = exporter.units(index)
     tracemalloc.start()
     try:
