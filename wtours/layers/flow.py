@@ -11,9 +11,8 @@ from wtours.analyze.detectors.torch_base import best_device, inference, require_
 from wtours.analyze.detectors.torchvision import download_weights, fill_model
 from wtours.errors import ShardError, UsageError
 from wtours.exporting.units import Unit
-from wtours.layers.source import LayerSource
+from wtours.layers.source import LayerSource, frame_pixels
 from wtours.shards.clip_starts import clip_starts, nearest_rows
-from wtours.shards.images.codecs import decode_image
 from wtours.shards.index import ShardIndex
 from wtours.storage.hashing import sha256_bytes, sha256_file
 
@@ -136,13 +135,7 @@ class FlowSource(LayerSource):
         import torch
         from torch.nn.functional import interpolate
 
-        (jpeg,) = self._index.read_jpegs([row])
-        try:
-            pixels = decode_image(jpeg)
-        except ValueError as error:
-            raise ShardError(
-                f"the frame {self._index.frame(row)} does not decode ({error}); run `wtours verify`"
-            ) from error
+        pixels = frame_pixels(self._index, row)
         scale = self._short_side / min(pixels.shape[:2])
         size = [max(MIN_SIDE, round(n * scale / _MULTIPLE) * _MULTIPLE) for n in pixels.shape[:2]]
         image = torch.from_numpy(pixels).to(best_device()).permute(2, 0, 1)[None].float()

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from wtours.errors import ShardError
 from wtours.exporting.units import Unit
+from wtours.shards.images.codecs import decode_image
 from wtours.shards.index import ShardIndex
 
 
@@ -54,3 +55,18 @@ def require_values(index: ShardIndex, known: NDArray[np.bool_], *, allow_missing
             f"{frame.video_id} at {frame.pts_us / 1e6:g} s (frame {frame.frame_index}): give them, "
             f"or --allow-missing"
         )
+
+
+def frame_pixels(index: ShardIndex, row: int) -> NDArray[np.uint8]:
+    """Return a frame, (H, W, 3) uint8 RGB.
+
+    Raises:
+        ShardError: it does not decode.
+    """
+    (image,) = index.read_jpegs([row])
+    try:
+        return decode_image(image)
+    except ValueError as error:
+        raise ShardError(
+            f"the frame {index.frame(row)} does not decode ({error}); run `wtours verify`"
+        ) from error

@@ -246,8 +246,8 @@ def test_pyarrow_polars_and_duckdb_read_the_parquet(tmp_path):
     with pq.ParquetFile(path) as file:
         groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
         assert [group.num_rows for group in groups] == [64, 64, 22]  # so few that a page shows them
-        found = file.metadata.row_group(1).column(5).statistics
-        assert (found.min, found.max, found.null_count) == (0, 0, 26)
+        shots = file.metadata.row_group(1).column(5).statistics
+        assert (shots.min, shots.max, shots.null_count) == (0, 0, 26)
     polars = pytest.importorskip("polars", reason="reads the Parquet")
     assert polars.read_parquet(path).to_dicts() == rows
     duckdb = pytest.importorskip("duckdb", reason="reads the Parquet")

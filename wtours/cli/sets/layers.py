@@ -7,7 +7,15 @@ import typer
 
 from wtours.cli import console
 from wtours.cli.command import offer_layers, offer_shard_sets
-from wtours.cli.options import ROOT, AsJson, Root, finish, named_or_folder
+from wtours.cli.options import (
+    ROOT,
+    AsJson,
+    Root,
+    existing_run,
+    finish,
+    named_or_folder,
+    require_training,
+)
 from wtours.errors import UsageError
 from wtours.storage.store import as_location
 from wtours.text import bytes_text, counted
@@ -33,7 +41,9 @@ SetOption = Annotated[
 Origin = Annotated[
     str,
     typer.Option(
-        "--from", metavar="ORIGIN", help="What it is made from: flow, detections or external:PATH."
+        "--from",
+        metavar="ORIGIN",
+        help="What it is made from: flow, detections, objects:RUN or external:PATH.",
     ),
 ]
 Interval = Annotated[
@@ -86,9 +96,9 @@ def make_of_layer(
 ) -> None:
     """Make side data of each frame, beside a shard set; rerun the command to resume.
 
-    flow: optical flow by RAFT. detections: the boxes of `wtours analyze`. external:PATH: a table
-    .parquet with pts_us or time; a track .gpx or .csv; a .npy a video; or a folder with a .npy or
-    .png a frame. Examples:
+    flow: optical flow by RAFT. detections: the boxes of `wtours analyze`. objects:RUN: what a run
+    tracks. external:PATH: a table .parquet with pts_us or time; a track .gpx or .csv; a .npy a
+    video; or a folder with a .npy or .png a frame. Examples:
 
     wtours layer make flow --from flow --interval 0.5
 
@@ -260,8 +270,16 @@ def _source(
         from wtours.layers.detections import DetectionSource
 
         return DetectionSource(index, layout)
+    if kind == "objects" and text:
+        require_training("the layer of a run's objects")
+        run = existing_run(text, layout.run_dir)
+        with console.loading("torch"):
+            from training.visualization.tracker import RunTracker
+            from wtours.layers.objects import ObjectSource
+
+        return ObjectSource(index, RunTracker(run))
     if kind != "external" or not text:
-        raise UsageError(f"--from {origin!r}: give flow, detections or external:PATH")
+        raise UsageError(f"--from {origin!r}: give flow, detections, objects:RUN or external:PATH")
     from wtours.layers.external import external_source
 
     return external_source(
