@@ -50,6 +50,8 @@ from wtours.storage.remote_calls import shown
 from wtours.storage.store import as_location
 
 _BATCH_ROWS = 8_192
+_REMOTE_ROWS = 64
+"""Whose images are in memory at a time."""
 _READ_BYTES = 1 << 16  # of a column at a time: a row group of a long set is some 10 MB of it
 UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
 """What pyarrow raises for a Parquet file that is damaged, or is none."""
@@ -236,8 +238,11 @@ class ShardIndex:
         """
         refs = self.frames(rows)
         if self.remote is not None:
-            for ref, image in zip(refs, self.remote.read(refs, self.numbers(rows)), strict=True):
-                yield [ref], memoryview(bytearray(gap) + image)
+            for first in range(0, len(refs), _REMOTE_ROWS):
+                some = slice(first, first + _REMOTE_ROWS)
+                images = self.remote.read(refs[some], self.numbers(rows[some]))
+                for ref, image in zip(refs[some], images, strict=True):
+                    yield [ref], memoryview(bytearray(gap) + image)
             return
         for shard, group in itertools.groupby(refs, key=lambda ref: ref.shard):
             yield from read_stretches(Path(self.directory) / f"{shard}.tar", group, gap=gap)

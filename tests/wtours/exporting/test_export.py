@@ -6,6 +6,7 @@ import json
 import shutil
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -231,7 +232,7 @@ def test_pyarrow_polars_and_duckdb_read_the_parquet(tmp_path):
     index.shot[10:90] = -1
     out = export_shards(index, HuggingFaceExporter(), tmp_path / "out").out
     (path,) = (out / "data").iterdir()
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "image": {"bytes": jpeg, "path": f"{sample_key(ref.video_id, ref.frame_index)}.jpg"},
             "video_id": ref.video_id,

@@ -273,7 +273,7 @@ def _source(
     if kind == "objects" and text:
         require_training("the layer of a run's objects")
         run = existing_run(text, layout.run_dir)
-        with console.loading("torch"):
+        with console.loading_torch(f"layer {origin}"):
             from training.visualization.tracker import RunTracker
             from wtours.layers.objects import ObjectSource
 
