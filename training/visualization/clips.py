@@ -30,6 +30,7 @@ from training.visualization.attention_maps import (
 from training.visualization.overlay import Palette, Picture
 from wtours.errors import ShardError, UsageError
 from wtours.media.encode import open_encoder
+from wtours.progress import Progress, no_progress
 from wtours.shards import Clip, ClipDataset, IntervalRange
 from wtours.storage.atomic import atomic_path, write_bytes, write_json
 from wtours.storage.hashing import sha256_file
@@ -40,7 +41,7 @@ _VIDEO_RATE = 30
 """Frames a second of a figure's video; each frame of the shards stays until the next one's time."""
 
 
-def visualize_clips(
+def visualize_clips(  # noqa: PLR0913 -- options of the command, by keyword
     run: Path,
     shards_dir: Path | str,
     video_id: str | None = None,
@@ -50,6 +51,7 @@ def visualize_clips(
     palette: Palette = "rgb",
     out_dir: Path | None = None,
     device: torch.device | None = None,
+    on_progress: Progress = no_progress,
 ) -> list[Path]:
     """Draw the tracked objects of some clips; return the files: a PNG and an MP4 for each clip.
 
@@ -68,6 +70,7 @@ def visualize_clips(
         palette: Of the objects.
         out_dir: Where to write; None: <run>/figures.
         device: Where the network runs; None: CUDA where there is one.
+        on_progress: Counts the clips.
 
     Raises:
         CheckpointError: no usable checkpoint.
@@ -102,7 +105,7 @@ def visualize_clips(
     directory = out_dir or run_dir_of(checkpoint) / "figures"
     paths = []
     with numerics(config.optim, device):
-        for number in chosen:
+        for done, number in enumerate(chosen, 1):
             pictures, inputs = crop_clip(clips[number], crop_pixels)
             attention = attend(backbone, inputs.to(device), heads, config.tracking)
             first_row = int(clips.starts[number])
@@ -123,6 +126,7 @@ def visualize_clips(
             write_json(still.with_suffix(".json"), clip_facts)
             write_bytes(still, png_bytes(draw_still(rows, clip_facts)))
             paths += [still, video]
+            on_progress(video_id, done, len(chosen))
     return paths
 
 

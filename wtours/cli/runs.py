@@ -113,13 +113,15 @@ def visualize(
     with console.loading_torch(f"visualize {run}"):
         from training.visualization.clips import visualize_clips
 
-    paths = visualize_clips(
-        run_dir,
-        _set_of_run(run_dir, shards, root),
-        video,
-        num_clips=clips,
-        palette=palette.value,
-    )
+    with console.progress_bars("visualize", "steps") as on_progress:
+        paths = visualize_clips(
+            run_dir,
+            _set_of_run(run_dir, shards, root),
+            video,
+            num_clips=clips,
+            palette=palette.value,
+            on_progress=on_progress,
+        )
     files = [str(path) for path in paths]
     console.show("\n".join(files), {"files": files}, as_json=as_json)
 

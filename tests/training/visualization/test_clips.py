@@ -92,7 +92,11 @@ def test_the_rows_of_the_two_equations_differ(run, shards, tmp_path):
 
 
 def test_clips_are_spread_over_the_video_and_land_in_the_runs_figures(run, shards):
-    paths = visualize_clips(run, shards, "street", num_clips=3, device=CPU)
+    told = []
+    paths = visualize_clips(
+        run, shards, "street", num_clips=3, device=CPU, on_progress=lambda *now: told.append(now)
+    )
+    assert told == [("street", done, 3) for done in (1, 2, 3)]
     assert [path.relative_to(run).as_posix() for path in paths] == [
         f"figures/street-clip-{start:08d}.{kind}" for start in (0, 4, 8) for kind in ("png", "mp4")
     ]
