@@ -211,7 +211,9 @@ def test_a_set_is_copied_there_and_back(on_disk, url, monkeypatch, tmp_path, cap
     assert exit_code_of(monkeypatch, "copy", local, there, "--json") == 0
     assert json.loads(capsys.readouterr().out)["files_copied"] == 0
     assert exit_code_of(monkeypatch, "copy", there, tmp_path / "back") == 0
-    assert published(tmp_path / "back") == published(local)
+    back = published(tmp_path / "back")
+    del back[".wtours-copy.lock"]  # by which copies into one folder know of each other
+    assert back == published(local)
     assert exit_code_of(monkeypatch, "verify", there) == 0
 
 
