@@ -8,6 +8,7 @@ from pathlib import Path
 from training.config.memory import GpuMemory
 from training.config.sections import WatchConfig
 from training.config.train import TrainConfig
+from training.config.without_effect import without_effect
 from training.data.clips import ClipViews
 from training.distributed.failures import failure_guard
 from training.distributed.launch import joined_world
@@ -119,7 +120,8 @@ def pretrain(
         length, state = run_length(config, views), build_state(config, world)
         if world.is_main:
             unreached = out_of_reach(config.optim, length) + state.method.out_of_reach(length)
-            for line in unreached + _never_watched(config.watch, length):
+            unused = without_effect(config)
+            for line in unused + unreached + _never_watched(config.watch, length):
                 LOG.warning("%s", line)
         monitors = build_monitors(config, run_dir, views, world, watchdog.beat)
         run = stack.enter_context(

@@ -31,7 +31,7 @@ from training.methods.registry import method_class
 from training.models.loading import read_safetensors, require_weights
 from wtours.errors import CheckpointError, UsageError
 from wtours.storage.atomic import atomic_path, read_json, remove
-from wtours.storage.hashing import canonical_json
+from wtours.storage.hashing import canonical_json, sha256_file, unchanged
 from wtours.storage.receipts import record_file
 from wtours.storage.tensor_files import safetensors_bytes
 from wtours.text import plain
@@ -205,6 +205,31 @@ def load_network(checkpoint: Path, which: str | None = None) -> tuple[TrainConfi
     network = method.build_network(config)
     network.load_state_dict(weights)
     return config, network.requires_grad_(False).eval()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network, and what is recorded of it beside numbers and pictures."""
+
+    config: TrainConfig
+    network: Network
+    step: int
+    data: DataIdentity
+    sha256: str
+    """Of its model.safetensors."""
+
+
+def load_trained(checkpoint: Path) -> Trained:
+    """Return the network that the method has evaluated, as `load_network`, and its facts.
+
+    Raises:
+        CheckpointError: as `load_network`.
+        StorageError: the checkpoint was replaced meanwhile, as where a run is trained again.
+    """
+    with unchanged(checkpoint / MODEL):
+        config, network = load_network(checkpoint)
+        step, _, data = read_state(checkpoint)
+        return Trained(config, network, step, data, sha256_file(checkpoint / MODEL))
 
 
 def _moments(state: TrainState) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from wtours.storage.atomic import atomic_path
+from wtours.storage.atomic import atomic_path, sweep_idle
 
 LOG = logging.getLogger(__name__)
 PROFILE_DIR = "profile"
@@ -66,6 +66,7 @@ def profiled_steps(
         return
     first = max(steps[0], steps_done + 2)
     target = run_dir / PROFILE_DIR / f"steps-{first}-{steps[1]}.json"
+    sweep_idle(target.parent)
     on_cuda = device.type == "cuda"
 
     def publish(found: profile) -> None:

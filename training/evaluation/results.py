@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from wtours.errors import WtoursError
-from wtours.storage.atomic import read_json, write_json
+from wtours.storage.atomic import read_json, sweep_idle, write_json
 from wtours.storage.hashing import digest
 
 if TYPE_CHECKING:  # reading results needs no torch
@@ -73,6 +73,7 @@ def write_result(
         },
     }
     path = result_path(backbone, evaluation, data, identity)
+    sweep_idle(path.parent)
     write_json(path, content)
     return EvalResult(path, content)
 

@@ -12,7 +12,7 @@ from training.engine.state import TrainState
 from training.models.modes import evaluating
 from training.visualization.attention_figure import draw_still, picture_rows, png_bytes
 from training.visualization.attention_maps import attend, crop_clip, describe_clip, shown_heads
-from wtours.storage.atomic import write_bytes
+from wtours.storage.atomic import sweep_idle, write_bytes
 
 
 class AttentionOverlay:
@@ -34,6 +34,7 @@ class AttentionOverlay:
     ) -> None:
         self._config, self._run_dir, self._source = config, run_dir, source
         self._on_progress = on_progress
+        sweep_idle(run_dir / "figures")  # `visualize` may write there, too
 
     def after_step(self, state: TrainState, metrics: dict[str, float]) -> dict[str, Image.Image]:
         """Return the figures, for TensorBoard, at the steps at which they are drawn."""

@@ -13,7 +13,7 @@ from training.evaluation.measured import Measured, Value, collect
 from training.evaluation.paper_tables import measured_cell, published_cell
 from training.evaluation.published import PaperTable
 from training.reproduce.plan import MEAN, Plan, Step
-from wtours.storage.atomic import read_json
+from wtours.storage.atomic import read_json, sweep
 from wtours.storage.locks import lock
 from wtours.storage.receipts import Receipt, read_receipt, write_receipt
 
@@ -95,6 +95,7 @@ def reproduce(
     """
     ended: dict[str, StepState] = {}
     with lock(_folder(plan) / ".lock", what=f"the plan {plan.name}"):
+        sweep(_folder(plan))
         for now in states(plan):
             step = now.step
             if now.state in ("done", "lacks"):

@@ -16,8 +16,8 @@ import torch
 
 from training.data.clips import open_clips
 from training.distributed.world import best_device
-from training.engine.checkpoint import load_network, read_state
-from training.engine.checkpoint_files import MODEL, find_checkpoint, run_dir_of
+from training.engine.checkpoint import load_trained
+from training.engine.checkpoint_files import find_checkpoint, run_dir_of
 from training.engine.precision import numerics
 from training.visualization.attention_figure import draw_still, draw_video, picture_rows, png_bytes
 from training.visualization.attention_maps import (
@@ -32,8 +32,7 @@ from wtours.errors import ShardError, UsageError
 from wtours.media.encode import open_encoder
 from wtours.progress import Progress, no_progress
 from wtours.shards import Clip, ClipDataset, IntervalRange
-from wtours.storage.atomic import atomic_path, write_bytes, write_json
-from wtours.storage.hashing import sha256_file
+from wtours.storage.atomic import atomic_path, sweep_idle, write_bytes, write_json
 from wtours.text import listed
 
 FORMAT = 1
@@ -78,7 +77,8 @@ def visualize_clips(  # noqa: PLR0913 -- options of the command, by keyword
         UsageError: no clip of that number.
     """
     checkpoint = find_checkpoint(run)
-    config, network = load_network(checkpoint)
+    of = load_trained(checkpoint)
+    config = of.config
     # Where each clip draws its interval, the mean one is shown.
     interval = {"frame_interval_seconds": config.data.mean_interval_seconds}
     is_drawn = isinstance(config.data.frame_interval_seconds, IntervalRange)
@@ -88,21 +88,22 @@ def visualize_clips(  # noqa: PLR0913 -- options of the command, by keyword
     chosen = choose_clips(clips, video_id, clip=clip, num_clips=num_clips)
 
     device = device or best_device()
-    backbone = network.backbone.to(device)
+    backbone = of.network.backbone.to(device)
     heads = shown_heads(backbone, config)
     crop_pixels = config.data.global_crop_pixels
     facts = {
         "format": FORMAT,
         "run": run_dir_of(checkpoint).name,
         "checkpoint": checkpoint.name,
-        "step": read_state(checkpoint)[0],
-        "model_sha256": sha256_file(checkpoint / MODEL),
+        "step": of.step,
+        "model_sha256": of.sha256,
         "heads": heads.tolist(),
         "crop_pixels": crop_pixels,
         "stretched": "each object and frame, smallest to largest value",
         "palette": palette,
     }
     directory = out_dir or run_dir_of(checkpoint) / "figures"
+    sweep_idle(directory)
     paths = []
     with numerics(config.optim, device):
         for done, number in enumerate(chosen, 1):

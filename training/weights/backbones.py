@@ -16,6 +16,7 @@ and attention alike.
 import math
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ from torch import nn
 
 from training.config.train import TrainConfig
 from training.data.normalization import Normalization
-from training.engine.checkpoint import load_network, read_state
-from training.engine.checkpoint_files import INITIAL, MODEL, RANDOM, find_checkpoint, run_dir_of
+from training.engine.checkpoint import load_trained, read_state
+from training.engine.checkpoint_files import INITIAL, RANDOM, find_checkpoint, run_dir_of
 from training.methods.registry import method_class
 from training.models.loading import require_finite
 from training.models.vit import num_heads
@@ -36,7 +37,7 @@ from training.weights.huggingface import load_hf
 from training.weights.official import load_released
 from training.weights.timm_hub import UNTRAINED, load_timm
 from wtours.errors import CheckpointError, UsageError
-from wtours.storage.hashing import sha256_bytes, sha256_file
+from wtours.storage.hashing import sha256_bytes, sha256_file, unchanged
 from wtours.storage.tensor_files import safetensors_bytes
 
 RunDir = Callable[[str], Path]
@@ -139,11 +140,11 @@ def initial_backbone(config: TrainConfig) -> VisionTransformer:
 
 
 def _open_run(checkpoint: Path) -> Backbone:
-    config, network = load_network(checkpoint)
-    step, _, data = read_state(checkpoint)
-    sha256 = sha256_file(checkpoint / MODEL)
-    description = _run_description(checkpoint.name, step, sha256, config, data.set_sha256)
-    return _of_run(network.backbone, checkpoint, config, description)
+    of = load_trained(checkpoint)
+    description = _run_description(
+        checkpoint.name, of.step, of.sha256, of.config, of.data.set_sha256
+    )
+    return _of_run(of.network.backbone, checkpoint, of.config, description)
 
 
 def _of_run(
@@ -174,23 +175,26 @@ def _run_description(
 
 
 def _open_released(path: Path, run_dir: RunDir) -> Backbone:
-    config, network = load_released(path)
+    with unchanged(path):
+        config, network = load_released(path)
+        sha256 = sha256_file(path)
     name = _slug(path.stem)
     return Backbone(
         network.backbone,
         crop_pixels=config.data.global_crop_pixels,
         normalization=Normalization(),
         folder=run_dir(name),
-        description=_description("released", name, sha256_file(path), network.backbone),
+        description=_description("released", name, sha256, network.backbone),
     )
 
 
 def _open_timm(name: str, run_dir: RunDir) -> Backbone:
     model, _, weights = name.partition(",")
-    network, normalization = load_timm(model, weights)
     is_file = weights not in ("", UNTRAINED)
+    with unchanged(Path(weights)) if is_file else nullcontext():
+        network, normalization = load_timm(model, weights)
+        sha256 = sha256_file(Path(weights)) if is_file else None
     slug = _slug("timm", model, Path(weights).stem)
-    sha256 = sha256_file(Path(weights)) if is_file else None
     return Backbone(
         _frozen(network),
         crop_pixels=int(network.patch_embed.img_size[0]),

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from training.config.train import TrainConfig
 from training.data.normalization import MEAN, STD
-from training.engine.checkpoint import load_network, read_state
-from training.engine.checkpoint_files import MODEL, find_checkpoint, run_dir_of
+from training.engine.checkpoint import load_trained
+from training.engine.checkpoint_files import find_checkpoint, run_dir_of
 from training.models.vit import num_heads
 from training.weights.model_card import model_card
 from training.weights.official import HEAD_WIDTH
 from training.weights.onnx_export import onnx_bytes
-from wtours.storage.atomic import write_bytes
-from wtours.storage.hashing import canonical_json, sha256_file
+from wtours.storage.atomic import sweep_idle, write_bytes
+from wtours.storage.hashing import canonical_json
 from wtours.storage.tensor_files import pth_bytes, safetensors_bytes
 
 Target = Literal["timm", "hf", "onnx", "official", "detectron2", "seqtrack"]
@@ -52,10 +52,12 @@ def export_run(run: Path, *, to: Target, out: Path | None = None) -> Exported:
         MissingPackageError: what writes or checks ONNX is not installed.
     """
     checkpoint = find_checkpoint(run)
-    config, network = load_network(checkpoint)
+    of = load_trained(checkpoint)
+    config, network = of.config, of.network
     name = to if to in _FOLDERS else f"{to}.pth"
     out = out or run_dir_of(checkpoint) / "exports" / name
     backbone = network.backbone
+    sweep_idle(out if to in _FOLDERS else out.parent)
     match to:
         case "timm" | "hf":
             _write_timm(out, config, backbone)
@@ -69,15 +71,14 @@ def export_run(run: Path, *, to: Target, out: Path | None = None) -> Exported:
         case "seqtrack":
             write_bytes(out, pth_bytes({"model": dict(backbone.state_dict())}))
     card = out / "README.md" if to in _FOLDERS else out.with_suffix(".md")
-    step, _, data_identity = read_state(checkpoint)
     text = model_card(
         to,
         config,
         patch_pixels=int(backbone.patch_embed.patch_size[0]),
         name=run_dir_of(checkpoint).name,
-        step=step,
-        sha256=sha256_file(checkpoint / MODEL),
-        set_sha256=data_identity.set_sha256,
+        step=of.step,
+        sha256=of.sha256,
+        set_sha256=of.data.set_sha256,
         how_to_load=_how_to_load(to, Path(out.name), config, backbone),
     )
     write_bytes(card, text.encode())

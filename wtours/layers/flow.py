@@ -14,7 +14,7 @@ from wtours.exporting.units import Unit
 from wtours.layers.source import LayerSource, frame_pixels
 from wtours.shards.clip_starts import clip_starts, nearest_rows
 from wtours.shards.index import ShardIndex
-from wtours.storage.hashing import sha256_bytes, sha256_file
+from wtours.storage.hashing import sha256_bytes, sha256_file, unchanged
 
 MIN_SIDE = 128
 """Of RAFT: its coarsest correlation needs 16 cells of 8 pixels."""
@@ -70,7 +70,9 @@ class FlowSource(LayerSource):
         self._shards = {shard.shard: shard.sha256 for shard in index.dataset.shards}
         path = weights or download_weights(Raft_Small_Weights.DEFAULT.url)
         self._model = raft_small()
-        fill_model(self._model, path)
+        with unchanged(path):
+            fill_model(self._model, path)
+            weights_sha256 = sha256_file(path)
         self._model.eval().to(best_device())
         self.about = (
             f"optical flow to the frame {interval_seconds:g} s later: (2, h, w) float16, x to the "
@@ -80,7 +82,7 @@ class FlowSource(LayerSource):
         self.params = {
             "kind": "flow",
             "model": "torchvision raft_small",
-            "weights_sha256": sha256_file(path),
+            "weights_sha256": weights_sha256,
             "interval_seconds": interval_seconds,
             "short_side": short_side,
         }

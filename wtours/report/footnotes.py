@@ -192,9 +192,4 @@ def _missing_notes(videos: Sequence[ReportVideo], hints: CommandHints) -> list[s
         f"Objects of {', '.join(ids)} are not measured: {reason}."
         for reason, ids in without_objects.items()
     ]
-    if notes and any(video.entry.published for video in videos):
-        notes.append(
-            "An average is over the videos that have the figure; averages over different videos "
-            "are not compared."
-        )
     return notes

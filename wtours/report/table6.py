@@ -168,6 +168,7 @@ def make_table(
     columns = zip(QUANTITIES, zip(*(row.cells for row in rows), strict=True), strict=True)
     average = Row("average", "Average", "", tuple(_average(*column) for column in columns))
     notes = footnotes(videos, threshold=threshold, compared=compared, hints=hints)
+    notes += _average_notes(rows)
     return Table6(videos=videos, rows=rows, average=average, threshold=threshold, notes=notes)
 
 
@@ -243,6 +244,29 @@ def _average(quantity: Quantity, cells: Sequence[Cell]) -> Cell:
     # Means over different videos are not compared.
     is_same = all((cell.measured is None) == (cell.published is None) for cell in cells)
     return Cell(ours, paper, _deviation(ours, paper, quantity) if is_same else None)
+
+
+def _average_notes(rows: Sequence[Row]) -> list[str]:
+    """Return which averages are not over all videos, in a sentence; nothing where all are."""
+    has_published = any(cell.published is not None for row in rows for cell in row.cells)
+    columns = list(zip(QUANTITIES, zip(*(row.cells for row in rows), strict=True), strict=True))
+    counts = {
+        quantity.heading if has_published else quantity.own_heading: sum(
+            cell.measured is not None for cell in cells
+        )
+        for quantity, cells in columns
+    }
+    partial = [f"{name} {count}" for name, count in counts.items() if 0 < count < len(rows)]
+    is_compared = all(
+        (cell.measured is None) == (cell.published is None)
+        for _, cells in columns
+        for cell in cells
+    )
+    if not partial and (is_compared or not has_published):
+        return []
+    of = f" (of {len(rows)}: {', '.join(partial)})" if partial else ""
+    rest = "; averages over different videos are not compared" if has_published else ""
+    return [f"An average is over the videos that have the figure{of}{rest}."]
 
 
 def _deviation(ours: float | None, paper: float | None, quantity: Quantity) -> float | None:

@@ -4,6 +4,7 @@ Nothing here unpickles or runs anything, and no size is trusted without a bound.
 between two reads, so an index may be pickled, forked and shared by threads.
 """
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ from wtours.shards.schema import (
     ShardRecord,
     set_sha256,
 )
-from wtours.storage.hashing import digest, sha256_file
+from wtours.storage.hashing import digest
 from wtours.storage.remote_calls import shown
 from wtours.storage.store import as_location
 
@@ -148,8 +149,8 @@ class ShardIndex:
             if problem is not None:
                 raise ShardError(f"{shown(str(location))}/{name} {problem}")
         try:
-            source = _checked_index(location, dataset, policy)
-            columns = _read_columns(source, dataset)
+            with _checked_index(location, dataset, policy) as source:
+                columns = _read_columns(source, dataset)
         except UNREADABLE as error:
             reason = " ".join(str(error).split())
             raise ShardError(
@@ -316,12 +317,12 @@ def count_problem(dataset: Dataset) -> str | None:
     return None
 
 
-def _checked_index(
-    location: Path | str, dataset: Dataset, policy: FetchPolicy
-) -> Path | pa.BufferReader:
-    """Return index.parquet, to be read by pyarrow, whose sha256 is the one of dataset.json."""
+def _checked_index(location: Path | str, dataset: Dataset, policy: FetchPolicy) -> pa.NativeFile:
+    """Return index.parquet, open, whose sha256 is the one of dataset.json."""
     if isinstance(location, Path):
-        source, sha256 = location / INDEX_FILE, sha256_file(location / INDEX_FILE)
+        source = pa.OSFile(str(location / INDEX_FILE))  # another may take its name meanwhile
+        sha256 = hashlib.file_digest(source, "sha256").hexdigest()
+        source.seek(0)
     else:
         reader = RangeReader(folder_url(location, INDEX_FILE), policy, size=dataset.index.bytes)
         source = pa.BufferReader(reader.read(dataset.index.bytes))
@@ -334,7 +335,7 @@ def _checked_index(
     return source
 
 
-def _read_columns(source: Path | pa.BufferReader, dataset: Dataset) -> dict[str, NDArray[Any]]:
+def _read_columns(source: pa.NativeFile, dataset: Dataset) -> dict[str, NDArray[Any]]:
     """Return the columns as arrays, null as -1, read in batches so that nothing is held twice.
 
     Raises:

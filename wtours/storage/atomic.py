@@ -8,8 +8,10 @@ stage publishes this way is whole or absent, whatever dies at whatever line; the
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,9 @@ MAX_JSON_BYTES = 256 * 2**20
 """No JSON of ours is as large: a `dataset.json` of a million shards has about 200 MB."""
 
 _SMALL_BYTES = 2**16
+_IDLE_SECONDS = 24 * 3600
+_TEMP_NAME = re.compile(rf"{re.escape(TEMP_PREFIX)}\d+-[0-9a-f]{{8}}-")
+"""Of `atomic_path`: a folder of the user's may have other hidden files."""
 
 
 @contextlib.contextmanager
@@ -118,6 +123,20 @@ def sweep(directory: Path) -> None:
     """Remove what killed processes left in `directory`. Call it only while holding its lock."""
     for path in sorted(directory.glob(f"{TEMP_PREFIX}*")):
         remove(path)
+
+
+def sweep_idle(directory: Path) -> None:
+    """Remove what killed processes left in `directory`, where several write without a lock.
+
+    What was written to within a day may be another process's, which is about to publish it; and
+    what cannot be removed is no reason to stop.
+    """
+    oldest = time.time() - _IDLE_SECONDS  # noqa: TID251 -- as file systems date what is written
+    for path in sorted(directory.glob(f"{TEMP_PREFIX}*")):
+        with contextlib.suppress(OSError, WtoursError):
+            is_ours = _TEMP_NAME.match(path.name) is not None
+            if is_ours and all(each.stat().st_mtime < oldest for each in (path, *path.rglob("*"))):
+                remove(path)
 
 
 def fsync_tree(path: Path) -> None:

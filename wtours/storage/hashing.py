@@ -1,10 +1,14 @@
 """Hashes of files and of JSON-able values."""
 
+import contextlib
 import functools
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from wtours.errors import StorageError
 
 
 def sha256_file(path: Path) -> str:
@@ -13,10 +17,32 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextlib.contextmanager
+def unchanged(path: Path) -> Iterator[None]:
+    """Hold that what is read of a file inside, by its name, and its sha256 are of one file.
+
+    Raises:
+        StorageError: another took its name meanwhile, it was written to, or it was removed.
+    """
+    before = _identity(path)
+    yield
+    if _identity(path) != before:
+        raise StorageError(
+            f"{path} was replaced or removed while it was read; run the command again"
+        )
+
+
 def sha256_of_shared(path: Path) -> str:
     """Return the sha256 of a file that many tasks read: a process reads it once, while it stays."""
-    found = path.stat()
-    return _sha256_of(path, (found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns))
+    return _sha256_of(path, _identity(path))
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.stat()
+    except OSError:
+        return ()  # what opens it says why
+    return found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns
 
 
 @functools.lru_cache(maxsize=16)

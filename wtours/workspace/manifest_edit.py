@@ -10,7 +10,7 @@ import tomlkit
 from tomlkit.items import AoT
 
 from wtours.errors import ManifestError
-from wtours.storage.atomic import write_bytes
+from wtours.storage.atomic import sweep_idle, write_bytes
 from wtours.storage.locks import lock
 from wtours.workspace.manifest import (
     FORMAT,
@@ -88,4 +88,5 @@ def _edit(path: Path, change: Callable[[str], str], *, may_be_new: bool = False)
         if data.startswith(b"\xef\xbb\xbf"):
             encoded = b"\xef\xbb\xbf" + encoded
         parse_manifest(encoded, path)
+        sweep_idle(file.parent)
         write_bytes(file, encoded)

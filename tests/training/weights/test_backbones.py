@@ -1,6 +1,11 @@
 """One name for every kind of backbone; each gives what its own library gives."""
 
 import functools
+import hashlib
+import os
+import shutil
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +14,9 @@ import torch
 from safetensors.torch import save_file
 
 from tests.support.tiny_run import make_run, tiny_config
-from training.engine.checkpoint import load_network
+from training.engine.checkpoint import load_network, load_trained
 from training.engine.checkpoint_files import find_checkpoint
+from training.evaluation.results import write_result
 from training.models.vit import create_vit, encode, encode_blocks, encode_with_attention
 from training.weights.backbones import Backbone, initial_backbone, open_backbone
 from training.weights.export import export_run
@@ -68,6 +74,40 @@ def test_random_weights_of_a_run_are_those_it_started_from(opened, run):
     assert all(torch.equal(v, expected[k]) for k, v in found.network.state_dict().items())
     assert (found.folder, found.description["step"]) == (run, 0)
     assert found.description["sha256"] != opened("walk").description["sha256"]
+
+
+def replaced_before_a_sha256(path, other, monkeypatch):
+    """Let another process publish other weights after they are read, before their sha256 is."""
+    real = hashlib.file_digest
+
+    def replaced(file, name):
+        if Path(file.name) == path:
+            shutil.copy(other, path.with_name("new"))
+            path.with_name("new").replace(path)
+            with path.open("rb") as new:
+                return real(new, name)
+        return real(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", replaced)
+
+
+def test_a_run_that_is_trained_again_while_it_is_opened_is_not_measured(root, monkeypatch):
+    checkpoint = find_checkpoint(make_run(root / "again", CONFIG))
+    weights = checkpoint / "model.safetensors"
+    replaced_before_a_sha256(weights, weights, monkeypatch)
+    with pytest.raises(WtoursError, match="was replaced or removed while it was read"):
+        load_trained(checkpoint)
+
+
+def test_a_file_of_weights_that_is_replaced_while_it_is_opened_is_not_measured(
+    opened, run, tmp_path, monkeypatch
+):
+    path = export_run(run, to="official", out=tmp_path / "one.pth").path
+    other = tmp_path / "other.pth"
+    shutil.copy(path, other)
+    replaced_before_a_sha256(path, other, monkeypatch)
+    with pytest.raises(WtoursError, match="was replaced or removed while it was read"):
+        opened(str(path))
 
 
 def test_an_official_file_gives_the_teacher_without_becoming_a_run(opened, run, root, tmp_path):
@@ -200,3 +240,13 @@ def test_weights_of_another_model_are_refused(opened, tmp_path):
 def test_a_model_without_weights_on_the_hub_says_what_to_say(opened):
     with pytest.raises(UsageError, match="say timm:vit_small_patch16_36x1_224,random or"):
         opened("timm:vit_small_patch16_36x1_224")
+
+
+def test_a_result_takes_along_what_a_killed_evaluation_left_beside_it(opened, run):
+    backbone = opened("walk")
+    left = run / "eval" / ".tmp-4711-0a1b2c3d-knn.json"
+    left.parent.mkdir(exist_ok=True)
+    left.write_text("half")
+    os.utime(left, (time.time() - 2 * 24 * 3600,) * 2)
+    write_result(backbone, "knn", protocol={}, data={}, results={})
+    assert not left.exists()

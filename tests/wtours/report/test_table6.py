@@ -192,3 +192,29 @@ def test_titles_are_text_in_markdown_and_in_spreadsheets(tmp_path):
     assert r"\| \<b\>bold\</b\> \[link\]\(javascript:1\) \`code\`" in line
     (row, _) = csv.DictReader(to_csv(made).splitlines())
     assert (row["title"], row["domain"]) == (f"'{title}", "'@SUM(A1)")
+
+
+def test_an_average_over_some_of_the_videos_says_so_also_without_a_paper(tmp_path):
+    layout = Layout(tmp_path)
+    for video_id in ("alpha", "beta"):
+        add_video(layout, video_id)
+    add_analysis(layout, "alpha", detections=[(0, "person", 0.7)])
+    entries = [entry("alpha"), entry("beta")]
+    notes = make_table(load_videos(layout, entries, threshold=0.3), threshold=0.3).notes
+    assert notes[-1] == (
+        "An average is over the videos that have the figure (of 2: Frames 1, Duration 1, Cuts 1, "
+        "Objects/frame 1, Classes 1)."
+    )
+    whole = make_table(load_videos(layout, entries[:1], threshold=0.3), threshold=0.3).notes
+    assert not [note for note in whole if note.startswith("An average")]
+    # Stored from 0.05 up: the objects of no video are measured from below, and no average is.
+    below = make_table(load_videos(layout, entries[:1], threshold=0.01), threshold=0.01).notes
+    assert not [note for note in below if note.startswith("An average")]
+
+
+def test_an_average_beside_the_papers_says_of_how_many_videos_it_is(workspace):
+    assert table(workspace).notes[-1] == (
+        "An average is over the videos that have the figure (of 3: #frames (x1000) 2, "
+        "Duration (min) 2, #shots (cuts) 2, #objects/frame 1, #classes 1); averages over "
+        "different videos are not compared."
+    )

@@ -1,5 +1,6 @@
 """Files of a shard set that somebody tampered with, or that rotted: one line each, and bounded."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -299,3 +300,21 @@ def test_an_unreadable_shard_is_named_and_the_others_are_checked(layout, monkeyp
         ("walk-00001.tar", "cannot be read (Input/output error)"),
         ("walk-00002.tar", "is missing"),
     ]
+
+
+def test_rows_are_of_the_index_whose_sha256_was_compared(layout, monkeypatch):
+    directory = layout.shards_dir("default")
+    expected = ShardIndex.open(directory).pts_us.tolist()
+    path, table = directory / "index.parquet", pq.read_table(directory / "index.parquet")
+    later = pc.add(table["pts_us"], 1)
+    other = table.set_column(table.schema.get_field_index("pts_us"), "pts_us", later)
+    real = hashlib.file_digest
+
+    def replaced_after(file, name):
+        found = real(file, name)
+        pq.write_table(other.cast(table.schema), path.with_name("other"))
+        path.with_name("other").replace(path)
+        return found
+
+    monkeypatch.setattr(hashlib, "file_digest", replaced_after)
+    assert ShardIndex.open(directory).pts_us.tolist() == expected

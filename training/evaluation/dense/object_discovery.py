@@ -30,7 +30,7 @@ from training.evaluation.results import EvalResult, write_result
 from training.models.vit import encode_with_attention
 from training.weights.backbones import Backbone
 from wtours.progress import Progress, no_progress
-from wtours.storage.atomic import atomic_path
+from wtours.storage.atomic import atomic_path, sweep_idle
 from wtours.text import counted
 
 Method = Literal["attention", "lost"]
@@ -74,6 +74,8 @@ def evaluate_discover(
     """
     folder = VocFolder(voc, split)
     backbone.to(device or best_device())
+    if pictures is not None:
+        sweep_idle(pictures)
     ious: list[float] = []
     jaccards: list[float] = []
     seen = FilesSeen()

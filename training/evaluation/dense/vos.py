@@ -27,7 +27,7 @@ from training.evaluation.results import EvalResult, write_result
 from training.weights.backbones import Backbone
 from wtours.errors import ImageDataError, UsageError
 from wtours.progress import Progress, no_progress
-from wtours.storage.atomic import atomic_path, remove
+from wtours.storage.atomic import atomic_path, remove, sweep_idle
 
 
 def evaluate_vos(
@@ -62,6 +62,7 @@ def evaluate_vos(
     masks_dir = masks_dir or backbone.folder / "eval" / "vos-masks" / backbone.label
     if masks_dir.resolve() == sequences[0].masks[0].parents[1].resolve():
         raise UsageError(f"{masks_dir} holds the true masks of {davis}; choose another --out")
+    sweep_idle(masks_dir)
     objects: list[dict[str, Any]] = []
     seen = FilesSeen()
     for sequence in sequences:

@@ -17,7 +17,7 @@ from wtours.analyze.detectors.base import STORE_THRESHOLD
 from wtours.analyze.detectors.torch_base import Found, TorchDetector, best_device, require_torch
 from wtours.analyze.schema import DetectorFacts
 from wtours.errors import AnalysisError
-from wtours.storage.hashing import sha256_file
+from wtours.storage.hashing import sha256_file, unchanged
 from wtours.text import docs_page, first_line
 
 _DETIC_VOCABULARY = "lvis_v1_val"
@@ -46,8 +46,11 @@ def load_detectron2(config: Path, weights: Path) -> TorchDetector:
         if not path.is_file():
             raise AnalysisError(f"detector detectron2: there is no file {path}; check the path")
     try:
-        settings = _settings(config)
-        model, vocabulary = _build(settings, weights)
+        with unchanged(config), unchanged(weights):
+            settings = _settings(config)
+            model, vocabulary = _build(settings, weights)
+            # Of the file alone, not of those that it names.
+            settings_sha256, weights_sha256 = sha256_file(config), sha256_file(weights)
     except Exception as error:  # detectron2 raises what it likes: KeyError, AssertionError, ...
         reason = first_line(error)
         raise AnalysisError(
@@ -56,8 +59,8 @@ def load_detectron2(config: Path, weights: Path) -> TorchDetector:
     return TorchDetector(
         facts=DetectorFacts(
             name=f"detectron2:{config.name},{weights.name}",
-            weights_sha256=sha256_file(weights),
-            settings_sha256=sha256_file(config),  # of the file alone, not of those that it names
+            weights_sha256=weights_sha256,
+            settings_sha256=settings_sha256,
             vocabulary=vocabulary,
             threshold=STORE_THRESHOLD,
             max_per_frame=settings.TEST.DETECTIONS_PER_IMAGE,

@@ -17,7 +17,7 @@ from wtours.analyze.detectors.base import STORE_THRESHOLD
 from wtours.analyze.detectors.torch_base import Found, TorchDetector, require_torch
 from wtours.analyze.schema import DetectorFacts
 from wtours.errors import AnalysisError
-from wtours.storage.hashing import canonical_json, sha256_bytes, sha256_file
+from wtours.storage.hashing import canonical_json, sha256_bytes, sha256_file, unchanged
 from wtours.text import first_line
 
 HUB_NAME = "facebook/deformable-detr-detic"
@@ -42,7 +42,9 @@ def load_detic(folder: Path | None = None) -> TorchDetector:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     path = _from_hub() if folder is None else folder
-    model = _load_model(path)
+    with unchanged(path / _WEIGHTS):
+        model = _load_model(path)
+        weights_sha256 = sha256_file(path / _WEIGHTS)
     processor = transformers.AutoImageProcessor.from_pretrained(path, local_files_only=True)
     labels = model.config.id2label
     # Classes, size and colors of what is looked at; the hub's model has no others than its own.
@@ -56,7 +58,7 @@ def load_detic(folder: Path | None = None) -> TorchDetector:
     return TorchDetector(
         facts=DetectorFacts(
             name=f"detic ({HUB_NAME})" if folder is None else f"detic:{folder.name}",
-            weights_sha256=sha256_file(path / _WEIGHTS),
+            weights_sha256=weights_sha256,
             settings_sha256=None if folder is None else sha256_bytes(canonical_json(settings)),
             vocabulary=tuple(labels[i] for i in range(len(labels))),
             threshold=STORE_THRESHOLD,

@@ -13,7 +13,7 @@ from wtours.analyze.detectors.base import STORE_THRESHOLD
 from wtours.analyze.detectors.torch_base import Found, TorchDetector, require_torch
 from wtours.analyze.schema import DetectorFacts
 from wtours.errors import AnalysisError
-from wtours.storage.hashing import sha256_file
+from wtours.storage.hashing import sha256_file, unchanged
 from wtours.text import first_line
 
 _NORMALIZED_WITHOUT_EPS = {
@@ -46,8 +46,9 @@ def load_torchvision(name: str, weights: Path | None = None) -> TorchDetector:
     categories = tuple(published.meta["categories"])
     path = weights if weights is not None else download_weights(published.url)
     model = models.get_model(name, weights=None, weights_backbone=None, num_classes=len(categories))
-    fill_model(model, path)
-    sha256 = sha256_file(path)
+    with unchanged(path):
+        fill_model(model, path)
+        sha256 = sha256_file(path)
     # The name of a file that torchvision publishes ends with the beginning of its sha256.
     beginning = Path(urlsplit(published.url).path).stem.rpartition("-")[2]
     is_published = weights is None or sha256.startswith(beginning)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from wtours.analyze.detectors.base import STORE_THRESHOLD, Colors, Detection
 from wtours.analyze.schema import DetectorFacts
 from wtours.errors import AnalysisError, MissingPackageError
-from wtours.storage.hashing import sha256_file
+from wtours.storage.hashing import sha256_file, unchanged
 from wtours.text import first_line
 
 NMS_IOU = 0.45
@@ -56,7 +56,9 @@ class YoloxDetector:
     colors: Colors = "bgr"
 
     def __init__(self, path: Path) -> None:
-        self._session, self.versions = _open_session(path)
+        with unchanged(path):
+            self._session, self.versions = _open_session(path)
+            weights_sha256 = sha256_file(path)
         model_input = self._session.get_inputs()[0]
         self._input_name = model_input.name
         self._height, self._width = _input_size(path, model_input.shape)
@@ -70,7 +72,7 @@ class YoloxDetector:
             )
         self.facts = DetectorFacts(
             name=f"onnx:{path.name}",
-            weights_sha256=sha256_file(path),
+            weights_sha256=weights_sha256,
             vocabulary=COCO_LABELS,
             threshold=STORE_THRESHOLD,
         )

@@ -15,7 +15,7 @@ from wtours.errors import UsageError
 from wtours.report.page import color_key, render
 from wtours.report.runs.data import RunData, load_run
 from wtours.report.thumbnails import reduced_webp, spread
-from wtours.storage.atomic import write_bytes
+from wtours.storage.atomic import sweep, write_bytes
 from wtours.storage.locks import lock
 from wtours.text import plain, seconds_text
 from wtours.workspace.layout import Layout
@@ -133,6 +133,7 @@ def build_runs_page(
     page = layout.reports_dir / "runs.html"
     problems = {run.name: list(run.problems) for run in runs}
     with lock(layout.lock("report"), what="the report"):
+        sweep(layout.reports_dir)
         strips = {run.name: _strips(run, problems[run.name]) for run in runs}
         html = _render(runs, strips, problems, tables, notes)
         write_bytes(page, html.encode())
