@@ -12,18 +12,21 @@ from numpy.typing import NDArray
 
 from wtours.errors import ShardError
 from wtours.exporting.units import Exporter, Unit, clip_units, frames_of
-from wtours.media.encode import open_encoder
+from wtours.media.encode import open_encoder, set_times
 from wtours.shards import FrameRef, ShardIndex
 from wtours.shards.images.codecs import decode_image
 from wtours.shards.schema import sample_key
 from wtours.storage.atomic import atomic_path, write_bytes
+
+_US = 1_000_000
 
 
 @dataclass(frozen=True)
 class Mp4Exporter(Exporter):
     """`<video_id>/<key of the first frame>.mp4` and clips.csv: H.264, one shot a clip.
 
-    The frames are encoded a second time, so they lose a little; equal sets give equal bytes.
+    The frames are encoded a second time, so they lose a little; equal sets give equal bytes. They
+    are shown at a steady rate, or where that is off by a frame, at their own times.
     """
 
     clip_seconds: float = 10.0
@@ -47,11 +50,11 @@ class Mp4Exporter(Exporter):
         with atomic_path(_clip_path(unit, out)) as temp:
             frames = (_decode(frame, bytes(jpeg)) for frame, _, jpeg in frames_of(index, unit))
             first = next(frames)
-            size = (first.shape[1], first.shape[0])
+            size, rate = (first.shape[1], first.shape[0]), _rate(index, unit.video_id)
             with open_encoder(
                 temp,
                 size=size,
-                frame_rate=_rate(index, unit.video_id),
+                frame_rate=rate,
                 pixel_format="rgb24",
                 crf=self.crf,
             ) as write:
@@ -60,6 +63,10 @@ class Mp4Exporter(Exporter):
                     if pixels.shape != first.shape:
                         raise ShardError(f"{unit.name}: the size of its frames changes")
                     write(pixels)
+            times_us = index.pts_us[unit.rows.start : unit.rows.stop]
+            steady_us = times_us[0] + np.arange(len(times_us)) * float(_US / rate)
+            if np.abs(times_us - steady_us).max() > _US / rate:
+                set_times(temp, times_us.tolist(), frame_rate=rate)
 
     def finish(self, index: ShardIndex, units: Sequence[Unit], out: Path) -> None:
         """Publish clips.csv: file, video, times and number of frames."""

@@ -4,11 +4,13 @@ Equal frames give equal bytes: the number of threads is fixed and nothing of the
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import io
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
+import av
 import ffmpeg
 import imageio_ffmpeg
 import numpy as np
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 
 from wtours.errors import WtoursError
 
+_US = Fraction(1, 1_000_000)
 _OUTPUT = {
     "format": "mp4",
     "vcodec": "libx264",
@@ -98,3 +101,35 @@ def open_encoder(
             process.stdin.close()
         process.stderr.close()
         process.wait()
+
+
+def set_times(path: Path, times_us: Sequence[int], *, frame_rate: Fraction) -> None:
+    """Show the frames of a video at times of their own, from 0 on; nothing is encoded again.
+
+    Args:
+        path: Of a video of `open_encoder`; it is replaced.
+        times_us: When each frame is shown, ascending, one after the other in the order of time.
+        frame_rate: That it was encoded at.
+    """
+    options = {"fflags": "+bitexact", "movflags": "+faststart", "video_track_timescale": "1000000"}
+    with (
+        av.open(io.BytesIO(path.read_bytes())) as encoded,
+        av.open(str(path), "w", format="mp4", options=options) as output,
+    ):
+        stream = encoded.streams.video[0]
+        copy = output.add_stream_from_template(stream)
+
+        def moved(ticks: int) -> int:
+            """Return when the frame is shown that has the place of `ticks`; before 0 is none."""
+            number = round(ticks * Fraction(stream.time_base or 0) * frame_rate)
+            if number < 0:  # a decoder begins earlier, where frames are reordered
+                return round(number / frame_rate / _US)
+            return times_us[number] - times_us[0]
+
+        for packet in encoded.demux(stream):
+            if packet.pts is None or packet.dts is None:
+                continue  # the end of the stream
+            packet.pts, packet.dts = moved(packet.pts), moved(packet.dts)
+            packet.duration = round(1 / frame_rate / _US)
+            packet.time_base, packet.stream = _US, copy
+            output.mux(packet)

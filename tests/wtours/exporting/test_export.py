@@ -8,6 +8,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pandas
 import pyarrow as pa
@@ -373,6 +374,30 @@ def test_clips_are_read_by_pyav_and_torchcodec_and_listed_for_v_jepa(index, fram
         pytest.skip(f"torchcodec does not import here ({type(error).__name__})")
     decoder = VideoDecoder(str(out / clips[0]["file_name"]))
     assert len(decoder) == 3
+
+
+def shown_us(path):
+    """Return when each frame of a video is shown."""
+    with av.open(str(path)) as video:
+        stream = video.streams.video[0]
+        return [round(f.pts * stream.time_base * 1_000_000) for f in video.decode(stream)]
+
+
+def test_mp4_shows_frames_of_a_changing_rate_at_their_own_times(tmp_path):
+    folder = write_shard_set(tmp_path / "set", num_frames=40, interval_us=40_000)
+    index = ShardIndex.open(folder)
+    # 25 a second, then 10, of a video that says 1 a second: as the average of a longer one may be.
+    index.pts_us[:] = np.cumsum([0, *[40_000] * 19, *[100_000] * 20])
+    out = export_shards(index, Mp4Exporter(clip_seconds=60), tmp_path / "out").out
+    (clip,) = out.rglob("*.mp4")
+    assert shown_us(clip) == index.pts_us.tolist()
+    again = export_shards(index, Mp4Exporter(clip_seconds=60), tmp_path / "again").out
+    assert next(again.rglob("*.mp4")).read_bytes() == clip.read_bytes()
+
+
+def test_mp4_of_a_steady_rate_keeps_it(index, tmp_path):
+    out = export_shards(index, Mp4Exporter(clip_seconds=3), tmp_path / "out").out
+    assert shown_us(sorted(out.rglob("*.mp4"))[0]) == [0, 1_000_000, 2_000_000]
 
 
 def test_mp4_of_equal_sets_is_equal_and_v_jepa_reads_a_path_with_a_space(index, tmp_path):

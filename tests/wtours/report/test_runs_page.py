@@ -88,6 +88,27 @@ def test_the_classifiers_of_a_linear_probe_are_told_apart_by_their_rates(tmp_pat
     ]
 
 
+def test_results_of_one_name_are_told_apart_by_their_files(tmp_path):
+    run = make_run(tmp_path / "run", steps=1, loss=1.0)
+    (run / "eval").mkdir()
+    for name, step, top1 in (
+        ("knn-s-1a", "s", 40.0),
+        ("knn-s-2b", "s", 41.0),
+        ("knn-t", "t", 42.0),
+    ):
+        content = {
+            "evaluation": "knn",
+            "checkpoint": {"name": step},
+            "results": {"teacher": [{"k": 20, "top1_percent": top1}]},
+        }
+        (run / "eval" / f"{name}.json").write_text(json.dumps(content))
+    assert [(each.checkpoint, each.value) for each in load_run(run, name="run").evaluations] == [
+        ("s (knn-s-1a.json)", 40.0),
+        ("s (knn-s-2b.json)", 41.0),
+        ("t", 42.0),
+    ]
+
+
 def test_the_summary_is_of_the_last_20_steps_of_a_long_run_too(tmp_path):
     rows = [json.dumps({"step": step, "loss": step}) for step in range(1, 20_001)]
     layout = Layout(tmp_path)

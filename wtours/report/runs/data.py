@@ -7,6 +7,7 @@ rest is shown.
 import json
 import math
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -211,6 +212,22 @@ def _flatten(content: dict[Any, Any], before: str = "") -> Iterator[tuple[str, A
 
 
 def _read_evaluations(folder: Path, problems: list[str]) -> Iterator[Evaluation]:
+    """Yield the numbers of each result; of several of one name, the file says which it is of.
+
+    A run that was trained again has other weights at the same step, and one network may have been
+    measured on several data sets.
+    """
+    results = list(_results(folder, problems))
+    alike = Counter((kind, checkpoint) for _, kind, checkpoint, _ in results)
+    for file, kind, checkpoint, numbers in results:
+        which = checkpoint if alike[kind, checkpoint] == 1 else f"{checkpoint} ({file})"
+        yield from (Evaluation(kind, which, name, value) for name, value in numbers)
+
+
+def _results(
+    folder: Path, problems: list[str]
+) -> Iterator[tuple[str, str, str, list[tuple[str, float]]]]:
+    """Yield the file, the evaluation, the checkpoint and the numbers of each result."""
     for path in sorted(folder.glob("*.json")):
         try:
             content = json.loads(path.read_text("utf-8"))
@@ -219,7 +236,7 @@ def _read_evaluations(folder: Path, problems: list[str]) -> Iterator[Evaluation]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             problems.append(f"eval/{path.name} is no result of `wtours eval`; left out")
             continue
-        yield from (Evaluation(kind, checkpoint, name, value) for name, value in numbers)
+        yield path.name, kind, checkpoint, numbers
 
 
 def _percentages(results: Any, before: str = "") -> Iterator[tuple[str, float]]:
