@@ -26,6 +26,7 @@ from wtours.cli.options import (
     chosen_manifest,
     executor_of,
     finish,
+    refuse_unused,
     remedy_of_videos,
 )
 from wtours.cli.sets.places import analyses, needs_tables, place_text, workspace
@@ -106,6 +107,8 @@ def analyze(
     from wtours.analyze.pipeline import analyze_videos
     from wtours.analyze.video_folder import folder_videos
 
+    if detector == "none":
+        refuse_unused("--detector none", {"--detect-fps": detect_fps != "1"})
     if from_dir is not None and (manifest or videos):
         raise UsageError("--from-dir takes every video of its folder: no --manifest, no --video")
     chosen = (

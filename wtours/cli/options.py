@@ -333,6 +333,20 @@ def existing_run(text: str, folder_of: Callable[[str], Path]) -> Path:
     return path
 
 
+def refuse_unused(beside: str, given: Mapping[str, bool]) -> None:
+    """Refuse options that would do nothing beside others.
+
+    Args:
+        beside: Those others, "--to hf".
+        given: Whether each was given, by its name.
+
+    Raises:
+        UsageError: one was.
+    """
+    if unused := [name for name, is_given in given.items() if is_given]:
+        raise UsageError(f"{', '.join(unused)}: without effect with {beside}; leave it out")
+
+
 def require_training(purpose: str, *, packages: Sequence[str] = TORCH) -> None:
     """Refuse, in one line, what cannot work, without importing anything.
 

@@ -19,6 +19,7 @@ from training.config.presets import resolve_config
 from wtours.cli.app import COMMANDS, PAGES, app
 from wtours.cli.command import OLD_SPELLINGS, OLD_VALUES
 from wtours.cli.train import _note_next
+from wtours.errors import UsageError
 from wtours.sharding.build import build_shards
 from wtours.shards.params import OPTIONS, ShardParams, in_words
 from wtours.text import docs_page
@@ -195,3 +196,38 @@ def test_after_training_the_next_commands_are_ones_to_copy(tmp_path, capsys):
                 assert context.params["run"] in ("first", "elsewhere/first")
     assert lines[-1].endswith(docs_page("howto/measure"))
     assert (Path(__file__).parents[3] / "docs/howto/measure.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "shards export set --to hf --clip-seconds 4",
+            "--clip-seconds: without effect with --to hf",
+        ),
+        (
+            "shards export set --by-split --clip-seconds 4",
+            "--clip-seconds: without effect with --by-split",
+        ),
+        (
+            "layer make boxes --shards set --from detections --interval 2 --allow-missing",
+            "--interval, --allow-missing: without effect with --from detections",
+        ),
+        (
+            "layer make flow --shards set --from flow --max-gap 9",
+            "--max-gap: without effect with --from flow",
+        ),
+        (
+            "layer make gps --shards set --from external:walk.gpx --short-side 128",
+            "--short-side: without effect with --from external:walk.gpx",
+        ),
+        ("eval segment run --data x --steps 9", "--steps: without effect with frozen probes"),
+        ("analyze --detect-fps 2", "--detect-fps: without effect with --detector none"),
+        ("prepare --detect-fps 2", "--detect-fps: without effect with --detector none"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(words, said, tmp_path, monkeypatch):
+    write_shard_set(tmp_path / "set", num_frames=2)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=re.escape(said)):
+        app(words.split(), standalone_mode=False)

@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from wtours.cli.evaluation.spine import Named, opened, print_result
-from wtours.cli.options import ROOT, AsJson, Root, require_scipy
+from wtours.cli.options import ROOT, AsJson, Root, refuse_unused, require_scipy
 from wtours.errors import MissingPackageError
 
 _STATISTICS = ("mean", "recall", "decay")
+_STEPS = 160_000
 _SCORES = ("mean_iou", "mean_accuracy", "pixel_accuracy")
 
 
@@ -114,7 +115,7 @@ def eval_segment(
     ] = False,
     steps: Annotated[
         int, typer.Option("--steps", min=1, help="Of --finetune; 1,500 at most warm up.")
-    ] = 160_000,
+    ] = _STEPS,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
@@ -124,6 +125,8 @@ def eval_segment(
 
     wtours eval segment default --data ADEChallengeData2016 --finetune
     """
+    if not finetune:
+        refuse_unused("frozen probes (no --finetune)", {"--steps": steps != _STEPS})
     if finetune and find_spec("transformers") is None:
         raise MissingPackageError("transformers", "objects", "UperNet")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wtours.cli import console
-from wtours.cli.options import ROOT, AsJson, Root, named_or_folder
+from wtours.cli.options import ROOT, AsJson, Root, named_or_folder, refuse_unused
 from wtours.cli.sets.places import SetHere
 from wtours.errors import UsageError
 from wtours.text import bytes_text, counted
@@ -31,6 +31,10 @@ class ExportLayout(StrEnum):
     MP4 = "mp4"
 
 
+_OF_CLIPS = (ExportLayout.DAVIS, ExportLayout.VJEPA, ExportLayout.MP4)
+_CLIP_SECONDS = 10.0
+
+
 def export_of_shards(
     name: SetHere = "default",
     to: Annotated[
@@ -48,7 +52,7 @@ def export_of_shards(
         typer.Option(
             "--clip-seconds", metavar="SECONDS", help="Longest clip, for davis, vjepa and mp4."
         ),
-    ] = 10.0,
+    ] = _CLIP_SECONDS,
     by_split: Annotated[
         bool,
         typer.Option(
@@ -70,6 +74,9 @@ def export_of_shards(
     from wtours.exporting.export import export_shards
     from wtours.shards.index import ShardIndex
 
+    if by_split or to not in _OF_CLIPS:
+        beside = "--by-split" if by_split else f"--to {to}"
+        refuse_unused(beside, {"--clip-seconds": clip_seconds != _CLIP_SECONDS})
     directory = named_or_folder(name, Layout(root).shards_dir)
     index = ShardIndex.open(directory)
     exporter = _split_exporter(to, index) if by_split else _exporter(to, clip_seconds)

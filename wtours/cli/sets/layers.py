@@ -14,6 +14,7 @@ from wtours.cli.options import (
     existing_run,
     finish,
     named_or_folder,
+    refuse_unused,
     require_training,
 )
 from wtours.errors import UsageError
@@ -81,15 +82,18 @@ AllowMissing = Annotated[
 ]
 
 
+_INTERVAL, _SHORT_SIDE, _MAX_GAP = 1.0, 256, 5.0
+
+
 def make_of_layer(
     name: LayerName,
     origin: Origin,
     shards: SetOption = "default",
-    interval: Interval = 1.0,
-    short_side: ShortSide = 256,
+    interval: Interval = _INTERVAL,
+    short_side: ShortSide = _SHORT_SIDE,
     weights: Weights = None,
     start: Start = None,
-    max_gap: MaxGap = 5.0,
+    max_gap: MaxGap = _MAX_GAP,
     allow_missing: AllowMissing = False,
     as_json: AsJson = False,
     root: Root = ROOT,
@@ -178,7 +182,7 @@ def verify_of_layer(
     ] = None,
     weights: Weights = None,
     start: Start = None,
-    max_gap: MaxGap = 5.0,
+    max_gap: MaxGap = _MAX_GAP,
     allow_missing: AllowMissing = False,
     as_json: AsJson = False,
     root: Root = ROOT,
@@ -201,8 +205,8 @@ def verify_of_layer(
             index,
             layout,
             origin or made.origin,
-            flow.get("interval_seconds", 1.0),
-            flow.get("short_side", 256),
+            flow.get("interval_seconds", _INTERVAL),
+            flow.get("short_side", _SHORT_SIDE),
             weights,
             start,
             max_gap,
@@ -262,6 +266,18 @@ def _source(
         UsageError: there is no such kind.
     """
     kind, _, text = origin.partition(":")
+    of_flow = {
+        "--interval": interval != _INTERVAL,
+        "--short-side": short_side != _SHORT_SIDE,
+        "--weights": weights is not None,
+    }
+    of_files = {
+        "--start": start is not None,
+        "--max-gap": max_gap != _MAX_GAP,
+        "--allow-missing": allow_missing,
+    }
+    unused = {"flow": of_files, "external": of_flow}
+    refuse_unused(f"--from {origin}", unused.get(kind, of_flow | of_files))
     if origin == "flow":
         from wtours.layers.flow import FlowSource
 

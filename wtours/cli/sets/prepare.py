@@ -27,6 +27,7 @@ from wtours.cli.options import (
     chosen_manifest,
     executor_of,
     finish,
+    refuse_unused,
 )
 from wtours.cli.sets.places import needs_tables, place_text, shard_workspace
 from wtours.cli.shard import (
@@ -94,6 +95,8 @@ def prepare(
     from wtours.sharding.anonymize.params import with_blur
     from wtours.shards.params import ShardParams
 
+    if detector == "none":
+        refuse_unused("--detector none", {"--detect-fps": detect_fps != "1"})
     loaded = chosen_manifest(manifest)
     entries = loaded.select(videos or ())
     params = ShardParams(
