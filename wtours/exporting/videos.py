@@ -64,8 +64,9 @@ class Mp4Exporter(Exporter):
                         raise ShardError(f"{unit.name}: the size of its frames changes")
                     write(pixels)
             times_us = index.pts_us[unit.rows.start : unit.rows.stop]
-            steady_us = times_us[0] + np.arange(len(times_us)) * float(_US / rate)
-            if np.abs(times_us - steady_us).max() > _US / rate:
+            period_us = float(_US / rate)
+            steady_us = times_us[0] + np.arange(len(times_us)) * period_us
+            if float(np.abs(times_us - steady_us).max()) > period_us:
                 set_times(temp, times_us.tolist(), frame_rate=rate)
 
     def finish(self, index: ShardIndex, units: Sequence[Unit], out: Path) -> None:
