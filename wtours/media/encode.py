@@ -113,7 +113,7 @@ def set_times(path: Path, times_us: Sequence[int], *, frame_rate: Fraction) -> N
     """
     options = {"fflags": "+bitexact", "movflags": "+faststart", "video_track_timescale": "1000000"}
     with (
-        av.open(io.BytesIO(path.read_bytes())) as encoded,
+        av.open(io.BytesIO(path.read_bytes()), "r") as encoded,
         av.open(str(path), "w", format="mp4", options=options) as output,
     ):
         stream = encoded.streams.video[0]
