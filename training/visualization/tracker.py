@@ -13,11 +13,10 @@ from PIL import Image
 from training.data.image_decoding import crop_center, resize_for
 from training.data.normalization import normalized
 from training.distributed.world import best_device
-from training.engine.checkpoint import load_network
-from training.engine.checkpoint_files import MODEL, find_checkpoint
+from training.engine.checkpoint import load_trained
+from training.engine.checkpoint_files import find_checkpoint
 from training.engine.precision import numerics
 from training.visualization.attention_maps import attend, shown_heads
-from wtours.storage.hashing import sha256_file
 
 
 class RunTracker:
@@ -36,15 +35,15 @@ class RunTracker:
     """
 
     def __init__(self, run: Path, *, device: torch.device | None = None) -> None:
-        checkpoint = find_checkpoint(run)
-        self._config, network = load_network(checkpoint)
+        of = load_trained(find_checkpoint(run))
+        self._config = of.config
         self._device = device or best_device()
-        self._backbone = network.backbone.to(self._device)
+        self._backbone = of.network.backbone.to(self._device)
         self._heads = shown_heads(self._backbone, self._config)
         data = self._config.data
         self.clip_seconds: float = data.clip_length * data.mean_interval_seconds
         self.params: dict[str, Any] = {
-            "model_sha256": sha256_file(checkpoint / MODEL),
+            "model_sha256": of.sha256,
             "heads": self._heads.tolist(),
             "crop_pixels": data.global_crop_pixels,
             "tracking": self._config.tracking.model_dump(mode="json"),
