@@ -77,6 +77,7 @@ def write_figure() -> None:
     without the runs.
     """
     from matplotlib.figure import Figure
+    from matplotlib.patheffects import withStroke
 
     from wtours.report.style import LIGHT, drawing_style
 
@@ -92,6 +93,7 @@ def write_figure() -> None:
             "abc", (panel for panel in all_panels if panel[1] in rows), strict=False
         )
     ]
+    halo = [withStroke(linewidth=3, foreground=LIGHT.paper)]  # the line does not cross a number
     with drawing_style():
         figure = Figure(figsize=(13, 0.36 * len(methods) + 1.3), dpi=110, layout="constrained")
         axes = figure.subplots(1, len(panels), sharey=True)
@@ -102,8 +104,9 @@ def write_figure() -> None:
                     continue
                 color = LIGHT.color(row)
                 strip.errorbar(cell[0], row, xerr=cell[1], fmt="o", color=color, capsize=4, ms=6)
-                place = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center"}
-                strip.annotate(f"{cell[0]:.4g}", (cell[0], row), **place)
+                place: Any = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center"}
+                text = f"{cell[0]:.{2 if cell[0] > 1 else 3}f}"  # as in the table
+                strip.annotate(text, (cell[0], row), path_effects=halo, **place)
             strip.set_title(title, loc="left", weight="bold", fontsize=10, pad=14)
             strip.set_xlabel(below)
             strip.grid(axis="x")

@@ -1,6 +1,8 @@
 """What the site makes of the code is whole, and says what the code says."""
 
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,20 @@ def test_every_command_and_option_is_in_the_reference():
         options = {option for p in command.params if not p.hidden for option in p.opts[:1]}
         missing = {option for option in options if option.startswith("-") and option not in section}
         assert not missing, name
+
+
+def test_the_site_is_made_without_what_only_the_extras_bring():
+    """Read the Docs installs wtours with its extra docs alone (.readthedocs.yaml)."""
+    code = f"""
+import runpy, sys
+for name in ("torch", "timm", "matplotlib", "PIL", "scenedetect", "yt_dlp", "onnxruntime"):
+    sys.modules[name] = None
+for part in runpy.run_path({str(DOCS / "_ext" / "from_code.py")!r})["PARTS"].values():
+    part()
+import wtours.errors, wtours.shards
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 def test_hidden_commands_and_options_are_not():

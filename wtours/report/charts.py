@@ -55,8 +55,9 @@ def frequency_axes(frequencies: Sequence[NDArray[np.float64] | None]) -> Frequen
     known = [frequency for frequency in frequencies if frequency is not None and len(frequency)]
     if not known:
         return FrequencyAxes(1, 1.0, 1.0)
-    low, high = min(f[-1] for f in known), max(f[0] for f in known)
-    return FrequencyAxes(max(map(len, known)), 10 ** math.floor(math.log10(low)), float(high))
+    low, high = min(f[-1] for f in known), max(float(f[0]) for f in known)
+    bottom = 10 ** math.floor(math.log10(low))
+    return FrequencyAxes(max(map(len, known)), bottom, nice_ceiling(high))
 
 
 def video_charts(

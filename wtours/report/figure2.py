@@ -4,6 +4,7 @@ A row a video, on common axes, so that ten of them are as readable as one and no
 """
 
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from wtours.report.curves import Curves, class_frequency, shows_objects, span_of, video_curves
@@ -90,7 +91,7 @@ def _draw(videos: Sequence[ReportVideo]) -> Figure:
         "Lightness, CIELAB L*": f"time ({unit}); band: 5th to 95th percentile, strokes: cuts",
         "Objects per frame": f"time ({unit})",
         "Frequency of classes": "rank of the class",
-        "Cuts": "◇ published" if any(video.entry.published for video in videos) else "",
+        "Cuts": "◇ the paper's" if any(video.entry.published for video in videos) else "",
     }
     for letter, title, column in zip("abcd", titles, axes.T, strict=False):
         column[0].set_title(
@@ -171,6 +172,8 @@ def _draw_cuts(axes: Axes, video: ReportVideo, color: str) -> None:
             clip_on=False,
         )
     text = f"{cuts:,}" if cuts is not None else NOT_MEASURED
+    if paper is not None and cuts is not None:
+        text += f" (paper {paper:,})"
     end = max(cuts or 0, paper or 0)
     axes.annotate(text, (end, 0), (9, 0), textcoords="offset points", va="center")
 
@@ -185,7 +188,7 @@ def _set_axes(axes: NDArray[Any], videos: Sequence[ReportVideo], end: float) -> 
     lightness[0].set_ylim(0, 100)
     lightness[0].set_yticks([0, 50, 100])
     if of_objects:
-        _set_axes_of_objects(*of_objects)
+        _set_axes_of_objects(*of_objects, [class_frequency(video) for video in videos])
     cuts[0].set_ylim(-0.6, 0.6)
     cuts[0].yaxis.set_major_locator(FixedLocator([]))
     published = [v.entry.published.shots for v in videos if v.entry.published]
@@ -201,20 +204,41 @@ def _set_axes(axes: NDArray[Any], videos: Sequence[ReportVideo], end: float) -> 
         strip.grid(axis="x")
 
 
-def _set_axes_of_objects(objects: NDArray[Any], frequency: NDArray[Any]) -> None:
+def _set_axes_of_objects(
+    objects: NDArray[Any],
+    frequency: NDArray[Any],
+    frequencies: Sequence[NDArray[np.float64] | None],
+) -> None:
     objects[0].set_ylim(bottom=0)
     objects[0].yaxis.set_major_locator(MaxNLocator(3, integer=True))
-    if any(line for strip in frequency for line in strip.lines):
+    known = [own for own in frequencies if own is not None and len(own)]
+    if known:
         frequency[0].set_xscale("log")
         frequency[0].set_yscale("log")
         for strip in frequency:
             strip.grid(which="major")
-            for axis in (strip.xaxis, strip.yaxis):
-                axis.set_major_locator(LogLocator(numticks=5))
+            for axis, ticks in (
+                (strip.xaxis, rank_ticks(max(map(len, known)))),
+                (strip.yaxis, decades(min(own[-1] for own in known), max(o[0] for o in known))),
+            ):
+                axis.set_major_locator(FixedLocator(ticks))
                 axis.set_major_formatter(lambda value, _: f"{value:g}")
                 axis.set_minor_formatter(NullFormatter())
 
 
+def rank_ticks(ranks: int) -> list[int]:
+    """Return powers of ten and the last rank, none so near to it that their labels would touch."""
+    powers = (10**k for k in range(math.ceil(math.log10(max(ranks, 2)))))
+    return sorted({1, ranks, *(power for power in powers if power * 3 <= ranks)})
+
+
+def decades(low: float, high: float) -> list[float]:
+    """Return the powers of ten in [low, high], at most four, evenly spaced."""
+    first, last = math.ceil(math.log10(low)), math.floor(math.log10(high) + 0.1)
+    return [10.0**k for k in range(last, first - 1, -max(1, math.ceil((last - first) / 3)))]
+
+
 def _say_not_measured(axes: Axes) -> None:
     place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center"}
-    axes.text(0.5, 0.5, NOT_MEASURED, color=LIGHT.faint, **place)
+    paper = {"facecolor": LIGHT.paper, "edgecolor": "none", "pad": 3}  # over the grid
+    axes.text(0.5, 0.5, NOT_MEASURED, color=LIGHT.faint, bbox=paper, **place)

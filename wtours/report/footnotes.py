@@ -61,10 +61,11 @@ def footnotes(
 
 def _paper_notes(videos: Sequence[ReportVideo]) -> list[str]:
     """Return where the published figures contradict each other, computed from them."""
-    published = {video.entry.id: video.entry.published for video in videos}
+    published = {video.label: video.entry.published for video in videos}
+    labels = {video.entry.id: video.label for video in videos}
     rates = {
-        video_id: figures.frames_thousands * 1000 / (figures.minutes * 60)
-        for video_id, figures in published.items()
+        label: figures.frames_thousands * 1000 / (figures.minutes * 60)
+        for label, figures in published.items()
         if figures is not None
     }
     if not rates:
@@ -75,11 +76,10 @@ def _paper_notes(videos: Sequence[ReportVideo]) -> list[str]:
         f"{rates[low]:.1f} ({low}) to {rates[high]:.1f} ({high}) frames/s."
     )
     for video_id, (words, minutes) in _TEXT_MINUTES.items():
-        figures = published.get(video_id)
+        label = labels.get(video_id, "")
+        figures = published.get(label)
         if figures is not None and figures.minutes != minutes:
-            note += (
-                f" Its text says that {video_id} lasts {words}, its table {figures.minutes:g} min."
-            )
+            note += f" Its text says that {label} lasts {words}, its table {figures.minutes:g} min."
     frames = (
         "Frames measured are all frames of the file at its own rate (see how it was measured); a "
         "60 frames-per-second copy has twice those of a 30 frames-per-second copy."
@@ -171,25 +171,25 @@ def _missing_notes(videos: Sequence[ReportVideo], hints: CommandHints) -> list[s
     for video in videos:
         video_id = video.entry.id
         if video.problem:
-            notes.append(f"{video_id} is not measured: {plain(video.problem)}.")
+            notes.append(f"{video.label} is not measured: {plain(video.problem)}.")
             continue
         if video.measured is None:
             command = "analyze" if video.download is not None else "download"
             run = hints.for_all(command, "--video", video_id)
-            notes.append(f"{video_id} is not measured: run `{run}`.")
+            notes.append(f"{video.label} is not measured: run `{run}`.")
             continue
         if video.measured.objects is None:
             reason = plain(
                 video.measured.summary.objects_not_measured or "no frame was looked at"
             ).rstrip(".")
-            without_objects.setdefault(reason, []).append(video_id)
+            without_objects.setdefault(reason, []).append(video.label)
         if video.download is not None and not video.is_same_file:
             notes.append(
-                f"{video_id} was analyzed from another file than the one at hand (sha256 or "
+                f"{video.label} was analyzed from another file than the one at hand (sha256 or "
                 f"stream differs): run `{hints.for_all('analyze', '--video', video_id)}`."
             )
     notes += [
-        f"Objects of {', '.join(ids)} are not measured: {reason}."
-        for reason, ids in without_objects.items()
+        f"Objects of {', '.join(labels)} are not measured: {reason}."
+        for reason, labels in without_objects.items()
     ]
     return notes

@@ -116,6 +116,7 @@ def render(name: str, **values: Any) -> str:
     environment.filters |= {
         "plain": plain,
         "breakable": breakable,
+        "with_commands": with_commands,
         "webp_url": lambda image: f"data:image/webp;base64,{base64.b64encode(image).decode()}",
     }
     templates = resources.files("wtours.report").joinpath("templates")
@@ -140,6 +141,13 @@ def _sha256_base64(text: str) -> str:
 def breakable(name: str) -> Markup:
     """Return a name that a browser breaks after its signs, and in a word only if it must."""
     return Markup("<wbr>").join(re.split(r"(?<=[-_./])(?=\w)", name))
+
+
+def with_commands(text: str) -> Markup:
+    """Return a text whose `wtours …` between backticks are code."""
+    parts = re.split(r"`(wtours [^`]+)`", text)
+    marked = (Markup("<code>{}</code>" if n % 2 else "{}").format(p) for n, p in enumerate(parts))
+    return Markup().join(marked)
 
 
 def colored_classes(videos: Sequence[ReportVideo]) -> list[str]:
@@ -215,7 +223,7 @@ def _charts(videos: Sequence[PageVideo]) -> dict[str, Any]:
                 "ticks": time_ticks(measured.summary.seconds) if measured else [],
                 "classes": None if frequency is None else len(frequency),
                 "cuts": None if measured is None else measured.cuts,
-                "cuts_bar": 100 * measured.cuts / most_cuts if measured else 0,
+                "cuts_bar": cuts_bar(measured.cuts, most_cuts) if measured else 0,
                 "published_cuts": None if figures is None else figures.shots,
                 "published_bar": None if figures is None else 100 * figures.shots / most_cuts,
             }
@@ -233,10 +241,15 @@ def _charts(videos: Sequence[PageVideo]) -> dict[str, Any]:
     }
 
 
+def cuts_bar(cuts: int, most: int) -> float:
+    """Return a bar's percent of the width: one cut beside a hundred is still to be seen."""
+    return max(100 * cuts / most, 4) if cuts else 0
+
+
 def _totals(videos: Sequence[PageVideo]) -> list[tuple[str, str]]:
     """Return the head's figures, (value, what); of what was measured only."""
     measured = [v.video.measured for v in videos if v.video.measured is not None]
-    totals = [(f"{len(measured)} of {len(videos)}", "videos measured")]
+    totals = []
     if measured:
         seconds = sum(m.summary.seconds for m in measured)
         is_long = seconds >= 3600

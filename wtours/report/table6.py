@@ -3,7 +3,6 @@
 What was not measured says so and never shows as 0.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -98,9 +97,8 @@ class Table6:
 
     @property
     def names(self) -> list[str]:
-        """Return what each row's video is called: by its title, where no other has that one."""
-        titles = Counter(row.title for row in self.rows)
-        return [row.title if titles[row.title] == 1 else row.video_id for row in self.rows]
+        """Return what each row's video is called, as in the figure, the notes and the page."""
+        return [video.label for video in self.videos]
 
     @property
     def shown(self) -> tuple[int, ...]:

@@ -380,12 +380,12 @@ def test_what_the_report_says_to_run_works_when_it_is_pasted(tmp_path):
         assert result.returncode == 3
         assert f"run `wtours {command} --manifest '{manifest}' " in result.stderr
         page = html.unescape((root / "reports" / "report.html").read_text())
-        (remedy,) = re.findall(r"walk is not measured: run `wtours (.+?)`", page)
+        (remedy,) = re.findall(r"W is not measured: run <code>wtours (.+?)</code>", page)
         assert remedy.startswith(f"{command} --manifest '{manifest}' ")
         result = run_here(*shlex.split(remedy))
         assert result.returncode == 0, result.stderr
     assert run_here("report", "-m", manifest, "--root", root).returncode == 0
-    assert "walk is not measured" not in (root / "reports" / "report.html").read_text()
+    assert "is not measured: run" not in (root / "reports" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

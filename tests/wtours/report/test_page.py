@@ -17,7 +17,8 @@ from tests.support.report_workspace import (
 from wtours.errors import UsageError
 from wtours.report.build import build_report
 from wtours.report.data import load_videos
-from wtours.report.figure2 import figure_files
+from wtours.report.figure2 import decades, figure_files, rank_ticks
+from wtours.report.page import cuts_bar
 from wtours.report.page_video import source_at
 from wtours.text import clock, plain
 from wtours.workspace.layout import Layout
@@ -81,6 +82,11 @@ def test_the_report_names_what_is_missing_and_is_made_all_the_same(report):
         *(f"table6.{kind}" for kind in ("md", "csv", "json")),
         *(f"figure2.{kind}" for kind in ("png", "svg", "pdf")),
     }
+
+
+def test_the_heading_counts_what_was_measured_and_a_command_is_code(page):
+    assert page.text["h1"] == "2 of 3 videos, measured"
+    assert page.text["code"] == "wtours download --video gamma"
 
 
 @pytest.mark.medium
@@ -258,6 +264,20 @@ def test_a_title_with_formulas_and_many_videos_draws(tmp_path):
     entries = [entry(f"v{number}", title=f"$x^{number}$ \\frac") for number in range(12)]
     files = figure_files(load_videos(Layout(tmp_path), entries, threshold=0.3))
     assert files["png"].startswith(b"\x89PNG")
+
+
+def test_the_ticks_of_frequencies_are_powers_of_ten_and_the_last_rank():
+    assert rank_ticks(1) == [1]
+    assert rank_ticks(8) == [1, 8]
+    assert rank_ticks(350) == [1, 10, 100, 350]
+    assert rank_ticks(1_203) == [1, 10, 100, 1_203]  # 1,000 would touch it
+    assert decades(0.0028, 3.7) == [1, 0.1, 0.01]
+    assert decades(0.07, 9.2) == [10, 1, 0.1]
+    assert len(decades(1e-5, 300)) <= 4
+
+
+def test_a_single_cut_beside_many_has_a_bar_that_can_be_seen():
+    assert [cuts_bar(cuts, 200) for cuts in (0, 1, 100, 200)] == [0, 4, 50, 100]
 
 
 def test_the_page_of_videos_of_ones_own_has_no_word_of_the_paper_and_no_row_without_a_value(

@@ -143,6 +143,15 @@ def test_the_columns_of_shots_stand_together_and_fit_a_phone(browser, report):
             assert region.evaluate("e => e.scrollWidth - e.clientWidth") <= 0
 
 
+def test_the_classes_to_choose_from_are_all_in_sight_on_a_desk(opened):
+    bar = opened.page.locator("#filter")
+    bar.locator("button").last.evaluate(
+        "button => { for (let i = 0; i < 20; i += 1) button.after(button.cloneNode(true)); }"
+    )
+    assert bar.evaluate("e => e.scrollWidth - e.clientWidth") == 0
+    assert opened.overflow() == []
+
+
 def test_a_class_is_shown_alone_in_pictures_and_curves(opened):
     page = opened.page
 

@@ -110,7 +110,7 @@ function nameBoxes(stage) {
 }
 
 function sourceLink(thumb) {
-  const link = make("a", "", "this moment at the source");
+  const link = make("a", "", "watch from here");
   link.href = thumb.dataset.link;
   link.rel = "noreferrer noopener";
   return link;
