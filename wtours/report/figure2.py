@@ -188,7 +188,8 @@ def _set_axes(axes: NDArray[Any], videos: Sequence[ReportVideo], end: float) -> 
     lightness[0].set_ylim(0, 100)
     lightness[0].set_yticks([0, 50, 100])
     if of_objects:
-        _set_axes_of_objects(*of_objects, [class_frequency(video) for video in videos])
+        frequencies = [class_frequency(video) for video in videos]
+        _set_axes_of_objects(of_objects[0], of_objects[1], frequencies)
     cuts[0].set_ylim(-0.6, 0.6)
     cuts[0].yaxis.set_major_locator(FixedLocator([]))
     published = [v.entry.published.shots for v in videos if v.entry.published]

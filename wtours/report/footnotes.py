@@ -127,7 +127,7 @@ def _object_notes(
             f"are not measured."
         )
     capped = [
-        f"{video.entry.id} ({counted(objects.facts.frames_at_cap, 'frame')})"
+        f"{video.label} ({counted(objects.facts.frames_at_cap, 'frame')})"
         for video in videos
         if video.measured is not None
         and (objects := video.measured.objects) is not None
