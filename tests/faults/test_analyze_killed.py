@@ -43,7 +43,7 @@ if __name__ == "__main__":
 @pytest.fixture(scope="module")
 def video(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("video") / "walk.mp4"
-    return write_scenes(path, seconds=(2, 3, 4, 3), size="480x320")
+    return write_scenes(path, seconds=(2, 3, 4, 3), size="96x64")
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,7 @@ import pytest
 from tests.support.analyze_cases import write_scenes
 from tests.support.prepared import SMALL, apart, entries, prepare_options, published, workspace
 from tests.support.prepared import write_walk as write_video
-from wtours.analyze.detectors.cluster import ClusterDetectors, detector_service
-from wtours.analyze.detectors.spec import parse_detector
+from wtours.analyze.detectors.cluster import ClusterDetectors, NodeEndpoint
 from wtours.analyze.pipeline import analyze_videos
 from wtours.diagnostics.cluster import diagnose_cluster, node_facts
 from wtours.errors import WtoursError
@@ -47,7 +46,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two nodes of one CPU each; the driver of these tests is connected."""
+    """Two nodes of one CPU each, one with GPUs; the driver of these tests is connected."""
     from ray.cluster_utils import Cluster
 
     os.environ |= {
@@ -56,7 +55,7 @@ def cluster():
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
     cluster = Cluster(initialize_head=True, head_node_args=NODE)
-    cluster.add_node(**NODE)
+    cluster.add_node(**NODE, num_gpus=2)
     cluster.wait_for_nodes()
     ray.init(address=cluster.address, log_to_driver=False)
     yield cluster
@@ -91,8 +90,9 @@ def test_two_nodes_publish_the_bytes_of_one_process(cluster, walk, expected, tmp
 
 
 def test_what_crashes_the_decoder_is_recorded_and_all_else_is_done(
-    cluster, walk, expected, tmp_path
+    cluster, walk, expected, monkeypatch, tmp_path
 ):
+    monkeypatch.setattr("wtours.execution.ray.MAX_RETRIES", 1)  # each is another worker's start
     layout = workspace(tmp_path, dict.fromkeys(VIDEOS, walk))
     with DisturbedExecutor(crash_at_the_second_minute_of_two, shared=layout.root) as executor:
         report = prepare_videos(layout, entries(*VIDEOS), prepare_options(), executor=executor)
@@ -172,7 +172,7 @@ def test_doctor_names_every_node_and_what_is_wrong_with_it(cluster, tmp_path):
     names = [check.name for check in checks]
     assert len(names) == 2 * 2 + 1
     assert names[-1] == "cluster"
-    assert checks[-1].found.startswith("2 nodes, 2 CPUs, 0 GPUs")
+    assert checks[-1].found.startswith("2 nodes, 2 CPUs, 2 GPUs")
     assert {check.status for check in checks} <= {"ok", "warning"}  # a small disk
     assert "sees the root" in checks[0].found
     there = NodeCheck(NodeCheck.here(None).versions, tmp_path / "gone" / "locks" / "marker")
@@ -182,28 +182,23 @@ def test_doctor_names_every_node_and_what_is_wrong_with_it(cluster, tmp_path):
 
 
 def test_each_gpu_of_the_cluster_has_a_network_and_detections_are_those_of_one_process(
-    cluster, data_dir, tmp_path
+    cluster, data_dir, monkeypatch, tmp_path
 ):
     clip = write_scenes(tmp_path / "clip.mp4", seconds=(2, 2), rate=5, size="96x64", g=5)
     here, there = (workspace(tmp_path / name, {"walk": clip}) for name in ("here", "there"))
     options: dict[str, Any] = {"detector": f"onnx:{data_dir / 'models' / 'yolox_nano.onnx'}"}
     analyze_videos(here, ["walk"], segment_seconds=2, **options)
-    gpus = cluster.add_node(**NODE, num_gpus=2)
-    try:
-        cluster.wait_for_nodes()
-        with (
-            RayExecutor(shared=there.root) as executor,
-            detector_service(parse_detector(options["detector"]), executor) as service,
-        ):
-            assert isinstance(service, ClusterDetectors)
-            service.ready()
-            assert executor._nodes == [gpus.node_id]
-            assert len(service._actors) == 2
-        with RayExecutor(shared=there.root) as executor:
-            report = analyze_videos(
-                there, ["walk"], segment_seconds=2, executor=executor, **options
-            )
-    finally:
-        cluster.remove_node(gpus)
+    served: list[tuple[int, list[str] | None]] = []
+
+    class Watched(ClusterDetectors):
+        def endpoint(self) -> NodeEndpoint:
+            served.append((len(self._actors), self._executor._nodes))
+            return super().endpoint()
+
+    monkeypatch.setattr("wtours.analyze.detectors.cluster.ClusterDetectors", Watched)
+    with RayExecutor(shared=there.root) as executor:
+        report = analyze_videos(there, ["walk"], segment_seconds=2, executor=executor, **options)
+    (with_gpus,) = (node["NodeID"] for node in ray.nodes() if node["Resources"].get("GPU"))
+    assert served == [(2, [with_gpus])]
     assert (report.failed, report.objects_not_measured) == ({}, {})
     assert published(there) == published(here)

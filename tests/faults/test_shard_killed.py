@@ -52,7 +52,7 @@ pytestmark = pytest.mark.medium
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    return write_clip(path, source="mandelbrot=size=320x180:rate=30", t=8)
+    return write_clip(path, source="mandelbrot=size=160x90:rate=30", t=8)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ on a CPU. Bounds: relative to the largest value of the tensor, 1e-5 forward and 
 gradients, since sums are taken in another order; no patch of any mask may differ.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -100,15 +101,58 @@ def maps(features: TokenFeatures, recorded: dict[str, Any]) -> Tensor:
     )
 
 
+@dataclass(frozen=True)
+class Stepped:
+    """What four steps gave, and the first of them."""
+
+    losses: list[float]
+    center_norms: list[float]
+    first: StepOutput
+    gradients: dict[str, Tensor]
+    """Of the first, before they are clipped."""
+    student: dict[str, Tensor]
+    """Its weights after the first, as `teacher`'s and `center`."""
+    teacher: dict[str, Tensor]
+    center: Tensor
+
+
 @pytest.fixture(scope="module")
 def stepped(
     weights: dict[str, dict[str, Tensor]], views: Views, recorded: dict[str, Any]
-) -> tuple[RecordedHeads, StepOutput]:
-    """The method after the backward pass, before the optimizer."""
+) -> Stepped:
+    cfg = recorded["cfg"]
     method = build(weights, recorded)
-    output = method(views, method.prepare(views, NOW))
-    output.loss.backward()
-    return method, output
+    assert method.scheduled(NOW) == {"momentum": cfg["ema_m"], "teacher_temp": 0.04}
+    optimizer = build_optimizer(method.student, OptimConfig())
+    set_lr_and_weight_decay(optimizer, lr=cfg["lr"], weight_decay=cfg["wd"])
+    losses, center_norms, of_first = [], [], dict[str, Any]()
+    for _ in range(4):
+        output = method(views, method.prepare(views, NOW))
+        optimizer.zero_grad()
+        output.loss.backward()
+        gradients = None if of_first else gradients_of(method)
+        clip_gradients(method.student.parameters(), max_norm=cfg["clip"], by="parameter")
+        optimizer.step()
+        method.after_step(NOW)
+        losses.append(output.loss.item())
+        center_norms.append(method.center.norm().item())
+        of_first = of_first or {
+            "first": output,
+            "gradients": gradients,
+            "student": weights_of(method.student),
+            "teacher": weights_of(method.teacher),
+            "center": method.center.clone(),
+        }
+    return Stepped(losses, center_norms, **of_first)
+
+
+def gradients_of(method: Dora) -> dict[str, Tensor]:
+    parameters = method.student.named_parameters()
+    return {name: p.grad.clone() for name, p in parameters if p.grad is not None}
+
+
+def weights_of(network: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in network.named_parameters()}
 
 
 def test_teacher_features_are_the_recorded_ones(features, recorded, weights):
@@ -178,7 +222,7 @@ def test_student_logits_of_masked_clips_and_local_crops_are_the_recorded_ones(
 
 @pytest.mark.medium
 def test_loss_and_its_parts_are_the_recorded_ones(stepped, recorded):
-    _, output = stepped
+    output = stepped.first
     masked, local = output.metrics["loss_masked"], output.metrics["loss_local"]
     assert output.loss.item() == pytest.approx(recorded["loss"], rel=FORWARD)
     assert masked.item() == pytest.approx(recorded["L_obj"].mean().item(), rel=FORWARD)
@@ -207,8 +251,7 @@ def test_cross_entropies_by_object_and_frame_combine_to_the_recorded_loss(record
 
 @pytest.mark.medium
 def test_gradients_are_the_recorded_ones(stepped, recorded):
-    method, _ = stepped
-    gradients = {name: p.grad for name, p in method.student.named_parameters()}
+    gradients = stepped.gradients
     assert gradients.keys() == recorded["grad_norms"].keys()
     for name, norm in recorded["grad_norms"].items():
         assert gradients[name].norm().item() == pytest.approx(norm, rel=GRADIENT), name
@@ -218,38 +261,21 @@ def test_gradients_are_the_recorded_ones(stepped, recorded):
 
 
 @pytest.mark.medium
-def test_four_steps_follow_the_recorded_losses_centers_and_teacher(weights, views, recorded):
-    cfg = recorded["cfg"]
-    method = build(weights, recorded)
-    assert method.scheduled(NOW) == {"momentum": cfg["ema_m"], "teacher_temp": 0.04}
-    optimizer = build_optimizer(method.student, OptimConfig())
-    set_lr_and_weight_decay(optimizer, lr=cfg["lr"], weight_decay=cfg["wd"])
-    losses, center_norms = [], []
-    for number in range(4):
-        output = method(views, method.prepare(views, NOW))
-        optimizer.zero_grad()
-        output.loss.backward()
-        clip_gradients(method.student.parameters(), max_norm=cfg["clip"], by="parameter")
-        optimizer.step()
-        method.after_step(NOW)
-        losses.append(output.loss.item())
-        center_norms.append(method.center.norm().item())
-        if number == 0:
-            assert_close(method.center, recorded["center_after"][0], FORWARD)
-            assert_weights_after_one_step(method, recorded)
-    assert losses == pytest.approx(recorded["loss_trajectory"], rel=1e-3)
-    assert center_norms == pytest.approx(recorded["center_norm_trajectory"], rel=1e-3)
+def test_four_steps_follow_the_recorded_losses_centers_and_teacher(stepped, recorded):
+    assert_close(stepped.center, recorded["center_after"][0], FORWARD)
+    assert_weights_after_one_step(stepped, recorded)
+    assert stepped.losses == pytest.approx(recorded["loss_trajectory"], rel=1e-3)
+    assert stepped.center_norms == pytest.approx(recorded["center_norm_trajectory"], rel=1e-3)
 
 
-def assert_weights_after_one_step(method: Dora, recorded: dict[str, Any]) -> None:
+def assert_weights_after_one_step(stepped: Stepped, recorded: dict[str, Any]) -> None:
     """Compare with steps of 5e-4 (student) and 2e-6 (teacher), the sizes of one step.
 
     AdamW's first step is the sign of the gradient, so where a gradient is 0 but for rounding a
     weight can land anywhere within 2 lr: one in a thousand may.
     """
     lr, momentum = recorded["cfg"]["lr"], recorded["cfg"]["ema_m"]
-    ours = dict(method.student.named_parameters())
-    followed = dict(method.teacher.named_parameters())
+    ours, followed = stepped.student, stepped.teacher
     for name, expected in recorded["student_after_adamw"].items():
         difference = (ours[name] - expected).abs()
         assert difference.max().item() <= 2 * lr, name

@@ -51,6 +51,8 @@ def exit_code_of(monkeypatch, *words: str | Path) -> str | int | None:
     """Run a command in this process; `capsys` has what it says."""
     before = signal.getsignal(signal.SIGTERM)
     handlers, level = list(logging.root.handlers), logging.root.level
+    of_training = logging.getLogger("training")
+    level_of_training = of_training.level
     monkeypatch.setattr(sys, "argv", ["wtours", *map(str, words)])
     try:
         main()
@@ -60,3 +62,4 @@ def exit_code_of(monkeypatch, *words: str | Path) -> str | int | None:
         signal.signal(signal.SIGTERM, before)
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)
+        of_training.setLevel(level_of_training)

@@ -59,7 +59,16 @@ def library_cuts(path: Path) -> dict[str, list[int]]:
         "content30": ContentDetector(threshold=30.0, min_scene_len=min_frames),
     }
     cuts: dict[str, list[int]] = {name: [] for name in detectors}
+    own_score, scored, score = ContentDetector()._calculate_frame_score, None, 0.0
+
+    def shared_score(timecode, frame):  # for all three, whose weights are the same
+        nonlocal scored, score
+        if timecode is not scored:
+            scored, score = timecode, own_score(timecode, frame)
+        return score
+
     for name, detector in detectors.items():
+        detector._calculate_frame_score = shared_score
 
         def process(timecode, frame, name=name, original=detector.process_frame):
             found = original(timecode, frame)

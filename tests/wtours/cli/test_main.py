@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from wtours.workspace.layout import checked_name
 
 pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 NAMES = [
     [*(group.name for group in app.registered_groups if group.typer_instance is owner), name]
     for owner, _, name, _ in COMMANDS
@@ -88,7 +90,7 @@ def test_a_shell_completes_a_command():
 )
 def test_without_a_terminal_lines_tell_the_progress_unless_it_is_quiet(tmp_path, words, level):
     write_shard_set(tmp_path / "shards" / "default")
-    result = wtours(*words, "--root", tmp_path)
+    result = run_here(*words, "--root", tmp_path)
     assert result.returncode == 0
     assert "1 shard, 24 frames" in result.stdout
     done = re.findall(r"^verify \S+: (.+?)( of .+)?$", result.stderr, re.MULTILINE)
@@ -109,10 +111,10 @@ def test_without_a_terminal_a_stage_is_never_silent(monkeypatch, capsys):
 
 def test_verbose_names_the_module_that_logs_and_video_has_no_short_name(tmp_path):
     quiet, verbose = (
-        wtours("pretrain", "--video", "x", *words, "--root", tmp_path) for words in ([], ["-v"])
+        run_here("pretrain", "--video", "x", *words, "--root", tmp_path) for words in ([], ["-v"])
     )
     assert quiet.returncode == verbose.returncode == 2  # pretrain knows no --video
-    assert wtours("list", "-v", "venice", "--root", tmp_path).returncode == 2
+    assert run_here("list", "-v", "venice", "--root", tmp_path).returncode == 2
 
 
 @pytest.mark.parametrize(
@@ -135,10 +137,14 @@ def test_a_reader_that_has_seen_enough_is_no_traceback(tmp_path, words):
 
 def on_terminal(*words: str, **environment: str) -> str:
     """Return what a command shows on a terminal: escape sequences and all."""
+    return shown_on_terminal([SCRIPT, *words], environment)
+
+
+def shown_on_terminal(command: list[str], environment: dict[str, str]) -> str:
     ours, its = os.openpty()
     try:
         process = subprocess.Popen(
-            [SCRIPT, *words], stdin=its, stdout=its, stderr=its, env=os.environ | environment
+            command, stdin=its, stdout=its, stderr=its, env=os.environ | environment
         )
         os.close(its)
         shown = b""
@@ -156,17 +162,28 @@ def on_terminal(*words: str, **environment: str) -> str:
     return shown.decode().replace("\r\n", "\n")
 
 
-@pytest.mark.parametrize("columns", [60, 120])
-def test_a_terminal_without_color_or_of_another_width_gets_the_same_words(tmp_path, columns):
+SHOWN = ("list", "--root"), ("verify", "--root"), ("presets", "list"), ("shard", "--help")
+
+
+def with_root(words: tuple[str, ...], root: Path) -> tuple[str, ...]:
+    return (*words, str(root)) if words[-1] == "--root" else words
+
+
+def test_a_terminal_without_color_gets_none(tmp_path):
     write_shard_set(tmp_path / "shards" / "default")
-    root = ("--root", str(tmp_path))
-    plain = {"COLUMNS": str(columns), "TERM": "xterm-256color", "NO_COLOR": "1"}
+    plain = {"COLUMNS": "120", "TERM": "xterm-256color", "NO_COLOR": "1"}
+    for words in SHOWN:
+        without_color = on_terminal(*with_root(words, tmp_path), **plain)
+        assert not re.search(r"\x1b\[[0-9;]*3[0-9]", without_color), words  # weight, but no color
+
+
+@pytest.mark.parametrize("columns", [60, 120])
+def test_a_dumb_terminal_of_any_width_gets_the_same_words(tmp_path, columns):
+    write_shard_set(tmp_path / "shards" / "default")
     dumb = {"COLUMNS": str(columns), "TERM": "dumb"}
     shown: dict[str, str] = {}
-    for words in (("list", *root), ("verify", *root), ("presets", "list"), ("shard", "--help")):
-        without_color = on_terminal(*words, **plain)
-        assert not re.search(r"\x1b\[[0-9;]*3[0-9]", without_color), words  # weight, but no color
-        shown[words[0]] = on_dumb = on_terminal(*words, **dumb)
+    for words in SHOWN:
+        shown[words[0]] = on_dumb = on_terminal(*with_root(words, tmp_path), **dumb)
         assert "\x1b" not in on_dumb, words
         if words[0] != "verify":
             lines = [line for line in on_dumb.splitlines() if str(tmp_path) not in line]
@@ -231,64 +248,101 @@ def test_an_error_of_the_operating_system_is_one_line_with_its_path(tmp_path):
         assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["pretrain", "--preset", "mine"], "unknown preset 'mine'"),
-        (["pretrain", "absent"], "absent is not a finished shard set"),
-        (["estimate", "absent"], "absent is not a finished shard set"),
-        (["visualize", "absent", "--video", "x"], "absent is not there"),
-        (["runs", "absent"], "absent is not there"),
-        (["runs"], "there are no runs yet"),
-        (["export", "absent"], "absent is not there"),
-        (["eval", "knn", "absent", "--train", "a", "--val", "b"], "absent is not there"),
-        (["eval", "knn", "a.pth", "--train", "a", "--val", "b"], "a.pth: no such file or folder"),
-        (["eval", "knn", "run", "--train", ".", "--val", "a.tar:val"], "a.tar:val: no such file"),
-        (["eval", "vos", "run", "--davis", "davis"], "davis: no such file or folder"),
-        (["import", "a.pth", "--run", "run"], "a.pth: no such file or folder; check the path"),
-        (["replay", "a.json"], "a.json is not there; give a run's nonfinite-step-N.json"),
-    ],
-)
-def test_what_cannot_work_is_said_before_torch_is_imported(tmp_path, words, message):
-    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+# Commands after each other, in one process: quicker by its imports.
+EACH = """
+import json, sys
+from tests.support.command_line import run_here
+
+for words in json.loads(sys.argv[1]):
+    ended = run_here(*words)
+    print(json.dumps([ended.returncode, ended.stdout, ended.stderr]))
+"""
+EACH_ON_A_TERMINAL = """
+import json, sys
+import pytest
+from tests.support.command_line import exit_code_of
+
+for words in json.loads(sys.argv[1]):
+    print("== next", flush=True)
+    with pytest.MonkeyPatch.context() as patch:
+        exit_code_of(patch, *words)
+"""
+
+
+def instead_of_torch(folder: Path, code: str) -> dict[str, str]:
+    """Return an environment in which `import torch` runs this code."""
+    (folder / "torch.py").write_text(code)
+    path = (str(folder), str(REPOSITORY), os.environ.get("PYTHONPATH", ""))
+    return {"PYTHONPATH": os.pathsep.join(path)}
+
+
+def ends_of_each(commands: list[tuple[str, ...]], environment: dict[str, str]) -> list[Any]:
+    """Return the exit code of each command, and what it wrote to stdout and stderr."""
+    result = subprocess.run(
+        [sys.executable, "-c", EACH, json.dumps(commands)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_what_cannot_work_is_said_before_torch_is_imported(tmp_path):
     (tmp_path / "runs" / "run").mkdir(parents=True)
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    result = wtours(*words, "--root", tmp_path, PYTHONPATH=path)
-    assert message in result.stderr, result.stderr
-    assert result.returncode in (1, 2)
+    messages = {
+        ("pretrain", "--preset", "mine"): "unknown preset 'mine'",
+        ("pretrain", "absent"): "absent is not a finished shard set",
+        ("estimate", "absent"): "absent is not a finished shard set",
+        ("visualize", "absent", "--video", "x"): "absent is not there",
+        ("runs", "absent"): "absent is not there",
+        ("runs",): "there are no runs yet",
+        ("export", "absent"): "absent is not there",
+        ("eval", "knn", "absent", "--train", "a", "--val", "b"): "absent is not there",
+        ("eval", "knn", "a.pth", "--train", "a", "--val", "b"): "a.pth: no such file or folder",
+        ("eval", "knn", "run", "--train", ".", "--val", "a.tar:val"): "a.tar:val: no such file",
+        ("eval", "vos", "run", "--davis", "davis"): "davis: no such file or folder",
+        ("import", "a.pth", "--run", "run"): "a.pth: no such file or folder; check the path",
+        ("replay", "a.json"): "a.json is not there; give a run's nonfinite-step-N.json",
+    }
+    commands = [(*words, "--root", str(tmp_path)) for words in messages]
+    environment = instead_of_torch(tmp_path, "raise SystemExit('torch was imported')")
+    ends = ends_of_each(commands, environment)
+    for (words, message), (code, _, errors) in zip(messages.items(), ends, strict=True):
+        assert message in errors, words
+        assert code in (1, 2), words
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["pretrain", "walks"],
-        ["estimate", "walks"],
-        ["replay", "nonfinite-step-7.json"],
-        ["rewind", "run"],
-        ["export", "run"],
-        ["import", "dino.pth", "--run", "dino"],
-        ["visualize", "run"],
-        ["eval", "knn", "run", "--train", ".", "--val", "."],
-    ],
-    ids=lambda words: words[0],
-)
-def test_what_is_started_is_said_before_torch_is_imported(tmp_path, monkeypatch, words):
+def test_what_is_started_is_said_before_torch_is_imported(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for file in ("nonfinite-step-7.json", "dino.pth"):
         (tmp_path / file).touch()
-    (tmp_path / "torch.py").write_text("raise SystemExit")
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     write_shard_set(tmp_path / "root" / "shards" / "walks")
     (tmp_path / "root" / "runs" / "run").mkdir(parents=True)
-    words = [*words, "--root", str(tmp_path / "root")]
-    terminal = {"PYTHONPATH": path, "TERM": "xterm-256color", "COLUMNS": "100"}
-    assert "loading torch" in on_terminal(*words, **terminal)
-    elsewhere = wtours(*words, PYTHONPATH=path)
-    assert re.fullmatch(rf"{words[0]} \S+: loading torch …\n", elsewhere.stderr)
-    assert elsewhere.stdout == ""  # a script may read JSON there
-    if words[0] == "export":  # how it is said is one for all
-        assert on_terminal(*words, "-q", **terminal) == ""
-        assert wtours(*words, "-q", PYTHONPATH=path).stderr == ""
+    root = ("--root", str(tmp_path / "root"))
+    commands: list[tuple[str, ...]] = [
+        ("pretrain", "walks", *root),
+        ("estimate", "walks", *root),
+        ("replay", "nonfinite-step-7.json", *root),
+        ("rewind", "run", *root),
+        ("export", "run", *root),
+        ("import", "dino.pth", "--run", "dino", *root),
+        ("visualize", "run", *root),
+        ("eval", "knn", "run", "--train", ".", "--val", ".", *root),
+    ]
+    quiet = ("export", "run", "-q", *root)  # how it is said is one for all
+    environment = instead_of_torch(tmp_path, "raise SystemExit")
+    program = [sys.executable, "-c", EACH_ON_A_TERMINAL, json.dumps([*commands, quiet])]
+    terminal = {"TERM": "xterm-256color", "COLUMNS": "100", **environment}
+    _, *shown, of_quiet = shown_on_terminal(program, terminal).split("== next\n")
+    assert of_quiet == ""
+    *ends, (_, _, said_by_quiet) = ends_of_each([*commands, quiet], environment)
+    assert said_by_quiet == ""
+    for words, on_a_terminal, (_, out, errors) in zip(commands, shown, ends, strict=True):
+        assert "loading torch" in on_a_terminal, words
+        assert re.fullmatch(rf"{words[0]} \S+: loading torch …\n", errors), words
+        assert out == "", words  # a script may read JSON there
 
 
 def test_another_module_named_training_is_one_line_and_not_found_by_the_console_script(tmp_path):
