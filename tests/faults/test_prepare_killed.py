@@ -98,13 +98,12 @@ def prepare_and_die(root: Path, module: str, function: str, once: Path) -> None:
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("point", POINTS)
-def test_killed_at_a_point_and_run_again(walk, expected, tmp_path, point):
+def test_killed_at_each_point_in_turn_and_run_again(walk, expected, tmp_path):
     layout = workspace(tmp_path / "root", {"walk": walk})
-    once = tmp_path / "once"
-    run = (prepare_and_die, layout.root, *POINTS[point], once)
-    assert exit_code_of_fork(*run) == -signal.SIGKILL
-    assert once.exists()
+    for name, point in POINTS.items():
+        run = (prepare_and_die, layout.root, *point, tmp_path / name)
+        assert exit_code_of_fork(*run) == -signal.SIGKILL, name
+        assert (tmp_path / name).exists()
     assert exit_code_of_fork(*run) == 0
     assert published(layout) == expected
     assert not leftovers(layout)

@@ -16,6 +16,7 @@ from wtours.storage.object_store import open_store
 pytestmark = [pytest.mark.medium, OF_S3_CLIENTS]
 REPOSITORY = Path(__file__).resolve().parents[2]
 
+# In the order in which a command comes to them.
 POINTS = {
     "before the probe": ("list", ""),
     "before the shard": ("put", "walk-00000.tar"),
@@ -103,22 +104,30 @@ def run(machine, url, scratch, point="", name=""):
     return int(machine.stdout.readline())
 
 
-ON_ANOTHER = ("after the shard", "before the receipt", "before its receipt", "after the index")
-"""Points at which the rerun is tried on another machine too."""
+def test_killed_at_each_point_in_turn_and_run_again(disk, expected, machine, s3_folder, tmp_path):
+    copy_into(f"{s3_folder}/videos", disk.root / "videos")
+    store = open_store(s3_folder)
+    for name, point in POINTS.items():
+        assert run(machine, s3_folder, tmp_path / "one", *point) == -signal.SIGKILL, name
+        assert_what_has_a_name_is_whole(store, expected)
+    assert run(machine, s3_folder, tmp_path / "one") == 0
+    assert sha256s(store, "analysis") | sha256s(store, "shards") == expected
 
 
 @pytest.mark.parametrize(
-    ("point", "again_on"),
-    [*((point, "the same machine") for point in POINTS), *((p, "another") for p in ON_ANOTHER)],
+    "point", ["after the shard", "before the receipt", "before its receipt", "after the index"]
 )
-def test_killed_in_a_commit_and_run_again(
-    disk, expected, machine, s3_folder, tmp_path, point, again_on
+def test_killed_in_a_commit_and_run_again_on_another_machine(
+    disk, expected, machine, s3_folder, tmp_path, point
 ):
     copy_into(f"{s3_folder}/videos", disk.root / "videos")
     assert run(machine, s3_folder, tmp_path / "one", *POINTS[point]) == -signal.SIGKILL
     store = open_store(s3_folder)
-    for key, sha256 in sha256s(store, "shards").items():  # what has a name is whole
-        assert sha256 == expected[key]
-    scratch = tmp_path / ("one" if again_on == "the same machine" else "two")
-    assert run(machine, s3_folder, scratch) == 0
+    assert_what_has_a_name_is_whole(store, expected)
+    assert run(machine, s3_folder, tmp_path / "two") == 0
     assert sha256s(store, "analysis") | sha256s(store, "shards") == expected
+
+
+def assert_what_has_a_name_is_whole(store, expected):
+    for key, sha256 in sha256s(store, "shards").items():
+        assert sha256 == expected[key]
