@@ -148,7 +148,8 @@ def test_a_killed_driver_is_run_again_elsewhere(
     command = ["prepare", *options(url, manifest), "--address", cluster.address]
     driver = subprocess.Popen([sys.executable, "-m", "wtours", *command])
     store = open_store(url)
-    until(lambda: any(".json" in one.key for one in store.list("analysis/one/segments")))
+    begun = partial(store.list, "analysis/one/segments")
+    until(lambda: any(".json" in one.key for one in begun()), pause_seconds=0.1)
     assert driver.poll() is None
     driver.send_signal(signal.SIGKILL)
     driver.wait()

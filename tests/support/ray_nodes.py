@@ -51,8 +51,12 @@ def wait_for_file(path: Path, task: Any) -> None:
     until(path.exists)
 
 
-def until(condition: Callable[[], bool]) -> None:
+def until(condition: Callable[[], bool], *, pause_seconds: float = 0.02) -> None:
     """Wait for what always comes.
+
+    Args:
+        condition: Whether it has come.
+        pause_seconds: Between two looks; more where a look costs something.
 
     Raises:
         TimeoutError: it has not.
@@ -61,7 +65,7 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError
-        time.sleep(0.02)
+        time.sleep(pause_seconds)
 
 
 def kill_once_it_works(cluster: Any, node: Any, go: Path) -> None:

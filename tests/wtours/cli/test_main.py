@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -276,7 +277,7 @@ def instead_of_torch(folder: Path, code: str) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(path)}
 
 
-def ends_of_each(commands: list[tuple[str, ...]], environment: dict[str, str]) -> list[Any]:
+def ends_of_each(commands: Sequence[Sequence[str]], environment: dict[str, str]) -> list[Any]:
     """Return the exit code of each command, and what it wrote to stdout and stderr."""
     result = subprocess.run(
         [sys.executable, "-c", EACH, json.dumps(commands)],
