@@ -17,6 +17,7 @@ from wtours.cli.options import (
     Root,
     existing_run,
     finish,
+    refuse_unused,
     require_path,
     require_training,
     run_folder,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 
 _SPIKES = 10
+_CLIPS_OF_STEP = 8
 
 
 class Palette(StrEnum):
@@ -314,7 +316,7 @@ def rewind(
     shards: SetOfRun = None,
     clips: Annotated[
         int, typer.Option("--clips", min=1, metavar="N", help="At most so many of its clips.")
-    ] = 8,
+    ] = _CLIPS_OF_STEP,
     rank: Annotated[
         bool,
         typer.Option("--rank", help="Compute each clip's loss by that checkpoint; highest first."),
@@ -338,6 +340,9 @@ def rewind(
 
     wtours rewind default --step 137 --rank
     """
+    if step is None:
+        given = {"--rank": rank, "--clips": clips != _CLIPS_OF_STEP, "--out": out is not None}
+        refuse_unused("the largest spikes (no --step)", given)
     require_training("rewinding a run")
     run_dir = existing_run(run, Layout(root).run_dir)
     with console.loading_torch(f"rewind {run}"):

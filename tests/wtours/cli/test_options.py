@@ -222,6 +222,11 @@ def test_after_training_the_next_commands_are_ones_to_copy(tmp_path, capsys):
             "--short-side: without effect with --from external:walk.gpx",
         ),
         ("eval segment run --data x --steps 9", "--steps: without effect with frozen probes"),
+        ("rewind run --rank --clips 2", "--rank, --clips: without effect with the largest spikes"),
+        (
+            "layer verify flow --shards set --from flow",
+            "--from: without effect with a check alone (no --repair)",
+        ),
         ("analyze --detect-fps 2", "--detect-fps: without effect with --detector none"),
         ("prepare --detect-fps 2", "--detect-fps: without effect with --detector none"),
     ],

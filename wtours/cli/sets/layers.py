@@ -191,6 +191,17 @@ def verify_of_layer(
 
     Example: wtours layer verify flow --repair
     """
+    if not repair:
+        refuse_unused(
+            "a check alone (no --repair)",
+            {
+                "--from": origin is not None,
+                "--weights": weights is not None,
+                "--start": start is not None,
+                "--max-gap": max_gap != _MAX_GAP,
+                "--allow-missing": allow_missing,
+            },
+        )
     from wtours.layers.verify import layer_file_of, repair_layer, verify_layer
     from wtours.shards.index import ShardIndex
 

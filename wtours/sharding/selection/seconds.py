@@ -22,7 +22,7 @@ from wtours.shards.index import UNREADABLE
 from wtours.shards.params import ShardParams, WhereParams
 from wtours.shards.schema import QUALITY_FILE
 from wtours.storage.atomic import RECEIPT_FILE, atomic_path, write_bytes
-from wtours.storage.hashing import sha256_file, sha256_of_shared
+from wtours.storage.hashing import sha256_file, sha256_of_shared, unchanged
 from wtours.storage.receipts import read_receipt
 from wtours.storage.working_copy import bring, push
 from wtours.text import first_line
@@ -170,13 +170,14 @@ def _gather(layout: Layout, video_ids: Iterable[str], expression: Expression) ->
         remedy = f"run `wtours analyze --frame-quality --video {video_id}`"
         if receipt is None or not video.has_made(receipt):
             raise ShardError(f"the quality of {video_id} is not measured: {remedy}")
-        if sha256_file(path) != receipt.file(_MEASURED[-1]).sha256:
-            raise ShardError(f"{path} is not the table that was published: {remedy}")
-        with _as_shard_error(path):
-            there = set(pq.read_schema(path).names)
-        if absent := [name for name in schema.names if name not in there]:
-            raise ShardError(f"{absent[0]} of {video_id} is not measured: {remedy}")
-        table = _read(path, schema)
+        with unchanged(path):
+            if sha256_file(path) != receipt.file(_MEASURED[-1]).sha256:
+                raise ShardError(f"{path} is not the table that was published: {remedy}")
+            with _as_shard_error(path):
+                there = set(pq.read_schema(path).names)
+            if absent := [name for name in schema.names if name not in there]:
+                raise ShardError(f"{absent[0]} of {video_id} is not measured: {remedy}")
+            table = _read(path, schema)
         tables.append(table.add_column(0, "video_id", pa.repeat(video_id, table.num_rows)))
     return pa.concat_tables(tables).cast(kept_schema) if tables else kept_schema.empty_table()
 
