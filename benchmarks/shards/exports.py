@@ -15,15 +15,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tests.support.shard_set import write_shard_set
 from wtours.exporting.export import export_shards
 from wtours.exporting.images import ImageFolderExporter
 from wtours.exporting.mds import MdsExporter
-from wtours.exporting.tables import HuggingFaceExporter
+from wtours.exporting.tables import (
+    HF_SCHEMA,
+    HuggingFaceExporter,
+    parquet_writer,
+    record_batches,
+)
 from wtours.exporting.units import Exporter
 from wtours.shards import ShardIndex
 from wtours.storage.atomic import fsync_tree
@@ -31,7 +34,6 @@ from wtours.storage.atomic import fsync_tree
 _TARS, _FRAMES_PER_TAR = 8, 450
 """66 MB each, 530 MB in all; a tar of a set at 30 frames a second has 138 MB."""
 _ROUNDS = 5
-_ROWS_PER_GROUP = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,8 @@ class Comparison:
     copy: Cost
 
 
-def measure(folder: Path) -> tuple[dict[str, Comparison], float]:
-    """Return the comparison of each layout, and what pyarrow's writer alone would take."""
+def measure(folder: Path) -> tuple[dict[str, Comparison], dict[str, float]]:
+    """Return the comparison of each layout, and the parts of an export to Parquet."""
     shards = write_shard_set(
         folder / "set",
         num_frames=_FRAMES_PER_TAR,
@@ -66,7 +68,7 @@ def measure(folder: Path) -> tuple[dict[str, Comparison], float]:
     index = ShardIndex.open(shards)
     layouts: tuple[Exporter, ...] = (ImageFolderExporter(), HuggingFaceExporter(), MdsExporter())
     compared = {exporter.suffix: _compare(index, exporter, folder) for exporter in layouts}
-    return compared, _pyarrow_alone(index, folder)
+    return compared, _parquet_parts(index, folder)
 
 
 def _compare(index: ShardIndex, exporter: Exporter, folder: Path) -> Comparison:
@@ -115,55 +117,54 @@ def _median(costs: list[Cost]) -> Cost:
     )
 
 
-def _pyarrow_alone(index: ShardIndex, folder: Path) -> float:
-    """Return the CPU-seconds of pyarrow's Parquet writer, in those of copying what it has written.
+def _parquet_parts(index: ShardIndex, folder: Path) -> dict[str, float]:
+    """Return each step of writing a unit as Parquet, in CPU-seconds of copying its file once."""
+    exporter = HuggingFaceExporter()
+    unit = exporter.units(index)[0]
+    batches = list(record_batches(index, unit, HF_SCHEMA))
+    out = folder / "parts"
 
-    For the images of a tar that lie in memory, in the cheapest way that it has: a column without
-    nulls, dictionary, statistics, checksums or compression, in memory that is not given back.
-    """
-    rows = range(_FRAMES_PER_TAR)
-    _, images = index.read_joined(rows)
-    ends = np.cumsum([0, *index.size[rows.start : rows.stop].tolist()], dtype=np.int32)
-    buffers = [None, pa.py_buffer(ends), pa.py_buffer(images)]
-    schema = pa.schema([pa.field("image", pa.binary(), nullable=False)])
-    column = pa.Array.from_buffers(pa.binary(), len(rows), buffers)
-    written, copied = folder / "written.parquet", folder / "copied.parquet"
+    def read() -> None:
+        for _ in record_batches(index, unit, HF_SCHEMA, in_turn=True):
+            pass
+
+    def encode() -> None:
+        with parquet_writer(pa.MockOutputStream()) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
 
     def write() -> None:
-        with pq.ParquetWriter(
-            written,
-            schema,
-            compression="none",
-            use_dictionary=False,
-            write_statistics=False,
-            store_schema=False,
-            memory_pool=pa.system_memory_pool(),
-        ) as writer:
-            for first in range(0, len(rows), _ROWS_PER_GROUP):
-                group = column.slice(first, _ROWS_PER_GROUP)
-                writer.write_batch(pa.RecordBatch.from_arrays([group], schema=schema))
+        exporter.write(index, unit, out)
 
     def copy() -> None:
-        shutil.copyfile(written, copied)
+        (path,) = (out / "data").iterdir()
+        shutil.copyfile(path, out / "copy")
+        fsync_tree(out / "copy")
 
-    spent: dict[Callable[[], None], list[float]] = {write: [], copy: []}
-    for _ in range(2 * _ROUNDS):
-        for step, seconds in spent.items():
+    best: dict[str, float] = {}
+    for _ in range(_ROUNDS):
+        for step in (read, encode, write, copy):
             begun = time.process_time()
             step()
-            seconds.append(time.process_time() - begun)
-        written.unlink()
-        copied.unlink()
-    return min(spent[write]) / min(spent[copy])
+            spent = time.process_time() - begun
+            best[step.__name__] = min(spent, best.get(step.__name__, spent))
+        shutil.rmtree(out)
+    parts = {
+        "reading the images into Arrow's memory": best["read"],
+        "pyarrow's encoding": best["encode"],
+        "writing and flushing": best["write"] - best["read"] - best["encode"],
+    }
+    return {name: seconds / best["copy"] for name, seconds in parts.items()}
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="wtours-bench-") as name:
-        compared, pyarrow_alone = measure(Path(name))
+        compared, parts = measure(Path(name))
     for layout, found in compared.items():
         print(
             f"{layout}: {found.rate:.2f} of a copy's rate ({found.export.seconds:.2f} and "
             f"{found.copy.seconds:.2f} s), {found.cpu:.2f} x its CPU-seconds "
             f"({found.export.cpu_seconds:.2f} and {found.copy.cpu_seconds:.2f})"
         )
-    print(f"pyarrow's Parquet writer alone: {pyarrow_alone:.2f} x the CPU-seconds of a copy")
+    for part, share in parts.items():
+        print(f"hf, {part}: {share:.2f} x the CPU-seconds of a copy")

@@ -10,19 +10,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from wtours import __version__
 from wtours.errors import MissingPackageError
 from wtours.exporting.card import dataset_card
-from wtours.exporting.parquet import LENGTH, ParquetWriter, Values, number_values, text_values
 from wtours.exporting.units import Exporter, Unit
 from wtours.shards import ShardIndex
 from wtours.shards.schema import CARD_FILE, sample_key
 from wtours.storage.atomic import atomic_path, remove, write_bytes
 
-_GROUP_ROWS = 64
-_MAX_GROUP_BYTES = 2**31 - 2**20
-"""Of the images of a row group: the bytes of a page, and the offsets of an array, are int32."""
+_BATCH_ROWS = 64
+_MAX_BATCH_BYTES = 2**31 - 1
+"""Of the images of one array: their offsets are int32."""
 _FEATURES = {
     "image": {"_type": "Image"},
     "video_id": {"dtype": "string", "_type": "Value"},
@@ -60,11 +59,9 @@ class HuggingFaceExporter(Exporter):
 
     def write(self, index: ShardIndex, unit: Unit, out: Path) -> None:
         """Publish a file."""
-        with atomic_path(self._path(index, unit, out)) as temp, temp.open("wb") as file:
-            writer = ParquetWriter(file, HF_SCHEMA, created_by=f"wtours version {__version__}")
-            for rows in _row_groups(index, unit):
-                writer.write_group(_columns(index, unit.video_id, rows))
-            writer.close()
+        with atomic_path(self._path(index, unit, out)) as temp, parquet_writer(temp) as writer:
+            for batch in record_batches(index, unit, HF_SCHEMA, in_turn=True):
+                writer.write_batch(batch)
 
     def finish(self, index: ShardIndex, units: Sequence[Unit], out: Path) -> None:
         """Publish the card."""
@@ -108,7 +105,9 @@ class LanceExporter(Exporter):
         if not unit.number:
             remove(out / "frames.lance")
         _lance().write_dataset(
-            pa.RecordBatchReader.from_batches(LANCE_SCHEMA, _record_batches(index, unit)),
+            pa.RecordBatchReader.from_batches(
+                LANCE_SCHEMA, record_batches(index, unit, LANCE_SCHEMA)
+            ),
             str(out / "frames.lance"),
             mode="append" if unit.number else "create",
         )
@@ -118,63 +117,60 @@ class LanceExporter(Exporter):
         write_bytes(out / CARD_FILE, dataset_card(index.dataset).encode())
 
 
-def _columns(index: ShardIndex, video_id: str, rows: range) -> list[Values]:
-    """Return the leaves of `HF_SCHEMA`; the images are read when they are written."""
-    at, suffix = slice(rows.start, rows.stop), index.dataset.params.suffix
-    frame_indices: list[int] = index.frame_index[at].tolist()
-    names = [f"{sample_key(video_id, frame_index)}{suffix}" for frame_index in frame_indices]
-    num_bytes = LENGTH.size * len(rows) + int(index.size[at].sum(dtype=np.int64))
-    return [
-        Values([True] * len(rows), num_bytes, _images(index, rows)),
-        text_values(names, has_bounds=False),
-        text_values([video_id] * len(rows)),
-        number_values(frame_indices, pa.int64()),
-        number_values(index.pts_us[at].tolist(), pa.int64()),
-        number_values(_shots(index, rows), pa.int32()),
-    ]
-
-
-def _images(index: ShardIndex, rows: range) -> Iterator[memoryview]:
-    """Yield images with their lengths before them, several at once."""
-    for refs, images in index.iter_stretches(rows, gap=LENGTH.size):
-        at = 0
-        for ref in refs:
-            LENGTH.pack_into(images, at, ref.size)
-            at += LENGTH.size + ref.size
-        yield images
-
-
 def _lance() -> Any:
     if find_spec("lance") is None:
         raise MissingPackageError("pylance", "export", "exporting to Lance")
     return importlib.import_module("lance")
 
 
-def _record_batches(index: ShardIndex, unit: Unit) -> Iterator[pa.RecordBatch]:
-    """Yield the frames of a unit for Lance, the images in the memory that they are read into."""
-    for rows in _row_groups(index, unit):
-        refs, data = index.read_joined(rows)
+def record_batches(
+    index: ShardIndex, unit: Unit, schema: pa.Schema, *, in_turn: bool = False
+) -> Iterator[pa.RecordBatch]:
+    """Yield the frames of a unit, a row group at a time, the images as they are read.
+
+    Args:
+        index: The shard set.
+        unit: Of it.
+        schema: With the image as binary, or as a struct with its name.
+        in_turn: Each batch holds until the next is asked for: in new memory each time, reading
+            takes half as long again.
+    """
+    is_struct = pa.types.is_struct(schema.field("image").type)
+    largest = int(index.size[unit.rows.start : unit.rows.stop].max(initial=1))
+    num_rows = min(_BATCH_ROWS, _MAX_BATCH_BYTES // largest)
+    memory = np.empty(num_rows * largest, np.uint8) if in_turn else None
+    for first in range(unit.rows.start, unit.rows.stop, num_rows):
+        rows = range(first, min(first + num_rows, unit.rows.stop))
+        refs, data = index.read_joined(rows, memory)
         offsets = np.zeros(len(rows) + 1, np.int32)
         np.cumsum(index.size[rows.start : rows.stop], out=offsets[1:])
         buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+        image = pa.Array.from_buffers(pa.binary(), len(rows), buffers)
+        if is_struct:
+            suffix = index.dataset.params.suffix
+            names = [f"{sample_key(ref.video_id, ref.frame_index)}{suffix}" for ref in refs]
+            image = pa.StructArray.from_arrays([image, pa.array(names)], fields=list(_IMAGE))
+        shots = index.shot[rows.start : rows.stop].tolist()
         columns = [
-            pa.Array.from_buffers(pa.binary(), len(rows), buffers),
+            image,
             pa.array([ref.video_id for ref in refs]),
             pa.array([ref.frame_index for ref in refs], pa.int64()),
             pa.array([ref.pts_us for ref in refs], pa.int64()),
-            pa.array(_shots(index, rows), pa.int32()),
+            pa.array([None if shot < 0 else shot for shot in shots], pa.int32()),
         ]
-        yield pa.RecordBatch.from_arrays(columns, schema=LANCE_SCHEMA)
+        yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _row_groups(index: ShardIndex, unit: Unit) -> Iterator[range]:
-    """Yield the rows of a unit that go together, so few that a viewer can show them."""
-    largest = int(index.size[unit.rows.start : unit.rows.stop].max(initial=1))
-    num_rows = min(_GROUP_ROWS, _MAX_GROUP_BYTES // (largest + LENGTH.size))
-    for first in range(unit.rows.start, unit.rows.stop, num_rows):
-        yield range(first, min(first + num_rows, unit.rows.stop))
+def parquet_writer(sink: Any) -> pq.ParquetWriter:
+    """Return what writes record batches to a path or a file, each as a row group.
 
-
-def _shots(index: ShardIndex, rows: range) -> list[int | None]:
-    shots = index.shot[rows.start : rows.stop].tolist()
-    return [None if shot < 0 else shot for shot in shots]
+    JPEGs do not get smaller, and their least and greatest say nothing. Few rows a group, so that a
+    viewer can show one.
+    """
+    return pq.ParquetWriter(
+        sink,
+        HF_SCHEMA,
+        compression="none",
+        use_dictionary=False,
+        write_statistics=[field.name for field in _COLUMNS],
+    )

@@ -69,40 +69,19 @@ def listed_problem(
 def read_frames(path: Path, refs: Iterable[FrameRef]) -> Iterator[memoryview]:
     """Yield the images of frames of one shard, each checked to be the frame that is meant.
 
-    Each holds until the next is asked for.
+    Each holds until the next is asked for: memory that is new each time would cost as much as the
+    reading.
 
     Raises:
         ShardError: the shard is gone, too short, or has something else at a frame's place.
     """
-    for stretch, images in read_stretches(path, refs):
-        for ref in stretch:
-            yield images[: ref.size]
-            images = images[ref.size :]
-
-
-def read_stretches(
-    path: Path, refs: Iterable[FrameRef], *, gap: int = 0
-) -> Iterator[tuple[list[FrameRef], memoryview]]:
-    """Yield frames of one shard that lie beside each other, and their images, one after another.
-
-    They hold until the next are asked for: memory that is new each time would cost as much as the
-    reading.
-
-    Args:
-        path: The shard.
-        refs: Which frames.
-        gap: Bytes before each image that are the caller's to fill.
-
-    Raises:
-        ShardError: as `read_frames`.
-    """
-    stretches = list(_stretches(refs))
-    sizes = [sum(gap + ref.size for ref in stretch) for stretch in stretches]
-    buffer = memoryview(bytearray(max(sizes, default=0)))
     with _opened(path) as descriptor:
-        for stretch, size in zip(stretches, sizes, strict=True):
-            _read(descriptor, stretch, buffer, path, gap)
-            yield stretch, buffer[:size]
+        buffer = memoryview(bytearray())
+        for stretch in _stretches(refs):
+            size = sum(ref.size for ref in stretch)
+            if size > len(buffer):
+                buffer = memoryview(bytearray(size))
+            yield from _read(descriptor, stretch, buffer, path)
 
 
 def read_joined(path: Path, refs: Iterable[FrameRef], images: memoryview) -> None:
@@ -113,8 +92,8 @@ def read_joined(path: Path, refs: Iterable[FrameRef], images: memoryview) -> Non
     """
     with _opened(path) as descriptor:
         for stretch in _stretches(refs):
-            _read(descriptor, stretch, images, path)
-            images = images[sum(ref.size for ref in stretch) :]
+            for image in _read(descriptor, stretch, images, path):
+                images = images[len(image) :]
 
 
 @contextlib.contextmanager
@@ -132,8 +111,8 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def _read(
-    descriptor: int, stretch: Sequence[FrameRef], images: memoryview, path: Path, gap: int = 0
-) -> None:
+    descriptor: int, stretch: Sequence[FrameRef], images: memoryview, path: Path
+) -> Iterator[memoryview]:
     """Read frames that lie beside each other, their images one after another into `images`.
 
     In one call, in which the system puts each image and what is before it into its place.
@@ -141,12 +120,12 @@ def _read(
     start = end = stretch[0].offset - BLOCK
     pieces: list[memoryview] = []
     for ref in stretch:
-        pieces += memoryview(bytearray(ref.offset - end)), images[gap : gap + ref.size]
-        images, end = images[gap + ref.size :], ref.offset + ref.size
+        pieces += memoryview(bytearray(ref.offset - end)), images[: ref.size]
+        images, end = images[ref.size :], ref.offset + ref.size
     end = start + os.preadv(descriptor, pieces, start)
     for ref, before, image in zip(stretch, pieces[::2], pieces[1::2], strict=True):
         there = max(0, end - ref.offset)  # less than the image, where the file is cut
-        image_in(before[-BLOCK:], image[:there], ref, str(path))
+        yield image_in(before[-BLOCK:], image[:there], ref, str(path))
 
 
 def _stretches(refs: Iterable[FrameRef]) -> Iterator[list[FrameRef]]:

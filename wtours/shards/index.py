@@ -24,7 +24,6 @@ from wtours.shards.frames import (
     listed_problem,
     read_frames,
     read_joined,
-    read_stretches,
     size_problem,
 )
 from wtours.shards.range_reads.frame_cache import FrameCache
@@ -51,8 +50,6 @@ from wtours.storage.remote_calls import shown
 from wtours.storage.store import as_location
 
 _BATCH_ROWS = 8_192
-_REMOTE_ROWS = 64
-"""Whose images are in memory at a time."""
 _READ_BYTES = 1 << 16  # of a column at a time: a row group of a long set is some 10 MB of it
 UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
 """What pyarrow raises for a Parquet file that is damaged, or is none."""
@@ -226,35 +223,21 @@ class ShardIndex:
             images = self.remote.read(refs, self.numbers(rows))
         yield from zip(refs, images, strict=True)
 
-    def iter_stretches(
-        self, rows: Sequence[int], *, gap: int
-    ) -> Iterator[tuple[list[FrameRef], memoryview]]:
-        """Yield where frames of the rows are, and their images, one after another.
-
-        They hold until the next are asked for.
+    def read_joined(
+        self, rows: Sequence[int], memory: NDArray[np.uint8] | None = None
+    ) -> tuple[list[FrameRef], NDArray[np.uint8]]:
+        """Return where the frame of each row is, and the images, one after another in one array.
 
         Args:
             rows: Of the index.
-            gap: Bytes before each image that are the caller's to fill.
+            memory: Large enough, to be read into; None: new memory.
         """
-        refs = self.frames(rows)
-        if self.remote is not None:
-            for first in range(0, len(refs), _REMOTE_ROWS):
-                some = slice(first, first + _REMOTE_ROWS)
-                images = self.remote.read(refs[some], self.numbers(rows[some]))
-                for ref, image in zip(refs[some], images, strict=True):
-                    yield [ref], memoryview(bytearray(gap) + image)
-            return
-        for shard, group in itertools.groupby(refs, key=lambda ref: ref.shard):
-            yield from read_stretches(Path(self.directory) / f"{shard}.tar", group, gap=gap)
-
-    def read_joined(self, rows: Sequence[int]) -> tuple[list[FrameRef], NDArray[np.uint8]]:
-        """Return where the frame of each row is, and the images, one after another in one array."""
         refs = self.frames(rows)
         if self.remote is not None:
             data = b"".join(self.remote.read(refs, self.numbers(rows)))
             return refs, np.frombuffer(data, np.uint8)
-        images = np.empty(sum(ref.size for ref in refs), np.uint8)
+        num_bytes = sum(ref.size for ref in refs)
+        images = np.empty(num_bytes, np.uint8) if memory is None else memory[:num_bytes]
         done = 0
         for shard, group in itertools.groupby(refs, key=lambda ref: ref.shard):
             of_shard = list(group)
