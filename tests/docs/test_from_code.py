@@ -45,7 +45,7 @@ import wtours.errors, wtours.shards
 
 def test_hidden_commands_and_options_are_not():
     text = FROM_CODE["commands"]()
-    assert "--print-config" not in text  # an old spelling that still works
+    assert "--seal" not in text  # an old spelling that still works
 
 
 def test_every_setting_is_in_the_reference_with_its_default():

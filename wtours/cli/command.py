@@ -8,6 +8,7 @@ import contextlib
 import copy
 import functools
 import inspect
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from typer.models import OptionInfo
 
 from wtours.cli import console
 from wtours.errors import WtoursError
+from wtours.storage.scratch import DEFAULT_SIZE, SCRATCH, SCRATCH_SIZE, parse_size
 from wtours.storage.store import as_location
 from wtours.workspace.layout import find_own_manifest
 
@@ -50,6 +52,33 @@ Quiet = Annotated[
     bool,
     typer.Option(
         "--quiet", "-q", help="Neither progress nor notes: results and errors.", show_default=False
+    ),
+]
+
+
+_OBJECT_STORES = "Object stores"
+Scratch = Annotated[
+    Path | None,
+    typer.Option(
+        "--scratch",
+        envvar=SCRATCH,
+        metavar="DIR",
+        help="Where copies of what lies on an object store are kept on this machine.",
+        show_default="~/.cache/wtours",
+        rich_help_panel=_OBJECT_STORES,
+        file_okay=False,
+    ),
+]
+
+ScratchSize = Annotated[
+    str | None,
+    typer.Option(
+        "--scratch-size",
+        envvar=SCRATCH_SIZE,
+        metavar="SIZE",
+        help="How much may lie there, for example 500GB.",
+        show_default=DEFAULT_SIZE,
+        rich_help_panel=_OBJECT_STORES,
     ),
 ]
 
@@ -126,20 +155,37 @@ def _with_values_of_today(words: list[str]) -> list[str]:
 def as_command(command: Callable[..., None]) -> Callable[..., None]:
     """Return the function as Typer takes it: with -v and -q of its own, and readable help.
 
-    People type -v and -q after the command, too. Lines of a docstring are joined to paragraphs,
-    since Typer keeps their ends, and values without a name of their own are called by their type.
+    People type -v and -q after the command, too. One that takes a root has --scratch and
+    --scratch-size, which are set in the environment: the processes of a stage or a run have that in
+    common. Lines of a docstring are joined to paragraphs, since Typer keeps their ends, and values
+    without a name of their own are called by their type.
     """
+    signature = inspect.signature(command)
+    has_scratch = "root" in signature.parameters and "scratch" not in signature.parameters
 
     @functools.wraps(command)
     def run(*args: Any, verbose: bool, quiet: bool, **kwargs: Any) -> None:
         if verbose or quiet:
             console.set_verbosity(verbose=verbose, quiet=quiet)
+        if has_scratch:
+            scratch, size = kwargs.pop("scratch"), kwargs.pop("scratch_size")
+            if scratch is not None:
+                os.environ[SCRATCH] = str(scratch.absolute())
+            if size is not None:
+                parse_size(size)
+                os.environ[SCRATCH_SIZE] = size
         command(*args, **kwargs)
 
-    signature = inspect.signature(command)
+    options: dict[str, Any] = {"scratch": Scratch, "scratch_size": ScratchSize}
+    options = (options if has_scratch else {}) | {"verbose": Verbose, "quiet": Quiet}
     added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
-        for name, option in (("verbose", Verbose), ("quiet", Quiet))
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None if name.startswith("scratch") else False,
+            annotation=option,
+        )
+        for name, option in options.items()
     ]
     parameters = [*signature.parameters.values(), *added]
     for parameter in parameters:

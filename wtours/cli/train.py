@@ -1,13 +1,16 @@
 """The commands that train: pretrain, estimate."""
 
+import contextlib
 import dataclasses
 import re
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
 
 from wtours.cli import console
 from wtours.cli.command import offer_runs
@@ -20,16 +23,19 @@ from wtours.cli.options import (
     require_training,
     run_folder,
 )
-from wtours.cli.presets import ConfigFile, Overrides, Preset, show_preset
+from wtours.cli.presets import ConfigFile, Overrides, Preset
 from wtours.cli.sets.places import shard_set
-from wtours.cli.training_progress import training_bar
 from wtours.errors import MissingPackageError
-from wtours.text import bytes_text, counted, docs_page
+from wtours.text import bytes_text, counted, docs_page, plain, seconds_text
 from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
     from training.config.memory import GpuMemory
     from training.config.train import TrainConfig
+    from training.engine.metrics import StepStatus
+
+_WIDE = 110
+"""Characters of a terminal in which there is room for a bar beside the numbers."""
 
 
 class Resume(StrEnum):
@@ -49,10 +55,6 @@ GpuMemoryOption = Annotated[
         "the same batch needs to fit a GPU of so much, for example 24GB.",
         show_default=False,
     ),
-]
-
-Processes = Annotated[
-    int, typer.Option(min=1, metavar="N", help="The processes that will share the batch.")
 ]
 
 
@@ -80,10 +82,6 @@ def pretrain(
             "force: resume with another config or other data.",
         ),
     ] = Resume.AUTO,
-    print_config: Annotated[bool, typer.Option("--print-config", hidden=True)] = False,
-    replayed: Annotated[Path | None, typer.Option("--replay", hidden=True)] = None,
-    estimated: Annotated[bool, typer.Option("--estimate", hidden=True)] = False,
-    processes: Annotated[int, typer.Option(min=1, hidden=True)] = 1,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
@@ -99,17 +97,6 @@ def pretrain(
 
     wtours pretrain s3://bucket/walks/shards/venice_30 --scratch /mnt/nvme
     """
-    if print_config:
-        show_preset(preset, config, overrides)
-        return
-    if replayed is not None:
-        from wtours.cli.runs import replay
-
-        replay(replayed, shards, as_json, root)
-        return
-    if estimated:
-        estimate(shards, preset, config, overrides, gpu_memory, processes, as_json, root)
-        return
     run_dir = run_folder(run or default_run_name(shards), Layout(root))  # runs stay on a disk
     resolved, shards_dir = _checked_config(shards, preset, config, overrides, root)
     memory = _memory(gpu_memory, config, overrides)
@@ -133,6 +120,44 @@ def pretrain(
             _note_next(run_dir, shards, shards_dir, root, resolved)
     if result.stopped_by is not None:
         raise typer.Exit(128 + result.stopped_by)
+
+
+@contextlib.contextmanager
+def training_bar() -> Iterator[Callable[["StepStatus"], None]]:
+    """Show loss, clips a second, data wait, memory and time left; yield what updates them."""
+    if not console.is_live():
+        lines = console.Lines()
+        with lines.never_silent("pretrain"):
+            yield _training_lines(lines)
+        return
+    columns: list[ProgressColumn] = [
+        TextColumn("{task.description}", markup=False),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[status]}", markup=False),
+    ]
+    if console.err.width >= _WIDE:
+        columns.insert(1, BarColumn(bar_width=20))
+    bar = Progress(*columns, console=console.err)
+    task = bar.add_task("pretrain", total=None, status="starting")
+
+    def on_step(now: "StepStatus") -> None:
+        run, status = plain(now.run), _status(now)
+        bar.update(task, description=run, completed=now.step, total=now.steps, status=status)
+
+    with bar:
+        yield on_step
+
+
+def _training_lines(lines: console.Lines) -> Callable[["StepStatus"], None]:
+    def on_step(now: "StepStatus") -> None:
+        text = f"{plain(now.run)}: step {now.step:,} of {now.steps:,} · {_status(now)}"
+        lines.say(now.run, text, is_last=now.step == now.steps)
+
+    return on_step
+
+
+def _status(now: "StepStatus") -> str:
+    return f"{now.describe()} · {seconds_text(now.seconds_left)} left"
 
 
 def _note_next(
@@ -200,7 +225,9 @@ def estimate(
     config: ConfigFile = None,
     overrides: Overrides = None,
     gpu_memory: GpuMemoryOption = None,
-    processes: Processes = 1,
+    processes: Annotated[
+        int, typer.Option(min=1, metavar="N", help="The processes that will share the batch.")
+    ] = 1,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:

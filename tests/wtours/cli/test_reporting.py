@@ -20,7 +20,7 @@ WITHOUT_JSON = {"demo"}
 
 
 def test_every_command_that_reports_has_json():
-    for _, _, name, function in COMMANDS:
+    for _, _, name, function, _ in COMMANDS:
         app = typer.Typer(add_completion=False)
         app.command()(as_command(function))
         options = {name for p in typer.main.get_command(app).params for name in p.opts}

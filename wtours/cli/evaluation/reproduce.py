@@ -1,5 +1,6 @@
-"""The command that reproduces the paper's tables."""
+"""The commands that print what was measured beside the paper's tables: eval table, reproduce."""
 
+import shlex
 import sys
 from collections import Counter
 from enum import StrEnum
@@ -10,10 +11,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wtours.cli import console
+from wtours.cli.command import offer_runs
 from wtours.cli.next_command import none_said
-from wtours.cli.options import FINISHED_WITH_FAILURES, ROOT, AsJson, Root, require_training
+from wtours.cli.options import (
+    FINISHED_WITH_FAILURES,
+    ROOT,
+    AsJson,
+    Root,
+    at_root,
+    existing_run,
+    require_training,
+)
 from wtours.errors import UsageError
 from wtours.text import bytes_text, counted
+from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
     from training.reproduce.cost import Cost
@@ -26,6 +37,48 @@ class PlanName(StrEnum):
 
     PAPER = "paper"
     TINY = "tiny"
+
+
+def eval_table(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN", autocompletion=offer_runs, help="Runs, or their folders."),
+    ],
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    as_json: AsJson = False,
+    root: Root = ROOT,
+) -> None:
+    """The paper's Tables 2, 3, 4, 5, 7 and 8, with what was measured of runs beside its figures.
+
+    Tables of which nothing was measured are left out.
+
+    Example: wtours eval table default walk30 --markdown > tables.md
+    """
+    require_training("evaluation", packages=["yaml"])
+    from training.evaluation import paper_tables as tables
+    from training.evaluation.measured import collect
+
+    measured = collect(existing_run(run, Layout(root).run_dir) for run in runs)
+    if as_json:
+        console.print_json(tables.as_json(measured))
+    if not tables.measured_tables(measured):
+        of_run = shlex.join(("wtours", "eval", "knn", runs[0], *at_root(root)))
+        evaluation = f"{of_run} --train … --val …"
+        console.warn(f"error: nothing is measured of {', '.join(runs)}: run `{evaluation}` first")
+        raise typer.Exit(FINISHED_WITH_FAILURES)
+    if as_json:
+        return
+    if markdown:
+        console.say(tables.as_markdown(measured))
+        return
+    for table in tables.measured_tables(measured):
+        console.print_table(
+            f"Table {table.number}: {table.title}",
+            (*table.labels, *table.measures),
+            tables.table_rows(table, measured),
+        )
+    for note in tables.footnotes(measured):
+        console.say(note)
 
 
 def _folder(option: str, what: str) -> typer.models.OptionInfo:

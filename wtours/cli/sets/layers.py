@@ -13,12 +13,11 @@ from wtours.cli.options import (
     Root,
     existing_run,
     finish,
-    named_or_folder,
     refuse_unused,
     require_training,
 )
+from wtours.cli.sets.places import shard_set
 from wtours.errors import UsageError
-from wtours.storage.store import as_location
 from wtours.text import bytes_text, counted
 from wtours.workspace.layout import Layout
 
@@ -113,7 +112,7 @@ def make_of_layer(
     from wtours.layers.make import make_layer
     from wtours.shards.index import ShardIndex
 
-    layout, index = Layout(root), ShardIndex.open(_place(shards, root))
+    layout, index = Layout(root), ShardIndex.open(shard_set(shards, root))
     source = _source(
         index, layout, origin, interval, short_side, weights, start, max_gap, allow_missing
     )
@@ -146,7 +145,7 @@ def list_of_layers(
     from wtours.shards.range_reads.remote import dataset_at
     from wtours.storage.object_store import open_store
 
-    place = _place(shards, root)
+    place = shard_set(shards, root)
     dataset_at(place)  # else a set that is not there would have no layers
     store = open_store(place)
     directory, files = store.url, layer_files(store)
@@ -205,7 +204,7 @@ def verify_of_layer(
     from wtours.layers.verify import layer_file_of, repair_layer, verify_layer
     from wtours.shards.index import ShardIndex
 
-    layout, index = Layout(root), ShardIndex.open(_place(shards, root))
+    layout, index = Layout(root), ShardIndex.open(shard_set(shards, root))
     with console.progress_bars("verify", "steps") as on_progress:
         problems = verify_layer(index, name, on_progress=on_progress)
     repaired = repair and bool(problems)
@@ -248,16 +247,8 @@ def drop_of_layer(
     """
     from wtours.layers.make import drop_layer
 
-    directory = drop_layer(_place(shards, root), name)
+    directory = drop_layer(shard_set(shards, root), name)
     console.show(f"removed {directory}", {"removed": directory}, as_json=as_json)
-
-
-def _place(shards: str, root: Path) -> Path | str:
-    """Return the folder or the URL of the shard set that --shards names."""
-    location = as_location(shards)
-    if isinstance(location, str):
-        return location
-    return named_or_folder(shards, Layout(root).shards_dir)
 
 
 def _source(

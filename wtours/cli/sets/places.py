@@ -1,12 +1,9 @@
 """Where a command works: on a disk, or on an object store and this machine's copy of it."""
 
 import contextlib
-import functools
-import inspect
-import os
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,44 +13,13 @@ from wtours.errors import ConflictError
 from wtours.storage.atomic import remove
 from wtours.storage.locks import lock, shared_lock
 from wtours.storage.remote_calls import shown
-from wtours.storage.scratch import (
-    DEFAULT_SIZE,
-    SCRATCH,
-    SCRATCH_SIZE,
-    own_folder,
-    parse_size,
-    scratch_folder,
-)
+from wtours.storage.scratch import own_folder, scratch_folder
 from wtours.storage.store import as_location
 from wtours.storage.working_copy import WorkingCopy, folder_of_copy, open_copy, place_of
 from wtours.workspace.layout import Layout, checked_name, loose_files
 
-OBJECT_STORES = "Object stores"
 _FEW_FOLDERS = 100
 _ATTEMPTS = 4
-Scratch = Annotated[
-    Path | None,
-    typer.Option(
-        "--scratch",
-        envvar=SCRATCH,
-        metavar="DIR",
-        help="Where copies of what lies on an object store are kept on this machine.",
-        show_default="~/.cache/wtours",
-        rich_help_panel=OBJECT_STORES,
-        file_okay=False,
-    ),
-]
-ScratchSize = Annotated[
-    str | None,
-    typer.Option(
-        "--scratch-size",
-        envvar=SCRATCH_SIZE,
-        metavar="SIZE",
-        help="How much may lie there, for example 500GB.",
-        show_default=DEFAULT_SIZE,
-        rich_help_panel=OBJECT_STORES,
-    ),
-]
 
 SetOrFolder = Annotated[
     str,
@@ -75,33 +41,6 @@ SetName = Annotated[
     str,
     typer.Argument(metavar="NAME", autocompletion=offer_shard_sets, help="Name of the shard set."),
 ]
-
-
-def with_scratch(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command that takes a root with --scratch and --scratch-size.
-
-    They are set in the environment, which the processes of a stage or a run have in common.
-    """
-    signature = inspect.signature(command)
-    if "root" not in signature.parameters or "scratch" in signature.parameters:
-        return command
-
-    @functools.wraps(command)
-    def run(*args: Any, scratch: Path | None, scratch_size: str | None, **kwargs: Any) -> None:
-        if scratch is not None:
-            os.environ[SCRATCH] = str(scratch.absolute())
-        if scratch_size is not None:
-            parse_size(scratch_size)
-            os.environ[SCRATCH_SIZE] = scratch_size
-        command(*args, **kwargs)
-
-    added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
-        for name, option in (("scratch", Scratch), ("scratch_size", ScratchSize))
-    ]
-    parameters = [*signature.parameters.values(), *added]
-    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return run
 
 
 def shard_set(text: str, root: Path) -> Path | str:
