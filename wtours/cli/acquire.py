@@ -35,10 +35,7 @@ if TYPE_CHECKING:
 
 
 MaxSize = Annotated[
-    str,
-    typer.Option(
-        "--max-size", metavar="SIZE", help="Refuse a video at a URL with more bytes: 500M, 200G."
-    ),
+    str, typer.Option(metavar="SIZE", help="Refuse a video at a URL with more bytes: 500M, 200G.")
 ]
 
 AllowUnknownLicense = Annotated[
@@ -92,33 +89,25 @@ def download(
     max_height: MaxHeight = DEFAULT_MAX_HEIGHT,
     codec: Annotated[
         Codec | None,
-        typer.Option(
-            "--codec", metavar="CODEC", help="Insist on h264, vp9 or av1.", show_default="any"
-        ),
+        typer.Option(metavar="CODEC", help="Insist on h264, vp9 or av1.", show_default="any"),
     ] = None,
     allow_unknown_license: AllowUnknownLicense = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Videos fetched at once.")] = 2,
     limit_rate: Annotated[
-        str | None,
-        typer.Option("--limit-rate", metavar="RATE", help="Bytes a second in all, such as 2M."),
+        str | None, typer.Option(metavar="RATE", help="Bytes a second in all, such as 2M.")
     ] = None,
     max_size: MaxSize = "256G",
     sleep: Annotated[
-        float,
-        typer.Option("--sleep", min=0, metavar="SECONDS", help="Between requests to one host."),
+        float, typer.Option(min=0, metavar="SECONDS", help="Between requests to one host.")
     ] = 0.0,
     proxy: Annotated[
-        str | None, typer.Option("--proxy", metavar="URL", help="An HTTP or SOCKS proxy.")
+        str | None, typer.Option(metavar="URL", help="An HTTP or SOCKS proxy.")
     ] = None,
     cookies: Annotated[
-        Path | None,
-        typer.Option("--cookies", help="Your cookies, in Netscape's format.", dir_okay=False),
+        Path | None, typer.Option(help="Your cookies, in Netscape's format.", dir_okay=False)
     ] = None,
     cookies_from_browser: Annotated[
-        str | None,
-        typer.Option(
-            "--cookies-from-browser", metavar="BROWSER", help="For example firefox or chrome:Work."
-        ),
+        str | None, typer.Option(metavar="BROWSER", help="For example firefox or chrome:Work.")
     ] = None,
     max_loss: MaxLoss = MAX_LOSS,
     dry_run: Annotated[

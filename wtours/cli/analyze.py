@@ -48,10 +48,7 @@ Detector = Annotated[
     ),
 ]
 DetectFps = Annotated[
-    str,
-    typer.Option(
-        "--detect-fps", metavar="FPS", help='Frames a second to detect on, or "native": all.'
-    ),
+    str, typer.Option(metavar="FPS", help='Frames a second to detect on, or "native": all.')
 ]
 TransNet = Annotated[
     bool,
@@ -79,7 +76,6 @@ def analyze(
     from_dir: Annotated[
         Path | None,
         typer.Option(
-            "--from-dir",
             help="The videos in this folder instead, where they lie: another dataset, for "
             "`wtours report --compare` with the same folder.",
             file_okay=False,
@@ -150,13 +146,11 @@ def report(
     manifest: ManifestOption = None,
     videos: Videos = None,
     threshold: Annotated[
-        float,
-        typer.Option("--threshold", metavar="SCORE", help="Count detections from this score up."),
+        float, typer.Option(metavar="SCORE", help="Count detections from this score up.")
     ] = 0.3,
     compare: Annotated[
         list[Path] | None,
         typer.Option(
-            "--compare",
             help="A folder analyzed with --from-dir, drawn beside the videos in Figure 2, joined "
             "and cropped to the longest one's length; repeatable.",
             file_okay=False,

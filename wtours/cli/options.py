@@ -48,7 +48,6 @@ def _beside_own_manifest(context: typer.Context, value: Path) -> Path:
 Root = Annotated[
     Path,
     typer.Option(
-        "--root",
         envvar="WTOURS_ROOT",
         metavar="DIR|URL",
         help="The workspace: the folder that everything lies under; or, for the stages up to "
@@ -82,10 +81,7 @@ Videos = Annotated[
     ),
 ]
 
-Jobs = Annotated[
-    int,
-    typer.Option("--jobs", "-j", min=1, metavar="N", help="Processes.", show_default="cores"),
-]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.", show_default="cores")]
 
 
 class ExecutorKind(StrEnum):
@@ -99,7 +95,6 @@ class ExecutorKind(StrEnum):
 ExecutorOption = Annotated[
     ExecutorKind,
     typer.Option(
-        "--executor",
         metavar="KIND",
         help="Where segments are decoded: serial (one after the other), processes (--jobs of them "
         "on this machine) or ray.",
@@ -109,7 +104,6 @@ ExecutorOption = Annotated[
 Address = Annotated[
     str | None,
     typer.Option(
-        "--address",
         metavar="ADDRESS",
         help='With --executor ray: the cluster, for example "auto". Default: one of --jobs CPUs '
         "on this machine.",
@@ -122,7 +116,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")
 MaxLoss = Annotated[
     float,
     typer.Option(
-        "--max-loss",
         min=0,
         max=1,
         metavar="SHARE",
@@ -152,14 +145,11 @@ NewShards = Annotated[
 
 FromDir = Annotated[
     Path | None,
-    typer.Option(
-        "--from-dir", help="Take the video files in this folder; no network.", file_okay=False
-    ),
+    typer.Option(help="Take the video files in this folder; no network.", file_okay=False),
 ]
 
 MaxHeight = Annotated[
-    int,
-    typer.Option("--max-height", min=144, help="Lines of a downloaded picture; 2160 is full 4K."),
+    int, typer.Option(min=144, help="Lines of a downloaded picture; 2160 is full 4K.")
 ]
 
 Deep = Annotated[

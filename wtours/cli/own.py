@@ -68,8 +68,7 @@ def add(
     ] = False,
     manifest: OwnManifest = None,
     title: Annotated[
-        str | None,
-        typer.Option("--title", metavar="TITLE", help="Of one walk.", show_default="the source's"),
+        str | None, typer.Option(metavar="TITLE", help="Of one walk.", show_default="the source's")
     ] = None,
     license_claimed: Annotated[
         str, typer.Option("--license", metavar="LICENSE", help="As you know it.")
@@ -80,8 +79,6 @@ def add(
     stream: Annotated[
         int | None,
         typer.Option(
-            "--stream",
-            metavar="N",
             min=0,
             help="Of a file with several videos: the one that ffprobe calls Stream #0:N.",
             show_default="the default one, else the largest",

@@ -66,7 +66,6 @@ ExistingRun = Annotated[
 SetOfRun = Annotated[
     str | None,
     typer.Option(
-        "--shards",
         metavar="NAME|DIR|URL",
         autocompletion=offer_shard_sets,
         help="The shard set.",
@@ -80,7 +79,6 @@ def visualize(
     video: Annotated[
         str | None,
         typer.Option(
-            "--video",
             metavar="ID",
             autocompletion=offer_videos,
             help="The video to show.",
@@ -88,7 +86,7 @@ def visualize(
         ),
     ] = None,
     shards: SetOfRun = None,
-    clips: Annotated[int, typer.Option("--clips", min=1, metavar="N", help="Clips to draw.")] = 4,
+    clips: Annotated[int, typer.Option(min=1, help="Clips to draw.")] = 4,
     palette: Annotated[
         Palette,
         typer.Option(
@@ -260,7 +258,7 @@ def import_weights(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="A .pth of DINO's or DORA's authors.")
     ],
-    run: Annotated[str, typer.Option("--run", metavar="NAME|DIR", help="The run to make of it.")],
+    run: Annotated[str, typer.Option(metavar="NAME|DIR", help="The run to make of it.")],
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
@@ -310,12 +308,11 @@ def replay(
 def rewind(
     run: ExistingRun,
     step: Annotated[
-        int | None,
-        typer.Option("--step", metavar="N", help="Show this step; else the largest spikes."),
+        int | None, typer.Option(help="Show this step; else the largest spikes.")
     ] = None,
     shards: SetOfRun = None,
     clips: Annotated[
-        int, typer.Option("--clips", min=1, metavar="N", help="At most so many of its clips.")
+        int, typer.Option(min=1, help="At most so many of its clips.")
     ] = _CLIPS_OF_STEP,
     rank: Annotated[
         bool,

@@ -43,15 +43,12 @@ if TYPE_CHECKING:
     from wtours.sharding.estimate import Estimate
 
 FramesPerSecond = Annotated[
-    str,
-    typer.Option("--fps", metavar="FPS", help='Sampled frames a second, or "native": every frame.'),
+    str, typer.Option(metavar="FPS", help='Sampled frames a second, or "native": every frame.')
 ]
 ShortSide = Annotated[
     str,
     typer.Option(
-        "--short-side",
-        metavar="PIXELS",
-        help='Reduce frames to this short side, in pixels; "native": as they are.',
+        metavar="PIXELS", help='Reduce frames to this short side, in pixels; "native": as they are.'
     ),
 ]
 
@@ -67,20 +64,15 @@ class CodecChoice(StrEnum):
 CodecOption = Annotated[
     CodecChoice,
     typer.Option(
-        "--codec",
         metavar="CODEC",
         help="Of the frames: jpeg; or without a loss (several times larger) webp-lossless or png.",
     ),
 ]
-Quality = Annotated[int, typer.Option("--quality", help="JPEG quality, 1 to 100.")]
-ShardSeconds = Annotated[
-    int,
-    typer.Option("--shard-seconds", metavar="SECONDS", help="Length of video in one shard."),
-]
+Quality = Annotated[int, typer.Option(help="JPEG quality, 1 to 100.")]
+ShardSeconds = Annotated[int, typer.Option(metavar="SECONDS", help="Length of video in one shard.")]
 BlurBoxes = Annotated[
     Path | None,
     typer.Option(
-        "--blur-boxes",
         help="Blur these: a .parquet with pts_us, x0, y0, x1, y1 (pixels of the video) and, "
         "for several videos, video_id.",
         dir_okay=False,
@@ -94,9 +86,7 @@ BlurFaces = Annotated[
 ]
 PartOption = Annotated[
     str | None,
-    typer.Option(
-        "--part", metavar="i/N", help="Do the i-th of N parts; the last finalizes the set."
-    ),
+    typer.Option(metavar="i/N", help="Do the i-th of N parts; the last finalizes the set."),
 ]
 
 
@@ -136,7 +126,6 @@ def shard(
     match_duration: Annotated[
         str | None,
         typer.Option(
-            "--match-duration",
             metavar="VIDEO",
             help="Take as many seconds of the manifest's videos as VIDEO (downloaded to this root) "
             "has: the first ones whole, the last one cut.",
@@ -145,7 +134,6 @@ def shard(
     where: Annotated[
         str | None,
         typer.Option(
-            "--where",
             metavar="CONDITION",
             help="Take only seconds for which this holds, for example 'blur > 100 and not frozen': "
             "blur, motion, luma, black, frozen, near_duplicate, text_overlay, of `wtours analyze "

@@ -68,13 +68,10 @@ def doctor(
 
 
 def cluster_doctor(
-    address: Annotated[
-        str, typer.Option("--address", metavar="ADDRESS", help="Of the Ray cluster.")
-    ] = "auto",
+    address: Annotated[str, typer.Option(metavar="ADDRESS", help="Of the Ray cluster.")] = "auto",
     scratch: Annotated[
         Path | None,
         typer.Option(
-            "--scratch",
             help="A folder of each node's own disk.",
             show_default="its temporary one",
             file_okay=False,

@@ -49,7 +49,6 @@ class Resume(StrEnum):
 GpuMemoryOption = Annotated[
     str | None,
     typer.Option(
-        "--gpu-memory",
         metavar="SIZE",
         help="Choose bfloat16, then micro-batches, then activation checkpointing, as far as "
         "the same batch needs to fit a GPU of so much, for example 24GB.",
@@ -63,7 +62,6 @@ def pretrain(
     run: Annotated[
         str | None,
         typer.Option(
-            "--run",
             metavar="NAME|DIR",
             autocompletion=offer_runs,
             help="The run's name, or its folder (with a /).",
@@ -226,7 +224,7 @@ def estimate(
     overrides: Overrides = None,
     gpu_memory: GpuMemoryOption = None,
     processes: Annotated[
-        int, typer.Option(min=1, metavar="N", help="The processes that will share the batch.")
+        int, typer.Option(min=1, help="The processes that will share the batch.")
     ] = 1,
     as_json: AsJson = False,
     root: Root = ROOT,

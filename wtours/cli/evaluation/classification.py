@@ -10,14 +10,11 @@ from wtours.cli.options import ROOT, AsJson, Root
 Train = Annotated[
     str,
     typer.Option(
-        "--train",
         metavar="DIR|TAR",
         help="Images, a folder a class: DIR, TAR or TAR:prefix/inside; or a dataset saved on disk.",
     ),
 ]
-Val = Annotated[
-    str, typer.Option("--val", metavar="DIR|TAR", help="The same, for the test images.")
-]
+Val = Annotated[str, typer.Option(metavar="DIR|TAR", help="The same, for the test images.")]
 
 
 def eval_knn(
@@ -60,7 +57,7 @@ def eval_linear(
     val: Val,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 100,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Images of a step, over all processes.")
+        int, typer.Option(min=1, help="Images of a step, over all processes.")
     ] = 1024,
     rates: Annotated[
         list[float] | None,

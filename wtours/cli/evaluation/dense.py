@@ -26,8 +26,7 @@ class Discovery(StrEnum):
 def eval_discover(
     run: Named,
     voc: Annotated[
-        Path,
-        typer.Option("--voc", help="The folder of VOC 2012, with JPEGImages.", file_okay=False),
+        Path, typer.Option(help="The folder of VOC 2012, with JPEGImages.", file_okay=False)
     ],
     split: Annotated[
         str,
@@ -87,7 +86,6 @@ def eval_segment(
     data: Annotated[
         Path,
         typer.Option(
-            "--data",
             metavar="DIR|TAR",
             help="CamVid's or ADE20k's folder, or an uncompressed tar of it: train and trainannot, "
             "or images/training and annotations/training.",
@@ -96,7 +94,6 @@ def eval_segment(
     short_side: Annotated[
         int | None,
         typer.Option(
-            "--short-side",
             min=1,
             metavar="PIXELS",
             help="Pixels that an image's short side is resized to. Default: twice the side of "
@@ -114,7 +111,7 @@ def eval_segment(
         ),
     ] = False,
     steps: Annotated[
-        int, typer.Option("--steps", min=1, help="Of --finetune; 1,500 at most warm up.")
+        int, typer.Option(min=1, help="Of --finetune; 1,500 at most warm up.")
     ] = _STEPS,
     as_json: AsJson = False,
     root: Root = ROOT,
@@ -160,9 +157,7 @@ def eval_segment(
 
 def eval_vos(
     run: Named,
-    davis: Annotated[
-        Path, typer.Option("--davis", help="The folder of DAVIS 2017.", file_okay=False)
-    ],
+    davis: Annotated[Path, typer.Option(help="The folder of DAVIS 2017.", file_okay=False)],
     split: Annotated[str, typer.Option(metavar="LIST", help="A list in ImageSets/2017.")] = "val",
     out: Annotated[
         Path | None,

@@ -17,18 +17,15 @@ from wtours.workspace.layout import Layout
 def split(
     name: SetHere = "default",
     val_share: Annotated[
-        float,
-        typer.Option("--val-share", metavar="SHARE", help="Of the blocks, for validation."),
+        float, typer.Option(metavar="SHARE", help="Of the blocks, for validation.")
     ] = 0.1,
     block_seconds: Annotated[
-        float,
-        typer.Option("--block-seconds", metavar="SECONDS", help="Length of a block of a video."),
+        float, typer.Option(metavar="SECONDS", help="Length of a block of a video.")
     ] = 300.0,
     gap_seconds: Annotated[
-        float,
-        typer.Option("--gap-seconds", metavar="SECONDS", help="Least time between two parts."),
+        float, typer.Option(metavar="SECONDS", help="Least time between two parts.")
     ] = 30.0,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed, other blocks.")] = 0,
+    seed: Annotated[int, typer.Option(help="Another seed, other blocks.")] = 0,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
@@ -73,22 +70,11 @@ def overlap(
         ),
     ],
     every_seconds: Annotated[
-        float,
-        typer.Option(
-            "--every-seconds",
-            metavar="SECONDS",
-            help="Between the frames of A that are looked for.",
-        ),
+        float, typer.Option(metavar="SECONDS", help="Between the frames of A that are looked for.")
     ] = 1.0,
     max_distance: Annotated[
         int,
-        typer.Option(
-            "--max-distance",
-            min=0,
-            max=16,
-            metavar="BITS",
-            help="Bits of 64 in which hashes may differ.",
-        ),
+        typer.Option(min=0, max=16, metavar="BITS", help="Bits of 64 in which hashes may differ."),
     ] = 4,
     as_json: AsJson = False,
     root: Root = ROOT,

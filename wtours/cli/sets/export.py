@@ -38,8 +38,7 @@ _CLIP_SECONDS = 10.0
 def export_of_shards(
     name: SetHere = "default",
     to: Annotated[
-        ExportLayout,
-        typer.Option("--to", metavar="FORMAT", help=f"{', '.join(ExportLayout)}."),
+        ExportLayout, typer.Option(metavar="FORMAT", help=f"{', '.join(ExportLayout)}.")
     ] = ExportLayout.IMAGEFOLDER,
     out: Annotated[
         Path | None,
@@ -48,10 +47,7 @@ def export_of_shards(
         ),
     ] = None,
     clip_seconds: Annotated[
-        float,
-        typer.Option(
-            "--clip-seconds", metavar="SECONDS", help="Longest clip, for davis, vjepa and mp4."
-        ),
+        float, typer.Option(metavar="SECONDS", help="Longest clip, for davis, vjepa and mp4.")
     ] = _CLIP_SECONDS,
     by_split: Annotated[
         bool,

@@ -122,8 +122,8 @@ def sample_of_shards(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The PNG to write.", dir_okay=False)
     ] = Path("grid.png"),
-    clips: Annotated[int, typer.Option("--clips", min=1, max=100, help="Rows.")] = 8,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed, other clips.")] = 0,
+    clips: Annotated[int, typer.Option(min=1, max=100, help="Rows.")] = 8,
+    seed: Annotated[int, typer.Option(help="Another seed, other clips.")] = 0,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
@@ -150,8 +150,7 @@ def sample_of_shards(
 def missing_of_shards(
     name: SetName = "default",
     parts: Annotated[
-        int | None,
-        typer.Option("--parts", min=1, max=10_000, help="N of --part i/N: name the parts instead."),
+        int | None, typer.Option(min=1, max=10_000, help="N of --part i/N: name the parts instead.")
     ] = None,
     as_array: Annotated[
         bool,

@@ -32,7 +32,6 @@ LayerName = Annotated[
 SetOption = Annotated[
     str,
     typer.Option(
-        "--shards",
         metavar="NAME|DIR|URL",
         autocompletion=offer_shard_sets,
         help="The shard set that it is beside.",
@@ -46,19 +45,13 @@ Origin = Annotated[
         help="What it is made from: flow, detections, objects:RUN or external:PATH.",
     ),
 ]
-Interval = Annotated[
-    float, typer.Option("--interval", help="flow: seconds from a frame to the one it leads to.")
-]
+Interval = Annotated[float, typer.Option(help="flow: seconds from a frame to the one it leads to.")]
 ShortSide = Annotated[
-    int,
-    typer.Option(
-        "--short-side", metavar="PIXELS", help="flow: the short side that frames are scaled to."
-    ),
+    int, typer.Option(metavar="PIXELS", help="flow: the short side that frames are scaled to.")
 ]
 Weights = Annotated[
     Path | None,
     typer.Option(
-        "--weights",
         help="flow: a state dict of raft_small.",
         show_default="torchvision's, downloaded",
         dir_okay=False,
@@ -67,15 +60,12 @@ Weights = Annotated[
 Start = Annotated[
     str | None,
     typer.Option(
-        "--start",
         metavar="TIME",
         help="Tracks: the moment at the video's first frame, in seconds or as an ISO time.",
         show_default="a GPX's first point; second 0 of a CSV",
     ),
 ]
-MaxGap = Annotated[
-    float, typer.Option("--max-gap", help="Tracks: longest time between two points, in seconds.")
-]
+MaxGap = Annotated[float, typer.Option(help="Tracks: longest time between two points, in seconds.")]
 AllowMissing = Annotated[
     bool, typer.Option("--allow-missing", help="external: frames without a value are allowed.")
 ]

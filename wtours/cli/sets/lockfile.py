@@ -88,19 +88,11 @@ def sync(
     from_dir: FromDir = None,
     blur_boxes: Annotated[
         Path | None,
-        typer.Option(
-            "--blur-boxes",
-            help="The boxes of a blurred set: its blur_boxes.parquet.",
-            dir_okay=False,
-        ),
+        typer.Option(help="The boxes of a blurred set: its blur_boxes.parquet.", dir_okay=False),
     ] = None,
     where_table: Annotated[
         Path | None,
-        typer.Option(
-            "--where-table",
-            help="The seconds of a set with --where: quality.parquet.",
-            dir_okay=False,
-        ),
+        typer.Option(help="The seconds of a set with --where: quality.parquet.", dir_okay=False),
     ] = None,
     allow_unknown_license: AllowUnknownLicense = False,
     jobs: Jobs = default_jobs(),

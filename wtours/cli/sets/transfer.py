@@ -29,9 +29,7 @@ def copy(
         bool,
         typer.Option("--deep/--quick", help="Read each file back from there, or trust the store."),
     ] = True,
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Files at a time.")
-    ] = 4,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Files at a time.")] = 4,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
