@@ -55,14 +55,10 @@ def add_walk(
     they lie in there; else by their names, and a later download of them needs --from-dir.
 
     Args:
-        walk: What to add.
         video_id: The name that every other command knows it by; None: made of the walk's name, with
             a number where another video has that name.
         manifest: The user's own; made if it is not there.
-        layout: Where the video goes.
-        claims: What the user says of it.
         options: For a URL.
-        on_selected: Told what is about to be fetched.
         on_progress: Called with the video id and the bytes so far and in all.
 
     Returns:
@@ -166,10 +162,7 @@ def _require_same_url(walk: OwnWalk, video_id: str, known: SourceUrl | None = No
 
     Whether the rest names another file, or is a new password for the same one, nobody can say.
 
-    Args:
-        walk: A URL, or files (which are compared by their bytes).
-        video_id: Whose source looks the same.
-        known: That source, where a manifest may have all of it.
+    Files are compared by their bytes. `known`: the video's source, where a manifest has all of it.
 
     Raises:
         DownloadError: says how to add it all the same.

@@ -15,7 +15,6 @@ from typing import Any
 
 import av
 import numpy as np
-from av.container import InputContainer, OutputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -150,7 +149,19 @@ def join_chapters(
                     copy, settings = output.add_stream_from_template(video), found
                 else:
                     _require_same(settings, found, path, paths[0])
-                _copy_packets(path, container, video, starts[number], output, copy, packets)
+                for packet in demux(path, container, video):
+                    if packet.dts is None or packet.pts is None:
+                        continue  # the end of the stream
+                    if packet.is_discard:
+                        raise VideoError(
+                            f"{path} was trimmed without being encoded again, so its packets "
+                            f"cannot be joined; add it alone: --id NAME"
+                        )
+                    packets.update(bytes(packet))
+                    packet.pts += starts[number]
+                    packet.dts += starts[number]
+                    packet.stream = copy
+                    output.mux(packet)
             on_progress(sum(sizes[: number + 1]), sum(sizes))
     _read_back(joined, times, starts, packets.hexdigest())
     return {
@@ -214,30 +225,6 @@ def _require_same(
                 f"{path} is no chapter of the recording of {first.name}: another {name}{shown}; "
                 f"add the files apart, each with --id"
             )
-
-
-def _copy_packets(
-    path: Path,
-    container: InputContainer,
-    video: VideoStream,
-    start: int,
-    output: OutputContainer,
-    copy: Stream,
-    packets: Any,
-) -> None:
-    for packet in demux(path, container, video):
-        if packet.dts is None or packet.pts is None:
-            continue  # the end of the stream
-        if packet.is_discard:
-            raise VideoError(
-                f"{path} was trimmed without being encoded again, so its packets cannot be "
-                f"joined; add it alone: --id NAME"
-            )
-        packets.update(bytes(packet))
-        packet.pts += start
-        packet.dts += start
-        packet.stream = copy
-        output.mux(packet)
 
 
 def _read_back(

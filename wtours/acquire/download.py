@@ -81,8 +81,6 @@ def download_videos(
     """Bring the videos under the root that are not there yet; one bad video does not stop the rest.
 
     Args:
-        entries: What to download.
-        layout: Where to.
         from_dir: Take the files in this folder, and use no network.
         files_dir: Where `file:` sources are, if not in `from_dir`: the manifest's own folder.
         given: The one entry's file, or its chapters, wherever they lie.

@@ -44,8 +44,10 @@ def run_queue(
 
     try:
         while waiting or num_running:
-            while num_running < jobs and (ready := _take_ready(waiting)):
-                thread = threading.Thread(target=run, args=ready, daemon=True)
+            now = time.monotonic()
+            for ready in [entry for entry in waiting if entry[0] <= now][: jobs - num_running]:
+                waiting.remove(ready)
+                thread = threading.Thread(target=run, args=ready[1:], daemon=True)
                 threads.append(thread)
                 thread.start()
                 num_running += 1
@@ -69,13 +71,3 @@ def run_queue(
         deadline = time.monotonic() + _GRACE_SECONDS
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-
-
-def _take_ready(waiting: list[tuple[float, Item]]) -> tuple[Item] | None:
-    """Remove and return the first item whose time has come."""
-    now = time.monotonic()
-    for index, (not_before, item) in enumerate(waiting):
-        if not_before <= now:
-            del waiting[index]
-            return (item,)
-    return None

@@ -17,11 +17,8 @@ _OPEN = re.compile(
 def require_open(source: str, license_observed: str | None, *, allow_unknown: bool) -> None:
     """Let a source pass, or say why not.
 
-    Args:
-        source: The URL, for the message.
-        license_observed: What the source says; YouTube says "Creative Commons Attribution license
-            (reuse allowed)", and nothing of its standard license.
-        allow_unknown: The user answers for a source that says nothing.
+    YouTube says "Creative Commons Attribution license (reuse allowed)", and nothing of its standard
+    license; `allow_unknown`: the user answers for a source that says nothing.
 
     Raises:
         PermanentDownloadError: it must not be fetched.

@@ -41,11 +41,7 @@ def validate(
 ) -> ValidatedFile:
     """Return the file's facts and sha256; a file that is not the right one is removed.
 
-    Args:
-        entry: What the manifest says of it.
-        source: Where it is from.
-        fetched: The file.
-        max_loss: The largest share of the video that may be lost to damage.
+    `max_loss` is the largest share of the video that may be lost to damage.
 
     Raises:
         VideoError: it is no video, is cut or damaged, ends in a still picture, cannot be read by

@@ -82,12 +82,7 @@ _shows_progress = True
 
 
 def set_verbosity(*, verbose: bool = False, quiet: bool = False) -> None:
-    """Choose what is shown beside results and errors.
-
-    Args:
-        verbose: Everything that is logged, with the module that logs it.
-        quiet: Neither progress nor notes.
-    """
+    """Show all that is logged, with the module that logs it; or neither progress nor notes."""
     global _shows_progress
     _shows_progress = not quiet
     root = logging.getLogger()
@@ -310,9 +305,7 @@ def _amount(done: float, total: float | None, unit: Unit) -> str:
 def fail(text: str, *, on_every_rank: bool = False) -> None:
     """Print an error to stderr, of several processes only the first of a node.
 
-    Args:
-        text: The line.
-        on_every_rank: It names a rank: other ranks may not know.
+    On every rank where it names one: others may not know.
     """
     if IS_FIRST_OF_NODE or on_every_rank:
         err.quiet = False

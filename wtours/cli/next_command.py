@@ -20,14 +20,7 @@ def note_next(
     videos: Sequence[str] | None = None,
     root: Path = ROOT,
 ) -> None:
-    """Say the command that comes next, with the options of the one that ends: it can be pasted.
-
-    Args:
-        words: The command, and what it needs beside these options.
-        manifest: As it was given.
-        videos: Likewise.
-        root: Likewise.
-    """
+    """Say the command that comes next, with the options of the one that ends: it can be pasted."""
     of_manifest = () if manifest is None else ("--manifest", str(manifest))
     of_videos = (word for video in videos or () for word in ("--video", video))
     if is_said():

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -123,25 +123,33 @@ MaxLoss = Annotated[
     ),
 ]
 
+
+def set_argument(metavar: str, about: str) -> Any:
+    """Return the argument that names a shard set."""
+    return typer.Argument(metavar=metavar, autocompletion=offer_shard_sets, help=about)
+
+
+def set_option(metavar: str, about: str, **more: Any) -> Any:
+    """Return the option --shards, which names a shard set in every command that has it."""
+    completed: Any = {"autocompletion": offer_shard_sets, **more}
+    return typer.Option("--shards", metavar=metavar, help=about, **completed)
+
+
+def out_option(about: str, **more: Any) -> Any:
+    """Return the option --out, which says where to write in every command that has it."""
+    return typer.Option("--out", "-o", help=about, **more)
+
+
 Shards = Annotated[
     str,
-    typer.Argument(
-        metavar="NAME|DIR|URL",
-        autocompletion=offer_shard_sets,
-        help="A shard set's name, folder or URL (s3://…); or, with --set data.clip_length=1, a "
+    set_argument(
+        "NAME|DIR|URL",
+        "A shard set's name, folder or URL (s3://…); or, with --set data.clip_length=1, a "
         "folder or a tar of images.",
     ),
 ]
 
-NewShards = Annotated[
-    str,
-    typer.Option(
-        "--shards",
-        metavar="NAME",
-        autocompletion=offer_shard_sets,
-        help="Name of the shard set that is made.",
-    ),
-]
+NewShards = Annotated[str, set_option("NAME", "Name of the shard set that is made.")]
 
 FromDir = Annotated[
     Path | None,
@@ -215,10 +223,7 @@ def as_typed(reasons: Mapping[str, str], manifest: Path | None, root: Path) -> M
 def remedy_of_videos(asked: Path | list[str] | None, layout: Layout, root: Path) -> str:
     """Return what to do about videos that failed: where none was ever brought, how one is.
 
-    Args:
-        asked: What --manifest or --video named; with it, the videos' own lines say what to do.
-        layout: The workspace.
-        root: As it was given.
+    With a --manifest or --video that was `asked` for, the videos' own lines say what to do.
     """
     own = asked or find_own_manifest(Path.cwd())
     if own or any(layout.videos_dir.glob("*/receipt.json")):
@@ -345,8 +350,7 @@ def require_training(purpose: str, *, packages: Sequence[str] = TORCH) -> None:
         WtoursError: another module named `training` hides ours.
     """
     for package in packages:
-        if find_spec(package) is None:
-            raise MissingPackageError(package, "train", purpose)
+        require_package(package, "train", purpose)
     found = find_spec("training")
     place = Path(found.origin) if found and found.origin else None
     if place is None or place.parent.parent != Path(wtours.__file__).parent.parent:
@@ -357,7 +361,7 @@ def require_training(purpose: str, *, packages: Sequence[str] = TORCH) -> None:
         )
 
 
-def require_scipy(purpose: str) -> None:
-    """Refuse in the same way if scipy, of the extra `eval`, is not there."""
-    if find_spec("scipy") is None:
-        raise MissingPackageError("scipy", "eval", purpose)
+def require_package(package: str, extra: str, purpose: str) -> None:
+    """Raise MissingPackageError if a package of an extra is not installed; imports nothing."""
+    if find_spec(package) is None:
+        raise MissingPackageError(package, extra, purpose)

@@ -138,7 +138,12 @@ def add(
                 rows.append(_row(walk, entry, is_new, layout))
     if as_json:
         refused = [{"file": name, "problem": problem} for name, problem in failed.items()]
-        console.print_json([*(_as_json(*row) for row in done), *refused])
+        added = [
+            {"file": walk.name, "is_new": is_new}
+            | entry.model_dump(mode="json", exclude_defaults=True)
+            for walk, entry, is_new in done
+        ]
+        console.print_json([*added, *refused])
     elif done:
         title_of_table = f"{len(done)} of {len(walks)} in {path}"
         columns = ("id", "file", "video", "")
@@ -187,12 +192,6 @@ def _row(walk: "OwnWalk", entry: "VideoEntry", is_new: bool, layout: Layout) -> 
         walk.name,
         f"{length}, {facts['width']}x{facts['height']}, {rate_text(facts['frame_rate'])}",
         f"{'added' if is_new else 'there already'}{joined}",
-    )
-
-
-def _as_json(walk: "OwnWalk", entry: "VideoEntry", is_new: bool) -> dict[str, object]:
-    return {"file": walk.name, "is_new": is_new} | entry.model_dump(
-        mode="json", exclude_defaults=True
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wtours.cli import console
-from wtours.cli.command import offer_runs, offer_shard_sets, offer_videos
+from wtours.cli.command import offer_runs, offer_videos
 from wtours.cli.next_command import note_next
 from wtours.cli.options import (
     ROOT,
@@ -17,10 +17,12 @@ from wtours.cli.options import (
     Root,
     existing_run,
     finish,
+    out_option,
     refuse_unused,
     require_path,
     require_training,
     run_folder,
+    set_option,
 )
 from wtours.cli.sets.places import shard_set
 from wtours.errors import CheckpointError, ShardError
@@ -65,10 +67,9 @@ ExistingRun = Annotated[
 
 SetOfRun = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME|DIR|URL",
-        autocompletion=offer_shard_sets,
-        help="The shard set.",
+    set_option(
+        "NAME|DIR|URL",
+        "The shard set.",
         show_default="the one under the root that the run was trained on",
     ),
 ]
@@ -231,10 +232,7 @@ def export(
         ),
     ] = ExportTarget.TIMM,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", metavar="PATH", help="Where to.", show_default="in the run's exports"
-        ),
+        Path | None, out_option("Where to.", metavar="PATH", show_default="in the run's exports")
     ] = None,
     as_json: AsJson = False,
     root: Root = ROOT,
@@ -319,10 +317,7 @@ def rewind(
         typer.Option("--rank", help="Compute each clip's loss by that checkpoint; highest first."),
     ] = False,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", metavar="FILE", help="The page.", show_default="in the run's folder"
-        ),
+        Path | None, out_option("The page.", metavar="FILE", show_default="in the run's folder")
     ] = None,
     as_json: AsJson = False,
     root: Root = ROOT,

@@ -5,7 +5,6 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,12 +19,12 @@ from wtours.cli.options import (
     AsJson,
     Root,
     Shards,
+    require_package,
     require_training,
     run_folder,
 )
 from wtours.cli.presets import ConfigFile, Overrides, Preset
 from wtours.cli.sets.places import shard_set
-from wtours.errors import MissingPackageError
 from wtours.text import bytes_text, counted, docs_page, plain, seconds_text
 from wtours.workspace.layout import Layout
 
@@ -189,9 +188,8 @@ def _checked_config(
 
     resolved = resolve_config(preset, config, overrides or [])
     for logger in resolved.watch.loggers:
-        if find_spec(logger) is None:
-            extra = "train" if logger == "tensorboard" else logger
-            raise MissingPackageError(logger, extra, f"watch.loggers={logger}")
+        extra = "train" if logger == "tensorboard" else logger
+        require_package(logger, extra, f"watch.loggers={logger}")
     place = shard_set(shards, root)
     is_images = isinstance(place, Path) and not (place / DATASET_FILE).is_file()
     if resolved.data.clip_length == 1 and is_images:

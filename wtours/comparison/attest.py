@@ -86,10 +86,7 @@ def attest(a: Path | str, b: Path | str, *, on_progress: Progress = no_progress)
     Every byte of both is read: tars of one sha256 are hashed and not looked into, the others, and
     those of a set at a URL, are compared frame by frame. Only frames of other bytes are decoded.
 
-    Args:
-        a: A shard set: its folder or URL.
-        b: Another one.
-        on_progress: Called with the video id and the frames compared and in all.
+    `on_progress` is called with the video id and the frames compared and in all.
 
     Raises:
         ShardError: one is not finished, or a frame cannot be read.

@@ -81,8 +81,6 @@ def find_overlap(
     take seconds, a million against a million hours.
 
     Args:
-        a: A shard set.
-        b: Another one.
         every_seconds: Frames are taken so far apart, of both. A camera that walks shows another
             picture after a second, so a smaller value finds more.
         max_distance: Bits of 64 in which two hashes may differ.
@@ -168,26 +166,18 @@ def _stretches(
     """Join pairs (row of A, row of B, distance) that follow each other in both videos."""
     group: list[tuple[int, int, int]] = []
     for pair in pairs:
-        if group and not _follows(one, other, group[-1], pair, reach_us):
+        last = group[-1] if group else pair
+        follows = all(
+            index.video_of(before) == index.video_of(now)
+            and abs(int(index.pts_us[now]) - int(index.pts_us[before])) <= reach_us
+            for index, before, now in ((one, last[0], pair[0]), (other, last[1], pair[1]))
+        )
+        if not follows:
             yield _stretch(one, other, group)
             group = []
         group.append(pair)
     if group:
         yield _stretch(one, other, group)
-
-
-def _follows(
-    one: ShardIndex,
-    other: ShardIndex,
-    last: tuple[int, int, int],
-    pair: tuple[int, int, int],
-    reach_us: int,
-) -> bool:
-    return all(
-        index.video_of(before) == index.video_of(now)
-        and abs(int(index.pts_us[now]) - int(index.pts_us[before])) <= reach_us
-        for index, before, now in ((one, last[0], pair[0]), (other, last[1], pair[1]))
-    )
 
 
 def _stretch(one: ShardIndex, other: ShardIndex, group: list[tuple[int, int, int]]) -> Stretch:

@@ -60,9 +60,7 @@ class WorkspaceReport:
 def verify_workspace(layout: Layout, *, on_progress: Progress = no_progress) -> WorkspaceReport:
     """Read every published file under the root and compare it with its receipt.
 
-    Args:
-        layout: The workspace.
-        on_progress: Called with the kind, and how many of it are done and there are.
+    `on_progress` is called with the kind, and how many of it are done and there are.
     """
     counts: dict[str, int] = {}
     problems: list[ShardProblem] = []

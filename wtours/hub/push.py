@@ -44,7 +44,6 @@ def push_shards(
     another server. A set that has grown, or whose index has changed, becomes a new commit.
 
     Args:
-        directory: The set's folder.
         url: hf://datasets/OWNER/NAME; the repository is made where it is not there.
         public: A new repository is public; else private.
         on_progress: Called with the URL and the bytes that are there and in all.

@@ -94,12 +94,8 @@ def lock_shards(
 ) -> Lock:
     """Write the lock of a finished shard set to `path`, and return it.
 
-    Args:
-        layout: The workspace, where the videos' receipts say which stream was taken of a file.
-        directory: The shard set.
-        path: The lock file.
-        deep: Hash every tar again, instead of comparing sizes with `dataset.json`.
-        on_progress: As in `verify_shards`.
+    The videos' receipts in the workspace say which stream was taken of a file. With `deep` every
+    tar is hashed again, instead of comparing sizes with `dataset.json`.
 
     Raises:
         ShardError: the set is not finished, or damaged.

@@ -62,14 +62,10 @@ def sync_shards(  # noqa: PLR0913 -- options of the command, by keyword
     Run it again to go on.
 
     Args:
-        layout: The workspace.
-        lock: What to make.
         name: Of the shard set; None: the lock's own.
         from_dir: Take the videos from this folder, and use no network.
         blur_boxes: The file of boxes, where the locked set was blurred by one.
         where_table: The table of seconds, where the locked set has a condition on them.
-        options: Of downloading.
-        executor: Runs the segments.
         on_progress: As in `download_videos` and `build_shards`.
 
     Raises:

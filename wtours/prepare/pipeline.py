@@ -58,9 +58,6 @@ def prepare_videos(
     of them has begun is finished here, and the other way round.
 
     Args:
-        layout: The workspace.
-        entries: The videos.
-        options: What is made of them.
         executor: Where segments are decoded; the result does not depend on it.
         part: Do only the stretches of this part, and download nothing; the part that finds every
             segment finished publishes the tables and the index.

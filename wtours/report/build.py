@@ -70,7 +70,6 @@ def build_report(
     same. The same tables and videos give the same bytes.
 
     Args:
-        layout: The workspace.
         entries: One or more videos of a manifest.
         threshold: Objects are counted, and detections drawn, from this score up.
         compare: Folders analyzed with --from-dir, to be drawn beside the videos in Figure 2, each

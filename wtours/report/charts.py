@@ -63,14 +63,7 @@ def frequency_axes(frequencies: Sequence[NDArray[np.float64] | None]) -> Frequen
 def video_charts(
     curves: Curves, *, seconds: float, cuts_us: Sequence[int], objects_max: float
 ) -> VideoCharts:
-    """Return a video's paths; the end of the video is at the right edge.
-
-    Args:
-        curves: What is drawn.
-        seconds: The video's length.
-        cuts_us: Its cuts.
-        objects_max: Objects per frame at the upper edge.
-    """
+    """Return a video's paths: its end at the right edge, `objects_max` per frame at the upper."""
     x = _across(curves.lightness, seconds)
     band = _points(x, _up(curves.high.values, 100)) + _points(
         x[::-1], _up(curves.low.values[::-1], 100)
@@ -111,12 +104,7 @@ def time_ticks(seconds: float) -> list[tuple[float, str]]:
 
 
 def payload(curves: Curves, classes: Sequence[str]) -> dict[str, Any]:
-    """Return a video's curves for the page's script, rounded.
-
-    Args:
-        curves: What is drawn.
-        classes: The page's colored classes, in the order of their colors.
-    """
+    """Return a video's curves for the page's script, rounded; classes in the order of colors."""
     data: dict[str, Any] = {
         "t": _rounded(curves.lightness.seconds, 3),
         "light": _rounded(curves.lightness.values),

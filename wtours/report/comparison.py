@@ -46,7 +46,6 @@ def load_compared(
     """Return a folder's videos as one, joined in order and cropped.
 
     Args:
-        layout: The workspace.
         folder: What was analyzed with --from-dir.
         threshold: Objects are counted from this score up.
         until_us: Length to crop to; None: all of it.

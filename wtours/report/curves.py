@@ -107,14 +107,8 @@ def classes_over_time(
 ) -> dict[str, NDArray[np.float64]]:
     """Return detections per frame given to the detector of some classes, (P,) by label.
 
-    Reads batch by batch; P as of `average_over_time` of the same frames and span.
-
-    Args:
-        path: detections.parquet.
-        detected_us: (F,) pts of the frames given to the detector, ascending.
-        labels: The classes.
-        threshold: Detections from this score up.
-        span_us: Microseconds.
+    Reads detections.parquet batch by batch; P as of `average_over_time` of the same frames and
+    span. `detected_us` are the (F,) pts of the frames given to the detector, ascending.
     """
     frames = np.bincount((detected_us / span_us).astype(np.int64))
     number_of = {label: number for number, label in enumerate(labels)}

@@ -172,13 +172,10 @@ def detections_on(
 def count_objects(
     path: Path, facts: ObjectsSummary, detected_us: NDArray[np.int64], *, threshold: float
 ) -> MeasuredObjects:
-    """Count a detections table from `threshold` and from each of `THRESHOLDS` up.
+    """Count detections.parquet from `threshold` and from each of `THRESHOLDS` up.
 
-    Args:
-        path: detections.parquet.
-        facts: How it was made.
-        detected_us: (F,) pts of the frames given to the detector, ascending.
-        threshold: What `class_counts` and `per_frame` count from.
+    `detected_us` are the (F,) pts of the frames given to the detector, ascending. From `threshold`
+    alone there are `class_counts` and `per_frame`.
     """
     thresholds = [
         score

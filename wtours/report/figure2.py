@@ -16,7 +16,14 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from wtours.report.curves import Curves, class_frequency, shows_objects, span_of, video_curves
+from wtours.report.curves import (
+    Curves,
+    Series,
+    class_frequency,
+    shows_objects,
+    span_of,
+    video_curves,
+)
 from wtours.report.data import ReportVideo
 from wtours.report.style import LIGHT, drawing_style, line_style
 from wtours.report.table6 import NOT_MEASURED
@@ -79,10 +86,13 @@ def _draw(videos: Sequence[ReportVideo]) -> Figure:
         )
         curves = None if video.measured is None else video_curves(video.measured, span_us=span_us)
         cuts_us = [start for start, _ in video.measured.shots_us[1:]] if video.measured else []
-        cuts = [cut / 1e6 / per_unit for cut in cuts_us]
-        _draw_lightness(row[0], curves, cuts, color, per_unit)
+        _draw_curve(row[0], curves and curves.lightness, curves, color, per_unit)
+        halo = [patheffects.withStroke(linewidth=3.2, foreground=LIGHT.paper)]
+        stroke: Any = {"linewidth": 1.3, "zorder": 5, "path_effects": halo}
+        for cut_us in cuts_us:  # over the band, and apart from it
+            row[0].axvline(cut_us / 1e6 / per_unit, ymax=0.3, color=LIGHT.ink, **stroke)
         if len(titles) == len(_WIDTHS):
-            _draw_objects(row[1], curves, color, per_unit)
+            _draw_curve(row[1], curves and curves.objects, None, color, per_unit)
             _draw_frequency(row[2], frequencies, number)
         _draw_cuts(row[-1], video, color)
     unit = "min" if per_unit > 1 else "s"
@@ -101,29 +111,18 @@ def _draw(videos: Sequence[ReportVideo]) -> Figure:
     return figure
 
 
-def _draw_lightness(
-    axes: Axes, curves: Curves | None, cuts: Sequence[float], color: str, per_unit: float
+def _draw_curve(
+    axes: Axes, series: Series | None, band: Curves | None, color: str, per_unit: float
 ) -> None:
-    if curves is None:
+    """Draw values against time: over the band of their percentiles, or filled from 0 up."""
+    if series is None:
         _say_not_measured(axes)
         return
-    time = curves.lightness.seconds / per_unit
-    axes.fill_between(
-        time, curves.low.values, curves.high.values, color=color, alpha=0.22, linewidth=0
-    )
-    axes.plot(time, curves.lightness.values, color=color, linewidth=1.4)
-    halo = [patheffects.withStroke(linewidth=3.2, foreground=LIGHT.paper)]
-    for cut in cuts:  # over the band, and apart from it
-        axes.axvline(cut, ymax=0.3, color=LIGHT.ink, linewidth=1.3, zorder=5, path_effects=halo)
-
-
-def _draw_objects(axes: Axes, curves: Curves | None, color: str, per_unit: float) -> None:
-    if curves is None or curves.objects is None:
-        _say_not_measured(axes)
-        return
-    time = curves.objects.seconds / per_unit
-    axes.fill_between(time, 0, curves.objects.values, color=color, alpha=0.22, linewidth=0)
-    axes.plot(time, curves.objects.values, color=color, linewidth=1.4)
+    time = series.seconds / per_unit
+    low: Any = 0 if band is None else band.low.values
+    high = series.values if band is None else band.high.values
+    axes.fill_between(time, low, high, color=color, alpha=0.22, linewidth=0)
+    axes.plot(time, series.values, color=color, linewidth=1.4)
 
 
 def _draw_frequency(

@@ -54,13 +54,7 @@ class PageVideo:
 
 
 def render_page(table: Table6, videos: Sequence[PageVideo], compared: Sequence[PageVideo]) -> str:
-    """Return the page as HTML.
-
-    Args:
-        table: Table 6.
-        videos: In the table's order.
-        compared: Folders that stand beside the videos in Figure 2 alone.
-    """
+    """Return the page as HTML; the videos are in the table's order."""
     classes = colored_classes([video.video for video in videos])
     charts = _charts([*videos, *compared])
     return render(
@@ -100,11 +94,9 @@ def render_page(table: Table6, videos: Sequence[PageVideo], compared: Sequence[P
 
 
 def render(name: str, **values: Any) -> str:
-    """Return one of the pages as HTML, with its style, its script and their hashes.
+    """Return NAME.html.j2 of these values as HTML, with its style, its script and their hashes.
 
-    Args:
-        name: The template, NAME.html.j2, whose script is shared.js and NAME.js.
-        values: What the template shows.
+    Its script is shared.js and NAME.js.
     """
     environment = Environment(
         loader=PackageLoader("wtours.report"),

@@ -29,9 +29,7 @@ def video_section(
     """Return what the template shows of a video.
 
     Args:
-        video: The video.
         chart: Its row of Figure 2.
-        figures: Its thumbnails.
         problem: Why there are none; "" where there is no problem.
         classes: Those that have a color on this page, in the order of the colors.
     """

@@ -154,13 +154,9 @@ def make_table(
     compared: Sequence[Compared] = (),
     hints: CommandHints = NO_OPTIONS,
 ) -> Table6:
-    """Return Table 6 of these videos, counting objects from `threshold` up.
+    """Return Table 6 of these videos, counting objects from a score of `threshold` up.
 
-    Args:
-        videos: Its rows.
-        threshold: Score.
-        compared: Folders that stand beside the videos in Figure 2; here they have notes only.
-        hints: The commands in the notes.
+    Folders that stand beside the videos in Figure 2 have notes only.
     """
     rows = tuple(_row(video, threshold) for video in videos)
     columns = zip(QUANTITIES, zip(*(row.cells for row in rows), strict=True), strict=True)

@@ -106,8 +106,6 @@ def make_thumbnails(
     """Decode the moments of a video whose file is the one that was analyzed.
 
     Args:
-        layout: Where the detections are.
-        video: Downloaded and analyzed.
         threshold: Detections from this score up are shown.
         side: The longer side of the thumbnails in pixels, at most.
         on_figure: Called with the number of figures done and of all.

@@ -140,12 +140,8 @@ def checked_identity(layout: Layout, video: DownloadedVideo, *, deep: bool = Fal
     """Return the identity of a video's file, which is the one that its receipt speaks of.
 
     The sha256 is measured where size, date and inode are not those that it was last measured of.
-    A video that is on an object store only is copied from there first.
-
-    Args:
-        layout: The workspace.
-        video: A published video.
-        deep: Measure the sha256 in any case: before the file is deleted, for example.
+    With `deep` it is measured in any case: before the file is deleted, for example. A video that is
+    on an object store only is copied from there first.
 
     Raises:
         VideoError: another file has taken its name.

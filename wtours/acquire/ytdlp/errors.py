@@ -66,11 +66,7 @@ def explain(
 ) -> WtoursError:
     """Return our error for yt-dlp's: one line, with what to do.
 
-    Args:
-        error: What yt-dlp raised.
-        source: The URL.
-        folder: Where it was writing.
-        warnings: What it warned of before; the real reason is sometimes only there.
+    The real reason is sometimes only in what it warned of before.
     """
     origins = list(causes(error))
     if any(getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for cause in origins):

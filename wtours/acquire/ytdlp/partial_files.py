@@ -18,13 +18,7 @@ OVERLAP_BYTES = 16 * 1024
 
 
 def drop_foreign_parts(ydl: Any, info: dict[str, Any], work: Path) -> None:
-    """Remove the unfinished file in `work` if it is no beginning of what `info` leads to.
-
-    Args:
-        ydl: The open yt-dlp, through which all requests go.
-        info: yt-dlp's, with a format selected.
-        work: The working folder.
-    """
+    """Remove the unfinished file in `work` if it is no beginning of what yt-dlp's info leads to."""
     if info.get("protocol") not in ("http", "https"):
         return
     for part in work.glob("*.part"):

@@ -1,15 +1,20 @@
 """The commands that look at each patch: eval discover, eval segment, eval vos."""
 
 from enum import StrEnum
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from wtours.cli.evaluation.spine import Named, opened, print_result
-from wtours.cli.options import ROOT, AsJson, Root, refuse_unused, require_scipy
-from wtours.errors import MissingPackageError
+from wtours.cli.options import (
+    ROOT,
+    AsJson,
+    Root,
+    out_option,
+    refuse_unused,
+    require_package,
+)
 
 _STATISTICS = ("mean", "recall", "decay")
 _STEPS = 160_000
@@ -41,13 +46,7 @@ def eval_discover(
     ] = Discovery.ATTENTION,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="A folder to draw masks and boxes in.",
-            show_default=False,
-            file_okay=False,
-        ),
+        out_option("A folder to draw masks and boxes in.", show_default=False, file_okay=False),
     ] = None,
     as_json: AsJson = False,
     root: Root = ROOT,
@@ -56,7 +55,7 @@ def eval_discover(
 
     Example: wtours eval discover default --voc VOCdevkit/VOC2012 --out found
     """
-    require_scipy("discovery")
+    require_package("scipy", "eval", "discovery")
 
     with opened(run, root, voc) as (backbone, _, on_progress):
         from training.evaluation.dense.object_discovery import evaluate_discover
@@ -124,8 +123,8 @@ def eval_segment(
     """
     if not finetune:
         refuse_unused("frozen probes (no --finetune)", {"--steps": steps != _STEPS})
-    if finetune and find_spec("transformers") is None:
-        raise MissingPackageError("transformers", "objects", "UperNet")
+    else:
+        require_package("transformers", "objects", "UperNet")
 
     with opened(run, root, data) as (backbone, _, on_progress):
         from training.evaluation.dense.segmentation import evaluate_segmentation
@@ -161,12 +160,8 @@ def eval_vos(
     split: Annotated[str, typer.Option(metavar="LIST", help="A list in ImageSets/2017.")] = "val",
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="The folder for the masks.",
-            show_default="in the run's eval folder",
-            file_okay=False,
+        out_option(
+            "The folder for the masks.", show_default="in the run's eval folder", file_okay=False
         ),
     ] = None,
     as_json: AsJson = False,
@@ -176,7 +171,7 @@ def eval_vos(
 
     Example: wtours eval vos default --davis DAVIS
     """
-    require_scipy("video object segmentation")
+    require_package("scipy", "eval", "video object segmentation")
 
     with opened(run, root, davis) as (backbone, _, on_progress):
         from training.evaluation.dense.vos import evaluate_vos

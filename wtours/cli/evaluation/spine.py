@@ -40,12 +40,8 @@ def opened(
     """Yield the backbone, this process among those of torchrun, and a progress bar.
 
     While entered, float32 is multiplied as the backbone's run has it, or as runs do by default.
-
-    Args:
-        run: The backbone's name.
-        root: Of the workspace.
-        data: What it is measured on: files or folders, or TAR:prefix.
-        on_ranks: Whether the work is shared by the processes of torchrun.
+    Refuses at once what is not there of `data`: files or folders, or TAR:prefix. With `on_ranks`
+    the work is shared by the processes of torchrun.
     """
     _require_backbone(run, root)
     for place in map(str, data):

@@ -7,8 +7,14 @@ from typing import Annotated
 import typer
 
 from wtours.cli import console
-from wtours.cli.command import offer_shard_sets
-from wtours.cli.options import FINISHED_WITH_FAILURES, ROOT, AsJson, Root, named_or_folder
+from wtours.cli.options import (
+    FINISHED_WITH_FAILURES,
+    ROOT,
+    AsJson,
+    Root,
+    named_or_folder,
+    set_argument,
+)
 from wtours.cli.sets.places import SetHere
 from wtours.text import counted, seconds_text
 from wtours.workspace.layout import Layout
@@ -57,18 +63,8 @@ def split(
 
 
 def overlap(
-    a: Annotated[
-        str,
-        typer.Argument(
-            metavar="A", autocompletion=offer_shard_sets, help="A shard set: NAME or DIR."
-        ),
-    ],
-    b: Annotated[
-        str,
-        typer.Argument(
-            metavar="B", autocompletion=offer_shard_sets, help="Another one: NAME or DIR."
-        ),
-    ],
+    a: Annotated[str, set_argument("A", "A shard set: NAME or DIR.")],
+    b: Annotated[str, set_argument("B", "Another one: NAME or DIR.")],
     every_seconds: Annotated[
         float, typer.Option(metavar="SECONDS", help="Between the frames of A that are looked for.")
     ] = 1.0,

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wtours.cli import console
-from wtours.cli.options import ROOT, AsJson, Root, named_or_folder, refuse_unused
+from wtours.cli.options import (
+    ROOT,
+    AsJson,
+    Root,
+    named_or_folder,
+    out_option,
+    refuse_unused,
+)
 from wtours.cli.sets.places import SetHere
 from wtours.errors import UsageError
 from wtours.text import bytes_text, counted
@@ -16,7 +23,6 @@ from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
     from wtours.exporting.units import Exporter
-    from wtours.shards.index import ShardIndex
 
 
 class ExportLayout(StrEnum):
@@ -41,10 +47,7 @@ def export_of_shards(
         ExportLayout, typer.Option(metavar="FORMAT", help=f"{', '.join(ExportLayout)}.")
     ] = ExportLayout.IMAGEFOLDER,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", help="The folder.", show_default="NAME-LAYOUT", file_okay=False
-        ),
+        Path | None, out_option("The folder.", show_default="NAME-LAYOUT", file_okay=False)
     ] = None,
     clip_seconds: Annotated[
         float, typer.Option(metavar="SECONDS", help="Longest clip, for davis, vjepa and mp4.")
@@ -68,14 +71,19 @@ def export_of_shards(
     Example: wtours shards export default --to hf --out walks-hf
     """
     from wtours.exporting.export import export_shards
+    from wtours.exporting.images import SplitImageFolderExporter
     from wtours.shards.index import ShardIndex
+    from wtours.shards.split import read_split
 
     if by_split or to not in _OF_CLIPS:
         beside = "--by-split" if by_split else f"--to {to}"
         refuse_unused(beside, {"--clip-seconds": clip_seconds != _CLIP_SECONDS})
     directory = named_or_folder(name, Layout(root).shards_dir)
     index = ShardIndex.open(directory)
-    exporter = _split_exporter(to, index) if by_split else _exporter(to, clip_seconds)
+    if by_split and to != ExportLayout.IMAGEFOLDER:
+        raise UsageError(f"--by-split is for --to imagefolder, not {to}")
+    split = read_split(index, "train").sha256 if by_split else None
+    exporter = SplitImageFolderExporter(split) if split else _exporter(to, clip_seconds)
     with console.progress_bars("export", "steps") as on_progress:
         report = export_shards(
             index,
@@ -89,15 +97,6 @@ def export_of_shards(
     )
     content = {**dataclasses.asdict(report), "out": str(report.out)}
     console.show(text, content, as_json=as_json)
-
-
-def _split_exporter(to: ExportLayout, index: "ShardIndex") -> "Exporter":
-    from wtours.exporting.images import SplitImageFolderExporter
-    from wtours.shards.split import read_split
-
-    if to != ExportLayout.IMAGEFOLDER:
-        raise UsageError(f"--by-split is for --to imagefolder, not {to}")
-    return SplitImageFolderExporter(read_split(index, "train").sha256)
 
 
 def _exporter(to: ExportLayout, clip_seconds: float) -> "Exporter":

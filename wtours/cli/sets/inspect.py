@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wtours.cli import console
-from wtours.cli.options import FINISHED_WITH_FAILURES, ROOT, AsJson, Root
+from wtours.cli.options import FINISHED_WITH_FAILURES, ROOT, AsJson, Root, out_option
 from wtours.cli.sets.places import (
     SetName,
     SetOrFolder,
@@ -119,9 +119,7 @@ def _license_text(video: "VideoInfo") -> str:
 
 def sample_of_shards(
     name: SetOrFolder = "default",
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="The PNG to write.", dir_okay=False)
-    ] = Path("grid.png"),
+    out: Annotated[Path, out_option("The PNG to write.", dir_okay=False)] = Path("grid.png"),
     clips: Annotated[int, typer.Option(min=1, max=100, help="Rows.")] = 8,
     seed: Annotated[int, typer.Option(help="Another seed, other clips.")] = 0,
     as_json: AsJson = False,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wtours.cli import console
-from wtours.cli.command import offer_layers, offer_shard_sets
+from wtours.cli.command import offer_layers
 from wtours.cli.options import (
     ROOT,
     AsJson,
@@ -15,6 +15,7 @@ from wtours.cli.options import (
     finish,
     refuse_unused,
     require_training,
+    set_option,
 )
 from wtours.cli.sets.places import shard_set
 from wtours.errors import UsageError
@@ -29,14 +30,7 @@ LayerName = Annotated[
     str,
     typer.Argument(metavar="LAYER", autocompletion=offer_layers, help="The layer's name."),
 ]
-SetOption = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME|DIR|URL",
-        autocompletion=offer_shard_sets,
-        help="The shard set that it is beside.",
-    ),
-]
+SetOption = Annotated[str, set_option("NAME|DIR|URL", "The shard set that it is beside.")]
 Origin = Annotated[
     str,
     typer.Option(

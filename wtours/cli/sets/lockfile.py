@@ -8,7 +8,6 @@ import typer
 
 from wtours.cli import console
 from wtours.cli.acquire import AllowUnknownLicense
-from wtours.cli.command import offer_shard_sets
 from wtours.cli.next_command import note_pretrain
 from wtours.cli.options import (
     FINISHED_WITH_FAILURES,
@@ -21,6 +20,9 @@ from wtours.cli.options import (
     Root,
     executor_of,
     named_or_folder,
+    out_option,
+    set_argument,
+    set_option,
 )
 from wtours.cli.sets.places import (
     SetHere,
@@ -38,10 +40,7 @@ from wtours.text import counted
 def lock(
     name: SetHere = "default",
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", help="The lock file.", show_default="NAME.lock", dir_okay=False
-        ),
+        Path | None, out_option("The lock file.", show_default="NAME.lock", dir_okay=False)
     ] = None,
     deep: Deep = False,
     as_json: AsJson = False,
@@ -77,13 +76,7 @@ def sync(
     lock_file: Annotated[Path, typer.Argument(metavar="FILE", help="The lock file.")],
     name: Annotated[
         str | None,
-        typer.Option(
-            "--shards",
-            metavar="NAME",
-            autocompletion=offer_shard_sets,
-            help="Name of the shard set that is made.",
-            show_default="the lock's",
-        ),
+        set_option("NAME", "Name of the shard set that is made.", show_default="the lock's"),
     ] = None,
     from_dir: FromDir = None,
     blur_boxes: Annotated[
@@ -159,18 +152,8 @@ def sync(
 
 
 def attest(
-    a: Annotated[
-        str,
-        typer.Argument(
-            metavar="A", autocompletion=offer_shard_sets, help="A shard set: NAME, DIR or URL."
-        ),
-    ],
-    b: Annotated[
-        str,
-        typer.Argument(
-            metavar="B", autocompletion=offer_shard_sets, help="Another one: NAME, DIR or URL."
-        ),
-    ],
+    a: Annotated[str, set_argument("A", "A shard set: NAME, DIR or URL.")],
+    b: Annotated[str, set_argument("B", "Another one: NAME, DIR or URL.")],
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:

@@ -5,10 +5,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from wtours.cli.command import offer_shard_sets
-from wtours.cli.options import ExecutorKind, named_or_folder
+from wtours.cli.options import ExecutorKind, named_or_folder, set_argument
 from wtours.errors import ConflictError
 from wtours.storage.atomic import remove
 from wtours.storage.locks import lock, shared_lock
@@ -21,26 +18,9 @@ from wtours.workspace.layout import Layout, checked_name, loose_files
 _FEW_FOLDERS = 100
 _ATTEMPTS = 4
 
-SetOrFolder = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME|DIR|URL",
-        autocompletion=offer_shard_sets,
-        help="A shard set's name, folder or URL.",
-    ),
-]
-SetHere = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME|DIR",
-        autocompletion=offer_shard_sets,
-        help="A shard set's name or folder.",
-    ),
-]
-SetName = Annotated[
-    str,
-    typer.Argument(metavar="NAME", autocompletion=offer_shard_sets, help="Name of the shard set."),
-]
+SetOrFolder = Annotated[str, set_argument("NAME|DIR|URL", "A shard set's name, folder or URL.")]
+SetHere = Annotated[str, set_argument("NAME|DIR", "A shard set's name or folder.")]
+SetName = Annotated[str, set_argument("NAME", "Name of the shard set.")]
 
 
 def shard_set(text: str, root: Path) -> Path | str:
@@ -143,12 +123,7 @@ def workspace(
 
 @contextlib.contextmanager
 def reading_workspace(root: Path, *folders: str, needs: Callable[[str], bool]) -> Iterator[Layout]:
-    """Yield the workspace of a command that only reads: it works beside any stage.
-
-    Args:
-        root: A folder or a URL.
-        folders: What it reads, as for `workspace`.
-        needs: Which objects it reads, by key, apart from videos and shards.
+    """Yield the workspace of a command that only reads, beside any stage; see `workspace`.
 
     Raises:
         StorageError: the store cannot be read.

@@ -8,7 +8,7 @@ import typer
 
 from wtours.cli import console
 from wtours.cli.next_command import note_pretrain
-from wtours.cli.options import ROOT, AsJson, Root, named_or_folder
+from wtours.cli.options import ROOT, AsJson, Root, named_or_folder, out_option
 from wtours.cli.sets.places import SetHere, SetOrFolder, shard_set
 from wtours.errors import UsageError
 from wtours.hub.repository import SCHEME
@@ -133,10 +133,7 @@ def pull(
 def card_of_shards(
     name: SetHere = "default",
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", metavar="DIR", help="Where to.", show_default="the set's folder"
-        ),
+        Path | None, out_option("Where to.", metavar="DIR", show_default="the set's folder")
     ] = None,
     as_json: AsJson = False,
     root: Root = ROOT,

@@ -117,11 +117,7 @@ def build_runs_page(
 ) -> RunsReport:
     """Publish <root>/reports/runs.html of these runs.
 
-    Args:
-        layout: The workspace.
-        folders: Of the runs; one or more.
-        tables: Of the paper's, that `wtours reproduce` measured.
-        notes: Below them.
+    Tables are those of the paper's that `wtours reproduce` measured; notes stand below them.
 
     Raises:
         UsageError: no runs, or a folder that is none.

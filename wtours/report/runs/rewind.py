@@ -29,9 +29,6 @@ def write_rewind_page(
     """Publish the page.
 
     Args:
-        page: The file.
-        run: Its name.
-        step: The step.
         metrics: Its line of metrics.jsonl; None: there is none.
         checkpoint_step: The step of the checkpoint whose masks are shown.
         clips: In the order to show.
