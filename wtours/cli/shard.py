@@ -249,25 +249,22 @@ def say_estimate(expected: "Estimate") -> None:
 
 def _show_shards(result: "ShardReport", *, as_json: bool) -> bool:
     """Say what a shard set holds now; return whether people were told of clips to train on."""
-    if as_json:
-        console.print_json(shards_json(result))
-        return False
-    return say_shards(result)
-
-
-def shards_json(result: "ShardReport") -> dict[str, object]:
-    """Return what a shard set holds now."""
+    if not as_json:
+        return say_shards(result)
     held = result.dataset
-    return {
-        "directory": str(result.directory),
-        "segments_written": result.num_segments_written,
-        "segments_kept": result.num_segments_kept,
-        "videos": held and [video.video_id for video in held.videos],
-        "shards": held and len(held.shards),
-        "frames": held and held.frames,
-        "bytes": held and held.bytes,
-        "failed": result.failed,
-    }
+    console.print_json(
+        {
+            "directory": str(result.directory),
+            "segments_written": result.num_segments_written,
+            "segments_kept": result.num_segments_kept,
+            "videos": held and [video.video_id for video in held.videos],
+            "shards": held and len(held.shards),
+            "frames": held and held.frames,
+            "bytes": held and held.bytes,
+            "failed": result.failed,
+        }
+    )
+    return False
 
 
 def say_shards(result: "ShardReport") -> bool:

@@ -95,8 +95,7 @@ def pretrain(
     wtours pretrain s3://bucket/walks/shards/venice_30 --scratch /mnt/nvme
     """
     run_dir = run_folder(run or default_run_name(shards), Layout(root))  # runs stay on a disk
-    resolved, shards_dir = _checked_config(shards, preset, config, overrides, root)
-    memory = _memory(gpu_memory, config, overrides)
+    resolved, shards_dir, memory = _checked(shards, preset, config, overrides, gpu_memory, root)
     with console.loading_torch(f"pretrain {run_dir}"):
         from training.pretrain import run_pretraining
 
@@ -177,12 +176,18 @@ def _note_next(
     console.note(f"To measure it, with labels or without: {docs_page('howto/measure')}")
 
 
-def _checked_config(
-    shards: str, preset: str, config: Path | None, overrides: list[str] | None, root: Path
-) -> tuple["TrainConfig", Path | str]:
-    """Return the config and the folder of the shards; what is wrong is said before torch loads."""
+def _checked(
+    shards: str,
+    preset: str,
+    config: Path | None,
+    overrides: list[str] | None,
+    gpu_memory: str | None,
+    root: Path,
+) -> tuple["TrainConfig", Path | str, "GpuMemory | None"]:
+    """Return the config, the place of the shards and --gpu-memory, before torch loads."""
     require_training("pretraining")
-    from training.config.presets import resolve_config
+    from training.config.memory import GpuMemory, parse_memory
+    from training.config.presets import chosen_keys, resolve_config
     from wtours.shards.range_reads.remote import dataset_at
     from wtours.shards.schema import DATASET_FILE
 
@@ -193,20 +198,16 @@ def _checked_config(
     place = shard_set(shards, root)
     is_images = isinstance(place, Path) and not (place / DATASET_FILE).is_file()
     if resolved.data.clip_length == 1 and is_images:
-        return resolved, Path(shards)  # images: a clip of one frame each
-    dataset_at(place)
-    return resolved, place
-
-
-def _memory(
-    text: str | None, config: Path | None, overrides: list[str] | None
-) -> "GpuMemory | None":
-    from training.config.memory import GpuMemory, parse_memory
-    from training.config.presets import chosen_keys
-
-    if text is None:
-        return None
-    return GpuMemory(parse_memory(text), chosen_keys(config, overrides or []))
+        place = Path(shards)  # images: a clip of one frame each
+    else:
+        dataset_at(place)
+    if gpu_memory is None:
+        return resolved, place, None
+    return (
+        resolved,
+        place,
+        GpuMemory(parse_memory(gpu_memory), chosen_keys(config, overrides or [])),
+    )
 
 
 def default_run_name(shards: str) -> str:
@@ -233,8 +234,7 @@ def estimate(
 
     Example: wtours estimate venice_30 --processes 8
     """
-    resolved, shards_dir = _checked_config(shards, preset, config, overrides, root)
-    memory = _memory(gpu_memory, config, overrides)
+    resolved, shards_dir, memory = _checked(shards, preset, config, overrides, gpu_memory, root)
     with console.loading_torch(f"estimate {shards}"):
         from training.distributed.launch import joined_world
         from training.estimate import estimate as measure

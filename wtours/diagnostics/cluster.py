@@ -81,23 +81,20 @@ def diagnose_cluster(
         if isinstance(facts, str):
             yield Check(node, "problem", facts, "restart Ray on it")
             continue
-        yield from _checks(node, facts)
+        if facts.problem is not None:
+            yield Check(node, "problem", facts.problem)
+        else:
+            versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
+            yield Check(node, "ok", f"{versions}; sees the root, and writes")
+        name = f"{node}: scratch"
+        free = f"{facts.scratch_free / 1e9:.0f} GB free in {facts.scratch}"
+        if facts.scratch_free < SCRATCH_BYTES:
+            remedy = f"Ray's logs and copies of videos need room: free {SCRATCH_BYTES / 1e9:.0f} GB"
+            yield Check(name, "warning", free, remedy)
+        else:
+            yield Check(name, "ok", free)
     cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
     memory = resources.get("memory", 0) / 2**30
     amounts = (counted(len(found), "node"), counted(int(cpus), "CPU"), counted(int(gpus), "GPU"))
     total = f"{', '.join(amounts)}, {memory:.0f} GiB of memory"
     yield Check("cluster", "ok", total)
-
-
-def _checks(node: str, facts: NodeFacts) -> Iterator[Check]:
-    versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
-    if facts.problem is not None:
-        yield Check(node, "problem", facts.problem)
-    else:
-        yield Check(node, "ok", f"{versions}; sees the root, and writes")
-    name, free = f"{node}: scratch", f"{facts.scratch_free / 1e9:.0f} GB free in"
-    if facts.scratch_free < SCRATCH_BYTES:
-        remedy = f"Ray's logs and copies of videos need room: free {SCRATCH_BYTES / 1e9:.0f} GB"
-        yield Check(name, "warning", f"{free} {facts.scratch}", remedy)
-    else:
-        yield Check(name, "ok", f"{free} {facts.scratch}")

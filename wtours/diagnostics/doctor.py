@@ -134,7 +134,12 @@ def _disk(entries: Sequence[VideoEntry], layout: Layout, max_height: int) -> Che
     except StorageError as error:
         return Check("disk", "problem", str(error), "choose a --root that can be written")
     missing = [entry for entry in entries if download_receipt(layout, entry.id) is None]
-    lengths = [_seconds(entry) for entry in missing]
+    lengths = [
+        60 * entry.published.minutes
+        if entry.duration_seconds is None and entry.published
+        else entry.duration_seconds
+        for entry in missing
+    ]
     needed = sum(estimate_bytes(seconds, max_height) for seconds in lengths if seconds is not None)
     free = shutil.disk_usage(folder).free
     found = f"{free / _GB:.0f} GB free in {folder}, about {needed / _GB:.0f} GB still to fetch"
@@ -145,12 +150,6 @@ def _disk(entries: Sequence[VideoEntry], layout: Layout, max_height: int) -> Che
         remedy = "free some space, choose another --root, or a smaller --max-height"
         return Check("disk", "problem", found, remedy)
     return Check("disk", "ok", found)
-
-
-def _seconds(entry: VideoEntry) -> float | None:
-    if entry.duration_seconds is not None:
-        return entry.duration_seconds
-    return None if entry.published is None else 60 * entry.published.minutes
 
 
 def _shared_memory(path: Path) -> Check:

@@ -178,7 +178,16 @@ def _fetch(
                 )
             continue
         try:
-            entries.append(_entry(video))
+            entries.append(
+                VideoEntry(
+                    id=video.video_id,
+                    title=video.title or video.video_id,
+                    sources=(video.source or "",),
+                    license_claimed=video.license_claimed or "unknown",
+                    sha256=video.source_sha256,  # demands the very file
+                    stream=video.stream,
+                )
+            )
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             problems[video.video_id] = f"its source {video.source!r:.200} cannot be used ({reason})"
@@ -198,22 +207,6 @@ def _is_source(video: LockedVideo, sha256: str, stream: str | None) -> bool:
 
 def _in_short(sha256: str, stream: int | None) -> str:
     return f"{sha256[:12]}…" if stream is None else f"{sha256[:12]}…, stream {stream}"
-
-
-def _entry(video: LockedVideo) -> VideoEntry:
-    """Return a manifest's entry that demands the very file.
-
-    Raises:
-        ValidationError: the lock's source is none.
-    """
-    return VideoEntry(
-        id=video.video_id,
-        title=video.title or video.video_id,
-        sources=(video.source or "",),
-        license_claimed=video.license_claimed or "unknown",
-        sha256=video.source_sha256,
-        stream=video.stream,
-    )
 
 
 def _compare(

@@ -86,13 +86,14 @@ def _draw(videos: Sequence[ReportVideo]) -> Figure:
         )
         curves = None if video.measured is None else video_curves(video.measured, span_us=span_us)
         cuts_us = [start for start, _ in video.measured.shots_us[1:]] if video.measured else []
-        _draw_curve(row[0], curves and curves.lightness, curves, color, per_unit)
+        lightness, objects = (curves.lightness, curves.objects) if curves else (None, None)
+        _draw_curve(row[0], lightness, curves, color, per_unit)
         halo = [patheffects.withStroke(linewidth=3.2, foreground=LIGHT.paper)]
         stroke: Any = {"linewidth": 1.3, "zorder": 5, "path_effects": halo}
         for cut_us in cuts_us:  # over the band, and apart from it
             row[0].axvline(cut_us / 1e6 / per_unit, ymax=0.3, color=LIGHT.ink, **stroke)
         if len(titles) == len(_WIDTHS):
-            _draw_curve(row[1], curves and curves.objects, None, color, per_unit)
+            _draw_curve(row[1], objects, None, color, per_unit)
             _draw_frequency(row[2], frequencies, number)
         _draw_cuts(row[-1], video, color)
     unit = "min" if per_unit > 1 else "s"

@@ -10,7 +10,7 @@ from wtours.analyze.schema import DEFAULT_CUT_DETECTOR
 from wtours.report.charts import HEIGHT, WIDTH, line
 from wtours.report.data import MeasuredVideo, ReportVideo
 from wtours.report.table6 import NOT_MEASURED
-from wtours.report.thumbnails import Box, Figure, Thumbnail
+from wtours.report.thumbnails import Figure, Thumbnail
 from wtours.text import clock, counted, plain, rate_text
 
 _TOP_CLASSES = 12
@@ -107,18 +107,12 @@ def _figure(video: ReportVideo, figure: Figure, classes: Sequence[str]) -> dict[
 
 def _boxes(thumbnail: Thumbnail, classes: Sequence[str]) -> list[tuple[str, str, str]]:
     """Return (CSS class, label, SVG path of its boxes) of each class in the image."""
-    by_label: dict[str, list[Box]] = {}
+    paths = dict[str, str]()
     for box in thumbnail.boxes or ():
-        by_label.setdefault(box.label, []).append(box)
-    return [
-        (class_key(label, classes), label, "".join(map(_rectangle, boxes)))
-        for label, boxes in by_label.items()
-    ]
-
-
-def _rectangle(box: Box) -> str:
-    width, height = box.x1 - box.x0, box.y1 - box.y0
-    return f"M{box.x0:.0f} {box.y0:.0f}h{width:.0f}v{height:.0f}h-{width:.0f}z"
+        width, height = box.x1 - box.x0, box.y1 - box.y0
+        path = f"M{box.x0:.0f} {box.y0:.0f}h{width:.0f}v{height:.0f}h-{width:.0f}z"
+        paths[box.label] = paths.get(box.label, "") + path
+    return [(class_key(label, classes), label, path) for label, path in paths.items()]
 
 
 def _why_no_pictures(video: ReportVideo) -> str:

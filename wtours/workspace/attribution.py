@@ -37,7 +37,21 @@ def attribution(heading: str, changes: str, works: Iterable[Work]) -> str:
     """Return the whole text; what comes from outside is shown as it is, not as Markdown."""
     lines = [f"# {heading}", "", changes, "", LICENSES_NOTE]
     for work in works:
-        lines += ["", *_lines(work)]
+        observed = work.license_observed or "not observed"
+        if work.license_observed and work.license_observed_at:
+            observed += f" (on {work.license_observed_at})"
+        rows = {
+            "Title": work.title,
+            "Channel": work.channel,
+            "Source": work.source and redact_url(work.source),  # an older receipt may have it all
+            "License claimed": work.license_claimed,
+            "License observed": observed,
+            "sha256 of the file": work.sha256,
+        }
+        lines += ["", f"## {escape_markdown(work.video_id)}", ""]
+        lines += [
+            f"- {name}: {escape_markdown(text or 'not known')}" for name, text in rows.items()
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -61,22 +75,3 @@ def write_attribution(layout: Layout) -> None:
         is_there = False
     if not is_there:
         write_bytes(path, data)
-
-
-def _lines(work: Work) -> list[str]:
-    observed = work.license_observed or "not observed"
-    if work.license_observed and work.license_observed_at:
-        observed += f" (on {work.license_observed_at})"
-    rows = {
-        "Title": work.title,
-        "Channel": work.channel,
-        "Source": work.source and redact_url(work.source),  # an older receipt may have it all
-        "License claimed": work.license_claimed,
-        "License observed": observed,
-        "sha256 of the file": work.sha256,
-    }
-    return [
-        f"## {escape_markdown(work.video_id)}",
-        "",
-        *(f"- {label}: {escape_markdown(value or 'not known')}" for label, value in rows.items()),
-    ]

@@ -105,14 +105,10 @@ class VideoEntry(_Strict):
 
     @model_validator(mode="after")
     def _chapters_are_files(self) -> Self:
-        files = (*self.sources, *self.chapters)
-        if self.chapters and not (len(self.sources) == 1 and all(map(_is_file, files))):
+        are_files = all(source.startswith("file:") for source in (*self.sources, *self.chapters))
+        if self.chapters and not (len(self.sources) == 1 and are_files):
             raise ValueError("chapters go with one file: source, and are file: sources themselves")
         return self
-
-
-def _is_file(source: str) -> bool:
-    return source.startswith("file:")
 
 
 class Manifest(_Strict):

@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -149,8 +148,9 @@ def checked_identity(layout: Layout, video: DownloadedVideo, *, deep: bool = Fal
     fetch_video(video)
     identity, note = FileIdentity.of(video.path), layout.identity(video.video_id)
     known = {**asdict(identity), "sha256": video.sha256}
-    if not deep and _read_note(note) == known:
-        return identity
+    with contextlib.suppress(FileNotFoundError, WtoursError):
+        if not deep and read_json(note) == known:
+            return identity
     with explain_os_errors(video.path):
         sha256 = sha256_file(video.path)
     require_same_file(video.path, identity)
@@ -168,13 +168,6 @@ def note_identity(layout: Layout, video: DownloadedVideo) -> None:
     identity = asdict(FileIdentity.of(video.path))
     with contextlib.suppress(StorageError):  # a workspace on a read-only disk
         write_json(layout.identity(video.video_id), {**identity, "sha256": video.sha256})
-
-
-def _read_note(path: Path) -> Any:
-    try:
-        return read_json(path)
-    except (FileNotFoundError, WtoursError):
-        return None
 
 
 def downloaded_video(layout: Layout, video_id: str) -> DownloadedVideo:

@@ -139,7 +139,10 @@ class YtDlpFetcher:
             identity = _identity(ydl, info)
         size: int | None = identity["bytes"]
         self.on_selected(choice if choice.bytes else choice.with_size(size))
-        self._require_room(source, folder, size)
+        if size is not None:
+            if size > self.options.max_bytes:
+                raise RefusedError(f"the server states {size} bytes; raise --max-size to allow it")
+            require_room(source, folder, size)
         work = working_folder(folder, source, identity)
         with self._open(source, log, on_progress, work=work, declared_bytes=size) as ydl:
             drop_foreign_parts(ydl, info, work)
@@ -149,7 +152,12 @@ class YtDlpFetcher:
             result = ydl.process_ie_result(info, download=True)
             path = Path(result["requested_downloads"][0]["filepath"])
             kept = {key: ydl.sanitize_info(result).get(key) for key in _INFO_KEYS}
-        _check_size(source, path, size)
+        if size is not None and path.stat().st_size != size:
+            got = path.stat().st_size
+            remove(work)
+            raise DownloadError(
+                f"{source}: got {got} bytes of a file of {size}; run the command again"
+            )
         if is_fragmented:
             try:
                 require_no_holes(path, seconds=seconds, lengths_stated=ydl.lengths_stated)
@@ -163,14 +171,6 @@ class YtDlpFetcher:
             license_observed_at=observed_at,
             length_stated=is_fragmented or size is not None or ydl.lengths_stated,
         )
-
-    def _require_room(self, source: str, folder: Path, size: int | None) -> None:
-        """Refuse a file that is declared larger than allowed, or than what is free."""
-        if size is None:
-            return
-        if size > self.options.max_bytes:
-            raise RefusedError(f"the server states {size} bytes; raise --max-size to allow it")
-        require_room(source, folder, size)
 
     def _look_up(self, ydl: Any, source: SourceUrl) -> tuple[SelectedFormat, dict[str, Any], str]:
         """Return what yt-dlp selects of the source, its info, and when it was looked at."""
@@ -225,12 +225,3 @@ def _identity(ydl: Any, info: dict[str, Any]) -> dict[str, Any]:
         "etag": headers.get("ETag"),
         "last_modified": headers.get("Last-Modified"),
     }
-
-
-def _check_size(source: str, path: Path, declared_bytes: int | None) -> None:
-    size = path.stat().st_size
-    if declared_bytes is not None and size != declared_bytes:
-        remove(path.parent)
-        raise DownloadError(
-            f"{source}: got {size} bytes of a file of {declared_bytes}; run the command again"
-        )

@@ -102,7 +102,14 @@ def workspace(
         # Workers of Ray have another current folder.
         yield Layout(location.absolute() if executor == ExecutorKind.RAY else location)
         return
-    with _copy_alone(location, is_part) if folders else contextlib.nullcontext():
+    # A command removes from the copy what it does not need itself; parts of one job need the same.
+    hold = shared_lock if is_part else lock
+    what = (
+        f"the copy of {shown(location)} in {scratch_folder()} (a command beside another one needs "
+        f"its own: --scratch DIR)"
+    )
+    held = hold(folder_of_copy(location) / "locks" / "copy.lock", what=what)
+    with held if folders else contextlib.nullcontext():
         copy = WorkingCopy.checkout(location, folders, needs, shares_segments=is_part)
         copy.keeps_videos = keeps_videos
         layout = Layout(copy.root)
@@ -142,22 +149,6 @@ def reading_workspace(root: Path, *folders: str, needs: Callable[[str], bool]) -
             yield Layout(folder)
         finally:
             remove(folder)
-
-
-def _copy_alone(url: str, is_part: bool) -> contextlib.AbstractContextManager[None]:
-    """Hold this machine's copy of a root: a command removes there what it does not need itself.
-
-    Parts of one job need the same.
-
-    Raises:
-        WtoursError: another command works in it.
-    """
-    hold = shared_lock if is_part else lock
-    what = (
-        f"the copy of {shown(url)} in {scratch_folder()} (a command beside another one needs its "
-        f"own: --scratch DIR)"
-    )
-    return hold(folder_of_copy(url) / "locks" / "copy.lock", what=what)
 
 
 def shard_workspace(

@@ -169,7 +169,11 @@ def _render(
         columns=[(name, _CELLS[name][0].capitalize()) for name in _shown_cells(runs)],
         has_resumed=any(run.resumed_from for run in runs),
         differing=_differing(runs),
-        evaluations=_evaluations(runs),
+        evaluations=[
+            (plain(run.name), plain(e.evaluation), plain(e.checkpoint), plain(e.measure), e.value)
+            for run in runs
+            for e in run.evaluations
+        ],
         tables=tables,
         notes=notes,
         data={
@@ -238,14 +242,6 @@ def _differing(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
         if len(set(values)) > 1:
             rows.append((plain(key), values))
     return rows
-
-
-def _evaluations(runs: Sequence[RunData]) -> list[tuple[str, str, str, str, float]]:
-    return [
-        (plain(run.name), plain(e.evaluation), plain(e.checkpoint), plain(e.measure), e.value)
-        for run in runs
-        for e in run.evaluations
-    ]
 
 
 def _strips(run: RunData, problems: list[str]) -> list[dict[str, Any]]:
