@@ -1,6 +1,5 @@
 """What `wtours add` is given, as walks: files, folders and URLs, with ids made of their names."""
 
-import logging
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -11,11 +10,9 @@ from urllib.parse import unquote, urlsplit
 from wtours.acquire.chapters import group_chapters
 from wtours.acquire.local_files import require_utf8_name, youtube_ids
 from wtours.errors import UsageError
-from wtours.media.file_types import VIDEO_SUFFIXES, is_video_name, name_problem, visible_files
+from wtours.media.file_types import VIDEO_SUFFIXES, name_problem, videos_in
 from wtours.workspace.layout import Layout
 from wtours.workspace.source_url import SourceUrl, checked_source
-
-logger = logging.getLogger(__name__)
 
 _LONGEST_ID = 64
 
@@ -81,12 +78,7 @@ def own_walks(sources: Sequence[str], layout: Layout, *, join: bool = False) -> 
 def _files_of(source: str, layout: Layout) -> list[Path]:
     path = Path(source).expanduser()
     if path.is_dir():
-        root = layout.root.resolve()
-        inside = [p for p in visible_files(path) if not p.resolve().is_relative_to(root)]
-        problems = {path: problem for path in inside if (problem := name_problem(path)) is not None}
-        for refused in problems.values():
-            logger.warning("%s", refused)
-        found = [p for p in inside if is_video_name(p) and p not in problems]
+        found = videos_in(path, except_in=layout.root.resolve())
         if not found:
             names = ", *".join(VIDEO_SUFFIXES)
             raise UsageError(f"{source} has no video; files named *{names} are")

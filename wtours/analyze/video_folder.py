@@ -1,16 +1,13 @@
 """Other datasets, to stand beside the walks: a folder of videos, analyzed where they lie."""
 
-import logging
 import re
 from pathlib import Path
 
 from wtours.errors import UsageError
-from wtours.media.file_types import VIDEO_SUFFIXES, is_video_name, name_problem, visible_files
+from wtours.media.file_types import VIDEO_SUFFIXES, videos_in
 from wtours.storage.hashing import digest, sha256_file
 from wtours.storage.receipts import Receipt
 from wtours.workspace.videos import DownloadedVideo, FileIdentity
-
-logger = logging.getLogger(__name__)
 
 _LONGEST = 24
 """Characters of a name that go into an id; what makes it unique stands behind them."""
@@ -30,13 +27,7 @@ def folder_videos(folder: Path) -> dict[str, Path]:
     root = folder.resolve()
     if not root.is_dir():
         raise UsageError(f"{folder} is not a folder; give one that holds videos")
-    paths = []
-    for path in visible_files(root):
-        problem = name_problem(path)
-        if problem is not None:
-            logger.warning("%s", problem)
-        elif is_video_name(path):
-            paths.append(path)
+    paths = videos_in(root)
     if not paths:
         raise UsageError(f"{folder} has no video; files named *{', *'.join(VIDEO_SUFFIXES)} are")
     unique = {path: digest([root.name, path.relative_to(root).as_posix()])[:10] for path in paths}

@@ -312,13 +312,13 @@ def require_path(path: Path) -> None:
         raise WtoursError(f"{path}: no such file or folder; check the path")
 
 
-def existing_run(text: str, folder_of: Callable[[str], Path]) -> Path:
+def existing_run(text: str, root: Path) -> Path:
     """Return the folder of a run or a checkpoint, before anything heavy is imported.
 
     Raises:
         CheckpointError: there is none.
     """
-    path = named_or_folder(text, folder_of)
+    path = named_or_folder(text, Layout(root).run_dir)
     if not path.is_dir():
         there = sorted(run.parent.name for run in path.parent.glob("[!.]*/checkpoints"))
         known = "`wtours pretrain` makes a run"

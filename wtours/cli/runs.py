@@ -109,8 +109,7 @@ def visualize(
     wtours visualize default --video venice --palette colorblind
     """
     require_training("visualizing")
-    layout = Layout(root)
-    run_dir = existing_run(run, layout.run_dir)
+    run_dir = existing_run(run, root)
     with console.loading_torch(f"visualize {run}"):
         from training.visualization.clips import visualize_clips
 
@@ -181,14 +180,13 @@ def show_runs(
 
     Example: wtours runs dora dino
     """
-    layout = Layout(root)
-    folders = [existing_run(name, layout.run_dir) for name in runs or ()]
+    folders = [existing_run(name, root) for name in runs or ()]
     from wtours.report.runs.page import build_runs_page
 
     if not runs:
         folders = sorted(path.parent for path in (root / "runs").glob("*/config.yaml"))
     tables, notes = _reproduced_tables(root)
-    report = build_runs_page(layout, folders, tables=tables, notes=notes)
+    report = build_runs_page(Layout(root), folders, tables=tables, notes=notes)
     if as_json:
         console.print_json({"page": str(report.page), "runs": report.as_dicts()})
     else:
@@ -242,7 +240,7 @@ def export(
     Example: wtours export default --to timm
     """
     require_training("exporting")
-    run_dir = existing_run(run, Layout(root).run_dir)
+    run_dir = existing_run(run, root)
     with console.loading_torch(f"export {run}"):
         from training.weights.export import export_run
 
@@ -336,7 +334,7 @@ def rewind(
         given = {"--rank": rank, "--clips": clips != _CLIPS_OF_STEP, "--out": out is not None}
         refuse_unused("the largest spikes (no --step)", given)
     require_training("rewinding a run")
-    run_dir = existing_run(run, Layout(root).run_dir)
+    run_dir = existing_run(run, root)
     with console.loading_torch(f"rewind {run}"):
         from training.rewind import largest_spikes
 

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -41,6 +41,7 @@ from wtours.text import bytes_text, counted, seconds_text
 if TYPE_CHECKING:
     from wtours.sharding.build import ShardReport
     from wtours.sharding.estimate import Estimate
+    from wtours.shards.params import ShardParams
 
 FramesPerSecond = Annotated[
     str, typer.Option(metavar="FPS", help='Sampled frames a second, or "native": every frame.')
@@ -90,19 +91,26 @@ PartOption = Annotated[
 ]
 
 
-def parse_short_side(text: str) -> int:
-    """Return the short side that frames are reduced to; "native" is the largest there is.
+def shard_params(
+    fps: str, short_side: str, codec: CodecChoice, quality: int, shard_seconds: int, **more: Any
+) -> "ShardParams":
+    """Return the parameters of a set by its options; "native" is the largest short side there is.
 
     Raises:
-        UsageError: it is neither that nor a number.
+        UsageError: one makes no sense.
     """
-    from wtours.shards.params import MAX_SHORT_SIDE
+    from wtours.shards.params import MAX_SHORT_SIDE, ShardParams
 
-    if text == "native":
-        return MAX_SHORT_SIDE
-    if not text.isdecimal():
-        raise UsageError(f'--short-side {text} must be a number of pixels, or "native"')
-    return int(text)
+    if short_side != "native" and not short_side.isdecimal():
+        raise UsageError(f'--short-side {short_side} must be a number of pixels, or "native"')
+    return ShardParams(
+        frames_per_second=fps,
+        short_side=MAX_SHORT_SIDE if short_side == "native" else int(short_side),
+        codec=codec.value,
+        quality=quality,
+        shard_seconds=shard_seconds,
+        **more,
+    )
 
 
 def shard(
@@ -167,7 +175,6 @@ def shard(
     from wtours.sharding.delete_sources import delete_sources
     from wtours.sharding.duration_match import match_params
     from wtours.sharding.selection.seconds import with_where
-    from wtours.shards.params import ShardParams
 
     if seal_only:
         finalize(name, max_loss, as_json, root)
@@ -179,14 +186,8 @@ def shard(
         console.progress_bars("shard", "percent") as on_progress,
         executor_of(executor, jobs, address, layout) as runs,
     ):
-        params = ShardParams(
-            frames_per_second=fps,
-            short_side=parse_short_side(short_side),
-            codec=codec.value,
-            quality=quality,
-            shard_seconds=shard_seconds,
-            match=None if match_duration is None else match_params(layout, match_duration),
-        )
+        match = None if match_duration is None else match_params(layout, match_duration)
+        params = shard_params(fps, short_side, codec, quality, shard_seconds, match=match)
         params = with_where(layout, name, params, ids, where)
         result = build_shards(
             layout,

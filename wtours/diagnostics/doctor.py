@@ -10,16 +10,23 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from fractions import Fraction
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+import av
+import av.error
+import imageio_ffmpeg
+import numpy as np
+from av.video.stream import VideoStream
+
 from wtours.acquire.local_files import youtube_ids
 from wtours.acquire.ytdlp.formats import estimate_bytes
-from wtours.diagnostics.codec_check import decode_test_clip, ffmpeg_version
-from wtours.errors import StorageError, WtoursError
+from wtours.errors import StorageError, VideoError, WtoursError
 from wtours.media.file_types import Codec
+from wtours.media.reader import open_video
 from wtours.storage.os_errors import SHARED_MEMORY, explain_os_errors
 from wtours.text import counted
 from wtours.workspace.layout import Layout
@@ -30,6 +37,9 @@ OLD_YTDLP_DAYS = 60
 """YouTube changes; yt-dlp itself warns at 90 days."""
 _JS_RUNTIMES = {"deno": 2, "node": 20}
 """Programs by which yt-dlp reads YouTube; the oldest major version of each that it takes."""
+_ENCODERS = {Codec.H264: "libx264", Codec.VP9: "libvpx-vp9", Codec.AV1: "libsvtav1"}
+_NUM_FRAMES = 5
+_SIDE = 64
 _SHM_BYTES = 2**30
 _GB = 1e9
 
@@ -70,6 +80,62 @@ def _tried(name: str, attempt: Callable[[], str], remedy: str) -> Check:
         return Check(name, "ok", attempt())
     except WtoursError as error:
         return Check(name, "problem", str(error), remedy)
+
+
+def decode_test_clip(codec: Codec) -> str:
+    """Write a tiny clip and decode it; return what was decoded, in words.
+
+    Raises:
+        VideoError: it cannot be written, or its frames do not come back.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        try:
+            _encode(path, codec)
+        except (av.error.FFmpegError, ValueError) as error:
+            raise VideoError(f"no test clip could be written by {_ENCODERS[codec]}: {error}") from (
+                error
+            )
+        with open_video(path) as reader:
+            found = reader.metadata.codec
+            shades = [float(frame.to_rgb().mean()) for frame in reader.frames()]
+    expected = [_shade(n) for n in range(_NUM_FRAMES)]
+    if found != codec or len(shades) != _NUM_FRAMES or not np.allclose(shades, expected, atol=8):
+        raise VideoError(f"a clip of {_NUM_FRAMES} frames came back as {len(shades)} of {found}")
+    return f"{_NUM_FRAMES} of {_NUM_FRAMES} frames"
+
+
+def ffmpeg_version() -> str:
+    """Return the version of the bundled ffmpeg program, which renders the demo.
+
+    Raises:
+        VideoError: there is none that runs.
+    """
+    try:
+        program = imageio_ffmpeg.get_ffmpeg_exe()
+        result = subprocess.run(
+            [program, "-version"], capture_output=True, text=True, timeout=30, check=True
+        )
+    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+        raise VideoError(f"no ffmpeg program that runs ({error})") from error
+    return " ".join(result.stdout.split()[2:3]) + f", and PyAV {av.__version__}"
+
+
+def _encode(path: Path, codec: Codec) -> None:
+    os.environ.setdefault("SVT_LOG", "0")  # else the AV1 encoder writes its settings to stderr
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(_ENCODERS[codec], rate=Fraction(5))
+        assert isinstance(stream, VideoStream)
+        stream.width = stream.height = _SIDE
+        stream.pix_fmt = "yuv420p"
+        for n in range(_NUM_FRAMES):
+            pixels = np.full((_SIDE, _SIDE, 3), _shade(n), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _shade(n: int) -> int:
+    return 40 * (n + 1)
 
 
 def _ytdlp(today: date, *, is_needed: bool) -> Check:

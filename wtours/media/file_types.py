@@ -1,8 +1,11 @@
 """Names of video codecs and suffixes of video files; needs no decoder."""
 
+import logging
 import os
 from enum import StrEnum
 from pathlib import Path, PurePath
+
+logger = logging.getLogger(__name__)
 
 
 class Codec(StrEnum):
@@ -47,10 +50,22 @@ def name_problem(path: PurePath) -> str | None:
     return None
 
 
-def visible_files(folder: Path) -> list[Path]:
-    """Return the files in a folder and the folders in it, by path; hidden ones are left out."""
-    found = []
+def videos_in(folder: Path, *, except_in: Path | None = None) -> list[Path]:
+    """Return the videos in a folder and the folders in it, by path, but for those in another one.
+
+    Hidden files are left out; files that may be videos and cannot be taken are named in a warning.
+    """
+    found: list[Path] = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(parent, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in found if path.is_file())
+    videos = []
+    for path in sorted(path for path in found if path.is_file()):
+        if except_in is not None and path.resolve().is_relative_to(except_in):
+            continue
+        problem = name_problem(path)
+        if problem is not None:
+            logger.warning("%s", problem)
+        elif is_video_name(path):
+            videos.append(path)
+    return videos

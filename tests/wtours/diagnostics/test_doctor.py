@@ -15,8 +15,7 @@ from tests.support.small_disk import small_disk
 from tests.support.video_clips import write_clip
 from wtours.cli import app as cli
 from wtours.diagnostics import doctor
-from wtours.diagnostics.codec_check import decode_test_clip
-from wtours.diagnostics.doctor import find_js_runtime
+from wtours.diagnostics.doctor import decode_test_clip, find_js_runtime
 from wtours.media.file_types import Codec
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry, load_manifest

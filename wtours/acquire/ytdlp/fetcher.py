@@ -7,6 +7,7 @@ that is not ours, a body that ends early, an address that has run out (403), a f
 
 import contextlib
 import logging
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wtours.acquire.completeness import playlist_seconds, require_no_holes
-from wtours.acquire.license_policy import require_open
 from wtours.acquire.local_files import Fetched, FetchProgress, require_room, working_folder
 from wtours.acquire.options import FetchOptions
 from wtours.acquire.rate_limit import HostLimits
@@ -51,6 +51,10 @@ _INFO_KEYS = (
     "availability", "age_limit",
 )  # fmt: skip
 """Kept of yt-dlp's info: none of them holds an address with a signature, a header or a cookie."""
+_OPEN = re.compile(
+    r"creative commons|creativecommons\.org/|\bcc[ -]?(?:by|0)\b|\bpublic domain\b", re.IGNORECASE
+)
+"""A license, in the source's own words, that is Creative Commons (or none)."""
 _PROTOCOLS = ("http", "https", "http_dash_segments", "m3u8", "m3u8_native")
 """What yt-dlp fetches by itself; for others it starts programs."""
 
@@ -185,10 +189,36 @@ class YtDlpFetcher:
                 f"{source} is served by {info.get('protocol')}; only http and https are fetched"
             )
         choice = selected_format(source, info)
-        require_open(
+        _require_open(
             source, choice.license_observed, allow_unknown=self.options.allow_unknown_license
         )
         return choice, info, observed_at
+
+
+def _require_open(source: str, license_observed: str | None, *, allow_unknown: bool) -> None:
+    """Let a source pass by the license that it states itself, or say why not.
+
+    A manifest only claims a license. What the network observes decides: Creative Commons passes,
+    another license is refused, none needs the user's word and is recorded as unknown. A file that
+    the user already has is not asked for.
+
+    YouTube says "Creative Commons Attribution license (reuse allowed)", and nothing of its standard
+    license; `allow_unknown`: the user answers for a source that says nothing.
+
+    Raises:
+        PermanentDownloadError: it must not be fetched.
+    """
+    if license_observed is None:
+        if not allow_unknown:
+            raise PermanentDownloadError(
+                f"{source}: it states no license (as under YouTube's standard license); if you "
+                f"may use it, add --allow-unknown-license"
+            )
+    elif not _OPEN.search(license_observed):
+        raise PermanentDownloadError(
+            f"{source}: its license is {license_observed!r}, not Creative Commons; ask its owner, "
+            f"and give the file itself: --from-dir DIR"
+        )
 
 
 def _seconds_of_fragments(ydl: YtDlp, info: dict[str, Any]) -> float:

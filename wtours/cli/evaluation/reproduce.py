@@ -24,7 +24,6 @@ from wtours.cli.options import (
 )
 from wtours.errors import UsageError
 from wtours.text import bytes_text, counted
-from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
     from training.reproduce.cost import Cost
@@ -58,7 +57,7 @@ def eval_table(
     from training.evaluation import paper_tables as tables
     from training.evaluation.measured import collect
 
-    measured = collect(existing_run(run, Layout(root).run_dir) for run in runs)
+    measured = collect(existing_run(run, root) for run in runs)
     if as_json:
         console.print_json(tables.as_json(measured))
     if not tables.measured_tables(measured):

@@ -92,4 +92,4 @@ def _require_backbone(name: str, root: Path) -> None:
     if file and (of_others or Path(file).suffix in (".pth", ".pt")):
         require_path(Path(file))
     elif not of_others and not Path(file).is_file():
-        existing_run(file, Layout(root).run_dir)
+        existing_run(file, root)

@@ -40,9 +40,9 @@ from wtours.cli.shard import (
     Quality,
     ShardSeconds,
     ShortSide,
-    parse_short_side,
     say_estimate,
     say_shards,
+    shard_params,
 )
 from wtours.execution.executor import default_jobs
 from wtours.media.limits import MAX_LOSS
@@ -93,19 +93,12 @@ def prepare(
     from wtours.prepare.pipeline import prepare_videos
     from wtours.prepare.plan import PrepareOptions
     from wtours.sharding.anonymize.params import with_blur
-    from wtours.shards.params import ShardParams
 
     if detector == "none":
         refuse_unused("--detector none", {"--detect-fps": detect_fps != "1"})
     loaded = chosen_manifest(manifest)
     entries = loaded.select(videos or ())
-    params = ShardParams(
-        frames_per_second=fps,
-        short_side=parse_short_side(short_side),
-        codec=codec.value,
-        quality=quality,
-        shard_seconds=shard_seconds,
-    )
+    params = shard_params(fps, short_side, codec, quality, shard_seconds)
     ids = [entry.id for entry in entries]
     options = PrepareOptions(
         name=name,
