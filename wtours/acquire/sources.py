@@ -6,12 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from wtours.acquire.chapters import LocalFetcher
-from wtours.acquire.local_files import (
-    Fetcher,
-    find_given_file,
-    find_named_file,
-    require_utf8_name,
-)
+from wtours.acquire.local_files import Fetcher, find_given_file, find_named_file, require_utf8_name
 from wtours.acquire.options import FetchOptions
 from wtours.acquire.rate_limit import HostLimits
 from wtours.acquire.ytdlp.formats import SelectedFormat

@@ -16,31 +16,12 @@ from typing import Annotated, NoReturn
 import typer
 
 from wtours import __version__
-from wtours.cli import (
-    acquire,
-    analyze,
-    console,
-    own,
-    presets,
-    runs,
-    shard,
-    status,
-    train,
-)
+from wtours.cli import acquire, analyze, console, own, presets, runs, shard, status, train
 from wtours.cli.command import Command, Group, Quiet, Verbose, as_command
 from wtours.cli.evaluation import classification, dense, reproduce
 from wtours.cli.next_command import none_said
 from wtours.cli.options import Root
-from wtours.cli.sets import (
-    divide,
-    export,
-    inspect,
-    layers,
-    lockfile,
-    prepare,
-    transfer,
-    verify,
-)
+from wtours.cli.sets import divide, export, inspect, layers, lockfile, prepare, transfer, verify
 from wtours.errors import TrainingError, WtoursError
 from wtours.storage.os_errors import explain_os_error
 from wtours.text import docs_page

@@ -9,16 +9,7 @@ from wtours.acquire.ytdlp.formats import DEFAULT_MAX_HEIGHT
 from wtours.cli import console
 from wtours.cli.acquire import AllowUnknownLicense, MaxSize, say_choice
 from wtours.cli.next_command import note_next
-from wtours.cli.options import (
-    ROOT,
-    AsJson,
-    MaxHeight,
-    MaxLoss,
-    Root,
-    Videos,
-    finish,
-    own_manifest,
-)
+from wtours.cli.options import ROOT, AsJson, MaxHeight, MaxLoss, Root, Videos, finish, own_manifest
 from wtours.cli.sets.places import needs_tables, workspace
 from wtours.errors import DownloadError, ManifestError, UsageError
 from wtours.media.limits import MAX_LOSS

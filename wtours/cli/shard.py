@@ -26,13 +26,7 @@ from wtours.cli.options import (
     finish,
     remedy_of_videos,
 )
-from wtours.cli.sets.places import (
-    SetName,
-    needs_receipts,
-    place_text,
-    shard_workspace,
-    workspace,
-)
+from wtours.cli.sets.places import SetName, needs_receipts, place_text, shard_workspace, workspace
 from wtours.errors import UsageError
 from wtours.execution.executor import default_jobs
 from wtours.media.limits import MAX_LOSS

@@ -10,12 +10,7 @@ from wtours.shards.schema import DATASET_FILE, Dataset, read_dataset
 from wtours.storage.receipts import Status, files_present, read_receipt
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry
-from wtours.workspace.videos import (
-    DownloadedVideo,
-    download_receipt,
-    downloaded_video,
-    video_file,
-)
+from wtours.workspace.videos import DownloadedVideo, download_receipt, downloaded_video, video_file
 
 logger = logging.getLogger(__name__)
 

@@ -31,12 +31,7 @@ from wtours.report.curves import Curves, class_frequency, shows_objects
 from wtours.report.data import ReportVideo
 from wtours.report.page_video import video_section
 from wtours.report.style import CLASS_COLORS, DARK, LIGHT, OTHER_CLASS_COLOR
-from wtours.report.table6 import (
-    NOT_MEASURED,
-    Row,
-    Table6,
-    format_counts,
-)
+from wtours.report.table6 import NOT_MEASURED, Row, Table6, format_counts
 from wtours.report.thumbnails import Figure
 from wtours.text import plain
 

@@ -6,14 +6,7 @@ from typing import Any
 
 from wtours.analyze.schema import DEFAULT_CUT_DETECTOR
 from wtours.report.data import MeasuredVideo
-from wtours.report.table6 import (
-    NOT_MEASURED,
-    QUANTITIES,
-    Row,
-    Table6,
-    count_at,
-    format_counts,
-)
+from wtours.report.table6 import NOT_MEASURED, QUANTITIES, Row, Table6, count_at, format_counts
 from wtours.text import escape_csv, escape_markdown
 
 FORMAT = 1

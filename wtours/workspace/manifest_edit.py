@@ -12,13 +12,7 @@ from tomlkit.items import AoT
 from wtours.errors import ManifestError
 from wtours.storage.atomic import sweep_idle, write_bytes
 from wtours.storage.locks import lock
-from wtours.workspace.manifest import (
-    FORMAT,
-    VideoEntry,
-    is_builtin,
-    parse_manifest,
-    read_manifest,
-)
+from wtours.workspace.manifest import FORMAT, VideoEntry, is_builtin, parse_manifest, read_manifest
 
 
 def add_video(path: Path, entry: VideoEntry) -> None:

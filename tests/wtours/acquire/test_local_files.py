@@ -8,12 +8,7 @@ import pytest
 from yt_dlp.utils import DownloadError as YtDlpError
 
 from tests.support.http_server import Resource, serve
-from wtours.acquire.local_files import (
-    find_given_file,
-    find_named_file,
-    working_folder,
-    youtube_ids,
-)
+from wtours.acquire.local_files import find_given_file, find_named_file, working_folder, youtube_ids
 from wtours.acquire.rate_limit import HostBusyError
 from wtours.acquire.ytdlp.errors import explain
 from wtours.acquire.ytdlp.fetcher import YtDlpFetcher
