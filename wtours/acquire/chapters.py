@@ -123,11 +123,7 @@ def join_chapters(
     Sound and telemetry are left out: no stage reads them. What was written is read back: as many
     frames, the same packets, and the times that the chapters have.
 
-    Args:
-        paths: Two or more, in order.
-        joined: The file to write.
-        stream: Which of their streams; None: the main one.
-        on_progress: Called with the bytes of the chapters done, and of all.
+    `on_progress` is called with the bytes of the chapters done, and of all.
 
     Returns:
         For info.json: the chapters with their bytes and frames, and the sha256 of all packets.

@@ -47,10 +47,7 @@ def playlist_seconds(playlist: str) -> float:
 def require_no_holes(path: Path, *, seconds: float, lengths_stated: bool) -> None:
     """Refuse a video that was joined of fragments if one is missing, cut, or something else.
 
-    Args:
-        path: The joined file.
-        seconds: How long the fragments last by their list; 0: it does not say.
-        lengths_stated: Whether the server said of each fragment how long it is.
+    Their list may say how long they last (0: it does not), the server how long each one is.
 
     Raises:
         VideoError: says where.

@@ -41,11 +41,7 @@ class _Host:
 
 
 class HostLimits:
-    """The limits of all hosts; safe to share between threads.
-
-    Args:
-        sleep_seconds: At least so long between two requests to one host.
-    """
+    """The limits of all hosts, with a least time between two requests; threads may share it."""
 
     def __init__(self, *, sleep_seconds: float = 0.0) -> None:
         self._sleep_seconds = sleep_seconds

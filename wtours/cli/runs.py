@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,10 +28,6 @@ from wtours.cli.sets.places import shard_set
 from wtours.errors import CheckpointError, ShardError
 from wtours.text import counted, listed
 from wtours.workspace.layout import Layout
-
-if TYPE_CHECKING:
-    from wtours.report.runs.page import PaperTable
-
 
 _SPIKES = 10
 _CLIPS_OF_STEP = 8
@@ -196,10 +192,8 @@ def show_runs(
     finish(report.problems, "shown in part", "the rest of the page is whole; it shows what it can")
 
 
-def _reproduced_tables(root: Path) -> "tuple[list[PaperTable], list[str]]":
+def _reproduced_tables(root: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the tables of the plans that were begun under this root, and their notes."""
-    from wtours.report.runs.page import PaperTable
-
     tables, notes = [], dict[str, None]()
     for folder in sorted((root / "reproduce").glob("*/")):
         require_training("showing the tables of `wtours reproduce`")
@@ -212,8 +206,9 @@ def _reproduced_tables(root: Path) -> "tuple[list[PaperTable], list[str]]":
             title = f"Table {table.number}: {table.title}"
             if plan.name != "paper":
                 title += f" ({plan.file.title})"
+            columns = [*table.labels, *columns]
             rows = table_cells(plan, table, networks)
-            tables.append(PaperTable(title, (*table.labels, *columns), rows))
+            tables.append({"title": title, "columns": columns, "rows": rows})
         notes |= dict.fromkeys(CONTRADICTIONS)
     return tables, list(notes)
 

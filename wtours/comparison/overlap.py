@@ -58,15 +58,6 @@ class Overlap:
         return not self.same_videos and not self.stretches
 
 
-@dataclass(frozen=True, slots=True)
-class _Hashes:
-    """Hashes of some frames of a set: (N,) rows of its index, increasing, and (N,) uint64."""
-
-    rows: NDArray[np.int64]
-    values: NDArray[np.uint64]
-    flat: int
-
-
 def find_overlap(
     a: Path,
     b: Path,
@@ -93,22 +84,23 @@ def find_overlap(
     if not 1 / _US <= every_seconds < 1e6:
         raise UsageError(f"--every-seconds {every_seconds:g} must be above 0")
     one, other = ShardIndex.open(a), ShardIndex.open(b)
-    hashes = [_hash_frames(index, every_seconds, on_progress) for index in (one, other)]
-    nearest, bits = _nearest(hashes[0].values, hashes[1].values)
+    rows_a, hashes_a, flat_a = _hash_frames(one, every_seconds, on_progress)
+    rows_b, hashes_b, flat_b = _hash_frames(other, every_seconds, on_progress)
+    nearest, bits = _nearest(hashes_a, hashes_b)
     near = np.flatnonzero(bits <= max_distance)
     pairs = zip(
-        hashes[0].rows[near].tolist(),
-        hashes[1].rows[nearest[near]].tolist(),
+        rows_a[near].tolist(),
+        rows_b[nearest[near]].tolist(),
         bits[near].tolist(),
         strict=True,
     )
     return Overlap(
         same_videos=tuple(_same_videos(one, other)),
         stretches=tuple(_stretches(one, other, list(pairs), round(3 * every_seconds * _US))),
-        frames_a=len(hashes[0].rows),
-        frames_b=len(hashes[1].rows),
+        frames_a=len(rows_a),
+        frames_b=len(rows_b),
         num_near=len(near),
-        flat=hashes[0].flat + hashes[1].flat,
+        flat=flat_a + flat_b,
     )
 
 
@@ -121,8 +113,14 @@ def _same_videos(one: ShardIndex, other: ShardIndex) -> Iterator[tuple[str, str,
                 yield mine.video_id, theirs.video_id, "source"
 
 
-def _hash_frames(index: ShardIndex, every_seconds: float, on_progress: Progress) -> _Hashes:
-    """Return the hashes of the first frame in each stretch of `every_seconds` of each video."""
+def _hash_frames(
+    index: ShardIndex, every_seconds: float, on_progress: Progress
+) -> tuple[NDArray[np.int64], NDArray[np.uint64], int]:
+    """Hash the first frame in each stretch of `every_seconds` of each video.
+
+    Returns:
+        (N,) increasing rows of the index, their (N,) hashes, and how many frames are too flat.
+    """
     chosen = [
         video.start + np.unique(pts // round(every_seconds * _US), return_index=True)[1]
         for video in index.videos
@@ -140,7 +138,7 @@ def _hash_frames(index: ShardIndex, every_seconds: float, on_progress: Progress)
                 kept.append(row)
                 values.append(value)
         on_progress(str(index.directory), min(first + _READ_ROWS, len(rows)), len(rows))
-    return _Hashes(np.array(kept, np.int64), np.array(values, np.uint64), len(rows) - len(kept))
+    return np.array(kept, np.int64), np.array(values, np.uint64), len(rows) - len(kept)
 
 
 def _nearest(

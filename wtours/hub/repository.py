@@ -46,10 +46,7 @@ class StoredFile:
 
 
 class HubRepository:
-    """The main branch of a dataset on the Hub.
-
-    Args:
-        url: hf://datasets/OWNER/NAME.
+    """The main branch of a dataset on the Hub, hf://datasets/OWNER/NAME.
 
     Raises:
         UsageError: it names no repository.

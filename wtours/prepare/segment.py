@@ -31,18 +31,11 @@ _US = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class PrepareTask:
-    """The segments that begin in one stretch of a video, those that are not done.
-
-    Attributes:
-        video_id: The video.
-        number: Of the stretch.
-        measured: Segments of the analysis, in time order.
-        shards: Segments of the shard set, in time order.
-        directory: The shard set.
-    """
+    """The segments that begin in one stretch of a video, in time order, those that are not done."""
 
     video_id: str
     number: int
+    """Of the stretch."""
     measured: tuple[analysis.SegmentTask, ...]
     shards: tuple[sharding.SegmentTask, ...]
     directory: Path

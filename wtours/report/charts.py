@@ -20,16 +20,6 @@ _STEPS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400)
 
 
 @dataclass(frozen=True, slots=True)
-class VideoCharts:
-    """One video's paths, each the `d` of an SVG path; "" where nothing was measured."""
-
-    lightness: str
-    lightness_band: str
-    objects: str
-    cuts: str
-
-
-@dataclass(frozen=True, slots=True)
 class FrequencyAxes:
     """The common logarithmic axes of the frequencies."""
 
@@ -62,8 +52,11 @@ def frequency_axes(frequencies: Sequence[NDArray[np.float64] | None]) -> Frequen
 
 def video_charts(
     curves: Curves, *, seconds: float, cuts_us: Sequence[int], objects_max: float
-) -> VideoCharts:
-    """Return a video's paths: its end at the right edge, `objects_max` per frame at the upper."""
+) -> dict[str, str]:
+    """Return a video's paths: its end at the right edge, `objects_max` per frame at the upper.
+
+    Each is the `d` of an SVG path; "" where nothing was measured.
+    """
     x = _across(curves.lightness, seconds)
     band = _points(x, _up(curves.high.values, 100)) + _points(
         x[::-1], _up(curves.low.values[::-1], 100)
@@ -72,12 +65,12 @@ def video_charts(
     if curves.objects is not None:
         objects = line(_across(curves.objects, seconds), _up(curves.objects.values, objects_max))
     cuts = "".join(f"M{cut / 1e6 / seconds * WIDTH:.1f} {HEIGHT}v-{HEIGHT // 3}" for cut in cuts_us)
-    return VideoCharts(
-        lightness=line(x, _up(curves.lightness.values, 100)),
-        lightness_band=f"M{band}Z",
-        objects=objects,
-        cuts=cuts,
-    )
+    return {
+        "lightness": line(x, _up(curves.lightness.values, 100)),
+        "lightness_band": f"M{band}Z",
+        "objects": objects,
+        "cuts": cuts,
+    }
 
 
 def line(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:

@@ -45,10 +45,7 @@ def load_compared(
 ) -> Compared:
     """Return a folder's videos as one, joined in order and cropped.
 
-    Args:
-        folder: What was analyzed with --from-dir.
-        threshold: Objects are counted from this score up.
-        until_us: Length to crop to; None: all of it.
+    They were analyzed with --from-dir. With `until_us` None nothing is cropped.
 
     Raises:
         UsageError: it is no folder, or has no video.

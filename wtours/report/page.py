@@ -20,7 +20,6 @@ from markupsafe import Markup
 import wtours
 from wtours.analyze.schema import DEFAULT_CUT_DETECTOR
 from wtours.report.charts import (
-    VideoCharts,
     frequency_axes,
     nice_ceiling,
     payload,
@@ -190,7 +189,7 @@ def _charts(videos: Sequence[PageVideo]) -> dict[str, Any]:
     rows = []
     for number, (page, frequency) in enumerate(zip(videos, frequencies, strict=True)):
         measured, figures = page.video.measured, page.video.entry.published
-        charts: VideoCharts | None = None
+        charts = None
         if measured is not None and page.curves is not None:
             charts = video_charts(
                 page.curves,

@@ -9,7 +9,7 @@ from tests.support.chromium import OpenPage, chromium
 from wtours.cli.app import app
 from wtours.errors import UsageError
 from wtours.report.runs.data import load_run
-from wtours.report.runs.page import PaperTable, build_runs_page
+from wtours.report.runs.page import build_runs_page
 from wtours.workspace.layout import Layout
 
 pytestmark = pytest.mark.medium  # a browser
@@ -55,7 +55,11 @@ def built(tmp_path_factory):
     (other / "eval/knn.json").write_text(json.dumps(result))
     (other / "eval/foreign.json").write_text("[]")
     tables = [
-        PaperTable(f"Table 5 {HOSTILE}", ("method", "mIoU"), [("DORA", "44.5"), ("DINO", "-")])
+        {
+            "title": f"Table 5 {HOSTILE}",
+            "columns": ("method", "mIoU"),
+            "rows": [("DORA", "44.5"), ("DINO", "-")],
+        }
     ]
     return build_runs_page(layout, [first, other], tables=tables, notes=["a contradiction"])
 

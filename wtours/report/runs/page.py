@@ -58,15 +58,6 @@ _MAX_STRIPS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class PaperTable:
-    """One table of `wtours reproduce --report`."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True)
 class RunsReport:
     """What was published."""
 
@@ -112,12 +103,13 @@ def build_runs_page(
     layout: Layout,
     folders: Sequence[Path],
     *,
-    tables: Sequence[PaperTable] = (),
+    tables: Sequence[dict[str, Any]] = (),
     notes: Sequence[str] = (),
 ) -> RunsReport:
     """Publish <root>/reports/runs.html of these runs.
 
-    Tables are those of the paper's that `wtours reproduce` measured; notes stand below them.
+    Tables ("title", "columns", "rows") are those of the paper's that `wtours reproduce` measured;
+    notes stand below them.
 
     Raises:
         UsageError: no runs, or a folder that is none.
@@ -150,7 +142,7 @@ def _render(
     runs: Sequence[RunData],
     strips: dict[str, list[dict[str, Any]]],
     problems: dict[str, list[str]],
-    tables: Sequence[PaperTable],
+    tables: Sequence[dict[str, Any]],
     notes: Sequence[str],
 ) -> str:
     found = dict.fromkeys(name for run in runs for name in run.metrics)
