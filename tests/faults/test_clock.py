@@ -19,7 +19,7 @@ from training.config.presets import resolve_config
 from training.engine.metrics import read_metrics
 from training.pretrain import pretrain
 from wtours.acquire.download import download_videos
-from wtours.acquire.options import FetchOptions, RetryPolicy
+from wtours.acquire.options import FetchOptions
 from wtours.sharding.build import build_shards
 from wtours.shards.params import ShardParams
 from wtours.storage.locks import lock
@@ -27,7 +27,7 @@ from wtours.workspace.layout import Layout
 
 pytestmark = pytest.mark.medium
 ZONES = ("UTC", "Asia/Kathmandu", "America/St_Johns")
-QUICK = RetryPolicy(retry_waits_seconds=(0.05,))
+QUICK = (0.05,)
 DAY = timedelta(days=1).total_seconds()
 
 
@@ -69,7 +69,9 @@ def test_download(tmp_path, jumping_clock):
         report = download_videos(
             [walk],
             Layout(tmp_path / "root"),
-            options=FetchOptions(allow_unknown_license=True, limit_rate=2**20, retry_policy=QUICK),
+            options=FetchOptions(
+                allow_unknown_license=True, limit_rate=2**20, retry_waits_seconds=QUICK
+            ),
             on_progress=lambda *told: seen.append(told),
         )
     assert report.failed == {}

@@ -15,7 +15,7 @@ from tests.support.http_server import Resource, serve
 from tests.support.video_clips import write_clip
 from wtours.acquire import rate_limit as hosts
 from wtours.acquire.download import download_videos
-from wtours.acquire.options import FetchOptions, RetryPolicy
+from wtours.acquire.options import FetchOptions
 from wtours.acquire.ytdlp.fetcher import YtDlpFetcher
 from wtours.errors import DownloadError
 from wtours.workspace.layout import Layout
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
 OPTIONS = FetchOptions(
     allow_unknown_license=True,
     jobs=2,
-    retry_policy=RetryPolicy(retry_waits_seconds=(0.05,)),
+    retry_waits_seconds=(0.05,),
 )
 
 
@@ -133,8 +133,7 @@ def test_a_retry_after_may_be_a_date():
 def test_a_server_that_sends_byte_by_byte_is_given_up_and_the_others_go_on(body, layout):
     drip = Resource(body, trickle_seconds=0.05)
     # On a busy machine the good server, too, may send nothing for a while.
-    policy = dataclasses.replace(OPTIONS.retry_policy, stall_seconds=2)
-    options = dataclasses.replace(OPTIONS, retry_policy=policy)
+    options = dataclasses.replace(OPTIONS, stall_seconds=2)
     with serve({"/slow.mp4": drip, "/good.mp4": Resource(body)}) as server:
         entries = [entry(server.url(f"/{id}.mp4"), id) for id in ("slow", "good")]
         report = download_videos(entries, layout, options=options)

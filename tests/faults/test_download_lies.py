@@ -19,7 +19,7 @@ from tests.support.http_server import Resource, serve
 from tests.support.video_clips import remux, write_clip
 from wtours.acquire import options as limits
 from wtours.acquire.download import DownloadReport, download_videos
-from wtours.acquire.options import FetchOptions, RetryPolicy
+from wtours.acquire.options import FetchOptions
 from wtours.acquire.ytdlp.fetcher import YtDlpFetcher
 from wtours.cli.console import LogHandler
 from wtours.media.probe import probe_video
@@ -33,9 +33,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-OPTIONS = FetchOptions(
-    allow_unknown_license=True, jobs=2, retry_policy=RetryPolicy(retry_waits_seconds=())
-)
+OPTIONS = FetchOptions(allow_unknown_license=True, jobs=2, retry_waits_seconds=())
 FRAGMENTED = "frag_keyframe+empty_moov+default_base_moof+skip_trailer"
 
 

@@ -13,7 +13,7 @@ from tests.support.report_workspace import entry
 from tests.support.shard_set import write_shard_set
 from tests.support.video_clips import write_clip
 from wtours.acquire.download import download_videos
-from wtours.acquire.options import FetchOptions, RetryPolicy
+from wtours.acquire.options import FetchOptions
 from wtours.acquire.ytdlp import session
 from wtours.errors import DownloadError
 from wtours.shards import FetchPolicy, stream_clips
@@ -106,8 +106,9 @@ def _make_downloads(folder: Path) -> None:
 def _download_steps(folder: Path) -> Iterable[Step]:
     session._retry_wait = lambda n: 0.0
     url = _server().url(folder)
-    quick = RetryPolicy(socket_seconds=2, stall_seconds=3, retry_waits_seconds=(0.0,))
-    options = FetchOptions(allow_unknown_license=True, retry_policy=quick)
+    options = FetchOptions(
+        allow_unknown_license=True, socket_seconds=2, stall_seconds=3, retry_waits_seconds=(0.0,)
+    )
 
     def download(name: str) -> None:
         walk = entry("walk", sources=(f"{url}/{name}",))

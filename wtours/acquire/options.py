@@ -1,6 +1,6 @@
 """What the user may say of fetching. A manifest can say none of it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from wtours.acquire.ytdlp.formats import DEFAULT_MAX_HEIGHT
@@ -17,19 +17,6 @@ DEFAULT_MAX_BYTES = 256 * 2**30
 """Of one video; the longest walk in 4K has about 50 GB."""
 _KILO = 1024
 """As yt-dlp counts."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RetryPolicy:
-    """How long a server is waited for."""
-
-    socket_seconds: float = 30.0
-    """For an answer, and for each piece of it."""
-    stall_seconds: float = 60.0
-    stall_bytes: int = 64 * 1024
-    """A body that brings less than this in `stall_seconds` counts as hanging."""
-    retry_waits_seconds: tuple[float, ...] = (1.0, 4.0)
-    """Before each new attempt after a passing fault."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +42,13 @@ class FetchOptions:
     """Of one video, whatever the server says or sends."""
     max_loss: float = MAX_LOSS
     """The largest share of a video that may be lost to damage."""
-    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
+    socket_seconds: float = 30.0
+    """How long a server is waited for: for an answer, and for each piece of it."""
+    stall_seconds: float = 60.0
+    stall_bytes: int = 64 * 1024
+    """A body that brings less than this in `stall_seconds` counts as hanging."""
+    retry_waits_seconds: tuple[float, ...] = (1.0, 4.0)
+    """Before each new attempt after a passing fault."""
 
 
 def parse_rate(text: str | None) -> int | None:

@@ -15,6 +15,14 @@ _TEXT_MINUTES = {"bangkok": ("2 h 55 min", 175)}
 _US = 1_000_000
 
 
+_CUTS = f'Cuts are found by PySceneDetect\'s detector "{DEFAULT_CUT_DETECTOR}".'
+_CUTS_BESIDE_PAPER = (
+    'The paper\'s "#shots" are cuts: a video without a cut has 0. Measured here by '
+    f'PySceneDetect\'s detector "{DEFAULT_CUT_DETECTOR}"; the paper does not name its detector '
+    "or settings."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class CommandHints:
     """The commands that bring what a report lacks, with its own options: they work when pasted."""
@@ -52,7 +60,7 @@ def footnotes(
     beside_paper = any(video.entry.published for video in videos)
     return [
         *_paper_notes(videos),
-        *_cut_notes(beside_paper=beside_paper),
+        _CUTS_BESIDE_PAPER if beside_paper else _CUTS,
         *_object_notes(videos, threshold, beside_paper=beside_paper),
         *(comparison_note(folder, hints) for folder in compared),
         *_missing_notes(videos, hints),
@@ -85,16 +93,6 @@ def _paper_notes(videos: Sequence[ReportVideo]) -> list[str]:
         "60 frames-per-second copy has twice those of a 30 frames-per-second copy."
     )
     return [f"{note} So measured stands beside published and is not expected to be equal.", frames]
-
-
-def _cut_notes(*, beside_paper: bool) -> list[str]:
-    if not beside_paper:
-        return [f'Cuts are found by PySceneDetect\'s detector "{DEFAULT_CUT_DETECTOR}".']
-    return [
-        'The paper\'s "#shots" are cuts: a video without a cut has 0. Measured here by '
-        f'PySceneDetect\'s detector "{DEFAULT_CUT_DETECTOR}"; the paper does not name its detector '
-        "or settings."
-    ]
 
 
 def _object_notes(

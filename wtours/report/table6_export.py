@@ -23,7 +23,15 @@ def to_markdown(table: Table6) -> str:
     lines += _markdown_table(head, [*rows, average])
     if table.has_objects:
         lines += ["", "## Counted from other scores", ""]
-        lines += _markdown_table(*_threshold_columns(table))
+        columns = [
+            f"{what} from {t}" for what in ("#objects/frame", "#classes") for t in table.thresholds
+        ]
+        counts = [
+            [escape_markdown(name), *objects, *classes]
+            for name, video in zip(table.names, table.videos, strict=True)
+            for objects, classes in [format_counts(video, table.thresholds)]
+        ]
+        lines += _markdown_table(["Video", *columns], counts)
     lines += ["", "## Notes", ""]
     lines += [
         f"{number}. {escape_markdown(note)}" for number, note in enumerate(table.notes, start=1)
@@ -130,17 +138,6 @@ def how_measured(measured: MeasuredVideo | None) -> dict[str, Any] | None:
             "frames_at_cap": facts.frames_at_cap,
         }
     return how
-
-
-def _threshold_columns(table: Table6) -> tuple[list[str], list[list[str]]]:
-    head = ["Video"]
-    head += [f"#objects/frame from {t}" for t in table.thresholds]
-    head += [f"#classes from {t}" for t in table.thresholds]
-    body = []
-    for name, video in zip(table.names, table.videos, strict=True):
-        objects, classes = format_counts(video, table.thresholds)
-        body.append([escape_markdown(name), *objects, *classes])
-    return head, body
 
 
 def _markdown_table(head: list[str], body: list[list[str]]) -> list[str]:

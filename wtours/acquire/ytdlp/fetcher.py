@@ -112,7 +112,7 @@ class YtDlpFetcher:
         self, source: SourceUrl, folder: Path, attempt: Callable[[Log], Answer]
     ) -> Answer:
         """Return the attempt's answer; after a passing fault, or one 403, it is made again."""
-        waits_seconds = [*self.options.retry_policy.retry_waits_seconds]
+        waits_seconds = [*self.options.retry_waits_seconds]
         may_look_up_again = True
         while True:
             log = Log()

@@ -21,7 +21,7 @@ from yt_dlp.networking import Request
 from yt_dlp.networking.exceptions import HTTPError, TransportError
 
 from wtours.acquire.local_files import FetchProgress
-from wtours.acquire.options import MAX_PAGE_BYTES, FetchOptions, RetryPolicy
+from wtours.acquire.options import MAX_PAGE_BYTES, FetchOptions
 from wtours.acquire.rate_limit import HostLimits
 from wtours.acquire.ytdlp.errors import RefusedError, StalledError, causes, one_line
 from wtours.acquire.ytdlp.formats import SORT, selector
@@ -58,7 +58,6 @@ def open_ytdlp(
         work: The folder that it writes in; None: it only looks things up.
         declared_bytes: The size that the server states of the file.
     """
-    retry_policy = options.retry_policy
     settings = {
         "format": selector(options.max_height, options.codec),
         "format_sort": list(SORT),
@@ -69,7 +68,7 @@ def open_ytdlp(
         "fragment_retries": 5,  # half a minute in all, with the waits
         "skip_unavailable_fragments": False,  # a hole would be a video that looks whole
         "retry_sleep_functions": {"http": _retry_wait, "fragment": _retry_wait},
-        "socket_timeout": retry_policy.socket_seconds,
+        "socket_timeout": options.socket_seconds,
         "ratelimit": options.limit_rate and options.limit_rate // options.jobs,
         "proxy": options.proxy,
         "cookiefile": _cookies(options.cookies_file),
@@ -91,7 +90,7 @@ def open_ytdlp(
     }
     with _opening:
         yt_dlp.globals.plugin_dirs.value = []  # code from the user's plugin folders is not ours
-        ydl = YtDlp(settings, hosts, retry_policy)
+        ydl = YtDlp(settings, hosts, options)
     ydl.bytes_left = MAX_PAGE_BYTES if work is None else options.max_bytes
     with only_public_hosts([*named_urls, *_proxy_urls(ydl)]), ydl:
         yield ydl
@@ -126,9 +125,7 @@ class Log:
         self.warnings.append(one_line(message))
         logger.info("%s", one_line(message))
 
-    def error(self, message: str) -> None:
-        """Take an error that will be raised too."""
-        logger.debug("%s", one_line(message))
+    error = debug
 
 
 class YtDlp(yt_dlp.YoutubeDL):  # type: ignore[misc]
@@ -141,12 +138,10 @@ class YtDlp(yt_dlp.YoutubeDL):  # type: ignore[misc]
         lengths_stated: Whether each body that was asked for said where it ends.
     """
 
-    def __init__(
-        self, settings: dict[str, Any], hosts: HostLimits, retry_policy: RetryPolicy
-    ) -> None:
+    def __init__(self, settings: dict[str, Any], hosts: HostLimits, options: FetchOptions) -> None:
         self._responses: list[Any] = []
         self._hosts = hosts
-        self._retry_policy = retry_policy
+        self._options = options
         self.bytes_left = MAX_PAGE_BYTES
         self.lengths_stated = True
         super().__init__(settings)
@@ -190,7 +185,7 @@ class YtDlp(yt_dlp.YoutubeDL):  # type: ignore[misc]
         stream = response.fp
         if not hasattr(stream, "read1"):
             return
-        policy = self._retry_policy
+        options = self._options
         since, num_bytes = time.monotonic(), 0
 
         def read(amount: int | None = None, **keywords: Any) -> bytes:
@@ -203,8 +198,8 @@ class YtDlp(yt_dlp.YoutubeDL):  # type: ignore[misc]
                 raise RefusedError("the server sends more than --max-size, or than a page can have")
             num_bytes += len(block)
             now = time.monotonic()
-            if now - since >= policy.stall_seconds:
-                if block and num_bytes < policy.stall_bytes:
+            if now - since >= options.stall_seconds:
+                if block and num_bytes < options.stall_bytes:
                     raise StalledError(
                         f"the server sent {num_bytes} bytes in {now - since:.0f} s; "
                         f"run the command again later"

@@ -6,7 +6,7 @@ from collections import Counter
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -80,11 +80,8 @@ def eval_table(
         console.say(note)
 
 
-def _folder(option: str, what: str) -> typer.models.OptionInfo:
-    option_info: typer.models.OptionInfo = typer.Option(
-        f"--{option}", help=what, metavar="DIR", show_default=False
-    )
-    return option_info
+def _folder(what: str) -> Any:
+    return typer.Option(help=what, metavar="DIR", show_default=False)
 
 
 def reproduce(
@@ -125,11 +122,11 @@ def reproduce(
         ),
     ] = 40.0,
     imagenet: Annotated[
-        Path | None, _folder("imagenet", "ImageNet-1k: train and val, a folder a class.")
+        Path | None, _folder("ImageNet-1k: train and val, a folder a class.")
     ] = None,
-    voc: Annotated[Path | None, _folder("voc", "Pascal VOC 2012.")] = None,
-    davis: Annotated[Path | None, _folder("davis", "DAVIS 2017.")] = None,
-    ade20k: Annotated[Path | None, _folder("ade20k", "ADE20k scene parsing.")] = None,
+    voc: Annotated[Path | None, _folder("Pascal VOC 2012.")] = None,
+    davis: Annotated[Path | None, _folder("DAVIS 2017.")] = None,
+    ade20k: Annotated[Path | None, _folder("ADE20k scene parsing.")] = None,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
