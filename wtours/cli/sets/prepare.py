@@ -1,6 +1,5 @@
 """The command that does it all from one decode: prepare."""
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,20 +99,6 @@ def prepare(
     entries = loaded.select(videos or ())
     params = shard_params(fps, short_side, codec, quality, shard_seconds)
     ids = [entry.id for entry in entries]
-    options = PrepareOptions(
-        name=name,
-        params=params,
-        detector=detector,
-        detect_fps=detect_fps,
-        transnet=transnet,
-        frame_quality=frame_quality,
-        from_dir=from_dir,
-        files_dir=loaded.path.parent,
-        fetch=FetchOptions(
-            max_height=max_height, allow_unknown_license=allow_unknown_license, max_loss=max_loss
-        ),
-        max_loss=max_loss,
-    )
     chosen_part = None if part is None else Part.parse(part)
     if shard_seconds % SEGMENT_SECONDS and SEGMENT_SECONDS % shard_seconds:
         console.note(
@@ -129,7 +114,22 @@ def prepare(
         executor_of(executor, jobs, address, layout) as runs,
     ):
         params = with_blur(layout.shards_dir(name), params, ids, boxes=blur_boxes, faces=blur_faces)
-        options = dataclasses.replace(options, params=params)
+        options = PrepareOptions(
+            name=name,
+            params=params,
+            detector=detector,
+            detect_fps=detect_fps,
+            transnet=transnet,
+            frame_quality=frame_quality,
+            from_dir=from_dir,
+            files_dir=loaded.path.parent,
+            fetch=FetchOptions(
+                max_height=max_height,
+                allow_unknown_license=allow_unknown_license,
+                max_loss=max_loss,
+            ),
+            max_loss=max_loss,
+        )
         report = prepare_videos(
             layout,
             entries,
