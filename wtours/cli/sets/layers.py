@@ -274,7 +274,7 @@ def _source(
         return DetectionSource(index, layout)
     if kind == "objects" and text:
         require_training("the layer of a run's objects")
-        run = existing_run(text, layout.run_dir)
+        run = existing_run(text, layout.root)
         with console.loading_torch(f"layer {origin}"):
             from training.visualization.tracker import RunTracker
             from wtours.layers.objects import ObjectSource
