@@ -11,14 +11,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from training.config.presets import DEMO, resolve_config
+from training.config.presets import PRESETS, resolve_config
 from training.distributed.world import World
 from training.engine.checkpoint import load_network
 from training.engine.setup import build_state
 from training.pretrain import pretrain
 
 ALONE = World(0, 1, 0, torch.device("cpu"))
-SMALL = [f"{key}={value}" for key, value in DEMO.items() if key.startswith(("model.", "data."))]
+SMALL = [
+    f"{key}={value}"
+    for key, value in PRESETS["demo"].items()
+    if key.startswith(("model.", "data."))
+]
 LENGTH = ["optim.warmup_epochs=0", "optim.freeze_last_layer_epochs=0", "optim.min_lr=5e-4"]
 
 

@@ -13,14 +13,12 @@ from training.data.clips import Batch, ClipViews
 from training.data.loader import clips_per_rank
 from training.distributed.world import World
 from training.engine.metrics import peak_memory_bytes
-from training.engine.optim import scheduled_values
 from training.engine.precision import for_device, numerics
 from training.engine.setup import build_state, open_views, run_length
 from training.engine.state import TrainState
 from training.engine.step import apply_gradients, compute_gradients
 from training.models.vit_blocks import FastBlock
 from training.schedules import Progress
-from wtours.errors import WtoursError
 from wtours.text import counted
 
 _STEPS = 2
@@ -95,12 +93,6 @@ def estimate(
 ) -> Estimate:
     """Measure a few steps of one process with one and two clips, and extrapolate to the run.
 
-    Args:
-        config: Of the run.
-        shards_dir: A finished shard set: its folder or URL.
-        world: This process alone.
-        processes: How many the run will have.
-
     Raises:
         UsageError: the batch cannot be divided by the number of processes.
         ShardError: a shard set that is missing or damaged.
@@ -148,13 +140,9 @@ def estimate(
 
 def decoded_batches(views: ClipViews, sizes: Sequence[int]) -> tuple[float, list[Batch]]:
     """Return the seconds that the batches took, and the batches."""
-    views.__getitems__([0])  # opens the shards
-    begun, found = time.perf_counter(), [views.__getitems__(range(size)) for size in sizes]
-    seconds = time.perf_counter() - begun
-    for batch in found:
-        if isinstance(batch, WtoursError):
-            raise batch
-    return seconds, [batch for batch in found if isinstance(batch, Batch)]
+    views.batch([0])  # opens the shards
+    begun, found = time.perf_counter(), [views.batch(range(size)) for size in sizes]
+    return time.perf_counter() - begun, found
 
 
 def _step_seconds(
@@ -166,7 +154,7 @@ def _step_seconds(
         begun = time.perf_counter()
         gradients = compute_gradients(state, state.method, batch, now, config=config, world=world)
         gradients.read()  # waits for the device
-        apply_gradients(state, now, scheduled_values(config.optim, now))
+        apply_gradients(state, now)
         taken.append(time.perf_counter() - begun)
     return min(taken[1:])
 

@@ -68,8 +68,6 @@ def clip_tflop(
     """Return the TFLOP of one clip: forward and backward of the student, forward of the teacher.
 
     Args:
-        config: Of the run.
-        shape: Of its backbone.
         as_computed: Leave out what the trainer does not compute, the last block's tokens that
             nobody reads; else whole networks, as others count them.
         visible_share: Of the student's patches in global crops, where `as_computed` and

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.config.memory import GpuMemory
+from training.config.presets import GpuMemory
 from training.config.train import TrainConfig
 from training.data.clips import ClipViews
 from training.data.loader import clips_per_rank
@@ -67,13 +67,6 @@ def fit_memory(
 
     Counted, not timed: every process, and every start of a run, comes to the same settings.
 
-    Args:
-        config: Of the run.
-        memory: Of the GPU of one process.
-        shards_dir: A finished shard set, its folder or URL; or images.
-        world: This process.
-        processes: Of the run.
-
     Raises:
         UsageError: nothing fits; says what would.
         ShardError: a shard set that is missing or damaged.
@@ -123,15 +116,6 @@ def _counted(
     return counted_state_bytes(state, processes), (sizes, kept)
 
 
-def _views_bytes(config: TrainConfig, share: int) -> float:
-    """Return the bytes of the crops of a process's clips, and of what the teacher says of them."""
-    data = config.data
-    crops = data.global_crops * data.global_crop_pixels**2
-    crops += data.local_crops * data.local_crop_pixels**2
-    frame = 3 * data.frame_crop_pixels**2 + 4 * (3 * crops + config.model.num_prototypes)
-    return float(share * data.clip_length * frame)
-
-
 def _needed(
     config: TrainConfig,
     state_bytes: float,
@@ -141,8 +125,14 @@ def _needed(
     part: int,
 ) -> float:
     """Return the bytes of a process with `share` clips, of which `part` are computed at a time."""
+    # Of a frame: its crops, and what the teacher says of it.
+    data = config.data
+    crops = data.global_crops * data.global_crop_pixels**2
+    crops += data.local_crops * data.local_crop_pixels**2
+    frame = 3 * data.frame_crop_pixels**2 + 4 * (3 * crops + config.model.num_prototypes)
+    views = float(share * data.clip_length * frame)
     kept = line_through(*per_part, size=part) * _PASSING
-    return state_bytes + _views_bytes(config, share) + kept + _RESERVED_BYTES
+    return state_bytes + views + kept + _RESERVED_BYTES
 
 
 def _nothing_fits(config: TrainConfig, memory_bytes: float, share: int, most: int) -> UsageError:

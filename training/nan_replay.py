@@ -1,5 +1,6 @@
 """A step whose loss was not finite, computed once more: `wtours replay`."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,6 @@ def replay(listing: Path, shards_dir: Path | str, world: World) -> Replay:
     The state that the step began with is in the folder beside the file; its clips, crops and heads
     follow from the seed and the step.
 
-    Args:
-        listing: The file.
-        shards_dir: The shard set of the run.
-        world: This process; with stochastic depth, as many as the run had, for equal draws.
-
     Raises:
         CheckpointError: a damaged file, no state beside it, or another shard set.
     """
@@ -86,14 +82,11 @@ def _watch_outputs(state: TrainState) -> list[str]:
     """Return a list to which modules are added whose output is not finite, in their order."""
     found: list[str] = []
 
-    def watch(name: str, module: nn.Module) -> None:
-        def look(_: nn.Module, __: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and not output.isfinite().all():
-                found.append(f"the output of {name}")
-
-        module.register_forward_hook(look)
+    def look(name: str, _: nn.Module, __: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and not output.isfinite().all():
+            found.append(f"the output of {name}")
 
     for name, module in state.method.named_modules():
         if not list(module.children()):
-            watch(name, module)
+            module.register_forward_hook(functools.partial(look, name))
     return found

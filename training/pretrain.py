@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from training.config.memory import GpuMemory
+from training.config.presets import GpuMemory
 from training.config.sections import WatchConfig
 from training.config.train import TrainConfig
 from training.config.without_effect import without_effect
@@ -16,12 +16,11 @@ from training.distributed.signals import StopSignals
 from training.distributed.world import World
 from training.engine.checkpoint_files import newest_checkpoint
 from training.engine.metrics import StepStatus
-from training.engine.monitor import Monitor
 from training.engine.optim import out_of_reach
 from training.engine.precision import describe_numerics, for_device, numerics
-from training.engine.run_dir import Resume, opened_run
+from training.engine.run_dir import Resume, Run
 from training.engine.setup import build_state, open_views, run_length
-from training.engine.trainer import OnStep, PretrainReport, train
+from training.engine.trainer import Monitor, OnStep, PretrainReport, train
 from training.gpu_memory import fit_memory
 from training.monitors.attention_overlay import AttentionOverlay
 from training.monitors.collapse import CollapseMonitor
@@ -51,9 +50,6 @@ def build_monitors(
     """Return what this process is to watch: of other ranks, what all do together.
 
     It is what the config's section `watch` asks for, and the warnings of a collapse.
-
-    Raises:
-        ImageDataError: labeled images that are not there.
     """
     watch = config.watch
     monitors: list[Monitor] = [CollapseMonitor(config)] if world.is_main else []
@@ -92,14 +88,11 @@ def pretrain(
     On SIGINT or SIGTERM it finishes the step, saves a checkpoint and returns.
 
     Args:
-        config: Of the run.
         shards_dir: A finished shard set (its folder or URL), or a folder or tar of images, as
             the method takes them.
         run_dir: The run's folder, made if absent; every rank sees the same one.
-        world: This process.
         resume: "auto": resume where the run stopped, if the config is the same; "never": refuse a
             run that has a checkpoint; "force": resume with another config or other data.
-        on_step: Called after each step.
 
     Raises:
         ShardError: a shard set that is missing or damaged.
@@ -124,9 +117,7 @@ def pretrain(
             for line in unused + unreached + _never_watched(config.watch, length):
                 LOG.warning("%s", line)
         monitors = build_monitors(config, run_dir, views, world, watchdog.beat)
-        run = stack.enter_context(
-            opened_run(run_dir, config, views.source.identity, world, watchdog)
-        )
+        run = stack.enter_context(Run(run_dir, config, views.source.identity, world, watchdog))
         if config.model.init is not None and newest_checkpoint(run_dir) is None:
             origin = initialize_backbones(
                 state.method, config.model.init, lambda name: run_dir.parent / name

@@ -5,7 +5,6 @@ step; so nothing had to be stored for it. Weights are those of the nearest check
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -17,18 +16,18 @@ from PIL import Image, ImageDraw
 
 from training.config.train import TrainConfig
 from training.data.clips import ClipViews
-from training.data.multi_crop import make_global, make_local
 from training.distributed.world import World
 from training.engine.checkpoint import load_network, load_state, read_state
 from training.engine.checkpoint_files import STATE, find_damage, step_dirs, step_of
 from training.engine.metrics import METRICS_FILE, read_metrics
 from training.engine.precision import autocast, numerics
 from training.engine.setup import build_state, open_views, run_length
-from training.methods.base import Views, micro_batches
+from training.engine.step import make_views
+from training.methods.base import micro_batches
 from training.methods.registry import is_additive
 from training.rng import derived_seed
-from training.visualization.attention_figure import draw_still, picture_rows
-from training.visualization.attention_maps import attend, crop_clip, describe_clip, shown_heads
+from training.visualization.attention_figure import draw_clip
+from training.visualization.attention_maps import shown_heads
 from wtours.errors import CheckpointError, TrainingError, UsageError
 from wtours.storage.atomic import read_json
 from wtours.text import counted
@@ -119,13 +118,11 @@ def rewind(
     """Return a step of a run: its clips and crops, its metrics, masks by the nearest checkpoint.
 
     Args:
-        run_dir: The run.
         shards_dir: The shard set that it was trained on.
         step: From 1, as in metrics.jsonl.
         num_clips: At most so many of the step's clips.
         rank_clips: Compute the loss of each clip of the step with the nearest checkpoint's weights
             (as much work as a forward pass of the step), and return the highest.
-        world: This process.
 
     Raises:
         CheckpointError: no checkpoint is kept, or the shard set is another one.
@@ -152,9 +149,14 @@ def rewind(
             values = _clip_losses(checkpoint, config, views, positions, step, world)
             losses = dict(zip(positions, values, strict=True))
             positions.sort(key=lambda position: -losses[position])
-        shown = positions[:num_clips]
         lines = {line["step"]: line for line in read_metrics(run_dir / METRICS_FILE)}
-        masks = _masks(checkpoint, checkpoint_step, run_dir, views, shown, world)
+        backbone = load_network(checkpoint)[1].backbone.to(world.device)
+        heads, clips = shown_heads(backbone, config), list[RewoundClip]()
+        facts = {"run": run_dir.name, "step": checkpoint_step, "palette": "rgb"}
+        for position in positions[:num_clips]:
+            clip = views.source[views.sampler.key_at(position)]
+            masks, _ = draw_clip(clip, backbone, heads, config, facts)
+            clips.append(_clip(views, position, losses.get(position), masks))
         return RewoundStep(
             run=run_dir,
             step=step,
@@ -162,19 +164,12 @@ def rewind(
             metrics=lines.get(step),
             checkpoint=checkpoint,
             checkpoint_step=checkpoint_step,
-            clips=tuple(
-                _clip(views, position, losses.get(position), mask)
-                for position, mask in zip(shown, masks, strict=True)
-            ),
+            clips=tuple(clips),
         )
 
 
 def _nearest(run_dir: Path, step: int) -> tuple[Path, int, TrainConfig]:
-    """Return the whole checkpoint nearest to the beginning of a step, its step and config.
-
-    Raises:
-        CheckpointError: none is kept.
-    """
+    """Return the whole checkpoint nearest to the beginning of a step, its step and config."""
     oldest_first = reversed(step_dirs(run_dir))
     for path in sorted(oldest_first, key=lambda path: abs(step_of(path) - (step - 1))):
         if find_damage(path) is None:
@@ -186,9 +181,6 @@ def _first_position(checkpoint: Path, steps: int, config: TrainConfig) -> int:
     """Return the position at which the step begins that is so many steps after a checkpoint's.
 
     Counted from there, since a run may have been resumed with another batch size.
-
-    Raises:
-        CheckpointError: the checkpoint does not say where it was, or the batch size has changed.
     """
     try:
         position = int(read_json(checkpoint / STATE)["next_position"])
@@ -219,15 +211,7 @@ def _clip_losses(
         )
     state = build_state(config, world)
     load_state(checkpoint, state)
-    batch = views.__getitems__(positions)
-    if isinstance(batch, Exception):
-        raise batch
-    frames = batch.frames.to(world.device)
-    of_step = Views(
-        make_global(frames, batch.draws, pixels=config.data.global_crop_pixels),
-        make_local(frames, batch.draws, pixels=config.data.local_crop_pixels),
-        batch.positions,
-    )
+    of_step = make_views(views.batch(positions), config, world.device)
     torch.manual_seed(derived_seed(config.seed, "drop_path", step - 1, world.rank))
     now = run_length(config, views).at(step - 1)
     with torch.no_grad(), autocast(config, world.device):
@@ -239,40 +223,11 @@ def _clip_losses(
     return losses
 
 
-def _masks(
-    checkpoint: Path,
-    checkpoint_step: int,
-    run_dir: Path,
-    views: ClipViews,
-    positions: list[int],
-    world: World,
-) -> Iterator[Image.Image]:
-    """Yield the figure of each clip's objects, on the center crop of evaluations."""
-    config, network = load_network(checkpoint)
-    backbone = network.backbone.to(world.device)
-    heads = shown_heads(backbone, config)
-    for position in positions:
-        clip = views.source[views.sampler.key_at(position)]
-        pictures, inputs = crop_clip(clip, config.data.global_crop_pixels)
-        attention = attend(backbone, inputs.to(world.device), heads, config.tracking)
-        facts = {
-            "run": run_dir.name,
-            "step": checkpoint_step,
-            "heads": heads.tolist(),
-            "palette": "rgb",
-            **describe_clip(clip, attention),
-        }
-        yield draw_still(picture_rows(pictures, attention.plain, attention.refined, facts), facts)
-
-
 def _clip(views: ClipViews, position: int, loss: float | None, masks: Image.Image) -> RewoundClip:
     clip = views.source[views.sampler.key_at(position)]
     height, width = clip.decode()[0].shape[:2]
     box, draws = views.drawn(position, height=height, width=width)
-    batch = views.__getitems__([position])
-    if isinstance(batch, Exception):
-        raise batch
-    pictures = batch.frames[0].permute(0, 2, 3, 1).numpy()
+    pictures = views.batch([position]).frames[0].permute(0, 2, 3, 1).numpy()
     global_boxes, local_boxes = draws.global_boxes.tolist(), draws.local_boxes.tolist()
     scale = -(-_MIN_SIDE // len(pictures[0]))
     images = []

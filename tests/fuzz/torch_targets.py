@@ -19,7 +19,7 @@ from training.data.source import DataIdentity
 from training.distributed.store import RunStore
 from training.distributed.watchdog import Watchdog
 from training.engine.checkpoint_files import find_checkpoint, newest_checkpoint
-from training.engine.run_dir import opened_run
+from training.engine.run_dir import Run
 from training.engine.setup import build_state
 from training.evaluation.datasets.davis import list_sequences
 from training.evaluation.datasets.image_folder import open_images
@@ -52,7 +52,7 @@ def _run_steps(folder: Path) -> Iterable[Step]:
     def resume() -> None:
         watchdog = Watchdog(RunStore(None, rank=0, world_size=1), CONFIG.faults)
         data = DataIdentity("0" * 64, 1)
-        with opened_run(run_dir, CONFIG, data, ONE_PROCESS, watchdog) as run:
+        with Run(run_dir, CONFIG, data, ONE_PROCESS, watchdog) as run:
             run.restore(build_state(CONFIG, ONE_PROCESS), "auto")
 
     yield lambda: find_checkpoint(run_dir)

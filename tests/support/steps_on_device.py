@@ -19,7 +19,6 @@ from training.config.train import TrainConfig
 from training.data.clips import Batch
 from training.data.multi_crop import draw_views
 from training.distributed.world import World
-from training.engine.optim import scheduled_values
 from training.engine.precision import for_device, numerics
 from training.engine.setup import build_state
 from training.engine.step import apply_gradients, compute_gradients
@@ -56,7 +55,7 @@ def three_steps(config: TrainConfig, device: str) -> Iterator[dict[str, float]]:
             )
             reading = gradients.read([False, False])
             assert reading.is_finite
-            apply_gradients(state, now, scheduled_values(config.optim, now))
+            apply_gradients(state, now)
             yield reading.metrics
 
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from tests.support.shard_set import TINY, write_shard_set
-from training.config.memory import GpuMemory, parse_memory
-from training.config.presets import chosen_keys, resolve_config
+from training.config.presets import GpuMemory, chosen_keys, parse_memory, resolve_config
 from training.config.train import TrainConfig
 from training.distributed.world import World
 from training.gpu_memory import Fit, fit_memory

@@ -5,7 +5,8 @@ code's.
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,75 +14,15 @@ import yaml
 
 from training.config.train import TrainConfig, flatten, parse_config
 from wtours.errors import UsageError
-from wtours.text import docs_page, first_line
+from wtours.text import docs_page, first_line, parse_bytes
 
-DEMO: dict[str, Any] = {
-    # A ViT of 4 blocks on 96-pixel crops: some 2 clips a second on one CPU core.
-    "model.backbone": "vit_tiny_patch16_224",
-    "model.patch_size": 8,
-    "model.depth": 4,
-    "model.embed_dim": 192,
-    "model.num_heads": 3,
-    "model.drop_path_rate": 0.0,
-    "model.num_prototypes": 1024,
-    "data.clip_length": 4,
-    "data.num_workers": 0,
-    "data.frame_crop_pixels": 128,
-    "data.global_crop_pixels": 96,
-    "data.local_crops": 5,
-    "data.local_crop_pixels": 48,
-    # A moving mean stays uniform in runs as short as this; these two learn.
-    "model.head_batch_norm": True,
-    "loss.teacher_centering": "sinkhorn",
-    "loss.local_crops_skipped": 0,
-    # Sharper than the released code's .04: on drives of 305 frames, 200 steps brought the local
-    # loss as far as 300 steps at .04, and the masked loss further.
-    "loss.teacher_temp": 0.02,
-    "loss.warmup_teacher_temp": 0.02,
-    "optim.global_batch_size": 4,
-    "optim.epochs": 10,
-    "optim.steps": 200,
-    "optim.lr": 6e-4,
-    "optim.lr_clips": None,
-    "optim.warmup_epochs": 1,
-    "optim.momentum": 0.99,
-    "optim.momentum_end": 0.999,
-    "optim.freeze_last_layer_epochs": 0,
-    "checkpoint.every_steps": 50,
-}
-"""Small enough for a CPU."""
-
-FAST: dict[str, Any] = {"model.drop_hidden_patches": True}
-"""`official` in less time and memory; it learned as well (docs/explanation/learning.md)."""
-
-PAPER: dict[str, Any] = {
-    "tracking.mask": "soft",
-    "loss.local_crops_skipped": 0,
-    "loss.object_weights": "mean",
-    "loss.reduction": "sum",
-    "data.global_crops": 2,
-    "optim.name": "lars",
-    "optim.lr_clips": None,
-    "optim.min_lr": 1e-6,
-}
-"""The paper as it can be run; docs/explanation/parity.md has a row for each of these fields."""
-
-DINO: dict[str, Any] = {
+_DINO: dict[str, Any] = {
     "method": "dino",
     "data.global_crops": 2,
     "loss.local_crops_skipped": 0,
     "loss.object_weights": "mean",
     "loss.reduction": "pairs",
 }
-"""DINO on the same clips, crops and optimizer as `official`."""
-
-IMAGES: dict[str, Any] = {
-    "method": "dora_images",
-    "data.clip_length": 1,
-    # Of one frame, the released code's carried sum would count the first object three times.
-    "loss.object_weights": "mean",
-}
-"""DORA* on still images (Table 8), else `official`."""
 
 _ONE_NETWORK: dict[str, Any] = {
     "data.global_crops": 2,
@@ -93,53 +34,89 @@ _ONE_NETWORK: dict[str, Any] = {
 }
 """What methods without a teacher differ in from `official`."""
 
-SIMCLR: dict[str, Any] = {
-    "method": "simclr",
-    **_ONE_NETWORK,
-    "data.local_crops": 0,
-    "model.head_hidden_dim": 4096,
-}
-"""SimCLR on the same clips and optimizer as `official`, two global crops."""
-
-SWAV: dict[str, Any] = {
-    "method": "swav",
-    **_ONE_NETWORK,
-    "model.num_prototypes": 3000,
-    "model.head_batch_norm": True,
-}
-"""SwAV on the same clips, crops and optimizer as `official`."""
-
-VICREG: dict[str, Any] = {
-    "method": "vicreg",
-    **_ONE_NETWORK,
-    "data.local_crops": 0,
-    "model.head_batch_norm": True,
-}
-"""VICReg on the same clips and optimizer as `official`, two global crops."""
-
-IBOT: dict[str, Any] = {
-    **DINO,
+_IBOT: dict[str, Any] = {
+    **_DINO,
     "method": "ibot",
     "model.num_prototypes": 8192,
     "loss.teacher_temp": 0.07,
 }
-"""iBOT on the same clips, crops and optimizer as `official`."""
-
-ATTMASK: dict[str, Any] = {**IBOT, "method": "attmask"}
-"""AttMask (high) on the same clips, crops and optimizer as `official`."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "official": {},
-    "fast": FAST,
-    "paper": PAPER,
-    "dino": DINO,
-    "images": IMAGES,
-    "simclr": SIMCLR,
-    "swav": SWAV,
-    "vicreg": VICREG,
-    "ibot": IBOT,
-    "attmask": ATTMASK,
-    "demo": DEMO,
+    # It learned as well (docs/explanation/learning.md).
+    "fast": {"model.drop_hidden_patches": True},
+    # docs/explanation/parity.md has a row for each of these fields.
+    "paper": {
+        "tracking.mask": "soft",
+        "loss.local_crops_skipped": 0,
+        "loss.object_weights": "mean",
+        "loss.reduction": "sum",
+        "data.global_crops": 2,
+        "optim.name": "lars",
+        "optim.lr_clips": None,
+        "optim.min_lr": 1e-6,
+    },
+    "dino": _DINO,
+    "images": {
+        "method": "dora_images",
+        "data.clip_length": 1,
+        # Of one frame, the released code's carried sum would count the first object three times.
+        "loss.object_weights": "mean",
+    },
+    "simclr": {
+        "method": "simclr",
+        **_ONE_NETWORK,
+        "data.local_crops": 0,
+        "model.head_hidden_dim": 4096,
+    },
+    "swav": {
+        "method": "swav",
+        **_ONE_NETWORK,
+        "model.num_prototypes": 3000,
+        "model.head_batch_norm": True,
+    },
+    "vicreg": {
+        "method": "vicreg",
+        **_ONE_NETWORK,
+        "data.local_crops": 0,
+        "model.head_batch_norm": True,
+    },
+    "ibot": _IBOT,
+    "attmask": {**_IBOT, "method": "attmask"},
+    "demo": {
+        # A ViT of 4 blocks on 96-pixel crops: some 2 clips a second on one CPU core.
+        "model.backbone": "vit_tiny_patch16_224",
+        "model.patch_size": 8,
+        "model.depth": 4,
+        "model.embed_dim": 192,
+        "model.num_heads": 3,
+        "model.drop_path_rate": 0.0,
+        "model.num_prototypes": 1024,
+        "data.clip_length": 4,
+        "data.num_workers": 0,
+        "data.frame_crop_pixels": 128,
+        "data.global_crop_pixels": 96,
+        "data.local_crops": 5,
+        "data.local_crop_pixels": 48,
+        # A moving mean stays uniform in runs as short as this; these two learn.
+        "model.head_batch_norm": True,
+        "loss.teacher_centering": "sinkhorn",
+        "loss.local_crops_skipped": 0,
+        # Sharper than the released code's .04: on drives of 305 frames, 200 steps brought the local
+        # loss as far as 300 steps at .04, and the masked loss further.
+        "loss.teacher_temp": 0.02,
+        "loss.warmup_teacher_temp": 0.02,
+        "optim.global_batch_size": 4,
+        "optim.epochs": 10,
+        "optim.steps": 200,
+        "optim.lr": 6e-4,
+        "optim.lr_clips": None,
+        "optim.warmup_epochs": 1,
+        "optim.momentum": 0.99,
+        "optim.momentum_end": 0.999,
+        "optim.freeze_last_layer_epochs": 0,
+        "checkpoint.every_steps": 50,
+    },
 }
 """What each preset changes in the defaults, as {"section.key": value}."""
 
@@ -184,6 +161,27 @@ def chosen_keys(config_file: Path | None, overrides: Sequence[str]) -> frozenset
     """Return the "section.key" that a YAML file and "section.key=value" pairs name."""
     of_file = flatten(_read_mapping(config_file)) if config_file is not None else {}
     return frozenset(of_file) | {_parse_override(text)[0] for text in overrides}
+
+
+@dataclass(frozen=True)
+class GpuMemory:
+    """The memory that a step of one process has to fit, of `--gpu-memory`."""
+
+    bytes: float
+    fixed: Set[str] = frozenset()
+    """Keys "section.field" that the user has chosen, which stay as they are."""
+
+
+def parse_memory(text: str) -> float:
+    """Return "24GB", "24" or "24GiB" as bytes.
+
+    Raises:
+        UsageError: it is no amount of memory, or less than 1 GB.
+    """
+    size = parse_bytes(text, bare="G")
+    if size < 1e9:
+        raise UsageError(f"--gpu-memory {text!r}: write for example 24GB")
+    return size
 
 
 def differing_fields(one: str, other: str) -> dict[str, tuple[Any, Any]]:

@@ -63,6 +63,12 @@ class ModelConfig(Section):
     norm_last_layer: bool = False
     """Keep the last layer's weight norms at 1 instead of training them."""
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Return the backbone's sizes that are not its own, by their names in timm."""
+        names = ("patch_size", "depth", "embed_dim", "num_heads")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
 
 class DataConfig(Section):
     """Clips, and the crops taken from them."""

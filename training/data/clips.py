@@ -18,9 +18,9 @@ from torch.utils.data import Dataset, default_collate
 
 from training.config.sections import DataConfig
 from training.config.train import TrainConfig
-from training.data.image_clips import ImageClips
+from training.data.image_clips import ImageClip, ImageClips
 from training.data.multi_crop import ViewDraws, draw_boxes, draw_views
-from training.data.source import ClipSource, DataIdentity
+from training.data.source import DataIdentity
 from training.rng import numpy_generator
 from wtours.errors import ImageDataError, WtoursError
 from wtours.shards import Clip, ClipDataset, ClipSampler, ShardIndex
@@ -40,25 +40,21 @@ class Batch(NamedTuple):
 
 
 class ClipViews(Dataset[Batch | WtoursError]):
-    """Decoded clips by their position in the endless stream, with what is drawn for their views.
+    """Decoded clips by their position in the endless stream, with what is drawn for their views."""
 
-    Args:
-        source: The clips.
-        config: Of the run: its seed orders the clips, its sections say how they are cropped.
-
-    Raises:
-        WtoursError: a video of data.mixture is not there.
-    """
-
-    def __init__(self, source: ClipSource, config: TrainConfig) -> None:
+    def __init__(self, source: "ClipSource", config: TrainConfig) -> None:
         self.source = source
         self.data, self.augment, self.seed = config.data, config.augment, config.seed
         self.sampler = source.sampler(config.data, seed=config.seed)
 
+    def batch(self, positions: Sequence[int]) -> Batch:
+        """Return the clips at some positions."""
+        return default_collate([self._at(position) for position in positions])  # type: ignore[no-any-return]
+
     def __getitems__(self, positions: Sequence[int]) -> Batch | WtoursError:
         """Return the batch, or the error to raise in the training process: as one line, not two."""
         try:
-            return default_collate([self._at(position) for position in positions])  # type: ignore[no-any-return]
+            return self.batch(positions)
         except WtoursError as error:
             return error
 
@@ -69,13 +65,7 @@ class ClipViews(Dataset[Batch | WtoursError]):
     def drawn(
         self, position: int, *, height: int, width: int
     ) -> tuple[NDArray[np.int64], ViewDraws]:
-        """Return the frame crop (top, left, height, width) of a clip, and what is drawn in it.
-
-        Args:
-            position: In the endless stream of clips.
-            height: Of its frames, in pixels.
-            width: Of its frames.
-        """
+        """Return the frame crop (top, left, height, width) of a clip, and what is drawn in it."""
         generator = numpy_generator(self.seed, "views", position)
         box = draw_boxes(
             generator, (), height=height, width=width, scale=self.data.frame_crop_scale
@@ -116,11 +106,7 @@ def crop_frames(
 
 
 class ShardClips:
-    """The clips of a shard set, as a `ClipSource`.
-
-    Raises:
-        ShardError: the shard set is missing, damaged, or has no such clip.
-    """
+    """The encoded clips of a shard set by number; picklable, since workers read it."""
 
     def __init__(self, shards_dir: Path | str, data: DataConfig) -> None:
         self._clips = open_clips(shards_dir, data)
@@ -169,6 +155,12 @@ class ShardClips:
     def mean_bytes(self) -> float:
         """Return the mean size of a clip's JPEGs."""
         return float(self._clips.index.size.mean()) * self._clip_length
+
+
+SourceClip = Clip | ImageClip
+"""One encoded clip of T frames, or an image as a clip of one."""
+ClipSource = ShardClips | ImageClips
+"""Encoded clips by number."""
 
 
 def open_source(

@@ -89,10 +89,8 @@ def apply_color(images: Tensor, draws: ColorDraws) -> Tensor:
     steps.append((_gray_out, gray, gray.float()))
     steps.append((gaussian_blur, blurred, draws.blur_sigma[blurred]))
 
-    images, moved = (
-        images.clone(),
-        send([part for step in steps for part in step[1:]], images.device),
-    )
+    images = images.clone()
+    moved = send([part for step in steps for part in step[1:]], images.device)
     for number, (change, _, _) in enumerate(steps):
         index, amount = moved[2 * number : 2 * number + 2]
         if len(index):
@@ -102,7 +100,7 @@ def apply_color(images: Tensor, draws: ColorDraws) -> Tensor:
 
 def adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:
     """Return (n, 3, H, W) times (n,) factors, clipped to [0, 1]."""
-    return (images * _per_image(factors)).clamp(0, 1)
+    return (images * factors[:, None, None, None]).clamp(0, 1)
 
 
 def adjust_contrast(images: Tensor, factors: Tensor) -> Tensor:
@@ -146,7 +144,7 @@ def gaussian_blur(images: Tensor, sigmas: Tensor) -> Tensor:
 
 
 def _blend(images: Tensor, other: Tensor, factors: Tensor) -> Tensor:
-    factor = _per_image(factors)
+    factor = factors[:, None, None, None]
     return (factor * images + (1 - factor) * other).clamp(0, 1)
 
 
@@ -157,7 +155,3 @@ def _gray_out(images: Tensor, _: Tensor) -> Tensor:
 def _to_gray(images: Tensor) -> Tensor:
     weights = constant(_GRAY_WEIGHTS, images.device)[:, None, None]
     return (images * weights).sum(dim=1, keepdim=True)
-
-
-def _per_image(values: Tensor) -> Tensor:
-    return values[:, None, None, None]

@@ -27,6 +27,8 @@ class ImageClip:
     """Its path below the folder or in the tar."""
     source: Path
     data: bytes
+    pts_us: tuple[int, ...] = (0,)
+    """The time of the frame, as of a clip."""
 
     def decode(self) -> list[NDArray[np.uint8]]:
         """Return the frame, (H, W, 3) RGB.
@@ -41,17 +43,9 @@ class ImageClip:
         """Return the name as a part of a file's name, where that of a clip has its video."""
         return self.name.replace("/", "_")
 
-    @property
-    def pts_us(self) -> tuple[int, ...]:
-        """Return the time of the frame, as of a clip."""
-        return (0,)
-
 
 class ImageClips:
     """The images of a folder or a tar, listed in the order of their names but not read.
-
-    Args:
-        path: The folder or the tar.
 
     Raises:
         ImageDataError: there is no such folder or plain tar, no image in it, or one that has more

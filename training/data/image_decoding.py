@@ -20,17 +20,7 @@ MAX_PIXELS = 2**26
 def decode_center(
     data: bytes, *, what: str, resize_pixels: int, crop_pixels: int
 ) -> NDArray[np.uint8]:
-    """Return what `crop_center` makes of an encoded image; orientation tags are ignored.
-
-    Args:
-        data: A JPEG, PNG or WebP.
-        what: Its name, for messages.
-        resize_pixels: See `crop_center`.
-        crop_pixels: See `crop_center`.
-
-    Raises:
-        ImageDataError: it does not decode, or has more than `MAX_PIXELS`.
-    """
+    """Return what `crop_center` makes of an encoded image; orientation tags are ignored."""
     rgb = decode_rgb(data, what=what, short_side=resize_pixels)
     return crop_center(rgb, resize_pixels=resize_pixels, crop_pixels=crop_pixels)
 
@@ -40,7 +30,6 @@ def decode_rgb(data: bytes, *, what: str, short_side: int = 1) -> Image.Image:
 
     Args:
         data: A JPEG, PNG or WebP.
-        what: Its name, for messages.
         short_side: What it will be resized to; the result must not exceed `MAX_PIXELS`.
 
     Raises:
@@ -60,7 +49,10 @@ def decode_image(
                 raise ImageDataError(
                     f"{what} is {width}x{height}: too many pixels, or too long and thin"
                 )
-            return _as_rgb(image) if mode == "RGB" else image.copy()
+            if mode == "RGB" and image.mode.startswith("I"):
+                # Of 16-bit gray the upper 8 bits, where PIL would clip at 255.
+                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+            return image.convert("RGB") if mode == "RGB" else image.copy()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageDataError(f"{what} has more than {MAX_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
@@ -69,19 +61,11 @@ def decode_image(
         raise ImageDataError(f"{what} cannot be decoded ({error})") from error
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    """Return an image as RGB; of 16-bit gray the upper 8 bits, where PIL would clip at 255."""
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image.convert("RGB")
-
-
 def decode_labels(data: bytes, *, what: str) -> NDArray[np.int64]:
     """Return the numbers of an encoded mask as they are stored, (H, W).
 
     Args:
         data: A PNG with a palette, or a gray one of 1 to 16 bits.
-        what: Its name, for messages.
 
     Raises:
         ImageDataError: it does not decode, or is an image in colors.

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 from wtours.errors import ImageDataError
+from wtours.storage.hashing import sha256_bytes
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 MAX_IMAGE_BYTES = 64 * 2**20
@@ -38,27 +39,6 @@ class StoredFile:
     name: str
     size: int
     place: int = 0
-
-
-class ImageSource(Protocol):
-    """Where encoded images come from: a folder, a tar, or a dataset saved on disk."""
-
-    @property
-    def path(self) -> Path:
-        """Return the folder or the file."""
-        ...
-
-    def files(self, under: str = "") -> list[StoredFile]:
-        """Return the files below a folder of the source, ordered by their names' parts."""
-        ...
-
-    def read(self, file: StoredFile) -> bytes:
-        """Return what is in a file, in any order."""
-        ...
-
-    def read_all(self, files: Sequence[StoredFile]) -> Iterator[tuple[StoredFile, bytes]]:
-        """Yield each file and what is in it, in the order that is quickest here."""
-        ...
 
 
 def is_image(name: str) -> bool:
@@ -113,20 +93,16 @@ def fingerprint(rows: Iterable[Iterable[str | int]]) -> str:
     return whole.hexdigest()
 
 
-class FilesSeen:
-    """Adds up files that were read to the fingerprint of them all, sorted by name."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, tuple[int, str]] = {}
+class FilesSeen(dict[str, tuple[int, str]]):
+    """Size and sha256 of files that were read, by name."""
 
     def add(self, files: Mapping[str, bytes]) -> None:
         """Count these files in."""
-        for name, data in files.items():
-            self._seen[name] = len(data), hashlib.sha256(data).hexdigest()
+        self.update((name, (len(data), sha256_bytes(data))) for name, data in files.items())
 
     def fingerprint(self) -> str:
-        """Return the fingerprint of all files so far."""
-        return fingerprint((name, *facts) for name, facts in sorted(self._seen.items()))
+        """Return the fingerprint of all files so far, sorted by name."""
+        return fingerprint((name, *facts) for name, facts in sorted(self.items()))
 
 
 @dataclass(frozen=True)
@@ -141,7 +117,7 @@ class FolderFiles:
         return inside[0].name if len(inside) == 1 and inside[0].is_dir() else ""
 
     def files(self, under: str = "") -> list[StoredFile]:
-        """See `ImageSource`.
+        """Return the files below a folder of it, ordered by their names' parts.
 
         Raises:
             ImageDataError: an image is a link to nothing, or too large; links go round without end.
@@ -152,7 +128,7 @@ class FolderFiles:
         return sorted(found, key=lambda file: file.name.split("/"))
 
     def read(self, file: StoredFile) -> bytes:
-        """See `ImageSource`.
+        """Return what is in a file, in any order.
 
         Raises:
             ImageDataError: it cannot be read, or changed since it was listed.
@@ -161,7 +137,7 @@ class FolderFiles:
         return unchanged(data, file, self.path)
 
     def read_all(self, files: Sequence[StoredFile]) -> Iterator[tuple[StoredFile, bytes]]:
-        """See `ImageSource`."""
+        """Yield each file and what is in it."""
         return ((file, self.read(file)) for file in files)
 
     def _walk(

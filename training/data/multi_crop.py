@@ -15,8 +15,8 @@ from torch import Tensor
 
 from training.config.sections import AugmentConfig, DataConfig
 from training.data.color_jitter import ColorDraws, apply_color, draw_color
-from training.data.normalization import MEAN, STD
-from training.transfer import constant, send
+from training.data.normalization import standardized
+from training.transfer import send
 
 Kernel = Literal["bilinear", "bicubic"]
 _RATIO = (3 / 4, 4 / 3)
@@ -111,7 +111,7 @@ def make_global(frames: Tensor, draws: ViewDraws, *, pixels: int) -> Tensor:
         rows, columns = _box_weights(boxes, frames, pixels, kernel="bilinear")
         columns = torch.where(flips[:, None, None], columns.flip(1), columns)
         crops.append(rows[:, None, None] @ images @ columns[:, None, None].transpose(-2, -1))
-    return _finish(torch.stack(crops), _views_first(draws.global_color))
+    return _finish(torch.stack(crops), draws.global_color)
 
 
 def make_local(frames: Tensor, draws: ViewDraws, *, pixels: int) -> Tensor:
@@ -132,7 +132,7 @@ def make_local(frames: Tensor, draws: ViewDraws, *, pixels: int) -> Tensor:
         crops.append(
             (rows[:, :, None] @ images @ columns[:, :, None].transpose(-2, -1)).clamp(0, 1)
         )
-    return _finish(torch.stack(crops), _views_first(draws.local_color))
+    return _finish(torch.stack(crops), draws.local_color)
 
 
 def resample_weights(
@@ -171,10 +171,6 @@ def _keys_cubic(x: Tensor) -> Tensor:
     return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
-def _views_first(color: ColorDraws) -> ColorDraws:
-    return ColorDraws(*(part.transpose(0, 1) for part in color))
-
-
 def _box_weights(
     boxes: Tensor, frames: Tensor, pixels: int, *, kernel: Kernel
 ) -> tuple[Tensor, Tensor]:
@@ -187,11 +183,9 @@ def _box_weights(
 
 
 def _finish(crops: Tensor, color: ColorDraws) -> Tensor:
-    shape = crops.shape
-    flat = ColorDraws(*(part.flatten(0, len(shape) - 4) for part in color))
-    images = apply_color(crops.flatten(0, -4), flat)
-    mean, std = (constant(values, images.device)[:, None, None] for values in (MEAN, STD))
-    return ((images - mean) / std).view(shape)
+    """Return crops (V, B, T, 3, H, W) changed as drawn, (B, V, T), and normalized."""
+    flat = ColorDraws(*(part.transpose(0, 1).flatten(0, 2) for part in color))
+    return standardized(apply_color(crops.flatten(0, -4), flat)).view(crops.shape)
 
 
 def _central_box(height: int, width: int) -> NDArray[np.int64]:

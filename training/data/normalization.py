@@ -18,7 +18,11 @@ class Normalization(NamedTuple):
 
 def normalized(images: Tensor, normalization: Normalization | None = None) -> Tensor:
     """Return uint8 RGB (B, H, W, 3) as the networks take it, (B, 3, H, W) float32."""
+    return standardized(images.permute(0, 3, 1, 2).float() / 255, normalization)
+
+
+def standardized(pixels: Tensor, normalization: Normalization | None = None) -> Tensor:
+    """Return pixels (..., 3, H, W) in [0, 1] minus the mean, divided by the deviation."""
     constants = normalization or Normalization()
-    pixels = images.permute(0, 3, 1, 2).float() / 255
-    mean, std = (constant(values, pixels.device)[:, None, None] for values in constants)
+    mean, std = (constant(tuple(part), pixels.device)[:, None, None] for part in constants)
     return (pixels - mean) / std

@@ -1,13 +1,6 @@
-"""Where clips come from: a shard set (`clips.ShardClips`) or images (`image_clips.ImageClips`)."""
+"""What a checkpoint records of the clips that it was trained on."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
-
-from training.config.sections import DataConfig
-from wtours.shards.sampler import ClipKey, ClipSampler
+from dataclasses import asdict, dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -24,64 +17,8 @@ class DataIdentity:
     def is_of(self, other: "DataIdentity") -> bool:
         """Whether both are the same clips; what one of them does not say is not compared."""
         known = None in (self.set_sha256, other.set_sha256) or self.set_sha256 == other.set_sha256
-        return known and (self.index_sha256, self.num_clips, self.split_sha256) == (
-            other.index_sha256,
-            other.num_clips,
-            other.split_sha256,
-        )
+        return known and replace(self, set_sha256=None) == replace(other, set_sha256=None)
 
     def recorded(self) -> dict[str, str | int]:
         """Return what a checkpoint holds."""
         return {name: value for name, value in asdict(self).items() if value is not None}
-
-
-class SourceClip(Protocol):
-    """One encoded clip of T frames, or an image as a clip of one."""
-
-    @property
-    def video_id(self) -> str:
-        """Return the video's id; of an image a name that a file can have."""
-        ...
-
-    @property
-    def pts_us(self) -> tuple[int, ...]:
-        """Return the T times, in microseconds from the video's start."""
-        ...
-
-    def decode(self) -> list[NDArray[np.uint8]]:
-        """Return T frames, (H, W, 3) RGB.
-
-        Raises:
-            WtoursError: one does not decode.
-        """
-        ...
-
-
-class ClipSource(Protocol):
-    """Encoded clips by number; picklable, since workers read it."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, key: ClipKey) -> SourceClip: ...
-
-    def describe(self, key: ClipKey) -> dict[str, Any]:
-        """Return what a clip can be found by again: video, frames and times, or the image."""
-        ...
-
-    def sampler(self, data: DataConfig, *, seed: int) -> ClipSampler:
-        """Return the order of the clips.
-
-        Raises:
-            WtoursError: what the config asks for is not there.
-        """
-        ...
-
-    @property
-    def identity(self) -> DataIdentity:
-        """Return what a checkpoint records of the data."""
-        ...
-
-    @property
-    def mean_bytes(self) -> float:
-        """Return the mean size of an encoded clip."""
-        ...

@@ -34,7 +34,7 @@ _MAX_LINKS = 40
 """That one name leads through, as on Linux."""
 
 
-def open_files(path: Path) -> "FolderFiles | TarFiles":
+def open_files(path: Path) -> "Files":
     """Return the files of a folder or a tar.
 
     Raises:
@@ -63,7 +63,7 @@ class TarFiles:
         return name if slash else ""
 
     def files(self, under: str = "") -> list[StoredFile]:
-        """See `ImageSource`.
+        """Return the files below a folder of it, ordered by their names' parts.
 
         Raises:
             ImageDataError: it is no tar or was cut; an image is there twice, is too large, sparse,
@@ -85,7 +85,7 @@ class TarFiles:
             )
 
     def read(self, file: StoredFile) -> bytes:
-        """See `ImageSource`.
+        """Return what is in a file, in any order.
 
         Raises:
             ImageDataError: it changed since it was listed, or the tar is compressed.
@@ -94,7 +94,7 @@ class TarFiles:
         return next(self.read_all([file]))[1]
 
     def read_all(self, files: Sequence[StoredFile]) -> Iterator[tuple[StoredFile, bytes]]:
-        """See `ImageSource`: from front to back."""
+        """Yield each file and what is in it, from front to back."""
         with self._opened() as tar:
             place, data = -1, b""
             for file in sorted(files, key=lambda file: file.place):
@@ -142,6 +142,10 @@ class TarFiles:
         except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             reason = first_line(error).rstrip(":")
             raise ImageDataError(f"{self.path} cannot be read as a tar ({reason})") from error
+
+
+Files = FolderFiles | TarFiles
+"""A folder, or the tar of one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,6 @@ _SILENCE_SECONDS = 3.0
 def failure_guard(world: World, faults: FaultsConfig) -> Iterator[Watchdog]:
     """Guard a run: a process that is lost, or hangs, ends all of them.
 
-    Args:
-        world: This process.
-        faults: The timeouts.
-
     Raises:
         TrainingError: this process has no memory left, or lost the connection to another one.
     """
@@ -39,31 +35,22 @@ def failure_guard(world: World, faults: FaultsConfig) -> Iterator[Watchdog]:
             raise reason from error
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory could not be had: of a GPU, of torch on the CPU, or of Python."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
-
-
 def _explain(error: Exception, store: RunStore) -> TrainingError | None:
     if isinstance(error, WtoursError):
         return None
-    if is_out_of_memory(error):
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    # Of a GPU, of Python, or of torch on the CPU.
+    no_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    if no_memory or "can't allocate memory" in text:
         detail = str(error).split("\n", 1)[0]
         return TrainingError(
             f"rank {store.rank} is out of memory ({detail}): raise optim.accumulation_steps, set "
             f"model.activation_checkpointing=true, or lower optim.global_batch_size"
         )
-    if store.world_size > 1 and _is_lost_connection(error):
+    is_lost = isinstance(error, dist.DistError) or "gloo" in text or "NCCL" in text
+    if store.world_size > 1 and is_lost:
         return TrainingError(f"rank {store.rank} ends: {_who_was_lost(store)}")
     return None
-
-
-def _is_lost_connection(error: Exception) -> bool:
-    return isinstance(error, dist.DistError) or (
-        isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error))
-    )
 
 
 def _who_was_lost(store: RunStore) -> str:

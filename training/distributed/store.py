@@ -20,13 +20,7 @@ _JOIN_SECONDS, _ACCESS_SECONDS = 300, 10
 
 
 class RunStore:
-    """One rank's access to the store that all processes of a run share.
-
-    Args:
-        store: Shared by the processes of this attempt alone; None: there is one process.
-        rank: Of this process.
-        world_size: Number of processes.
-    """
+    """One rank's access to the store of this attempt's processes; None: there is one process."""
 
     def __init__(self, store: Store | None, rank: int, world_size: int) -> None:
         self._store = HashStore() if store is None else store
@@ -97,13 +91,7 @@ def torchrun_store() -> Store | None:
 
 
 def connected_store(*, attempt: str, rank: int, world_size: int) -> RunStore:
-    """Return the store of the processes that torchrun started.
-
-    Args:
-        attempt: A name that no earlier attempt has used.
-        rank: Of this process.
-        world_size: Number of processes.
-    """
+    """Return the store of the processes that torchrun started."""
     # A connection of its own: the process group's may be waiting.
     return RunStore(PrefixStore(f"wtours/{attempt}", _connect(_ACCESS_SECONDS)), rank, world_size)
 

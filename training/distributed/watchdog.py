@@ -25,12 +25,7 @@ _STALL_FACTOR, _STALL_AT_LEAST = 10.0, 40.0
 
 
 class Watchdog:
-    """Watches the thread that enters it until that leaves; ends the process if need be.
-
-    Args:
-        store: Shared by the processes of the run.
-        faults: The timeouts.
-    """
+    """Watches the thread that enters it until that leaves; ends the process if need be."""
 
     def __init__(self, store: RunStore, faults: FaultsConfig) -> None:
         self.before_exit: Callable[[], object] = lambda: None

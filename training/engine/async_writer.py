@@ -10,10 +10,8 @@ LOG = logging.getLogger(__name__)
 class BackgroundWriter:
     """Runs one write at a time in a thread; a context manager that waits for it at its end.
 
-    What a write raised is raised by the next call, whichever that is: no error is lost.
-
-    Args:
-        while_waiting: Called once a second while this waits for a write to end.
+    What a write raised is raised by the next call, whichever that is: no error is lost. While this
+    waits for a write to end, `while_waiting` is called once a second.
     """
 
     def __init__(self, while_waiting: Callable[[], None] = lambda: None) -> None:

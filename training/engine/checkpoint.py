@@ -25,10 +25,11 @@ from training.engine.checkpoint_files import (
     remove_old_checkpoints,
     run_dir_of,
 )
+from training.engine.optim import moment_device, moments_of
 from training.engine.state import TrainState
 from training.methods.base import Network
 from training.methods.registry import method_class
-from training.models.loading import read_safetensors, require_weights
+from training.models.loading import build_with, read_safetensors
 from wtours.errors import CheckpointError, UsageError
 from wtours.storage.atomic import atomic_path, read_json, remove
 from wtours.storage.hashing import canonical_json, sha256_file, unchanged
@@ -58,7 +59,7 @@ def take_snapshot(state: TrainState, *, config: TrainConfig, data: DataIdentity)
     return Snapshot(
         step=state.step,
         model=_for_disk(state.method.state_dict()),
-        optimizer=_moments(state),
+        optimizer=_for_disk(moments_of(state.optimizer, state.method.student)),
         facts={
             "format": FORMAT,
             "step": state.step,
@@ -76,10 +77,9 @@ def publish_snapshot(snapshot: Snapshot, target: Path) -> None:
     remove(target)  # only a damaged one can be there: a whole one would have been resumed from
     with atomic_path(target) as temp:
         temp.mkdir()
-        for name, tensors in ((MODEL, snapshot.model), (OPTIMIZER, snapshot.optimizer)):
-            (temp / name).write_bytes(
-                safetensors_bytes(tensors)
-            )  # save_file hides why a disk refuses
+        # Not by save_file, which hides why a disk refuses.
+        (temp / MODEL).write_bytes(safetensors_bytes(snapshot.model))
+        (temp / OPTIMIZER).write_bytes(safetensors_bytes(snapshot.optimizer))
         (temp / STATE).write_bytes(canonical_json(snapshot.facts))
         files = [
             record_file(temp / name, relative_to=temp).model_dump()
@@ -173,18 +173,10 @@ def _load_moments(checkpoint: Path, state: TrainState, name: str) -> None:
         state.optimizer.state[parameter][moment] = value.to(device)
 
 
-def moment_device(optimizer: torch.optim.Optimizer, parameter: Tensor, moment: str) -> torch.device:
-    """Return where an optimizer looks for a moment of a parameter."""
-    # AdamW keeps its count of steps on the CPU; its fused kernel, on CUDA, reads it on the device.
-    is_fused = any(group.get("fused") for group in optimizer.param_groups)
-    return torch.device("cpu") if moment == "step" and not is_fused else parameter.device
-
-
 def load_network(checkpoint: Path, which: str | None = None) -> tuple[TrainConfig, Network]:
     """Return the config and a trained network, on the CPU, in evaluation mode, without gradients.
 
     Args:
-        checkpoint: From `find_checkpoint`.
         which: "student" or "teacher"; None: the one that the method has evaluated.
 
     Raises:
@@ -200,10 +192,7 @@ def load_network(checkpoint: Path, which: str | None = None) -> tuple[TrainConfi
     refusal = f"{checkpoint} does not hold the network its {STATE} tells of"
     if (config.model.depth or 0) > len(weights):
         raise CheckpointError(f"{refusal} ({config.model.depth} blocks)")
-    with torch.device("meta"):  # no memory, whatever sizes a config claims
-        require_weights(method.build_network(config), weights, refusal)
-    network = method.build_network(config)
-    network.load_state_dict(weights)
+    network = build_with(lambda: method.build_network(config), weights, refusal)
     return config, network.requires_grad_(False).eval()
 
 
@@ -230,16 +219,6 @@ def load_trained(checkpoint: Path) -> Trained:
         config, network = load_network(checkpoint)
         step, _, data = read_state(checkpoint)
         return Trained(config, network, step, data, sha256_file(checkpoint / MODEL))
-
-
-def _moments(state: TrainState) -> dict[str, Tensor]:
-    return _for_disk(
-        {
-            f"{name}.{key}": value
-            for name, parameter in state.method.student.named_parameters()
-            for key, value in state.optimizer.state.get(parameter, {}).items()
-        }
-    )
 
 
 def _for_disk(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,9 +1,10 @@
-"""Where a run's metrics are shown: TensorBoard, Weights & Biases, MLflow (`watch.loggers`).
+"""Where a run's metrics are shown: _TensorBoard, Weights & Biases, MLflow (`watch.loggers`).
 
 What counts is `metrics.jsonl`; these are for looking. So each works in a thread of its own, and one
 that fails or hangs is said once and left out: it never stops a run.
 """
 
+import functools
 import importlib
 import logging
 import os
@@ -39,13 +40,13 @@ class Logger(Protocol):
         """Show the numbers and images of a step, counted from 1."""
 
     def flush(self) -> None:
-        """Bring to the disk what is held back."""
+        """Bring to the disk what is held back; most hold nothing back."""
 
     def close(self) -> None:
         """End: the run is done, or stopped."""
 
 
-class TensorBoard:
+class _TensorBoard(Logger):
     """Event files in the run's folder `tensorboard`."""
 
     def __init__(self, run_dir: Path, config: TrainConfig, steps_done: int) -> None:
@@ -54,7 +55,6 @@ class TensorBoard:
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=steps_done + 1)
 
     def write(self, step: int, values: Values) -> None:
-        """See `Logger`."""
         for name, value in values.items():
             if isinstance(value, Image.Image):
                 self._board.add_image(name, np.asarray(value), step, dataformats="HWC")
@@ -62,15 +62,13 @@ class TensorBoard:
                 self._board.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """See `Logger`."""
         self._board.flush()
 
     def close(self) -> None:
-        """See `Logger`."""
         self._board.close()
 
 
-class WeightsAndBiases:
+class _WeightsAndBiases(Logger):
     """A run of W&B, the same one when training is resumed; WANDB_* choose project, entity, mode."""
 
     def __init__(self, run_dir: Path, config: TrainConfig, steps_done: int) -> None:
@@ -90,23 +88,18 @@ class WeightsAndBiases:
         self._run.define_metric("*", step_metric="step")
 
     def write(self, step: int, values: Values) -> None:
-        """See `Logger`."""
         shown = {
             name: self._wandb.Image(value) if isinstance(value, Image.Image) else value
             for name, value in values.items()
         }
         self._run.log({"step": step, **shown})
 
-    def flush(self) -> None:
-        """W&B's own process writes what it is given."""
-
     def close(self) -> None:
-        """See `Logger`."""
         self._run.finish()
 
 
-class MLflow:
-    """A run of MLflow, the same one when training is resumed.
+class _MLflow(Logger):
+    """A run of _MLflow, the same one when training is resumed.
 
     MLFLOW_TRACKING_URI says where; without it, in files in the run's folder `mlflow`.
     """
@@ -136,7 +129,6 @@ class MLflow:
         return str(self._client.create_run(experiment, run_name=run_dir.name).info.run_id)
 
     def write(self, step: int, values: Values) -> None:
-        """See `Logger`."""
         now = int(time.time() * 1000)  # noqa: TID251 -- when it was, for MLflow
         metrics = []
         for name, value in values.items():
@@ -146,30 +138,21 @@ class MLflow:
                 metrics.append(self._metric(name, value, now, step))
         self._client.log_batch(self._id, metrics=metrics)
 
-    def flush(self) -> None:
-        """MLflow has what it was given."""
-
     def close(self) -> None:
-        """See `Logger`."""
         self._client.set_terminated(self._id)
 
 
 Open = Callable[[Path, TrainConfig, int], Logger]
 LOGGERS: dict[LoggerName, tuple[Open, str, str]] = {
-    "tensorboard": (TensorBoard, "torch.utils.tensorboard", "train"),
-    "wandb": (WeightsAndBiases, "wandb", "wandb"),
-    "mlflow": (MLflow, "mlflow.tracking", "mlflow"),
+    "tensorboard": (_TensorBoard, "torch.utils.tensorboard", "train"),
+    "wandb": (_WeightsAndBiases, "wandb", "wandb"),
+    "mlflow": (_MLflow, "mlflow.tracking", "mlflow"),
 }
 """Each with the module it needs and the extra that brings it."""
 
 
 class BackgroundLogger:
-    """A logger in a thread of its own, from its opening on; what it cannot do is said once.
-
-    Args:
-        name: Of the logger.
-        open_logger: Makes it, in the thread.
-    """
+    """A logger in a thread of its own, from its opening on; what it cannot do is said once."""
 
     def __init__(self, name: str, open_logger: Callable[[], Logger]) -> None:
         self._name = name
@@ -235,11 +218,10 @@ def open_loggers(
             importlib.import_module(module)
         except ImportError as error:
             raise MissingPackageError(name, extra, f"watch.loggers={name}") from error
-
-    def opening(name: LoggerName) -> Callable[[], Logger]:
-        return lambda: LOGGERS[name][0](run_dir, config, steps_done)
-
-    return [BackgroundLogger(name, opening(name)) for name in names]
+    return [
+        BackgroundLogger(name, functools.partial(LOGGERS[name][0], run_dir, config, steps_done))
+        for name in names
+    ]
 
 
 def _known_id(run_dir: Path, name: str, make: Callable[[], str]) -> str:

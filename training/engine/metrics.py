@@ -33,7 +33,6 @@ class MetricsLog:
     """The metrics of a run, one line for each step done; a context manager.
 
     Args:
-        run_dir: The run.
         steps_done: Lines after this step, of steps that a crash has undone, are removed.
         loggers: Are given the same, and images; closed with the log.
     """
@@ -114,7 +113,6 @@ class ThroughputMeter:
 
     Args:
         clips_per_step: Of all ranks.
-        device: Of this process.
         peak_tflops: TFLOP/s that a device could do; None: not known.
     """
 
@@ -152,14 +150,13 @@ class ThroughputMeter:
         now = time.perf_counter()
         seconds, self._last_lap = now - self._last_lap, now
         self._recent.append((seconds, self._waited, tflop))
-        mfu = {} if self._peak is None else {"mfu": tflop / seconds / self._peak}
         return {
             "seconds": seconds,
             "clips_per_second": self._clips / seconds,
             "data_wait_fraction": self._waited / seconds,
             "peak_memory_bytes": peak_memory_bytes(self._device),
             "tflop_per_second": tflop / seconds,
-            **mfu,
+            **({} if self._peak is None else {"mfu": tflop / seconds / self._peak}),
         }
 
     def status(self, run: str, step: int, steps: int, loss: float) -> StepStatus:

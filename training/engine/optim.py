@@ -136,6 +136,22 @@ def set_lr_and_weight_decay(
             group["weight_decay"] = weight_decay
 
 
+def moments_of(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
+    """Return an optimizer's moments of a network's parameters, by <parameter>.<moment>."""
+    return {
+        f"{name}.{key}": value
+        for name, parameter in network.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def moment_device(optimizer: torch.optim.Optimizer, parameter: Tensor, moment: str) -> torch.device:
+    """Return where an optimizer looks for a moment of a parameter."""
+    # AdamW keeps its count of steps on the CPU; its fused kernel, on CUDA, reads it on the device.
+    is_fused = any(group.get("fused") for group in optimizer.param_groups)
+    return torch.device("cpu") if moment == "step" and not is_fused else parameter.device
+
+
 def clip_gradients(
     parameters: Iterable[nn.Parameter],
     *,

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -33,10 +33,8 @@ def describe_numerics(config: TrainConfig, device: torch.device) -> str:
         name = torch.cuda.get_device_name(device)
         float32 = f"float32 products {config.optim.float32_matmul_precision!r}"
     else:
-        name, float32 = (
-            f"{device.type}, {counted(torch.get_num_threads(), 'thread')}",
-            "float32 products exact",
-        )
+        name = f"{device.type}, {counted(torch.get_num_threads(), 'thread')}"
+        float32 = "float32 products exact"
     return f"{name}: networks in {config.optim.precision}, {float32}"
 
 
@@ -61,7 +59,7 @@ def compile_blocks(method: nn.Module) -> None:
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VARIANTS)
     for block in method.modules():
         if isinstance(block, FastBlock):
-            block.compile_whole()
+            block.is_compiled = True
 
 
 @contextmanager
@@ -71,45 +69,30 @@ def numerics(optim: OptimConfig, device: torch.device) -> Iterator[None]:
     torch warns of an operator that has no such form, such as the gradient of a bicubic
     interpolation on a GPU (the position embedding at another image size).
     """
-    with ExitStack() as stack:
+    cudnn = torch.backends.cudnn
+    products, tf32 = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    algorithms = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    kernels = cudnn.deterministic, cudnn.benchmark
+    try:
         if device.type == "cuda":  # elsewhere a lower precision would change a seeded run
-            stack.enter_context(_float32_products(optim.float32_matmul_precision))
+            torch.set_float32_matmul_precision(optim.float32_matmul_precision)
+            # The patch embedding.
+            cudnn.allow_tf32 = optim.float32_matmul_precision != "highest"
         if optim.deterministic:
-            stack.enter_context(_deterministic())
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            cudnn.deterministic, cudnn.benchmark = True, False
         yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        cudnn.allow_tf32 = tf32
+        if optim.deterministic:
+            torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)
+            cudnn.deterministic, cudnn.benchmark = kernels
 
 
 def describe_float32() -> str:
     """Return "float32", and how CUDA now multiplies it if not exactly: for results."""
     products = torch.get_float32_matmul_precision()
     return "float32" if products == "highest" else f"float32, products {products!r}"
-
-
-@contextmanager
-def _float32_products(precision: str) -> Iterator[None]:
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision(precision)
-    torch.backends.cudnn.allow_tf32 = precision != "highest"  # the patch embedding
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
-
-
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-        torch.backends.cudnn.deterministic,
-        torch.backends.cudnn.benchmark,
-    )
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before[2:]

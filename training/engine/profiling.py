@@ -56,9 +56,7 @@ def profiled_steps(
     pytorch.org/memory_viz. Of a run that ends within them there is what was traced.
 
     Args:
-        run_dir: The run.
         steps: First and last step, from 1; None: none is traced, as those that are done already.
-        device: Of the networks.
         steps_done: By an earlier start of the run.
     """
     if steps is None or steps[1] <= steps_done + 1:

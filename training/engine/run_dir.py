@@ -4,10 +4,13 @@ import logging
 import math
 import shlex
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from PIL import Image
 
 from training.config.train import TrainConfig, flatten, to_yaml
 from training.data.clips import ClipViews
@@ -25,7 +28,6 @@ from training.engine.checkpoint_files import (
 )
 from training.engine.loggers import open_loggers
 from training.engine.metrics import MetricsLog
-from training.engine.monitor import Measured
 from training.engine.state import TrainState
 from wtours.errors import CheckpointError, TrainingError
 from wtours.storage.atomic import sweep, write_bytes, write_json
@@ -38,36 +40,41 @@ CONFIG_FILE = "config.yaml"
 # What may differ when a run is resumed, since it changes nothing that is computed.
 _FREE = ("data.num_workers", "optim.parallel", "checkpoint.", "faults.", "watch.")
 _SHOWN_CHANGES = 5
+Measured = Mapping[str, float | Image.Image]
 
 
+@dataclass(eq=False)
 class Run:
-    """A run's folder while it is trained in; see `opened_run`."""
+    """A run's folder while it is trained in, locked by rank 0, which removes what a kill left."""
 
-    def __init__(
-        self,
-        run_dir: Path,
-        config: TrainConfig,
-        data: DataIdentity,
-        world: World,
-        watchdog: Watchdog,
-    ) -> None:
-        self.dir = run_dir
-        self.config = config
-        self.data = data
-        self.world = world
-        self.watchdog = watchdog
+    dir: Path
+    config: TrainConfig
+    data: DataIdentity
+    world: World
+    watchdog: Watchdog
+
+    def __post_init__(self) -> None:
         self._metrics: MetricsLog | None = None  # of rank 0, from `restore` on
         self._saved_at = time.monotonic()
-        self._stack = ExitStack()
-        self._writer = self._stack.enter_context(BackgroundWriter(watchdog.beat))
-        watchdog.before_exit = self.finish_saving
+        self._stack = ExitStack()  # of what is open: the lock, the writer, the metrics
+        self._writer = BackgroundWriter(self.watchdog.beat)
+
+    def __enter__(self) -> "Run":
+        with ExitStack() as stack:
+            if self.world.is_main:
+                stack.enter_context(lock(self.dir / ".lock", what=f"the run {self.dir}"))
+                sweep(self.dir)
+                sweep(self.dir / "checkpoints")
+            stack.enter_context(self._writer)
+            self._stack = stack.pop_all()
+        self.watchdog.before_exit = self.finish_saving
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()  # waits for the last checkpoint
 
     def restore(self, state: TrainState, resume: Resume) -> None:
         """Set `state` to the newest whole checkpoint, if there is one, and open the metrics.
-
-        Args:
-            state: Changed in place.
-            resume: See `training.pretrain.pretrain`.
 
         Raises:
             CheckpointError: the checkpoint is of another config or other data, or `resume` is
@@ -139,14 +146,9 @@ class Run:
     def non_finite(
         self, state: TrainState, values: dict[str, float], views: ClipViews
     ) -> TrainingError:
-        """Return the error of a step whose loss or gradients are not finite.
+        """Return the error of the step after `state` whose loss or gradients are not finite.
 
         Its clips are listed, and the state that it began with is kept, for `training.nan_replay`.
-
-        Args:
-            state: Before the step.
-            values: Metrics of the step.
-            views: Says which clips it had.
         """
         step = state.step + 1
         path = self.dir / f"nonfinite-step-{step}.json"
@@ -168,10 +170,6 @@ class Run:
             f"changed by it, and `wtours replay {shlex.quote(str(path))}` computes it again: "
             f"lower optim.lr, or use optim.precision=float32"
         )
-
-    def close(self) -> None:
-        """Wait for the last checkpoint, close the metrics."""
-        self._stack.close()
 
     def _refuse_another(self, checkpoint: Path, resume: Resume) -> None:
         step, config, data = read_state(checkpoint)
@@ -207,26 +205,3 @@ def _difference(before: DataIdentity, now: DataIdentity) -> str:
         return "the shard set has another split.json"
     clips = counted(before.num_clips, "clip")
     return f"the shard set has another index ({clips}, now {now.num_clips:,})"
-
-
-@contextmanager
-def opened_run(
-    run_dir: Path,
-    config: TrainConfig,
-    data: DataIdentity,
-    world: World,
-    watchdog: Watchdog,
-) -> Iterator[Run]:
-    """Hold a run's folder for training; rank 0 locks it and removes what a killed process left.
-
-    Raises:
-        WtoursError: another process trains in it.
-    """
-    with ExitStack() as stack:
-        if world.is_main:
-            stack.enter_context(lock(run_dir / ".lock", what=f"the run {run_dir}"))
-            sweep(run_dir)
-            sweep(run_dir / "checkpoints")
-        run = Run(run_dir, config, data, world, watchdog)
-        stack.callback(run.close)
-        yield run

@@ -24,17 +24,7 @@ from wtours.text import counted
 
 
 def open_views(path: Path | str, config: TrainConfig) -> ClipViews:
-    """Return the stream of clips, or of images where the method takes those.
-
-    Args:
-        path: A finished shard set (its folder or URL), or a folder or tar of images.
-        config: Of the run.
-
-    Raises:
-        ShardError: the shard set is missing, damaged, or has no such clip.
-        ImageDataError: no image there.
-        UsageError: data.mixture with images.
-    """
+    """Return the stream of clips of a shard set (folder or URL), or a folder or tar of images."""
     return ClipViews(open_source(path, config.data, method_class(config).data), config)
 
 

@@ -15,7 +15,12 @@ from training.data.clips import Batch
 from training.data.multi_crop import make_global, make_local
 from training.distributed.collectives import all_mean
 from training.distributed.world import World
-from training.engine.optim import ScheduledValues, clip_gradients, set_lr_and_weight_decay
+from training.engine.optim import (
+    ScheduledValues,
+    clip_gradients,
+    scheduled_values,
+    set_lr_and_weight_decay,
+)
 from training.engine.precision import autocast
 from training.engine.state import TrainState
 from training.methods.base import StepOutput, Targets, Views, micro_batches
@@ -37,11 +42,7 @@ class Gradients:
     """What a float16 loss was multiplied by; None: nothing."""
 
     def read(self, flags: Sequence[bool] = ()) -> "StepReading":
-        """Return what the step gave on all ranks: one exchange, and one wait for the device.
-
-        Args:
-            flags: Of this rank.
-        """
+        """Return what the step gave on all ranks: one exchange, and one wait for the device."""
         named = {
             "loss": self.output.loss,
             **self.output.metrics,
@@ -76,6 +77,16 @@ class StepReading:
     """For each flag, whether any rank raised it."""
 
 
+def make_views(batch: Batch, config: TrainConfig, device: torch.device) -> Views:
+    """Return what the networks see of a batch, on their device."""
+    frames = batch.frames.to(device, non_blocking=True)
+    return Views(
+        global_clips=make_global(frames, batch.draws, pixels=config.data.global_crop_pixels),
+        local_crops=make_local(frames, batch.draws, pixels=config.data.local_crop_pixels),
+        positions=batch.positions,
+    )
+
+
 def compute_gradients(
     state: TrainState,
     replica: nn.Module,
@@ -87,20 +98,9 @@ def compute_gradients(
 ) -> Gradients:
     """Fill the student's gradients, averaged over ranks and clipped, from this rank's clips.
 
-    Args:
-        state: The networks and the step; not changed but for the gradients.
-        replica: The method, or DDP around it.
-        batch: This rank's clips.
-        now: The step.
-        config: Of the run.
-        world: This process.
+    `replica` is the method, or DDP around it.
     """
-    frames = batch.frames.to(world.device, non_blocking=True)
-    views = Views(
-        global_clips=make_global(frames, batch.draws, pixels=config.data.global_crop_pixels),
-        local_crops=make_local(frames, batch.draws, pixels=config.data.local_crop_pixels),
-        positions=batch.positions,
-    )
+    views = make_views(batch, config, world.device)
     # Stochastic depth draws from torch's global generators.
     torch.manual_seed(derived_seed(config.seed, "drop_path", state.step, world.rank))
     state.optimizer.zero_grad(set_to_none=True)
@@ -126,7 +126,11 @@ def _backward(
     values = []
     parts = list(micro_batches(views, targets, config.optim.accumulation_steps))
     for number, (some_views, some_targets, share) in enumerate(parts, 1):
-        with _exchange(replica, now=number == len(parts)):
+        # Ranks exchange gradients with the last of them; before that each adds up its own.
+        adds_up: AbstractContextManager[object] = nullcontext()
+        if isinstance(replica, DistributedDataParallel) and number < len(parts):
+            adds_up = replica.no_sync()
+        with adds_up:
             with autocast(config, views.global_clips.device):
                 output: StepOutput = replica(some_views, some_targets)
             scaler.scale(output.loss * share).backward()  # type: ignore[no-untyped-call]
@@ -135,18 +139,13 @@ def _backward(
     return StepOutput(loss, dict(zip(output.metrics, metrics, strict=True)))
 
 
-def _exchange(replica: nn.Module, *, now: bool) -> AbstractContextManager[object]:
-    """Return the context in which ranks exchange gradients `now`, or only add up their own."""
-    if now or not isinstance(replica, DistributedDataParallel):
-        return nullcontext()
-    return replica.no_sync()
-
-
-def apply_gradients(state: TrainState, now: Progress, values: ScheduledValues) -> None:
+def apply_gradients(state: TrainState, now: Progress) -> ScheduledValues:
     """Move the student along its gradients, and then what the method moves itself."""
+    values = scheduled_values(state.method.config.optim, now)
     set_lr_and_weight_decay(state.optimizer, lr=values.lr, weight_decay=values.weight_decay)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.method.after_step(now)
     state.step += 1
     state.position += state.method.config.optim.global_batch_size
+    return values

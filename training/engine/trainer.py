@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 from PIL import Image
 
@@ -14,10 +15,8 @@ from training.distributed.signals import StopSignals
 from training.distributed.world import World
 from training.engine.checkpoint_files import checkpoint_dir
 from training.engine.metrics import StepStatus, ThroughputMeter
-from training.engine.monitor import Monitor
-from training.engine.optim import scheduled_values
 from training.engine.profiling import peak_tflops, profiled_steps
-from training.engine.run_dir import Resume, Run
+from training.engine.run_dir import Measured, Resume, Run
 from training.engine.setup import replicate
 from training.engine.state import TrainState
 from training.engine.step import apply_gradients, compute_gradients
@@ -25,6 +24,22 @@ from training.flops import BackboneShape, clip_tflop
 from training.schedules import Progress
 
 OnStep = Callable[[StepStatus], None]
+
+
+class Monitor(Protocol):
+    """Looks at a run after each of its steps; it changes nothing that is computed.
+
+    One that rank 0 has alone lets the others wait at their next exchange; one that computes much is
+    on all ranks, which share the work. `training.monitors` has the implementations.
+    """
+
+    def after_step(self, state: TrainState, metrics: dict[str, float]) -> Measured:
+        """Return what was measured after `state.step` steps, by name; {} for nothing.
+
+        Numbers go into the step's line of metrics, images to TensorBoard. `metrics` are means over
+        ranks of what the step computed.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -71,18 +86,7 @@ def train(
     stop: StopSignals,
     on_step: OnStep,
 ) -> PretrainReport:
-    """Train to the end of the schedule, resuming from the run's newest checkpoint.
-
-    Args:
-        run: The open run folder.
-        state: Untrained, of the run's config.
-        views: The run's clips.
-        length: The first step, which has the number of all.
-        resume: See `training.pretrain.pretrain`.
-        monitors: Of this process, called after each step.
-        stop: A signal that it noted ends the step and the training.
-        on_step: Called after each step.
-    """
+    """Train to the end of the schedule, resuming from the run's newest checkpoint."""
     config, world = run.config, run.world
     run.restore(state, resume)
     meter = ThroughputMeter(
@@ -103,8 +107,7 @@ def train(
             reading = gradients.read([*stop.flags(), run.clock_is_due()])
             if not reading.is_finite:
                 raise run.non_finite(state, reading.metrics, views)
-            scheduled = scheduled_values(config.optim, now)
-            apply_gradients(state, now, scheduled)
+            scheduled = apply_gradients(state, now)
             run.watchdog.beat()
             step_traced()
             metrics = reading.metrics

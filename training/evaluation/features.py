@@ -3,10 +3,9 @@
 One pass over the images serves every backbone: reading and decoding cost more than a small network.
 """
 
-import functools
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -21,8 +20,7 @@ from training.data.image_decoding import decode_center, resize_for
 from training.data.image_files import fingerprint
 from training.data.normalization import Normalization, normalized
 from training.evaluation.datasets.image_folder import ImageEntry, LabeledImages
-from training.models.modes import evaluating
-from training.models.vit import encode
+from training.models.vit import encode, evaluating
 from wtours.progress import Progress, no_progress
 from wtours.storage.hashing import sha256_bytes
 
@@ -63,66 +61,44 @@ def extract_features(
 
     Args:
         backbones: From `training.models.vit.build_backbone`, on `device`; left in their mode.
-        images: The split.
         classes: What the labels count; every class of `images` is among them.
         crop_pixels: Side of the central square that the backbones see.
-        batch_size: Images in one pass.
-        device: Where the backbones are.
         normalization: Of the pixels; None: ImageNet's.
-        on_progress: Counts images.
 
     Raises:
         ImageDataError: an image does not decode; the message names it.
     """
-    decode = functools.partial(_decode, images=images, crop_pixels=crop_pixels)
-    names: list[str] = []
+
+    def decode(item: tuple[ImageEntry, bytes]) -> NDArray[np.uint8]:
+        return decode_center(
+            item[1],
+            what=f"{item[0].name} of {images.spec}",
+            resize_pixels=resize_for(crop_pixels),
+            crop_pixels=crop_pixels,
+        )
+
+    entries: list[ImageEntry] = []
     digests: list[str] = []
     parts: dict[str, list[Tensor]] = {name: [] for name in backbones}
+    encoded = images.read()
     with ThreadPoolExecutor(min(_MAX_DECODERS, os.cpu_count() or 1)) as decoders:
-        for batch in _batches(images.read(), batch_size):
+        while batch := list(itertools.islice(encoded, batch_size)):
             pixels = np.stack(list(decoders.map(decode, batch)))
             batch_images = normalized(torch.from_numpy(pixels).to(device), normalization)
             for name, backbone in backbones.items():
-                parts[name].append(_features(backbone, batch_images))
-            names += [entry.name for entry, _ in batch]
+                with torch.inference_mode(), evaluating(backbone):
+                    tokens = encode(backbone, batch_images).float()
+                    parts[name].append(F.normalize(tokens, dim=-1).cpu())
+            entries += [entry for entry, _ in batch]
             digests += [sha256_bytes(data) for _, data in batch]
-            on_progress(images.spec, len(names), len(images.entries))
+            on_progress(images.spec, len(entries), len(images.entries))
 
-    order = sorted(range(len(names)), key=names.__getitem__)
+    order = sorted(range(len(entries)), key=lambda row: entries[row].name)
     label_of = {class_name: label for label, class_name in enumerate(classes)}
-    by_name = {entry.name: entry for entry in images.entries}
-    entries = [by_name[names[row]] for row in order]
     return FeatureSet(
         features={name: torch.cat(rows)[order] for name, rows in parts.items()},
-        labels=torch.tensor([label_of[entry.class_name] for entry in entries]),
+        labels=torch.tensor([label_of[entries[row].class_name] for row in order]),
         fingerprint=fingerprint(
-            (entry.name, entry.num_bytes, digests[row])
-            for row, entry in zip(order, entries, strict=True)
+            (entries[row].name, entries[row].file.size, digests[row]) for row in order
         ),
     )
-
-
-@torch.inference_mode()
-def _features(backbone: VisionTransformer, images: Tensor) -> Tensor:
-    with evaluating(backbone):
-        return F.normalize(encode(backbone, images).float(), dim=-1).cpu()
-
-
-def _decode(
-    item: tuple[ImageEntry, bytes], *, images: LabeledImages, crop_pixels: int
-) -> NDArray[np.uint8]:
-    entry, data = item
-    return decode_center(
-        data,
-        what=f"{entry.name} of {images.spec}",
-        resize_pixels=resize_for(crop_pixels),
-        crop_pixels=crop_pixels,
-    )
-
-
-def _batches(
-    items: Iterable[tuple[ImageEntry, bytes]], size: int
-) -> Iterator[list[tuple[ImageEntry, bytes]]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch

@@ -13,7 +13,6 @@ from training.distributed.world import best_device
 from training.engine.precision import describe_float32
 from training.evaluation.datasets.image_folder import open_images, require_known_classes
 from training.evaluation.features import FeatureSet, extract_features
-from training.evaluation.metrics.classification import top_hits
 from training.evaluation.results import EvalResult, write_result
 from training.weights.backbones import Backbone, initial_backbone
 from wtours.errors import UsageError
@@ -21,6 +20,7 @@ from wtours.progress import Progress, no_progress
 
 TEMPERATURE = 0.07
 """Of the votes' weights; DINO's."""
+_IMAGES_AT_ONCE = 128
 _SIMILARITIES_AT_ONCE = 2**26
 """Similarities in memory at a time: 256 MiB as float32."""
 
@@ -30,7 +30,6 @@ class KnnScore:
     """Accuracy for one number of neighbors.
 
     Attributes:
-        k: As asked for.
         k_used: At most the number of training images.
         top1_percent: Of the validation images, 0 to 100.
         top5_percent: The true class is among the five with most votes; a class without a vote is
@@ -86,6 +85,19 @@ def knn_scores(
     ]
 
 
+def top_hits(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return how many labels are ranked first, and among the first five, (2,) int64.
+
+    Args:
+        scores: (M, C), the highest first; ties go to the class that comes first, and a class with
+            -inf is not ranked at all.
+        labels: (M,) int64.
+    """
+    ranked = scores.argsort(dim=1, descending=True, stable=True)[:, :5]
+    hit = (ranked == labels[:, None]) & (scores.gather(1, ranked) != -torch.inf)
+    return torch.stack([hit[:, 0].sum(), hit.sum()])
+
+
 def count_votes(
     similarity: Tensor, classes: Tensor, *, num_classes: int, temperature: float
 ) -> Tensor:
@@ -94,7 +106,6 @@ def count_votes(
     Args:
         similarity: (M, k) floats of the neighbors, the nearest first; the votes are of their dtype.
         classes: (M, k) int64, their classes.
-        num_classes: C.
         temperature: See `knn_scores`. Dividing by the nearest neighbor's weight changes no
             order and lets no temperature overflow.
     """
@@ -108,14 +119,12 @@ KS = (10, 20, 100, 200)
 TEACHER, RANDOM = "teacher", "random_weights"
 
 
-def evaluate_knn(  # noqa: PLR0913 - an argument for each thing that a user of the command may say
+def evaluate_knn(
     backbone: Backbone,
     train: str,
     val: str,
     *,
     ks: Sequence[int] = KS,
-    temperature: float = TEMPERATURE,
-    batch_size: int = 128,
     random_baseline: bool = False,
     device: torch.device | None = None,
     on_progress: Progress = no_progress,
@@ -123,26 +132,19 @@ def evaluate_knn(  # noqa: PLR0913 - an argument for each thing that a user of t
     """Classify labeled images by their nearest neighbors in frozen features, and write the result.
 
     Args:
-        backbone: From `training.weights.backbones.open_backbone`.
         train: Labeled images that vote: see `training.evaluation.datasets.image_folder`.
         val: Labeled images that are classified.
-        ks: Numbers of neighbors.
-        temperature: Of the votes' weights.
-        batch_size: Images in one pass of the networks.
         random_baseline: Whether the network that the run started from is measured beside it.
-        device: Where the networks run; None: CUDA where there is one.
-        on_progress: Counts images of each split.
 
     Returns:
         The written result; `results` holds `training.evaluation.knn.KnnScore` as dicts, a list
         for "teacher" (the backbone named, whatever it is) and, if asked for, "random_weights".
 
     Raises:
-        UsageError: a setting out of range, or a random baseline of a backbone that is no run, or
-            of a run that did not start from random weights.
+        UsageError: a random baseline of a backbone that is no run, or of a run that did not start
+            from random weights.
         ImageDataError: images that are missing, unreadable or not in class folders.
     """
-    _check_settings(ks, temperature, batch_size)
     train_images, val_images = open_images(train), open_images(val)
     require_known_classes(train_images, val_images)
 
@@ -157,7 +159,7 @@ def evaluate_knn(  # noqa: PLR0913 - an argument for each thing that a user of t
         networks,
         classes=train_images.classes,
         crop_pixels=backbone.crop_pixels,
-        batch_size=batch_size,
+        batch_size=_IMAGES_AT_ONCE,
         device=device,
         normalization=backbone.normalization,
         on_progress=on_progress,
@@ -170,14 +172,14 @@ def evaluate_knn(  # noqa: PLR0913 - an argument for each thing that a user of t
             val_set.features[name],
             val_set.labels,
             ks=ks,
-            temperature=temperature,
+            temperature=TEMPERATURE,
         )
         for name in networks
     }
     return write_result(
         backbone,
         "knn",
-        protocol=_protocol(backbone, ks, temperature),
+        protocol=_protocol(backbone, ks),
         data={
             "train": train_images.describe(train_set.fingerprint),
             "val": val_images.describe(val_set.fingerprint),
@@ -185,15 +187,6 @@ def evaluate_knn(  # noqa: PLR0913 - an argument for each thing that a user of t
         results={name: [asdict(score) for score in of_one] for name, of_one in scores.items()},
         notes=[*train_images.notes, *val_images.notes, *_notes(ks, train_set, val_set)],
     )
-
-
-def _check_settings(ks: Sequence[int], temperature: float, batch_size: int) -> None:
-    if not ks or min(ks) < 1:
-        raise UsageError(f"k ({', '.join(map(str, ks))}) must be one or more numbers >= 1")
-    if not temperature > 0:
-        raise UsageError(f"temperature ({temperature}) must be > 0")
-    if batch_size < 1:
-        raise UsageError(f"batch size ({batch_size}) must be >= 1")
 
 
 def _notes(ks: Sequence[int], train_set: FeatureSet, val_set: FeatureSet) -> list[str]:
@@ -209,7 +202,7 @@ def _notes(ks: Sequence[int], train_set: FeatureSet, val_set: FeatureSet) -> lis
     return notes
 
 
-def _protocol(backbone: Backbone, ks: Sequence[int], temperature: float) -> dict[str, Any]:
+def _protocol(backbone: Backbone, ks: Sequence[int]) -> dict[str, Any]:
     return {
         "features": "CLS token after the final norm, without the head, L2-normalised",
         "resize_pixels": resize_for(backbone.crop_pixels),
@@ -220,6 +213,6 @@ def _protocol(backbone: Backbone, ks: Sequence[int], temperature: float) -> dict
         "std": backbone.normalization.std,
         "precision": describe_float32(),
         "ks": list(ks),
-        "temperature": temperature,
+        "temperature": TEMPERATURE,
         "vote": "exp(cosine similarity / temperature), summed for each class",
     }

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from training.distributed.collectives import all_sum
-from training.evaluation.metrics.classification import top_hits
+from training.evaluation.knn import top_hits
 
 INITIAL_STD = 0.01
 MOMENTUM = 0.9
@@ -70,11 +71,7 @@ class LinearHeads:
         self._optimizer.zero_grad()
         torch.autograd.backward(whole.sum())
         gradients = [p.grad for p in self.heads.parameters() if p.grad is not None]
-        summed = all_sum(torch.cat([gradient.flatten() for gradient in gradients]))
-        for gradient, total in zip(
-            gradients, torch.split(summed, [g.numel() for g in gradients]), strict=True
-        ):
-            gradient.copy_(total.view_as(gradient))
+        vector_to_parameters(all_sum(parameters_to_vector(gradients)), gradients)
         self._optimizer.step()
         return all_sum(whole.detach())
 

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from training.evaluation.datasets.image_folder import (
     open_images,
     require_known_classes,
 )
-from training.evaluation.datasets.image_loader import Epoch, ImageCrops, crop_batches
+from training.evaluation.datasets.image_loader import ImageCrops, crop_batches
 from training.evaluation.linear_classifiers import LinearHeads
 from training.evaluation.linear_protocol import (
     History,
@@ -60,9 +61,6 @@ def evaluate_linear(
         backbone: From `training.weights.backbones.open_backbone`; moved to the world's device.
         train: Labeled images to train on: see `training.evaluation.datasets.image_folder`; no
         compressed tar. val: Labeled images that are measured after each epoch.
-        config: How it is trained.
-        world: This process among those of torchrun.
-        on_progress: Counts images.
 
     Returns:
         The written result on rank 0, None on the others.
@@ -77,7 +75,8 @@ def evaluate_linear(
         for name, images in (("train", train_images), ("val", val_images))
     }
     protocol = describe_protocol(backbone, config)
-    task = _Task(backbone.to(world.device), train_images.classes, config, world, on_progress)
+    backbone.network.to(world.device)
+    task = _Task(backbone, train_images.classes, config, world, on_progress)
     state_path = result_path(backbone, "linear", data, [protocol]).with_suffix(".safetensors")
     # Before the weights were part of it.
     earlier_path = state_path.with_name(
@@ -85,7 +84,13 @@ def evaluate_linear(
     )
 
     val_features, val_labels = task.center_features(val_images)
-    heads = task.new_heads(num_features=val_features.shape[1])
+    heads = LinearHeads(
+        val_features.shape[1],
+        len(train_images.classes),
+        [rate * config.batch_size / 256 for rate in config.rates],
+        device=world.device,
+        generator=torch_generator(config.seed, "linear weights"),
+    )
     weights: str = backbone.description["sha256"]
     history = _resume(state_path if state_path.is_file() else earlier_path, heads, weights)
     for epoch in range(history.epochs_done, config.epochs):
@@ -135,60 +140,35 @@ def linear_features(
     return torch.cat(parts)  # outside of inference mode: the heads differentiate through it
 
 
+@dataclass(eq=False)
 class _Task:
     """What stays the same over the epochs."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        classes: tuple[str, ...],
-        config: LinearProbeConfig,
-        world: World,
-        on_progress: Progress,
-    ) -> None:
-        self.backbone = backbone
-        self.classes = classes
-        self.config = config
-        self.world = world
-        self.on_progress = on_progress
-        self.blocks, self.patch_average = classifier_inputs(backbone)
+    backbone: Backbone
+    classes: tuple[str, ...]
+    config: LinearProbeConfig
+    world: World
+    on_progress: Progress
 
-    def new_heads(self, num_features: int) -> LinearHeads:
-        config = self.config
-        return LinearHeads(
-            num_features,
-            len(self.classes),
-            [rate * config.batch_size / 256 for rate in config.rates],
-            device=self.world.device,
-            generator=torch_generator(config.seed, "linear weights"),
-        )
+    def __post_init__(self) -> None:
+        self.blocks, self.patch_average = classifier_inputs(self.backbone)
 
     def center_features(self, images: LabeledImages) -> tuple[Tensor, Tensor]:
         """Return the features and labels of this rank's share of a split, on the device."""
-        numbers = range(self.world.rank, len(images.entries), self.world.world_size)
-        batches = [
-            list(numbers[i : i + _IMAGES_AT_ONCE]) for i in range(0, len(numbers), _IMAGES_AT_ONCE)
-        ]
-        found = list(self._features(images, batches, epoch=None, item=images.spec))
-        empty = linear_features(
-            self.backbone, torch.empty(0, 0, 0, 3), self.blocks, patch_average=self.patch_average
-        )
-        features = torch.cat([empty, *(features for features, _ in found)])
-        labels = torch.cat(
-            [torch.empty(0, dtype=torch.int64), *(labels.cpu() for _, labels in found)]
-        )
-        return features, labels.to(self.world.device)
+        numbers = torch.arange(len(images.entries))[self.world.rank :: self.world.world_size]
+        # Of a rank without images one empty batch, whose features have their width all the same.
+        batches = [batch.tolist() for batch in torch.split(numbers, _IMAGES_AT_ONCE)]
+        found = self._features(images, batches, epoch=None, item=images.spec)
+        features, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return features, labels
 
     def train_epoch(self, heads: LinearHeads, images: LabeledImages, epoch: int) -> Tensor:
         """Train on every image once; return each head's mean loss, (heads,)."""
         config, world = self.config, self.world
         generator = torch_generator(config.seed, "linear order", epoch)
-        order = torch.randperm(len(images.entries), generator=generator).tolist()
-        batches = [
-            order[start : start + config.batch_size]
-            for start in range(0, len(order), config.batch_size)
-        ]
-        shares = [batch[world.rank :: world.world_size] for batch in batches]
+        order = torch.randperm(len(images.entries), generator=generator)
+        batches = torch.split(order, config.batch_size)
+        shares = [batch[world.rank :: world.world_size].tolist() for batch in batches]
         heads.set_epoch(epoch, config.epochs)
         total = torch.zeros(len(config.rates), device=world.device)
         item = f"epoch {epoch + 1} of {config.epochs}"
@@ -205,7 +185,7 @@ class _Task:
             images,
             classes=self.classes,
             crop_pixels=self.backbone.crop_pixels,
-            epoch=None if epoch is None else Epoch(self.config.seed, epoch),
+            epoch=None if epoch is None else (self.config.seed, epoch),
         )
         device = self.world.device
         done, total = 0, sum(map(len, batches))

@@ -10,22 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from training.engine.checkpoint_files import INITIAL
-from training.evaluation.published import (
-    AO,
-    BOX_MAP,
-    CORLOC,
-    JACCARD,
-    JF,
-    KNN,
-    LINEAR,
-    MACC,
-    MASK_MAP,
-    MIOU,
-    SR50,
-    SR75,
-    F,
-    J,
-)
+from training.evaluation import published as paper
 from training.evaluation.results import no_result, read_result
 from wtours.errors import CheckpointError
 from wtours.text import counted
@@ -44,7 +29,6 @@ class Value:
     """One measured figure.
 
     Attributes:
-        percent: The figure.
         source: Name of the JSON that it was read from.
         note: Why it does not compare with the paper's; empty: it does.
     """
@@ -134,33 +118,31 @@ def _by_weights(name: str, contents: list[_Content]) -> list[tuple[str, list[_Co
         groups[(step is None,) if is_one else (step is None, step, sha256)].append(item)
     if len(groups) <= 1:
         return [(name, contents)]
-    return [
-        (name if key == (False,) else f"{name}, {_weights_name(part[0][1]['checkpoint'])}", part)
-        for key, part in groups.items()
-    ]
-
-
-def _weights_name(checkpoint: dict[str, Any]) -> str:
-    sha256 = checkpoint.get("sha256")
-    return f"{checkpoint['name']} ({sha256[:8] if sha256 else 'weights not recorded'})"
+    named = []
+    for key, part in groups.items():
+        checkpoint = part[0][1]["checkpoint"]
+        digits = (checkpoint.get("sha256") or "")[:8] or "weights not recorded"
+        own = f"{name}, {checkpoint['name']} ({digits})"
+        named.append((name if key == (False,) else own, part))
+    return named
 
 
 def _linear(content: dict[str, Any]) -> dict[str, float | None]:
     heads = content["results"]["heads"]
-    paper = [head for head in heads if head["learning_rate_for_256"] == PAPER_RATE]
-    return {LINEAR: max(head["best_top1_percent"] for head in paper or heads)}
+    at_rate = [head for head in heads if head["learning_rate_for_256"] == PAPER_RATE]
+    return {paper.LINEAR: max(head["best_top1_percent"] for head in at_rate or heads)}
 
 
 def _knn(content: dict[str, Any]) -> dict[str, float | None]:
     rows = content["results"].get("teacher", [])
-    return {KNN: next((row["top1_percent"] for row in rows if row["k"] == PAPER_K), None)}
+    return {paper.KNN: next((row["top1_percent"] for row in rows if row["k"] == PAPER_K), None)}
 
 
 def _discover(content: dict[str, Any]) -> dict[str, float | None]:
     if content["protocol"]["method"] != "attention":
         return {}
     results = content["results"]
-    return {CORLOC: results["corloc_percent"], JACCARD: results["jaccard_percent"]}
+    return {paper.CORLOC: results["corloc_percent"], paper.JACCARD: results["jaccard_percent"]}
 
 
 def _named(**columns: str) -> Callable[[dict[str, Any]], dict[str, float | None]]:
@@ -177,16 +159,20 @@ _KINDS = {
     "knn": _Kind(_knn, ("num_images", 50_000), IMAGENET_TRAINING),
     "discover": _Kind(_discover, ("num_images", 1449)),
     "vos": _Kind(
-        _named(jf_mean_percent=JF, j_mean_percent=J, f_mean_percent=F), ("num_sequences", 30)
+        _named(jf_mean_percent=paper.JF, j_mean_percent=paper.J, f_mean_percent=paper.F),
+        ("num_sequences", 30),
     ),
     "upernet": _Kind(
-        _named(mean_iou_percent=MIOU, mean_accuracy_percent=MACC),
+        _named(mean_iou_percent=paper.MIOU, mean_accuracy_percent=paper.MACC),
         ("num_images", 2000),
         ADE20K_TRAINING,
     ),
-    "coco": _Kind(_named(box_map_percent=BOX_MAP, mask_map_percent=MASK_MAP), ("num_images", 5000)),
+    "coco": _Kind(
+        _named(box_map_percent=paper.BOX_MAP, mask_map_percent=paper.MASK_MAP), ("num_images", 5000)
+    ),
     "got10k": _Kind(
-        _named(ao_percent=AO, sr50_percent=SR50, sr75_percent=SR75), ("num_sequences", 180)
+        _named(ao_percent=paper.AO, sr50_percent=paper.SR50, sr75_percent=paper.SR75),
+        ("num_sequences", 180),
     ),
 }
 

@@ -21,7 +21,6 @@ class PaperTable:
 
     Attributes:
         number: As the paper counts, "2a".
-        title: What it shows.
         labels: Names of the columns that say what a row is of.
         measures: Names of the columns of figures, in percent.
         rows: Labels and figures; None: the paper has no figure.

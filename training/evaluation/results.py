@@ -48,15 +48,11 @@ def write_result(
     """Write the JSON of a result, whole or not at all, to `result_path`.
 
     Args:
-        backbone: What was measured.
         evaluation: The protocol's name: "knn", "linear", …
-        protocol: Every constant of it.
         data: By split ("train", "val", …), each with `source` and `fingerprint`.
         results: The numbers; percentages are named so.
-        notes: See `EvalResult`.
         identity: What else the result follows from, beside weights and images: settings under which
             another result must not replace this one.
-        packages: Further packages whose versions matter.
     """
     names = (*_PACKAGES, *packages)
     content = {

@@ -13,10 +13,7 @@ def embedding_spread(tokens: Tensor) -> Tensor:
     """Return how far apart embeddings are: 0 all the same, 1 in every direction alike; a scalar.
 
     The standard deviation of each coordinate of the L2-normalized rows, averaged, times sqrt(D)
-    (Chen and He 2021, SimSiam, section 4.1).
-
-    Args:
-        tokens: (M, D), M >= 2.
+    (Chen and He 2021, SimSiam, section 4.1). `tokens` are (M, D), M >= 2.
     """
     unit = F.normalize(tokens.float(), dim=-1)
     spread: Tensor = unit.std(dim=0, correction=0).mean() * unit.shape[1] ** 0.5
@@ -28,10 +25,7 @@ def effective_rank(tokens: Tensor) -> Tensor:
     """Return in how many directions embeddings lie, 1 to min(M, D); a scalar.
 
     The exponential of the entropy of the singular values' shares (Roy and Vetterli 2007), of the
-    L2-normalized rows.
-
-    Args:
-        tokens: (M, D).
+    L2-normalized rows (M, D).
     """
     unit = F.normalize(tokens.double(), dim=-1)
     gram = unit @ unit.T if len(unit) < unit.shape[1] else unit.T @ unit
@@ -39,6 +33,12 @@ def effective_rank(tokens: Tensor) -> Tensor:
     singular = torch.linalg.eigvalsh(gram.where(is_finite, 0)).clamp(min=0).sqrt()
     rank: Tensor = torch.special.entr(singular / singular.sum()).sum().exp()
     return rank.where(is_finite, math.nan)
+
+
+def embedding_metrics(tokens: Tensor, *, with_rank: bool) -> dict[str, Tensor]:
+    """Return the metrics of embeddings (M, D): their spread and, where asked for, their rank."""
+    rank = {"effective_rank": effective_rank(tokens)} if with_rank else {}
+    return {"embedding_spread": embedding_spread(tokens), **rank}
 
 
 @torch.no_grad()

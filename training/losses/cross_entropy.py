@@ -41,12 +41,12 @@ def distillation_losses(
         targets: Of each kind (B, T, K), the teacher's probabilities; rows sum to 1; detached.
         student_temp: > 0.
     """
-    entropies = _of_kinds(
+    entropies = cross_entropies(
         [kind.flatten(1, 2) for kind in features],
         weight_v,
         weight_g,
         [kind.flatten(0, 1) for kind in targets],
-        student_temp,
+        student_temp=student_temp,
     )
     return [
         rows.reshape(len(rows), *kind.shape[:2]).mean(dim=1)
@@ -55,32 +55,26 @@ def distillation_losses(
 
 
 def cross_entropies(
-    features: Tensor, weight_v: Tensor, weight_g: Tensor, targets: Tensor, *, student_temp: float
-) -> Tensor:
-    """Return the cross-entropies H(teacher, student) of V x R rows, (V, R) float32, nats.
-
-    Args:
-        features: (V, R, c) what the head's last layer gets; V rows share a target.
-        weight_v: (K, c) directions of the prototypes, of any length.
-        weight_g: (K, 1) lengths of the prototypes.
-        targets: (R, K) the teacher's probabilities; rows sum to 1; detached.
-        student_temp: > 0.
-    """
-    return _of_kinds([features], weight_v, weight_g, [targets], student_temp)[0]
-
-
-def _of_kinds(
     features: Sequence[Tensor],
     weight_v: Tensor,
     weight_g: Tensor,
     targets: Sequence[Tensor],
-    temp: float,
+    *,
+    student_temp: float,
 ) -> list[Tensor]:
-    """Return the cross-entropies of each kind: all go through the prototypes together."""
+    """Return the cross-entropies H(teacher, student), (V, R) float32 of each kind, nats.
+
+    Args:
+        features: Of each kind (V, R, c), what the head's last layer gets; V rows share a target.
+        targets: Of each kind (R, K), the teacher's probabilities; rows sum to 1; detached.
+        student_temp: > 0.
+    """
     views = tuple(len(kind) for kind in features)
     with torch.autocast(weight_v.device.type, enabled=False):
         rows = torch.cat([kind.float().flatten(0, 1) for kind in features])
-        entropies: Tensor = _CrossEntropy.apply(rows, weight_v, weight_g, temp, views, *targets)
+        entropies: Tensor = _CrossEntropy.apply(
+            rows, weight_v, weight_g, student_temp, views, *targets
+        )
     shapes = [(count, len(target)) for count, target in zip(views, targets, strict=True)]
     parts = torch.split(entropies, [count * rows for count, rows in shapes])
     return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -33,7 +33,6 @@ def update_center(
     Args:
         center: (K,) before.
         teacher_logits: (..., K) of this rank.
-        momentum: Weight of the old center.
         all_mean: Mean of a tensor over ranks; every rank has as many clips.
     """
     batch_mean = all_mean(teacher_logits.float().flatten(0, -2).mean(dim=0))

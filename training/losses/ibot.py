@@ -3,7 +3,7 @@
 from torch import Tensor
 
 
-def patch_loss(cross_entropies: Tensor, masks: Tensor, rows: Tensor | None = None) -> Tensor:
+def patch_loss(cross_entropies: Tensor, masks: Tensor, rows: Tensor) -> Tensor:
     """Return the mean over images of the mean over an image's masked patches; a scalar, nats.
 
     An image without a mask counts as 0 and stays in the mean.
@@ -11,11 +11,8 @@ def patch_loss(cross_entropies: Tensor, masks: Tensor, rows: Tensor | None = Non
     Args:
         cross_entropies: (R,) of the R masked patches with the teacher's, in the order of `masks`.
         masks: (..., N) bool; True is masked. The leading axes count the images.
-        rows: (R,) int64, where `masks.flatten()` is True; None: looked up, for which the host waits
-            for the device.
+        rows: (R,) int64, where `masks.flatten()` is True.
     """
-    if rows is None:
-        rows = masks.flatten().nonzero()[:, 0]
     weights = masks / masks.sum(dim=-1, keepdim=True).clamp(min=1)
     num_images = masks[..., 0].numel()
     return (cross_entropies * weights.flatten()[rows]).sum() / num_images

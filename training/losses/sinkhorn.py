@@ -57,8 +57,6 @@ def sinkhorn_teacher(
         logits: (M, K) of this rank.
         temp: Teacher temperature, > 0.
         iterations: Pairs of steps, >= 1.
-        all_sum: Sum of a tensor over ranks.
-        all_max: Elementwise maximum of a tensor over ranks.
     """
     log_plan = logits.float() / temp
     for _ in range(iterations):

@@ -1,6 +1,6 @@
 """VICReg: two views alike, every dimension varied, no two correlated (Bardes et al. 2022)."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,21 +11,14 @@ _EPSILON = 1e-4
 """Under the square root, whose gradient is infinite at 0."""
 
 
-@dataclass(frozen=True)
-class VicregTerms:
-    """The three terms, unweighted; scalars.
+class VicregTerms(NamedTuple):
+    """The three terms, unweighted; scalars. Variance and covariance are of both views together."""
 
-    Attributes:
-        invariance: Mean squared difference of the views, over images and dimensions.
-        variance: How much the standard deviation of a dimension lacks to 1, mean over dimensions;
-            of both views together (the authors' code has half of it).
-        covariance: Sum of the squared covariances of different dimensions, divided by the number
-            of dimensions; of both views together.
-    """
-
-    invariance: Tensor
+    invariance: Tensor  # mean squared difference of the views, over images and dimensions
     variance: Tensor
-    covariance: Tensor
+    """How much the standard deviation of a dimension lacks to 1, mean over dimensions; the authors'
+    code has half of it."""
+    covariance: Tensor  # sum of squares of those of different dimensions, over their number
 
 
 def vicreg_terms(first: Tensor, second: Tensor) -> VicregTerms:

@@ -13,7 +13,7 @@ and knows nothing else about it. What differs between ranks is reduced by the me
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import torch
@@ -51,6 +51,9 @@ class Views:
 @dataclass(frozen=True)
 class Targets:
     """What `Method.prepare` hands to `Method.forward`; a method subclasses it for what it needs."""
+
+    measures_rank: bool = field(kw_only=True)
+    """Whether the step's metrics have the embeddings' `effective_rank`."""
 
     def clips(self, part: slice) -> Self:
         """Return the targets of some of the clips; only asked of an `additive` method."""
@@ -137,12 +140,7 @@ class Method(nn.Module, Generic[T]):
         raise NotImplementedError
 
     def prepare(self, views: Views, now: Progress) -> T:
-        """Return the targets of this rank's whole batch; no gradient flows through them.
-
-        Args:
-            views: Of all clips of the step on this rank.
-            now: The step.
-        """
+        """Return the targets of this rank's whole batch; no gradient flows through them."""
         raise NotImplementedError
 
     def forward(self, views: Views, targets: T) -> StepOutput:
@@ -158,19 +156,20 @@ class Method(nn.Module, Generic[T]):
         """Move what the optimizer does not: teachers, centers, queues."""
 
     def frozen(self, now: Progress) -> Iterable[nn.Parameter]:
-        """Return the trained parameters that this step leaves as they are."""
-        return ()
+        """Return the trained parameters that this step leaves as they are.
+
+        They are those of the head's last layer, if it has one, during the first epochs.
+        """
+        last = getattr(self.student.head, "last_layer", None)
+        thawed = now.epoch >= self.config.optim.freeze_last_layer_epochs
+        return () if thawed or last is None else last.parameters()
 
     def scheduled(self, now: Progress) -> dict[str, float]:
         """Return the method's scheduled values of a step, to be logged."""
         return {}
 
     def out_of_reach(self, run: Progress) -> list[str]:
-        """Return what the method's schedules do not come to in a run, a line each.
-
-        Args:
-            run: Any step of it.
-        """
+        """Return what the method's schedules do not come to in a run, a line each."""
         return []
 
     def measures_rank(self, now: Progress) -> bool:
@@ -205,11 +204,8 @@ def configured_backbone(config: TrainConfig) -> VisionTransformer:
     backbone = build_backbone(
         model.backbone,
         img_size=data.global_crop_pixels,
-        patch_size=model.patch_size,
-        depth=model.depth,
-        embed_dim=model.embed_dim,
-        num_heads=model.num_heads,
         drop_path_rate=model.drop_path_rate,
+        **model.sizes,
     )
     patch = backbone.patch_embed.patch_size[0]
     for name in ("global_crop_pixels", "local_crop_pixels"):

@@ -7,7 +7,6 @@ The teacher's attention finds objects in the first frame and follows them throug
 from dataclasses import replace
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from training.config.train import TrainConfig
@@ -34,15 +33,30 @@ class Dora(StudentTeacher):
     @classmethod
     def build_network(cls, config: TrainConfig) -> Network:
         """Return an untrained backbone, which must have heads for the objects, and DINO's head."""
-        network = super().build_network(config)
-        _check_heads(network.backbone, config)
+        network, tracking = super().build_network(config), config.tracking
+        width, heads = network.backbone.embed_dim, object_heads(network.backbone, tracking)
+        if width % heads:
+            raise UsageError(
+                f"tracking.num_heads ({heads}) must divide the backbone's width ({width})"
+            )
+        if tracking.mask != "random_blocks" and tracking.num_objects > heads:
+            raise UsageError(
+                f"tracking.num_objects ({tracking.num_objects}) must not be above the backbone's "
+                f"{heads} attention heads; tracking.num_heads splits its last block into more"
+            )
         return network
 
     def teacher_forward(self, views: Views, now: Progress) -> tuple[Tensor, Tensor]:
         """Return the teacher's CLS tokens, and a mask for each object and frame."""
-        if self.config.tracking.mask == "random_blocks":
-            return self.encode_whole(views), self._block_masks(views)
         clips = views.global_clips
+        if self.config.tracking.mask == "random_blocks":
+            masks = block_masks(
+                self.config.seed,
+                views.positions,
+                shape=(len(clips), self.config.tracking.num_objects, clips.shape[2]),
+                grid=self.grid_of(views),
+            )
+            return self.encode_whole(views), send([masks], clips.device)[0]
         (heads,) = send([self.draw_heads(now)], clips.device)
         found = [self._track(part, heads) for part in self.teacher_parts(clips.flatten(0, 1))]
         tokens, maps = (torch.cat(parts) for parts in zip(*found, strict=True))
@@ -90,25 +104,8 @@ class Dora(StudentTeacher):
         maps = track_objects(features, heads, clip_length=clips.shape[1], tracking=tracking)
         return features.cls_token, maps
 
-    def _block_masks(self, views: Views) -> Tensor:
-        clips = views.global_clips
-        masks = block_masks(
-            self.config.seed,
-            views.positions,
-            shape=(len(clips), self.config.tracking.num_objects, clips.shape[2]),
-            grid=self.grid_of(views),
-        )
-        return send([masks], clips.device)[0]
 
+class DoraImages(Dora):
+    """DORA* (Table 8): on single images of a folder or tar, whose objects are not tracked."""
 
-def _check_heads(backbone: VisionTransformer, config: TrainConfig) -> None:
-    tracking, heads = config.tracking, object_heads(backbone, config.tracking)
-    if backbone.embed_dim % heads:
-        raise UsageError(
-            f"tracking.num_heads ({heads}) must divide the backbone's width ({backbone.embed_dim})"
-        )
-    if tracking.mask != "random_blocks" and tracking.num_objects > heads:
-        raise UsageError(
-            f"tracking.num_objects ({tracking.num_objects}) must not be above the backbone's "
-            f"{heads} attention heads; tracking.num_heads splits its last block into more"
-        )
+    data = "images"

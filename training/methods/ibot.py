@@ -102,10 +102,15 @@ class Ibot(StudentTeacher):
         tokens = encode_tokens(self.teacher.backbone, frames)
         return tokens.cls_token, tokens.patch_tokens, None
 
-    def draw_masks(self, views: Views, now: Progress, attention: Tensor | None) -> Tensor:
-        """Return the patches that the student does not see, (G, B, T, N) bool on the CPU."""
+    def draw_masks(
+        self, views: Views, now: Progress, attention: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the patches that the student does not see, (G, B, T, N) bool.
+
+        And how many of each clip these are, (G, B) int64 on the CPU.
+        """
         clips, ibot = views.global_clips, self.config.ibot
-        return ibot_masks(
+        masks = ibot_masks(
             self.config.seed,
             views.positions,
             shape=(clips.shape[0], clips.shape[2]),
@@ -113,13 +118,7 @@ class Ibot(StudentTeacher):
             ratios=ibot.mask_ratio,
             masked_probability=ibot.masked_probability,
         )
-
-    def count_masked(self, views: Views, now: Progress) -> Tensor:
-        """Return how many patches of each clip `draw_masks` masks, (G, B) int64 on the CPU.
-
-        Asked only where the masks are made on another device.
-        """
-        raise NotImplementedError
+        return masks, masks.flatten(2).sum(dim=-1)
 
     @torch.no_grad()
     def prepare(self, views: Views, now: Progress) -> IbotTargets:
@@ -131,13 +130,11 @@ class Ibot(StudentTeacher):
         ]
         tokens, patches = (torch.cat(some) for some in zip(*(p[:2] for p in parts), strict=True))
         attention = [part[2] for part in parts if part[2] is not None]
-        masks = self.draw_masks(views, now, torch.cat(attention) if attention else None)
-        if masks.device.type == "cpu":
-            counts = masks.flatten(2).sum(dim=-1)
-            hidden, rows = send([masks, masks.flatten().nonzero()[:, 0]], clips.device)
+        hidden, counts = self.draw_masks(views, now, torch.cat(attention) if attention else None)
+        if hidden.device.type == "cpu":
+            hidden, rows = send([hidden, hidden.flatten().nonzero()[:, 0]], clips.device)
         else:
-            counts, hidden = self.count_masked(views, now), masks
-            rows = masks.flatten().nonzero_static(size=int(counts.sum()))[:, 0]
+            rows = hidden.flatten().nonzero_static(size=int(counts.sum()))[:, 0]
         features = head.project(torch.cat([tokens, patches.flatten(0, 1)]))
         of_cls, of_patches = features[: len(tokens)], features[len(tokens) :]
         values, loss, ibot = self.scheduled(now), self.config.loss, self.config.ibot
@@ -178,14 +175,14 @@ class Ibot(StudentTeacher):
         )
         output = self.cls_loss(of_cls, [clips.flatten(0, 1)[None], *crops], targets)
         output = self.spread(output, whole.cls_token.reshape(len(clips), -1, tokens[0].shape[-1]))
-        entropies = cross_entropies(
-            of_patches[None],
+        (entropies,) = cross_entropies(
+            [of_patches[None]],
             last.weight_v,
             last.weight_g,
-            targets.patch_probabilities,
+            [targets.patch_probabilities],
             student_temp=self.config.loss.student_temp,
-        )[0]
-        of_masked = patch_loss(entropies, hidden, targets.rows)
+        )
+        of_masked = patch_loss(entropies[0], hidden, targets.rows)
         return StepOutput(
             output.loss + self.config.ibot.patch_weight * of_masked,
             output.metrics | {"loss_patch": of_masked.detach()},

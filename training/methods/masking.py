@@ -5,7 +5,8 @@ wanted share is reached, where iBOT stops early.
 """
 
 import math
-from typing import Literal, Protocol
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,33 +23,17 @@ _LOG_RATIO = math.log(1 / 0.3)
 _ATTEMPTS = 10
 
 
-class Draws(Protocol):
-    """What is needed of `numpy.random.Generator`."""
-
-    def random(self) -> float:
-        """Return a number in [0, 1)."""
-
-    def integers(self, high: int, /) -> int:
-        """Return a whole number in [0, high)."""
-
-
 def block_masks(
     seed: int, positions: Tensor, *, shape: tuple[int, int, int], grid: tuple[int, int]
 ) -> Tensor:
     """Return masks of B clips, (G, B, O, T, rows * columns) float32; 1 is visible.
 
     Args:
-        seed: Of the run.
         positions: (B,) int64, the clips' positions in the stream, from which their masks follow.
         shape: (G, O, T): a mask is drawn for each global view, object and frame.
-        grid: Rows and columns of patches.
     """
-    clips = []
-    for position in positions.tolist():
-        generator = numpy_generator(seed, "blocks", position)
-        hidden = [draw_blocks(generator, grid) for _ in range(math.prod(shape))]
-        clips.append(torch.from_numpy(~np.stack(hidden)).float().reshape(*shape, -1))
-    return torch.stack(clips, dim=1)
+    hidden = _drawn(seed, "blocks", positions, shape, lambda draws: draw_blocks(draws, grid))
+    return (~hidden).float()
 
 
 def draw_blocks(generator: np.random.Generator, grid: tuple[int, int]) -> NDArray[np.bool_]:
@@ -64,7 +49,9 @@ def draw_blocks(generator: np.random.Generator, grid: tuple[int, int]) -> NDArra
     return hidden
 
 
-def draw_ibot_blocks(generator: Draws, grid: tuple[int, int], *, ratio: float) -> NDArray[np.bool_]:
+def draw_ibot_blocks(
+    generator: np.random.Generator, grid: tuple[int, int], *, ratio: float
+) -> NDArray[np.bool_]:
     """Return which patches are masked, (rows, columns) bool, at most `ratio` of them.
 
     The distribution of iBOT's code: it stops where ten blocks in a row find no room, so that the
@@ -72,7 +59,6 @@ def draw_ibot_blocks(generator: Draws, grid: tuple[int, int], *, ratio: float) -
 
     Args:
         generator: Drawn from in the order of iBOT's code.
-        grid: Rows and columns of patches.
         ratio: In [0, 1); its product with the number of patches is not rounded.
     """
     masked, target = np.zeros(grid, bool), ratio * math.prod(grid)
@@ -86,7 +72,7 @@ def draw_ibot_blocks(generator: Draws, grid: tuple[int, int], *, ratio: float) -
 
 
 def draw_ratio(
-    generator: Draws, *, ratios: tuple[float, float], masked_probability: float
+    generator: np.random.Generator, *, ratios: tuple[float, float], masked_probability: float
 ) -> float:
     """Return the share of an image's patches to mask: 0, or uniform between the two ratios."""
     ratio = ratios[0] + (ratios[1] - ratios[0]) * generator.random()
@@ -105,25 +91,32 @@ def ibot_masks(
     """Return which patches iBOT's student does not see, (G, B, T, rows * columns) bool.
 
     Args:
-        seed: Of the run.
         positions: (B,) int64, the clips' positions in the stream, from which their masks follow.
         shape: (G, T): each frame of each global view has its own ratio and blocks.
-        grid: Rows and columns of patches.
         ratios: Bounds of the ratio, which is uniform between them.
         masked_probability: Of a frame's having a mask at all.
     """
+
+    def draw(draws: np.random.Generator) -> NDArray[np.bool_]:
+        ratio = draw_ratio(draws, ratios=ratios, masked_probability=masked_probability)
+        return draw_ibot_blocks(draws, grid, ratio=ratio)
+
+    return _drawn(seed, "ibot_masks", positions, shape, draw)
+
+
+def _drawn(
+    seed: int,
+    purpose: str,
+    positions: Tensor,
+    shape: tuple[int, ...],
+    draw: Callable[[np.random.Generator], NDArray[np.bool_]],
+) -> Tensor:
+    """Return masks of B clips, each of which its position draws, (G, B, ..., rows * columns)."""
     clips = []
     for position in positions.tolist():
-        generator = numpy_generator(seed, "ibot_masks", position)
-        masks = [
-            draw_ibot_blocks(
-                generator,
-                grid,
-                ratio=draw_ratio(generator, ratios=ratios, masked_probability=masked_probability),
-            )
-            for _ in range(math.prod(shape))
-        ]
-        clips.append(torch.from_numpy(np.stack(masks)).reshape(*shape, -1))
+        generator = numpy_generator(seed, purpose, position)
+        masks = np.stack([draw(generator) for _ in range(math.prod(shape))])
+        clips.append(torch.from_numpy(masks).reshape(*shape, -1))
     return torch.stack(clips, dim=1)
 
 
@@ -160,7 +153,7 @@ def attention_masks(
 
 
 def _add_block(
-    generator: Draws, masked: NDArray[np.bool_], *, smallest: float, room: float
+    generator: np.random.Generator, masked: NDArray[np.bool_], *, smallest: float, room: float
 ) -> bool:
     """Draw a block and, if it hides between 1 and `room` more patches, add it; say whether."""
     rows, columns = masked.shape

@@ -26,13 +26,7 @@ def object_heads(backbone: VisionTransformer, tracking: TrackingConfig) -> int:
 
 
 def draw_heads(num_heads: int, num_objects: int, generator: torch.Generator) -> Tensor:
-    """Return `num_objects` different heads, (O,) int64, of a CPU generator.
-
-    Raises:
-        ValueError: More objects are asked for than there are heads.
-    """
-    if num_objects > num_heads:
-        raise ValueError(f"{num_objects} objects need as many attention heads, not {num_heads}")
+    """Return `num_objects` different heads, (O,) int64, of a CPU generator."""
     return torch.randperm(num_heads, generator=generator)[:num_objects]
 
 
@@ -128,18 +122,13 @@ def object_masks(
         maps: (B, O, T, N) from `track`.
         mask: See `TrackingConfig.mask`.
         all_mean: Mean of a tensor over ranks; used by "binary" only.
-
-    Raises:
-        ValueError: "random_blocks".
     """
     if mask == "binary":
         threshold = mask_threshold(maps, all_mean=all_mean)
         return (F.normalize(maps, dim=-1) > threshold[None, :, :, None]).float()
     if mask == "soft":
         return maps / maps.amax(dim=-1, keepdim=True)
-    if mask == "literal":
-        return maps
-    raise ValueError(f"masks {mask!r} are not made from maps")
+    return maps
 
 
 def apply_masks(clip: Tensor, masks: Tensor) -> Tensor:
@@ -153,11 +142,8 @@ def apply_masks(clip: Tensor, masks: Tensor) -> Tensor:
     """
     height, width = clip.shape[-2:]
     patch_size = math.isqrt(height * width // masks.shape[-1])
-    grid = (height // patch_size, width // patch_size)
-    if grid[0] * grid[1] != masks.shape[-1]:
-        raise ValueError(f"masks of {masks.shape[-1]} patches do not fit frames {height}x{width}")
     pixels = masks.to(clip.dtype).transpose(0, 1)
-    pixels = pixels.reshape(*pixels.shape[:-1], *grid)
+    pixels = pixels.reshape(*pixels.shape[:-1], height // patch_size, width // patch_size)
     pixels = pixels.repeat_interleave(patch_size, -2).repeat_interleave(patch_size, -1)
     return clip * pixels.unsqueeze(3)
 

@@ -1,25 +1,15 @@
 """What SimCLR, SwAV and VICReg share: one network, no teacher, and a loss that couples a batch."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from training.losses.collapse_metrics import effective_rank, embedding_spread
+from training.losses.collapse_metrics import embedding_metrics
 from training.methods.base import Method, Network, Targets, Views
 from training.models.vit import encode
 from training.schedules import Progress
 
 
-@dataclass(frozen=True)
-class OneNetworkTargets(Targets):
-    """What a step knows before its forward pass."""
-
-    measures_rank: bool
-    """Whether its metrics have the embeddings' `effective_rank`."""
-
-
-class OneNetwork(Method[OneNetworkTargets]):
+class OneNetwork(Method[Targets]):
     """A method whose trained network is the one that is evaluated.
 
     Each image's loss depends on all images of the step, so micro-batches would compute another one.
@@ -27,9 +17,9 @@ class OneNetwork(Method[OneNetworkTargets]):
 
     additive = False
 
-    def prepare(self, views: Views, now: Progress) -> OneNetworkTargets:
+    def prepare(self, views: Views, now: Progress) -> Targets:
         """Return what is measured: the targets come from the other views, in `forward`."""
-        return OneNetworkTargets(self.measures_rank(now))
+        return Targets(measures_rank=self.measures_rank(now))
 
 
 def encode_views(network: Network, views: Views) -> Tensor:
@@ -43,8 +33,6 @@ def encode_views(network: Network, views: Views) -> Tensor:
     return torch.cat(tokens)
 
 
-def embedding_metrics(tokens: Tensor, targets: OneNetworkTargets) -> dict[str, Tensor]:
+def token_metrics(tokens: Tensor, targets: Targets) -> dict[str, Tensor]:
     """Return how far apart the first global view's tokens lie, of CLS tokens (V, M, D)."""
-    first = tokens[0].detach()
-    metrics = {"embedding_spread": embedding_spread(first)}
-    return metrics | ({"effective_rank": effective_rank(first)} if targets.measures_rank else {})
+    return embedding_metrics(tokens[0].detach(), with_rank=targets.measures_rank)

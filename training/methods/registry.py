@@ -7,8 +7,7 @@ from training.config.train import TrainConfig
 from training.methods.attmask import Attmask
 from training.methods.base import Method
 from training.methods.dino import Dino
-from training.methods.dora import Dora
-from training.methods.dora_images import DoraImages
+from training.methods.dora import Dora, DoraImages
 from training.methods.ibot import Ibot
 from training.methods.simclr import Simclr
 from training.methods.swav import Swav

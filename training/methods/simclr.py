@@ -1,17 +1,11 @@
 """SimCLR (Chen et al. 2020) on clips: an image's views attract, all other images repel."""
 
 import torch
-from torch import Tensor
 
 from training.config.train import TrainConfig
 from training.losses.simclr import nt_xent
-from training.methods.base import StepOutput, Views
-from training.methods.one_network import (
-    OneNetwork,
-    OneNetworkTargets,
-    embedding_metrics,
-    encode_views,
-)
+from training.methods.base import StepOutput, Targets, Views
+from training.methods.one_network import OneNetwork, encode_views, token_metrics
 from training.models.projection_heads import Projector
 from training.transfer import send
 from wtours.errors import UsageError
@@ -34,11 +28,16 @@ class Simclr(OneNetwork):
         model, out_dim = config.model, config.simclr.output_dim
         return Projector(width, (model.head_hidden_dim,), out_dim, batch_norm=model.head_batch_norm)
 
-    def forward(self, views: Views, targets: OneNetworkTargets) -> StepOutput:
+    def forward(self, views: Views, targets: Targets) -> StepOutput:
         """Return NT-Xent over the frames of all ranks' clips."""
         simclr = self.config.simclr
         tokens = encode_views(self.student, views)
-        images, clips = _labels(views)
+        # The number of each frame and of its clip, (B * T,), the same on all ranks.
+        clip_length = views.global_clips.shape[2]
+        (positions,) = send([views.positions], tokens.device)
+        clips = positions.repeat_interleave(clip_length)
+        frames = torch.arange(clip_length, device=clips.device).repeat(len(positions))
+        images = clips * clip_length + frames
         loss = nt_xent(
             self.student.head(tokens.flatten(0, 1)),
             images.repeat(len(tokens)),
@@ -46,13 +45,4 @@ class Simclr(OneNetwork):
             temperature=simclr.temperature,
             siblings=simclr.siblings,
         )
-        return StepOutput(loss, embedding_metrics(tokens, targets))
-
-
-def _labels(views: Views) -> tuple[Tensor, Tensor]:
-    """Return the number of each frame and of its clip, (B * T,), the same on all ranks."""
-    clip_length = views.global_clips.shape[2]
-    (positions,) = send([views.positions], views.global_clips.device)
-    clips = positions.repeat_interleave(clip_length)
-    frames = torch.arange(clip_length, device=clips.device).repeat(len(views.positions))
-    return clips * clip_length + frames, clips
+        return StepOutput(loss, token_metrics(tokens, targets))

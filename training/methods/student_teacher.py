@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from training.config.train import TrainConfig
 from training.distributed.sharding import local
-from training.losses.collapse_metrics import effective_rank, embedding_spread, mask_overlap
+from training.losses.collapse_metrics import embedding_metrics, mask_overlap
 from training.losses.cross_entropy import distillation_losses
 from training.losses.dino import combine, entropy, teacher_probabilities, update_center
 from training.losses.koleo import koleo
@@ -38,7 +38,6 @@ class TeacherOutput(Targets):
         probabilities: (G, B, T, K) float32, the student's targets for each global view.
         masks: (G, B, O, T, N) what the student sees of each global view; None: all of it.
         tokens: (G * B * T, D) the CLS tokens that the probabilities come from.
-        measures_rank: Whether the step's metrics have the tokens' `effective_rank`.
         num_visible: (G, B, O, T) int64 on the CPU, the patches that a mask leaves; None: the
             student computes the hidden ones, too.
     """
@@ -46,7 +45,6 @@ class TeacherOutput(Targets):
     probabilities: Tensor
     masks: Tensor | None
     tokens: Tensor
-    measures_rank: bool = field(kw_only=True)
     num_visible: Tensor | None = field(default=None, kw_only=True)
 
     def clips(self, part: slice) -> "TeacherOutput":
@@ -69,8 +67,7 @@ class TeacherOutput(Targets):
             "teacher_entropy": entropy(probabilities).mean(),
             "teacher_mean_entropy": entropy(probabilities.flatten(0, -2).mean(dim=0)),
             "mask_coverage": probabilities.new_ones(()) if masks is None else masks.mean(),
-            "embedding_spread": embedding_spread(self.tokens),
-            **({"effective_rank": effective_rank(self.tokens)} if self.measures_rank else {}),
+            **embedding_metrics(self.tokens, with_rank=self.measures_rank),
             **({} if overlap is None else {"mask_overlap": overlap}),
         }
 
@@ -202,12 +199,6 @@ class StudentTeacher(Method[TeacherOutput]):
         if self._next_center is not None:
             self.center = self._next_center
 
-    def frozen(self, now: Progress) -> list[nn.Parameter]:
-        """Return the head's last layer during the first epochs."""
-        if now.epoch >= self.config.optim.freeze_last_layer_epochs:
-            return []
-        return list(self.student.head.last_layer.parameters())
-
     def scheduled(self, now: Progress) -> dict[str, float]:
         """Return the teacher's EMA momentum and softmax temperature."""
         optim, loss = self.config.optim, self.config.loss
@@ -227,10 +218,8 @@ class StudentTeacher(Method[TeacherOutput]):
 
     def warm_up(self, name: str, section: str, wanted: float, run: Progress) -> list[str]:
         """Return a line that says so where a temperature's warm-up is longer than a run."""
-        reached, epochs = (
-            self.scheduled(run.last)[name],
-            self.config.loss.warmup_teacher_temp_epochs,
-        )
+        reached = self.scheduled(run.last)[name]
+        epochs = self.config.loss.warmup_teacher_temp_epochs
         if reached == wanted:
             return []
         return [

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.config.train import TrainConfig
 from training.losses.dino import entropy
@@ -15,14 +15,14 @@ from training.losses.swav import (
     part_of_rank,
     swapped_prediction,
 )
-from training.methods.base import Method, StepOutput, Views, frozen_throughout
-from training.methods.one_network import OneNetworkTargets, embedding_metrics, encode_views
+from training.methods.base import Method, StepOutput, Targets, Views, frozen_throughout
+from training.methods.one_network import encode_views, token_metrics
 from training.models.projection_heads import SwavHead
 from training.schedules import Progress
 
 
 @dataclass(frozen=True)
-class SwavTargets(OneNetworkTargets):
+class SwavTargets(Targets):
     """What a step knows before its forward pass.
 
     Attributes:
@@ -63,7 +63,8 @@ class Swav(Method[SwavTargets]):
         if self._queues(now) and not self._is_full:  # once full, it stays so
             self._is_full = is_full(self.queue)
         is_used = self._queues(now) and self._is_full
-        return SwavTargets(self.measures_rank(now), part_of_rank(self.queue) if is_used else None)
+        queue = part_of_rank(self.queue) if is_used else None
+        return SwavTargets(queue, measures_rank=self.measures_rank(now))
 
     def forward(self, views: Views, targets: SwavTargets) -> StepOutput:
         """Return the swapped prediction loss over the frames of all ranks' clips."""
@@ -94,18 +95,12 @@ class Swav(Method[SwavTargets]):
             "code_entropy": entropy(codes).mean(),
             "queue_used": loss.new_full((), float(targets.queue is not None)),
         }
-        return StepOutput(loss, metrics | embedding_metrics(tokens, targets))
+        return StepOutput(loss, metrics | token_metrics(tokens, targets))
 
     def after_step(self, now: Progress) -> None:
         """Put the step's features into the queue."""
         if self._queues(now) and self._features is not None:
             self.queue = enqueue(self.queue, self._features)
-
-    def frozen(self, now: Progress) -> list[nn.Parameter]:
-        """Return the prototypes during the first epochs."""
-        if now.epoch >= self.config.optim.freeze_last_layer_epochs:
-            return []
-        return list(self.student.head.last_layer.parameters())
 
     def out_of_reach(self, run: Progress) -> list[str]:
         """Return what a run is too short for: trained prototypes, or a full queue."""

@@ -2,13 +2,8 @@
 
 from training.config.train import TrainConfig
 from training.losses.vicreg import vicreg_terms
-from training.methods.base import StepOutput, Views
-from training.methods.one_network import (
-    OneNetwork,
-    OneNetworkTargets,
-    embedding_metrics,
-    encode_views,
-)
+from training.methods.base import StepOutput, Targets, Views
+from training.methods.one_network import OneNetwork, encode_views, token_metrics
 from training.models.projection_heads import Projector
 from wtours.errors import UsageError
 
@@ -32,7 +27,7 @@ class Vicreg(OneNetwork):
             width, (model.head_hidden_dim,) * 2, out_dim, batch_norm=model.head_batch_norm
         )
 
-    def forward(self, views: Views, targets: OneNetworkTargets) -> StepOutput:
+    def forward(self, views: Views, targets: Targets) -> StepOutput:
         """Return the weighted sum of the three terms over the frames of all ranks' clips."""
         vicreg = self.config.vicreg
         tokens = encode_views(self.student, views)
@@ -49,4 +44,4 @@ class Vicreg(OneNetwork):
             "loss_variance": terms.variance.detach(),
             "loss_covariance": terms.covariance.detach(),
         }
-        return StepOutput(loss, parts | embedding_metrics(tokens, targets))
+        return StepOutput(loss, parts | token_metrics(tokens, targets))

@@ -1,7 +1,8 @@
 """Setting a network to weights from a file: all of them, of the right shapes, and numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -28,6 +29,21 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], what: str) -
     """Set a network to weights by name; see `require_weights`."""
     require_weights(network, weights, what)
     network.load_state_dict(dict(weights))
+
+
+N = TypeVar("N", bound=nn.Module)
+
+
+def build_with(build: Callable[[], N], weights: Mapping[str, Tensor], what: str) -> N:
+    """Return a network with weights by name, built only if they are its own; see `require_weights`.
+
+    So a file takes no memory for what it does not hold, whatever sizes it claims.
+    """
+    with torch.device("meta"):
+        require_weights(build(), weights, what)
+    network = build()
+    network.load_state_dict(dict(weights))
+    return network
 
 
 def require_weights(network: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:

@@ -61,14 +61,7 @@ class DinoHead(nn.Module):
 
 
 class Projector(nn.Module):
-    """The MLP of SimCLR or VICReg: linear layers with ReLU between them, and batch norm if asked.
-
-    Args:
-        in_dim: Width D of the backbone.
-        hidden_dims: Widths of the hidden layers.
-        out_dim: Width of the embedding.
-        batch_norm: Whether each hidden layer has a batch norm, over all ranks.
-    """
+    """The MLP of SimCLR or VICReg: linear layers with ReLU, and batch norm if asked, between."""
 
     def __init__(
         self, in_dim: int, hidden_dims: Sequence[int], out_dim: int, *, batch_norm: bool
@@ -83,24 +76,16 @@ class Projector(nn.Module):
 
 
 class SwavHead(Projector):
-    """SwAV's head: an MLP, L2 normalization, and K prototypes of unit length.
-
-    Args:
-        in_dim: Width D of the backbone.
-        num_prototypes: Number of outputs K.
-        hidden_dims: Widths of the hidden layers.
-        out_dim: Width c of the features that are compared with the prototypes.
-        batch_norm: Whether each hidden layer has a batch norm, over all ranks.
-    """
+    """SwAV's head: an MLP, L2 normalization, and K prototypes of unit length, `out_dim` wide."""
 
     def __init__(
         self,
         in_dim: int,
         num_prototypes: int,
         *,
-        hidden_dims: Sequence[int] = (2048,),
-        out_dim: int = 128,
-        batch_norm: bool = True,
+        hidden_dims: Sequence[int],
+        out_dim: int,
+        batch_norm: bool,
     ) -> None:
         super().__init__(in_dim, hidden_dims, out_dim, batch_norm=batch_norm)
         self.last_layer = WeightNormLinear(out_dim, num_prototypes)

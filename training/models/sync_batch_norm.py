@@ -13,6 +13,11 @@ class GlobalBatchNorm(nn.BatchNorm1d):
     Without a process group it is `nn.BatchNorm1d`. `nn.SyncBatchNorm` refuses tensors on the CPU.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalized batch, (M, C); in training, M may differ between the ranks."""
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
@@ -24,19 +29,13 @@ class GlobalBatchNorm(nn.BatchNorm1d):
         mean, count = total[:-1] / total[-1], total[-1].detach()
         # From the deviations, not from the squares: the difference of squares loses digits.
         variance = _SumOverRanks.apply((features - mean).square().sum(0)) / count
-        self._update_running(mean.detach(), variance.detach() * count / (count - 1))
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            self.num_batches_tracked.add_(1)
         normalized = (features - mean) * torch.rsqrt(variance + self.eps)
         output: Tensor = normalized * self.weight + self.bias
         return output.to(input.dtype)
-
-    def _update_running(self, mean: Tensor, unbiased_variance: Tensor) -> None:
-        momentum = 0.1 if self.momentum is None else self.momentum
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(unbiased_variance, momentum)
-        self.num_batches_tracked.add_(1)
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -50,7 +49,6 @@ class _SumOverRanks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (gradient,) = gradients
-        total = gradient.clone()
+        total = gradients[0].clone()
         dist.all_reduce(total)
         return total

@@ -4,7 +4,8 @@ The modules and the names of the weights are timm's; what differs is the positio
 another image size, which is interpolated as DINO does it (`position_embedding`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -20,29 +21,9 @@ from torch import Tensor, nn
 
 from training.models.linear import use_fast_linears
 from training.models.packing import packing_of
-from training.models.vit_blocks import use_fast_blocks
+from training.models.vit_blocks import by_head, use_fast_blocks
 from wtours.errors import UsageError
 from wtours.text import first_line
-
-
-@dataclass(frozen=True)
-class TokenFeatures:
-    """What tracking needs from one pass of the backbone; register tokens are left out.
-
-    Attributes:
-        cls_token: (B, D) after the final norm.
-        patch_tokens: (B, N, D) after the final norm, patches in row-major order.
-        query: (B, A, 1+N, d) queries of the last block, unscaled, CLS first; D = A * d.
-        key: (B, A, 1+N, d) keys of the last block, CLS first.
-        cls_attention: (B, A, N) the CLS row of the last block's attention; CLS to CLS is left
-            out and the rest is not renormalized, so that a row sums to a little less than 1.
-    """
-
-    cls_token: Tensor
-    patch_tokens: Tensor
-    query: Tensor
-    key: Tensor
-    cls_attention: Tensor
 
 
 @dataclass(frozen=True)
@@ -58,44 +39,32 @@ class BlockTokens:
     patch_tokens: Tensor
 
 
-def build_backbone(
-    name: str,
-    *,
-    img_size: int | None = None,
-    patch_size: int | None = None,
-    depth: int | None = None,
-    embed_dim: int | None = None,
-    num_heads: int | None = None,
-    drop_path_rate: float = 0.0,
-) -> VisionTransformer:
+@dataclass(frozen=True)
+class TokenFeatures(BlockTokens):
+    """What tracking needs from one pass of the backbone: tokens after the final norm, and more.
+
+    Attributes:
+        query: (B, A, 1+N, d) queries of the last block, unscaled, CLS first; D = A * d.
+        key: (B, A, 1+N, d) keys of the last block, CLS first.
+        cls_attention: (B, A, N) the CLS row of the last block's attention; CLS to CLS is left
+            out and the rest is not renormalized, so that a row sums to a little less than 1.
+    """
+
+    query: Tensor
+    key: Tensor
+    cls_attention: Tensor
+
+
+def build_backbone(name: str, **arguments: Any) -> VisionTransformer:
     """Return a randomly initialized ViT of timm without a classifier, for images of any size.
 
     Args:
         name: timm's name of a plain ViT with a CLS token, e.g. "vit_small_patch16_224".
-        img_size: Pixels of the side that the position embedding is made for.
-        patch_size: Pixels of a patch's side.
-        depth: Number of blocks.
-        embed_dim: Width D.
-        num_heads: Attention heads A of each block.
-        drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 at the first.
-
-    An argument that is None keeps what the name says.
-
-    Raises:
-        UsageError: timm has no such model, or it is not a plain ViT with a CLS token.
+        arguments: What differs from the name, as timm calls it: `img_size` (the side that the
+            position embedding is made for), `patch_size`, `depth`, `embed_dim`, `num_heads`, and
+            `drop_path_rate` of the last block, which rises linearly from 0 at the first.
     """
-    sizes: dict[str, Any] = {
-        "img_size": img_size,
-        "patch_size": patch_size,
-        "depth": depth,
-        "embed_dim": embed_dim,
-        "num_heads": num_heads,
-    }
-    backbone = create_vit(
-        name,
-        drop_path_rate=drop_path_rate,
-        **{key: value for key, value in sizes.items() if value is not None},
-    )
+    backbone = create_vit(name, **arguments)
     # DINO starts the CLS token like the position embedding; timm starts it at almost 0.
     nn.init.trunc_normal_(_as_tensor(backbone.cls_token), std=0.02)
     return backbone
@@ -123,11 +92,8 @@ def create_vit(name: str, **arguments: Any) -> VisionTransformer:
     # Exactly: a distilled DeiT is a subclass with a second token, a hybrid embeds by a CNN.
     if type(backbone) is not VisionTransformer or type(backbone.patch_embed) is not PatchEmbed:
         raise UsageError(refusal)
-    if backbone.pos_embed is None:
-        raise UsageError(refusal)
-    if not all(_is_plain(block) for block in backbone.blocks):
-        raise UsageError(refusal)
-    if backbone.cls_token is None:
+    has_tokens = backbone.pos_embed is not None and backbone.cls_token is not None
+    if not has_tokens or not all(_is_plain(block) for block in backbone.blocks):
         raise UsageError(refusal)
     use_fast_linears(backbone)
     use_fast_blocks(backbone)
@@ -251,21 +217,15 @@ def encode_with_attention(
     for block in blocks:
         tokens = block(tokens)
     tokens, heads = last(tokens, read="heads")
-    output = _as_tensor(backbone.norm(tokens))
-    query, key = heads.query, heads.key
+    output, query, key = _as_tensor(backbone.norm(tokens)), heads.query, heads.key
     if num_heads is not None:
-        query, key = _split(query, num_heads), _split(key, num_heads)
-
+        query, key = (by_head(each.transpose(1, 2).flatten(2), num_heads) for each in (query, key))
     prefix = backbone.num_prefix_tokens
     scale = (query.shape[-1] if attention_scale == "head" else backbone.embed_dim) ** -0.5
     cls_row = (query[:, :, :1] @ key.transpose(-2, -1) * scale).softmax(dim=-1)[:, :, 0]
-    return TokenFeatures(
-        cls_token=output[:, 0],
-        patch_tokens=output[:, prefix:],
-        query=_without_registers(query, prefix),
-        key=_without_registers(key, prefix),
-        cls_attention=cls_row[:, :, prefix:],
-    )
+    if prefix > 1:  # registers
+        query, key = (torch.cat([e[:, :, :1], e[:, :, prefix:]], dim=2) for e in (query, key))
+    return TokenFeatures(output[:, 0], output[:, prefix:], query, key, cls_row[:, :, prefix:])
 
 
 def position_embedding(backbone: VisionTransformer, grid: tuple[int, int]) -> Tensor:
@@ -312,6 +272,17 @@ def _embed(
     return _as_tensor(backbone.norm_pre(backbone.pos_drop(tokens)))
 
 
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Hold a network in evaluation mode, and put it back into its own, whatever happens."""
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)
+
+
 def _is_plain(block: nn.Module) -> bool:
     """Return whether `training.models.vit_blocks` computes what the block would."""
     return (
@@ -319,19 +290,6 @@ def _is_plain(block: nn.Module) -> bool:
         and type(block.attn) is Attention
         and getattr(block.attn, "gate", None) is None
     )
-
-
-def _split(tokens: Tensor, num_heads: int) -> Tensor:
-    """Return (B, A, tokens, d) with another number of heads A of the same width in all."""
-    whole = tokens.transpose(1, 2).flatten(2)
-    return whole.reshape(*whole.shape[:2], num_heads, -1).transpose(1, 2)
-
-
-def _without_registers(tokens: Tensor, prefix: int) -> Tensor:
-    """Drop tokens 1 to prefix - 1 of (B, A, prefix + N, d)."""
-    if prefix == 1:
-        return tokens
-    return torch.cat([tokens[:, :, :1], tokens[:, :, prefix:]], dim=2)
 
 
 def _as_tensor(value: object) -> Tensor:

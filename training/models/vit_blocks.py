@@ -35,6 +35,8 @@ class FastBlock(Block):
     """timm's block, called for what is read of it; its weights and their names are timm's."""
 
     is_compiled = False
+    """Whether it runs, where all tokens are asked for, what torch.compile makes of `run_whole`: the
+    function is compiled, not the block, since all blocks are alike and share what is compiled."""
 
     def forward(  # type: ignore[override]
         self,
@@ -52,20 +54,14 @@ class FastBlock(Block):
         """
         if read == "cls":
             return _run_for_cls(self, tokens, packing)
-        if packing is not None:
-            return run_packed(self, tokens, packing)
-        output, heads = self._whole()(self, tokens)
+        if packing is not None:  # only the attention pads them
+            block: Any = self
+            projected = packing.pad(block.attn.qkv(block.norm1(tokens)))
+            heads = _heads_of(block.attn, *projected.chunk(3, dim=-1))
+            attended = packing.unpad(attend(heads, packing.is_token))
+            return _after_attention(self, tokens, attended, packing)
+        output, heads = (_compiled() if self.is_compiled else run_whole)(self, tokens)
         return (output, heads) if read == "heads" else output
-
-    def compile_whole(self) -> None:
-        """From now on run, where all tokens are asked for, what torch.compile makes of it.
-
-        The function is compiled, not the block: all blocks are alike, and share what is compiled.
-        """
-        self.is_compiled = True
-
-    def _whole(self) -> Callable[["FastBlock", Tensor], tuple[Tensor, Heads]]:
-        return _compiled(run_whole) if self.is_compiled else run_whole
 
 
 class SharedDropPath(DropPath):
@@ -112,21 +108,14 @@ def set_drop_path(backbone: nn.Module, rate: float) -> None:
 
 
 @functools.cache
-def _compiled(function: Callable[..., Any]) -> Any:
-    return torch.compile(function, dynamic=False, fullgraph=True)
+def _compiled() -> Any:
+    return torch.compile(run_whole, dynamic=False, fullgraph=True)
 
 
 def run_whole(block: Any, tokens: Tensor) -> tuple[Tensor, Heads]:
     """Return a block's output for all of its tokens, (B, N, D), and what it attended with."""
-    heads = _heads_of(block.attn, block.attn.qkv(block.norm1(tokens)))
+    heads = _heads_of(block.attn, *block.attn.qkv(block.norm1(tokens)).chunk(3, dim=-1))
     return _after_attention(block, tokens, attend(heads)), heads
-
-
-def run_packed(block: Any, tokens: Tensor, packing: Packing) -> Tensor:
-    """Return a block's output for packed tokens, (R, D): only the attention pads them."""
-    heads = _heads_of(block.attn, packing.pad(block.attn.qkv(block.norm1(tokens))))
-    attended = packing.unpad(attend(heads, packing.is_token))
-    return _after_attention(block, tokens, attended, packing)
 
 
 def _run_for_cls(block: Any, tokens: Tensor, packing: Packing | None) -> Tensor:
@@ -141,27 +130,23 @@ def _run_for_cls(block: Any, tokens: Tensor, packing: Packing | None) -> Tensor:
     else:
         rest, mask = packing.pad(rest), packing.is_token
         first, tokens = (part.index_select(0, packing.first)[:, None] for part in (normed, tokens))
-    parts = (linear(first, weight[:width], of_query), *rest.chunk(2, dim=-1))
-    query, key, value = (_by_head(part, attention.num_heads) for part in parts)
-    heads = Heads(attention.q_norm(query), attention.k_norm(key), value)
+    heads = _heads_of(attention, linear(first, weight[:width], of_query), *rest.chunk(2, dim=-1))
     return _after_attention(block, tokens, attend(heads, mask))
 
 
-def _heads_of(attention: Any, projected: Tensor) -> Heads:
-    """Return queries, keys and values by head of all three side by side, (B, N, 3 * D)."""
-    query, key, value = (_by_head(part, attention.num_heads) for part in projected.chunk(3, dim=-1))
+def _heads_of(attention: Any, *projected: Tensor) -> Heads:
+    """Return queries, keys and values by head of those side by side, each (B, N, D)."""
+    query, key, value = (by_head(part, attention.num_heads) for part in projected)
     return Heads(attention.q_norm(query), attention.k_norm(key), value)
 
 
 def attend(heads: Heads, mask: Tensor | None = None) -> Tensor:
     """Return what each query gets of the values, side by side of all heads, (B, queries, A * d).
 
-    In bfloat16 on a CPU the map is written out: torch's fused attention is several times slower
-    there in the backward pass.
-
-    Args:
-        heads: What attends to what.
-        mask: (B, 1, 1, keys) bool, False where there is no key; None: all are.
+       In bfloat16 on a CPU the map is written out: torch's fused attention is several times slower
+       there in the backward pass.
+    `mask`: (B, 1, 1, keys) bool, False where
+       there is no key; None: all are.
     """
     query, key, value = heads.query, heads.key, heads.value
     if query.device.type == "cpu" and query.dtype == torch.bfloat16:
@@ -208,6 +193,6 @@ def _drop(drop_path: Callable[[Tensor], Tensor], branch: Tensor, packing: Packin
     return drop_path(branch) if packing is None else packing.drop(drop_path, branch)
 
 
-def _by_head(tokens: Tensor, num_heads: int) -> Tensor:
+def by_head(tokens: Tensor, num_heads: int) -> Tensor:
     """Return (B, A, N, d) of tokens (B, N, A * d)."""
     return tokens.reshape(*tokens.shape[:2], num_heads, -1).transpose(1, 2)

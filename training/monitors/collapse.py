@@ -36,9 +36,6 @@ class CollapseMonitor:
     """Warns, once for each sign and with advice, from the means over the last 50 steps or more.
 
     A method that does not report a metric gets no warning about it.
-
-    Args:
-        config: Of the run.
     """
 
     def __init__(self, config: TrainConfig) -> None:

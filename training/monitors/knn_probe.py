@@ -26,14 +26,6 @@ class KnnProbe:
     """Classifies watch.knn_val by its neighbors in watch.knn_train, every watch.knn_every_steps.
 
     Each rank has its share of the images, and the features of all training images.
-
-    Args:
-        config: Of the run; it names both sets of images.
-        world: This process.
-        on_progress: Called now and then.
-
-    Raises:
-        ImageDataError: the images are missing, or the two sets have different classes.
     """
 
     def __init__(self, config: TrainConfig, world: World, on_progress: Callable[[], None]) -> None:

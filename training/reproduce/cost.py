@@ -42,9 +42,7 @@ def run_cost(config: TrainConfig, *, clips: int, tflops: float = A100_TFLOPS) ->
     """Return the cost of a run on `clips` clips an epoch.
 
     Args:
-        config: Of the run.
         clips: One from each frame, as the released loader counts an epoch.
-        tflops: Effective TFLOP/s of the device.
     """
     optim = config.optim
     a_epoch = config.data.clips_per_epoch or clips
@@ -52,7 +50,10 @@ def run_cost(config: TrainConfig, *, clips: int, tflops: float = A100_TFLOPS) ->
     per_clip = clip_tflop(config, _shape(config))
     hours = steps * optim.global_batch_size * per_clip / (tflops * 3600)
     copies = (2 if has_teacher(config) else 1) + _MOMENTS
-    weights = _backbone_weights(config) + _head_weights(config)
+    shape = _shape(config)
+    width, patch = shape.width, shape.patch_size
+    of_backbone = shape.depth * 12 * width**2 + 3 * patch**2 * width + math.ceil(width * 200)
+    weights = of_backbone + _head_weights(config)
     return Cost(steps, per_clip, tflops, hours, 4 * copies * weights)
 
 
@@ -62,12 +63,6 @@ def _shape(config: TrainConfig) -> BackboneShape:
     width, depth = _SMALL[size]
     model = config.model
     return BackboneShape(model.embed_dim or width, model.depth or depth, model.patch_size or 16)
-
-
-def _backbone_weights(config: TrainConfig) -> int:
-    shape = _shape(config)
-    width, patch = shape.width, shape.patch_size
-    return shape.depth * 12 * width**2 + 3 * patch**2 * width + math.ceil(width * 200)
 
 
 def _head_weights(config: TrainConfig) -> int:

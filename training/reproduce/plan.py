@@ -13,10 +13,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from training.config.methods import REQUIRED
 from training.config.presets import resolve_config
+from training.config.sections import Section
 from training.config.train import TrainConfig
 from training.engine.checkpoint_files import RANDOM
 from training.evaluation.published import TABLES, PaperTable
@@ -42,11 +43,7 @@ TABLE_2C = PaperTable(
 ALL_TABLES = tuple(sorted((*TABLES, TABLE_2C), key=lambda table: table.number))
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Data(_Section):
+class Data(Section):
     """Pretraining data: a shard set of the workspace, or a folder of images given by an option."""
 
     clips: Annotated[int, Field(gt=0)]
@@ -59,7 +56,7 @@ class Data(_Section):
     """How the user gets it; None: one of the ten videos."""
 
 
-class Run(_Section):
+class Run(Section):
     """One pretraining run: `preset` with `overrides` over it, on `data`."""
 
     data: str
@@ -67,7 +64,7 @@ class Run(_Section):
     overrides: tuple[str, ...] = Field(default=(), alias="set")
 
 
-class Evaluation(_Section):
+class Evaluation(Section):
     """How some columns of the tables are measured."""
 
     columns: tuple[str, ...]
@@ -79,7 +76,7 @@ class Evaluation(_Section):
     by_hand: str | None = None
 
 
-class _File(_Section):
+class _File(Section):
     title: str
     prepare: tuple[str, ...] = ()
     common: tuple[str, ...] = ()
@@ -116,7 +113,6 @@ class Plan:
         name: "paper" or "tiny".
         tables: Their numbers, "2a".
         folders: By option: where images, VOC, DAVIS, ADE20k are.
-        root: The workspace.
     """
 
     name: str
@@ -237,7 +233,6 @@ def load_plan(
 
     Args:
         name: "paper" or "tiny".
-        root: The workspace.
         tables: Numbers of tables, "2a"; none: all.
         folders: By option ("imagenet", "voc", "davis", "ade20k"); the tiny plan makes its own.
 

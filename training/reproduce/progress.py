@@ -64,12 +64,7 @@ def states(plan: Plan) -> list[StepState]:
 
 
 def in_a_process(words: Sequence[str], stdout: TextIO | None = None) -> int:
-    """Run a command of wtours in a process of its own; return its exit code.
-
-    Args:
-        words: After `wtours`.
-        stdout: Where it prints; None: where this process does.
-    """
+    """Run a command of wtours in a process of its own; return its exit code."""
     command_line = [sys.executable, "-P", "-m", "wtours", *words]
     return subprocess.run(command_line, check=False, stdout=stdout).returncode
 
@@ -84,11 +79,6 @@ def reproduce(
 
     Each step is an ordinary command, which `say` is told first, and then `run`. The commands are
     resumable, and a step that is done is recorded: running a plan again resumes it.
-
-    Args:
-        plan: The plan.
-        say: Told each command.
-        run: Does it; returns its exit code.
 
     Raises:
         WtoursError: another process works on the plan.
@@ -195,15 +185,11 @@ def measured_of(plan: Plan, network: str) -> Measured | None:
     found = collect([run_dir])
     rows = [row for row in found if row.name.endswith("random weights") == is_random]
     if len(rows) > 1:  # a run that was trained again: what is measured of it now
-        rows = [each for each in rows if _newest_weights(run_dir) in each.weights]
+        receipts = _receipts(run_dir)
+        files = read_json(receipts[0])["files"] if receipts else []
+        newest = next((file["sha256"] for file in files if file["path"] == MODEL), None)
+        rows = [each for each in rows if newest in each.weights]
     return rows[0] if rows else None
-
-
-def _newest_weights(run_dir: Path) -> str | None:
-    """Return the sha256 of a run's newest weights, as its checkpoint records it."""
-    receipts = _receipts(run_dir)
-    files = read_json(receipts[0])["files"] if receipts else []
-    return next((file["sha256"] for file in files if file["path"] == MODEL), None)
 
 
 def _receipts(run_dir: Path) -> list[Path]:

@@ -6,8 +6,17 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from training.config.train import TrainConfig
+from training.data.clips import SourceClip
+from training.visualization.attention_maps import (
+    ClipAttention,
+    attend,
+    crop_clip,
+    mask_overlap,
+)
 from training.visualization.overlay import (
     Picture,
     Row,
@@ -19,22 +28,50 @@ from training.visualization.overlay import (
 )
 
 
+def draw_clip(
+    clip: SourceClip,
+    backbone: VisionTransformer,
+    heads: Tensor,
+    config: TrainConfig,
+    facts: dict[str, Any],
+) -> tuple[Image.Image, dict[str, Any]]:
+    """Return the figure of one clip, a column for each frame, and its JSON.
+
+    Args:
+        backbone: In evaluation mode.
+        heads: (O,) int64, the heads that find the objects.
+        facts: What else the JSON says: `run`, `step` and `palette` at least.
+    """
+    pictures, inputs = crop_clip(clip, config.data.global_crop_pixels)
+    device = next(backbone.parameters()).device
+    attention = attend(backbone, inputs.to(device), heads, config.tracking)
+    facts = {
+        **facts,
+        "heads": heads.tolist(),
+        "video_id": clip.video_id,
+        "pts_us": list(clip.pts_us),
+        "mask_overlap": {
+            "plain": mask_overlap(attention.plain),
+            "refined": mask_overlap(attention.refined),
+        },
+    }
+    rows = picture_rows(pictures, attention, facts)
+    return draw_grid(_title(facts), _times(facts["pts_us"]), rows, _legend(facts)), facts
+
+
 def picture_rows(
-    pictures: list[Picture], plain: Tensor, refined: Tensor, facts: dict[str, Any]
+    pictures: list[Picture], attention: ClipAttention, facts: dict[str, Any]
 ) -> list[Row]:
     """Return the frames of one clip, under the maps of equation 3 and 6, and equation 6 smoothed.
 
     Args:
         pictures: T frames (S, S, 3).
-        plain: (O, T, N) maps of equation 3.
-        refined: (O, T, N) maps of equation 6.
-        facts: The figure's JSON.
     """
     rows = [Row(["frames"], pictures)]
     for label, key, maps, draw in (
-        (["cross-attention", "T, eq. 3"], "plain", plain, overlay),
-        (["refined", "T', eq. 6"], "refined", refined, overlay),
-        (["refined, smooth", "strongest object"], None, refined, strongest_object),
+        (["cross-attention", "T, eq. 3"], "plain", attention.plain, overlay),
+        (["refined", "T', eq. 6"], "refined", attention.refined, overlay),
+        (["refined, smooth", "strongest object"], None, attention.refined, strongest_object),
     ):
         overlap = facts["mask_overlap"][key] if key else None
         if overlap is not None:
@@ -48,19 +85,8 @@ def picture_rows(
     return rows
 
 
-def draw_still(rows: list[Row], facts: dict[str, Any]) -> Image.Image:
-    """Return the figure of one clip, a column for each frame."""
-    return draw_grid(_title(facts), _times(facts["pts_us"]), rows, _legend(facts))
-
-
 def draw_video(rows: list[Row], pts_us: Sequence[int], facts: dict[str, Any]) -> Iterator[Picture]:
-    """Yield an image for each frame, with the rows' images side by side.
-
-    Args:
-        rows: Of `picture_rows`, F frames each.
-        pts_us: F times.
-        facts: The figure's JSON.
-    """
+    """Yield an image for each frame, with the rows' images side by side."""
     labels = [", ".join(row.label[:2]) for row in rows]
     for i, time in enumerate(_times(pts_us)):
         row = Row([], [row.pictures[i] for row in rows])

@@ -1,7 +1,6 @@
 """Attention maps and object masks of one clip."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +10,9 @@ from torch import Tensor
 
 from training.config.methods import TrackingConfig
 from training.config.train import TrainConfig
+from training.data.clips import SourceClip
 from training.data.image_decoding import crop_center, resize_for
 from training.data.normalization import normalized
-from training.data.source import SourceClip
 from training.losses import collapse_metrics as collapse
 from training.methods.object_tracking import (
     draw_heads,
@@ -125,22 +124,8 @@ def attend_between(
 def mask_overlap(maps: Tensor) -> float | None:
     """Return the mean IoU of the binary masks of two objects in a frame, over pairs and frames.
 
-    0 says that the objects are apart, 1 that they are the same. None: there is one object only.
-
-    Args:
-        maps: (O, T, N).
+    Of maps (O, T, N): 0 says that the objects are apart, 1 that they are the same; None: there is
+    one object only.
     """
     overlap = collapse.mask_overlap(object_masks(maps[None], mask="binary")[0])
     return None if overlap is None else float(overlap)
-
-
-def describe_clip(clip: SourceClip, attention: ClipAttention) -> dict[str, Any]:
-    """Return what a figure's JSON says of its clip."""
-    return {
-        "video_id": clip.video_id,
-        "pts_us": list(clip.pts_us),
-        "mask_overlap": {
-            "plain": mask_overlap(attention.plain),
-            "refined": mask_overlap(attention.refined),
-        },
-    }

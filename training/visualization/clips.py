@@ -19,14 +19,8 @@ from training.distributed.world import best_device
 from training.engine.checkpoint import load_trained
 from training.engine.checkpoint_files import find_checkpoint, run_dir_of
 from training.engine.precision import numerics
-from training.visualization.attention_figure import draw_still, draw_video, picture_rows, png_bytes
-from training.visualization.attention_maps import (
-    attend,
-    attend_between,
-    crop_clip,
-    describe_clip,
-    shown_heads,
-)
+from training.visualization.attention_figure import draw_clip, draw_video, picture_rows, png_bytes
+from training.visualization.attention_maps import attend_between, crop_clip, shown_heads
 from training.visualization.overlay import Palette, Picture
 from wtours.errors import ShardError, UsageError
 from wtours.media.encode import open_encoder
@@ -61,15 +55,10 @@ def visualize_clips(  # noqa: PLR0913 -- options of the command, by keyword
 
     Args:
         run: A run's folder (its newest whole checkpoint is taken) or one of its checkpoints.
-        shards_dir: A finished shard set: its folder or URL.
         video_id: The video in it; None: the one with the most clips.
         clip: Number of the clip among the video's, in time order, from 0; None: `num_clips` of
             them, from the first to the last.
-        num_clips: How many, if there are as many.
-        palette: Of the objects.
         out_dir: Where to write; None: <run>/figures.
-        device: Where the network runs; None: CUDA where there is one.
-        on_progress: Counts the clips.
 
     Raises:
         CheckpointError: no usable checkpoint.
@@ -97,7 +86,6 @@ def visualize_clips(  # noqa: PLR0913 -- options of the command, by keyword
         "checkpoint": checkpoint.name,
         "step": of.step,
         "model_sha256": of.sha256,
-        "heads": heads.tolist(),
         "crop_pixels": crop_pixels,
         "stretched": "each object and frame, smallest to largest value",
         "palette": palette,
@@ -107,25 +95,22 @@ def visualize_clips(  # noqa: PLR0913 -- options of the command, by keyword
     paths = []
     with numerics(config.optim, device):
         for done, number in enumerate(chosen, 1):
-            pictures, inputs = crop_clip(clips[number], crop_pixels)
-            attention = attend(backbone, inputs.to(device), heads, config.tracking)
+            figure, clip_facts = draw_clip(clips[number], backbone, heads, config, facts)
             first_row = int(clips.starts[number])
             name = f"{video_id}-clip-{int(clips.index.frame_index[first_row]):08d}"
-            clip_facts = facts | describe_clip(clips[number], attention)
-            rows = picture_rows(pictures, attention.plain, attention.refined, clip_facts)
             still, video = directory / f"{name}.png", directory / f"{name}.mp4"
             between = _frames_between(clips, number)
-            all_pictures, all_inputs = crop_clip(between, crop_pixels)
-            all_maps = attend_between(backbone, all_inputs.to(device), heads, config.tracking)
-            all_rows = picture_rows(all_pictures, all_maps.plain, all_maps.refined, clip_facts)
+            pictures, inputs = crop_clip(between, crop_pixels)
+            maps = attend_between(backbone, inputs.to(device), heads, config.tracking)
+            rows = picture_rows(pictures, maps, clip_facts)
             _write_video(
                 video,
-                draw_video(all_rows, between.pts_us, clip_facts),
+                draw_video(rows, between.pts_us, clip_facts),
                 pts_us=between.pts_us,
                 seconds=config.data.clip_length * config.data.mean_interval_seconds,
             )
             write_json(still.with_suffix(".json"), clip_facts)
-            write_bytes(still, png_bytes(draw_still(rows, clip_facts)))
+            write_bytes(still, png_bytes(figure))
             paths += [still, video]
             on_progress(video_id, done, len(chosen))
     return paths

@@ -68,7 +68,6 @@ def overlay(frame: Picture, maps: NDArray[np.float64], palette: Palette = "rgb")
         frame: (S, S, 3).
         maps: (O, N) in [0, 1], square grids of patches in row-major order whose side divides S;
             enlarged to the frame without smoothing, as the masks are in training.
-        palette: Of the objects.
     """
     side = round(maps.shape[1] ** 0.5)
     light = np.minimum(maps.T @ object_colors(len(maps), palette), 1).reshape(side, side, 3)
@@ -88,7 +87,6 @@ def strongest_object(
     Args:
         frame: (S, S, 3).
         maps: (O, N) in [0, 1], as of `overlay`.
-        palette: Of the objects.
     """
     side = round(maps.shape[1] ** 0.5)
     size = frame.shape[1], frame.shape[0]
@@ -114,9 +112,6 @@ def draw_grid(
     row has a label.
 
     Args:
-        title: Above the grid.
-        columns: A name each.
-        rows: The images.
         legend: Names with their colors, (3,) in [0, 1], under the title.
     """
     height, width = rows[0].pictures[0].shape[:2]

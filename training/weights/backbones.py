@@ -76,17 +76,11 @@ class Backbone:
         """Return the side of a patch."""
         return int(self.network.patch_embed.patch_size[0])
 
-    def to(self, device: torch.device) -> "Backbone":
-        """Move the network; return the backbone itself."""
-        self.network.to(device)
-        return self
-
 
 def open_backbone(text: str, run_dir: RunDir) -> Backbone:
     """Return the backbone that `text` names, on the CPU (see the head of this module).
 
     Args:
-        text: The name.
         run_dir: The folder of a run by its name; results of other backbones go to one as well.
 
     Raises:
@@ -100,28 +94,61 @@ def open_backbone(text: str, run_dir: RunDir) -> Backbone:
 def _open(text: str, run_dir: RunDir) -> Backbone:
     kind, colon, name = text.partition(":")
     if colon and kind == "timm":
-        return _open_timm(name, run_dir)
+        model, _, weights = name.partition(",")
+        is_file = weights not in ("", UNTRAINED)
+        with unchanged(Path(weights)) if is_file else nullcontext():
+            network, normalization = load_timm(model, weights)
+            sha256 = sha256_file(Path(weights)) if is_file else None
+        side, slug = int(network.patch_embed.img_size[0]), _slug("timm", model, Path(weights).stem)
+        return _of_others(
+            *(kind, slug, network, side, run_dir),
+            normalization=normalization,
+            sha256=sha256,
+            model=model,
+        )
     if colon and kind == "hf":
-        return _open_hf(name, run_dir)
+        network, side, normalization = load_hf(name)
+        slug = _slug("hf", name)
+        return _of_others(
+            kind, slug, network, side, run_dir, normalization=normalization, model=name
+        )
     bare, random = text.removesuffix(RANDOM), text.endswith(RANDOM)
     path = Path(bare)
     if path.is_file() or path.suffix in (".pth", ".pt"):
-        return _open_released(path, run_dir)
+        with unchanged(path):
+            config, released = load_released(path)
+            sha256 = sha256_file(path)
+        side, slug = config.data.global_crop_pixels, _slug(path.stem)
+        return _of_others("released", slug, released.backbone, side, run_dir, sha256=sha256)
     in_place = path.is_dir() or "/" in bare
-    checkpoint = find_checkpoint(path if in_place else run_dir(bare))
-    return initial_of_run(checkpoint) if random else _open_run(checkpoint)
+    return _of_run(find_checkpoint(path if in_place else run_dir(bare)), random=random)
 
 
-def initial_of_run(checkpoint: Path) -> Backbone:
-    """Return the network that a run started from: its random weights at step 0.
-
-    Raises:
-        UsageError: it started from weights of model.init.
-    """
-    config = read_state(checkpoint)[1]
-    network = initial_backbone(config)
-    description = _run_description(INITIAL, 0, _sha256_of(network), config, None)
-    return _of_run(network, checkpoint, config, description)
+def _of_run(checkpoint: Path, *, random: bool) -> Backbone:
+    """Return the network of a checkpoint, or the random one that its run started from."""
+    set_sha256: str | None = None
+    if random:
+        config = read_state(checkpoint)[1]
+        network = initial_backbone(config)
+        facts = {"name": INITIAL, "step": 0, "sha256": _sha256_of(network)}
+    else:
+        of = load_trained(checkpoint)
+        config, network, set_sha256 = of.config, of.network.backbone, of.data.set_sha256
+        facts = {"name": checkpoint.name, "step": of.step, "sha256": of.sha256}
+    return Backbone(
+        network,
+        crop_pixels=config.data.global_crop_pixels,
+        normalization=Normalization(),
+        folder=run_dir_of(checkpoint),
+        description={
+            **facts,
+            "kind": "run",
+            "backbone": config.model.model_dump(mode="json"),
+            "seed": config.seed,
+            "trained_on_set_sha256": set_sha256,
+        },
+        config=config,
+    )
 
 
 def initial_backbone(config: TrainConfig) -> VisionTransformer:
@@ -139,89 +166,43 @@ def initial_backbone(config: TrainConfig) -> VisionTransformer:
         return _frozen(method_class(config).build_network(config).backbone)
 
 
-def _open_run(checkpoint: Path) -> Backbone:
-    of = load_trained(checkpoint)
-    description = _run_description(
-        checkpoint.name, of.step, of.sha256, of.config, of.data.set_sha256
-    )
-    return _of_run(of.network.backbone, checkpoint, of.config, description)
-
-
-def _of_run(
-    network: VisionTransformer, checkpoint: Path, config: TrainConfig, description: dict[str, Any]
+def _of_others(
+    kind: str,
+    name: str,
+    network: VisionTransformer,
+    crop_pixels: int,
+    run_dir: RunDir,
+    *,
+    normalization: Normalization | None = None,
+    sha256: str | None = None,
+    **facts: str,
 ) -> Backbone:
-    return Backbone(
-        network,
-        crop_pixels=config.data.global_crop_pixels,
-        normalization=Normalization(),
-        folder=run_dir_of(checkpoint),
-        description=description,
-        config=config,
-    )
-
-
-def _run_description(
-    name: str, step: int, sha256: str, config: TrainConfig, set_sha256: str | None
-) -> dict[str, Any]:
-    return {
-        "name": name,
-        "kind": "run",
-        "step": step,
-        "sha256": sha256,
-        "backbone": config.model.model_dump(mode="json"),
-        "seed": config.seed,
-        "trained_on_set_sha256": set_sha256,
-    }
-
-
-def _open_released(path: Path, run_dir: RunDir) -> Backbone:
-    with unchanged(path):
-        config, network = load_released(path)
-        sha256 = sha256_file(path)
-    name = _slug(path.stem)
-    return Backbone(
-        network.backbone,
-        crop_pixels=config.data.global_crop_pixels,
-        normalization=Normalization(),
-        folder=run_dir(name),
-        description=_description("released", name, sha256, network.backbone),
-    )
-
-
-def _open_timm(name: str, run_dir: RunDir) -> Backbone:
-    model, _, weights = name.partition(",")
-    is_file = weights not in ("", UNTRAINED)
-    with unchanged(Path(weights)) if is_file else nullcontext():
-        network, normalization = load_timm(model, weights)
-        sha256 = sha256_file(Path(weights)) if is_file else None
-    slug = _slug("timm", model, Path(weights).stem)
+    """Return a network that is of no run of ours; a run's folder of its name gets the results."""
     return Backbone(
         _frozen(network),
-        crop_pixels=int(network.patch_embed.img_size[0]),
-        normalization=normalization,
-        folder=run_dir(slug),
-        description=_description("timm", slug, sha256, network) | {"model": model},
-    )
-
-
-def _open_hf(name: str, run_dir: RunDir) -> Backbone:
-    found = load_hf(name)
-    slug = _slug("hf", name)
-    return Backbone(
-        _frozen(found.network),
-        crop_pixels=found.crop_pixels,
-        normalization=found.normalization,
-        folder=run_dir(slug),
-        description=_description("hf", slug, None, found.network) | {"model": name},
+        crop_pixels,
+        normalization or Normalization(),
+        run_dir(name),
+        description={
+            "name": name,
+            "kind": kind,
+            "step": None,
+            "sha256": sha256 or _sha256_of(network),
+            "backbone": {
+                "patch_size": int(network.patch_embed.patch_size[0]),
+                "depth": len(network.blocks),
+                "embed_dim": network.embed_dim,
+                "num_heads": num_heads(network),
+            },
+            "seed": None,
+            "trained_on_set_sha256": None,
+            **facts,
+        },
     )
 
 
 def _require_usable(backbone: Backbone, text: str) -> Backbone:
-    """Refuse what would publish numbers of nothing.
-
-    Raises:
-        CheckpointError: weights or a normalization that are not numbers, or a deviation of 0.
-    """
+    """Refuse what would publish numbers of nothing."""
     require_finite(backbone.network.state_dict(), f"{text} has weights that are damaged")
     mean, std = map(list[float], backbone.normalization)
     is_rgb = len(mean) == len(std) == 3 and all(map(math.isfinite, mean + std))
@@ -231,25 +212,6 @@ def _require_usable(backbone: Backbone, text: str) -> Backbone:
             f"numbers each, deviations above 0; correct its preprocessor_config.json or config.json"
         )
     return backbone
-
-
-def _description(
-    kind: str, name: str, sha256: str | None, network: VisionTransformer
-) -> dict[str, Any]:
-    return {
-        "name": name,
-        "kind": kind,
-        "step": None,
-        "sha256": sha256 or _sha256_of(network),
-        "backbone": {
-            "patch_size": int(network.patch_embed.patch_size[0]),
-            "depth": len(network.blocks),
-            "embed_dim": network.embed_dim,
-            "num_heads": num_heads(network),
-        },
-        "seed": None,
-        "trained_on_set_sha256": None,
-    }
 
 
 def _sha256_of(network: nn.Module) -> str:

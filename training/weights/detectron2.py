@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from training.models.feature_pyramid import SCALES, pyramid_maps, pyramid_stages
 from training.models.vit_blocks import set_drop_path
 from training.weights.backbones import open_backbone
-from training.weights.renormalize import renormalize
+from training.weights.initialize import renormalize
 from wtours.errors import MissingPackageError, UsageError
 
 BLOCKS = (4, 6, 8, 12)
@@ -72,11 +72,7 @@ class FeaturePyramid(nn.Module):
 
 
 def detectron2_backbone(backbone: str, *, blocks: Sequence[int] = BLOCKS) -> Any:
-    """Return a detectron2 Backbone around the pyramid of a pretrained backbone.
-
-    Args:
-        backbone: As every `wtours eval` takes it, for example the folder of a run.
-        blocks: See `FeaturePyramid`.
+    """Return a detectron2 Backbone around the pyramid of a backbone, named as for `wtours eval`.
 
     Raises:
         MissingPackageError: detectron2 is not installed (docs/howto/detectors.md says how).
@@ -116,10 +112,6 @@ def pyramid_of(backbone: str, blocks: Sequence[int] = BLOCKS) -> FeaturePyramid:
 
     The detector normalizes them, by its config; weights that ask for other pixels (those of the hub
     do) are changed to give the same tokens of these.
-
-    Args:
-        backbone: As every `wtours eval` takes it.
-        blocks: See `FeaturePyramid`.
 
     Raises:
         CheckpointError: they cannot be changed so.

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
 
 from training.config.train import TrainConfig
 from training.data.normalization import MEAN, STD
@@ -67,7 +66,14 @@ def export_run(run: Path, *, to: Target, out: Path | None = None) -> Exported:
         case "official":
             write_bytes(out, pth_bytes({"teacher": dict(network.state_dict())}))
         case "detectron2":
-            write_bytes(out, pth_bytes({"model": detectron2_weights(backbone)}))
+            # Under the names of a detector around detectron2's ViT, which has no CLS token (of the
+            # position embedding it skips the CLS token's row) and no final norm.
+            weights = {
+                f"backbone.net.{name}": value
+                for name, value in backbone.state_dict().items()
+                if name != "cls_token" and not name.startswith("norm.")
+            }
+            write_bytes(out, pth_bytes({"model": weights}))
         case "seqtrack":
             write_bytes(out, pth_bytes({"model": dict(backbone.state_dict())}))
     card = out / "README.md" if to in _FOLDERS else out.with_suffix(".md")
@@ -119,18 +125,8 @@ def _how_to_load(to: Target, out: Path, config: TrainConfig, backbone: VisionTra
 
 def timm_arguments(config: TrainConfig) -> dict[str, Any]:
     """Return what `timm.create_model` needs beside the name to build the run's backbone."""
-    model = config.model
-    sizes = {
-        "patch_size": model.patch_size,
-        "depth": model.depth,
-        "embed_dim": model.embed_dim,
-        "num_heads": model.num_heads,
-    }
-    return {
-        "img_size": config.data.global_crop_pixels,
-        "global_pool": "token",
-        **{key: value for key, value in sizes.items() if value is not None},
-    }
+    pixels = config.data.global_crop_pixels
+    return {"img_size": pixels, "global_pool": "token", **config.model.sizes}
 
 
 def _write_timm(folder: Path, config: TrainConfig, backbone: VisionTransformer) -> None:
@@ -156,16 +152,3 @@ def _write_timm(folder: Path, config: TrainConfig, backbone: VisionTransformer) 
         },
     }
     write_bytes(folder / "config.json", canonical_json(content))
-
-
-def detectron2_weights(backbone: VisionTransformer) -> dict[str, Tensor]:
-    """Return a backbone's weights under the names of a detector around detectron2's ViT.
-
-    That one has no CLS token (of the position embedding it skips the CLS token's row) and no final
-    norm, so these two are left out.
-    """
-    return {
-        f"backbone.net.{name}": value
-        for name, value in backbone.state_dict().items()
-        if name != "cls_token" and not name.startswith("norm.")
-    }

@@ -7,7 +7,6 @@ and a folder that `wtours export --to hf` wrote (timm's own format).
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from training.data.normalization import MEAN, STD, Normalization
-from training.models.loading import load_weights, read_safetensors, require_weights
+from training.models.loading import build_with, load_weights, read_safetensors
 from training.models.vit import create_vit
 from wtours.errors import CheckpointError, MissingPackageError, UsageError, WtoursError
 from wtours.storage.atomic import read_json
@@ -39,17 +38,10 @@ _BLOCK_NAMES = {
 _SCALES = {"layer_scale1.lambda1": "ls1.gamma", "layer_scale2.lambda1": "ls2.gamma"}
 
 
-@dataclass(frozen=True)
-class HfViT:
-    """A ViT with the weights of a transformers model, and the images it was trained on."""
-
-    network: VisionTransformer
-    crop_pixels: int
-    normalization: Normalization
-
-
-def load_hf(name: str) -> HfViT:
+def load_hf(name: str) -> tuple[VisionTransformer, int, Normalization]:
     """Return the ViT of a folder that transformers saved, or of a name on the hub.
+
+    With it the pixels of the side, and the normalization, of the images that it was trained on.
 
     Raises:
         MissingPackageError: transformers is not installed.
@@ -75,17 +67,16 @@ def load_hf(name: str) -> HfViT:
     except WtoursError:
         raise
     except Exception as error:  # the hub's client and the readers of configs have their own
-        reason = first_line(error)
-        raise CheckpointError(f"hf:{name} cannot be loaded ({reason})") from error
+        raise CheckpointError(f"hf:{name} cannot be loaded ({first_line(error)})") from error
     # Where a weight is missing transformers draws it at random, and says so in its log.
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith(_NOT_USED))
-    if missing or report["mismatched_keys"]:
+    wrong = sorted(key for key in report["missing_keys"] if not key.startswith(_NOT_USED))
+    wrong += map(str, report["mismatched_keys"])
+    if wrong:
         raise CheckpointError(
-            f"hf:{name} does not hold the weights of its config: "
-            f"{len(missing) + len(report['mismatched_keys'])} are missing or of another size, "
-            f"{[*missing, *map(str, report['mismatched_keys'])][0]} for example"
+            f"hf:{name} does not hold the weights of its config: {len(wrong)} are missing or of "
+            f"another size, {wrong[0]} for example"
         )
-    return HfViT(as_timm(model), _side(name, config, "image_size"), _normalization(name))
+    return as_timm(model), _side(name, config, "image_size"), _normalization(name)
 
 
 def _normalization(name: str) -> Normalization:
@@ -103,7 +94,8 @@ def _normalization(name: str) -> Normalization:
     if pixels.get("do_normalize") is False:
         return Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     factor = 1 if pixels.get("do_rescale") is False else pixels.get("rescale_factor", 1 / 255)
-    if not math.isclose(_number(factor), 1 / 255, rel_tol=1e-3):
+    is_number = isinstance(factor, int | float)
+    if not (is_number and math.isclose(factor, 1 / 255, rel_tol=1e-3)):
         raise UsageError(f"hf:{name} rescales pixels by another factor than 1/255")
     return _as_normalization(pixels, name)
 
@@ -116,10 +108,6 @@ def _as_normalization(facts: dict[str, Any], name: str) -> Normalization:
         raise CheckpointError(
             f"hf:{name} has a mean or deviation of the pixels that is no list of numbers"
         ) from error
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -142,11 +130,7 @@ def _side(name: str, config: Any, key: str) -> int:
 
 
 def as_timm(model: nn.Module) -> VisionTransformer:
-    """Return timm's ViT with the weights of transformers' ViTModel or Dinov2Model.
-
-    Args:
-        model: Of transformers, with one of the configs this module knows.
-    """
+    """Return timm's ViT with the weights of transformers' ViTModel or Dinov2Model."""
     config: Any = model.config
     is_dinov2 = config.model_type != "vit"
     num_registers = getattr(config, "num_register_tokens", 0)
@@ -215,7 +199,9 @@ def _timm_names(theirs: Mapping[str, Tensor], num_registers: int) -> dict[str, T
     return ours
 
 
-def _load_timm_folder(folder: Path, content: dict[str, Any]) -> HfViT:
+def _load_timm_folder(
+    folder: Path, content: dict[str, Any]
+) -> tuple[VisionTransformer, int, Normalization]:
     """Return what `wtours export --to hf` (or --to timm) wrote."""
     weights = read_safetensors(folder / "model.safetensors")
     refusal = f"{folder} does not hold the weights its config.json tells of"
@@ -227,9 +213,8 @@ def _load_timm_folder(folder: Path, content: dict[str, Any]) -> HfViT:
             raise ValueError("sizes that are no numbers")
         if arguments.get("depth", 0) > len(weights):
             raise ValueError(f"{arguments['depth']} blocks")
-        with torch.device("meta"):  # no memory, whatever sizes a config claims
-            require_weights(create_vit(content["architecture"], **arguments), weights, refusal)
-        network = create_vit(content["architecture"], **arguments)
+        build = functools.partial(create_vit, content["architecture"], **arguments)
+        network = build_with(build, weights, refusal)
         facts = content["pretrained_cfg"]
         crop_pixels = int(facts["input_size"][-1])
         pixels = {"image_mean": facts["mean"], "image_std": facts["std"]}
@@ -237,5 +222,4 @@ def _load_timm_folder(folder: Path, content: dict[str, Any]) -> HfViT:
         raise CheckpointError(
             f"{folder / 'config.json'} is damaged ({type(error).__name__}: {first_line(error)})"
         ) from error
-    load_weights(network, weights, refusal)
-    return HfViT(network, crop_pixels, _as_normalization(pixels, str(folder)))
+    return network, crop_pixels, _as_normalization(pixels, str(folder))

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from training.data.normalization import Normalization
 from training.methods.base import Method, Network
 from training.models.loading import load_weights, require_weights
 from training.models.vit import num_heads, position_embedding
 from training.weights.backbones import open_backbone
-from training.weights.renormalize import renormalize
 from wtours.errors import CheckpointError
 
 LOG = logging.getLogger(__name__)
@@ -29,11 +28,6 @@ def initialize_backbones(
     into the patch embedding, so that the network gives the same tokens of the same image
     (but for the epsilon of its norms: 1e-6 here, 1e-12 in transformers).
 
-    Args:
-        method: Changed in place.
-        name: As `wtours eval` takes a backbone (`training.weights.backbones`).
-        run_dir: The folder of a run by its name.
-
     Returns:
         What the weights are, for the record: name, kind, sha256 and so on.
 
@@ -44,31 +38,50 @@ def initialize_backbones(
     """
     found = open_backbone(name, run_dir)
     networks = [module for module in method.modules() if isinstance(module, Network)]
-    weights = _fitted(found.network, networks[0].backbone)
+    target, weights = networks[0].backbone, dict(found.network.state_dict())
+    rows, columns = target.patch_embed.grid_size
+    with torch.no_grad():
+        weights["pos_embed"] = position_embedding(found.network, (int(rows), int(columns)))
     renormalize(weights, found.normalization)
     what = f"model.init: {name} does not fit the model"
-    require_weights(networks[0].backbone, weights, what)  # first: its message says more
-    _require_heads(found.network, networks[0].backbone, name)
+    require_weights(target, weights, what)  # first: its message says more
+    theirs, ours = num_heads(found.network), num_heads(target)
+    if theirs != ours:  # which no shape of a weight tells of
+        raise CheckpointError(
+            f"model.init: {name} has {theirs} attention heads and the model {ours}: set "
+            f"model.num_heads={theirs}"
+        )
     for network in networks:
         load_weights(network.backbone, weights, what)
     LOG.info("the backbone starts from %s; its head is random", name)
     return found.description
 
 
-def _require_heads(source: VisionTransformer, target: VisionTransformer, name: str) -> None:
-    """Refuse another number of attention heads, which no shape of a weight tells of."""
-    theirs, ours = num_heads(source), num_heads(target)
-    if theirs != ours:
+def renormalize(weights: dict[str, Tensor], given: Normalization) -> None:
+    """Let a ViT's patch embedding take pixels normalized as ImageNet's, in place of `given`.
+
+    With y the pixels as ImageNet's, what the network expects is (y * s + m - m') / s' of each
+    channel: a scale goes into its weights, a shift into the bias.
+
+    Args:
+        weights: By timm's names; the two of the patch embedding are replaced.
+        given: What the network was trained with.
+
+    Raises:
+        CheckpointError: the patch embedding has no bias, as CLIP's.
+    """
+    if given == Normalization():
+        return
+    if "patch_embed.proj.bias" not in weights:
         raise CheckpointError(
-            f"model.init: {name} has {theirs} attention heads and the model {ours}: set "
-            f"model.num_heads={theirs}"
+            f"weights for pixels of mean {given.mean} cannot take those normalized as ImageNet's: "
+            f"their patch embedding has no bias"
         )
-
-
-def _fitted(source: VisionTransformer, target: VisionTransformer) -> dict[str, Tensor]:
-    """Return the source's weights with the target's size of the position embedding."""
-    weights = dict(source.state_dict())
-    rows, columns = target.patch_embed.grid_size
-    with torch.no_grad():
-        weights["pos_embed"] = position_embedding(source, (int(rows), int(columns)))
-    return weights
+    (mean, std), (own_mean, own_std) = (
+        (torch.tensor(part, dtype=torch.float64)[:, None, None] for part in constants)
+        for constants in (Normalization(), given)
+    )
+    kernel = weights["patch_embed.proj.weight"].double()  # (D, 3, p, p)
+    shift = (kernel * ((mean - own_mean) / own_std)).sum(dim=(1, 2, 3))
+    weights["patch_embed.proj.weight"] = (kernel * (std / own_std)).float()
+    weights["patch_embed.proj.bias"] = (weights["patch_embed.proj.bias"].double() + shift).float()

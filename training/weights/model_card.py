@@ -18,18 +18,7 @@ def model_card(
     set_sha256: str | None,
     how_to_load: str,
 ) -> str:
-    """Return the card: what the encoder is, what it was trained on, and how to load it.
-
-    Args:
-        to: What it was exported for.
-        config: Of the run.
-        patch_pixels: Side of a patch.
-        name: Of the run.
-        step: Steps done.
-        sha256: Of the checkpoint's file of weights.
-        set_sha256: The set hash of the shards; None: images, or not known.
-        how_to_load: The call that loads it.
-    """
+    """Return the card: what the encoder is, what it was trained on, and how to load it."""
     pixels = config.data.global_crop_pixels
     library = f"library_name: {_LIBRARIES[to]}\n" if to in _LIBRARIES else ""
     trained_on = (

@@ -30,11 +30,6 @@ def onnx_bytes(
     embedding is for. Its outputs are `features` (B, D), the CLS token after the final norm, and
     `patch_tokens` (B, N, D), row by row.
 
-    Args:
-        config: Of the run.
-        arguments: What `timm.create_model` needs for it beside the name.
-        backbone: The network, on the CPU.
-
     Raises:
         MissingPackageError: onnx, onnxscript or onnxruntime is not installed.
         CheckpointError: ONNX Runtime's outputs differ from torch's by more than `TOLERANCE`.

@@ -21,7 +21,6 @@ def load_timm(model: str, weights: str) -> tuple[VisionTransformer, Normalizatio
     """Return timm's ViT of a name and the normalization of its pixels.
 
     Args:
-        model: timm's name.
         weights: "": of the hub; "random": with seed 0; else a .pth or .safetensors, whose
             normalization is taken for ImageNet's usual. A classifier in it is left out.
 
@@ -30,7 +29,9 @@ def load_timm(model: str, weights: str) -> tuple[VisionTransformer, Normalizatio
         CheckpointError: the hub is out of reach, or the file does not hold these weights.
     """
     if not weights:
-        return _from_hub(model), _pixels_of_hub(model)
+        network = _from_hub(model)
+        facts: Any = timm.get_pretrained_cfg(model)
+        return network, Normalization(facts.mean, facts.std) if facts else Normalization()
     if weights == UNTRAINED:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -55,13 +56,8 @@ def _from_hub(model: str) -> VisionTransformer:
     except UsageError:
         raise
     except Exception as error:  # the hub's client raises errors of its own, of httpx and of OSError
-        reason = first_line(error)
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise CheckpointError(
-            f"timm's weights of {model!r} cannot be downloaded ({type(error).__name__}: {reason}); "
+            f"timm's weights of {model!r} cannot be downloaded ({reason}); "
             f"where the hub is out of reach, say timm:{model},FILE or timm:{model},{UNTRAINED}"
         ) from error
-
-
-def _pixels_of_hub(model: str) -> Normalization:
-    facts: Any = timm.get_pretrained_cfg(model)
-    return Normalization(facts.mean, facts.std) if facts else Normalization()

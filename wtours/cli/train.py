@@ -29,7 +29,7 @@ from wtours.text import bytes_text, counted, docs_page, plain, seconds_text
 from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
-    from training.config.memory import GpuMemory
+    from training.config.presets import GpuMemory
     from training.config.train import TrainConfig
     from training.engine.metrics import StepStatus
 
@@ -186,8 +186,7 @@ def _checked(
 ) -> tuple["TrainConfig", Path | str, "GpuMemory | None"]:
     """Return the config, the place of the shards and --gpu-memory, before torch loads."""
     require_training("pretraining")
-    from training.config.memory import GpuMemory, parse_memory
-    from training.config.presets import chosen_keys, resolve_config
+    from training.config.presets import GpuMemory, chosen_keys, parse_memory, resolve_config
     from wtours.shards.range_reads.remote import dataset_at
     from wtours.shards.schema import DATASET_FILE
 

@@ -13,7 +13,6 @@ from training.distributed.world import World
 from training.engine.checkpoint import (
     load_network,
     load_state,
-    moment_device,
     publish_snapshot,
     read_state,
     save_checkpoint,
@@ -25,6 +24,7 @@ from training.engine.checkpoint_files import (
     newest_checkpoint,
     run_dir_of,
 )
+from training.engine.optim import moment_device
 from training.engine.setup import build_state
 from wtours.errors import CheckpointError
 

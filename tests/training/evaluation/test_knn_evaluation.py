@@ -136,12 +136,6 @@ def test_images_compared_with_themselves_are_noted(trained_run, splits):
     assert "each finds itself" in report.notes[0]
 
 
-@pytest.mark.parametrize("changed", [{"ks": ()}, {"ks": (0,)}, {"temperature": 0.0}])
-def test_settings_out_of_range_are_refused(trained_run, splits, changed):
-    with pytest.raises(UsageError, match="must be"):
-        evaluate_knn(opened(trained_run), *splits, **changed)
-
-
 def test_bad_input_leaves_no_result(tmp_path, trained_run, splits):
     with pytest.raises(ImageDataError, match="nowhere: no such file"):
         evaluate_knn(opened(trained_run), splits[0], str(tmp_path / "nowhere"))

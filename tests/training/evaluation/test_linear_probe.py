@@ -16,7 +16,7 @@ from tests.support.forked_ranks import forked, forked_ranks
 from tests.support.tiny_run import ONE_PROCESS, make_run, tiny_config
 from training.data.normalization import Normalization
 from training.evaluation.datasets.image_folder import open_images
-from training.evaluation.datasets.image_loader import Epoch, ImageCrops
+from training.evaluation.datasets.image_loader import ImageCrops
 from training.evaluation.linear_probe import evaluate_linear, linear_features
 from training.evaluation.linear_protocol import LinearProbeConfig, classifier_inputs
 from training.models.vit import create_vit
@@ -278,7 +278,7 @@ def test_an_unreadable_image_is_one_line_also_from_a_worker(run, splits, tmp_pat
 def test_crops_are_drawn_anew_each_epoch_whatever_was_drawn_before(splits):
     def crop(number, epoch):
         images = open_images(splits[0])
-        crops = ImageCrops(images, classes=images.classes, crop_pixels=32, epoch=Epoch(0, epoch))
+        crops = ImageCrops(images, classes=images.classes, crop_pixels=32, epoch=(0, epoch))
         found = crops[number]
         assert not isinstance(found, ImageDataError)
         return found[0]

@@ -130,18 +130,20 @@ def test_the_patch_loss_is_the_loops(seed, num_images, masked):
         normal(seed + 1, num_images, 6, 5).softmax(-1),
     )
     masks = torch.rand(num_images, 6, generator=torch.Generator().manual_seed(seed)) < masked
-    rows = cross_entropies(
-        student[masks][None], torch.eye(5), torch.ones(5, 1), targets[masks], student_temp=0.1
-    )[0]
+    (rows,) = cross_entropies(
+        [student[masks][None]], torch.eye(5), torch.ones(5, 1), [targets[masks]], student_temp=0.1
+    )
     expected = plain_losses.ibot_patch(
         student.double().numpy(), targets.double().numpy(), masks.numpy(), temp=0.1
     )
-    assert patch_loss(rows, masks).item() == pytest.approx(expected, rel=1e-5)
+    assert patch_loss(rows[0], masks, masks.flatten().nonzero()[:, 0]).item() == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_an_image_without_a_mask_stays_in_the_mean():
     masks = torch.tensor([[True, True, False], [False, False, False]])
-    assert patch_loss(torch.tensor([1.0, 3.0]), masks).item() == 1.0
+    assert patch_loss(torch.tensor([1.0, 3.0]), masks, torch.tensor([0, 1])).item() == 1.0
 
 
 # Two ranks against one: each rank has its half of the images, in every view.

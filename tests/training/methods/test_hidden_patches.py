@@ -9,8 +9,7 @@ import torch
 
 from tests.support.shard_set import TINY, write_shard_set
 from tests.support.two_ranks import on_ranks
-from training.config.memory import GpuMemory
-from training.config.presets import resolve_config
+from training.config.presets import GpuMemory, resolve_config
 from training.distributed.world import World
 from training.engine.checkpoint_files import checkpoint_dir
 from training.engine.metrics import read_metrics

@@ -53,7 +53,7 @@ def test_projectors_are_linear_layers_with_relu_and_batch_norm_where_asked():
 
 
 def test_swavs_logits_are_cosines_whose_prototypes_alone_are_its_last_layer():
-    head = SwavHead(8, 16, hidden_dims=(4,), out_dim=3)
+    head = SwavHead(8, 16, hidden_dims=(4,), out_dim=3, batch_norm=True)
     tokens = 100 * torch.randn(50, 8)
     assert head(tokens).abs().max().item() <= 1 + 1e-6
     torch.testing.assert_close(head.project(tokens).norm(dim=-1), torch.ones(50))

@@ -29,11 +29,7 @@ class Sequence:
     masks: tuple[Path, ...]
 
     def read_frame(self, number: int) -> NDArray[np.uint8]:
-        """Return a frame, (H, W, 3) RGB.
-
-        Raises:
-            ImageDataError: it cannot be read.
-        """
+        """Return a frame, (H, W, 3) RGB."""
         path = self.frames[number]
         return np.asarray(decode_rgb(read_file(path), what=str(path)))
 

@@ -32,7 +32,7 @@ class SavedImages:
         self._spec = spec
         self._image, self._label, self._names = self._columns()
 
-    def files(self, under: str = "") -> list[StoredFile]:
+    def files(self) -> list[StoredFile]:
         """Return an image for each row, in their order, named <class>/<row>.
 
         A slash in a class's name becomes an underscore, or %2F where that would be another class.
@@ -56,7 +56,7 @@ class SavedImages:
                     f"{self._spec}: image of row {row} has more than {MAX_IMAGE_BYTES} bytes"
                 )
             found.append(StoredFile(f"{names[label]}/{row:08d}", size, row))
-        return [file for file in found if file.name.startswith(under)]
+        return found
 
     def read(self, file: StoredFile) -> bytes:
         """Return the encoded image of a row.

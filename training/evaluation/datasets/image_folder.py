@@ -8,6 +8,7 @@
 A folder and its tar give the same images in the same order.
 """
 
+import itertools
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -17,8 +18,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from training.data.image_files import SUFFIXES, ImageSource, StoredFile, fingerprint, is_image
-from training.data.tar_files import TarFiles, open_files
+from training.data.image_files import SUFFIXES, StoredFile, fingerprint, is_image
+from training.data.tar_files import Files, TarFiles, open_files
 from training.distributed.collectives import gathered
 from training.distributed.world import World
 from training.evaluation.datasets.huggingface import SavedImages, is_saved_dataset
@@ -47,11 +48,6 @@ class ImageEntry:
         """Return the name of the folder that the image is in."""
         return self.name.partition("/")[0]
 
-    @property
-    def num_bytes(self) -> int:
-        """Return the size of the encoded image; -1: not known before it is read."""
-        return self.file.size
-
 
 @dataclass(frozen=True)
 class LabeledImages:
@@ -65,7 +61,7 @@ class LabeledImages:
     """
 
     spec: str
-    source: ImageSource
+    source: Files | SavedImages
     entries: tuple[ImageEntry, ...]
     notes: tuple[str, ...] = ()
 
@@ -84,25 +80,13 @@ class LabeledImages:
         for file, data in self.source.read_all([entry.file for entry in self.entries]):
             yield by_name[file.name], data
 
-    def read_one(self, entry: ImageEntry) -> bytes:
-        """Return the encoded bytes of one image, in any order; a tar must not be compressed.
-
-        Raises:
-            ImageDataError: as of `read`, or the tar is compressed.
-        """
-        return self.source.read(entry.file)
-
     def fingerprint(self, world: World, on_progress: Progress) -> str:
-        """Return what identifies the images; each rank reads its share of them.
-
-        Raises:
-            ImageDataError: as of `read_one`.
-        """
+        """Return what identifies the images; each rank reads its share of them."""
         entries = sorted(self.entries, key=lambda entry: entry.name)
         share = entries[world.rank :: world.world_size]
 
         def digest(entry: ImageEntry) -> str:
-            return sha256_bytes(self.read_one(entry))
+            return sha256_bytes(self.source.read(entry.file))
 
         digests = []
         with ThreadPoolExecutor(_READERS) as readers:
@@ -113,7 +97,7 @@ class LabeledImages:
         for rank, found_there in enumerate(gathered(digests)):
             whole[rank :: world.world_size] = found_there
         return fingerprint(
-            (entry.name, entry.num_bytes, found)
+            (entry.name, entry.file.size, found)
             for entry, found in zip(entries, whole, strict=True)
         )
 
@@ -139,7 +123,7 @@ def open_images(spec: str) -> LabeledImages:
     """
     path, prefix = _split_spec(spec)
     notes: tuple[str, ...] = ()
-    source: ImageSource
+    source: Files | SavedImages
     if path.is_dir() and is_saved_dataset(path):
         source = SavedImages(path, spec)
         entries = [ImageEntry(file.name, file) for file in source.files()]
@@ -193,23 +177,16 @@ def _whole_prefix(
     A folder that everything in the tar lies in need not be given: `tar cf x.tar folder` makes one.
     """
     names = [tuple(file.name.split("/")) for file in files if is_image(file.name)]
-    for whole in (prefix, _shared_folders(names) + prefix):
+    # The folders that all files lie in, above the class folders.
+    pairs = zip(min(names, default=())[:-2], max(names, default=())[:-2], strict=False)
+    shared = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
+    for whole in (prefix, (*(folder for folder, _ in shared), *prefix)):
         found = [name for name in names if name[: len(whole)] == whole]
         if found and all(len(name) <= len(whole) + 2 for name in found):
             return whole
     parents = sorted({"/".join(name[:-2]) for name in names} - {""})
     hint = f"; TAR:prefix may say where: {listed(parents, most=5)}" if parents else ""
     raise ImageDataError(f"{spec} has no class folders of images directly there{hint}")
-
-
-def _shared_folders(names: list[tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the folders that all files lie in, above the class folders."""
-    first, last = min(names, default=()), max(names, default=())
-    folders = min(len(first), len(last)) - 2
-    shared = 0
-    while shared < folders and first[shared] == last[shared]:
-        shared += 1
-    return first[:shared]
 
 
 def _entry(name: str, file: StoredFile, spec: str) -> ImageEntry:

@@ -1,7 +1,6 @@
 """Batches of labeled images for training a classifier: decoded and cropped in worker processes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,22 +14,13 @@ from training.rng import derived_seed
 from wtours.errors import ImageDataError
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """Which random crops are drawn: those of an epoch of a seed."""
-
-    seed: int
-    number: int
-
-
 class ImageCrops(Dataset[tuple[Tensor, int] | ImageDataError]):
     """A square of each image, (crop, crop, 3) uint8 RGB, and its label.
 
     With an epoch it is DINO's training crop: RandomResizedCrop (area .08 to 1, bilinear) and a
     flip; without, the center as `training.data.image_decoding.crop_center` takes it. The draws
-    for an image
-    follow from seed, epoch and the image's number alone. An image that does not decode is given
-    as its error, which a worker process could not raise in one line.
+    for an image follow from the epoch (a seed and a number) and the image's number alone. An image
+    that does not decode is given as its error, which a worker process could not raise in one line.
     """
 
     def __init__(
@@ -39,7 +29,7 @@ class ImageCrops(Dataset[tuple[Tensor, int] | ImageDataError]):
         *,
         classes: Sequence[str],
         crop_pixels: int,
-        epoch: Epoch | None = None,
+        epoch: tuple[int, int] | None = None,
     ) -> None:
         self._images = images
         self._label_of = {name: label for label, name in enumerate(classes)}
@@ -55,7 +45,7 @@ class ImageCrops(Dataset[tuple[Tensor, int] | ImageDataError]):
         resize_pixels = resize_for(self._crop_pixels)
         try:
             image = decode_rgb(
-                self._images.read_one(entry),
+                self._images.source.read(entry.file),
                 what=f"{entry.name} of {self._images.spec}",
                 short_side=resize_pixels,
             )
@@ -65,8 +55,8 @@ class ImageCrops(Dataset[tuple[Tensor, int] | ImageDataError]):
             square = crop_center(image, resize_pixels=resize_pixels, crop_pixels=self._crop_pixels)
         else:
             with torch.random.fork_rng(devices=[]):
-                epoch = self._epoch
-                torch.manual_seed(derived_seed(epoch.seed, "crop", epoch.number, number))
+                seed, epoch = self._epoch
+                torch.manual_seed(derived_seed(seed, "crop", epoch, number))
                 square = np.asarray(self._draw(image))
         return torch.from_numpy(square.copy()), self._label_of[entry.class_name]
 

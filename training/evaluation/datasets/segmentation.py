@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.data.image_decoding import decode_labels, decode_rgb
-from training.data.image_files import ImageSource, StoredFile, fingerprint, is_image
-from training.data.tar_files import TarFiles, open_files
+from training.data.image_files import StoredFile, fingerprint, is_image
+from training.data.tar_files import Files, TarFiles, open_files
 from wtours.errors import ImageDataError
 from wtours.storage.hashing import sha256_bytes
 
@@ -75,7 +75,7 @@ class LabeledPixels:
         files: (image, labels), ordered by their names without the suffix.
     """
 
-    source: ImageSource
+    source: Files
     layout: Layout
     folder: str
     root: str
@@ -165,7 +165,7 @@ def open_labeled_pixels(path: Path) -> tuple[LabeledPixels, LabeledPixels]:
     raise ImageDataError(f"{path} has labels of no known layout ({known})")
 
 
-def _split(source: ImageSource, root: str, layout: Layout, folders: Pair) -> LabeledPixels:
+def _split(source: Files, root: str, layout: Layout, folders: Pair) -> LabeledPixels:
     images, labels = (
         {
             file.name: file

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from training.data.normalization import Normalization
+from training.data.normalization import Normalization, standardized
 from training.evaluation.datasets.davis import Sequence
 from training.models.vit import encode_blocks
-from training.transfer import constant
 from training.weights.backbones import Backbone
 
 NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.228, 0.224, 0.225))
@@ -49,18 +48,17 @@ def propagate(
     """Yield the mask of each frame, (H, W) at the frames' own size; of the first, the given one.
 
     Memory holds the features and soft masks of `last_frames` + 1 frames.
-
-    Raises:
-        ImageDataError: a frame or the first mask cannot be read.
     """
     first_mask = sequence.read_mask(0)
     yield first_mask
     device = next(backbone.network.parameters()).device
     size = working_size(first_mask.shape[:2], config.short_side, backbone.patch_pixels)
     grid = size[0] // backbone.patch_pixels, size[1] // backbone.patch_pixels
+    small = Image.fromarray(first_mask).resize((grid[1], grid[0]), Image.Resampling.NEAREST)
+    objects = torch.from_numpy(np.asarray(small).astype(np.int64)).flatten()
     first = (
         frame_features(backbone, sequence.read_frame(0), size),
-        one_hot_on_grid(first_mask, grid).to(device),
+        F.one_hot(objects, int(first_mask.max()) + 1).float().to(device),  # (N, 1 + objects)
     )
     recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=config.last_frames)
     for number in range(1, len(sequence.frames)):
@@ -88,13 +86,6 @@ def working_size(size: tuple[int, ...], short_side: int, patch_pixels: int) -> t
     height, width = size
     other = int(short * max(size) / min(size)) // unit * unit
     return (other, short) if height > width else (short, other)
-
-
-def one_hot_on_grid(mask: NDArray[np.uint8], grid: tuple[int, int]) -> Tensor:
-    """Return a mask's objects on the grid of patches, (N, 1 + objects) float32, nearest."""
-    small = Image.fromarray(mask).resize((grid[1], grid[0]), Image.Resampling.NEAREST)
-    indices = torch.from_numpy(np.asarray(small).astype(np.int64)).flatten()
-    return F.one_hot(indices, int(mask.max()) + 1).float()
 
 
 def propagate_masks(
@@ -137,11 +128,8 @@ def normalization_for(backbone: Backbone) -> Normalization:
 def frame_features(backbone: Backbone, frame: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
     """Return the patch tokens of a frame resized to a size, (N, D), rows of unit length."""
     device = next(backbone.network.parameters()).device
-    pixels = resized(frame, size).to(device)
-    constants = normalization_for(backbone)
-    mean, std = (constant(tuple(values), device)[:, None, None] for values in constants)
-    depth = len(backbone.network.blocks)
-    (tokens,) = encode_blocks(backbone.network, (pixels - mean) / std, (depth,))
+    pixels = standardized(resized(frame, size).to(device), normalization_for(backbone))
+    (tokens,) = encode_blocks(backbone.network, pixels, (len(backbone.network.blocks),))
     return F.normalize(tokens.patch_tokens[0].float(), dim=1)
 
 

@@ -1,6 +1,5 @@
 """Objects found by frozen attention, without training: the spine of `wtours eval discover`."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,14 +39,6 @@ SPLIT = "Segmentation/val"
 _RED, _GREEN = (255, 40, 40), (40, 220, 40)
 
 
-@dataclass(frozen=True)
-class _Measured:
-    box: Box
-    mask: Mask
-    best_iou: float
-    jaccard: float | None
-
-
 def evaluate_discover(
     backbone: Backbone,
     voc: Path,
@@ -61,19 +52,16 @@ def evaluate_discover(
     """Find objects in the images of a VOC folder, compare with its annotations, write the result.
 
     Args:
-        backbone: From `training.weights.backbones.open_backbone`.
         voc: The folder, see `training.evaluation.datasets.voc`.
         split: A list below ImageSets.
         method: "attention": the paper's; "lost": LOST's seed expansion.
         pictures: A folder to draw every image in, with its boxes and masks; None: none are drawn.
-        device: Where the network runs; None: CUDA where there is one.
-        on_progress: Counts images.
 
     Raises:
         ImageDataError: files that are missing, unreadable or not laid out as VOC's.
     """
     folder = VocFolder(voc, split)
-    backbone.to(device or best_device())
+    backbone.network.to(device or best_device())
     if pictures is not None:
         sweep_idle(pictures)
     ious: list[float] = []
@@ -81,15 +69,21 @@ def evaluate_discover(
     seen = FilesSeen()
     for number, name in enumerate(folder.names, start=1):
         image = folder.read(name)
-        measured = _measure(image, find_objects(backbone, image.image, method), backbone)
-        ious.append(measured.best_iou)
-        if measured.jaccard is not None:
-            jaccards.append(measured.jaccard)
+        found = find_objects(backbone, image.image, method)
+        patch, size = backbone.patch_pixels, (image.image.height, image.image.width)
+        box = box_of(found.component, patch_pixels=patch, size=size)
+        mask = to_pixels(found.mask, patch_pixels=patch, size=size)
+        overlaps = box_iou(torch.from_numpy(box[None]), torch.from_numpy(image.boxes))
+        ious.append(float(overlaps.max()))
+        if image.objects is not None:
+            jaccards.append(mask_iou(mask, image.objects, image.void))
         if pictures is not None:
-            _draw(pictures / f"{name}.png", image, measured)
+            _draw(pictures / f"{name}.png", image, box, mask)
         seen.add(image.files)
         on_progress(split, number, len(folder.names))
 
+    missing, images = len(ious) - len(jaccards), counted(len(ious), "image")
+    note = f"{missing} of {images} without a mask: counted for CorLoc only"
     protocol = _protocol(backbone, method)
     return write_result(
         backbone,
@@ -110,7 +104,7 @@ def evaluate_discover(
             "jaccard_percent": 100 * float(np.mean(jaccards)) if jaccards else None,
             "num_images_with_mask": len(jaccards),
         },
-        notes=_notes(len(ious), len(jaccards)),
+        notes=[note] if missing else [],
         identity=[protocol],
         packages=("scipy",),
     )
@@ -136,24 +130,13 @@ def find_objects(backbone: Backbone, image: Image.Image, method: Method) -> Foun
     return by_lost(tokens.key[0, :, 1:].transpose(0, 1).flatten(1), grid)
 
 
-def _measure(image: VocImage, found: Found, backbone: Backbone) -> _Measured:
-    size = image.image.height, image.image.width
-    box = box_of(found.component, patch_pixels=backbone.patch_pixels, size=size)
-    mask = to_pixels(found.mask, patch_pixels=backbone.patch_pixels, size=size)
-    overlap = None
-    if image.objects is not None and image.void is not None:
-        overlap = mask_iou(mask, image.objects, image.void)
-    ious = box_iou(torch.from_numpy(box[None]), torch.from_numpy(image.boxes))
-    return _Measured(box, mask, float(ious.max()), overlap)
-
-
-def _draw(path: Path, image: VocImage, measured: _Measured) -> None:
+def _draw(path: Path, image: VocImage, box: Box, mask: Mask) -> None:
     """Draw what was found in red (mask and box) over the annotated boxes in green."""
     pixels = np.asarray(image.image).astype(float)
-    pixels[measured.mask] = 0.5 * pixels[measured.mask] + 0.5 * np.array(_RED)
+    pixels[mask] = 0.5 * pixels[mask] + 0.5 * np.array(_RED)
     drawing = Image.fromarray(pixels.astype(np.uint8))
     draw = ImageDraw.Draw(drawing)
-    for color, boxes in ((_GREEN, image.boxes), (_RED, measured.box[None])):
+    for color, boxes in ((_GREEN, image.boxes), (_RED, box[None])):
         for left, top, right, bottom in boxes:
             corners = (left, top, max(left, right - 1), max(top, bottom - 1))
             draw.rectangle(corners, outline=color, width=2)
@@ -186,10 +169,3 @@ def _protocol(backbone: Backbone, method: Method) -> dict[str, Any]:
         "hit": f"IoU >= {HIT_IOU} with any box of the image",
         "jaccard": "of the mask with all objects together, without void pixels; mean over images",
     }
-
-
-def _notes(num_images: int, num_masks: int) -> list[str]:
-    if num_masks == num_images:
-        return []
-    images = counted(num_images, "image")
-    return [f"{num_images - num_masks} of {images} without a mask: counted for CorLoc only"]

@@ -83,14 +83,14 @@ def fit_neighbors(
     train: SplitTokens, config: PatchKnnConfig, *, on_progress: Progress = no_progress
 ) -> Classify:
     """Return the shares of the votes of the nearest training patches, by cosine similarity."""
-    num_patches = sum(_num_patches(grid) for grid in train.grids(on_progress))
+    num_patches = sum(grid.shares[..., 0].numel() for grid in train.grids(on_progress))
     step = -(-num_patches // config.bank_patches)
     tokens, shares, start = [], [], 0
     for grid in train.grids():
         kept = slice(start, None, step)
         tokens.append(grid.tokens.flatten(0, 1)[kept].float())
         shares.append(grid.shares.flatten(0, 1)[kept])
-        start = (start - _num_patches(grid)) % step
+        start = (start - grid.shares[..., 0].numel()) % step
     all_shares = torch.cat(shares)
     scored = all_shares.sum(dim=-1) > 0
     bank = F.normalize(torch.cat(tokens)[scored], dim=-1).to(train.device)
@@ -138,7 +138,11 @@ def predict_pixels(
     """Return the class of each pixel of an image of `size` (H, W)."""
     rows, columns, width = grid.tokens.shape
     scores = classify(grid.tokens.reshape(-1, width).float().to(device))
-    scores = scores.T.reshape(1, -1, rows, columns)
+    return pixel_classes(scores.T.reshape(1, -1, rows, columns), size)
+
+
+def pixel_classes(scores: Tensor, size: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return the class of each pixel (H, W) by scores (1, C, h, w), enlarged bilinearly."""
     enlarged = F.interpolate(scores, tuple(size), mode="bilinear", align_corners=False)
     # `argmax` over the first axis takes two to four times as long on a CPU.
     return enlarged[0].max(dim=0).indices.cpu().numpy()
@@ -157,7 +161,3 @@ def token_statistics(
     mean = total / count
     std = (squares / count - mean.square()).clamp(min=1e-10).sqrt()
     return mean.float().to(train.device), std.float().to(train.device)
-
-
-def _num_patches(grid: PatchGrid) -> int:
-    return grid.tokens.shape[0] * grid.tokens.shape[1]

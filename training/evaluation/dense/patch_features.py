@@ -1,10 +1,9 @@
 """Patch tokens of a frozen backbone and the labels under each patch, image by image."""
 
-import copy
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -41,38 +40,41 @@ class PatchGrid:
     shares: Tensor
 
 
+@dataclass
+class _GridCache:
+    """The grids of the first images that fit into `CACHE_BYTES`; all views of a split share it."""
+
+    grids: dict[int, PatchGrid] = field(default_factory=dict)
+    bytes: int = 0
+
+    def keep(self, number: int, grid: PatchGrid) -> None:
+        size = grid.tokens.nbytes + grid.shares.nbytes
+        if self.bytes + size <= CACHE_BYTES:
+            self.grids[number] = grid
+            self.bytes += size
+
+
+@dataclass(frozen=True, eq=False)
 class SplitTokens:
-    """The patch grids of a split, in any order and as often as wanted.
+    """The patch grids of a split, in any order and as often as wanted."""
 
-    Args:
-        backbone: On `device`.
-        images: The split.
-        short_side: Pixels that the images' short side is resized to, see `network_size`.
-        device: Where the backbone is.
-    """
-
-    def __init__(
-        self, backbone: Backbone, images: LabeledPixels, short_side: int, device: torch.device
-    ) -> None:
-        self.backbone = backbone
-        self.images = images
-        self.short_side = short_side
-        self.device = device
-        self.view: View = "tokens"
-        self._cache = _GridCache()
+    backbone: Backbone
+    images: LabeledPixels
+    short_side: int
+    device: torch.device
+    view: View = "tokens"
+    cache: _GridCache = field(default_factory=_GridCache)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def seen_as(self, view: View) -> "SplitTokens":
         """Return the same split with other features of each patch; what is computed is shared."""
-        other = copy.copy(self)
-        other.view = view
-        return other
+        return replace(self, view=view)
 
     def grid(self, number: int) -> PatchGrid:
         """Return the grid of an image."""
-        grid = self._cache.grids.get(number) or self._compute(number)
+        grid = self.cache.grids.get(number) or self._compute(number)
         if self.view == "tokens":
             return grid
         parts = [position_features(*grid.tokens.shape[:2]).half()]
@@ -92,33 +94,12 @@ class SplitTokens:
         rows, columns, _ = tokens.shape
         shares = class_shares(labels, (rows, columns), num_classes=self.images.layout.num_classes)
         grid = PatchGrid(tokens, shares)
-        self._cache.keep(number, grid)
+        self.cache.keep(number, grid)
         return grid
 
 
-class _GridCache:
-    """The grids of the first images that fit into `CACHE_BYTES`; all views of a split share it."""
-
-    def __init__(self) -> None:
-        self.grids: dict[int, PatchGrid] = {}
-        self._bytes = 0
-
-    def keep(self, number: int, grid: PatchGrid) -> None:
-        size = grid.tokens.nbytes + grid.shares.nbytes
-        if self._bytes + size <= CACHE_BYTES:
-            self.grids[number] = grid
-            self._bytes += size
-
-
 def network_size(width: int, height: int, *, short_side: int, patch: int) -> tuple[int, int]:
-    """Return (width, height) that an image is resized to: whole patches, nearest to its shape.
-
-    Args:
-        width: Of the image, pixels.
-        height: Of the image, pixels.
-        short_side: Wanted of its shorter side.
-        patch: Side of a patch.
-    """
+    """Return (width, height) that an image is resized to: whole patches, nearest to its shape."""
     scale = short_side / min(width, height)
     wide, high = (max(1, round(side * scale / patch)) * patch for side in (width, height))
     return wide, high
@@ -148,7 +129,6 @@ def class_shares(labels: NDArray[np.int64], grid: tuple[int, int], *, num_classe
     Args:
         labels: (H, W), `VOID` or 0 to C - 1.
         grid: Rows and columns of patches that the labels are divided into.
-        num_classes: C.
     """
     whole = torch.from_numpy(np.where(labels == VOID, num_classes, labels))
     one_hot = F.one_hot(whole, num_classes + 1).float()[..., :num_classes]

@@ -68,7 +68,6 @@ def by_lost(keys: Tensor, grid: tuple[int, int], *, num_seeds: int = LOST_SEEDS)
     Args:
         keys: (N, D) of one image's patches, heads concatenated; not normalized.
         grid: Rows and columns of patches, N in all.
-        num_seeds: See above.
     """
     products = keys.float() @ keys.float().T
     links = (products > 0).sum(dim=1) - (products.diagonal() > 0).int()

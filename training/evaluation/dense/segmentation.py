@@ -9,7 +9,6 @@ import torch
 from training.distributed.world import best_device
 from training.evaluation.datasets.segmentation import LabeledPixels, open_labeled_pixels
 from training.evaluation.dense.patch_classifiers import (
-    Classify,
     PatchKnnConfig,
     PatchLinearConfig,
     fit_linear,
@@ -42,14 +41,10 @@ def evaluate_segmentation(
     """Segment images with probes on a frozen backbone's patch tokens, and write the scores.
 
     Args:
-        backbone: From `training.weights.backbones.open_backbone`.
         data: CamVid's or ADE20k's folders, or a tar of them: see
         `training.evaluation.datasets.segmentation`.
         short_side: Pixels that an image's short side is resized to; None: twice the side of the
             backbone's own crops.
-        linear: How the linear heads are trained.
-        device: Where the network runs; None: CUDA where there is one.
-        on_progress: Counts images, and epochs of a head.
 
     Returns:
         The written result; `results` holds
@@ -69,32 +64,29 @@ def evaluate_segmentation(
         )
     train_images, test_images = open_labeled_pixels(data)
     device = device or best_device()
-    backbone.to(device)
+    backbone.network.to(device)
     train, test = (
         SplitTokens(backbone, images, short_side, device) for images in (train_images, test_images)
     )
     scores = {}
     for name, view in _LINEAR.items():
         classify = fit_linear(train.seen_as(view), linear, on_progress=on_progress)
-        scores[name] = _score(classify, test.seen_as(view), on_progress)
+        scores[name] = score_split(classify, test.seen_as(view), on_progress=on_progress)
     classify = fit_neighbors(train, neighbors, on_progress=on_progress)
-    scores[DENSE_KNN] = _score(classify, test, on_progress)
+    scores[DENSE_KNN] = score_split(classify, test, on_progress=on_progress)
+    knn = asdict(neighbors) | {"votes": "shares of a patch's votes, which sum to 1"}
     return write_result(
         backbone,
         "segment",
-        protocol=_protocol(train_images, short_side, linear, neighbors),
+        protocol=_protocol(train_images, short_side, linear, knn),
         data={"train": train_images.describe(), "test": test_images.describe()},
-        results=scores,
-        identity=[short_side, asdict(linear), _knn_protocol(neighbors)],
+        results={name: asdict(score) for name, score in scores.items()},
+        identity=[short_side, asdict(linear), knn],
     )
 
 
-def _score(classify: Classify, test: SplitTokens, on_progress: Progress) -> dict[str, Any]:
-    return asdict(score_split(classify, test, on_progress=on_progress))
-
-
 def _protocol(
-    images: LabeledPixels, short_side: int, linear: PatchLinearConfig, neighbors: PatchKnnConfig
+    images: LabeledPixels, short_side: int, linear: PatchLinearConfig, knn: dict[str, Any]
 ) -> dict[str, Any]:
     return {
         "layout": asdict(images.layout),
@@ -105,11 +97,7 @@ def _protocol(
         "labels_in_test": "every pixel; scores of patches enlarged bilinearly",
         "linear": asdict(linear) | {"optimizer": "AdamW, cosine to 0", "tokens": "standardized"},
         "position": "products of cosines, order 0 to 5 in x and y",
-        "dense_knn": _knn_protocol(neighbors),
+        "dense_knn": knn,
         "mean_iou": "over classes in the truth or in the prediction",
         "mean_accuracy": "over classes in the truth",
     }
-
-
-def _knn_protocol(neighbors: PatchKnnConfig) -> dict[str, Any]:
-    return asdict(neighbors) | {"votes": "shares of a patch's votes, which sum to 1"}

@@ -18,13 +18,7 @@ AUXILIARY_WEIGHT = 0.4
 
 
 class UperNet(nn.Module):
-    """A ViT with UperNet's heads.
-
-    Args:
-        backbone: Is trained with the rest.
-        num_classes: C.
-        hidden_dim: Width of the head; half of it in the auxiliary head.
-    """
+    """A ViT, trained with the rest, with UperNet's heads; the auxiliary one is half as wide."""
 
     def __init__(
         self, backbone: VisionTransformer, num_classes: int, *, hidden_dim: int = 512

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import safe_open
@@ -17,7 +16,9 @@ from torchvision.transforms import v2
 
 from training.data.normalization import MEAN, normalized
 from training.distributed.world import best_device
+from training.engine.optim import moment_device, moments_of
 from training.evaluation.datasets.segmentation import VOID, LabeledPixels, open_labeled_pixels
+from training.evaluation.dense.patch_classifiers import pixel_classes
 from training.evaluation.dense.patch_features import network_size
 from training.evaluation.dense.upernet import AUXILIARY_WEIGHT, UperNet
 from training.evaluation.metrics.segmentation import (
@@ -92,9 +93,6 @@ def finetune_segmentation(
     Args:
         backbone: Is changed by the training.
         data: As in `training.evaluation.dense.segmentation.evaluate_segmentation`.
-        config: The schedule.
-        device: Where to train; None: CUDA where there is one.
-        on_progress: Counts steps, then images.
 
     Raises:
         ImageDataError: images or labels that are missing, unreadable or out of range.
@@ -170,9 +168,7 @@ def _train(
 def _keep(state: Path, step: int, model: UperNet, optimizer: torch.optim.Optimizer) -> None:
     """Publish what a stopped run resumes from: model.*, optimizer.<parameter>.<moment>, a step."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        for moment, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{name}.{moment}"] = value
+    tensors |= {f"optimizer.{name}": value for name, value in moments_of(optimizer, model).items()}
     on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     write_bytes(state, safetensors_bytes(on_cpu, {"step": str(step)}))
 
@@ -185,19 +181,16 @@ def _restore(state: Path, model: UperNet, optimizer: torch.optim.Optimizer) -> i
         with safe_open(state, "pt") as file:
             step = int(file.metadata()["step"])
         tensors = load_file(state)
-        model.load_state_dict(
-            {
-                name.removeprefix("model."): value
-                for name, value in tensors.items()
-                if name.startswith("model.")
-            }
-        )
-        for name, parameter in model.named_parameters():
-            for moment in ("exp_avg", "exp_avg_sq", "step"):
-                value = tensors.get(f"optimizer.{name}.{moment}")
-                if value is not None:  # AdamW keeps its count on the CPU
-                    device = "cpu" if moment == "step" else parameter.device
-                    optimizer.state[parameter][moment] = value.to(device)
+        parameters, weights = dict(model.named_parameters()), dict[str, Tensor]()
+        for name, value in tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "model":
+                weights[rest] = value
+            else:
+                of, _, moment = rest.rpartition(".")
+                device = moment_device(optimizer, parameters[of], moment)
+                optimizer.state[parameters[of]][moment] = value.to(device)
+        model.load_state_dict(weights)
     except Exception as error:
         raise CheckpointError(
             f"{state} cannot be resumed from ({type(error).__name__}); remove it to start over"
@@ -237,19 +230,15 @@ def _draw_pair(
     pixels, small = (each[top : top + side, left : left + side] for each in (pixels, small))
     if generator.random() < 0.5:
         pixels, small = pixels[:, ::-1], small[:, ::-1]
-    colored = _with_other_colors(pixels, int(generator.integers(2**31)))
-    # Last, as in mmsegmentation: padding is no part of the contrast, and near 0 once normalized.
-    padded, labels_padded = _padded(colored, side, _MEAN_COLOR), _padded(small, side, VOID)
-    return torch.from_numpy(padded), torch.from_numpy(labels_padded.astype(np.int64))
-
-
-def _with_other_colors(pixels: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
     # A hue of 18 of OpenCV's 180 is a tenth of a turn.
     jitter = v2.ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.1)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(int(generator.integers(2**31)))
         changed: Tensor = jitter(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
-    return changed.permute(1, 2, 0).numpy()
+    colored = changed.permute(1, 2, 0).numpy()
+    # Last, as in mmsegmentation: padding is no part of the contrast, and near 0 once normalized.
+    padded, labels_padded = _padded(colored, side, _MEAN_COLOR), _padded(small, side, VOID)
+    return torch.from_numpy(padded), torch.from_numpy(labels_padded.astype(np.int64))
 
 
 def _padded(values: NDArray[Any], side: int, fill: int | Sequence[int]) -> NDArray[Any]:
@@ -277,10 +266,7 @@ def score_upernet(
         size = network_size(*image.size, short_side=config.crop_pixels, patch=backbone.patch_pixels)
         pixels = np.array(image.resize(size, Image.Resampling.BILINEAR))
         inputs = normalized(torch.from_numpy(pixels)[None].to(device), backbone.normalization)
-        scores = F.interpolate(
-            model(inputs).float(), labels.shape, mode="bilinear", align_corners=False
-        )
-        predicted = scores[0].max(dim=0).indices.cpu().numpy()
+        predicted = pixel_classes(model(inputs).float(), labels.shape)
         confusion += confusion_matrix(labels, predicted, num_classes=num_classes)
         on_progress(images.folder, number + 1, len(images))
     return segmentation_score(confusion)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from training.data.image_files import FilesSeen
 from training.distributed.world import best_device
@@ -17,11 +16,7 @@ from training.evaluation.dense.label_propagation import (
     normalization_for,
     propagate,
 )
-from training.evaluation.metrics.davis import (
-    BOUNDARY_TOLERANCE,
-    boundary_accuracy,
-    statistics,
-)
+from training.evaluation.metrics.davis import BOUNDARY_TOLERANCE, boundary_accuracy, statistics
 from training.evaluation.metrics.segmentation import mask_iou
 from training.evaluation.results import EvalResult, write_result
 from training.weights.backbones import Backbone
@@ -43,14 +38,10 @@ def evaluate_vos(
     """Propagate each sequence's first masks, compare with the ground truth, and write the result.
 
     Args:
-        backbone: From `training.weights.backbones.open_backbone`.
         davis: The folder, see `training.evaluation.datasets.davis`.
         split: A list in ImageSets/2017.
-        config: See `PropagationConfig`; None: DINO's.
         masks_dir: Where the masks go, <sequence>/00000.png as the official evaluation reads them;
             masks of the same sequence are replaced. None: in the backbone's folder, eval/vos-masks.
-        device: Where the network runs; None: CUDA where there is one.
-        on_progress: Counts frames of each sequence.
 
     Raises:
         ImageDataError: files that are missing, unreadable or not laid out as DAVIS's.
@@ -58,7 +49,7 @@ def evaluate_vos(
     """
     config = config or PropagationConfig()
     sequences = list_sequences(davis, split)
-    backbone.to(device or best_device())
+    backbone.network.to(device or best_device())
     masks_dir = masks_dir or backbone.folder / "eval" / "vos-masks" / backbone.label
     if masks_dir.resolve() == sequences[0].masks[0].parents[1].resolve():
         raise UsageError(f"{masks_dir} holds the true masks of {davis}; choose another --out")
@@ -110,7 +101,9 @@ def _measure(
                     raise ImageDataError(
                         f"{sequence.masks[number]} has another size than the first"
                     )
-                scores[:, :, number] = _compare(found, truth, num_objects)
+                pairs = [(found == index, truth == index) for index in range(1, num_objects + 1)]
+                scores[0, :, number] = [mask_iou(*pair) for pair in pairs]
+                scores[1, :, number] = [boundary_accuracy(*pair) for pair in pairs]
             on_progress(sequence.name, number + 1, num_frames)
         remove(masks_dir / sequence.name)  # of an earlier evaluation; now there is a whole one
     measured = scores[:, :, 1:-1]  # as in the official evaluation
@@ -118,24 +111,11 @@ def _measure(
         {
             "sequence": sequence.name,
             "object": index + 1,
-            "j": asdict(statistics(measured[0, index])),
-            "f": asdict(statistics(measured[1, index])),
+            "j": statistics(measured[0, index]),
+            "f": statistics(measured[1, index]),
         }
         for index in range(num_objects)
     ]
-
-
-def _compare(
-    found: NDArray[np.uint8], truth: NDArray[np.uint8], num_objects: int
-) -> NDArray[np.float64]:
-    """Return J and F of each object, (2, objects)."""
-    pairs = [(found == index, truth == index) for index in range(1, num_objects + 1)]
-    return np.array(
-        [
-            [mask_iou(*pair) for pair in pairs],
-            [boundary_accuracy(*pair) for pair in pairs],
-        ]
-    )
 
 
 def _results(objects: list[dict[str, Any]]) -> dict[str, float]:

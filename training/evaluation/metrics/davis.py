@@ -1,7 +1,6 @@
 """F and the statistics of J and F, as davis2017-evaluation has them; J is `mask_iou`."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,21 +11,6 @@ from training.evaluation.metrics.segmentation import Mask
 BOUNDARY_TOLERANCE = 0.008
 """Of the frame's diagonal: boundaries at most so far apart, in pixels rounded up, match."""
 _BINS = 4
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Of one measure of one object over the frames of a sequence, each from 0 to 1.
-
-    Attributes:
-        mean: Over the frames.
-        recall: Share of the frames above 0.5.
-        decay: Mean of the first quarter minus that of the last.
-    """
-
-    mean: float
-    recall: float
-    decay: float
 
 
 def boundary_accuracy(found: Mask, truth: Mask) -> float:
@@ -52,13 +36,19 @@ def boundary(mask: Mask) -> Mask:
     return np.asarray((mask != right) | (mask != below) | (mask != across))
 
 
-def statistics(values: NDArray[np.float64]) -> Statistics:
-    """Return mean, recall and decay of a measure over frames (one or more)."""
+def statistics(values: NDArray[np.float64]) -> dict[str, float]:
+    """Return the statistics of one measure (0 to 1) of one object over one or more frames.
+
+    Its `mean`; its `recall`, the share of the frames above 0.5; and its `decay`, the mean of the
+    first quarter minus that of the last.
+    """
     edges = np.round(np.linspace(1, len(values), _BINS + 1) + 1e-10).astype(int) - 1
     bins = [values[edges[i] : edges[i + 1] + 1] for i in range(_BINS)]
-    return Statistics(
-        float(values.mean()), float((values > 0.5).mean()), float(bins[0].mean() - bins[-1].mean())
-    )
+    return {
+        "mean": float(values.mean()),
+        "recall": float((values > 0.5).mean()),
+        "decay": float(bins[0].mean() - bins[-1].mean()),
+    }
 
 
 def _near(pixels: Mask, distance: int) -> Mask:

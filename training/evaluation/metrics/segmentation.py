@@ -33,7 +33,6 @@ def confusion_matrix(
     Args:
         truth: Any shape; a negative label is not scored.
         predicted: The same shape, 0 to C - 1.
-        num_classes: C.
     """
     scored = truth >= 0
     pairs = truth[scored] * num_classes + predicted[scored]

@@ -31,7 +31,7 @@ def seen(spec):
     read = {entry.name: data for entry, data in images.read()}
     assert sorted(names) == sorted(read)
     return (
-        [(entry.name, images.read_one(entry)) for entry in images.entries],
+        [(entry.name, images.source.read(entry.file)) for entry in images.entries],
         [read[name] for name in names],
         images.classes,
         images.fingerprint(ONE, no_progress),

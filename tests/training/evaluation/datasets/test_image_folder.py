@@ -69,7 +69,7 @@ def test_a_folder_and_its_tar_hold_the_same_images(tmp_path):
     assert from_folder.classes == from_tar.classes == ("cat", "dog", "emu")
     assert contents(from_folder) == contents(from_tar)
     assert sorted(contents(from_tar)) == NAMES
-    assert from_folder.entries[0].num_bytes == (folder / "cat/1.jpg").stat().st_size
+    assert from_folder.entries[0].file.size == (folder / "cat/1.jpg").stat().st_size
 
 
 @pytest.mark.parametrize("prefix", ["val", "all/val", "./all/val", "val/"])
@@ -296,10 +296,10 @@ def test_a_dataset_saved_on_disk_is_read_by_its_own_columns(tmp_path):
         "dog_wolf/00000002",
     ]
     assert [data for _, data in images.read()] == [encoded(seed=i) for i in range(3)]
-    assert [entry.num_bytes for entry in images.entries] == [len(encoded(seed=i)) for i in range(3)]
-    assert images.read_one(images.entries[1]) == encoded(seed=1)
+    assert [entry.file.size for entry in images.entries] == [len(encoded(seed=i)) for i in range(3)]
+    assert images.source.read(images.entries[1].file) == encoded(seed=1)
     lines = [
-        f"{entry.name}\0{entry.num_bytes}\0{hashlib.sha256(images.read_one(entry)).hexdigest()}\n"
+        f"{entry.name}\0{entry.file.size}\0{hashlib.sha256(images.source.read(entry.file)).hexdigest()}\n"
         for entry in sorted(images.entries, key=lambda entry: entry.name)
     ]
     expected = hashlib.sha256("".join(lines).encode()).hexdigest()  # as of every version
@@ -344,9 +344,9 @@ def test_images_are_read_in_any_order(tmp_path):
     plain = make_tar(tmp_path / "photos.tar", files)
     for images in (open_images(str(folder)), open_images(f"{plain}:all/val")):
         for entry in reversed(images.entries):
-            assert images.read_one(entry) == (folder / entry.name).read_bytes()
+            assert images.source.read(entry.file) == (folder / entry.name).read_bytes()
     packed = open_images(f"{make_tar(tmp_path / 'photos.tgz', files, mode='w:gz')}:all/val")
     with pytest.raises(
         ImageDataError, match=r"photos\.tgz is neither a folder nor an uncompressed tar"
     ):
-        packed.read_one(packed.entries[0])
+        packed.source.read(packed.entries[0].file)

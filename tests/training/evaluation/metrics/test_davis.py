@@ -74,9 +74,9 @@ def test_masks_without_pixels():
 def test_mean_recall_and_decay_of_eight_frames():
     values = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2])
     found = statistics(values)
-    assert found.mean == pytest.approx(0.55)
-    assert found.recall == 4 / 8  # 0.5 itself is not above
+    assert found["mean"] == pytest.approx(0.55)
+    assert found["recall"] == 4 / 8  # 0.5 itself is not above
     # The quarters begin at frames 1, 2.75, 4.5, 6.25 and end at 8; rounded 1, 3, 5, 6 (4.5 goes
     # up by the 1e-10), 8, ends included: 0.9 0.8 0.7 against 0.4 0.3 0.2.
-    assert found.decay == pytest.approx(0.8 - 0.3)
-    assert statistics(np.array([0.4])).decay == 0
+    assert found["decay"] == pytest.approx(0.8 - 0.3)
+    assert statistics(np.array([0.4]))["decay"] == 0
