@@ -80,7 +80,9 @@ def _paper_notes(videos: Sequence[ReportVideo]) -> list[str]:
         return []
     low, high = min(rates, key=rates.__getitem__), max(rates, key=rates.__getitem__)
     note = (
-        "The paper's frames and minutes contradict each other: dividing them gives "
+        f"The paper's frames of {low} divided by its minutes are {rates[low]:.1f} frames/s."
+        if low == high
+        else "The paper's frames and minutes contradict each other: dividing them gives "
         f"{rates[low]:.1f} ({low}) to {rates[high]:.1f} ({high}) frames/s."
     )
     for video_id, (words, minutes) in _TEXT_MINUTES.items():

@@ -238,11 +238,13 @@ def _totals(videos: Sequence[PageVideo]) -> list[tuple[str, str]]:
     totals = []
     if measured:
         seconds = sum(m.summary.seconds for m in measured)
-        is_long = seconds >= 3600
-        length = (f"{seconds / (3600 if is_long else 60):.1f}", "hours" if is_long else "minutes")
+        unit, name = (3600, "hours") if seconds >= 3600 else (60, "minutes")
+        length = (
+            (f"{seconds / unit:.1f}", name) if seconds >= 120 else (f"{seconds:.0f}", "seconds")
+        )
         frames = sum(m.summary.frames for m in measured)
         cuts = sum(m.cuts for m in measured)
-        totals += [length, (f"{frames:,}", "frames"), (f"{cuts:,}", "cuts")]
+        totals += [length, (f"{frames:,}", "frames"), (f"{cuts:,}", "cut" if cuts == 1 else "cuts")]
     objects = [m.objects for m in measured if m.objects is not None]
     if objects:
         detected = sum(o.facts.frames_analysed for o in objects)

@@ -296,6 +296,8 @@ def test_the_page_of_videos_of_ones_own_has_no_word_of_the_paper_and_no_row_with
     assert "<dt>License</dt><dd>CC0</dd>" in html
     assert "<dt>At most per frame</dt><dd>no cap</dd>" in html
     assert "40 frames, 10 frames/s" in page.text["span"]
+    assert "<dt>seconds</dt><dd>4</dd>" in html
+    assert "<dt>cut</dt><dd>1</dd>" in html
 
 
 def test_a_damaged_video_costs_its_pictures_only(report, tmp_path):

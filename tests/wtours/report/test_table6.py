@@ -167,6 +167,8 @@ def test_the_averages_and_contradictions_of_the_ten_videos_are_the_papers(tmp_pa
     assert "23.3 (Chiang Mai) to 40.8 (Singapore) frames/s" in notes
     assert "Bangkok lasts 2 h 55 min, its table 153 min" in notes
     assert "Venice is not measured: run `wtours download --video venice`" in notes
+    venice = [video for video in made.videos if video.label == "Venice"]
+    assert footnotes(venice, threshold=0.3)[0].startswith("The paper's frames of Venice divided by")
 
 
 def test_an_analysis_of_another_file_is_said_to_be_one(tmp_path):
