@@ -23,7 +23,7 @@ from wtours.cli.options import (
     require_training,
     run_folder,
 )
-from wtours.cli.presets import ConfigFile, Overrides, Preset
+from wtours.cli.presets import ConfigFile, Overrides, Preset, show_preset
 from wtours.cli.sets.places import shard_set
 from wtours.text import bytes_text, counted, docs_page, plain, seconds_text
 from wtours.workspace.layout import Layout
@@ -79,6 +79,10 @@ def pretrain(
             "force: resume with another config or other data.",
         ),
     ] = Resume.AUTO,
+    print_config: Annotated[bool, typer.Option(hidden=True)] = False,
+    replayed: Annotated[Path | None, typer.Option("--replay", hidden=True)] = None,
+    estimated: Annotated[bool, typer.Option("--estimate", hidden=True)] = False,
+    processes: Annotated[int, typer.Option(min=1, hidden=True)] = 1,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
@@ -94,6 +98,17 @@ def pretrain(
 
     wtours pretrain s3://bucket/walks/shards/venice_30 --scratch /mnt/nvme
     """
+    if print_config:  # the old spellings of three commands
+        show_preset(preset, config, overrides)
+        return
+    if replayed is not None:
+        from wtours.cli.runs import replay
+
+        replay(replayed, shards, as_json, root)
+        return
+    if estimated:
+        estimate(shards, preset, config, overrides, gpu_memory, processes, as_json, root)
+        return
     run_dir = run_folder(run or default_run_name(shards), Layout(root))  # runs stay on a disk
     resolved, shards_dir, memory = _checked(shards, preset, config, overrides, gpu_memory, root)
     with console.loading_torch(f"pretrain {run_dir}"):

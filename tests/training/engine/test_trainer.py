@@ -305,8 +305,12 @@ def test_a_loss_that_is_not_finite_stops_before_a_weight_moves_and_is_replayed(
         assert str(again.metrics[name]) == str(value), name
     # Weights of some 1e30 overflow in the first product.
     assert again.first == "the output of teacher.backbone.blocks.0.norm1"
-    assert exit_code_of(monkeypatch, "replay", listing, "--shards", shards) == 0
-    assert "step 2 again: loss nan (it was nan)" in capsys.readouterr().out
+    for command in (
+        ["replay", listing, "--shards", shards],
+        ["pretrain", shards, "--replay", listing],
+    ):
+        assert exit_code_of(monkeypatch, *command) == 0
+        assert "step 2 again: loss nan (it was nan)" in capsys.readouterr().out
     assert exit_code_of(monkeypatch, "replay", run_dir / "nonfinite-step-9.json") == 1
 
 

@@ -380,6 +380,10 @@ def test_presets_are_listed_and_one_is_shown_as_yaml_that_gives_it_again(tmp_pat
     assert listed.keys() == PRESETS.keys() == ABOUT.keys()
     assert listed["official"]["fields"] == 0 < listed["demo"]["fields"]
     shown = CliRunner().invoke(app, ["presets", "show", "demo", "--set", "optim.steps=7"]).stdout
+    old = CliRunner().invoke(
+        app, ["pretrain", "--preset", "demo", "--set", "optim.steps=7", "--print-config"]
+    )
+    assert old.stdout == shown
     (tmp_path / "config.yaml").write_text(shown)
     given = resolve_config("official", tmp_path / "config.yaml", [])
     assert given == resolve_config("demo", None, ["optim.steps=7"])
