@@ -81,12 +81,12 @@ def _switched_off(config: TrainConfig) -> Iterator[tuple[tuple[str, ...], bool, 
     yield (
         ("data.frame_interval_seconds", "data.across_cuts"),
         data.clip_length == 1,
-        ("data.clip_length=1"),
+        "data.clip_length=1",
     )
     yield (
         ("data.neighborhood_seconds",),
         data.clips_per_neighborhood == 1,
-        ("data.clips_per_neighborhood=1"),
+        "data.clips_per_neighborhood=1",
     )
     jitter = tuple(f"augment.{name}" for name in ("brightness", "contrast", "saturation", "hue"))
     yield jitter, not config.augment.jitter_probability, "augment.jitter_probability=0"
@@ -94,7 +94,7 @@ def _switched_off(config: TrainConfig) -> Iterator[tuple[tuple[str, ...], bool, 
     yield (
         _of("tracking", _OBJECTS),
         config.tracking.mask == "random_blocks",
-        ("tracking.mask=random_blocks"),
+        "tracking.mask=random_blocks",
     )
     is_balanced = loss.teacher_centering == "sinkhorn"
     centers = ("loss.center_momentum", "ibot.patch_center_momentum")
@@ -102,14 +102,14 @@ def _switched_off(config: TrainConfig) -> Iterator[tuple[tuple[str, ...], bool, 
     yield ("loss.sinkhorn_iterations",), not is_balanced, "loss.teacher_centering=mean"
     yield (
         ("loss.warmup_teacher_temp", "ibot.warmup_patch_temp"),
-        (loss.warmup_teacher_temp_epochs <= 1),
+        loss.warmup_teacher_temp_epochs <= 1,
         f"loss.warmup_teacher_temp_epochs={loss.warmup_teacher_temp_epochs:g}",
     )
     yield ("swav.queue_start_epoch",), not config.swav.queue_length, "swav.queue_length=0"
     yield (
         ("attmask.hint_share",),
         config.attmask.kind != "hint",
-        (f"attmask.kind={config.attmask.kind}"),
+        f"attmask.kind={config.attmask.kind}",
     )
     yield ("optim.lr_scaling",), optim.lr_clips is None, "optim.lr_clips=null"
     yield ("optim.clip_grad_by",), optim.clip_grad is None, "optim.clip_grad=null"
@@ -118,7 +118,7 @@ def _switched_off(config: TrainConfig) -> Iterator[tuple[tuple[str, ...], bool, 
     yield (
         ("watch.overlay_clips",),
         watch.overlay_every_steps is None,
-        ("watch.overlay_every_steps=null"),
+        "watch.overlay_every_steps=null",
     )
 
 
