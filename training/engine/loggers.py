@@ -1,4 +1,4 @@
-"""Where a run's metrics are shown: _TensorBoard, Weights & Biases, MLflow (`watch.loggers`).
+"""Where a run's metrics are shown: TensorBoard, Weights & Biases, MLflow (`watch.loggers`).
 
 What counts is `metrics.jsonl`; these are for looking. So each works in a thread of its own, and one
 that fails or hangs is said once and left out: it never stops a run.
@@ -99,7 +99,7 @@ class _WeightsAndBiases(Logger):
 
 
 class _MLflow(Logger):
-    """A run of _MLflow, the same one when training is resumed.
+    """A run of MLflow, the same one when training is resumed.
 
     MLFLOW_TRACKING_URI says where; without it, in files in the run's folder `mlflow`.
     """
