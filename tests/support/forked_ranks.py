@@ -59,7 +59,8 @@ def _run(
 ) -> None:
     # The loader's workers are forks of that process too, not of one that each rank starts.
     vars(_SERVER).update(server)
-    setattr(_SERVER, "ensure_running", lambda: None)  # noqa: B010
+    for place in (_SERVER, forkserver):
+        setattr(place, "ensure_running", lambda: None)  # noqa: B010
     said = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(said, stream)
