@@ -117,11 +117,11 @@ def reference_dir() -> Path:
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """The URL of moto's S3 on this machine, one for all tests of a process."""
-    moto = pytest.importorskip("moto.server")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield "http://{}:{}".format(*server.get_host_and_port())
-    server.stop()
+    pytest.importorskip("moto.server")
+    from tests.support.object_stores import moto_s3
+
+    with moto_s3() as address:
+        yield address
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -25,26 +26,44 @@ OF_S3_CLIENTS = pytest.mark.filterwarnings(
 
 
 @contextmanager
+def moto_s3() -> Iterator[str]:
+    """Run moto's S3, which answers one request at a time; yield its address.
+
+    It looks whether there is an object, and then makes it: two that create one at once would both
+    be told that they have, as by no S3.
+    """
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
+    answer, in_turn = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        with in_turn:
+            return list(answer(environ, start_response))
+
+    server = make_server("127.0.0.1", 0, application, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+
+
+@contextmanager
 def moto_server(bucket: str) -> Iterator[str]:
     """Run moto's S3 with a bucket, for what this process starts; yield its address."""
     import s3fs
-    from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    address = "http://{}:{}".format(*server.get_host_and_port())
-    os.environ |= {
-        "AWS_ACCESS_KEY_ID": "made-up",
-        "AWS_SECRET_ACCESS_KEY": "made-up",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": address,
-    }
-    try:
+    with moto_s3() as address:
+        os.environ |= {
+            "AWS_ACCESS_KEY_ID": "made-up",
+            "AWS_SECRET_ACCESS_KEY": "made-up",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": address,
+        }
         s3fs.S3FileSystem(use_listings_cache=False).mkdir(bucket)
         yield address
-    finally:
-        server.stop()
 
 
 def copy_into(url: str, folder: Path) -> Store:
