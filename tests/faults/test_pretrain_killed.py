@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.support.forked_ranks import forked
 from tests.support.shard_set import TINY, write_shard_set
@@ -20,16 +19,9 @@ from training.pretrain import pretrain
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = 60
+# As in the processes that are killed: the order of torch's sums is that of its threads.
+pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = (*TINY, f"optim.steps={STEPS}", "data.num_workers=1")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As in the processes that are killed: the order of torch's sums is that of its threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def command(shards, run_dir, *overrides):

@@ -60,7 +60,8 @@ def evaluate_linear(
     Args:
         backbone: From `training.weights.backbones.open_backbone`; moved to the world's device.
         train: Labeled images to train on: see `training.evaluation.datasets.image_folder`; no
-        compressed tar. val: Labeled images that are measured after each epoch.
+            compressed tar.
+        val: Labeled images that are measured after each epoch.
 
     Returns:
         The written result on rank 0, None on the others.

@@ -14,11 +14,13 @@ _EPSILON = 1e-4
 class VicregTerms(NamedTuple):
     """The three terms, unweighted; scalars. Variance and covariance are of both views together."""
 
-    invariance: Tensor  # mean squared difference of the views, over images and dimensions
+    invariance: Tensor
+    """Mean squared difference of the views, over images and dimensions."""
     variance: Tensor
     """How much the standard deviation of a dimension lacks to 1, mean over dimensions; the authors'
     code has half of it."""
-    covariance: Tensor  # sum of squares of those of different dimensions, over their number
+    covariance: Tensor
+    """Sum of the squared covariances of different dimensions, over the number of dimensions."""
 
 
 def vicreg_terms(first: Tensor, second: Tensor) -> VicregTerms:

@@ -122,13 +122,18 @@ def object_masks(
         maps: (B, O, T, N) from `track`.
         mask: See `TrackingConfig.mask`.
         all_mean: Mean of a tensor over ranks; used by "binary" only.
+
+    Raises:
+        ValueError: "random_blocks", which are not made from maps.
     """
     if mask == "binary":
         threshold = mask_threshold(maps, all_mean=all_mean)
         return (F.normalize(maps, dim=-1) > threshold[None, :, :, None]).float()
     if mask == "soft":
         return maps / maps.amax(dim=-1, keepdim=True)
-    return maps
+    if mask == "literal":
+        return maps
+    raise ValueError(f"masks {mask!r} are not made from maps")
 
 
 def apply_masks(clip: Tensor, masks: Tensor) -> Tensor:

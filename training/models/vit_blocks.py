@@ -143,10 +143,8 @@ def _heads_of(attention: Any, *projected: Tensor) -> Heads:
 def attend(heads: Heads, mask: Tensor | None = None) -> Tensor:
     """Return what each query gets of the values, side by side of all heads, (B, queries, A * d).
 
-       In bfloat16 on a CPU the map is written out: torch's fused attention is several times slower
-       there in the backward pass.
-    `mask`: (B, 1, 1, keys) bool, False where
-       there is no key; None: all are.
+    In bfloat16 on a CPU the map is written out: torch's fused attention is several times slower
+    there in the backward pass. `mask` is (B, 1, 1, keys) bool, False where there is no key.
     """
     query, key, value = heads.query, heads.key, heads.value
     if query.device.type == "cpu" and query.dtype == torch.bfloat16:

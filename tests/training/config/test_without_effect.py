@@ -1,6 +1,5 @@
 """What is set and changes nothing is said, and it changes nothing."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from training.engine.checkpoint_files import checkpoint_dir
 from training.engine.metrics import read_metrics
 from training.pretrain import pretrain
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SHORT = ("optim.steps=2", "optim.epochs=2", "optim.global_batch_size=2", "data.local_crops=2")
 METHODS = ("dora", "dino", "simclr", "swav", "vicreg", "attmask")
 """`dora_images` uses what dora does, ibot what attmask does but for its section."""
@@ -81,15 +81,6 @@ SWITCHED_OFF = {
     "dino": ["loss.warmup_teacher_temp_epochs=1"],
     "swav": ["swav.queue_length=0"],
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on several threads, and much slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def config_of(method: str, *overrides: str) -> TrainConfig:

@@ -1,7 +1,6 @@
 """SimCLR, SwAV, VICReg, iBOT and AttMask in the training loop."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from training.pretrain import pretrain
 from training.schedules import Progress
 from wtours.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 WORLD = World(0, 1, 0, CPU)
 METHODS = {
@@ -41,15 +41,6 @@ METHODS = {
 }
 WITH_TEACHER = ("ibot", "attmask")
 CLIPS, FRAMES = 4, 3
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on several threads, and much slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def config_of(name: str, *overrides: str) -> TrainConfig:

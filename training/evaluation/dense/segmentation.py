@@ -42,7 +42,7 @@ def evaluate_segmentation(
 
     Args:
         data: CamVid's or ADE20k's folders, or a tar of them: see
-        `training.evaluation.datasets.segmentation`.
+            `training.evaluation.datasets.segmentation`.
         short_side: Pixels that an image's short side is resized to; None: twice the side of the
             backbone's own crops.
 
