@@ -80,6 +80,28 @@ def test_mlcroissant_finds_no_fault_and_reads_every_frame(directory, tmp_path, m
     assert read["images"] == {key: [64, 48] for key in keys}
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff no JSON",
+        b"[" * 100_000,
+        b'{"distribution": [{"contentUrl": "../../etc/passwd"}], "recordSet": 7}',
+        b'"' + b"x" * 2**22,
+    ],
+)
+def test_a_hostile_croissant_file_is_read_by_no_command(directory, tmp_path, monkeypatch, content):
+    own = json.dumps(croissant(read_dataset(directory)), sort_keys=True)
+    path, copied = directory / "croissant.json", tmp_path / "copied"
+    path.write_bytes(content)
+    assert exit_code_of(monkeypatch, "verify", str(directory)) == 0
+    assert exit_code_of(monkeypatch, "copy", str(directory), str(copied)) == 0
+    assert (copied / "croissant.json").read_bytes() == content
+    # It is made of dataset.json alone, so that a false one is replaced.
+    assert exit_code_of(monkeypatch, "shards", "card", str(directory)) == 0
+    assert json.dumps(json.loads(path.read_bytes()), sort_keys=True) == own
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["copied", "walks"]
+
+
 def test_a_tar_that_is_not_the_described_one_is_refused_by_mlcroissant(directory, tmp_path):
     (directory / "croissant.json").write_text(json.dumps(croissant(read_dataset(directory))))
     tar = directory / "rome-00000.tar"
