@@ -33,6 +33,9 @@ The truth directory:
                                   by row without padding, highest bit first, compressed by zlib
 
 An object is labeled when at least 1/5000 of the image's pixels show it (46 at 640x360).
+
+What takes more room is computed of the spec when it is asked for, as the frames were: of the truth
+that `load_truth` returns, `depth`, `flow`, `pose` and `instances` (`truth_files.py` writes them).
 """
 
 from wtours.synthetic.ground_truth import WalkTruth, load_truth

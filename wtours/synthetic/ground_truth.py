@@ -2,8 +2,10 @@
 
 import zlib
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,9 @@ from wtours.errors import WtoursError
 from wtours.storage.atomic import read_json, write_json
 from wtours.synthetic.spec import WalkSpec
 from wtours.synthetic.types import RenderedFrame
+
+if TYPE_CHECKING:
+    from wtours.synthetic.scene import Walk
 
 TRUTH_NAME, DETECTIONS_NAME, FRAMES_NAME = "truth.json", "detections.parquet", "frames.parquet"
 FORMAT_VERSION = 1
@@ -45,7 +50,10 @@ FRAMES_SCHEMA = pa.schema(
 class WalkTruth:
     """What is true of a rendered walk.
 
+    Depth, flow and camera are not in its files: they are computed of its spec, as the frames were.
+
     Attributes:
+        spec: What was rendered.
         width: Pixels.
         height: Pixels.
         num_frames: Frames of the video.
@@ -56,6 +64,7 @@ class WalkTruth:
         detections: One row per object and frame, columns as in `DETECTIONS_SCHEMA`.
     """
 
+    spec: WalkSpec
     width: int
     height: int
     num_frames: int
@@ -82,6 +91,74 @@ class WalkTruth:
         full[y0:y1, x0:x1] = decode_mask(row["mask"], width=x1 - x0, height=y1 - y0)
         return full
 
+    def instances(self, frame_index: int) -> NDArray[np.uint16]:
+        """Return the (height, width) track id of each pixel's object, 0 where none is labeled."""
+        tracks = np.zeros((self.height, self.width), np.uint16)
+        for row in self.detections.filter(pc.field("frame_index") == frame_index).to_pylist():
+            x0, y0, x1, y1 = (int(row[name]) for name in ("x0", "y0", "x1", "y1"))
+            mask = decode_mask(row["mask"], width=x1 - x0, height=y1 - y0)
+            tracks[y0:y1, x0:x1][mask] = row["track_id"]
+        return tracks
+
+    def depth(self, frame_index: int) -> NDArray[np.float32]:
+        """Return the (height, width) depth of a frame: meters along the view, inf in the sky.
+
+        An upright image (a person, a tree) is a plane that faces the camera.
+
+        Raises:
+            IndexError: the walk has no such frame.
+        """
+        from wtours.synthetic.geometry import surfaces_of
+
+        return surfaces_of(self._walk.frame(frame_index)).depth.astype(np.float32)
+
+    def flow(self, frame_index: int, later_index: int) -> NDArray[np.float32]:
+        """Return the (2, height, width) optical flow from a frame to another of its street.
+
+        To the right and down, in pixels: `later[y + flow[1], x + flow[0]]` shows what the frame
+        shows at `[y, x]`. NaN where it does not: hidden, out of the image, or drawn differently (a
+        leg that has swung). Shadows have no flow of their own: the ground has.
+
+        Raises:
+            IndexError: the walk has no such frame.
+            ValueError: there is a cut between them.
+        """
+        from wtours.synthetic.geometry import flow_between
+
+        one, other = self._walk.frame(frame_index), self._walk.frame(later_index)
+        if self.spec.street_of(frame_index) != self.spec.street_of(later_index):
+            raise ValueError(f"there is a cut between the frames {frame_index} and {later_index}")
+        return flow_between(one, other)
+
+    def pose(self, frame_index: int) -> NDArray[np.float64]:
+        """Return the (4, 4) matrix from camera to world coordinates of a frame, in meters.
+
+        The camera has x to the right, y down and z along the view; the world has z up, and another
+        origin in each street.
+
+        Raises:
+            IndexError: the walk has no such frame.
+        """
+        from wtours.synthetic.geometry import camera_to_world
+
+        return camera_to_world(self._walk.camera(frame_index))
+
+    @property
+    def intrinsics(self) -> NDArray[np.float64]:
+        """Return the (3, 3) matrix from camera coordinates to pixels, whose centers are integers.
+
+        All frames have it. The sky is drawn on a cylinder: there it is that of the columns alone.
+        """
+        from wtours.synthetic.geometry import intrinsics
+
+        return intrinsics(self._walk.camera(0))
+
+    @cached_property
+    def _walk(self) -> "Walk":
+        from wtours.synthetic.scene import Walk
+
+        return Walk(self.spec)
+
 
 def load_truth(path: Path) -> WalkTruth:
     """Read the truth directory that `render_walk` wrote.
@@ -93,9 +170,14 @@ def load_truth(path: Path) -> WalkTruth:
         raise WtoursError(f"{path} holds no {TRUTH_NAME}; give the truth_path of a rendered walk")
     facts = read_json(path / TRUTH_NAME)
     frames = pq.read_table(path / FRAMES_NAME)
+    fields = facts["spec"]
+    fields |= {"frame_rate": Fraction(fields["frame_rate"])}
+    fields |= {"cut_seconds": tuple(fields["cut_seconds"])}
+    spec = WalkSpec(**fields)
     return WalkTruth(
-        width=facts["spec"]["width"],
-        height=facts["spec"]["height"],
+        spec=spec,
+        width=spec.width,
+        height=spec.height,
         num_frames=facts["num_frames"],
         frame_rate=facts["frame_rate"],
         cuts=tuple(cut["frame_index"] for cut in facts["cuts"]),

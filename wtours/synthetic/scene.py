@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from wtours.synthetic.camera_path import NEAR, Camera, Points, Route
 from wtours.synthetic.crowd import LANES, REACH, Crowd, Population
-from wtours.synthetic.drawing.backdrop import cast_walls, draw_backdrop, haze
+from wtours.synthetic.drawing.backdrop import Walls, cast_walls, draw_backdrop, haze
 from wtours.synthetic.drawing.car import HALF_LENGTH, HALF_WIDTH, PAINTS, car_polygons
 from wtours.synthetic.drawing.painter import Painter
 from wtours.synthetic.drawing.palette import Palette
@@ -29,18 +28,63 @@ _STRIDES_PER_SECOND = {"person": 0.9, "dog": 1.6}
 _IS_CAR = np.array([lane.label == "car" for lane in LANES])
 _SHADOW_RADIUS = {"tree": 1.3, "bench": 0.8, "bicycle": 0.8, "dog": 0.4}
 
+Places = list[tuple[int, float, float]]
+"""The objects in sight, far to near: index in the crowd, meters along the view and right of it."""
+
 
 def render_frames(spec: WalkSpec) -> Iterator[RenderedFrame]:
     """Yield every frame of a walk; the same spec gives the same frames."""
-    sprites = draw_sprites(np.random.default_rng([spec.seed, _SPRITES_STREAM]))
-    rate = Fraction(spec.frame_rate)
-    edges = (0, *spec.cut_frames, spec.num_frames)
-    for street, (start, end) in enumerate(pairwise(edges)):
-        scene = Scene(spec.seed, street, float((end - start) / rate), sprites)
-        for frame_index in range(start, end):
-            seconds = float((frame_index - start) / rate)
-            lightness = spec.lightness(frame_index)
-            yield scene.render(seconds, lightness, width=spec.width, height=spec.height)
+    walk = Walk(spec)
+    for frame_index in range(spec.num_frames):
+        yield walk.frame(frame_index)
+
+
+class Walk:
+    """The frames of a walk, in any order; one street is kept at a time (0.5 s to draw)."""
+
+    def __init__(self, spec: WalkSpec) -> None:
+        self._spec, self._rate = spec, Fraction(spec.frame_rate)
+        self._sprites = draw_sprites(np.random.default_rng([spec.seed, _SPRITES_STREAM]))
+        self._street, self._start, self._next = -1, 0, 0
+
+    def frame(self, frame_index: int) -> RenderedFrame:
+        """Return a frame: the same, whichever were asked for before.
+
+        Raises:
+            IndexError: the walk has no such frame.
+        """
+        spec = self._spec
+        scene, size = self._scene_of(frame_index), (spec.width, spec.height)
+        # Whether an object keeps clear of the walker is found out when it first comes in sight.
+        for earlier in range(self._next, frame_index):
+            scene.look(self._seconds(earlier), *size)
+        self._next = max(self._next, frame_index + 1)
+        return scene.render(self._seconds(frame_index), spec.lightness(frame_index), *size)
+
+    def camera(self, frame_index: int) -> Camera:
+        """Return the camera of a frame.
+
+        Raises:
+            IndexError: the walk has no such frame.
+        """
+        scene, spec = self._scene_of(frame_index), self._spec
+        return scene.camera(self._seconds(frame_index), spec.width, spec.height)
+
+    def _scene_of(self, frame_index: int) -> "Scene":
+        spec = self._spec
+        if not 0 <= frame_index < spec.num_frames:
+            raise IndexError(f"no frame {frame_index}: the walk has {spec.num_frames}")
+        street = spec.street_of(frame_index)
+        if street != self._street:
+            edges = (0, *spec.cut_frames, spec.num_frames)
+            self._start, end = edges[street], edges[street + 1]
+            seconds = float((end - self._start) / self._rate)
+            self._scene = Scene(spec.seed, street, seconds, self._sprites)
+            self._street, self._next = street, self._start
+        return self._scene
+
+    def _seconds(self, frame_index: int) -> float:
+        return float((frame_index - self._start) / self._rate)
 
 
 class Scene:
@@ -63,30 +107,42 @@ class Scene:
         self._population = Population(self._crowd_seed, self._route, seconds)
         self._sprites = sprites
 
-    def render(self, seconds: float, lightness: float, *, width: int, height: int) -> RenderedFrame:
-        """Return the frame at a time since the cut, under a lightness factor from 0 to 1."""
-        camera = Camera(self._route.pose(seconds), width, height)
-        walls = cast_walls(camera, self._crowd_seed)
-        image = draw_backdrop(camera, walls, self._atlas)
-        painter = Painter(image, camera, walls.depth, self._atlas.horizon)
+    def camera(self, seconds: float, width: int, height: int) -> Camera:
+        """Return the camera at a time since the cut."""
+        return Camera(self._route.pose(seconds), width, height)
+
+    def look(self, seconds: float, width: int, height: int) -> tuple[Camera, Walls, Crowd, Places]:
+        """Return the camera at a time since the cut, the walls, and who is where in sight of it."""
+        camera = self.camera(seconds, width, height)
+        walls = cast_walls(camera, self._crowd_seed, self._atlas.facade_height)
         crowd = self._population.near(camera.pose, seconds)
         depth, right = camera.relative(crowd.x, crowd.y)
         in_view = (depth < REACH) & _in_sight(camera, walls.depth, depth, right)
+        places = [
+            (int(index), float(depth[index]), float(right[index]))
+            for index in _far_to_near(camera, crowd, depth, np.flatnonzero(in_view))
+            if self._population.is_clear(crowd, index, seconds)
+        ]
+        return camera, walls, crowd, places
+
+    def render(self, seconds: float, lightness: float, width: int, height: int) -> RenderedFrame:
+        """Return the frame at a time since the cut, under a lightness factor from 0 to 1."""
+        camera, walls, crowd, places = self.look(seconds, width, height)
+        image = draw_backdrop(camera, walls, self._atlas)
+        painter = Painter(image, camera, walls.depth, self._atlas.horizon)
         objects: list[SeenObject] = []
-        for index in _far_to_near(camera, crowd, depth, np.flatnonzero(in_view)):
-            if not self._population.is_clear(crowd, index, seconds):
-                continue
+        for index, depth, aside in places:
             lane, key, number = LANES[crowd.lane[index]], int(crowd.key[index]), len(objects) + 1
-            at, aside = max(float(depth[index]), NEAR), float(right[index])
+            place, at = (float(crowd.x[index]), float(crowd.y[index])), max(depth, NEAR)
+            sprite: Sprite | None = None
+            heading = float(crowd.axis[index]) * np.pi / 2 + (np.pi if lane.lateral < 0 else 0)
             clear = float(haze(np.array(at)))
             if lane.label == "car":
-                heading = float(crowd.axis[index]) * np.pi / 2 + (np.pi if lane.lateral < 0 else 0)
-                place, paint = (float(crowd.x[index]), float(crowd.y[index])), key % len(PAINTS)
-                shadow, faces = car_polygons(camera, *place, heading, PAINTS[paint])
+                shadow, faces = car_polygons(camera, *place, heading, PAINTS[key % len(PAINTS)])
                 if shadow is not None:
                     painter.draw_ground_shadow(shadow, at)
                 region = painter.draw_polygons(faces, number, depth=at, clear=clear)
-            elif depth[index] < NEAR:
+            elif depth < NEAR:
                 continue
             else:
                 variants = self._sprites[lane.label]
@@ -96,11 +152,13 @@ class Scene:
                 painter.draw_shadow(aside, at, _SHADOW_RADIUS.get(lane.label, 0.32))
                 region = painter.draw_sprite(sprite, number, depth=at, right=aside, clear=clear)
             if region is not None:
-                objects.append(SeenObject(key, lane.label, number, region))
+                seen = SeenObject(key, lane.label, number, region, *place, heading, sprite)
+                objects.append(seen)
         blue, green, red, _ = cv2.mean(image)
         luma = max(1.0, 0.114 * blue + 0.587 * green + 0.299 * red)
         lit = cv2.convertScaleAbs(image, None, EXPOSURE / luma * lightness)
-        return RenderedFrame(np.asarray(lit, dtype=np.uint8), painter.owner, tuple(objects))
+        image = np.asarray(lit, dtype=np.uint8)
+        return RenderedFrame(image, painter.owner, tuple(objects), camera, walls)
 
 
 def _far_to_near(

@@ -27,11 +27,24 @@ class Walls:
         depth: (W,) float32, meters along the view; `_FAR` where nothing is met.
         facade: (W,) int, the front's number in the atlas.
         along: (W,) float32, meters from the left edge of that front, in [0, FACADE_METERS).
+        height: (W,) float32, meters of that front.
+        plane: (W,) int, the same number wherever the row of fronts is seen from; never 0 or 1.
     """
 
     depth: Floats
     facade: NDArray[np.int64]
     along: Floats
+    height: Floats
+    plane: NDArray[np.int64]
+
+    def shown(self, camera: Camera) -> NDArray[np.bool_]:
+        """Return (H, W) the pixels that show a front."""
+        scale = self.depth / np.float32(camera.focal)  # meters per pixel
+        top = camera.horizon - (self.height - camera.pose.eye_height) / scale
+        bottom = camera.horizon + camera.pose.eye_height / scale
+        rows = np.arange(camera.height, dtype=np.float32)[:, None]
+        inside: NDArray[np.bool_] = (rows >= top) & (rows < bottom) & (self.depth < _FAR - 1)
+        return inside
 
 
 def haze(depth: Points | Floats) -> Floats:
@@ -40,8 +53,8 @@ def haze(depth: Points | Floats) -> Floats:
     return np.asarray((1 - share) ** 1.3, dtype=np.float32)
 
 
-def cast_walls(camera: Camera, seed: int) -> Walls:
-    """Find the first house front of every column."""
+def cast_walls(camera: Camera, seed: int, heights: Floats) -> Walls:
+    """Find the first house front of every column; heights: (NUM_FACADES,) meters of the fronts."""
     offset = (np.arange(camera.width) - camera.center) / camera.focal
     cos, sin = np.cos(camera.pose.yaw), np.sin(camera.pose.yaw)
     direction = np.stack([cos + offset * sin, sin - offset * cos])  # (2, W), depth 1
@@ -74,21 +87,44 @@ def cast_walls(camera: Camera, seed: int) -> Walls:
     half = NUM_FACADES // 2
     facade = (house * 7 + face * 13 + (house * face) % 5 + seed) % half + half * axis
     along = into_block - house_in_block * FACADE_METERS
-    return Walls(np.minimum(depth, _FAR).astype(np.float32), facade, along.astype(np.float32))
+    return Walls(
+        np.minimum(depth, _FAR).astype(np.float32),
+        facade,
+        along.astype(np.float32),
+        heights[facade],
+        2 * face + axis,
+    )
+
+
+def first_ground_row(camera: Camera) -> int:
+    """Return the row from which on there is ground and no sky."""
+    return int(np.ceil(camera.horizon + 0.5))
+
+
+def ground_depth(camera: Camera) -> Floats:
+    """Return the meters along the view of each row of the ground."""
+    below = np.arange(first_ground_row(camera), camera.height) - camera.horizon
+    return np.asarray(camera.pose.eye_height * camera.focal / below, dtype=np.float32)
 
 
 def draw_backdrop(camera: Camera, walls: Walls, atlas: Atlas) -> Image:
     """Return the (H, W, 3) uint8 BGR image of the empty streets."""
+    map_x, map_y, clear = texture_maps(camera, walls, atlas)
+    image = cv2.remap(atlas.image, map_x, map_y, cv2.INTER_LINEAR)
+    fog = _plain(camera.height, camera.width, atlas.horizon)
+    return np.asarray(cv2.blendLinear(image, fog, clear, 1 - clear), dtype=np.uint8)
+
+
+def texture_maps(camera: Camera, walls: Walls, atlas: Atlas) -> tuple[Floats, Floats, Floats]:
+    """Return (H, W) each: the column and row of the atlas at a pixel, and what haze leaves."""
     height, width = camera.height, camera.width
     map_x, map_y = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
     clear = np.ones((height, width), np.float32)
-    split = int(np.ceil(camera.horizon + 0.5))
+    split = first_ground_row(camera)
     _map_sky(camera, map_x[:split], map_y[:split])
     _map_ground(camera, atlas, map_x[split:], map_y[split:], clear[split:])
     _map_walls(camera, walls, atlas, map_x, map_y, clear)
-    image = cv2.remap(atlas.image, map_x, map_y, cv2.INTER_LINEAR)
-    fog = _plain(height, width, atlas.horizon)
-    return np.asarray(cv2.blendLinear(image, fog, clear, 1 - clear), dtype=np.uint8)
+    return map_x, map_y, clear
 
 
 @functools.lru_cache(maxsize=2)
@@ -106,8 +142,7 @@ def _map_sky(camera: Camera, map_x: Floats, map_y: Floats) -> None:
 
 
 def _map_ground(camera: Camera, atlas: Atlas, map_x: Floats, map_y: Floats, clear: Floats) -> None:
-    below = np.arange(camera.height - len(map_x), camera.height) - camera.horizon
-    depth = (camera.pose.eye_height * camera.focal / below).astype(np.float32)
+    depth = ground_depth(camera)
     clear[:] = haze(depth)[:, None]
     texels = textures.GROUND_PPM * depth / camera.focal
     # Between the finer sampling across and the much coarser one along the view.
@@ -131,12 +166,9 @@ def _map_ground(camera: Camera, atlas: Atlas, map_x: Floats, map_y: Floats, clea
 def _map_walls(
     camera: Camera, walls: Walls, atlas: Atlas, map_x: Floats, map_y: Floats, clear: Floats
 ) -> None:
+    inside = walls.shown(camera)
     scale = walls.depth / np.float32(camera.focal)  # meters per pixel
-    top_meters = atlas.facade_height[walls.facade]
-    top = camera.horizon - (top_meters - camera.pose.eye_height) / scale
-    bottom = camera.horizon + camera.pose.eye_height / scale
     rows = np.arange(camera.height, dtype=np.float32)[:, None]
-    inside = (rows >= top) & (rows < bottom) & (walls.depth < _FAR - 1)
     # Along a slanting wall a pixel covers more: the distance to the next column's place.
     stride = np.abs(np.gradient(walls.along))
     slant = np.clip(np.minimum(stride, 20 * scale), scale, None)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +33,11 @@ _LAMP = np.array([(0.52, 0.52), (0.82, 0.52), (0.82, 0.66), (0.52, 0.66)])
 
 @dataclass(frozen=True)
 class Polygon:
-    """(N, 2) pixel places and a color."""
+    """(N, 2) pixel places, a color, and the number in `PLANES` of the plane that it lies in."""
 
     points: NDArray[np.float64]
     color: Color
+    plane: int
 
 
 Paint = dict[str, Color]
@@ -106,6 +108,35 @@ _STRIP_NORMAL = np.diff(_OUTLINE, axis=0)[:, ::-1] * np.array([-1, 1])
 _STRIP_MIDDLE = (_OUTLINE[:-1, 0] + _OUTLINE[1:, 0]) / 2
 
 
+class Planes(NamedTuple):
+    """The planes of the model, each (P, 3) along, across, up: a point, a normal, and the box."""
+
+    point: Points
+    normal: Points
+    low: Points
+    high: Points
+
+
+def _planes() -> Planes:
+    rows = []
+    for (a, b), (along, up) in zip(pairwise(_OUTLINE), _STRIP_NORMAL, strict=True):
+        low, high = np.minimum(a, b), np.maximum(a, b)
+        edges = (low[0], -HALF_WIDTH, low[1]), (high[0], HALF_WIDTH, high[1])
+        rows.append(((a[0], 0, a[1]), (along, 0, up), *edges))
+    (rear, _), (front, top) = _OUTLINE.min(axis=0), _OUTLINE.max(axis=0)
+    for sign in (-1, 1):
+        side = sign * HALF_WIDTH
+        rows.append(((0, side, 0), (0, sign, 0), (rear, side, 0), (front, side, top)))
+    return Planes(*np.moveaxis(np.array(rows), 1, 0))
+
+
+PLANES = _planes()
+_SIDE_PLANES = {sign: len(_STRIPS) + number for number, sign in enumerate((-1, 1))}
+_END_PLANES = {-1: 0, 1: len(_STRIPS) - 1}
+"""The lamps lie in the planes of the last strips."""
+GROUND_PLANE = len(PLANES.normal)
+
+
 def car_polygons(
     camera: Camera, x: float, y: float, heading: float, paint: Paint
 ) -> tuple[Polygon | None, list[Polygon]]:
@@ -124,11 +155,11 @@ def car_polygons(
     seen = np.stack([depth, right, up], axis=1)
     pixels = camera.pixels(np.maximum(depth, NEAR), right, up)
 
-    def polygon(corners: slice, part: str) -> list[Polygon]:
+    def polygon(corners: slice, part: str, plane: int) -> list[Polygon]:
         if depth[corners].min() >= NEAR:
-            return [Polygon(pixels[corners], paint[part])]
+            return [Polygon(pixels[corners], paint[part], plane)]
         clipped = _clip_near(seen[corners])
-        return [Polygon(camera.pixels(*clipped.T), paint[part])] if len(clipped) > 2 else []
+        return [Polygon(camera.pixels(*clipped.T), paint[part], plane)] if len(clipped) > 2 else []
 
     dx, dy = camera.pose.x - x, camera.pose.y - y
     eye_along, eye_across = dx * cos + dy * sin, dy * cos - dx * sin
@@ -137,15 +168,16 @@ def car_polygons(
     faces: list[Polygon] = []
     for strip in np.argsort(-np.abs(eye_along - _STRIP_MIDDLE)):
         if facing[strip]:
-            faces += polygon(_SOLID.strips[strip], _STRIPS[strip])
-    details: list[tuple[slice, str]] = []
+            faces += polygon(_SOLID.strips[strip], _STRIPS[strip], int(strip))
     if abs(eye_along) > HALF_LENGTH:
-        details += _SOLID.ends[1 if eye_along > 0 else -1]
+        end = 1 if eye_along > 0 else -1
+        for corners, part in _SOLID.ends[end]:
+            faces += polygon(corners, part, _END_PLANES[end])
     if abs(eye_across) > HALF_WIDTH:
-        details += _SOLID.sides[1 if eye_across > 0 else -1]
-    for corners, part in details:
-        faces += polygon(corners, part)
-    shadow = polygon(_SOLID.shadow, "dark")
+        side = 1 if eye_across > 0 else -1
+        for corners, part in _SOLID.sides[side]:
+            faces += polygon(corners, part, _SIDE_PLANES[side])
+    shadow = polygon(_SOLID.shadow, "dark", GROUND_PLANE)
     return (shadow[0] if shadow else None), faces
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -19,6 +20,38 @@ _SHIFT = 4
 
 _MIN_SHADOW = 6.0
 """Shadows are drawn from this radius in pixels on, faintly at first."""
+
+
+@dataclass(frozen=True)
+class PlacedSprite:
+    """An upright image that faces the camera, and where its pixels are in a frame.
+
+    Attributes:
+        image: Of the size that is drawn from.
+        left: Column of its left edge; pixel centers are at 0.5 here.
+        top: Row of its top edge.
+        right: Column of its right edge.
+        bottom: Row of its bottom edge.
+        shrink: Pixels of the frame per pixel of `image`.
+    """
+
+    image: Image
+    left: float
+    top: float
+    right: float
+    bottom: float
+    shrink: float
+
+
+def place_sprite(camera: Camera, sprite: Sprite, *, depth: float, right: float) -> PlacedSprite:
+    """Return where a sprite is drawn whose middle is at a depth and right of the view."""
+    scale = camera.focal / depth
+    left = camera.center + (right - sprite.width / 2) * scale
+    bottom = camera.horizon + camera.pose.eye_height * scale
+    rows = sprite.height * scale
+    image = sprite.level(rows)
+    edges = (left, bottom - rows, left + sprite.width * scale, bottom)
+    return PlacedSprite(image, *edges, rows / image.shape[0])
 
 
 class Painter:
@@ -92,27 +125,23 @@ class Painter:
             right: Meters right of the view, of the sprite's middle.
             clear: Share of its own color left by haze, 0 to 1.
         """
-        scale = self._camera.focal / depth
-        left = self._camera.center + (right - sprite.width / 2) * scale
-        bottom = self._camera.horizon + self._camera.pose.eye_height * scale
-        top = bottom - sprite.height * scale
-        found = self._visible((left, top), (left + sprite.width * scale, bottom), depth)
+        placed = place_sprite(self._camera, sprite, depth=depth, right=right)
+        found = self._visible((placed.left, placed.top), (placed.right, placed.bottom), depth)
         if found is None:
             return None
         region, hidden = found
-        # The smallest image that is at least as tall, or the largest.
-        fitting = [level for level in sprite.levels if level.shape[0] >= sprite.height * scale]
-        image = fitting[-1] if fitting else sprite.levels[0]
-        shrink = sprite.height * scale / image.shape[0]
         # Pixel centers at integers on both sides.
+        middle = (placed.shrink - 1) / 2
         matrix = np.array(
             [
-                [shrink, 0, left - region.left + (shrink - 1) / 2],
-                [0, shrink, top - region.top + (shrink - 1) / 2],
+                [placed.shrink, 0, placed.left - region.left + middle],
+                [0, placed.shrink, placed.top - region.top + middle],
             ]
         )
         size = (region.right - region.left, region.bottom - region.top)
-        warped = np.asarray(cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR), np.uint8)
+        warped = np.asarray(
+            cv2.warpAffine(placed.image, matrix, size, flags=cv2.INTER_LINEAR), np.uint8
+        )
         warped[:, hidden] = 0
         self._blend(region, warped, clear)
         self.owner[region.slices][warped[..., 3] > 127] = number
@@ -132,7 +161,7 @@ class Painter:
         image, owner = self.image[region.slices], self.owner[region.slices]
         image_before, owner_before = image.copy(), owner.copy()
         for polygon in polygons:
-            points = np.round(polygon.points * (1 << _SHIFT)).astype(np.int32)
+            points = _fixed_point(polygon)
             color = [
                 own * clear + haze * (1 - clear)
                 for own, haze in zip(polygon.color, self._haze, strict=True)
@@ -168,3 +197,13 @@ class Painter:
             own = np.asarray(cv2.addWeighted(own, clear, fog, 1 - clear, 0), np.uint8)
         cv2.multiply(part, cv2.merge([255 - alpha] * 3), part, 1 / 255)
         cv2.add(part, own, part)
+
+
+def draw_planes(planes: NDArray[np.uint8], polygons: Sequence[Polygon]) -> None:
+    """Write into (H, W) the number of the plane that is seen at each pixel of a solid."""
+    for polygon in polygons:
+        cv2.fillConvexPoly(planes, _fixed_point(polygon), polygon.plane, cv2.LINE_8, _SHIFT)
+
+
+def _fixed_point(polygon: Polygon) -> NDArray[np.int32]:
+    return np.round(polygon.points * (1 << _SHIFT)).astype(np.int32)

@@ -26,6 +26,11 @@ class Sprite:
     height: float
     levels: tuple[Image, ...]
 
+    def level(self, rows: float) -> Image:
+        """Return the smallest image that is at least as tall, or the largest."""
+        fitting = [level for level in self.levels if level.shape[0] >= rows]
+        return fitting[-1] if fitting else self.levels[0]
+
     def mirrored(self) -> "Sprite":
         """Return it with left and right exchanged."""
         levels = tuple(np.ascontiguousarray(level[:, ::-1]) for level in self.levels)
