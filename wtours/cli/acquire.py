@@ -21,8 +21,10 @@ from wtours.cli.options import (
     Videos,
     chosen_manifest,
     finish,
+    refuse_unused,
+    set_option,
 )
-from wtours.cli.sets.places import needs_tables, workspace
+from wtours.cli.sets.places import needs_tables, shard_set, workspace
 from wtours.media.file_types import Codec
 from wtours.media.limits import MAX_LOSS
 from wtours.storage.store import is_url
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from wtours.acquire.dry_run import Planned
     from wtours.acquire.sources import Sources
 
+
+_INTERVAL = 1.0
 
 MaxSize = Annotated[
     str, typer.Option(metavar="SIZE", help="Refuse a video at a URL with more bytes: 500M, 200G.")
@@ -53,15 +57,28 @@ def render(
             "--eval-sets", help="Also make small labeled sets of them: voc, davis, ade20k."
         ),
     ] = False,
+    shards: Annotated[
+        str | None,
+        set_option("NAME|DIR|URL", "Also write depth, flow, masks and poses of this set's frames."),
+    ] = None,
+    interval: Annotated[
+        float, typer.Option(help="--shards: seconds from a frame to the one its flow leads to.")
+    ] = _INTERVAL,
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
     """Render the manifest's synthetic walks, each with its ground truth, into ROOT/rendered.
 
-    Example: wtours render --manifest demo
+    With --shards, the truth of the set's frames comes as files for `wtours layer make`. Examples:
+
+    wtours render --manifest demo
+
+    wtours render --manifest demo --shards default --interval 0.5
     """
     from wtours.synthetic.demo import render_walks
 
+    if shards is None:
+        refuse_unused("walks alone (no --shards)", {"--interval": interval != _INTERVAL})
     entries = chosen_manifest(manifest).select(videos or ())
     with console.progress_bars("render", "percent") as on_progress:
         paths = render_walks(entries, Layout(root), on_progress=on_progress)
@@ -71,15 +88,39 @@ def render(
 
         *train, val = (path.stem for path in paths)
         sets = list(publish_eval_sets(paths[0].parent, train=train or [val], val=val))
+    truth = None if shards is None else _publish_truth(shards, interval, root)
     if as_json:
-        console.print_json({"videos": list(map(str, paths)), "eval_sets": list(map(str, sets))})
+        content = {"videos": list(map(str, paths)), "eval_sets": list(map(str, sets))}
+        console.print_json(content if truth is None else content | {"truth": str(truth)})
         return
     for path in paths:
         console.say(f"rendered {path}")
     for path in sets:
         console.say(f"labeled set {path}")
+    if shards is not None and truth is not None:
+        console.say(f"truth of the frames {truth}")
+        origin = f"external:{truth / 'depth'}"
+        note_next("layer", "make", "depth", "--from", origin, "--shards", shards, root=root)
+        return
     from_dir = str(Layout(root).rendered_dir)
     note_next("download", "--from-dir", from_dir, manifest=manifest, videos=videos, root=root)
+
+
+def _publish_truth(shards: str, interval: float, root: Path) -> Path:
+    """Write the truth of a set's frames beside the walks; return the folder."""
+    from wtours.shards.index import ShardIndex
+    from wtours.synthetic.truth_files import publish_truth_files
+
+    rendered, index = Layout(root).rendered_dir, ShardIndex.open(shard_set(shards, root))
+    with console.progress_bars("truth", "steps") as on_progress:
+        publish_truth_files(
+            index,
+            rendered,
+            rendered / "layers",
+            interval_seconds=interval,
+            on_progress=on_progress,
+        )
+    return rendered / "layers"
 
 
 def download(

@@ -50,8 +50,6 @@ class FlowSource(LayerSource):
         short_side: int = 256,
         weights: Path | None = None,
     ) -> None:
-        if not 1e-6 <= interval_seconds < 1e6:
-            raise UsageError(f"--interval ({interval_seconds:g}) must be above 0 seconds")
         if not MIN_SIDE <= short_side <= 2048 or short_side % _MULTIPLE:
             raise UsageError(
                 f"--short-side ({short_side}) must be a multiple of {_MULTIPLE} from {MIN_SIDE} to "
@@ -61,12 +59,7 @@ class FlowSource(LayerSource):
         from torchvision.models.optical_flow import Raft_Small_Weights, raft_small
 
         self._index, self._short_side = index, short_side
-        self._partner = self._partners(round(interval_seconds * _US))
-        if not (self._partner >= 0).any():
-            raise ShardError(
-                f"{index.directory} has no frames {interval_seconds:g} s apart in one shot: "
-                f"choose --interval among the intervals of its clips"
-            )
+        self._partner = later_rows(index, interval_seconds)
         self._shards = {shard.shard: shard.sha256 for shard in index.dataset.shards}
         path = weights or download_weights(Raft_Small_Weights.DEFAULT.url)
         self._model = raft_small()
@@ -103,23 +96,6 @@ class FlowSource(LayerSource):
         for row in unit.rows:
             yield None if self._partner[row] < 0 else next(flows)
 
-    def _partners(self, interval_us: int) -> NDArray[np.int64]:
-        """Return (N,) the row that each row's flow leads to, or -1."""
-        partner = np.full(len(self._index), -1, np.int64)
-        for video in self._index.videos:
-            rows = slice(video.start, video.stop)
-            pts_us = self._index.pts_us[rows]
-            starts = clip_starts(
-                pts_us,
-                self._index.shot[rows],
-                offsets_us=(0, interval_us),
-                tolerance_us=video.tolerance_us,
-            )
-            if len(starts):
-                later = nearest_rows(pts_us, pts_us[starts] + interval_us)
-                partner[video.start + starts] = video.start + later
-        return partner
-
     def _flows(self, pairs: list[tuple[int, int]]) -> Iterator[NDArray[np.float16]]:
         import torch
 
@@ -143,3 +119,34 @@ class FlowSource(LayerSource):
         image = torch.from_numpy(pixels).to(best_device()).permute(2, 0, 1)[None].float()
         scaled = interpolate(image, size, mode="bilinear", antialias=True)
         return scaled / 127.5 - 1
+
+
+def later_rows(index: ShardIndex, interval_seconds: float) -> NDArray[np.int64]:
+    """Return (N,) the row that each row's flow leads to, as clips have them, or -1.
+
+    Raises:
+        UsageError: the interval makes no sense.
+        ShardError: no frame of the set has another at this interval.
+    """
+    if not 1e-6 <= interval_seconds < 1e6:
+        raise UsageError(f"--interval ({interval_seconds:g}) must be above 0 seconds")
+    interval_us = round(interval_seconds * _US)
+    later = np.full(len(index), -1, np.int64)
+    for video in index.videos:
+        rows = slice(video.start, video.stop)
+        pts_us = index.pts_us[rows]
+        starts = clip_starts(
+            pts_us,
+            index.shot[rows],
+            offsets_us=(0, interval_us),
+            tolerance_us=video.tolerance_us,
+        )
+        if len(starts):
+            nearest = nearest_rows(pts_us, pts_us[starts] + interval_us)
+            later[video.start + starts] = video.start + nearest
+    if not (later >= 0).any():
+        raise ShardError(
+            f"{index.directory} has no frames {interval_seconds:g} s apart in one shot: choose "
+            f"--interval among the intervals of its clips"
+        )
+    return later

@@ -4,10 +4,11 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 import torch
-from PIL import Image
 from torchvision.models.optical_flow import raft_small
 
 from tests.support.command_line import run_here
@@ -16,6 +17,7 @@ from wtours.analyze.pipeline import analyze_videos
 from wtours.errors import AnalysisError, ShardError, UsageError
 from wtours.exporting.units import shard_units
 from wtours.layers.detections import DetectionSource
+from wtours.layers.external import external_source
 from wtours.layers.flow import FlowSource
 from wtours.layers.make import make_layer
 from wtours.layers.verify import verify_layer
@@ -25,51 +27,185 @@ from wtours.sharding.build import build_shards
 from wtours.shards import ClipDataset, ShardIndex
 from wtours.shards.layers.layer import Layer
 from wtours.shards.params import ShardParams
-from wtours.synthetic import WalkSpec, load_truth, render_walk
+from wtours.synthetic import WalkSpec, load_truth
+from wtours.synthetic.truth_files import publish_truth_files
 from wtours.workspace.layout import Layout
 
 SPEC = WalkSpec(seconds=6, width=160, height=96, frame_rate=10, seed=4, cut_seconds=(3,))
+MANIFEST = """
+format = 1
+name = "walks"
+[[video]]
+id = "walk"
+title = "A walk"
+sources = ["file:walk.mp4"]
+rendered = { seconds = 6, width = 160, height = 96, frame_rate = 10, seed = 4, cut_seconds = [3] }
+"""
 PARAMS = ShardParams(frames_per_second="5", shard_seconds=2)
 pytestmark = pytest.mark.medium
+
+
+def render(layout, *options):
+    """Run `wtours render` on the manifest beside the root."""
+    manifest = layout.root.parent / "walks.toml"
+    manifest.write_text(MANIFEST)
+    done = run_here("render", "--manifest", manifest, "--root", layout.root, *options)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory):
     """Return the workspace of a sharded and analyzed rendered walk, and its truth."""
-    folder = tmp_path_factory.mktemp("walk")
-    layout = Layout(folder / "root")
-    render_walk(SPEC, folder / "walk.mp4", truth_path=folder / "truth")
+    layout = Layout(tmp_path_factory.mktemp("walk") / "root")
+    folder, truth = layout.rendered_dir, layout.rendered_dir / "truth" / "walk"
+    render(layout)
     publish_video(layout, "walk", folder / "walk.mp4")
-    detector = f"file:{folder / 'truth' / 'detections.parquet'}"
+    detector = f"file:{truth / 'detections.parquet'}"
     report = analyze_videos(layout, ["walk"], detector=detector, detect_fps="5")
     assert report.done == ["walk"], report
     build_shards(layout, ["walk"], name="default", params=PARAMS)
-    return layout, load_truth(folder / "truth"), folder
+    return layout, load_truth(truth), folder
 
 
-def masks_of(truth, index, folder):
-    """Write the drawn instance of each pixel of each frame of the set as a PNG; return them."""
-    folder.mkdir()
-    masks = []
-    for row in range(len(index)):
-        frame = index.frame(row)
-        number = round(frame.pts_us * SPEC.frame_rate / 1_000_000)
-        mask = np.zeros((truth.height, truth.width), np.uint16)
-        seen = truth.detections.filter(
-            np.asarray(truth.detections["frame_index"]) == number
-        ).to_pylist()
-        for found in seen:
-            mask[truth.mask(number, found["track_id"])] = found["track_id"]
-        Image.fromarray(mask).save(folder / f"walk-{frame.frame_index:08d}.png")
-        masks.append(mask)
-    return masks
+@pytest.fixture(scope="module")
+def files(walk):
+    """Return the files of the truth that `wtours render --shards` writes, with flow over 0.4 s."""
+    layout, _, _ = walk
+    before = files_of(layout.rendered_dir)
+    render(layout, "--shards", "default", "--interval", "0.4")
+    folder = layout.rendered_dir / "layers"
+    after = files_of(layout.rendered_dir)
+    assert {path: data for path, data in after.items() if path in before} == before
+    return folder
 
 
-def test_instance_masks_are_those_of_the_frames_and_survive_sync(walk, tmp_path):
+def number_of(pts_us):
+    return round(pts_us * SPEC.frame_rate / 1_000_000)
+
+
+def make_external(layout, name, path, *options):
+    made = run_here(
+        *("layer", "make", name, "--from", f"external:{path}", "--root", layout.root), *options
+    )
+    assert made.returncode == 0, made.stderr
+
+
+def untrue_rows(index, truth):
+    """Return the rows at which a clip's layers are not the truth, by the layer's name."""
+    names = ["depth", "flow", "masks", "pose"]
+    # The clips whose pairs the flow is of.
+    clips = ClipDataset(index, clip_length=2, frame_interval_seconds=0.4, layers=names)
+    found = {name: set() for name in names}
+    for number in range(len(clips)):
+        clip = clips[number]
+        rows = clips.clip_rows(number)
+        start, end = (number_of(int(pts)) for pts in clip.pts_us)
+        expected = {
+            "depth": [truth.depth(start), truth.depth(end)],
+            "flow": [truth.flow(start, end)],
+            "masks": [truth.instances(start), truth.instances(end)],
+            "pose": [truth.pose(start)[:3].ravel(), truth.pose(end)[:3].ravel()],
+        }
+        for name, values in expected.items():
+            for row, value, read in zip(rows, values, clip.layers[name], strict=False):
+                if not np.array_equal(value, read, equal_nan=name == "flow"):
+                    found[name].add(row)
+    assert len(clips) == 27
+    return found
+
+
+def test_depth_flow_masks_and_poses_come_back_as_the_drawn_truth(walk, files):
+    layout, truth, _ = walk
+    index = ShardIndex.open(layout.shards_dir("default"))
+    make_external(layout, "depth", files / "depth")
+    make_external(layout, "flow", files / "flow", "--allow-missing")
+    make_external(layout, "masks", files / "instances")
+    make_external(layout, "pose", files / "pose.parquet")
+    nothing = {"depth": set(), "flow": set(), "masks": set(), "pose": set()}
+    assert untrue_rows(index, truth) == nothing
+    flow = Layer.open(index, "flow").read(range(len(index)))
+    # Where a shot has a frame 0.4 s later; the tick at 6 s has the frame at 5.9 s.
+    assert [row for row, value in enumerate(flow) if value is not None] == [
+        *range(13),
+        *range(15, 29),
+    ]
+    for name in nothing:
+        assert verify_layer(index, name) == []
+        assert run_here("layer", "drop", name, "--root", layout.root).returncode == 0
+
+
+def test_a_wrong_frame_a_shifted_time_and_a_missing_frame_are_found(walk, files, tmp_path):
+    layout, truth, _ = walk
+    index = ShardIndex.open(layout.shards_dir("default"))
+    wrong = shutil.copytree(files, tmp_path / "wrong")
+    for folder, suffix in (("depth", "npy"), ("flow", "npy"), ("instances", "png")):
+        name = wrong / folder / f"walk-00000004.{suffix}"
+        shutil.copy(wrong / folder / f"walk-00000005.{suffix}", name)
+    table = pq.read_table(files / "pose.parquet")
+    order = np.arange(len(index))
+    order[4] = 5
+    pose = table.take(order).set_column(1, "pts_us", table["pts_us"])
+    pq.write_table(pose, wrong / "pose.parquet")
+    make_external(layout, "depth", wrong / "depth")
+    make_external(layout, "flow", wrong / "flow", "--allow-missing")
+    make_external(layout, "masks", wrong / "instances")
+    make_external(layout, "pose", wrong / "pose.parquet")
+    # Values of another frame are seen beside the truth alone.
+    assert untrue_rows(index, truth) == {name: {4} for name in ("depth", "flow", "masks", "pose")}
+    for name in ("depth", "flow", "masks", "pose"):
+        assert run_here("layer", "drop", name, "--root", layout.root).returncode == 0
+    pts_us = table["pts_us"].to_numpy()
+    for name, changed, said in (
+        # By half a frame of the set and by a whole one, and a row that is not there.
+        ("half", table.set_column(1, "pts_us", pa.array(pts_us + 100_000)), "has no frame"),
+        ("whole", table.set_column(1, "pts_us", pa.array(pts_us + 200_000)), "has no frame"),
+        ("row", table.slice(1), "1 of 31 frames have no value, the first walk at 0 s"),
+    ):
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(changed, path)
+        make = ("layer", "make", "pose", "--from", f"external:{path}", "--root", layout.root)
+        refused = run_here(*make)
+        assert refused.returncode == 1
+        assert said in refused.stderr, refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+    (wrong / "depth" / "walk-00000007.npy").rename(wrong / "depth" / "walk-00000099.npy")
+    with pytest.raises(ShardError, match=r"walk-00000099\.npy is of no frame"):
+        external_source(index, wrong / "depth")
+    (wrong / "depth" / "walk-00000099.npy").unlink()
+    with pytest.raises(ShardError, match=r"1 of 31 frames have no value, .* walk at 1\.4 s"):
+        external_source(index, wrong / "depth")
+    assert not list(layout.shards_dir("default").glob("layers/*/layer.json"))
+
+
+def test_an_interval_of_no_flow_is_refused(walk):
+    refused = run_here("render", "--interval", "0.4", "--root", walk[0].root)
+    assert refused.returncode == 2
+    assert "--interval: without effect with walks alone (no --shards)" in refused.stderr
+
+
+def test_truth_is_not_written_for_frames_of_another_video(walk, tmp_path):
+    layout = Layout(shutil.copytree(walk[0].root, tmp_path / "root"))
+    index = ShardIndex.open(layout.shards_dir("default"))
+    rendered, out = layout.rendered_dir, tmp_path / "out"
+    with pytest.raises(ShardError, match="no frames 9 s apart in one shot"):
+        publish_truth_files(index, rendered, out, interval_seconds=9)
+    receipt = rendered / "walk.receipt.json"
+    sha256 = index.dataset.videos[0].source_sha256
+    receipt.write_text(receipt.read_text().replace(sha256, "0" * 64))
+    with pytest.raises(ShardError, match=r"walk of .* was made from another file than"):
+        publish_truth_files(index, rendered, out, interval_seconds=1)
+    receipt.unlink()
+    with pytest.raises(ShardError, match=r"no video of .* is a rendered walk of"):
+        publish_truth_files(index, rendered, out, interval_seconds=1)
+    assert list(tmp_path.iterdir()) == [layout.root]
+
+
+def test_instance_masks_are_those_of_the_frames_and_survive_sync(walk, files, tmp_path):
     layout, truth, folder = walk
     set_folder = layout.shards_dir("default")
     index = ShardIndex.open(set_folder)
-    masks = masks_of(truth, index, tmp_path / "masks")
+    shutil.copytree(files / "instances", tmp_path / "masks")
+    masks = [truth.instances(number_of(int(pts_us))) for pts_us in index.pts_us]
     assert max(mask.max() for mask in masks) > 1
     make = ("layer", "make", "masks", "--from", f"external:{tmp_path / 'masks'}")
     made = run_here(*make, "--root", layout.root)
