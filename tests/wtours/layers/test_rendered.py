@@ -95,7 +95,7 @@ def untrue_rows(index, truth):
     names = ["depth", "flow", "masks", "pose"]
     # The clips whose pairs the flow is of.
     clips = ClipDataset(index, clip_length=2, frame_interval_seconds=0.4, layers=names)
-    found = {name: set() for name in names}
+    found: dict[str, set[int]] = {name: set() for name in names}
     for number in range(len(clips)):
         clip = clips[number]
         rows = clips.clip_rows(number)
@@ -108,6 +108,7 @@ def untrue_rows(index, truth):
         }
         for name, values in expected.items():
             for row, value, read in zip(rows, values, clip.layers[name], strict=False):
+                assert read is not None
                 if not np.array_equal(value, read, equal_nan=name == "flow"):
                     found[name].add(row)
     assert len(clips) == 27
@@ -121,7 +122,7 @@ def test_depth_flow_masks_and_poses_come_back_as_the_drawn_truth(walk, files):
     make_external(layout, "flow", files / "flow", "--allow-missing")
     make_external(layout, "masks", files / "instances")
     make_external(layout, "pose", files / "pose.parquet")
-    nothing = {"depth": set(), "flow": set(), "masks": set(), "pose": set()}
+    nothing: dict[str, set[int]] = {"depth": set(), "flow": set(), "masks": set(), "pose": set()}
     assert untrue_rows(index, truth) == nothing
     flow = Layer.open(index, "flow").read(range(len(index)))
     # Where a shot has a frame 0.4 s later; the tick at 6 s has the frame at 5.9 s.

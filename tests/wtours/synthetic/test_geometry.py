@@ -60,8 +60,10 @@ def kinds_of(frame):
 
 
 def test_the_other_frame_looks_the_same_where_the_flow_leads_and_not_a_pixel_beside(walk):
-    errors = {kind: [] for kind in ("ground", "wall", "car", "upright")}
-    unwarped, beside = [], {kind: [] for kind in errors}
+    kinds = ("ground", "wall", "car", "upright")
+    errors: dict[str, list[float]] = {kind: [] for kind in kinds}
+    beside: dict[str, list[float]] = {kind: [] for kind in kinds}
+    unwarped: list[float] = []
     for start, end in PAIRS:
         one, other = walk.frame(start), walk.frame(end)
         flow = flow_between(one, other)
@@ -73,7 +75,7 @@ def test_the_other_frame_looks_the_same_where_the_flow_leads_and_not_a_pixel_bes
         gain = np.median(image[is_valid] / sampled(later, target)[is_valid])
         for kind, pixels in kinds_of(one).items():
             inner = cv2.erode((pixels & is_valid).astype(np.uint8), np.ones((3, 3))) > 0
-            if kind not in errors or inner.sum() < 100:
+            if kind not in kinds or inner.sum() < 100:
                 continue
             shifts = [
                 np.array(shift).reshape(2, 1, 1) for shift in ((1, 0), (-1, 0), (0, 1), (0, -1))

@@ -118,7 +118,7 @@ class Planes(NamedTuple):
 
 
 def _planes() -> Planes:
-    rows = []
+    rows: list[tuple[tuple[float, ...], ...]] = []
     for (a, b), (along, up) in zip(pairwise(_OUTLINE), _STRIP_NORMAL, strict=True):
         low, high = np.minimum(a, b), np.maximum(a, b)
         edges = (low[0], -HALF_WIDTH, low[1]), (high[0], HALF_WIDTH, high[1])
