@@ -19,9 +19,9 @@ from benchmarks.learning.data import BenchData, frames_of, prepare
 from training.config.train import TrainConfig
 from training.data.image_decoding import crop_center, resize_for
 from training.data.normalization import normalized
-from training.evaluation.dense.label_propagation import PropagationConfig
+from training.distributed.world import best_device
 from training.evaluation.dense.segmentation import evaluate_segmentation
-from training.evaluation.dense.vos import evaluate_vos
+from training.evaluation.dense.vos import PropagationConfig, evaluate_vos
 from training.evaluation.knn import evaluate_knn
 from training.methods.object_tracking import draw_heads, object_heads, object_masks
 from training.rng import torch_generator
@@ -51,6 +51,7 @@ def main() -> int:
 def measure(name: str, data: BenchData) -> dict[str, Any]:
     """Return everything that is measured of a backbone, percentages but for the masks' IoU."""
     backbone = open_backbone(name, Path)
+    backbone.network.to(best_device())
     segment = evaluate_segmentation(backbone, data.segmentation).content
     results = {"segment": segment["results"], "checkpoint": segment["checkpoint"]}
     if data.cifar is not None:

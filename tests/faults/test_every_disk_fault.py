@@ -15,7 +15,7 @@ from PIL import Image
 from tests.support.faulty_disk import FAILING, FULL, assert_survives
 from tests.support.report_workspace import entry, make_workspace
 from tests.support.sharded_videos import files_of, publish_video
-from tests.support.tiny_run import CPU, ONE_PROCESS, make_run, tiny_config
+from tests.support.tiny_run import ONE_PROCESS, make_run, tiny_config
 from tests.support.video_clips import write_clip
 from training.data.source import DataIdentity
 from training.engine.checkpoint import save_checkpoint
@@ -185,7 +185,7 @@ def test_export(run_folder, fresh, target):
 def test_an_evaluation(run_folder, fresh):
     def evaluate(folder: Path) -> None:
         backbone = open_backbone(str(folder / "run"), Path)
-        evaluate_knn(backbone, str(run_folder / "train"), str(run_folder / "val"), device=CPU)
+        evaluate_knn(backbone, str(run_folder / "train"), str(run_folder / "val"))
 
     def results(folder: Path) -> dict[str, bytes]:
         return visible(folder / "run/eval")

@@ -17,7 +17,7 @@ from wtours.analyze.detectors.cluster import ClusterDetectors, NodeEndpoint
 from wtours.analyze.pipeline import analyze_videos
 from wtours.diagnostics.cluster import diagnose_cluster, node_facts
 from wtours.errors import WtoursError
-from wtours.execution.node_check import NodeCheck
+from wtours.execution.node_copy import NodeCheck
 from wtours.execution.ray import RayExecutor
 from wtours.prepare.pipeline import prepare_videos
 from wtours.sharding.build import build_shards

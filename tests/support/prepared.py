@@ -8,7 +8,6 @@ from typing import Any
 from tests.support.analyze_cases import write_scenes
 from tests.support.sharded_videos import publish_video
 from wtours.analyze.pipeline import analyze_videos
-from wtours.cli.options import ExecutorKind
 from wtours.cli.sets.places import needs_tables, shard_workspace
 from wtours.media.limits import MAX_LOSS
 from wtours.prepare.plan import PrepareOptions
@@ -52,7 +51,7 @@ def prepare_options(params: ShardParams = SMALL, **options: Any) -> PrepareOptio
 def store_workspace(url: str, *, is_part: bool = False) -> AbstractContextManager[Layout]:
     """Return this machine's working copy of a root on a store, as the command takes it."""
     return shard_workspace(
-        *("default", MAX_LOSS, Path(url), ExecutorKind.RAY), needs=needs_tables, is_part=is_part
+        *("default", MAX_LOSS, Path(url), "ray"), needs=needs_tables, is_part=is_part
     )
 
 

@@ -1,10 +1,11 @@
-"""A run's folder: resuming from it, and writing to it (rank 0 alone)."""
+"""A run's folder: resuming from it, and writing to it (rank 0 alone), in the background too."""
 
 import logging
 import math
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,6 @@ from training.distributed.collectives import broadcast
 from training.distributed.sharding import is_sharded
 from training.distributed.watchdog import Watchdog
 from training.distributed.world import World
-from training.engine.async_writer import BackgroundWriter
 from training.engine.checkpoint import load_state, publish_snapshot, read_state, take_snapshot
 from training.engine.checkpoint_files import (
     checkpoint_dir,
@@ -33,6 +33,53 @@ from wtours.errors import CheckpointError, TrainingError
 from wtours.storage.atomic import sweep, write_bytes, write_json
 from wtours.storage.locks import lock
 from wtours.text import counted
+
+LOG = logging.getLogger(__name__)
+
+
+class BackgroundWriter:
+    """Runs one write at a time in a thread; a context manager that waits for it at its end.
+
+    What a write raised is raised by the next call, whichever that is: no error is lost. While this
+    waits for a write to end, `while_waiting` is called once a second.
+    """
+
+    def __init__(self, while_waiting: Callable[[], None] = lambda: None) -> None:
+        self._while_waiting = while_waiting
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self.in_flight: Future[None] | None = None
+
+    def __enter__(self) -> "BackgroundWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.finish()
+        except Exception as error:
+            if kind is None:
+                raise
+            LOG.warning("and in the background: %s", error)  # beside the error under way
+        finally:
+            self._thread.shutdown()
+
+    def start(self, write: Callable[[], None]) -> None:
+        """Start a write, after the one before has ended."""
+        self.finish()
+        self.in_flight = self._thread.submit(write)
+
+    def check(self) -> None:
+        """Raise what the last write raised, if it has ended; do not wait for it."""
+        if self.in_flight is not None and self.in_flight.done():
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait for the last write, and raise what it raised."""
+        if self.in_flight is not None:
+            in_flight, self.in_flight = self.in_flight, None
+            while not wait([in_flight], timeout=1).done:
+                self._while_waiting()
+            in_flight.result()
+
 
 LOG = logging.getLogger(__name__)
 Resume = Literal["auto", "never", "force"]

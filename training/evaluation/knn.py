@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from training.data.image_decoding import resize_for
-from training.distributed.world import best_device
 from training.engine.precision import describe_float32
 from training.evaluation.datasets.image_folder import open_images, require_known_classes
 from training.evaluation.features import FeatureSet, extract_features
@@ -126,7 +125,6 @@ def evaluate_knn(
     *,
     ks: Sequence[int] = KS,
     random_baseline: bool = False,
-    device: torch.device | None = None,
     on_progress: Progress = no_progress,
 ) -> EvalResult:
     """Classify labeled images by their nearest neighbors in frozen features, and write the result.
@@ -148,8 +146,7 @@ def evaluate_knn(
     train_images, val_images = open_images(train), open_images(val)
     require_known_classes(train_images, val_images)
 
-    device = device or best_device()
-    networks = {TEACHER: backbone.network.to(device)}
+    networks, device = {TEACHER: backbone.network}, backbone.device
     if random_baseline:
         if backbone.config is None:
             raise UsageError("--random-baseline is of a run; name timm:NAME,random instead")

@@ -128,7 +128,7 @@ def linear_features(
     for, the mean of the last block's patch tokens.
     """
     width = backbone.network.embed_dim * (len(blocks) + patch_average)
-    device = next(backbone.network.parameters()).device
+    device = backbone.device
     parts = [torch.empty(0, width, device=device)]
     with torch.inference_mode():
         for piece in torch.split(images, _IMAGES_AT_ONCE) if len(images) else ():

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -30,15 +31,16 @@ from training.data.normalization import Normalization
 from training.engine.checkpoint import load_trained, read_state
 from training.engine.checkpoint_files import INITIAL, RANDOM, find_checkpoint, run_dir_of
 from training.methods.registry import method_class
-from training.models.loading import require_finite
-from training.models.vit import num_heads
+from training.models.loading import load_weights, require_finite
+from training.models.vit import build_backbone, create_vit, num_heads
 from training.rng import derived_seed
+from training.weights.files import read_weights
 from training.weights.huggingface import load_hf
 from training.weights.official import load_released
-from training.weights.timm_hub import UNTRAINED, load_timm
 from wtours.errors import CheckpointError, UsageError
 from wtours.storage.hashing import sha256_bytes, sha256_file, unchanged
 from wtours.storage.tensor_files import safetensors_bytes
+from wtours.text import first_line
 
 RunDir = Callable[[str], Path]
 
@@ -70,6 +72,11 @@ class Backbone:
     def label(self) -> str:
         """Return what results are named by: the checkpoint and 8 digits of its weights' sha256."""
         return f"{self.description['name']}-{self.description['sha256'][:8]}"
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the network is."""
+        return next(self.network.parameters()).device
 
     @property
     def patch_pixels(self) -> int:
@@ -228,3 +235,52 @@ def _slug(*parts: str) -> str:
     """Return a run's name: timm-vit_small_patch16_224-dino, hf-facebook-dino-vits16."""
     text = "-".join(part for part in parts if part)
     return re.sub("[^A-Za-z0-9_]+", "-", text).strip("-")[-64:].lstrip("-_")
+
+
+UNTRAINED = "random"
+
+
+def load_timm(model: str, weights: str) -> tuple[VisionTransformer, Normalization]:
+    """Return timm's ViT of a name and the normalization of its pixels.
+
+    Args:
+        weights: "": of the hub; "random": with seed 0; else a .pth or .safetensors, whose
+            normalization is taken for ImageNet's usual. A classifier in it is left out.
+
+    Raises:
+        UsageError: timm has no such model or no weights of it, or it is not a plain ViT.
+        CheckpointError: the hub is out of reach, or the file does not hold these weights.
+    """
+    if not weights:
+        network = _from_hub(model)
+        facts: Any = timm.get_pretrained_cfg(model)
+        return network, Normalization(facts.mean, facts.std) if facts else Normalization()
+    if weights == UNTRAINED:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return build_backbone(model), Normalization()
+    network = create_vit(model)
+    found = {
+        name.removeprefix("backbone."): value
+        for name, value in read_weights(Path(weights)).items()
+        if not name.startswith(("head.", "fc_norm."))
+    }
+    load_weights(network, found, f"{weights} does not hold the weights of {model}")
+    return network, Normalization()
+
+
+def _from_hub(model: str) -> VisionTransformer:
+    if timm.is_model(model) and not timm.is_model_pretrained(model):
+        raise UsageError(
+            f"timm has no weights for {model!r}; say timm:{model},{UNTRAINED} or timm:{model},FILE"
+        )
+    try:
+        return create_vit(model, pretrained=True)
+    except UsageError:
+        raise
+    except Exception as error:  # the hub's client raises errors of its own, of httpx and of OSError
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise CheckpointError(
+            f"timm's weights of {model!r} cannot be downloaded ({reason}); "
+            f"where the hub is out of reach, say timm:{model},FILE or timm:{model},{UNTRAINED}"
+        ) from error

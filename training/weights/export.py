@@ -1,4 +1,4 @@
-"""A trained teacher as files that other programs load: the spine of `wtours export`."""
+"""A trained teacher as files that others load, with a card: the spine of `wtours export`."""
 
 import json
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from typing import Any, Literal
 
 from timm.models.vision_transformer import VisionTransformer
 
-from training.config.train import TrainConfig
+from training.config.train import TrainConfig, to_yaml
 from training.data.normalization import MEAN, STD
 from training.engine.checkpoint import load_trained
 from training.engine.checkpoint_files import find_checkpoint, run_dir_of
 from training.models.vit import num_heads
-from training.weights.model_card import model_card
 from training.weights.official import HEAD_WIDTH
 from training.weights.onnx_export import onnx_bytes
 from wtours.storage.atomic import sweep_idle, write_bytes
 from wtours.storage.hashing import canonical_json
 from wtours.storage.tensor_files import pth_bytes, safetensors_bytes
+from wtours.text import counted, escape_markdown
 
 Target = Literal["timm", "hf", "onnx", "official", "detectron2", "seqtrack"]
 _FOLDERS = ("timm", "hf", "onnx")
@@ -152,3 +152,65 @@ def _write_timm(folder: Path, config: TrainConfig, backbone: VisionTransformer) 
         },
     }
     write_bytes(folder / "config.json", canonical_json(content))
+
+
+_LIBRARIES = {"timm": "timm", "hf": "transformers", "onnx": "onnx"}
+
+
+def model_card(
+    to: str,
+    config: TrainConfig,
+    *,
+    patch_pixels: int,
+    name: str,
+    step: int,
+    sha256: str,
+    set_sha256: str | None,
+    how_to_load: str,
+) -> str:
+    """Return the card: what the encoder is, what it was trained on, and how to load it."""
+    pixels = config.data.global_crop_pixels
+    library = f"library_name: {_LIBRARIES[to]}\n" if to in _LIBRARIES else ""
+    trained_on = (
+        f"the shard set of hash `{set_sha256}`"
+        if set_sha256 is not None
+        else "images, or a shard set whose hash its checkpoint does not hold"
+    )
+    return f"""---
+{library}pipeline_tag: image-feature-extraction
+tags:
+- self-supervised-learning
+- vision-transformer
+- {config.method}
+---
+
+# {escape_markdown(name)}
+
+An image encoder ({config.model.backbone}), trained without labels by wtours (`{config.method}`).
+
+| | |
+|---|---|
+| steps | {step:,}, of {counted(config.optim.global_batch_size, "clip")} each |
+| trained on | {trained_on} |
+| input | RGB of {pixels} x {pixels} pixels, in 0 to 1, minus {MEAN}, divided by {STD} |
+| position embedding | for {pixels} x {pixels} pixels, patches of {patch_pixels} |
+| seed | {config.seed} |
+| checkpoint's weights | sha256 `{sha256}` |
+
+## Loading
+
+```
+{how_to_load}
+```
+
+## Limits
+
+It learned from what its data shows: check it on your task before you rely on it. Who made the
+videos, and under which licenses, stands with the shard set.
+
+## Settings
+
+```yaml
+{to_yaml(config).rstrip()}
+```
+"""

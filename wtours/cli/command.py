@@ -12,10 +12,9 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from rich.text import Text
@@ -209,8 +208,8 @@ def _name_value(annotation: Any) -> None:
                 info.metavar = "DIR" if not info.file_okay else "PATH" if info.dir_okay else "FILE"
             elif kind in _METAVARS:
                 info.metavar = _METAVARS[kind]
-            elif isinstance(kind, type) and issubclass(kind, StrEnum):
-                info.metavar = "|".join(kind)
+            elif get_origin(annotated) is Literal:
+                info.metavar = "|".join(get_args(annotated))
 
 
 def offer_videos(context: typer.Context) -> list[str]:

@@ -4,10 +4,9 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -83,14 +82,8 @@ Videos = Annotated[
 
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.", show_default="cores")]
 
-
-class ExecutorKind(StrEnum):
-    """Where the tasks of a stage run."""
-
-    SERIAL = "serial"
-    PROCESSES = "processes"
-    RAY = "ray"
-
+ExecutorKind = Literal["serial", "processes", "ray"]
+"""Where the tasks of a stage run."""
 
 ExecutorOption = Annotated[
     ExecutorKind,
@@ -270,16 +263,16 @@ def executor_of(
         UsageError: an address, and not Ray.
         MissingPackageError: Ray is not installed.
     """
-    if address is not None and kind != ExecutorKind.RAY:
+    if address is not None and kind != "ray":
         raise UsageError(f"--address {address} needs --executor ray")
-    if kind == ExecutorKind.RAY:
+    if kind == "ray":
         from wtours.execution.ray import RayExecutor
 
         return RayExecutor(address, jobs=jobs, shared=layout.root, say=console.warn)
     from wtours.execution.processes import ProcessExecutor
 
     # A process of its own, for one at a time too: a file may crash the decoder.
-    return ProcessExecutor(1 if kind == ExecutorKind.SERIAL else jobs, say=console.warn)
+    return ProcessExecutor(1 if kind == "serial" else jobs, say=console.warn)
 
 
 def named_or_folder(text: str, folder_of: Callable[[str], Path]) -> Path:

@@ -2,9 +2,8 @@
 
 import contextlib
 import dataclasses
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -32,24 +31,10 @@ from wtours.workspace.layout import Layout
 _SPIKES = 10
 _CLIPS_OF_STEP = 8
 
-
-class Palette(StrEnum):
-    """The colors of `wtours visualize`."""
-
-    RGB = "rgb"
-    COLORBLIND = "colorblind"
-
-
-class ExportTarget(StrEnum):
-    """What `wtours export` writes for."""
-
-    TIMM = "timm"
-    HF = "hf"
-    ONNX = "onnx"
-    OFFICIAL = "official"
-    DETECTRON2 = "detectron2"
-    SEQTRACK = "seqtrack"
-
+Palette = Literal["rgb", "colorblind"]
+"""The colors of `wtours visualize`."""
+ExportTarget = Literal["timm", "hf", "onnx", "official", "detectron2", "seqtrack"]
+"""What `wtours export` writes for."""
 
 ExistingRun = Annotated[
     str,
@@ -90,7 +75,7 @@ def visualize(
             metavar="NAME",
             help="Colors of the objects: rgb (red, green and blue), or colorblind (for all eyes).",
         ),
-    ] = Palette.RGB,
+    ] = "rgb",
     as_json: AsJson = False,
     root: Root = ROOT,
 ) -> None:
@@ -115,7 +100,7 @@ def visualize(
             _set_of_run(run_dir, shards, root),
             video,
             num_clips=clips,
-            palette=palette.value,
+            palette=palette,
             on_progress=on_progress,
         )
     files = [str(path) for path in paths]
@@ -223,7 +208,7 @@ def export(
             "for ONNX Runtime and others; official: a .pth as "
             "the released code reads it; detectron2, seqtrack: a .pth for these.",
         ),
-    ] = ExportTarget.TIMM,
+    ] = "timm",
     out: Annotated[
         Path | None, out_option("Where to.", metavar="PATH", show_default="in the run's exports")
     ] = None,
@@ -239,7 +224,7 @@ def export(
     with console.loading_torch(f"export {run}"):
         from training.weights.export import export_run
 
-    exported = export_run(run_dir, to=to.value, out=out)
+    exported = export_run(run_dir, to=to, out=out)
     content = {"path": str(exported.path), "card": str(exported.card)}
     content["how_to_load"] = exported.how_to_load
     console.show(f"{exported.path}\n{exported.how_to_load}", content, as_json=as_json)

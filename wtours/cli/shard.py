@@ -1,8 +1,7 @@
 """The commands that make shards: shard, and shards finalize."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,7 +11,6 @@ from wtours.cli.options import (
     ROOT,
     Address,
     AsJson,
-    ExecutorKind,
     ExecutorOption,
     Jobs,
     ManifestOption,
@@ -47,14 +45,8 @@ ShortSide = Annotated[
     ),
 ]
 
-
-class CodecChoice(StrEnum):
-    """How the frames of a shard set are encoded."""
-
-    JPEG = "jpeg"
-    WEBP_LOSSLESS = "webp-lossless"
-    PNG = "png"
-
+CodecChoice = Literal["jpeg", "webp-lossless", "png"]
+"""How the frames of a shard set are encoded."""
 
 CodecOption = Annotated[
     CodecChoice,
@@ -100,7 +92,7 @@ def shard_params(
     return ShardParams(
         frames_per_second=fps,
         short_side=MAX_SHORT_SIDE if short_side == "native" else int(short_side),
-        codec=codec.value,
+        codec=codec,
         quality=quality,
         shard_seconds=shard_seconds,
         **more,
@@ -113,11 +105,11 @@ def shard(
     videos: Videos = None,
     fps: FramesPerSecond = "30",
     short_side: ShortSide = "512",
-    codec: CodecOption = CodecChoice.JPEG,
+    codec: CodecOption = "jpeg",
     quality: Quality = 90,
     shard_seconds: ShardSeconds = 60,
     jobs: Jobs = default_jobs(),
-    executor: ExecutorOption = ExecutorKind.PROCESSES,
+    executor: ExecutorOption = "processes",
     address: Address = None,
     part: PartOption = None,
     seal_only: Annotated[

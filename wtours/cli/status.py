@@ -11,7 +11,6 @@ from wtours.cli import console
 from wtours.cli.options import (
     ROOT,
     AsJson,
-    ExecutorKind,
     ManifestOption,
     MaxHeight,
     Root,
@@ -86,7 +85,7 @@ def cluster_doctor(
     """
     from wtours.diagnostics.cluster import diagnose_cluster
 
-    with workspace(root, needs=needs_receipts, executor=ExecutorKind.RAY) as layout:
+    with workspace(root, needs=needs_receipts, executor="ray") as layout:
         checks = list(diagnose_cluster(layout, address, scratch=scratch))
     _finish_checks(checks, as_json=as_json)
 

@@ -4,9 +4,8 @@ import contextlib
 import dataclasses
 import re
 from collections.abc import Callable, Iterator
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
@@ -36,14 +35,8 @@ if TYPE_CHECKING:
 _WIDE = 110
 """Characters of a terminal in which there is room for a bar beside the numbers."""
 
-
-class Resume(StrEnum):
-    """What `wtours pretrain` does with a run that has begun."""
-
-    AUTO = "auto"
-    NEVER = "never"
-    FORCE = "force"
-
+Resume = Literal["auto", "never", "force"]
+"""What `wtours pretrain` does with a run that has begun."""
 
 GpuMemoryOption = Annotated[
     str | None,
@@ -78,7 +71,7 @@ def pretrain(
             help="auto: resume if the config is the same; never: refuse a run that has begun; "
             "force: resume with another config or other data.",
         ),
-    ] = Resume.AUTO,
+    ] = "auto",
     print_config: Annotated[bool, typer.Option(hidden=True)] = False,
     replayed: Annotated[Path | None, typer.Option("--replay", hidden=True)] = None,
     estimated: Annotated[bool, typer.Option("--estimate", hidden=True)] = False,
@@ -119,7 +112,7 @@ def pretrain(
             resolved,
             shards_dir=shards_dir,
             run_dir=run_dir,
-            resume=resume.value,
+            resume=resume,
             gpu_memory=memory,
             on_step=on_step,
         )

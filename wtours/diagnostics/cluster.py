@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wtours.diagnostics.doctor import Check
 from wtours.errors import StorageError
-from wtours.execution.node_check import NodeCheck
+from wtours.execution.node_copy import NodeCheck
 from wtours.execution.ray import RayExecutor
 from wtours.storage.os_errors import explain_os_errors
 from wtours.storage.receipts import versions_of

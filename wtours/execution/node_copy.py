@@ -3,14 +3,23 @@
 Each worker process has one, which is new: so it never takes for done what somebody has removed from
 the store since. What is published from it is told to the driver, which fetches all but the shards.
 Only the videos are common to the processes of a node, and kept.
+
+`NodeCheck` is whether a node may work at all: it must make the same bytes, in the same place.
 """
 
+import os
+import socket
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Self
 
+from wtours.errors import WtoursError
 from wtours.storage.atomic import remove
 from wtours.storage.hashing import digest
-from wtours.storage.scratch import Seen, own_folder, scratch_folder
-from wtours.storage.working_copy import WorkingCopy, open_copy
+from wtours.storage.receipts import versions_of
+from wtours.storage.scratch import SCRATCH, Seen, own_folder, scratch_folder
+from wtours.storage.working_copy import WorkingCopy, open_copy, working_copy_of
 
 _VIDEOS, _ANALYSIS = "videos", "analysis"
 
@@ -55,3 +64,85 @@ class NodeCopy(WorkingCopy):
 
     def _is_free(self, video: Path) -> bool:
         return True  # all of them came from the store
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCheck:
+    """What a node must agree on before it works: else it would publish other bytes, or elsewhere.
+
+    Attributes:
+        versions: Of the packages that make the bytes.
+        marker: A file in the workspace, written by the driver; None: nothing is shared.
+        url: Of the store that the workspace is the driver's working copy of; None: it is a disk.
+        scratch: The driver's folder for copies; a node may have another in its environment.
+    """
+
+    versions: tuple[tuple[str, str], ...]
+    marker: Path | None
+    url: str | None = None
+    scratch: Path | None = None
+
+    @classmethod
+    def here(cls, marker: Path | None) -> Self:
+        """Return what this process has."""
+        copy = None if marker is None else working_copy_of(marker)
+        versions = tuple(versions_of("av", "simplejpeg").items())
+        if copy is None:
+            return cls(versions, marker)
+        return cls(versions, marker, copy.url, scratch_folder().absolute())
+
+    @property
+    def root(self) -> Path | None:
+        """Return the driver's root."""
+        return None if self.marker is None else self.marker.parent.parent
+
+    def node_copy(self) -> NodeCopy | None:
+        """Return this process's own copy of the root, if the node does not have the driver's.
+
+        Raises:
+            StorageError: the store cannot be used from this node.
+        """
+        if self.url is None or self._has_the_drivers():
+            return None
+        return _node_copy(self.url)
+
+    def _has_the_drivers(self) -> bool:
+        if self.scratch is not None:
+            os.environ.setdefault(SCRATCH, str(self.scratch))
+        is_here = self.marker is not None and self.marker.is_file()
+        return is_here and (self.scratch is None or scratch_folder() == self.scratch)
+
+    def require(self) -> None:
+        """Refuse to work on a node that does not agree.
+
+        Raises:
+            WtoursError: it has another version, or does not see the workspace; names the node.
+        """
+        problem = _problem(self)
+        if problem is not None:
+            raise WtoursError(problem)
+
+    def problem(self) -> str | None:
+        """Return why this node must not work, in one line; None: it agrees."""
+        own = dict(versions_of("av", "simplejpeg"))
+        for package, version in self.versions:
+            if own[package] != version:
+                return (
+                    f"node {socket.gethostname()} has {package} {own[package]}, and the driver "
+                    f"{version}: the bytes would differ; install the same versions on every node"
+                )
+        if self.url is not None:
+            try:
+                self.node_copy()
+            except WtoursError as error:
+                return f"node {socket.gethostname()} cannot use {self.url}: {error}"
+        elif self.root is not None and not self._has_the_drivers():
+            return (
+                f"node {socket.gethostname()} does not see {self.root}; give as --root a folder of "
+                f"a disk that every node has at the same path, or the URL of an object store"
+            )
+        return None
+
+
+_node_copy = lru_cache(maxsize=8)(NodeCopy)
+_problem = lru_cache(maxsize=8)(NodeCheck.problem)

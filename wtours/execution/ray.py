@@ -27,7 +27,7 @@ from wtours.errors import (
 )
 from wtours.execution.executor import Result, Task
 from wtours.execution.leases import leases
-from wtours.execution.node_check import NodeCheck
+from wtours.execution.node_copy import NodeCheck
 from wtours.execution.processes import ProcessExecutor
 from wtours.execution.relative_paths import dumps, loads
 from wtours.storage.atomic import remove, write_bytes

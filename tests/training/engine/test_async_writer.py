@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from training.engine.async_writer import BackgroundWriter
+from training.engine.run_dir import BackgroundWriter
 
 
 def broken():

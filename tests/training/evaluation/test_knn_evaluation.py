@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
-from tests.support.tiny_run import CPU, ONE_PROCESS, make_run, tiny_config
+from tests.support.tiny_run import ONE_PROCESS, make_run, tiny_config
 from training.engine.checkpoint import load_network
 from training.engine.checkpoint_files import find_checkpoint
 from training.engine.setup import build_state
@@ -50,7 +50,7 @@ def splits(tmp_path_factory):
 
 
 def test_seven_images_are_classified_and_the_result_is_published(trained_run, splits):
-    report = evaluate_knn(opened(trained_run), *splits, random_baseline=True, device=CPU)
+    report = evaluate_knn(opened(trained_run), *splits, random_baseline=True)
 
     published = json.loads(report.path.read_text())
     assert report.path.parent == trained_run / "eval"
@@ -76,7 +76,7 @@ def test_seven_images_are_classified_and_the_result_is_published(trained_run, sp
 
 
 def test_the_accuracy_is_that_of_scikit_learn_on_the_same_features(trained_run, splits):
-    report = evaluate_knn(opened(trained_run), *splits, ks=(1, 5), device=CPU)
+    report = evaluate_knn(opened(trained_run), *splits, ks=(1, 5))
 
     config, network = load_network(find_checkpoint(trained_run))
     train, val = (
@@ -86,7 +86,6 @@ def test_the_accuracy_is_that_of_scikit_learn_on_the_same_features(trained_run, 
             classes=("cat", "dog", "emu"),
             crop_pixels=config.data.global_crop_pixels,
             batch_size=7,
-            device=CPU,
         )
         for spec in splits
     )
@@ -111,27 +110,27 @@ def test_random_weights_are_those_that_the_run_started_from():
 def test_a_run_that_did_not_start_from_random_weights_has_no_random_baseline(tmp_path, splits):
     run = make_run(tmp_path / "fine", tiny_config("model.init=walk"))
     with pytest.raises(UsageError, match="did not start from random weights; its start is walk"):
-        evaluate_knn(opened(run), *splits, random_baseline=True, device=CPU)
+        evaluate_knn(opened(run), *splits, random_baseline=True)
 
 
 def test_the_same_again_gives_the_same_bytes_and_other_images_another_file(trained_run, splits):
     train, val = splits
-    first = evaluate_knn(opened(trained_run), train, val, ks=(5,), device=CPU)
+    first = evaluate_knn(opened(trained_run), train, val, ks=(5,))
     before = first.path.read_bytes()
-    again = evaluate_knn(opened(trained_run), train, val, ks=(5,), device=CPU)
+    again = evaluate_knn(opened(trained_run), train, val, ks=(5,))
     assert (again.path, again.path.read_bytes()) == (first.path, before)
-    swapped = evaluate_knn(opened(trained_run), val, train, ks=(5,), device=CPU)
+    swapped = evaluate_knn(opened(trained_run), val, train, ks=(5,))
     assert swapped.path != first.path
 
 
 def test_a_checkpoint_may_be_named_itself(trained_run, splits):
     checkpoint = trained_run / "checkpoints" / "step-00000120"
-    report = evaluate_knn(opened(checkpoint), *splits, ks=(5,), device=CPU)
+    report = evaluate_knn(opened(checkpoint), *splits, ks=(5,))
     assert report.path.parent == trained_run / "eval"
 
 
 def test_images_compared_with_themselves_are_noted(trained_run, splits):
-    report = evaluate_knn(opened(trained_run), splits[0], splits[0], ks=(1,), device=CPU)
+    report = evaluate_knn(opened(trained_run), splits[0], splits[0], ks=(1,))
     assert report.content["results"]["teacher"][0]["top1_percent"] == 100
     assert "each finds itself" in report.notes[0]
 
@@ -146,7 +145,7 @@ def test_bad_input_leaves_no_result(tmp_path, trained_run, splits):
     (broken / "cat" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     before = sorted((trained_run / "eval").glob("*")) if (trained_run / "eval").exists() else []
     with pytest.raises(ImageDataError, match=r"image cat/1\.png of .*broken"):
-        evaluate_knn(opened(trained_run), splits[0], str(broken), device=CPU)
+        evaluate_knn(opened(trained_run), splits[0], str(broken))
     after = sorted((trained_run / "eval").glob("*")) if (trained_run / "eval").exists() else []
     assert after == before
 
@@ -155,7 +154,7 @@ def test_bad_input_leaves_no_result(tmp_path, trained_run, splits):
 def test_cifar_from_its_tar_is_above_chance_with_random_weights(trained_run, data_dir):
     tar = data_dir / "images" / "cifar10_10x200_10x50.tar"
     report = evaluate_knn(
-        opened(trained_run), f"{tar}:cifar10/train", f"{tar}:val", random_baseline=True, device=CPU
+        opened(trained_run), f"{tar}:cifar10/train", f"{tar}:val", random_baseline=True
     )
     assert (report.content["train"]["num_images"], report.content["val"]["num_images"]) == (
         2000,

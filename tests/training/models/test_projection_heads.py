@@ -4,8 +4,13 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from tests.support.two_ranks import on_two_ranks
-from training.models.projection_heads import DinoHead, Projector, SwavHead, WeightNormLinear
-from training.models.sync_batch_norm import GlobalBatchNorm
+from training.models.projection_heads import (
+    DinoHead,
+    GlobalBatchNorm,
+    Projector,
+    SwavHead,
+    WeightNormLinear,
+)
 
 SIZES = (3, 5)  # clips on each of two ranks
 

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.video_clips import remux, write_clip
-from wtours.acquire.frozen_tail import check_frozen_tail
 from wtours.acquire.local_files import Fetched
-from wtours.acquire.validation import validate
+from wtours.acquire.validation import check_frozen_tail, validate
 from wtours.errors import ManifestError, VideoError
 from wtours.media.probe import probe_video
 from wtours.workspace.manifest import VideoEntry, load_manifest

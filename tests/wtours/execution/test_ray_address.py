@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wtours.cli.options import ExecutorKind, executor_of
+from wtours.cli.options import executor_of
 from wtours.errors import UsageError, WtoursError
 from wtours.execution.ray import RayExecutor
 from wtours.workspace.layout import Layout
@@ -65,4 +65,4 @@ def test_a_cluster_that_wants_a_token_says_which_variable_to_set(tmp_path):
 
 def test_an_address_without_ray_is_wrong_usage(tmp_path):
     with pytest.raises(UsageError, match="--address auto needs --executor ray"):
-        executor_of(ExecutorKind.PROCESSES, 1, "auto", Layout(tmp_path))
+        executor_of("processes", 1, "auto", Layout(tmp_path))

@@ -1,29 +1,25 @@
-"""Objects found by frozen attention, without training: the spine of `wtours eval discover`."""
+"""Objects found without training, by attention or LOST's seed expansion: `wtours eval discover`.
 
+Masks are on the grid of patches; boxes are left, top, right, bottom in pixels, ends exclusive.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from scipy import ndimage
+from torch import Tensor
 from torchvision.ops import box_iou
 
 from training.data.image_files import FilesSeen
 from training.data.normalization import normalized
-from training.distributed.world import best_device
 from training.engine.precision import describe_float32
 from training.evaluation.datasets.voc import VocFolder, VocImage
-from training.evaluation.dense.saliency import (
-    KEPT_MASS,
-    LOST_SEEDS,
-    Box,
-    Found,
-    box_of,
-    by_attention,
-    by_lost,
-    to_pixels,
-)
 from training.evaluation.metrics.segmentation import Mask, mask_iou
 from training.evaluation.results import EvalResult, write_result
 from training.models.vit import encode_with_attention
@@ -31,6 +27,93 @@ from training.weights.backbones import Backbone
 from wtours.progress import Progress, no_progress
 from wtours.storage.atomic import atomic_path, sweep_idle
 from wtours.text import counted
+
+Box = NDArray[np.float64]
+
+KEPT_MASS = 0.8
+"""Share of the attention; the paper, B.3."""
+LOST_SEEDS = 100
+"""How many patches of low degree LOST expands its seed by."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in one image.
+
+    Attributes:
+        mask: (rows, columns) bool, patches of the object or objects.
+        component: (rows, columns) bool, the connected part of the mask that the box is around.
+    """
+
+    mask: Mask
+    component: Mask
+
+
+def by_attention(cls_attention: Tensor, grid: tuple[int, int]) -> Found:
+    """Keep the patches that hold most of the CLS token's attention, averaged over the heads.
+
+    Patches are dropped from the weakest on while what is dropped stays within 1 - `KEPT_MASS` of
+    the whole, as DINO does it for each head. The box is around the largest 4-connected part, of
+    equally large ones around the first by rows: the paper does not say how it makes one.
+
+    Args:
+        cls_attention: (A, N) of one image.
+        grid: Rows and columns of patches, N in all.
+    """
+    weights = cls_attention.double().mean(dim=0)
+    order = weights.argsort(stable=True)
+    dropped_so_far = (weights[order] / weights.sum()).cumsum(dim=0)
+    kept = torch.zeros_like(weights, dtype=torch.bool)
+    kept[order] = dropped_so_far > 1 - KEPT_MASS
+    mask = kept.reshape(grid).cpu().numpy()
+    parts, _ = ndimage.label(mask)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return Found(mask, parts == sizes.argmax())
+
+
+def by_lost(keys: Tensor, grid: tuple[int, int], *, num_seeds: int = LOST_SEEDS) -> Found:
+    """Find one object as LOST does: a seed patch unlike the others, and what is like it.
+
+    Two patches are linked where their keys' product is positive. The seed has the fewest links;
+    among the `num_seeds` patches with the fewest, those linked to the seed vote: a patch belongs
+    to the object if its products with them add up to more than 0. Of that, the 4-connected part
+    that holds the seed is the object.
+
+    Args:
+        keys: (N, D) of one image's patches, heads concatenated; not normalized.
+        grid: Rows and columns of patches, N in all.
+    """
+    products = keys.float() @ keys.float().T
+    links = (products > 0).sum(dim=1) - (products.diagonal() > 0).int()
+    order = links.argsort(stable=True)
+    seed, low = order[0], order[:num_seeds]
+    similar = low[products[seed, low] > 0]
+    mask = (products[similar].sum(dim=0) > 0).reshape(grid).cpu().numpy()
+    parts, _ = ndimage.label(mask)
+    return Found(mask, parts == parts.ravel()[int(seed)])
+
+
+def box_of(component: Mask, *, patch_pixels: int, size: tuple[int, int]) -> Box:
+    """Return the box around a component, (4,), clipped to the image.
+
+    Args:
+        component: (rows, columns), some patch of it is True.
+        patch_pixels: Side of a patch.
+        size: Height and width of the image.
+    """
+    rows, columns = np.nonzero(component)
+    corners = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    height, width = size
+    limits = np.array([width, height, width, height], dtype=np.float64)
+    return np.minimum(np.array(corners, dtype=np.float64) * patch_pixels, limits)
+
+
+def to_pixels(mask: Mask, *, patch_pixels: int, size: tuple[int, int]) -> Mask:
+    """Return the mask of an image's pixels, size[0] x size[1]: every pixel as its patch."""
+    whole = mask.repeat(patch_pixels, axis=0).repeat(patch_pixels, axis=1)
+    return whole[: size[0], : size[1]]
+
 
 Method = Literal["attention", "lost"]
 HIT_IOU = 0.5
@@ -46,7 +129,6 @@ def evaluate_discover(
     split: str = SPLIT,
     method: Method = "attention",
     pictures: Path | None = None,
-    device: torch.device | None = None,
     on_progress: Progress = no_progress,
 ) -> EvalResult:
     """Find objects in the images of a VOC folder, compare with its annotations, write the result.
@@ -61,7 +143,6 @@ def evaluate_discover(
         ImageDataError: files that are missing, unreadable or not laid out as VOC's.
     """
     folder = VocFolder(voc, split)
-    backbone.network.to(device or best_device())
     if pictures is not None:
         sweep_idle(pictures)
     ious: list[float] = []
@@ -118,8 +199,7 @@ def find_objects(backbone: Backbone, image: Image.Image, method: Method) -> Foun
     patches.
     """
     patch = backbone.patch_pixels
-    device = next(backbone.network.parameters()).device
-    pixels = torch.from_numpy(np.asarray(image).copy())[None].to(device)
+    pixels = torch.from_numpy(np.asarray(image).copy())[None].to(backbone.device)
     whole = normalized(pixels, backbone.normalization)
     height, width = whole.shape[-2:]
     whole = F.pad(whole, (0, -width % patch, 0, -height % patch))

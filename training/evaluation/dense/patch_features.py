@@ -61,9 +61,13 @@ class SplitTokens:
     backbone: Backbone
     images: LabeledPixels
     short_side: int
-    device: torch.device
     view: View = "tokens"
     cache: _GridCache = field(default_factory=_GridCache)
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the backbone is."""
+        return self.backbone.device
 
     def __len__(self) -> int:
         return len(self.images)
@@ -90,7 +94,7 @@ class SplitTokens:
 
     def _compute(self, number: int) -> PatchGrid:
         image, labels = self.images.pair(number)
-        tokens = patch_tokens(self.backbone, image, self.short_side, self.device).half().cpu()
+        tokens = patch_tokens(self.backbone, image, self.short_side).half().cpu()
         rows, columns, _ = tokens.shape
         shares = class_shares(labels, (rows, columns), num_classes=self.images.layout.num_classes)
         grid = PatchGrid(tokens, shares)
@@ -106,9 +110,7 @@ def network_size(width: int, height: int, *, short_side: int, patch: int) -> tup
 
 
 @torch.inference_mode()
-def patch_tokens(
-    backbone: Backbone, image: Image.Image, short_side: int, device: torch.device
-) -> Tensor:
+def patch_tokens(backbone: Backbone, image: Image.Image, short_side: int) -> Tensor:
     """Return the patch tokens after the final norm, (rows, columns, D) float32.
 
     The image is resized to `network_size`, bicubic with antialias.
@@ -116,7 +118,8 @@ def patch_tokens(
     patch = backbone.patch_pixels
     size = network_size(*image.size, short_side=short_side, patch=patch)
     pixels = np.asarray(image.resize(size, Image.Resampling.BICUBIC))
-    inputs = normalized(torch.from_numpy(pixels.copy())[None].to(device), backbone.normalization)
+    batch = torch.from_numpy(pixels.copy())[None].to(backbone.device)
+    inputs = normalized(batch, backbone.normalization)
     (output,) = encode_blocks(backbone.network, inputs, [len(backbone.network.blocks)])
     return output.patch_tokens[0].float().reshape(size[1] // patch, size[0] // patch, -1)
 

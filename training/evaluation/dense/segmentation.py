@@ -4,9 +4,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from training.distributed.world import best_device
 from training.evaluation.datasets.segmentation import LabeledPixels, open_labeled_pixels
 from training.evaluation.dense.patch_classifiers import (
     PatchKnnConfig,
@@ -35,7 +32,6 @@ def evaluate_segmentation(
     *,
     short_side: int | None = None,
     linear: PatchLinearConfig | None = None,
-    device: torch.device | None = None,
     on_progress: Progress = no_progress,
 ) -> EvalResult:
     """Segment images with probes on a frozen backbone's patch tokens, and write the scores.
@@ -63,10 +59,8 @@ def evaluate_segmentation(
             f"--short-side ({short_side}) must be at least a patch ({backbone.patch_pixels})"
         )
     train_images, test_images = open_labeled_pixels(data)
-    device = device or best_device()
-    backbone.network.to(device)
     train, test = (
-        SplitTokens(backbone, images, short_side, device) for images in (train_images, test_images)
+        SplitTokens(backbone, images, short_side) for images in (train_images, test_images)
     )
     scores = {}
     for name, view in _LINEAR.items():

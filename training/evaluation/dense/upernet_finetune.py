@@ -15,7 +15,6 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from training.data.normalization import MEAN, normalized
-from training.distributed.world import best_device
 from training.engine.optim import moment_device, moments_of
 from training.evaluation.datasets.segmentation import VOID, LabeledPixels, open_labeled_pixels
 from training.evaluation.dense.patch_classifiers import pixel_classes
@@ -82,7 +81,6 @@ def finetune_segmentation(
     data: Path,
     config: FinetuneConfig,
     *,
-    device: torch.device | None = None,
     on_progress: Progress = no_progress,
 ) -> EvalResult:
     """Train UperNet on a backbone, all weights, and write its scores on the test split.
@@ -100,12 +98,11 @@ def finetune_segmentation(
         CheckpointError: the state that a stopped run left cannot be read.
     """
     train_images, test_images = open_labeled_pixels(data)
-    device = device or best_device()
     described = {"train": train_images.describe(), "test": test_images.describe()}
     facts = [backbone.description["sha256"], described["train"]["fingerprint"], asdict(config)]
     state = backbone.folder / "eval" / f"upernet-{digest(facts)}.safetensors"
-    model = _train(backbone, train_images, config, state, device, on_progress)
-    score = score_upernet(model, backbone, test_images, config, device, on_progress)
+    model = _train(backbone, train_images, config, state, on_progress)
+    score = score_upernet(model, backbone, test_images, config, on_progress)
     result = write_result(
         backbone,
         "upernet",
@@ -132,14 +129,12 @@ def _train(
     images: LabeledPixels,
     config: FinetuneConfig,
     state: Path,
-    device: torch.device,
     on_progress: Progress,
 ) -> UperNet:
     torch.manual_seed(derived_seed(config.seed, "upernet"))
     set_drop_path(backbone.network.requires_grad_(True), config.drop_path_rate)
-    model = UperNet(backbone.network, images.layout.num_classes, hidden_dim=config.hidden_dim).to(
-        device
-    )
+    device, num_classes = backbone.device, images.layout.num_classes
+    model = UperNet(backbone.network, num_classes, hidden_dim=config.hidden_dim).to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.lr, weight_decay=config.weight_decay
     )
@@ -255,7 +250,6 @@ def score_upernet(
     backbone: Backbone,
     images: LabeledPixels,
     config: FinetuneConfig,
-    device: torch.device,
     on_progress: Progress = no_progress,
 ) -> SegmentationScore:
     """Return the scores on a split: whole images, scores enlarged to the labels (bilinear)."""
@@ -264,8 +258,9 @@ def score_upernet(
     for number in range(len(images)):
         image, labels = images.pair(number)
         size = network_size(*image.size, short_side=config.crop_pixels, patch=backbone.patch_pixels)
-        pixels = np.array(image.resize(size, Image.Resampling.BILINEAR))
-        inputs = normalized(torch.from_numpy(pixels)[None].to(device), backbone.normalization)
+        pixels = np.array(image.resize(size, Image.Resampling.BILINEAR))[None]
+        whole = torch.from_numpy(pixels).to(backbone.device)
+        inputs = normalized(whole, backbone.normalization)
         predicted = pixel_classes(model(inputs).float(), labels.shape)
         confusion += confusion_matrix(labels, predicted, num_classes=num_classes)
         on_progress(images.folder, number + 1, len(images))

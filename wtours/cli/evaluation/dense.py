@@ -1,8 +1,7 @@
 """The commands that look at each patch: eval discover, eval segment, eval vos."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,12 +19,8 @@ _STATISTICS = ("mean", "recall", "decay")
 _STEPS = 160_000
 _SCORES = ("mean_iou", "mean_accuracy", "pixel_accuracy")
 
-
-class Discovery(StrEnum):
-    """How `wtours eval discover` finds objects."""
-
-    ATTENTION = "attention"
-    LOST = "lost"
+Discovery = Literal["attention", "lost"]
+"""How `wtours eval discover` finds objects."""
 
 
 def eval_discover(
@@ -43,7 +38,7 @@ def eval_discover(
     method: Annotated[
         Discovery,
         typer.Option(metavar="METHOD", help="attention: the paper's; lost: LOST's seed expansion."),
-    ] = Discovery.ATTENTION,
+    ] = "attention",
     out: Annotated[
         Path | None,
         out_option("A folder to draw masks and boxes in.", show_default=False, file_okay=False),
@@ -64,7 +59,7 @@ def eval_discover(
             backbone,
             voc,
             split=split,
-            method=method.value,
+            method=method,
             pictures=out,
             on_progress=on_progress,
         )
@@ -75,7 +70,7 @@ def eval_discover(
         result,
         f"Object discovery on {split}, %, of {run}",
         ("method", "CorLoc", "Jaccard"),
-        [(method.value, *shown)],
+        [(method, *shown)],
         as_json=as_json,
     )
 

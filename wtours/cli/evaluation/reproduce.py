@@ -3,10 +3,9 @@
 import shlex
 import sys
 from collections import Counter
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -30,12 +29,8 @@ if TYPE_CHECKING:
     from training.reproduce.plan import Plan
     from training.reproduce.progress import StepState
 
-
-class PlanName(StrEnum):
-    """What `wtours reproduce` runs."""
-
-    PAPER = "paper"
-    TINY = "tiny"
+PlanName = Literal["paper", "tiny"]
+"""What `wtours reproduce` runs."""
 
 
 def eval_table(
@@ -100,7 +95,7 @@ def reproduce(
             help="paper: the 39 runs as published; tiny: the same rows on rendered walks, "
             "a test of the machinery in minutes."
         ),
-    ] = PlanName.PAPER,
+    ] = "paper",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print runs, steps, GPU hours, disk; run nothing.")
     ] = False,
@@ -152,7 +147,7 @@ def reproduce(
     for option, folder in given.items():
         if not folder.is_dir():
             raise UsageError(f"--{option} {folder} is no folder")
-    chosen = load_plan(plan.value, root=root, tables=tables or (), folders=given)
+    chosen = load_plan(plan, root=root, tables=tables or (), folders=given)
     if report:
         _print_tables(chosen, as_json=as_json)
     elif array:

@@ -37,7 +37,7 @@ Named = Annotated[
 def opened(
     run: str, root: Path, *data: str | Path, on_ranks: bool = False
 ) -> Iterator[tuple["Backbone", "World", Progress]]:
-    """Yield the backbone, this process among those of torchrun, and a progress bar.
+    """Yield the backbone on its device, this process among those of torchrun, and a progress bar.
 
     While entered, float32 is multiplied as the backbone's run has it, or as runs do by default.
     Refuses at once what is not there of `data`: files or folders, or TAR:prefix. With `on_ranks`
@@ -58,6 +58,7 @@ def opened(
     with joined_world() as world, numerics(optim, world.device):
         if world.world_size > 1 and not on_ranks:
             raise UsageError("this evaluation runs in one process: leave out torchrun")
+        backbone.network.to(world.device)
         bars = console.progress_bars("eval", "steps") if world.is_main else nullcontext(no_progress)
         with bars as on_progress:
             yield backbone, world, on_progress

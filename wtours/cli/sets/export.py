@@ -1,9 +1,8 @@
 """The command that writes a shard set in the layouts of others: shards export."""
 
 import dataclasses
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
@@ -24,28 +23,18 @@ from wtours.workspace.layout import Layout
 if TYPE_CHECKING:
     from wtours.exporting.units import Exporter
 
+ExportLayout = Literal["imagefolder", "hf", "lance", "mds", "davis", "vjepa", "mp4"]
+"""The layouts that a shard set can be exported to."""
 
-class ExportLayout(StrEnum):
-    """The layouts that a shard set can be exported to."""
-
-    IMAGEFOLDER = "imagefolder"
-    HF = "hf"
-    LANCE = "lance"
-    MDS = "mds"
-    DAVIS = "davis"
-    VJEPA = "vjepa"
-    MP4 = "mp4"
-
-
-_OF_CLIPS = (ExportLayout.DAVIS, ExportLayout.VJEPA, ExportLayout.MP4)
+_OF_CLIPS = ("davis", "vjepa", "mp4")
 _CLIP_SECONDS = 10.0
 
 
 def export_of_shards(
     name: SetHere = "default",
     to: Annotated[
-        ExportLayout, typer.Option(metavar="FORMAT", help=f"{', '.join(ExportLayout)}.")
-    ] = ExportLayout.IMAGEFOLDER,
+        ExportLayout, typer.Option(metavar="FORMAT", help=f"{', '.join(get_args(ExportLayout))}.")
+    ] = "imagefolder",
     out: Annotated[
         Path | None, out_option("The folder.", show_default="NAME-LAYOUT", file_okay=False)
     ] = None,
@@ -80,7 +69,7 @@ def export_of_shards(
         refuse_unused(beside, {"--clip-seconds": clip_seconds != _CLIP_SECONDS})
     directory = named_or_folder(name, Layout(root).shards_dir)
     index = ShardIndex.open(directory)
-    if by_split and to != ExportLayout.IMAGEFOLDER:
+    if by_split and to != "imagefolder":
         raise UsageError(f"--by-split is for --to imagefolder, not {to}")
     split = read_split(index, "train").sha256 if by_split else None
     exporter = SplitImageFolderExporter(split) if split else _exporter(to, clip_seconds)
@@ -106,17 +95,17 @@ def _exporter(to: ExportLayout, clip_seconds: float) -> "Exporter":
     from wtours.exporting.videos import Mp4Exporter, VJepaExporter
 
     match to:
-        case ExportLayout.IMAGEFOLDER:
+        case "imagefolder":
             return ImageFolderExporter()
-        case ExportLayout.HF:
+        case "hf":
             return HuggingFaceExporter()
-        case ExportLayout.LANCE:
+        case "lance":
             return LanceExporter()
-        case ExportLayout.MDS:
+        case "mds":
             return MdsExporter()
-        case ExportLayout.DAVIS:
+        case "davis":
             return DavisExporter(clip_seconds)
-        case ExportLayout.MP4:
+        case "mp4":
             return Mp4Exporter(clip_seconds)
-        case ExportLayout.VJEPA:
+        case "vjepa":
             return VJepaExporter(clip_seconds)

@@ -14,7 +14,6 @@ from wtours.cli.options import (
     ROOT,
     AsJson,
     Deep,
-    ExecutorKind,
     FromDir,
     Jobs,
     Root,
@@ -110,7 +109,7 @@ def sync(
     with (
         shard_workspace(name or locked.name, 1.0, root) as layout,
         console.progress_bars("sync", "percent") as on_progress,
-        executor_of(ExecutorKind.PROCESSES, jobs, None, layout) as executor,
+        executor_of("processes", jobs, None, layout) as executor,
     ):
         report = sync_shards(
             layout,

@@ -75,7 +75,7 @@ def workspace(
     root: Path,
     *folders: str,
     needs: Callable[[str], bool],
-    executor: ExecutorKind = ExecutorKind.PROCESSES,
+    executor: ExecutorKind = "processes",
     keeps_videos: bool = False,
     is_part: bool = False,
     rebuild: Callable[[Layout], object] | None = None,
@@ -100,7 +100,7 @@ def workspace(
     location = as_location(root)
     if isinstance(location, Path):
         # Workers of Ray have another current folder.
-        yield Layout(location.absolute() if executor == ExecutorKind.RAY else location)
+        yield Layout(location.absolute() if executor == "ray" else location)
         return
     # A command removes from the copy what it does not need itself; parts of one job need the same.
     hold = shared_lock if is_part else lock
@@ -155,7 +155,7 @@ def shard_workspace(
     name: str,
     max_loss: float,
     root: Path,
-    executor: ExecutorKind = ExecutorKind.PROCESSES,
+    executor: ExecutorKind = "processes",
     *,
     needs: Callable[[str], bool] = needs_index,
     is_part: bool = False,

@@ -100,7 +100,7 @@ def three_images(tmp_path):
 
 
 def test_corloc_and_jaccard_are_those_worked_out_by_hand(backbone, three_images):
-    result = evaluate_discover(backbone, three_images, device=CPU)
+    result = evaluate_discover(backbone, three_images)
     found = result.content["results"]
     # IoU 1, 256/512 (exactly one half is a hit), 256/528.
     assert found["num_hits"] == 2
@@ -115,9 +115,9 @@ def test_corloc_and_jaccard_are_those_worked_out_by_hand(backbone, three_images)
 
 
 def test_lost_expands_from_the_patches_that_are_like_few_others(backbone, three_images):
-    result = evaluate_discover(backbone, three_images, method="lost", device=CPU)
+    result = evaluate_discover(backbone, three_images, method="lost")
     assert result.content["results"]["num_hits"] == 2
-    other = evaluate_discover(backbone, three_images, device=CPU)
+    other = evaluate_discover(backbone, three_images)
     assert other.path != result.path
     assert other.content["val"] == result.content["val"]
 
@@ -126,7 +126,7 @@ def test_the_box_is_around_the_largest_part_and_ends_at_the_image(backbone, tmp_
     # 44 pixels wide: the last column of patches is half outside. Three patches there, two left.
     red = picture([(40, 8, 44, 32), (0, 0, 8, 16)], width=44)
     root = voc_folder(tmp_path / "voc", {"edge": (red, [(40, 8, 44, 32)])})
-    result = evaluate_discover(backbone, root, device=CPU, pictures=tmp_path / "drawn")
+    result = evaluate_discover(backbone, root, pictures=tmp_path / "drawn")
     assert result.content["results"]["mean_best_iou"] == 1
     assert result.content["results"]["jaccard_percent"] is None
     assert "1 of 1 image without a mask" in result.notes[0]
@@ -142,14 +142,14 @@ def test_a_split_of_main_and_a_folder_around_it_will_do(backbone, tmp_path):
     voc_folder(
         tmp_path / "VOCdevkit" / "VOC2012", {"a": (red, [(8, 8, 24, 24)])}, split="Main/trainval"
     )
-    result = evaluate_discover(backbone, tmp_path, split="Main/trainval", device=CPU)
+    result = evaluate_discover(backbone, tmp_path, split="Main/trainval")
     assert result.content["results"]["corloc_percent"] == 100
 
 
 def test_what_is_missing_or_broken_is_one_line(backbone, three_images, tmp_path):
     def refused(root=three_images, split="Segmentation/val"):
         with pytest.raises(ImageDataError) as caught:
-            evaluate_discover(backbone, root, split=split, device=CPU)
+            evaluate_discover(backbone, root, split=split)
         assert not (backbone.folder / "eval").exists()
         return str(caught.value)
 

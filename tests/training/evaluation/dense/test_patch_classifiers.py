@@ -38,7 +38,7 @@ def splits(tmp_path_factory):
     folder = tmp_path_factory.mktemp("segment")
     backbone = open_backbone(str(make_run(folder / "run", tiny_config())), lambda name: folder)
     data = write_data(folder / "data", CAMVID, MAPS)
-    return [SplitTokens(backbone, images, 32, CPU) for images in open_labeled_pixels(data)]
+    return [SplitTokens(backbone, images, 32) for images in open_labeled_pixels(data)]
 
 
 def test_shares_of_whole_patches_count_the_pixels():
@@ -163,7 +163,7 @@ def test_what_does_not_fit_the_cache_is_computed_anew(splits, monkeypatch):
     train, _ = splits
     kept = [grid.tokens for grid in train.grids()]
     monkeypatch.setattr("training.evaluation.dense.patch_features.CACHE_BYTES", 0)
-    fresh = SplitTokens(train.backbone, train.images, train.short_side, CPU)
+    fresh = SplitTokens(train.backbone, train.images, train.short_side)
 
     assert all(torch.equal(a, b.tokens) for a, b in zip(kept, fresh.grids(), strict=True))
     assert fresh.grid(0) is not fresh.grid(0)
@@ -177,7 +177,7 @@ def test_all_views_of_a_split_keep_what_fits_the_cache_together(splits, monkeypa
         "training.evaluation.dense.patch_features.CACHE_BYTES",
         2 * (grid.tokens.nbytes + grid.shares.nbytes),
     )
-    fresh = SplitTokens(train.backbone, train.images, train.short_side, CPU)
+    fresh = SplitTokens(train.backbone, train.images, train.short_side)
     for view in (fresh.seen_as("tokens_and_position"), fresh.seen_as("position"), fresh):
         list(view.grids())
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage import measure
 
-from training.evaluation.dense.saliency import box_of, by_attention, by_lost, to_pixels
+from training.evaluation.dense.object_discovery import box_of, by_attention, by_lost, to_pixels
 from training.evaluation.metrics.segmentation import mask_iou
 
 GRID = (9, 13)

@@ -43,9 +43,9 @@ def data(tmp_path_factory):
 
 def test_the_published_scores_are_those_of_scikit_learn_on_the_same_pixels(run, data):
     backbone = open_backbone(str(run), lambda name: run)
-    result = evaluate_segmentation(backbone, data, linear=LINEAR, device=CPU)
+    result = evaluate_segmentation(backbone, data, linear=LINEAR)
 
-    train, test = (SplitTokens(backbone, split, 64, CPU) for split in open_labeled_pixels(data))
+    train, test = (SplitTokens(backbone, split, 64) for split in open_labeled_pixels(data))
     classify = fit_linear(train, LINEAR)
     truth = [test.images.labels(number) for number in range(2)]
     found = [predict_pixels(classify, test.grid(n), truth[n].shape, CPU) for n in range(2)]
@@ -62,7 +62,7 @@ def test_the_published_scores_are_those_of_scikit_learn_on_the_same_pixels(run, 
 
 def test_the_result_is_published_with_constants_and_fingerprints(run, data):
     backbone = open_backbone(str(run), lambda name: run)
-    result = evaluate_segmentation(backbone, data, linear=LINEAR, device=CPU)
+    result = evaluate_segmentation(backbone, data, linear=LINEAR)
 
     published = json.loads(result.path.read_text())
     assert result.path.parent == run / "eval"
@@ -77,16 +77,16 @@ def test_the_result_is_published_with_constants_and_fingerprints(run, data):
         "position_alone",
         "dense_knn",
     }
-    again = evaluate_segmentation(backbone, data, linear=LINEAR, device=CPU)
+    again = evaluate_segmentation(backbone, data, linear=LINEAR)
     assert again.content == result.content
-    other = evaluate_segmentation(backbone, data, short_side=32, linear=LINEAR, device=CPU)
+    other = evaluate_segmentation(backbone, data, short_side=32, linear=LINEAR)
     assert other.path != result.path
 
 
 def test_every_patch_has_one_vote_however_near_its_neighbors_are(run, data):
     """Else the one whose neighbors are all as near wins most of the pixels between two patches."""
     backbone = open_backbone(str(run), lambda name: run)
-    train, test = (SplitTokens(backbone, split, 64, CPU) for split in open_labeled_pixels(data))
+    train, test = (SplitTokens(backbone, split, 64) for split in open_labeled_pixels(data))
     scores = fit_neighbors(train, PatchKnnConfig(k=5))(test.grid(0).tokens.flatten(0, 1).float())
     assert scores.shape[1] == train.images.layout.num_classes
     assert scores.min() >= 0

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from typer.testing import CliRunner
 
 from tests.support.pixel_labels import ADE20K, stripes, write_data
-from tests.support.tiny_run import CPU, make_run, tiny_config
+from tests.support.tiny_run import make_run, tiny_config
 from training.evaluation.datasets.segmentation import VOID, open_labeled_pixels
 from training.evaluation.dense.upernet import UperNet, pyramid_blocks
 from training.evaluation.dense.upernet_finetune import (
@@ -96,7 +96,7 @@ def test_a_few_steps_learn_the_stripes_and_are_published(tmp_path, data):
     backbone = opened(tmp_path / "run")
     before = backbone.network.blocks[0].attn.qkv.weight.clone()
 
-    result = finetune_segmentation(backbone, data, QUICK, device=CPU)
+    result = finetune_segmentation(backbone, data, QUICK)
 
     score = result.content["results"]
     assert score["pixel_accuracy_percent"] > 60  # chance is a third
@@ -113,7 +113,7 @@ def test_the_same_weights_give_the_same_scores_whatever_names_them(tmp_path, dat
     settings = dataclasses.replace(QUICK, steps=4)
     ours, theirs = (
         finetune_segmentation(
-            open_backbone(name, lambda name: tmp_path / name), data, settings, device=CPU
+            open_backbone(name, lambda name: tmp_path / name), data, settings
         ).content
         for name in (str(run), f"hf:{exported}")
     )
@@ -124,7 +124,7 @@ def test_the_same_weights_give_the_same_scores_whatever_names_them(tmp_path, dat
 
 def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path, data):
     settings = dataclasses.replace(QUICK, steps=6, save_every_steps=2, drop_path_rate=0.5)
-    whole = finetune_segmentation(opened(tmp_path / "whole"), data, settings, device=CPU)
+    whole = finetune_segmentation(opened(tmp_path / "whole"), data, settings)
 
     class StoppedError(Exception):
         pass
@@ -134,21 +134,18 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path, data):
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        finetune_segmentation(
-            opened(tmp_path / "run"), data, settings, device=CPU, on_progress=stop
-        )
+        finetune_segmentation(opened(tmp_path / "run"), data, settings, on_progress=stop)
     (kept,) = (tmp_path / "run/eval").glob("upernet-*.safetensors")
     whole_state = kept.read_bytes()
     kept.write_bytes(whole_state[:100])
     with pytest.raises(CheckpointError, match=r"cannot be resumed from .*; remove it"):
-        finetune_segmentation(opened(tmp_path / "run"), data, settings, device=CPU)
+        finetune_segmentation(opened(tmp_path / "run"), data, settings)
     kept.write_bytes(whole_state)
     steps = []
     resumed = finetune_segmentation(
         opened(tmp_path / "run"),
         data,
         settings,
-        device=CPU,
         on_progress=lambda item, done, total: steps.append(done),
     )
 

@@ -12,25 +12,24 @@ from PIL import Image
 
 from tests.support.red_backbone import red_seer
 from training.data.normalization import Normalization
-from training.evaluation.dense.label_propagation import (
+from training.evaluation.dense.vos import (
     NORMALIZATION,
     PropagationConfig,
+    evaluate_vos,
     frame_features,
     propagate_masks,
     resized,
     working_size,
 )
-from training.evaluation.dense.vos import evaluate_vos
 from wtours.errors import ImageDataError, UsageError
 
-CPU = torch.device("cpu")
 SMALL = PropagationConfig(short_side=64)
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
 
 @pytest.mark.parametrize("pieces", [2**25, 3 * 35 * 4])
 def test_carried_masks_are_those_of_loops(monkeypatch, pieces):
-    monkeypatch.setattr("training.evaluation.dense.label_propagation._AT_ONCE", pieces)
+    monkeypatch.setattr("training.evaluation.dense.vos._AT_ONCE", pieces)
     grid, settings = (5, 7), PropagationConfig(radius=2, top=4, temperature=0.1)
     generator = torch.Generator().manual_seed(0)
     target = F.normalize(torch.randn(35, 6, generator=generator), dim=1)
@@ -121,7 +120,7 @@ def backbone(tmp_path):
 
 
 def evaluate(backbone, davis, **changed):
-    arguments = {"config": SMALL, "device": CPU, **changed}
+    arguments = {"config": SMALL, **changed}
     return evaluate_vos(backbone, davis, **arguments)
 
 
