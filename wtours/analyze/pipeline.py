@@ -7,16 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wtours.analyze.detectors.cluster import detector_service
-from wtours.analyze.detectors.spec import parse_detector
-from wtours.analyze.plan import plan_video
+from wtours.analyze.plan import Asked, plan_video
 from wtours.analyze.segment import analyze_segment
-from wtours.analyze.transnet import transnet_facts
 from wtours.analyze.video_folder import video_in_place
 from wtours.analyze.video_work import SEGMENT_SECONDS, begin_video, finished, publish_video
 from wtours.errors import DiskFullError, WtoursError
 from wtours.execution.executor import SERIAL, Executor
 from wtours.media.limits import MAX_LOSS
-from wtours.media.sampling import parse_rate
 from wtours.progress import Progress, no_progress
 from wtours.storage.locks import lock
 from wtours.text import first_line
@@ -87,12 +84,11 @@ def analyze_videos(  # noqa: PLR0913 -- options of the command, by keyword
         MissingPackageError: TransNet V2 is not installed.
         WtoursError: the disk is full, or another `analyze` runs on the workspace.
     """
-    spec, rate = parse_detector(detector), parse_rate(detect_fps)
-    cut_network = transnet_facts() if transnet else None
+    asked = Asked.parse(detector, detect_fps, transnet=transnet, frame_quality=frame_quality)
     report = AnalyzeReport()
     with (
         lock(layout.lock("analyze"), what=f"the analysis in {layout.root}"),
-        detector_service(spec, executor) as service,
+        detector_service(asked.detector, executor) as service,
     ):
         for video_id in videos:
             with report.boundary(video_id):
@@ -101,9 +97,7 @@ def analyze_videos(  # noqa: PLR0913 -- options of the command, by keyword
                     if isinstance(videos, Mapping)
                     else listed_video(layout, video_id)
                 )
-                plan = plan_video(
-                    layout, video, spec, rate, service, executor, cut_network, frame_quality
-                )
+                plan = plan_video(layout, video, asked, service, executor)
                 work = begin_video(plan, segment_seconds)
                 if work is not None:
                     missing = work.missing_tasks()
@@ -113,6 +107,6 @@ def analyze_videos(  # noqa: PLR0913 -- options of the command, by keyword
                         on_progress(video_id, work.seconds * share, work.seconds)
                     publish_video(work, executor, max_loss, on_progress)
                 (report.skipped if work is None else report.done).append(video_id)
-                if plan.not_measured is not None and spec.kind != "none":
+                if plan.not_measured is not None and asked.detector.kind != "none":
                     report.objects_not_measured[video_id] = plan.not_measured
     return report

@@ -9,7 +9,7 @@ from typing import Any
 from wtours.analyze.detectors.base import DetectorIdentity, DetectorSource
 from wtours.analyze.detectors.precomputed import PrecomputedFile, precomputed_facts
 from wtours.analyze.detectors.server import DetectorService
-from wtours.analyze.detectors.spec import DetectorSpec
+from wtours.analyze.detectors.spec import DetectorSpec, parse_detector
 from wtours.analyze.measurements import (
     FRAMES,
     OBJECTS,
@@ -23,13 +23,34 @@ from wtours.analyze.publish import published_params
 from wtours.analyze.quality.meter import quality_params
 from wtours.analyze.schema import FORMAT
 from wtours.analyze.shots import CUT_DETECTORS
-from wtours.analyze.transnet import TRANSNETV2
+from wtours.analyze.transnet import TRANSNETV2, transnet_facts
 from wtours.errors import AnalysisError, MissingPackageError, WorkerDiedError
 from wtours.execution.executor import Executor
+from wtours.media.sampling import parse_rate
 from wtours.storage.atomic import RECEIPT_FILE
 from wtours.storage.receipts import read_receipt
 from wtours.workspace.layout import Layout
 from wtours.workspace.videos import DownloadedVideo
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be measured of every video."""
+
+    detector: DetectorSpec
+    rate: Fraction
+    """Frames a second that it is given."""
+    cut_network: dict[str, Any] | None
+    """What the cuts of TransNet V2 depend on; None: they are not asked for."""
+    frame_quality: bool
+
+    @classmethod
+    def parse(
+        cls, detector: str, detect_fps: str, *, transnet: bool, frame_quality: bool
+    ) -> "Asked":
+        """Return it from the options of `analyze_videos`, which says what this raises."""
+        spec, rate = parse_detector(detector), parse_rate(detect_fps)
+        return cls(spec, rate, transnet_facts() if transnet else None, frame_quality)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,25 +112,15 @@ class Plan:
 def plan_video(
     layout: Layout,
     video: DownloadedVideo,
-    spec: DetectorSpec,
-    rate: Fraction,
+    asked: Asked,
     service: DetectorService,
     executor: Executor,
-    cut_network: dict[str, Any] | None,
-    frame_quality: bool,
 ) -> Plan:
     """Return what is asked for; without a detector that cannot be loaded.
 
-    Args:
-        layout: The workspace.
-        video: Downloaded, or in place.
-        spec: The detector.
-        rate: Frames a second that it is given.
-        service: Starts it, if it is a network.
-        executor: Checks the file, if it is one of detections.
-        cut_network: What the cuts of TransNet V2 depend on, if they are asked for.
-        frame_quality: Whether the quality of frames is asked for.
+    The service starts it, if it is a network; the executor checks its file, if it is one.
     """
+    spec, rate = asked.detector, asked.rate
     detector: DetectorIdentity | None = None
     source: DetectorSource | None = None
     not_measured = "no detector was asked for (--detector none)" if spec.kind == "none" else None
@@ -133,9 +144,9 @@ def plan_video(
             "detector": facts.model_dump(mode="json", exclude=absent),
             "detect_fps": str(rate),
         }
-    if cut_network is not None:
-        params[TRANSNET] = cut_network
-    if frame_quality:
+    if asked.cut_network is not None:
+        params[TRANSNET] = asked.cut_network
+    if asked.frame_quality:
         params[QUALITY] = quality_params()
     return Plan(
         measurements=Measurements(layout.analysis_dir(video.video_id), video),

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from wtours.acquire.download import download_videos
 from wtours.analyze.detectors.cluster import detector_service
-from wtours.analyze.detectors.spec import parse_detector
 from wtours.analyze.pipeline import AnalyzeReport
 from wtours.analyze.video_work import publish_video
 from wtours.errors import AnalysisError, WorkerDiedError
@@ -66,16 +65,17 @@ def prepare_videos(
 
     Raises:
         UsageError: an option makes no sense.
+        MissingPackageError: TransNet V2 is not installed.
         ShardError: the set exists with other parameters, or cannot fit on the disk.
         WtoursError: another process works on it, or the disk is full.
     """
-    spec = parse_detector(options.detector)
+    asked = options.asked()
     name, params, report = options.name, options.params, AnalyzeReport()
     directory = layout.shards_dir(name)
     downloaded, not_downloaded = _download(layout, () if part else entries, options, on_progress)
     ids = [entry.id for entry in entries if entry.id not in not_downloaded]
-    with _locked(layout, name, part), detector_service(spec, executor) as service:
-        planner = Planner(layout, options, part, spec, service, executor, report)
+    with _locked(layout, name, part), detector_service(asked.detector, executor) as service:
+        planner = Planner(layout, options, part, asked, service, executor, report)
         with index_lock(layout, name):
             works, failed = sharding.plan_videos(layout, directory, ids, params)
             works = [planner.own(work) for work in works]

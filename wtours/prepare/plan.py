@@ -7,16 +7,13 @@ from pathlib import Path
 
 from wtours.acquire.options import FetchOptions
 from wtours.analyze.detectors.server import DetectorService
-from wtours.analyze.detectors.spec import DetectorSpec
 from wtours.analyze.pipeline import AnalyzeReport
-from wtours.analyze.plan import plan_video
-from wtours.analyze.transnet import transnet_facts
+from wtours.analyze.plan import Asked, plan_video
 from wtours.analyze.video_work import SEGMENT_SECONDS, VideoWork, begin_video
 from wtours.errors import VideoError
 from wtours.execution.executor import Executor
 from wtours.execution.parts import Part
 from wtours.media.limits import MAX_LOSS
-from wtours.media.sampling import parse_rate
 from wtours.prepare.segment import PrepareTask
 from wtours.sharding import plan as sharding
 from wtours.sharding.locks import index_lock
@@ -49,6 +46,15 @@ class PrepareOptions:
     max_loss: float = MAX_LOSS
     """The largest share of a video's frames that may be lost to damage."""
 
+    def asked(self) -> Asked:
+        """Return what is to be measured; raises what `analyze_videos` does of these options."""
+        return Asked.parse(
+            self.detector,
+            self.detect_fps,
+            transnet=self.transnet,
+            frame_quality=self.frame_quality,
+        )
+
 
 @dataclass(slots=True)
 class VideoState:
@@ -78,7 +84,7 @@ class Planner:
     layout: Layout
     options: PrepareOptions
     part: Part | None
-    spec: DetectorSpec
+    asked: Asked
     service: DetectorService
     executor: Executor
     report: AnalyzeReport
@@ -118,22 +124,11 @@ class Planner:
         return VideoState(work, analysis, tasks, not_sharded=not_sharded)
 
     def _analysis(self, video_id: str) -> VideoWork | None:
-        options, report = self.options, self.report
+        asked, report = self.asked, self.report
         with report.boundary(video_id):
-            rate = parse_rate(options.detect_fps)
-            cut_network = transnet_facts() if options.transnet else None
             video = listed_video(self.layout, video_id)
-            plan = plan_video(
-                self.layout,
-                video,
-                self.spec,
-                rate,
-                self.service,
-                self.executor,
-                cut_network,
-                options.frame_quality,
-            )
-            if plan.not_measured is not None and self.spec.kind != "none":
+            plan = plan_video(self.layout, video, asked, self.service, self.executor)
+            if plan.not_measured is not None and asked.detector.kind != "none":
                 report.objects_not_measured[video_id] = plan.not_measured
             work = begin_video(plan, SEGMENT_SECONDS, alone=self.part is None)
             if work is None:

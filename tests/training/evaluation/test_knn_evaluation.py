@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
-from tests.support.tiny_run import ONE_PROCESS, make_run, tiny_config
+from tests.support.tiny_run import CPU, ONE_PROCESS, make_run, tiny_config
 from training.engine.checkpoint import load_network
 from training.engine.checkpoint_files import find_checkpoint
 from training.engine.setup import build_state
@@ -86,6 +86,7 @@ def test_the_accuracy_is_that_of_scikit_learn_on_the_same_features(trained_run, 
             classes=("cat", "dog", "emu"),
             crop_pixels=config.data.global_crop_pixels,
             batch_size=7,
+            device=CPU,
         )
         for spec in splits
     )
