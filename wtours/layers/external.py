@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wtours.errors import ShardError, UsageError
 from wtours.exporting.units import Unit
 from wtours.layers.files import ArraySource, FileSource
+from wtours.layers.masks import MaskSource
 from wtours.layers.source import LayerSource, require_values
 from wtours.layers.tracks import TIME_COLUMN, parse_start, read_track
 from wtours.shards.clip_starts import nearest_rows
@@ -40,8 +41,9 @@ def external_source(
 
     Args:
         index: The frames.
-        path: A table .parquet; a track .gpx or .csv; a .npy; or a folder: with `<video_id>` .gpx,
-            .csv or .npy, or with a .npy or .png for each frame, named by sample keys.
+        path: A table .parquet; masks of a COCO .json; a track .gpx or .csv; a .npy; or a folder:
+            with `<video_id>` .gpx, .csv or .npy, or with a .npy or .png for each frame, named by
+            sample keys.
         start: Of a track; see `track_source`.
         max_gap_seconds: Of a track.
         allow_missing: Frames without a value are allowed.
@@ -66,6 +68,8 @@ def external_source(
         return table_source(index, path, allow_missing=allow_missing)
     if suffix == ".npy":
         return ArraySource(index, path)
+    if suffix == ".json":
+        return MaskSource(index, path, allow_missing=allow_missing)
     if suffix in _TRACKS:
         return track_source(
             index,
@@ -74,7 +78,7 @@ def external_source(
             max_gap_seconds=max_gap_seconds,
             allow_missing=allow_missing,
         )
-    raise ShardError(f"{path}: give a .parquet, .gpx, .csv or .npy, or a folder")
+    raise ShardError(f"{path}: give a .parquet, .json, .gpx, .csv or .npy, or a folder")
 
 
 class TableSource(LayerSource):

@@ -178,6 +178,48 @@ def test_a_wrong_frame_a_shifted_time_and_a_missing_frame_are_found(walk, files,
     assert not list(layout.shards_dir("default").glob("layers/*/layer.json"))
 
 
+def test_masks_of_a_coco_file_are_the_drawn_ones(walk, tmp_path):
+    layout, truth, _ = walk
+    index = ShardIndex.open(layout.shards_dir("default"))
+    frames = {number_of(int(index.pts_us[row])): index.frame(row) for row in range(len(index))}
+    size = (truth.height, truth.width)
+
+    def rle(mask):
+        columns = mask.T.ravel().astype(int)
+        edges = np.flatnonzero(np.diff(columns, prepend=0, append=0))  # 0 first, as COCO counts
+        runs = np.diff(edges, prepend=0, append=columns.size)
+        return {"size": size, "counts": runs.tolist()}
+
+    coco = {
+        "images": [
+            {
+                "id": number,
+                "file_name": f"walk-{frame.frame_index:08d}.jpg",
+                "height": size[0],
+                "width": size[1],
+            }
+            for number, frame in frames.items()
+        ],
+        "annotations": [
+            {
+                "image_id": one["frame_index"],
+                "track_id": one["track_id"],
+                "segmentation": rle(truth.mask(one["frame_index"], one["track_id"])),
+            }
+            for one in truth.detections.select(["frame_index", "track_id"]).to_pylist()
+            if one["frame_index"] in frames
+        ],
+    }
+    (tmp_path / "masks.json").write_text(json.dumps(coco))
+    make_external(layout, "coco", tmp_path / "masks.json")
+    for number, value in zip(
+        frames, Layer.open(index, "coco").read(range(len(index))), strict=True
+    ):
+        np.testing.assert_array_equal(value, truth.instances(number))
+    assert len(coco["annotations"]) > 20
+    assert run_here("layer", "drop", "coco", "--root", layout.root).returncode == 0
+
+
 def test_an_interval_of_no_flow_is_refused(walk):
     refused = run_here("render", "--interval", "0.4", "--root", walk[0].root)
     assert refused.returncode == 2

@@ -84,8 +84,8 @@ def make_of_layer(
     """Make side data of each frame, beside a shard set; rerun the command to resume.
 
     flow: optical flow by RAFT. detections: the boxes of `wtours analyze`. objects:RUN: what a run
-    tracks. external:PATH: a table .parquet with pts_us or time; a track .gpx or .csv; a .npy a
-    video; or a folder with a .npy or .png a frame. Examples:
+    tracks. external:PATH: a table .parquet with pts_us or time; the masks of a COCO .json; a track
+    .gpx or .csv; a .npy a video; or a folder with a .npy or .png a frame. Examples:
 
     wtours layer make flow --from flow --interval 0.5
 
