@@ -17,7 +17,8 @@ from wtours.analyze.schema import PRECOMPUTED_COLUMNS
 from wtours.errors import WtoursError
 from wtours.storage.atomic import read_json, write_json
 from wtours.synthetic.spec import WalkSpec
-from wtours.synthetic.types import RenderedFrame
+from wtours.synthetic.types import RenderedFrame, SeenObject
+from wtours.text import first_line
 
 if TYPE_CHECKING:
     from wtours.synthetic.scene import Walk
@@ -107,10 +108,11 @@ class WalkTruth:
 
         Raises:
             IndexError: the walk has no such frame.
+            WtoursError: another version drew the walk.
         """
         from wtours.synthetic.geometry import surfaces_of
 
-        return surfaces_of(self._walk.frame(frame_index)).depth.astype(np.float32)
+        return surfaces_of(self._frame(frame_index)).depth.astype(np.float32)
 
     def flow(self, frame_index: int, later_index: int) -> NDArray[np.float32]:
         """Return the (2, height, width) optical flow from a frame to another of its street.
@@ -122,10 +124,11 @@ class WalkTruth:
         Raises:
             IndexError: the walk has no such frame.
             ValueError: there is a cut between them.
+            WtoursError: another version drew the walk.
         """
         from wtours.synthetic.geometry import flow_between
 
-        one, other = self._walk.frame(frame_index), self._walk.frame(later_index)
+        one, other = self._frame(frame_index), self._frame(later_index)
         if self.spec.street_of(frame_index) != self.spec.street_of(later_index):
             raise ValueError(f"there is a cut between the frames {frame_index} and {later_index}")
         return flow_between(one, other)
@@ -153,6 +156,24 @@ class WalkTruth:
 
         return intrinsics(self._walk.camera(0))
 
+    def _frame(self, frame_index: int) -> RenderedFrame:
+        """Return a frame as it was rendered.
+
+        Raises:
+            WtoursError: it shows other objects than the truth: another version drew the walk.
+        """
+        frame = self._walk.frame(frame_index)
+        labeled = np.zeros(frame.owner.shape, np.bool_)
+        for seen in frame.objects:
+            if (mine := visible_pixels(frame, seen)) is not None:
+                labeled[seen.region.slices] |= mine
+        if not np.array_equal(labeled, self.instances(frame_index) > 0):
+            raise WtoursError(
+                f"frame {frame_index} of the walk is drawn otherwise now than when its truth was "
+                f"written, by another version of wtours or of opencv; render the walk again"
+            )
+        return frame
+
     @cached_property
     def _walk(self) -> "Walk":
         from wtours.synthetic.scene import Walk
@@ -164,27 +185,31 @@ def load_truth(path: Path) -> WalkTruth:
     """Read the truth directory that `render_walk` wrote.
 
     Raises:
-        WtoursError: there is no truth at `path`.
+        WtoursError: there is no truth at `path`, or it is damaged.
     """
     if not (path / TRUTH_NAME).is_file():
         raise WtoursError(f"{path} holds no {TRUTH_NAME}; give the truth_path of a rendered walk")
     facts = read_json(path / TRUTH_NAME)
-    frames = pq.read_table(path / FRAMES_NAME)
-    fields = facts["spec"]
-    fields |= {"frame_rate": Fraction(fields["frame_rate"])}
-    fields |= {"cut_seconds": tuple(fields["cut_seconds"])}
-    spec = WalkSpec(**fields)
-    return WalkTruth(
-        spec=spec,
-        width=spec.width,
-        height=spec.height,
-        num_frames=facts["num_frames"],
-        frame_rate=facts["frame_rate"],
-        cuts=tuple(cut["frame_index"] for cut in facts["cuts"]),
-        cut_pts_us=tuple(cut["pts_us"] for cut in facts["cuts"]),
-        lightness=frames["lightness"].to_numpy().astype(np.float32),
-        detections=pq.read_table(path / DETECTIONS_NAME),
-    )
+    try:
+        fields = facts["spec"]
+        fields |= {"frame_rate": Fraction(fields["frame_rate"])}
+        fields |= {"cut_seconds": tuple(fields["cut_seconds"])}
+        spec = WalkSpec(**fields)
+        return WalkTruth(
+            spec=spec,
+            width=spec.width,
+            height=spec.height,
+            num_frames=facts["num_frames"],
+            frame_rate=facts["frame_rate"],
+            cuts=tuple(cut["frame_index"] for cut in facts["cuts"]),
+            cut_pts_us=tuple(cut["pts_us"] for cut in facts["cuts"]),
+            lightness=pq.read_table(path / FRAMES_NAME)["lightness"].to_numpy().astype(np.float32),
+            detections=pq.read_table(path / DETECTIONS_NAME),
+        )
+    except (KeyError, TypeError, ValueError, OSError, ZeroDivisionError) as error:
+        raise WtoursError(
+            f"{path} is no whole truth of a walk ({first_line(error)}); render it again"
+        ) from error
 
 
 class TruthWriter:
@@ -210,8 +235,8 @@ class TruthWriter:
         """Note the visible objects of the next frame."""
         street = self._spec.street_of(frame_index)
         for seen in frame.objects:
-            mine = frame.owner[seen.region.slices] == seen.number
-            if np.count_nonzero(mine) < MIN_VISIBLE_SHARE * frame.owner.size:
+            mine = visible_pixels(frame, seen)
+            if mine is None:
                 continue
             rows, columns = np.flatnonzero(mine.any(axis=1)), np.flatnonzero(mine.any(axis=0))
             pixels = mine[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -259,6 +284,13 @@ class TruthWriter:
     def _flush(self) -> None:
         self._detections.write_table(pa.Table.from_pylist(self._rows, DETECTIONS_SCHEMA))
         self._rows = []
+
+
+def visible_pixels(frame: RenderedFrame, seen: SeenObject) -> NDArray[np.bool_] | None:
+    """Return which pixels of an object's region show it; None if too few do for a label."""
+    mine: NDArray[np.bool_] = frame.owner[seen.region.slices] == seen.number
+    is_labeled = np.count_nonzero(mine) >= MIN_VISIBLE_SHARE * frame.owner.size
+    return mine if is_labeled else None
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> bytes:

@@ -1,13 +1,16 @@
 """Depth, flow and poses are what the pixels of a rendered walk do."""
 
 import itertools
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
+from wtours.errors import WtoursError
 from wtours.synthetic import WalkSpec, load_truth, render_walk
 from wtours.synthetic.drawing.backdrop import texture_maps
+from wtours.synthetic.drawing.car import HALF_LENGTH, HALF_WIDTH
 from wtours.synthetic.geometry import flow_between, surfaces_of
 from wtours.synthetic.scene import Walk, render_frames
 
@@ -205,6 +208,45 @@ def test_what_is_hidden_or_leaves_has_no_flow(walk):
         if seen.key in gone:
             assert np.isnan(flow[:, one.owner == seen.number]).all()
     assert np.array_equal(np.isnan(flow[0]), np.isnan(flow[1]))
+
+
+def test_a_limb_that_has_swung_has_no_flow(walk):
+    for start, end in PAIRS:
+        one, other = walk.frame(start), walk.frame(end)
+        flow = flow_between(one, other)
+        is_valid = ~np.isnan(flow[0])
+        later = {seen.key: seen.sprite for seen in other.objects}
+        walkers = [
+            seen.number
+            for seen in one.objects
+            if seen.key in later and later[seen.key] is not seen.sprite
+        ]
+        of_walker = np.isin(one.owner, walkers)
+        image, there = (frame.image.mean(axis=2) + 0.5 for frame in (one, other))
+        warped = sampled(there, grid(image.shape) + flow)
+        gain = np.median(image[is_valid] / warped[is_valid])
+        still = of_walker & is_valid
+        assert 100 < still.sum() < 0.7 * of_walker.sum()
+        assert np.abs(image - gain * warped)[still].max() < 15  # a leg on the street: 30 and more
+
+
+def test_no_part_of_a_car_is_farther_from_its_middle_than_it_is_large(walk):
+    num_cars = 0
+    for frame in map(walk.frame, range(0, 80, 4)):
+        depth = surfaces_of(frame).depth
+        for car in (seen for seen in frame.objects if seen.sprite is None):
+            middle, _ = frame.camera.relative(np.array(car.x), np.array(car.y))
+            away = np.abs(depth[frame.owner == car.number] - middle)
+            assert away.max(initial=0) < np.hypot(HALF_LENGTH, HALF_WIDTH) + 1e-9
+            num_cars += 1
+    assert num_cars > 50
+
+
+def test_a_truth_that_another_version_wrote_is_refused(truth, tmp_path):
+    other = replace(truth, spec=replace(SPEC, seed=8))
+    for ask in (lambda: other.depth(20), lambda: other.flow(20, 21)):
+        with pytest.raises(WtoursError, match="frame 20 of the walk is drawn otherwise now"):
+            ask()
 
 
 def test_a_frame_flows_to_itself_by_nothing(truth):

@@ -1,5 +1,6 @@
 """The truth beside a rendered walk agrees with its pictures."""
 
+import shutil
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -131,6 +132,30 @@ def test_tracks_keep_their_class_and_never_cross_a_cut(small_walk):
 def test_an_unknown_object_has_no_mask(small_walk):
     with pytest.raises(KeyError, match="no object 9999 in frame 3"):
         small_walk.truth.mask(3, 9999)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("truth.json", lambda text: b"[]"),
+        ("truth.json", lambda text: text.replace(b'"frame_rate": "10"', b'"frame_rate": "1/0"')),
+        ("truth.json", lambda text: text.replace(b'"seed": 4', b'"seed": -4')),
+        ("truth.json", lambda text: text.replace(b'"seed": 4', b'"seeds": 4')),
+        ("truth.json", lambda text: text.replace(b'"cut_seconds"', b'"cuts"')),
+        ("frames.parquet", lambda data: data[:-9]),
+        ("detections.parquet", lambda data: b""),
+    ],
+)
+def test_a_damaged_truth_is_one_line(small_walk, tmp_path, name, change):
+    folder = shutil.copytree(small_walk.path.parent / "truth", tmp_path / "truth")
+    before = (folder / name).read_bytes()
+    (folder / name).write_bytes(change(before))
+    assert (folder / name).read_bytes() != before
+    with pytest.raises(
+        WtoursError, match=r"is no whole truth of a walk \(.*render it again"
+    ) as told:
+        load_truth(folder)
+    assert "\n" not in str(told.value)
 
 
 def test_a_folder_without_truth_is_named(tmp_path):
