@@ -16,14 +16,7 @@ from training.losses.cross_entropy import distillation_losses
 from training.losses.dino import combine, entropy, teacher_probabilities, update_center
 from training.losses.koleo import koleo
 from training.losses.sinkhorn import sinkhorn_teacher
-from training.methods.base import (
-    Method,
-    Network,
-    StepOutput,
-    Targets,
-    Views,
-    frozen_throughout,
-)
+from training.methods.base import Method, Network, StepOutput, Targets, Views, frozen_throughout
 from training.models.projection_heads import DinoHead
 from training.models.vit import encode
 from training.models.vit_blocks import SharedDropPath

@@ -8,13 +8,7 @@ from torch import Tensor
 
 from training.config.train import TrainConfig
 from training.losses.dino import entropy
-from training.losses.swav import (
-    balanced_codes,
-    enqueue,
-    is_full,
-    part_of_rank,
-    swapped_prediction,
-)
+from training.losses.swav import balanced_codes, enqueue, is_full, part_of_rank, swapped_prediction
 from training.methods.base import Method, StepOutput, Targets, Views, frozen_throughout
 from training.methods.one_network import encode_views, token_metrics
 from training.models.projection_heads import SwavHead

@@ -11,12 +11,7 @@ from torch import Tensor
 
 from training.config.train import TrainConfig
 from training.data.clips import SourceClip
-from training.visualization.attention_maps import (
-    ClipAttention,
-    attend,
-    crop_clip,
-    mask_overlap,
-)
+from training.visualization.attention_maps import ClipAttention, attend, crop_clip, mask_overlap
 from training.visualization.overlay import (
     Picture,
     Row,

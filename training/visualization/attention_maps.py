@@ -14,12 +14,7 @@ from training.data.clips import SourceClip
 from training.data.image_decoding import crop_center, resize_for
 from training.data.normalization import normalized
 from training.losses import collapse_metrics as collapse
-from training.methods.object_tracking import (
-    draw_heads,
-    object_heads,
-    object_masks,
-    track_objects,
-)
+from training.methods.object_tracking import draw_heads, object_heads, object_masks, track_objects
 from training.models.vit import encode_with_attention
 from training.rng import torch_generator
 from training.visualization.overlay import Picture

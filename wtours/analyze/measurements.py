@@ -20,13 +20,7 @@ from typing import Any, cast
 
 from wtours.analyze.schema import FORMAT
 from wtours.storage.atomic import RECEIPT_FILE, atomic_path, remove
-from wtours.storage.receipts import (
-    Receipt,
-    files_intact,
-    read_receipt,
-    record_file,
-    write_receipt,
-)
+from wtours.storage.receipts import Receipt, files_intact, read_receipt, record_file, write_receipt
 from wtours.workspace.layout import MEASUREMENTS_FOLDER
 from wtours.workspace.videos import DownloadedVideo
 

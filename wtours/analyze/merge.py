@@ -20,7 +20,6 @@ from wtours.analyze.schema import (
     SUMMARY_FILE,
     UNDECODABLE,
     DetectorFacts,
-    ObjectCounts,
     ObjectsSummary,
     open_table,
     table_of,
@@ -63,10 +62,7 @@ def find_shots(frames: Path, folder: Path, *, cut_rate: Fraction, end_us: int) -
     """Write the measurement `shots`.
 
     Args:
-        frames: The table of the measurement `frames`.
-        folder: Where it goes.
         cut_rate: The video's nominal frame rate, which PySceneDetect counts frames by.
-        end_us: Of the video.
     """
     finder = CutFinder(cut_rate)
     with pq.ParquetFile(frames) as file:
@@ -102,9 +98,7 @@ def merge_objects(
 
     Args:
         segments: In time order.
-        folder: Where it goes.
         pts_us: (n,) of all frames, ascending.
-        detector: What was detected with.
         rate: Frames a second that it was given.
         frame_rate: The video's own.
 
@@ -141,15 +135,7 @@ def merge_objects(
         frames_analysed=len(measured_pts_us),
         detections=stored.labels.total(),
         frames_at_cap=0 if cap is None else int((stored.per_frame >= cap).sum()),
-        counts=tuple(
-            ObjectCounts(
-                threshold=threshold,
-                objects_per_frame=count.labels.total() / len(measured_pts_us),
-                classes=len(count.labels),
-                max_objects=int(count.per_frame.max()),
-            )
-            for threshold, count in counts.items()
-        ),
+        counts=tuple(count.figures(threshold) for threshold, count in counts.items()),
     )
     write_json(folder / SUMMARY_FILE, summary.model_dump(mode="json"))
 

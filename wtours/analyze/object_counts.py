@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from wtours.analyze.schema import MAX_DETECTIONS, open_parquet
+from wtours.analyze.schema import MAX_DETECTIONS, ObjectCounts, open_parquet
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -20,6 +20,15 @@ class DetectionCount:
     labels: Counter[str]
     per_frame: NDArray[np.int64]
     """(F,)"""
+
+    def figures(self, threshold: float) -> ObjectCounts:
+        """Return the figures of a summary and of Table 6; `threshold` is that score."""
+        return ObjectCounts(
+            threshold=threshold,
+            objects_per_frame=self.labels.total() / len(self.per_frame),
+            classes=len(self.labels),
+            max_objects=int(self.per_frame.max()),
+        )
 
 
 def count_detections(

@@ -66,7 +66,6 @@ def analyze_videos(  # noqa: PLR0913 -- options of the command, by keyword
     """Publish the analysis of each video; what is there already is not measured again.
 
     Args:
-        layout: The workspace.
         videos: Ids of downloaded videos; or the paths of videos that lie elsewhere, by id
             (`wtours.analyze.video_folder`).
         detector: As `wtours.analyze.detectors.spec` parses it. With `none`, and

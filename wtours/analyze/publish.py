@@ -71,9 +71,7 @@ def publish_tables(
     """Publish the tables of the measurements that are there, the receipt last.
 
     Args:
-        measurements: Of the video.
         stored: Which are there: `frames` and `shots` at least.
-        metadata: Of the video.
         not_measured: Why objects are not among them.
 
     Raises:

@@ -135,7 +135,6 @@ class SegmentMeasuring:
     `push` says that the segment is over, or the video is; then `finish`, and `publish`.
 
     Args:
-        task: The segment.
         detector: Connected; None: objects are not measured.
     """
 

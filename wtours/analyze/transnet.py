@@ -106,7 +106,6 @@ def windows_tasks(segments: Sequence[Path], folder: Path, made_from: Any) -> lis
 
     Args:
         segments: Their folders, in time order.
-        folder: Where the results go.
         made_from: What they depend on: the video and the network.
     """
     counts = tuple(len(_pictures(segment)) for segment in segments)

@@ -28,11 +28,7 @@ from wtours.analyze.quality.meter import merge_quality
 from wtours.analyze.schema import TRANSITIONS_SCHEMA, write_table
 from wtours.analyze.segment import SegmentTask
 from wtours.analyze.shots import CUT_DETECTORS
-from wtours.analyze.transnet import (
-    TRANSNETV2,
-    predict_windows,
-    windows_tasks,
-)
+from wtours.analyze.transnet import TRANSNETV2, predict_windows, windows_tasks
 from wtours.execution.executor import Executor, Task
 from wtours.media.limits import check_loss, limits
 from wtours.media.reader import VideoMetadata, open_video
@@ -83,8 +79,6 @@ def begin_video(plan: Plan, segment_seconds: int, *, alone: bool = True) -> Vide
     """Return what is to be done of a video; None: what is asked for is published.
 
     Args:
-        plan: What is asked for.
-        segment_seconds: The length of a segment.
         alone: No other process works on its segments: what a killed one left is removed.
 
     Raises:

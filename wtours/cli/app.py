@@ -18,10 +18,10 @@ import typer
 from wtours import __version__
 from wtours.cli import acquire, analyze, console, own, presets, runs, shard, status, train
 from wtours.cli.command import Command, Group, Quiet, Verbose, as_command
-from wtours.cli.evaluation import classification, dense, reproduce
+from wtours.cli.evaluation import measure, reproduce
 from wtours.cli.next_command import none_said
 from wtours.cli.options import Root
-from wtours.cli.sets import divide, export, inspect, layers, lockfile, prepare, transfer, verify
+from wtours.cli.sets import divide, inspect, layers, lockfile, prepare, transfer, verify
 from wtours.errors import TrainingError, WtoursError
 from wtours.storage.os_errors import explain_os_error
 from wtours.text import docs_page
@@ -131,7 +131,7 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None], str], .
     (shards_app, None, "list", inspect.list_of_shards, "reference/shards"),
     (shards_app, None, "info", inspect.info_of_shards, "reference/shards"),
     (shards_app, None, "sample", inspect.sample_of_shards, "reference/shards"),
-    (shards_app, None, "export", export.export_of_shards, "howto/other_layouts"),
+    (shards_app, None, "export", transfer.export_of_shards, "howto/other_layouts"),
     (shards_app, None, "card", transfer.card_of_shards, "howto/upload"),
     (shards_app, None, "split", divide.split, "howto/clip_settings"),
     (shards_app, None, "overlap", divide.overlap, "howto/clip_settings"),
@@ -150,11 +150,11 @@ COMMANDS: tuple[tuple[typer.Typer, str | None, str, Callable[..., None], str], .
     (presets_app, None, "list", presets.list_presets, "reference/presets"),
     (presets_app, None, "show", presets.show_preset, "reference/settings"),
     (presets_app, None, "diff", presets.diff_presets, "reference/presets"),
-    (eval_app, None, "knn", classification.eval_knn, "reference/evaluation"),
-    (eval_app, None, "linear", classification.eval_linear, "reference/evaluation"),
-    (eval_app, None, "discover", dense.eval_discover, "reference/evaluation"),
-    (eval_app, None, "segment", dense.eval_segment, "reference/evaluation"),
-    (eval_app, None, "vos", dense.eval_vos, "reference/evaluation"),
+    (eval_app, None, "knn", measure.eval_knn, "reference/evaluation"),
+    (eval_app, None, "linear", measure.eval_linear, "reference/evaluation"),
+    (eval_app, None, "discover", measure.eval_discover, "reference/evaluation"),
+    (eval_app, None, "segment", measure.eval_segment, "reference/evaluation"),
+    (eval_app, None, "vos", measure.eval_vos, "reference/evaluation"),
     (eval_app, None, "table", reproduce.eval_table, "reference/evaluation"),
     (app, EVALUATION, "visualize", runs.visualize, "reference/evaluation"),
     (app, EVALUATION, "runs", runs.show_runs, "reference/evaluation"),

@@ -276,11 +276,7 @@ def say_shards(result: "ShardReport") -> bool:
 
 
 def _note_clips(directory: Path) -> bool:
-    """Say what training will meet: videos without a clip, and clips that go across cuts.
-
-    Returns:
-        Whether there is a clip.
-    """
+    """Say which videos have no clip, and whose clips go across cuts; return if there is a clip."""
     from wtours.shards.statistics import shards_info
 
     info = shards_info(place_text(directory))  # on a store its working copy has no shards

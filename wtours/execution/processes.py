@@ -17,11 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Self
 
 from wtours.errors import WorkerDiedError
-from wtours.execution.child_process import (
-    follow_parent,
-    forks_of_a_clean_process,
-    not_interrupted,
-)
+from wtours.execution.child_process import follow_parent, forks_of_a_clean_process, not_interrupted
 from wtours.execution.executor import Result, Task
 
 logger = logging.getLogger(__name__)

@@ -19,12 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from wtours.errors import (
-    MissingPackageError,
-    TransientError,
-    WorkerDiedError,
-    WtoursError,
-)
+from wtours.errors import MissingPackageError, TransientError, WorkerDiedError, WtoursError
 from wtours.execution.executor import Result, Task
 from wtours.execution.leases import leases
 from wtours.execution.node_copy import NodeCheck
@@ -274,11 +269,7 @@ def result_of(ray: Any, reference: Any) -> Any:
 
 
 def _ray() -> Any:
-    """Import Ray.
-
-    Raises:
-        MissingPackageError: it is not installed.
-    """
+    """Import Ray; MissingPackageError: it is not installed."""
     try:
         import ray
     except ImportError as error:
@@ -287,11 +278,7 @@ def _ray() -> Any:
 
 
 def _connect(ray: Any, address: str | None, jobs: int | None) -> None:
-    """Connect to a cluster, or start one of this machine.
-
-    Raises:
-        WtoursError: there is none at the address.
-    """
+    """Connect to a cluster, or start one of this machine; WtoursError: none at the address."""
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # it would build an environment
     # A task that eats the memory is ended again and again by default, for ever.
     os.environ.setdefault("RAY_task_oom_retries", str(MAX_RETRIES))

@@ -12,16 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from wtours.analyze.object_counts import DetectionCount
 from wtours.analyze.schema import DEFAULT_CUT_DETECTOR
 from wtours.analyze.video_folder import folder_id, folder_videos
 from wtours.errors import AnalysisError
-from wtours.report.data import (
-    MeasuredObjects,
-    MeasuredVideo,
-    ObjectCount,
-    ReportVideo,
-    load_measured,
-)
+from wtours.report.data import MeasuredObjects, MeasuredVideo, ReportVideo, load_measured
 from wtours.text import plain
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry
@@ -125,12 +120,11 @@ def _joined_objects(
     for part in found:
         labels.update(dict(part.class_counts))
     per_frame = np.concatenate(counted)
-    frames = len(per_frame)
     return MeasuredObjects(
         facts=found[0].facts.model_copy(
-            update={"frames_analysed": frames, "detections": labels.total()}
+            update={"frames_analysed": len(per_frame), "detections": labels.total()}
         ),
-        counts=(ObjectCount(threshold, labels.total() / frames, len(labels)),),
+        counts=(DetectionCount(labels, per_frame).figures(threshold),),
         class_counts=tuple(sorted(labels.items(), key=lambda item: (-item[1], item[0]))),
         pts_us=np.concatenate([p.pts_us + o for p, o in zip(found, offsets, strict=True)]),
         per_frame=per_frame,

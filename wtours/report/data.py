@@ -22,6 +22,7 @@ from wtours.analyze.quality.seconds import VideoQuality, load_quality
 from wtours.analyze.schema import (
     DEFAULT_CUT_DETECTOR,
     NotAnalyzedError,
+    ObjectCounts,
     ObjectsSummary,
     VideoSummary,
     explain_damage,
@@ -38,23 +39,12 @@ THRESHOLDS = (0.1, 0.2, 0.3, 0.5)
 """Scores that the report always counts from: the paper names none."""
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectCount:
-    """Table 6's object figures, counting detections with at least this score."""
-
-    threshold: float
-    objects_per_frame: float
-    """Mean number of detections per frame given to the detector."""
-    classes: int
-    """Distinct labels over the video."""
-
-
 @dataclass(frozen=True, eq=False, slots=True)
 class MeasuredObjects:
     """Detections of one video, counted; F frames given to the detector."""
 
     facts: ObjectsSummary
-    counts: tuple[ObjectCount, ...]
+    counts: tuple[ObjectCounts, ...]
     """Ascending thresholds; none below the score that detections are stored from."""
     class_counts: tuple[tuple[str, int], ...]
     """(label, detections) from the report's threshold up, most frequent first."""
@@ -69,7 +59,7 @@ class MeasuredObjects:
         """Return the rate of the detector, in words."""
         return "every frame" if self.facts.every_frame else f"{self.facts.detect_fps:g} a second"
 
-    def at(self, threshold: float) -> ObjectCount | None:
+    def at(self, threshold: float) -> ObjectCounts | None:
         """Return the count at one of the thresholds; None: below what is stored."""
         return next((count for count in self.counts if count.threshold == threshold), None)
 
@@ -183,15 +173,11 @@ def count_objects(
         if np.float32(score) >= np.float32(facts.detector.threshold)
     ]
     counts = count_detections(path, detected_us, thresholds)
-    num_frames = len(detected_us)
     shown = counts.get(threshold)
     labels = Counter[str]() if shown is None else shown.labels
     return MeasuredObjects(
-        facts=facts.model_copy(update={"frames_analysed": num_frames}),
-        counts=tuple(
-            ObjectCount(score, count.labels.total() / num_frames, len(count.labels))
-            for score, count in counts.items()
-        ),
+        facts=facts.model_copy(update={"frames_analysed": len(detected_us)}),
+        counts=tuple(count.figures(score) for score, count in counts.items()),
         class_counts=tuple(sorted(labels.items(), key=lambda item: (-item[1], item[0]))),
         pts_us=detected_us,
         per_frame=None if shown is None else shown.per_frame,

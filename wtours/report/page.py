@@ -19,13 +19,7 @@ from markupsafe import Markup
 
 import wtours
 from wtours.analyze.schema import DEFAULT_CUT_DETECTOR
-from wtours.report.charts import (
-    frequency_axes,
-    nice_ceiling,
-    payload,
-    time_ticks,
-    video_charts,
-)
+from wtours.report.charts import frequency_axes, nice_ceiling, payload, time_ticks, video_charts
 from wtours.report.curves import Curves, class_frequency, shows_objects
 from wtours.report.data import ReportVideo
 from wtours.report.page_video import video_section

@@ -23,8 +23,6 @@ def shared_lock(
     """Hold the lock file `path` together with others; see `lock`, which it excludes.
 
     Args:
-        path: The lock file.
-        what: What is worked on.
         on_alone: Called at the beginning if nobody else holds it. Of two that begin together one
             may then refuse the other: let them begin one after the other.
 

@@ -86,12 +86,7 @@ def own_folder(top: Path) -> tuple[Path, IO[str]]:
 
 @contextlib.contextmanager
 def at_hand(video: Path, fetch: Callable[[], None]) -> Iterator[None]:
-    """Hold a copy of a video, so that no process removes it; of several that want it one fetches.
-
-    Args:
-        video: Its path.
-        fetch: Brings it, if it is not there.
-    """
+    """Hold a copy of a video, which no process then removes; one of several fetches it."""
     stamp = video.parent / _USED
     with explain_os_errors(stamp):
         stamp.parent.mkdir(parents=True, exist_ok=True)

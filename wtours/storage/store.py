@@ -59,7 +59,6 @@ class Store(Protocol):
         """Publish an object under a free name; return False, and change nothing, if it is taken.
 
         Args:
-            key: Its name.
             content: Its bytes, or the file that has them.
             sha256: Recorded with the object where the store can; `sha256` then need not read it.
         """
@@ -77,7 +76,6 @@ class Store(Protocol):
         """Return the digest of an object's bytes.
 
         Args:
-            key: Its name.
             is_read: Read them, also where the store has recorded the digest.
         """
         ...

@@ -94,12 +94,7 @@ class DetectorActor:
 
 
 class ClusterDetectors(DetectorService):
-    """The actors of one network, started when first asked for; use it as a context manager.
-
-    Args:
-        spec: The network.
-        executor: Whose tasks connect to them.
-    """
+    """The actors of one network, started when first asked for; use it as a context manager."""
 
     def __init__(self, spec: DetectorSpec, executor: RayExecutor) -> None:
         super().__init__(spec, jobs=0)  # each actor has a service for the tasks of its node

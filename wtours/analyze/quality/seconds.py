@@ -47,8 +47,6 @@ def load_quality(
     """Return the quality of a video; None: it was not measured of this file.
 
     Args:
-        layout: The workspace.
-        video_id: The video.
         video_sha256: Of its file.
         stream: Of a file with several, the one that it has to be of.
 

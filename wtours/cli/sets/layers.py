@@ -246,11 +246,7 @@ def _source(
     max_gap: float,
     allow_missing: bool,
 ) -> "LayerSource":
-    """Return what a layer is made from, by the text of --from.
-
-    Raises:
-        UsageError: there is no such kind.
-    """
+    """Return what a layer is made from, by the text of --from; UsageError: no such kind."""
     kind, _, text = origin.partition(":")
     of_flow = {
         "--interval": interval != _INTERVAL,
