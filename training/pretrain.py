@@ -10,9 +10,9 @@ from training.config.sections import WatchConfig
 from training.config.train import TrainConfig
 from training.config.without_effect import without_effect
 from training.data.clips import ClipViews
-from training.distributed.failures import failure_guard
 from training.distributed.launch import joined_world
 from training.distributed.signals import StopSignals
+from training.distributed.watchdog import failure_guard
 from training.distributed.world import World
 from training.engine.checkpoint_files import newest_checkpoint
 from training.engine.metrics import StepStatus
