@@ -8,17 +8,14 @@ from wtours.text import counted
 
 @dataclass(frozen=True)
 class Progress:
-    """Where in a run a step is.
-
-    Attributes:
-        step: Steps done before it.
-        steps: Steps of the whole run.
-        steps_per_epoch: Steps of an epoch, the unit of many settings; need not be whole.
-    """
+    """Where in a run a step is."""
 
     step: int
+    """Steps done before it."""
     steps: int
+    """Steps of the whole run."""
     steps_per_epoch: float
+    """Steps of an epoch, the unit of many settings; need not be whole."""
 
     @property
     def epoch(self) -> float:

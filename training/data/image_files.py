@@ -28,17 +28,14 @@ Parts = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file of a source.
-
-    Attributes:
-        name: Its whole name there, below the folder or in the tar.
-        size: In bytes; -1: not known before it is read.
-        place: Where it is: the byte in a tar, the row of a saved dataset.
-    """
+    """A file of a source."""
 
     name: str
+    """Its whole name there, below the folder or in the tar."""
     size: int
+    """In bytes; -1: not known before it is read."""
     place: int = 0
+    """Where it is: the byte in a tar, the row of a saved dataset."""
 
 
 def is_image(name: str) -> bool:

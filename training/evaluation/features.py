@@ -29,18 +29,15 @@ _MAX_DECODERS = 8
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """What backbones make of one split; rows are ordered by the images' names.
-
-    Attributes:
-        features: (N, D) float32 on the CPU, rows of unit length, for each backbone's name.
-        labels: (N,) int64, positions in the list of classes.
-        fingerprint: sha256 over the sorted names, sizes and sha256 of the encoded images: equal
-            for the same images in a folder and in a tar.
-    """
+    """What backbones make of one split; rows are ordered by the images' names."""
 
     features: dict[str, Tensor]
+    """(N, D) float32 on the CPU, rows of unit length, for each backbone's name."""
     labels: Tensor
+    """(N,) int64, positions in the list of classes."""
     fingerprint: str
+    """sha256 over the sorted names, sizes and sha256 of the encoded images: equal for the same
+    images in a folder and in a tar."""
 
 
 def extract_features(

@@ -26,19 +26,15 @@ _SIMILARITIES_AT_ONCE = 2**26
 
 @dataclass(frozen=True)
 class KnnScore:
-    """Accuracy for one number of neighbors.
-
-    Attributes:
-        k_used: At most the number of training images.
-        top1_percent: Of the validation images, 0 to 100.
-        top5_percent: The true class is among the five with most votes; a class without a vote is
-            none of them.
-    """
+    """Accuracy for one number of neighbors."""
 
     k: int
     k_used: int
+    """At most the number of training images."""
     top1_percent: float
+    """Of the validation images, 0 to 100."""
     top5_percent: float
+    """The true class is among the five with most votes; a class without a vote is none of them."""
 
 
 def knn_scores(

@@ -18,21 +18,18 @@ _WIDE = 768
 
 @dataclass(frozen=True)
 class LinearProbeConfig:
-    """How the classifiers are trained; the defaults are the paper's.
-
-    Attributes:
-        epochs: Passes over the training images.
-        batch_size: Images of a step, over all processes.
-        rates: Learning rates for 256 images, one classifier each; a step uses rate x batch / 256.
-        seed: Of the first weights, the order and the crops.
-        num_workers: Processes that decode, for each process that trains.
-    """
+    """How the classifiers are trained; the defaults are the paper's."""
 
     epochs: int = 100
+    """Passes over the training images."""
     batch_size: int = 1024
+    """Images of a step, over all processes."""
     rates: tuple[float, ...] = SWEEP
+    """Learning rates for 256 images, one classifier each; a step uses rate x batch / 256."""
     seed: int = 0
+    """Of the first weights, the order and the crops."""
     num_workers: int = 4
+    """Processes that decode, for each process that trains."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1 or self.num_workers < 0:

@@ -26,16 +26,13 @@ _Content = tuple[Path, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Value:
-    """One measured figure.
-
-    Attributes:
-        source: Name of the JSON that it was read from.
-        note: Why it does not compare with the paper's; empty: it does.
-    """
+    """One measured figure."""
 
     percent: float
     source: str
+    """Name of the JSON that it was read from."""
     note: str
+    """Why it does not compare with the paper's; empty: it does."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +49,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class _Kind:
-    """How one evaluation's JSON is read.
-
-    Attributes:
-        values: Figures by the paper's columns; None: not in it.
-        paper_size: A field of `val` or `test` and its value on the paper's data.
-        paper_training: Images of `train` on the paper's data; None: nothing is learned from any.
-    """
+    """How one evaluation's JSON is read."""
 
     values: Callable[[dict[str, Any]], dict[str, float | None]]
+    """Figures by the paper's columns; None: not in it."""
     paper_size: tuple[str, int]
+    """A field of `val` or `test` and its value on the paper's data."""
     paper_training: int | None = None
+    """Images of `train` on the paper's data; None: nothing is learned from any."""
 
 
 def collect(runs: Iterable[Path]) -> list[Measured]:

@@ -17,20 +17,17 @@ Row = tuple[tuple[str, ...], tuple[float | None, ...]]
 
 @dataclass(frozen=True)
 class PaperTable:
-    """One table of the paper.
-
-    Attributes:
-        number: As the paper counts, "2a".
-        labels: Names of the columns that say what a row is of.
-        measures: Names of the columns of figures, in percent.
-        rows: Labels and figures; None: the paper has no figure.
-    """
+    """One table of the paper."""
 
     number: str
+    """As the paper counts, "2a"."""
     title: str
     labels: tuple[str, ...]
+    """Names of the columns that say what a row is of."""
     measures: tuple[str, ...]
+    """Names of the columns of figures, in percent."""
     rows: tuple[Row, ...]
+    """Labels and figures; None: the paper has no figure."""
 
 
 def _read_tables() -> tuple[PaperTable, ...]:

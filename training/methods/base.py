@@ -29,19 +29,16 @@ from wtours.errors import UsageError
 
 @dataclass(frozen=True)
 class Views:
-    """What the networks see of this rank's B clips, normalized; an image is a clip of one frame.
-
-    Attributes:
-        global_clips: (G, B, T, 3, H, W) float32, G = 1 or 2 crops of each clip.
-        local_crops: (L, B, T, 3, s, s) float32; L may be 0.
-        positions: (B,) int64 on the CPU, the clips' positions in the endless stream of clips. What
-            is drawn for a clip follows from the seed and its position (`training.rng`), so it is
-            the same on any number of ranks; what is drawn for a step, from the seed and the step.
-    """
+    """What the networks see of this rank's B clips, normalized; an image is a clip of one frame."""
 
     global_clips: Tensor
+    """(G, B, T, 3, H, W) float32, G = 1 or 2 crops of each clip."""
     local_crops: Tensor
+    """(L, B, T, 3, s, s) float32; L may be 0."""
     positions: Tensor
+    """(B,) int64 on the CPU, the clips' positions in the endless stream of clips. What is drawn for
+    a clip follows from the seed and its position (`training.rng`), so it is the same on any number
+    of ranks; what is drawn for a step, from the seed and the step."""
 
     def clips(self, part: slice) -> "Views":
         """Return the views of some of the clips."""
@@ -69,16 +66,13 @@ class Targets:
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What a method says of a (micro-)batch.
-
-    Attributes:
-        loss: Scalar with gradients. Its mean over ranks is the loss of the global batch: DDP
-            averages the ranks' gradients.
-        metrics: Detached scalars to be logged, averaged over micro-batches and ranks like the loss.
-    """
+    """What a method says of a (micro-)batch."""
 
     loss: Tensor
+    """Scalar with gradients. Its mean over ranks is the loss of the global batch: DDP averages the
+    ranks' gradients."""
     metrics: dict[str, Tensor]
+    """Detached scalars to be logged, averaged over micro-batches and ranks like the loss."""
 
 
 register_dataclass(StepOutput)  # FSDP finds the loss in what `forward` returns

@@ -32,20 +32,17 @@ class MaskedNetwork(Network):
 
 @dataclass(frozen=True)
 class IbotTargets(TeacherOutput):
-    """What the teacher gives of the global views and of their masked patches.
-
-    Attributes:
-        hidden: (G, B, T, N) bool, the patches that the student does not see.
-        rows: (R,) int64, where `hidden.flatten()` is True.
-        counts: (G, B) int64 on the CPU, the masked patches of each clip: the host knows shapes
-            without waiting for the device.
-        patch_probabilities: (R, K) float32 of the R masked patches, in the order of `hidden`.
-    """
+    """What the teacher gives of the global views and of their masked patches."""
 
     hidden: Tensor
+    """(G, B, T, N) bool, the patches that the student does not see."""
     rows: Tensor
+    """(R,) int64, where `hidden.flatten()` is True."""
     counts: Tensor
+    """(G, B) int64 on the CPU, the masked patches of each clip: the host knows shapes without
+    waiting for the device."""
     patch_probabilities: Tensor
+    """(R, K) float32 of the R masked patches, in the order of `hidden`."""
 
     def clips(self, part: slice) -> "IbotTargets":
         """Return the output for some of the clips."""

@@ -25,20 +25,17 @@ from training.schedules import Progress
 
 @dataclass(frozen=True)
 class TeacherOutput(Targets):
-    """What the teacher gives of G global views of B clips of T frames.
-
-    Attributes:
-        probabilities: (G, B, T, K) float32, the student's targets for each global view.
-        masks: (G, B, O, T, N) what the student sees of each global view; None: all of it.
-        tokens: (G * B * T, D) the CLS tokens that the probabilities come from.
-        num_visible: (G, B, O, T) int64 on the CPU, the patches that a mask leaves; None: the
-            student computes the hidden ones, too.
-    """
+    """What the teacher gives of G global views of B clips of T frames."""
 
     probabilities: Tensor
+    """(G, B, T, K) float32, the student's targets for each global view."""
     masks: Tensor | None
+    """(G, B, O, T, N) what the student sees of each global view; None: all of it."""
     tokens: Tensor
+    """(G * B * T, D) the CLS tokens that the probabilities come from."""
     num_visible: Tensor | None = field(default=None, kw_only=True)
+    """(G, B, O, T) int64 on the CPU, the patches that a mask leaves; None: the student computes the
+    hidden ones, too."""
 
     def clips(self, part: slice) -> "TeacherOutput":
         """Return the output for some of the clips."""

@@ -17,13 +17,10 @@ from training.schedules import Progress
 
 @dataclass(frozen=True)
 class SwavTargets(Targets):
-    """What a step knows before its forward pass.
-
-    Attributes:
-        queue: (G, q, c) this rank's part of the full queue; None: there is none to be used.
-    """
+    """What a step knows before its forward pass."""
 
     queue: Tensor | None
+    """(G, q, c) this rank's part of the full queue; None: there is none to be used."""
 
 
 class Swav(Method[SwavTargets]):

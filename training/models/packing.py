@@ -15,19 +15,16 @@ from training.transfer import send
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the tokens of M images lie, R in all, of which the longest image has L.
-
-    Attributes:
-        place: (R,) int64, of each token in the padded images (M * L).
-        image: (R,) int64, the image of each token.
-        first: (M,) int64, the first token of each image.
-        is_token: (M, 1, 1, L) bool, False where there is padding: the attention's mask.
-    """
+    """Where the tokens of M images lie, R in all, of which the longest image has L."""
 
     place: Tensor
+    """(R,) int64, of each token in the padded images (M * L)."""
     image: Tensor
+    """(R,) int64, the image of each token."""
     first: Tensor
+    """(M,) int64, the first token of each image."""
     is_token: Tensor
+    """(M, 1, 1, L) bool, False where there is padding: the attention's mask."""
 
     def pad(self, tokens: Tensor) -> Tensor:
         """Return the padded images (M, L, C) of tokens (R, C)."""

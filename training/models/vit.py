@@ -28,31 +28,25 @@ from wtours.text import first_line
 
 @dataclass(frozen=True)
 class BlockTokens:
-    """What one block gives; register tokens are left out.
-
-    Attributes:
-        cls_token: (B, D).
-        patch_tokens: (B, N, D), patches in row-major order.
-    """
+    """What one block gives; register tokens are left out."""
 
     cls_token: Tensor
+    """(B, D)."""
     patch_tokens: Tensor
+    """(B, N, D), patches in row-major order."""
 
 
 @dataclass(frozen=True)
 class TokenFeatures(BlockTokens):
-    """What tracking needs from one pass of the backbone: tokens after the final norm, and more.
-
-    Attributes:
-        query: (B, A, 1+N, d) queries of the last block, unscaled, CLS first; D = A * d.
-        key: (B, A, 1+N, d) keys of the last block, CLS first.
-        cls_attention: (B, A, N) the CLS row of the last block's attention; CLS to CLS is left
-            out and the rest is not renormalized, so that a row sums to a little less than 1.
-    """
+    """What tracking needs from one pass of the backbone: tokens after the final norm, and more."""
 
     query: Tensor
+    """(B, A, 1+N, d) queries of the last block, unscaled, CLS first; D = A * d."""
     key: Tensor
+    """(B, A, 1+N, d) keys of the last block, CLS first."""
     cls_attention: Tensor
+    """(B, A, N) the CLS row of the last block's attention; CLS to CLS is left out and the rest is
+    not renormalized, so that a row sums to a little less than 1."""
 
 
 def build_backbone(name: str, **arguments: Any) -> VisionTransformer:

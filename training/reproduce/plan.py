@@ -88,36 +88,30 @@ class _File(Section):
 
 @dataclass(frozen=True)
 class Step:
-    """One ordinary command of a plan.
-
-    Attributes:
-        name: Its name in the plan: "prepare-1", "dora-venice", "dora-venice: linear".
-        words: Of the command, without `wtours`; empty: nothing wtours can run.
-        lacks: What has to be there or done first and is not; none: it can be run.
-        run: Of the plan, or "" for a preparation.
-        evaluation: Its name; "" for a preparation or a run.
-    """
+    """One ordinary command of a plan."""
 
     name: str
+    """Its name in the plan: "prepare-1", "dora-venice", "dora-venice: linear"."""
     words: tuple[str, ...]
+    """Of the command, without `wtours`; empty: nothing wtours can run."""
     lacks: tuple[str, ...] = ()
+    """What has to be there or done first and is not; none: it can be run."""
     run: str = ""
+    """Of the plan, or "" for a preparation."""
     evaluation: str = ""
+    """Its name; "" for a preparation or a run."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan, restricted to some tables.
-
-    Attributes:
-        name: "paper" or "tiny".
-        tables: Their numbers, "2a".
-        folders: By option: where images, VOC, DAVIS, ADE20k are.
-    """
+    """A plan, restricted to some tables."""
 
     name: str
+    """Either "paper" or "tiny"."""
     tables: tuple[str, ...]
+    """Their numbers, "2a"."""
     folders: Mapping[str, Path]
+    """By option: where images, VOC, DAVIS, ADE20k are."""
     root: Path
     file: _File
 

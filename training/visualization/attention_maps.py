@@ -25,15 +25,12 @@ _FRAMES_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class ClipAttention:
-    """Where a clip's objects are, before and after Sinkhorn-Knopp; (O, T, N) float32, on the CPU.
-
-    Attributes:
-        plain: Equation 3; each map sums to 1.
-        refined: Equation 6; likewise.
-    """
+    """Where a clip's objects are, before and after Sinkhorn-Knopp: (O, T, N) float32 on the CPU."""
 
     plain: Tensor
+    """Equation 3; each map sums to 1."""
     refined: Tensor
+    """Equation 6; likewise."""
 
 
 def shown_heads(backbone: VisionTransformer, config: TrainConfig) -> Tensor:

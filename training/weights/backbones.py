@@ -47,26 +47,23 @@ RunDir = Callable[[str], Path]
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen network to be measured.
-
-    Attributes:
-        network: In evaluation mode, without gradients.
-        crop_pixels: Side of the square that it was trained on.
-        normalization: Of the pixels it takes.
-        folder: What is measured is published in <folder>/eval.
-        description: For the JSON: `name`, `kind` (run, released, timm, hf), `step` (null where
-            there is none), `sha256` of the file of weights (of the weights, as safetensors, where
-            there is no single file), `backbone` (what the network is made of), `seed`,
-            `trained_on_set_sha256` (the set hash of a run's shards; null: not known, or images).
-        config: Of the run that it is of, else None.
-    """
+    """A frozen network to be measured."""
 
     network: VisionTransformer
+    """In evaluation mode, without gradients."""
     crop_pixels: int
+    """Side of the square that it was trained on."""
     normalization: Normalization
+    """Of the pixels it takes."""
     folder: Path
+    """What is measured is published in <folder>/eval."""
     description: dict[str, Any]
+    """For the JSON: `name`, `kind` (run, released, timm, hf), `step` (null where there is none),
+    `sha256` of the file of weights (of the weights, as safetensors, where there is no single file),
+    `backbone` (what the network is made of), `seed`, `trained_on_set_sha256` (the set hash of a
+    run's shards; null: not known, or images)."""
     config: TrainConfig | None = None
+    """Of the run that it is of, else None."""
 
     @property
     def label(self) -> str:

@@ -129,14 +129,12 @@ class LayerDecay:
 
     Tokens, positions and patch embedding count as below the first block; what is above the last
     block (pyramid and heads) keeps the whole rate.
-
-    Attributes:
-        rate: Of each layer, at most 1.
-        depth: Blocks of the network.
     """
 
     rate: float
+    """Of each layer, at most 1."""
     depth: int
+    """Blocks of the network."""
 
     def __call__(self, name: str) -> float:
         """Return the factor of the parameter that a detector calls `name`."""

@@ -38,15 +38,12 @@ Stored = Mapping[str, Receipt]
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """Where the measurements of a video are.
-
-    Attributes:
-        folder: <root>/analysis/<video_id>.
-        video: What they are of: those of another file under the same id do not count.
-    """
+    """Where the measurements of a video are."""
 
     folder: Path
+    """<root>/analysis/<video_id>."""
     video: DownloadedVideo
+    """What they are of: those of another file under the same id do not count."""
 
     def path(self, name: str) -> Path:
         """Return the folder of a measurement."""

@@ -45,21 +45,18 @@ _US = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class VideoWork:
-    """What is to be done of one video.
-
-    Attributes:
-        plan: What is asked for.
-        missing: The parameters of the measurements that are not there, by name.
-        metadata: Of the video.
-        seconds: When its last frame is.
-        tasks: Its segments in time order, those that are done too; none: no frame is needed.
-    """
+    """What is to be done of one video."""
 
     plan: Plan
+    """What is asked for."""
     missing: dict[str, dict[str, Any]]
+    """The parameters of the measurements that are not there, by name."""
     metadata: VideoMetadata
+    """Of the video."""
     seconds: float
+    """When its last frame is."""
     tasks: tuple[SegmentTask, ...]
+    """Its segments in time order, those that are done too; none: no frame is needed."""
 
     def missing_tasks(self) -> list[SegmentTask]:
         """Return the segments that are not there."""

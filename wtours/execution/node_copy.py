@@ -68,19 +68,16 @@ class NodeCopy(WorkingCopy):
 
 @dataclass(frozen=True, slots=True)
 class NodeCheck:
-    """What a node must agree on before it works: else it would publish other bytes, or elsewhere.
-
-    Attributes:
-        versions: Of the packages that make the bytes.
-        marker: A file in the workspace, written by the driver; None: nothing is shared.
-        url: Of the store that the workspace is the driver's working copy of; None: it is a disk.
-        scratch: The driver's folder for copies; a node may have another in its environment.
-    """
+    """What a node must agree on before it works: else it publishes other bytes, or elsewhere."""
 
     versions: tuple[tuple[str, str], ...]
+    """Of the packages that make the bytes."""
     marker: Path | None
+    """A file in the workspace, written by the driver; None: nothing is shared."""
     url: str | None = None
+    """Of the store that the workspace is the driver's working copy of; None: it is a disk."""
     scratch: Path | None = None
+    """The driver's folder for copies; a node may have another in its environment."""
 
     @classmethod
     def here(cls, marker: Path | None) -> Self:

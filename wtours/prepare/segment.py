@@ -57,17 +57,14 @@ class PrepareTask:
 
 @dataclass(frozen=True, slots=True)
 class PrepareOutcome:
-    """How a task ended.
-
-    Attributes:
-        not_measured: Why segments of the analysis are missing; None: they are done.
-        not_sharded: Why segments of the shard set are missing; None: they are done.
-        is_decoded_once: Whether one pass over the frames was enough.
-    """
+    """How a task ended."""
 
     not_measured: str | None
+    """Why segments of the analysis are missing; None: they are done."""
     not_sharded: str | None
+    """Why segments of the shard set are missing; None: they are done."""
     is_decoded_once: bool
+    """Whether one pass over the frames was enough."""
 
 
 def prepare_segments(task: PrepareTask) -> PrepareOutcome:

@@ -33,21 +33,18 @@ _WITHOUT_PAYLOAD = {
 
 @dataclass(frozen=True, slots=True)
 class TarMember:
-    """One member of a tar.
-
-    Attributes:
-        name: As stored.
-        kind: "other" is what has no plain bytes: devices, sparse files.
-        offset: Where its payload begins, in the tar or in what it unpacks to.
-        size: Bytes of the payload.
-        target: Of a link.
-    """
+    """One member of a tar."""
 
     name: str
+    """As stored."""
     kind: Kind
+    """What has no plain bytes is "other": devices, sparse files."""
     offset: int
+    """Where its payload begins, in the tar or in what it unpacks to."""
     size: int
+    """Bytes of the payload."""
     target: str = ""
+    """Of a link."""
 
 
 def read_headers(file: BinaryIO) -> Iterator[TarMember]:

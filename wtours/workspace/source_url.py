@@ -11,13 +11,10 @@ _SHORTEST_SECRET = 4
 
 
 class SourceUrl(str):
-    """A source as it may be shown and stored: user name, password and secret parameters are hidden.
-
-    Attributes:
-        working: The URL for the request. It stays in memory: no file, message or log has it.
-    """
+    """A source as it may be shown and stored: user, password and secret parameters are hidden."""
 
     working: str
+    """The URL for the request. It stays in memory: no file, message or log has it."""
 
     def __new__(cls, url: str) -> "SourceUrl":
         """Hide the secrets of a URL; one that is a SourceUrl stays as it is."""

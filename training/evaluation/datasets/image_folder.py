@@ -51,19 +51,16 @@ class ImageEntry:
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """The images of one split, listed but not read.
-
-    Attributes:
-        spec: As the user wrote it.
-        source: The folder, the tar or the saved dataset.
-        entries: Ordered by class and file; of a saved dataset by row.
-        notes: What a reader of a result must know about them, a line each.
-    """
+    """The images of one split, listed but not read."""
 
     spec: str
+    """As the user wrote it."""
     source: Files | SavedImages
+    """The folder, the tar or the saved dataset."""
     entries: tuple[ImageEntry, ...]
+    """Ordered by class and file; of a saved dataset by row."""
     notes: tuple[str, ...] = ()
+    """What a reader of a result must know about them, a line each."""
 
     @cached_property
     def classes(self) -> tuple[str, ...]:

@@ -31,23 +31,20 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class Layout:
-    """How a data set names its folders and its labels.
-
-    Attributes:
-        name: Of the data set.
-        train: Folder of the training images, and of their labels.
-        test: The same of the images that are scored.
-        num_classes: Classes that are scored.
-        first: The label of the first class; the others follow.
-        void: The label of what is not scored.
-    """
+    """How a data set names its folders and its labels."""
 
     name: str
+    """Of the data set."""
     train: Pair
+    """Folder of the training images, and of their labels."""
     test: Pair
+    """The same of the images that are scored."""
     num_classes: int
+    """Classes that are scored."""
     first: int
+    """The label of the first class; the others follow."""
     void: int
+    """The label of what is not scored."""
 
 
 LAYOUTS = (
@@ -65,21 +62,18 @@ LAYOUTS = (
 
 @dataclass(frozen=True)
 class LabeledPixels:
-    """One split: images and their labels, listed but not read.
-
-    Attributes:
-        source: The folder or the tar.
-        layout: What its labels mean.
-        folder: Of its images, in the source.
-        root: The folder around everything in the source, with a slash, or nothing.
-        files: (image, labels), ordered by their names without the suffix.
-    """
+    """One split: images and their labels, listed but not read."""
 
     source: Files
+    """The folder or the tar."""
     layout: Layout
+    """What its labels mean."""
     folder: str
+    """Of its images, in the source."""
     root: str
+    """The folder around everything in the source, with a slash, or nothing."""
     files: tuple[tuple[StoredFile, StoredFile], ...]
+    """(image, labels), ordered by their names without the suffix."""
 
     def __len__(self) -> int:
         return len(self.files)

@@ -24,25 +24,22 @@ _SIDES = {"xmin": 1, "ymin": 1, "xmax": 0, "ymax": 0}
 
 @dataclass(frozen=True)
 class VocImage:
-    """One annotated image.
-
-    Attributes:
-        name: Without the suffix.
-        image: RGB.
-        boxes: (G, 4) float64, left, top, right, bottom of each object, ends exclusive. The file's
-            count from 1 and name the last pixel, so 1 is taken from left and top alone (as in LOST
-            and detectron2). Difficult and truncated objects are kept.
-        objects: (H, W) bool, pixels of any object; None: the image has no mask.
-        void: (H, W) bool, pixels that count neither way; None: the image has no mask.
-        files: Name and content of every file that was read.
-    """
+    """One annotated image."""
 
     name: str
+    """Without the suffix."""
     image: Image.Image
+    """RGB."""
     boxes: NDArray[np.float64]
+    """(G, 4) float64, left, top, right, bottom of each object, ends exclusive. The file's count
+    from 1 and name the last pixel, so 1 is taken from left and top alone (as in LOST and
+    detectron2). Difficult and truncated objects are kept."""
     objects: NDArray[np.bool_] | None
+    """(H, W) bool, pixels of any object; None: the image has no mask."""
     void: NDArray[np.bool_] | None
+    """(H, W) bool, pixels that count neither way; None: the image has no mask."""
     files: dict[str, bytes]
+    """Name and content of every file that was read."""
 
 
 class VocFolder:

@@ -38,15 +38,12 @@ LOST_SEEDS = 100
 
 @dataclass(frozen=True)
 class Found:
-    """What was found in one image.
-
-    Attributes:
-        mask: (rows, columns) bool, patches of the object or objects.
-        component: (rows, columns) bool, the connected part of the mask that the box is around.
-    """
+    """What was found in one image."""
 
     mask: Mask
+    """(rows, columns) bool, patches of the object or objects."""
     component: Mask
+    """(rows, columns) bool, the connected part of the mask that the box is around."""
 
 
 def by_attention(cls_attention: Tensor, grid: tuple[int, int]) -> Found:

@@ -28,16 +28,13 @@ View = Literal["tokens", "tokens_and_position", "position"]
 
 @dataclass(frozen=True)
 class PatchGrid:
-    """An image as the probes see it.
-
-    Attributes:
-        tokens: (rows, columns, D) float16 on the CPU.
-        shares: (rows, columns, C) float32, share of a patch's pixels that are of each class; what
-            is not scored is left out, so they sum to at most 1.
-    """
+    """An image as the probes see it."""
 
     tokens: Tensor
+    """(rows, columns, D) float16 on the CPU."""
     shares: Tensor
+    """(rows, columns, C) float32, share of a patch's pixels that are of each class; what is not
+    scored is left out, so they sum to at most 1."""
 
 
 @dataclass

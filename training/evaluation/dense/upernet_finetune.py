@@ -40,34 +40,30 @@ _MEAN_COLOR = [round(255 * value) for value in MEAN]
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
-    """The paper's schedule (B.3), and an augmentation after mmsegmentation's, as iBOT has it.
-
-    Attributes:
-        steps: Of AdamW; after the warm-up the learning rate falls linearly to 0.
-        warmup_steps: Linear, from 0.
-        lr: Peak.
-        weight_decay: Of all weights.
-        drop_path_rate: Stochastic depth of the backbone's last block (iBOT's), whatever it was
-            pretrained with.
-        batch_size: Images in a step.
-        crop_pixels: Side of the square that is trained on, and short side in the test.
-        scale: Of the short side in training, over `crop_pixels`.
-        hidden_dim: Width of UperNet's head.
-        seed: Of the heads' weights and of everything drawn.
-        save_every_steps: Steps between two states that a stopped run resumes from.
-    """
+    """The paper's schedule (B.3), and an augmentation after mmsegmentation's, as iBOT has it."""
 
     steps: int = 160_000
+    """Of AdamW; after the warm-up the learning rate falls linearly to 0."""
     warmup_steps: int = 1_500
+    """Linear, from 0."""
     lr: float = 6e-5
+    """Peak."""
     weight_decay: float = 0.01
+    """Of all weights."""
     drop_path_rate: float = 0.1
+    """Stochastic depth of the backbone's last block (iBOT's), whatever it was pretrained with."""
     batch_size: int = 4
+    """Images in a step."""
     crop_pixels: int = 512
+    """Side of the square that is trained on, and short side in the test."""
     scale: tuple[float, float] = (0.5, 2.0)
+    """Of the short side in training, over `crop_pixels`."""
     hidden_dim: int = 512
+    """Width of UperNet's head."""
     seed: int = 0
+    """Of the heads' weights and of everything drawn."""
     save_every_steps: int = 2_000
+    """Steps between two states that a stopped run resumes from."""
 
     def lr_at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""

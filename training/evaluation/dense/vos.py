@@ -34,21 +34,18 @@ _AT_ONCE = 2**25
 
 @dataclass(frozen=True)
 class PropagationConfig:
-    """How labels are propagated; the defaults are DINO's.
-
-    Attributes:
-        last_frames: How many frames before this one are looked at, beside the first.
-        radius: A patch looks at patches at most so many rows and columns away.
-        top: A patch takes the masks of the so many patches that are most like it.
-        temperature: A patch's weight is exp(cosine similarity / temperature).
-        short_side: Frames are resized so that this is their short side, in pixels.
-    """
+    """How labels are propagated; the defaults are DINO's."""
 
     last_frames: int = 7
+    """How many frames before this one are looked at, beside the first."""
     radius: int = 12
+    """A patch looks at patches at most so many rows and columns away."""
     top: int = 5
+    """A patch takes the masks of the so many patches that are most like it."""
     temperature: float = 0.1
+    """A patch's weight is exp(cosine similarity / temperature)."""
     short_side: int = 480
+    """Frames are resized so that this is their short side, in pixels."""
 
 
 @torch.inference_mode()

@@ -10,19 +10,16 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class SegmentationScore:
-    """Scores of one split, 0 to 100.
-
-    Attributes:
-        mean_iou_percent: Mean over the classes that are in the truth or in the prediction.
-        mean_accuracy_percent: Mean over the classes in the truth of the share that is found.
-        pixel_accuracy_percent: Share of the scored pixels that are right.
-        iou_percent: By class; None: neither in the truth nor predicted.
-    """
+    """Scores of one split, 0 to 100."""
 
     mean_iou_percent: float
+    """Mean over the classes that are in the truth or in the prediction."""
     mean_accuracy_percent: float
+    """Mean over the classes in the truth of the share that is found."""
     pixel_accuracy_percent: float
+    """Share of the scored pixels that are right."""
     iou_percent: tuple[float | None, ...]
+    """By class; None: neither in the truth nor predicted."""
 
 
 def confusion_matrix(
