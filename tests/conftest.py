@@ -20,6 +20,8 @@ import hypothesis
 import numpy as np
 import pytest
 
+from tests.support.shared_servers import S3, start_servers, use_fork_server
+
 # A busy machine is no failure: hypothesis must not time its examples.
 hypothesis.settings.register_profile("wtours", deadline=None)
 hypothesis.settings.load_profile("wtours")
@@ -35,11 +37,6 @@ sys.dont_write_bytecode = False
 gc.disable()  # until all is imported: see pytest_collection_finish
 # A shell ignores Ctrl-C for what it starts in the background; all processes would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # Before torch is imported: workers that share the cores must not each start a thread a core,
-    # or for each core a process that compiles.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 # One server for all that is forked, whoever starts it: a rank that is forked from one that has
 # imported the loader alone, as the loader asks for, takes seconds of a CPU for the rest. pyarrow
 # imports pandas, where it is there, with the first array.
@@ -49,6 +46,7 @@ PRELOADED = [
 ]
 forkserver.set_forkserver_preload(PRELOADED)
 forkserver.set_forkserver_preload = lambda modules_names: None
+use_fork_server()
 
 
 def _temporary_folders() -> str:
@@ -68,6 +66,18 @@ os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _temporary_folders())
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Tests of tests/gpu run on the CPU, at their small size, if asked."""
     parser.addoption("--device", choices=("cuda", "cpu"), default="cuda", help="of tests/gpu")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Prepare for workers, which have this process's environment."""
+    if config.getoption("dist", "no") == "no":
+        return
+    # Workers that share the cores must not each start a thread a core, or for each core a process
+    # that compiles.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        start_servers()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -126,25 +136,21 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    """The URL of moto's S3 on this machine, one for all tests of a process."""
+def s3_endpoint() -> str:
+    """The URL of moto's S3 on this machine, one for all tests of a process, or of all of them."""
     pytest.importorskip("moto.server")
     from tests.support.object_stores import moto_s3
 
-    with moto_s3() as address:
-        yield address
+    return os.environ.get(S3) or moto_s3()
 
 
 @pytest.fixture
 def s3_folder(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A URL with nothing below it, in a bucket of its own."""
     s3fs = pytest.importorskip("s3fs")
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "made-up",
-        "AWS_SECRET_ACCESS_KEY": "made-up",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": s3_endpoint,
-    }.items():
+    from tests.support.object_stores import s3_environment
+
+    for name, value in s3_environment(s3_endpoint).items():
         monkeypatch.setenv(name, value)
     # The process that a loader's workers are forked from keeps the environment it was started with.
     clean = getattr(forkserver, "_forkserver")  # noqa: B009

@@ -3,19 +3,17 @@
 import os
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import SCRIPT, torchrun
-from tests.support.forked_ranks import HANGS_FOR_EVER, forked_ranks
+from tests.support.command_line import SCRIPT, TORCHRUN
+from tests.support.forked_ranks import forked, forked_ranks
 from tests.support.shard_set import TINY, write_shard_set
 from training.engine.checkpoint_files import find_damage
 from training.engine.metrics import read_metrics
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.medium
 LOST = "error: rank 0 ends: rank 1 was lost: killed, or cut off"
 
@@ -31,43 +29,21 @@ def words(shards, run_dir, *overrides):
     return ("pretrain", shards, "--run", run_dir, *pairs)
 
 
-def start(shards, run_dir, *overrides, options=()):
-    return subprocess.Popen(
-        torchrun(2, SCRIPT, *words(shards, run_dir, *overrides), options=options),
-        env=os.environ
-        | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)},
-        cwd=REPOSITORY,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def process_of_rank(rank, torchrun):
-    """Return the process id of one rank, by its environment."""
-    for folder in Path("/proc").glob("[0-9]*"):
+def process_of_rank(rank, logs):
+    """Return the process id of one rank, by the file that torchrun gave it for what it says."""
+    for said in Path("/proc").glob("[0-9]*/fd/1"):
         try:
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            environment = (folder / "environ").read_bytes().split(b"\0")
+            target = said.readlink()
         except OSError:
             continue
-        if parent == torchrun.pid and f"RANK={rank}".encode() in environment:
-            return int(folder.name)
+        if target.is_relative_to(logs) and target.parent.name == str(rank):
+            return int(said.parts[2])
     raise AssertionError(f"no process of rank {rank}")
 
 
 def wait_for_lines(run_dir, count, is_running):
     while is_running() and len(read_metrics(run_dir / "metrics.jsonl")) < count:
         time.sleep(0.005)
-
-
-def end_of(process):
-    """Return what the run wrote until its end; the bound is for a run that would never end."""
-    try:
-        return process.communicate(timeout=HANGS_FOR_EVER)[1]
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 def whole_checkpoints(run_dir):
@@ -89,12 +65,19 @@ def test_a_killed_rank_is_named_and_all_end(shards, tmp_path):
 
 
 def test_after_a_kill_torchrun_starts_them_again_and_they_go_on_to_the_end(shards, tmp_path):
-    run_dir = tmp_path / "run"
-    process = start(shards, run_dir, "optim.steps=40", options=("--max-restarts", "1"))
-    wait_for_lines(run_dir, 4, lambda: process.poll() is None)
-    os.kill(process_of_rank(1, process), signal.SIGKILL)
-    errors = end_of(process)
-    assert process.returncode == 0, errors
+    run_dir, logs = tmp_path / "run", tmp_path / "logs"
+    # --run-path: torchrun's ranks are forks too, where --no-python imports torch for each of four.
+    command = (
+        *("--standalone", "--nproc-per-node=2", "--max-restarts=1", "--run-path"),
+        *("--start-method=forkserver", "--redirects=3", f"--log-dir={logs}"),
+        *("--", SCRIPT, *words(shards, run_dir, "optim.steps=40")),
+    )
+    with forked(*command, output=tmp_path / "torchrun.txt", program=TORCHRUN) as process:
+        wait_for_lines(run_dir, 4, process.is_alive)
+        os.kill(process_of_rank(1, logs), signal.SIGKILL)
+        said = process.end()
+    errors = "".join(path.read_text() for path in sorted(logs.rglob("stderr.log")))
+    assert process.exitcode == 0, said + errors
     assert LOST in errors
     assert "resumed from" in errors
     assert [line["step"] for line in read_metrics(run_dir / "metrics.jsonl")] == [*range(1, 41)]

@@ -1,5 +1,6 @@
 """The loader's workers: one is killed, or they have too little shared memory."""
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
@@ -36,15 +38,18 @@ def run(command, **options):
     )
 
 
-def siblings(pid):
-    """Return the processes of its parent but itself: the loader's workers are forks of that too."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    return [one for one, parent in parents.items() if parent == parents[pid] and one != pid]
+def forks():
+    """Return the forks that this process has asked for, and that they have, which no /proc names.
+
+    All know the one process that looks after shared memory for this one.
+    """
+    tracker = Path(f"/proc/self/fd/{resource_tracker.getfd()}").readlink()
+    found = set()
+    for file in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if file.readlink() == tracker:
+                found.add(int(file.parts[2]))
+    return found - {os.getpid(), vars(resource_tracker._resource_tracker)["_pid"]}
 
 
 def test_a_killed_worker_is_one_line_with_a_remedy(tmp_path):
@@ -53,7 +58,7 @@ def test_a_killed_worker_is_one_line_with_a_remedy(tmp_path):
         while process.is_alive() and len(read_metrics(tmp_path / "run" / "metrics.jsonl")) < 2:
             time.sleep(0.01)
         # A worker may be between two batches, or the run about to end with a message of its own.
-        workers = siblings(process.pid)
+        workers = forks() - {process.pid}
         assert workers
         for worker in workers:
             os.kill(worker, signal.SIGKILL)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import run_here
-from tests.support.object_stores import OF_S3_CLIENTS, copy_into, sha256s
+from tests.support.object_stores import OF_S3_CLIENTS, copy_into, s3_environment, sha256s
 from tests.support.prepared import apart, entries, prepare_options, store_workspace, workspace
 from tests.support.prepared import write_walk as write_video
 from wtours.execution.ray import RayExecutor
@@ -43,10 +43,7 @@ def cluster(s3_endpoint, tmp_path_factory):
     os.environ |= {
         "PYTHONPATH": str(REPOSITORY),
         "RAY_worker_niceness": "0",  # else a busy machine hardly lets them work
-        "AWS_ACCESS_KEY_ID": "made-up",
-        "AWS_SECRET_ACCESS_KEY": "made-up",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": s3_endpoint,
+        **s3_environment(s3_endpoint),
     }
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0})
     for _ in range(2):

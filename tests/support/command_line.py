@@ -14,14 +14,14 @@ import pytest
 from wtours.cli import console
 from wtours.cli.app import main
 
-SCRIPT = str(Path(sys.executable).with_name("wtours"))
+SCRIPT, TORCHRUN = (str(Path(sys.executable).with_name(name)) for name in ("wtours", "torchrun"))
 
 
-def torchrun(processes: int, *words: str | Path, options: tuple[str, ...] = ()) -> list[str]:
+def torchrun(processes: int, *words: str | Path) -> list[str]:
     """Return the command that starts a program in several processes."""
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python")
+    launcher = (TORCHRUN, "--standalone", "--no-python", "--nproc-per-node", str(processes))
     # Without "--" torchrun takes our --run for its own --run-path, up to Python 3.12.
-    return [*launcher, "--nproc-per-node", str(processes), *options, "--", *map(str, words)]
+    return [*launcher, "--", *map(str, words)]
 
 
 def wtours(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:

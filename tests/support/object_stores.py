@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import threading
 import time
 from collections import defaultdict, deque
@@ -25,9 +26,8 @@ OF_S3_CLIENTS = pytest.mark.filterwarnings(
 """Warnings of moto, boto and aiobotocore."""
 
 
-@contextmanager
-def moto_s3() -> Iterator[str]:
-    """Run moto's S3, which answers one request at a time; yield its address.
+def moto_at(listener: socket.socket) -> Any:
+    """Return a server of moto's S3, which answers one request at a time, for a listening socket.
 
     It looks whether there is an object, and then makes it: two that create one at once would both
     be told that they have, as by no S3.
@@ -41,12 +41,26 @@ def moto_s3() -> Iterator[str]:
         with in_turn:
             return list(answer(environ, start_response))
 
-    server = make_server("127.0.0.1", 0, application, threaded=True)
+    host, port = listener.getsockname()
+    return make_server(host, port, application, threaded=True, fd=listener.fileno())
+
+
+def moto_s3() -> str:
+    """Run moto's S3 until this process ends; return its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = moto_at(listener)  # has a socket of its own
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
+    return f"http://127.0.0.1:{server.port}"
+
+
+def s3_environment(address: str) -> dict[str, str]:
+    """Return the variables by which clients find moto's S3."""
+    return {
+        "AWS_ACCESS_KEY_ID": "made-up",
+        "AWS_SECRET_ACCESS_KEY": "made-up",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": address,
+    }
 
 
 @contextmanager
@@ -55,15 +69,10 @@ def moto_server(bucket: str) -> Iterator[str]:
     import s3fs
 
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request
-    with moto_s3() as address:
-        os.environ |= {
-            "AWS_ACCESS_KEY_ID": "made-up",
-            "AWS_SECRET_ACCESS_KEY": "made-up",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": address,
-        }
-        s3fs.S3FileSystem(use_listings_cache=False).mkdir(bucket)
-        yield address
+    address = moto_s3()
+    os.environ |= s3_environment(address)
+    s3fs.S3FileSystem(use_listings_cache=False).mkdir(bucket)
+    yield address
 
 
 def copy_into(url: str, folder: Path) -> Store:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.support.command_line import SCRIPT, torchrun
+from tests.support.forked_ranks import forked
 from training.distributed.launch import joined_world
 from wtours.errors import UsageError
 
@@ -28,3 +30,12 @@ def test_half_an_environment_is_one_line(monkeypatch, environment, message):
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=message), joined_world():
         pass
+
+
+def test_torchrun_starts_the_console_script_and_the_first_of_its_processes_prints(tmp_path):
+    program, *words = torchrun(2, SCRIPT, "list", "--json", "--root", tmp_path)
+    said = tmp_path / "said.txt"
+    with forked(*words, output=said, program=program, OMP_NUM_THREADS="1") as process:
+        assert '"amsterdam"' in process.end()
+    assert process.exitcode == 0
+    assert said.read_text().count('"amsterdam"') == 1

@@ -1,11 +1,15 @@
 """What other programs load of a run, and what a run can be made of."""
 
 import argparse
+import functools
 import hashlib
 import json
 import pickle
+import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -22,13 +26,28 @@ from wtours.errors import CheckpointError
 
 pytestmark = pytest.mark.medium  # whole stages: left out of the inner loop
 
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs" / "howto" / "export.md"
 NATIVE = 32
-CONFIG = tiny_config("model.embed_dim=192", "model.head_hidden_dim=32")
+CONFIG = tiny_config("model.depth=1", "model.embed_dim=192", "model.head_hidden_dim=32")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("export") / "run", CONFIG)
+def folder(tmp_path_factory) -> Path:
+    """Return the folder in which the Python of docs/howto/export.md runs."""
+    folder: Path = tmp_path_factory.mktemp("export")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    return make_run(folder / "data" / "runs" / "venice_30", CONFIG)
+
+
+@pytest.fixture(scope="module")
+def exported(run):
+    """Return what exports the run, once for each target."""
+    return functools.cache(lambda target: export_run(run, to=target))
 
 
 @pytest.fixture(scope="module")
@@ -45,42 +64,43 @@ def features_of(model, images):
     return model.eval()(images)
 
 
-def test_timm_builds_the_teacher_from_its_file_or_folder_with_the_same_features(run, teacher):
-    exported = export_run(run, to="timm")
-    assert exported.path == run / "exports" / "timm"
-    weights = exported.path / "model.safetensors"
+def test_timm_builds_the_teacher_from_its_file_or_folder_with_the_same_features(
+    run, exported, teacher
+):
+    of_timm = exported("timm")
+    assert of_timm.path == run / "exports" / "timm"
+    weights = of_timm.path / "model.safetensors"
     name, arguments = CONFIG.model.backbone, timm_arguments(CONFIG)
     from_file = timm.create_model(name, num_classes=0, **arguments, checkpoint_path=str(weights))
-    from_folder = timm.create_model(f"local-dir:{exported.path}", pretrained=True)
+    from_folder = timm.create_model(f"local-dir:{of_timm.path}", pretrained=True)
     expected = encode(teacher.backbone, some_images())
     for model in (from_file, from_folder):
         torch.testing.assert_close(features_of(model, some_images()), expected)
-    built = eval(exported.how_to_load, {"timm": timm})
+    built = eval(of_timm.how_to_load, {"timm": timm})
     torch.testing.assert_close(features_of(built, some_images()), expected)
 
 
-def test_at_another_size_timm_interpolates_the_positions_in_another_way(run, teacher):
-    folder = export_run(run, to="timm").path
-    model = timm.create_model(f"local-dir:{folder}", pretrained=True, dynamic_img_size=True)
+def test_at_another_size_timm_interpolates_the_positions_in_another_way(exported, teacher):
+    path = exported("timm").path
+    model = timm.create_model(f"local-dir:{path}", pretrained=True, dynamic_img_size=True)
     ours, theirs = encode(teacher.backbone, some_images(48)), features_of(model, some_images(48))
     assert 0 < ((ours - theirs).norm() / ours.norm()).item() < 0.1
 
 
-def test_transformers_loads_its_folder_with_the_same_features(run, teacher):
+def test_transformers_loads_its_folder_with_the_same_features(exported, teacher):
     transformers = pytest.importorskip("transformers")
-    exported = export_run(run, to="hf")
-    model = eval(exported.how_to_load, {"transformers": transformers})
+    model = eval(exported("hf").how_to_load, {"transformers": transformers})
     with torch.no_grad():
         pooled = model.eval()(some_images()).pooler_output
     torch.testing.assert_close(pooled, encode(teacher.backbone, some_images()))
 
 
 def test_the_official_file_is_the_teacher_under_its_names_and_comes_back(run, teacher, tmp_path):
-    exported = export_run(run, to="official", out=tmp_path / "teacher.pth")
-    state = eval(exported.how_to_load, {"torch": torch})
+    of_dino = export_run(run, to="official", out=tmp_path / "teacher.pth")
+    state = eval(of_dino.how_to_load, {"torch": torch})
     torch.testing.assert_close(state, dict(teacher.state_dict()), rtol=0, atol=0)
     assert {"backbone.pos_embed", "head.mlp.0.weight", "head.last_layer.weight_g"} <= set(state)
-    config, network = load_released(exported.path)
+    config, network = load_released(of_dino.path)
     assert config.model.num_prototypes == CONFIG.model.num_prototypes
     torch.testing.assert_close(network.state_dict(), teacher.state_dict(), rtol=0, atol=0)
 
@@ -169,13 +189,12 @@ def test_the_command_line_exports_imports_and_says_what_to_call(run, tmp_path):
     assert "timm.create_model(" in result.output
 
 
-def test_onnx_runtime_computes_the_teachers_features_for_a_batch_of_any_size(run, teacher):
+def test_onnx_runtime_computes_the_teachers_features_for_a_batch_of_any_size(exported, teacher):
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
-    exported = export_run(run, to="onnx")
-    path = exported.path / "model.onnx"
+    path = exported("onnx").path / "model.onnx"
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
-    assert str(Path(__file__).parents[3]).encode() not in path.read_bytes()  # no path of ours
+    assert str(ROOT).encode() not in path.read_bytes()  # no path of ours
     stated = json.loads({each.key: each.value for each in model.metadata_props}["preprocessing"])
     assert stated["image_pixels"] == NATIVE
     session = onnxruntime.InferenceSession(str(path))
@@ -195,13 +214,37 @@ def test_an_onnx_file_that_computes_something_else_is_not_written(run, tmp_path,
     assert not (tmp_path / "onnx").exists()
 
 
+def model_of(code: str) -> Any:
+    variables: dict[str, Any] = {}
+    exec(compile(code, str(PAGE), "exec"), variables)
+    return variables["model"].eval()
+
+
+@torch.no_grad()
+def test_the_python_of_the_page_gives_the_same_features_three_times(folder, exported, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("transformers")
+    for target in ("timm", "hf", "onnx"):
+        exported(target)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    of_timm, of_hugging_face, of_onnx = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+    model = model_of(of_timm)
+    image = torch.rand(1, 3, *model.patch_embed.img_size)
+    expected = model(image)
+    variables: dict[str, Any] = {"images": image.numpy()}
+    exec(compile(of_onnx, str(PAGE), "exec"), variables)
+    np.testing.assert_allclose(variables["features"], expected.numpy(), atol=1e-4)
+    pooled = model_of(of_hugging_face)(image).pooler_output
+    torch.testing.assert_close(pooled, expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("to", ["timm", "hf", "official", "detectron2", "seqtrack"])
 def test_every_export_has_a_card_that_the_hubs_client_reads(tmp_path, to):
     from huggingface_hub import ModelCard
 
     run = make_run(tmp_path / "run", CONFIG, set_sha256="5e7" + 61 * "0")
-    exported = export_run(run, to=to)
-    card = ModelCard.load(exported.card)
+    card = ModelCard.load(export_run(run, to=to).card)
     assert card.data.pipeline_tag == "image-feature-extraction"
     assert card.data.library_name == {"timm": "timm", "hf": "transformers"}.get(to)
     weights = hashlib.sha256((find_checkpoint(run) / "model.safetensors").read_bytes()).hexdigest()
