@@ -25,6 +25,7 @@ from training.engine.setup import build_state, open_views, run_length
 from training.engine.step import make_views
 from training.methods.base import micro_batches
 from training.methods.registry import is_additive
+from training.monitors.collapse import collapse_warnings
 from training.rng import derived_seed
 from training.visualization.attention_figure import draw_clip
 from training.visualization.attention_maps import shown_heads
@@ -33,7 +34,7 @@ from wtours.storage.atomic import read_json
 from wtours.text import counted
 
 BEFORE = 20
-"""A spike is measured against the median loss of so many steps before it."""
+"""A step is held against the median of so many steps before it."""
 _GLOBAL, _LOCAL = (255, 204, 0), (120, 200, 255)
 _MIN_SIDE = 224
 """Pixels of a frame, at least, in the picture of the crops."""
@@ -77,6 +78,8 @@ class RewoundStep:
     """Of the whole step."""
     metrics: dict[str, Any] | None
     """Its line of metrics.jsonl; None: there is none."""
+    before: dict[str, float]
+    """The median of each metric over up to `BEFORE` steps before it."""
     checkpoint: Path
     """The nearest that is kept whole: its config, and whose masks these are."""
     checkpoint_step: int
@@ -104,6 +107,17 @@ def largest_spikes(run_dir: Path, count: int) -> list[Spike]:
     ]
     rising = [spike for spike in spikes if spike.jump > 0]
     return sorted(rising, key=lambda spike: (-spike.jump, spike.step))[:count]
+
+
+def signs_of_collapse(run_dir: Path) -> list[str]:
+    """Return the warnings of collapse that a run gave, each with its step.
+
+    By the config of the newest checkpoint; of a run without one nothing is known.
+    """
+    newest = next((path for path in step_dirs(run_dir) if find_damage(path) is None), None)
+    if newest is None:
+        return []
+    return collapse_warnings(read_state(newest)[1], read_metrics(run_dir / METRICS_FILE))
 
 
 def rewind(
@@ -162,10 +176,21 @@ def rewind(
             step=step,
             num_clips=size,
             metrics=lines.get(step),
+            before=_medians([lines[at] for at in range(step - BEFORE, step) if at in lines]),
             checkpoint=checkpoint,
             checkpoint_step=checkpoint_step,
             clips=tuple(clips),
         )
+
+
+def _medians(lines: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the median of each metric over the steps that have it."""
+    found: dict[str, list[float]] = {}
+    for line in lines:
+        for name, value in line.items():
+            if isinstance(value, int | float) and name != "step":
+                found.setdefault(name, []).append(value)
+    return {name: median(values) for name, values in found.items()}
 
 
 def _nearest(run_dir: Path, step: int) -> tuple[Path, int, TrainConfig]:

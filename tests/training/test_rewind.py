@@ -16,7 +16,7 @@ from training.data.loader import batches
 from training.distributed.world import World
 from training.engine.setup import open_views
 from training.pretrain import pretrain
-from training.rewind import largest_spikes, rewind
+from training.rewind import largest_spikes, rewind, signs_of_collapse
 from wtours.cli.runs import _set_of_run
 from wtours.errors import CheckpointError, UsageError
 
@@ -114,8 +114,29 @@ def test_the_command_writes_a_page_and_json(shards, run, tmp_path):
     drawn = run_here("visualize", run, "--root", root, "--clips", "1", "--json")
     assert drawn.returncode == 0, drawn.stderr
     assert len(json.loads(drawn.stdout)["files"]) == 2
+    before = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+    second = json.loads((run / "metrics.jsonl").read_text().splitlines()[1])["loss"]
+    assert content["before"]["loss"] == pytest.approx((before + second) / 2)
     other = run_here("rewind", run, "--root", root, "--step", "3", "--shards", "default")
     assert "beside it: named_otherwise" in other.stderr
+
+
+def test_signs_of_collapse_are_found_again_in_the_metrics(shards, run, tmp_path):
+    collapsed = shutil.copytree(run, tmp_path / "collapsed")
+    (collapsed / "metrics.jsonl").write_text(
+        "".join(
+            json.dumps({"step": step, "loss": 5.0, "mask_overlap": 0.99, "time": {}}) + "\n"
+            for step in range(1, 61)
+        )
+    )
+    (sign,) = json.loads(run_here("rewind", collapsed, "--json").stdout)["collapse"]
+    assert sign.startswith("step 50: mask_overlap is 0.99 over 50 steps: the objects are almost")
+    assert f"sign of collapse: {sign}" in run_here("rewind", collapsed).stdout
+    page = tmp_path / "page.html"
+    words = ("--step", "3", "--clips", "1", "--shards", shards, "--out", page)
+    assert run_here("rewind", collapsed, *words).returncode == 0
+    assert "Signs of collapse" in page.read_text()
+    assert signs_of_collapse(run) == []
 
 
 def test_a_run_whose_set_has_grown_finds_the_one_of_its_name(run, tmp_path):

@@ -134,11 +134,12 @@ class DataConfig(Section):
             raise ValueError(
                 "data.clips_per_video goes without data.clips_per_epoch and data.mixture"
             )
-        if (self.clips_per_epoch or size) % size:
-            raise ValueError(
-                f"data.clips_per_epoch ({self.clips_per_epoch}) must be a multiple of "
-                f"data.clips_per_neighborhood ({size})"
-            )
+        for name in ("clips_per_epoch", "clips_per_video"):
+            if (value := getattr(self, name) or size) % size:
+                raise ValueError(
+                    f"data.{name} ({value}) must be a multiple of "
+                    f"data.clips_per_neighborhood ({size})"
+                )
         return self
 
     @model_validator(mode="after")

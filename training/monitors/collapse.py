@@ -3,7 +3,9 @@
 import logging
 import math
 from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from training.config.methods import MethodName
 from training.config.train import TrainConfig
@@ -46,11 +48,12 @@ class CollapseMonitor:
 
     def after_step(self, state: TrainState, metrics: dict[str, float]) -> dict[str, float]:
         """Log what the step gives warning of; nothing is measured."""
-        self.update(state.step, metrics)
+        for warning in self.update(state.step, metrics):
+            LOG.warning("%s", warning)
         return {}
 
     def update(self, step: int, metrics: dict[str, float]) -> list[str]:
-        """Add the metrics of a step; log and return the warnings due for the first time."""
+        """Add the metrics of a step; return the warnings due for the first time."""
         warnings = []
         for sign in list(self._signs):
             recent = self._recent[sign.metric]
@@ -63,8 +66,19 @@ class CollapseMonitor:
                 f"step {step}: {sign.metric} is {sum(recent) / sign.count:.3g} over "
                 f"{sign.count * sign.every_steps} steps: {sign.advice}"
             )
-            LOG.warning("%s", warnings[-1])
         return warnings
+
+
+def collapse_warnings(config: TrainConfig, lines: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the warnings that the steps of a run gave, from the lines of its metrics.jsonl."""
+    monitor = CollapseMonitor(config)
+    return [
+        warning
+        for line in lines
+        for warning in monitor.update(
+            line["step"], {name: x for name, x in line.items() if isinstance(x, int | float)}
+        )
+    ]
 
 
 _SPREAD_ADVICE: dict[MethodName, str] = {

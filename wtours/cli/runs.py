@@ -302,7 +302,8 @@ def rewind(
 ) -> None:
     """Show a past step: its clips, crops and metrics, masks by the nearest checkpoint.
 
-    All of it follows from the seed and the step. Without --step: the steps whose loss rose most.
+    All of it follows from the seed and the step. Without --step: the steps whose loss rose most,
+    and signs of collapse.
 
     Examples:
 
@@ -316,15 +317,18 @@ def rewind(
     require_training("rewinding a run")
     run_dir = existing_run(run, root)
     with console.loading_torch(f"rewind {run}"):
-        from training.rewind import largest_spikes
+        from training.rewind import largest_spikes, signs_of_collapse
 
-    spikes = largest_spikes(run_dir, _SPIKES)
+    spikes, collapse = largest_spikes(run_dir, _SPIKES), signs_of_collapse(run_dir)
     rows = [(one.step, one.loss, one.before, one.jump) for one in spikes]
     if step is None:
         if as_json:
             named = ("step", "loss", "before", "jump")
-            console.print_json({"spikes": [dict(zip(named, row, strict=True)) for row in rows]})
+            spiking = [dict(zip(named, row, strict=True)) for row in rows]
+            console.print_json({"spikes": spiking, "collapse": collapse})
             return
+        for warning in collapse:
+            console.say(f"sign of collapse: {warning}")
         if not rows:
             console.say(f"{run_dir}: no step's loss rose; --step N shows any step")
             return
@@ -337,7 +341,7 @@ def rewind(
         return
     from training.distributed.launch import joined_world
     from training.rewind import rewind as rewound
-    from wtours.report.runs.rewind import write_rewind_page
+    from wtours.report.runs.rewind import RewindPage, write_rewind_page
 
     with joined_world() as world:
         found = rewound(
@@ -351,13 +355,17 @@ def rewind(
     page = out or run_dir / f"rewind-step-{step:08d}.html"
     write_rewind_page(
         page,
-        run=run_dir.name,
-        step=step,
-        metrics=found.metrics,
-        checkpoint_step=found.checkpoint_step,
-        clips=[(clip.facts, clip.crops, clip.masks) for clip in found.clips],
-        num_clips=found.num_clips,
-        spikes=rows,
+        RewindPage(
+            run=run_dir.name,
+            step=step,
+            metrics=found.metrics or {},
+            before=found.before,
+            checkpoint_step=found.checkpoint_step,
+            clips=[(clip.facts, clip.crops, clip.masks) for clip in found.clips],
+            num_clips=found.num_clips,
+            spikes=rows,
+            collapse=collapse,
+        ),
     )
     if as_json:
         console.print_json(
@@ -366,6 +374,7 @@ def rewind(
                 "step": step,
                 "page": str(page),
                 "metrics": found.metrics,
+                "before": found.before,
                 "checkpoint": str(found.checkpoint),
                 "checkpoint_step": found.checkpoint_step,
                 "clips_of_step": found.num_clips,

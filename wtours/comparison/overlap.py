@@ -59,8 +59,8 @@ class Overlap:
 
 
 def find_overlap(
-    a: Path,
-    b: Path,
+    a: Path | str,
+    b: Path | str,
     *,
     every_seconds: float = 1.0,
     max_distance: int = 4,
@@ -72,6 +72,8 @@ def find_overlap(
     take seconds, a million against a million hours.
 
     Args:
+        a: A set's folder or URL.
+        b: Of the other.
         every_seconds: Frames are taken so far apart, of both. A camera that walks shows another
             picture after a second, so a smaller value finds more.
         max_distance: Bits of 64 in which two hashes may differ.

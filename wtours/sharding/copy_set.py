@@ -8,6 +8,7 @@ run at once end with one set.
 import contextlib
 import fcntl
 import itertools
+import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -38,6 +39,7 @@ from wtours.shards.schema import (
     Dataset,
     parse_dataset,
 )
+from wtours.shards.split import SPLIT_FILE
 from wtours.storage.atomic import RECEIPTS_FOLDER, TEMP_PREFIX, sweep
 from wtours.storage.hashing import digest, sha256_bytes, sha256_file
 from wtours.storage.object_store import open_store
@@ -48,7 +50,9 @@ from wtours.storage.store import LocalStore, Store, StoredObject, publish
 _AT_WORK_FILE = ".wtours-copy.lock"
 """Held by all who copy into a folder."""
 _LAYER_FILE = re.compile(rf"{LAYERS_FOLDER}/[^/]+/{re.escape(LAYER_FILE)}")
-_BESIDE = (ATTRIBUTION_FILE, BLUR_BOXES_FILE, CARD_FILE, CROISSANT_FILE, QUALITY_FILE)
+_BESIDE = (
+    ATTRIBUTION_FILE, BLUR_BOXES_FILE, CARD_FILE, CROISSANT_FILE, QUALITY_FILE, SPLIT_FILE
+)  # fmt: skip
 """What may lie beside the shards and goes with them."""
 
 
@@ -135,16 +139,42 @@ def copy_shards(
     )
 
 
-def _sweep_if_alone(at_work: IO[str], folder: Path) -> None:
-    """Remove what killed copies left, unless another copy is at work until `at_work` is closed.
+@contextmanager
+def _swept(folder: Path) -> Iterator[None]:
+    """Remove what killed copies left in a folder, unless another copy is at work there until now.
 
-    Where a set has files, and nowhere else below the folder.
+    Where a set has files, and nowhere else below the folder. Who ends last removes the lock file.
+    A file that was removed between its opening and its lock is no longer what others lock: then
+    another is opened.
     """
-    with contextlib.suppress(OSError):  # one is, or the disk has no locks
-        fcntl.flock(at_work, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _sweep(folder)
-    with contextlib.suppress(OSError):
-        fcntl.flock(at_work, fcntl.LOCK_SH)  # waits while another sweeps
+    path = folder / _AT_WORK_FILE
+    while True:
+        with explain_os_errors(path):
+            opened = path.open("a")
+        with opened as at_work:
+            with contextlib.suppress(OSError):  # another is at work, or the disk has no locks
+                fcntl.flock(at_work, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_at(path, at_work):
+                    _sweep(folder)
+            with contextlib.suppress(OSError):
+                fcntl.flock(at_work, fcntl.LOCK_SH)  # waits while another sweeps
+            if not _is_at(path, at_work):
+                continue
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):
+                    fcntl.flock(at_work, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+            return
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    """Return whether an open file is the one of that name."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _sweep(folder: Path) -> None:
@@ -271,9 +301,8 @@ def _at_work(receiver: Store) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         with explain_os_errors(parent):
             parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(receiver, LocalStore):
-                at_work = stack.enter_context((parent / _AT_WORK_FILE).open("a"))
-                _sweep_if_alone(at_work, parent)
+        if isinstance(receiver, LocalStore):
+            stack.enter_context(_swept(parent))
         prefix = f"{TEMP_PREFIX}copy-"
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=parent))
         yield Path(folder)

@@ -171,11 +171,17 @@ class ClipDataset:
 
         Raises:
             ShardError: a video of the mixture is not in the set, or has no clip.
-            ValueError: clips_per_video beside clips_per_epoch or a mixture.
+            ValueError: clips_per_video beside clips_per_epoch or a mixture, or not a multiple of
+                clips_per_neighborhood.
         """
         if clips_per_video is not None:
             if clips_per_epoch is not None or mixture:
                 raise ValueError("clips_per_video goes without clips_per_epoch and mixture")
+            if clips_per_video % max(clips_per_neighborhood, 1):
+                raise ValueError(
+                    f"clips_per_video ({clips_per_video}) must be a multiple of "
+                    f"clips_per_neighborhood ({clips_per_neighborhood})"
+                )
             mixture = {video_id: 1 for video_id, num_clips in self.num_clips.items() if num_clips}
             clips_per_epoch = clips_per_video * len(mixture)
         if not 0 < neighborhood_seconds < 1e9:

@@ -4,6 +4,7 @@ Frames that are seconds apart show the same street, so a split by clips leaks: h
 to one part, and between two parts lies a gap that neither has.
 """
 
+import contextlib
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -14,10 +15,12 @@ from pydantic import Field, ValidationError, model_validator
 
 from wtours.errors import ShardError, UsageError
 from wtours.shards.index import ShardIndex
+from wtours.shards.range_reads.remote import folder_url, read_at_url
 from wtours.shards.sampler import permuted
 from wtours.shards.schema import Count, Record, VideoId
 from wtours.storage.atomic import read_bytes, write_json
-from wtours.storage.hashing import sha256_file
+from wtours.storage.hashing import sha256_bytes
+from wtours.storage.remote_calls import ObjectMissingError, shown
 from wtours.text import first_problem
 
 SPLIT_FILE = "split.json"
@@ -177,13 +180,16 @@ def frames_of_parts(index: ShardIndex, content: SplitFile) -> dict[str, int]:
 
 
 def split_path(index: ShardIndex) -> Path:
-    """Return where a shard set's split is.
+    """Return where a shard set's split is written.
 
     Raises:
         ShardError: the set is at a URL.
     """
     if not isinstance(index.directory, Path):
-        raise ShardError(f"{index.directory} is at a URL, where no split is read: copy it here")
+        raise ShardError(
+            f"{shown(index.directory)} is at a URL, where no split is written: split it on a disk, "
+            f"and `wtours copy` it there"
+        )
     return index.directory / SPLIT_FILE
 
 
@@ -193,12 +199,14 @@ def read_split(index: ShardIndex, part: str) -> Split:
     Raises:
         ShardError: the set has none, it is damaged, or of other videos, or has no such part.
     """
-    path = split_path(index)
-    again = f"run `wtours shards split {path.parent.name}`"
+    place, text = shown(str(index.directory)), _read(index)
+    path, again = f"{place}/{SPLIT_FILE}", f"run `wtours shards split {place.rpartition('/')[2]}`"
+    if isinstance(index.directory, str):
+        again += " on a disk, and `wtours copy` it there"
+    if text is None:
+        raise ShardError(f"{place} has no {SPLIT_FILE}; {again}")
     try:
-        content = SplitFile.model_validate_json(read_bytes(path, max_bytes=_MAX_BYTES))
-    except FileNotFoundError as error:
-        raise ShardError(f"{index.directory} has no {SPLIT_FILE}; {again}") from error
+        content = SplitFile.model_validate_json(text)
     except ValidationError as error:
         raise ShardError(f"{path} is damaged ({first_problem(error)}); {again}") from error
     new = {video.video_id for video in index.videos if video.stop > video.start}
@@ -208,4 +216,19 @@ def read_split(index: ShardIndex, part: str) -> Split:
     parts = sorted({block.part for block in content.blocks})
     if part not in parts:
         raise ShardError(f"{path} has no part {part!r}; it has {', '.join(parts)}")
-    return Split(part, content.blocks, sha256_file(path))
+    return Split(part, content.blocks, sha256_bytes(text))
+
+
+def _read(index: ShardIndex) -> bytes | None:
+    """Return the bytes of a set's split; None: it has none."""
+    if isinstance(index.directory, Path):
+        with contextlib.suppress(FileNotFoundError):
+            return read_bytes(split_path(index), max_bytes=_MAX_BYTES)
+        return None
+    assert index.remote is not None
+    try:
+        return read_at_url(folder_url(index.directory, SPLIT_FILE), index.remote.policy)
+    except ShardError as error:
+        if isinstance(error.__cause__, ObjectMissingError):
+            return None
+        raise

@@ -55,6 +55,10 @@ def test_a_config_says_what_the_clips_are(shards):
         ({"frame_interval_seconds": {"min": 0, "max": 1}}, "greater than 0"),
         ({"clips_per_video": 2, "clips_per_epoch": 4}, "goes without"),
         ({"clips_per_epoch": 5, "clips_per_neighborhood": 2}, "must be a multiple"),
+        (
+            {"clips_per_video": 5, "clips_per_neighborhood": 2},
+            r"data\.clips_per_video \(5\) must be a multiple of data\.clips_per_neighborhood",
+        ),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(data, said):

@@ -1,12 +1,14 @@
 import logging
 import math
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 
 from training.config.presets import resolve_config
 from training.losses.collapse_metrics import effective_rank, embedding_spread, mask_overlap
-from training.monitors.collapse import CollapseMonitor
+from training.monitors.collapse import CollapseMonitor, collapse_warnings
 
 
 def test_the_spread_is_0_for_one_embedding_and_1_for_all_directions_alike():
@@ -48,11 +50,17 @@ def test_a_warning_comes_once_after_fifty_steps_and_says_what_to_try(caplog):
     monitor = CollapseMonitor(resolve_config("demo", None, []))
     uniform = {"teacher_entropy": math.log(1024) - 0.01, "embedding_spread": 0.5}
     said = [monitor.update(step, uniform) for step in range(1, 121)]
+    lines = [{"step": step, **uniform, "loss": None, "time": {}} for step in range(1, 121)]
+    assert collapse_warnings(resolve_config("demo", None, []), lines) == said[49]
+    logged = CollapseMonitor(resolve_config("demo", None, []))
+    for step in range(1, 51):
+        assert logged.after_step(cast(Any, SimpleNamespace(step=step)), uniform) == {}
+    assert caplog.messages == said[49]
     assert [step for step, some in enumerate(said, 1) if some] == [50]
     assert said[49][0].startswith(
         "step 50: teacher_entropy is 6.92 over 50 steps: the teacher's output is almost uniform"
     )
-    assert "loss.teacher_temp" in caplog.text
+    assert "loss.teacher_temp" in said[49][0]
     (spread,) = [text for step in range(121, 200) for text in monitor.update(step, NOTHING)]
     assert "all frames have almost the same embedding" in spread
 

@@ -212,9 +212,32 @@ def test_a_set_is_copied_there_and_back(on_disk, url, monkeypatch, tmp_path, cap
     assert json.loads(capsys.readouterr().out)["files_copied"] == 0
     assert exit_code_of(monkeypatch, "copy", there, tmp_path / "back") == 0
     back = published(tmp_path / "back")
-    del back[".wtours-copy.lock"]  # by which copies into one folder know of each other
     assert back == published(local)
     assert exit_code_of(monkeypatch, "verify", there) == 0
+
+
+def test_a_set_there_is_exported_and_compared_as_one_here(
+    on_disk, url, monkeypatch, tmp_path, capsys
+):
+    local, there = on_disk / "shards" / "default", f"{url}/copies/one"
+    assert exit_code_of(monkeypatch, "copy", local, there) == 0
+    for of in ("hf", "mp4", "imagefolder"):
+        assert exit_code_of(monkeypatch, "shards", "export", local, "--to", of) == 0
+        capsys.readouterr()
+        export = ("shards", "export", there, "--to", of, "--json")
+        assert exit_code_of(monkeypatch, *export) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert (report["out"], report["kept"]) == (f"one-{of}", 0)
+        here, mine = (published(tmp_path / f"{name}-{of}") for name in ("default", "one"))
+        del here[".wtours-export.lock"], mine[".wtours-export.lock"]  # the process
+        assert mine == here
+        assert exit_code_of(monkeypatch, *export) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert 0 < report["kept"] == report["units"]
+    assert not [path for path in (tmp_path / "scratch").rglob("*") if path.is_file()]
+    assert exit_code_of(monkeypatch, "shards", "overlap", there, local, "--json") == 3
+    found = json.loads(capsys.readouterr().out)
+    assert {one[0] for one in found["same_videos"]} == {"walk", "lane"}
 
 
 def test_damage_on_a_store_is_found_by_its_bytes(on_disk, url, monkeypatch, capsys):

@@ -92,9 +92,7 @@ def test_a_doctor_with_problems_says_it_too(here, monkeypatch, capsys):
     "words",
     [
         "shards split",
-        "shards export",
         "shards card",
-        "shards overlap walks",
         "lock",
     ],
 )

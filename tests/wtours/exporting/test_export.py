@@ -167,6 +167,25 @@ def test_a_set_at_a_url_is_exported_as_one_on_a_disk(index, tmp_path, exporter, 
     assert mine == theirs
 
 
+def test_a_split_is_read_at_a_url_as_on_a_disk(index, tmp_path):
+    folder = shutil.copytree(index.directory, tmp_path / "walks")
+    ours = ShardIndex.open(folder)
+    policy = FetchPolicy(cache_dir=None)
+    with serve_ranges(folder) as server:
+        remote = ShardIndex.open(server.url, policy=policy)
+        with pytest.raises(ShardError, match=r"has no split.json; .* on a disk, and `wtours copy`"):
+            ClipDataset(remote, clip_length=2, split="train")
+        with pytest.raises(ShardError, match="is at a URL, where no split is written"):
+            split_shards(remote, val_share=0.4, block_seconds=3, gap_seconds=1.5)
+        split_shards(ours, val_share=0.4, block_seconds=3, gap_seconds=1.5, seed=1)
+        here, there = (ClipDataset(one, clip_length=2, split="train") for one in (ours, remote))
+    assert here.split is not None
+    assert there.split is not None
+    assert here.split.sha256 == there.split.sha256
+    assert 0 < len(here.starts) < 14
+    assert here.starts.tolist() == there.starts.tolist()
+
+
 class Killed(Exception):
     """As if the process had died."""
 

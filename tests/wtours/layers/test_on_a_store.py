@@ -61,7 +61,7 @@ def test_a_layer_goes_with_the_set_and_is_read_there(frames, s3_folder, tmp_path
     back = ShardIndex.open(tmp_path / "back")
     assert verify_layer(back, "depth") == []
     here = {*files_of(frames)} - {*report.files_left}
-    assert {*files_of(tmp_path / "back")} == {*here, ".wtours-copy.lock"}
+    assert {*files_of(tmp_path / "back")} == {*here}
     # A push to the Hub takes the frames alone.
     keys = {found.key for found in files_of_set(open_store(frames), back.dataset)}
     assert not [key for key in keys if key.startswith("layers/")]

@@ -1,11 +1,15 @@
+import fcntl
+import threading
+
 import pytest
 
 from tests.support.object_stores import FaultyFileSystem, sha256s
 from tests.support.shard_set import write_shard_set
 from tests.support.sharded_videos import files_of
 from wtours.errors import ConflictError, ShardError, StorageError, UsageError
-from wtours.sharding.copy_set import copy_shards
+from wtours.sharding.copy_set import _swept, copy_shards
 from wtours.shards.schema import BLUR_BOXES_FILE, DATASET_FILE, QUALITY_FILE
+from wtours.shards.split import SPLIT_FILE
 from wtours.shards.verify import verify_shards
 from wtours.storage import remote_calls
 from wtours.storage.hashing import sha256_bytes
@@ -24,7 +28,7 @@ def built(tmp_path, monkeypatch):
     (folder / "receipts").mkdir()
     (folder / "receipts" / "street-00000.json").write_bytes(b"{}")
     (folder / "notes.txt").write_bytes(b"not of the set")
-    for name in (BLUR_BOXES_FILE, QUALITY_FILE):  # resuming and repairing need them
+    for name in (BLUR_BOXES_FILE, QUALITY_FILE, SPLIT_FILE):  # resuming and repairing need them
         (folder / name).write_bytes(name.encode())
     return folder
 
@@ -43,13 +47,12 @@ def test_there_and_back_to_the_byte(built, tmp_path):
     seen = []
     report = copy_shards(built, URL, on_progress=lambda *args: seen.append(args))
     assert copied() == wanted(built)
-    assert (report.files, report.files_copied, report.files_left) == (7, 7, ("notes.txt",))
+    assert (report.files, report.files_copied, report.files_left) == (8, 8, ("notes.txt",))
     assert seen[-1] == (URL, report.bytes, report.bytes)
     assert FaultyFileSystem.names[-1].endswith("dataset.json")
     assert verify_shards(URL).ok
     copy_shards(URL, tmp_path / "back")
     back = {name: sha256_bytes(data) for name, data in files_of(tmp_path / "back").items()}
-    del back[".wtours-copy.lock"]
     assert back == wanted(built)
     assert verify_shards(tmp_path / "back").ok
     assert list((tmp_path / "scratch").iterdir()) == []
@@ -59,12 +62,12 @@ def test_a_copy_that_was_stopped_goes_on(built):
     FaultyFileSystem.tell("put", None, None, None, None, *["torn"] * 6)  # the probe has two
     with pytest.raises(StorageError, match="given up after 6 attempts"):
         copy_shards(built, URL, jobs=1)
-    assert 0 < len(copied()) < 7
+    assert 0 < len(copied()) < 8
     with pytest.raises(ShardError, match="not a finished shard set"):
         verify_shards(URL)
     report = copy_shards(built, URL)
     assert copied() == wanted(built)
-    assert 0 < report.files_copied < 7
+    assert 0 < report.files_copied < 8
     assert copy_shards(built, URL).files_copied == 0
 
 
@@ -130,7 +133,7 @@ def test_what_a_killed_copy_was_writing_is_removed(built, tmp_path):
     (there / "theirs" / ".tmp-1-0a-z").write_bytes(b"in work")
     copy_shards(built, there)
     left = {path.name for path in there.rglob(".*") if path.is_file()}
-    assert left == {".tmp-1-0a-z", ".wtours-copy.lock"}
+    assert left == {".tmp-1-0a-z"}
 
 
 def test_of_two_copies_at_once_into_one_folder_none_removes_what_the_other_writes(built, tmp_path):
@@ -140,13 +143,41 @@ def test_of_two_copies_at_once_into_one_folder_none_removes_what_the_other_write
     def copy_too(item, done, total):
         if not half.exists():
             half.write_bytes(b"as the first would be writing it")
-            assert copy_shards(built, there).files == 7
+            assert copy_shards(built, there).files == 8
+            assert (there / ".wtours-copy.lock").exists()  # the first still needs it
         assert half.exists()
 
-    assert copy_shards(built, there, on_progress=copy_too).files == 7
+    assert copy_shards(built, there, on_progress=copy_too).files == 8
+    assert not (there / ".wtours-copy.lock").exists()
     assert copy_shards(there, tmp_path / "third").files_left == ()
     copy_shards(built, there)
     assert not half.exists()
+
+
+def test_a_copy_that_waited_for_a_lock_file_that_was_removed_takes_the_new_one(tmp_path):
+    """Else a third copy would lock a file of that name alone, and sweep what the second writes."""
+    old = (tmp_path / ".wtours-copy.lock").open("a")
+    fcntl.flock(old, fcntl.LOCK_EX)
+    half = tmp_path / ".tmp-1-0a-street-00000.tar"
+    begun, end = threading.Event(), threading.Event()
+
+    def second():
+        with _swept(tmp_path):
+            half.write_bytes(b"in work")
+            begun.set()
+            assert end.wait(30)
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    assert not begun.wait(0.2)
+    (tmp_path / ".wtours-copy.lock").unlink()
+    old.close()
+    assert begun.wait(30)
+    with _swept(tmp_path):
+        assert half.exists()
+    end.set()
+    thread.join()
+    assert [path.name for path in tmp_path.iterdir()] == [half.name]
 
 
 def test_what_is_no_set_or_the_same_place_is_refused(built, tmp_path):

@@ -8,6 +8,7 @@ import json
 import pickle
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
@@ -226,8 +227,70 @@ def test_an_epoch_has_as_many_clips_of_each_video(index):
     for epoch in range(3):
         videos = [facts(dataset, sampler.clip_at(21 * epoch + i))[0] for i in range(21)]
         assert {video: videos.count(video) for video in "abc"} == {"a": 7, "b": 7, "c": 7}
+    pairs = dataset.sampler(seed=3, clips_per_video=6, clips_per_neighborhood=2)
+    videos = [facts(dataset, pairs.clip_at(i))[0] for i in range(18)]
+    assert [videos.count(video) for video in "abc"] == [6, 6, 6]
     with pytest.raises(ValueError, match="clips_per_video goes without"):
         dataset.sampler(seed=0, clips_per_video=7, clips_per_epoch=3)
+    with pytest.raises(
+        ValueError, match=r"clips_per_video \(7\) must be a multiple of clips_per_n"
+    ):
+        dataset.sampler(seed=0, clips_per_video=7, clips_per_neighborhood=3)
+
+
+@given(
+    length=st.integers(1, 3),
+    interval=st.sampled_from([1.0, 2.5, RANGE, IntervalRange(min=1.0, max=1.5), "list"]),
+    distance=st.sampled_from([0.0, 3.0, 7.5]),
+    size=st.integers(1, 3),
+    order=st.sampled_from(["all", "epoch", "video", "mixture"]),
+    is_split=st.booleans(),
+    seed=st.integers(0, 9),
+    ranks=st.sampled_from([1, 2, 3, 6]),
+    stop=st.integers(0, 7),
+)
+def test_settings_together_are_one_stream_for_ranks_workers_and_resumes(
+    index, length, interval, distance, size, order, is_split, seed, ranks, stop
+):
+    if is_split:
+        split_shards(index, val_share=0.3, block_seconds=20, gap_seconds=2, seed=1)
+    gaps: list[float] = [1.0, 2.0][: length - 1]
+    of_order: dict[str, dict[str, Any]] = {
+        "all": {},
+        "epoch": {"clips_per_epoch": 6 * size},
+        "video": {"clips_per_video": 2 * size},
+        "mixture": {"mixture": {"a": 2, "b": 1}, "clips_per_epoch": 9 * size},
+    }
+
+    def worker():
+        """Return dataset and sampler as another process has them."""
+        dataset = ClipDataset(
+            index,
+            clip_length=length,
+            frame_interval_seconds=gaps if interval == "list" else interval,
+            min_start_distance_seconds=distance,
+            split="train" if is_split else None,
+        )
+        sampler = dataset.sampler(
+            seed=seed, clips_per_neighborhood=size, neighborhood_seconds=5, **of_order[order]
+        )
+        return dataset, pickle.loads(pickle.dumps(sampler))
+
+    def clips(first_step=0, rank=0, world_size=1):
+        dataset, sampler = worker()
+        batches = ClipBatches(
+            sampler, 6, 8 - first_step, first_step=first_step, rank=rank, world_size=world_size
+        )
+        return [[dataset.clip_rows(key) for key in batch] for batch in batches]
+
+    alone = clips()
+    assert clips(first_step=stop) == alone[stop:]
+    shares = zip(*(clips(stop, rank, ranks) for rank in range(ranks)), strict=True)
+    assert [list(itertools.chain(*share)) for share in shares] == alone[stop:]
+    for rows in itertools.chain(*alone):
+        assert len(rows) == length
+        assert len(set(index.shot[rows].tolist())) == 1
+        assert len({index.video_of(row).video_id for row in rows}) == 1
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -15,7 +15,7 @@ from wtours.cli.options import (
     named_or_folder,
     set_argument,
 )
-from wtours.cli.sets.places import SetHere
+from wtours.cli.sets.places import SetHere, shard_set
 from wtours.text import counted, seconds_text
 from wtours.workspace.layout import Layout
 
@@ -63,8 +63,8 @@ def split(
 
 
 def overlap(
-    a: Annotated[str, set_argument("A", "A shard set: NAME or DIR.")],
-    b: Annotated[str, set_argument("B", "Another one: NAME or DIR.")],
+    a: Annotated[str, set_argument("A", "A shard set: NAME, DIR or URL.")],
+    b: Annotated[str, set_argument("B", "Another one: NAME, DIR or URL.")],
     every_seconds: Annotated[
         float, typer.Option(metavar="SECONDS", help="Between the frames of A that are looked for.")
     ] = 1.0,
@@ -83,12 +83,11 @@ def overlap(
     """
     from wtours.comparison.overlap import find_overlap
 
-    layout = Layout(root)
-    folders = [named_or_folder(text, layout.shards_dir) for text in (a, b)]
+    sets = [shard_set(text, root) for text in (a, b)]
     with console.progress_bars("overlap", "steps") as on_progress:
         found = find_overlap(
-            folders[0],
-            folders[1],
+            sets[0],
+            sets[1],
             every_seconds=every_seconds,
             max_distance=max_distance,
             on_progress=on_progress,

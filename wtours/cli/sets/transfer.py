@@ -12,6 +12,7 @@ from wtours.cli.options import ROOT, AsJson, Root, named_or_folder, out_option, 
 from wtours.cli.sets.places import SetHere, SetOrFolder, shard_set
 from wtours.errors import UsageError
 from wtours.hub.repository import SCHEME
+from wtours.storage.remote_calls import shown
 from wtours.text import bytes_text, counted, listed
 from wtours.workspace.layout import Layout
 
@@ -177,7 +178,7 @@ def _note_licenses(directory: Path) -> None:
 
 
 def export_of_shards(
-    name: SetHere = "default",
+    name: SetOrFolder = "default",
     to: Annotated[
         ExportLayout, typer.Option(metavar="FORMAT", help=f"{', '.join(get_args(ExportLayout))}.")
     ] = "imagefolder",
@@ -203,18 +204,24 @@ def export_of_shards(
     mds: mosaicml-streaming. davis: sequences of JPEGs. mp4: short H.264 clips; vjepa: those and
     V-JEPA's list of them.
 
-    Example: wtours shards export default --to hf --out walks-hf
+    Examples:
+
+    wtours shards export default --to hf --out walks-hf
+
+    wtours shards export s3://bucket/shards/venice_30 --to mds
     """
     from wtours.exporting.export import export_shards
     from wtours.exporting.images import SplitImageFolderExporter
     from wtours.shards.index import ShardIndex
+    from wtours.shards.range_reads.remote import FetchPolicy
     from wtours.shards.split import read_split
 
     if by_split or to not in _OF_CLIPS:
         beside = "--by-split" if by_split else f"--to {to}"
         refuse_unused(beside, {"--clip-seconds": clip_seconds != _CLIP_SECONDS})
-    directory = named_or_folder(name, Layout(root).shards_dir)
-    index = ShardIndex.open(directory)
+    place = shard_set(name, root)
+    # Each frame is read once: none is kept on this machine.
+    index = ShardIndex.open(place, policy=FetchPolicy(cache_dir=None, memory_bytes=0))
     if by_split and to != "imagefolder":
         raise UsageError(f"--by-split is for --to imagefolder, not {to}")
     split = read_split(index, "train").sha256 if by_split else None
@@ -223,12 +230,12 @@ def export_of_shards(
         report = export_shards(
             index,
             exporter,
-            out or Path(f"{directory.name}-{to}"),
+            out or Path(f"{shown(str(place)).rpartition('/')[2]}-{to}"),
             on_progress=on_progress,
         )
     text = (
-        f"{report.out}: {counted(report.frames, 'frame')}, {bytes_text(report.bytes)} of JPEG, in "
-        f"{counted(report.units, 'part')} ({report.kept} were there)"
+        f"{report.out}: {counted(report.frames, 'frame')}, {bytes_text(report.bytes)} of images, "
+        f"in {counted(report.units, 'part')} ({report.kept} were there)"
     )
     content = {**dataclasses.asdict(report), "out": str(report.out)}
     console.show(text, content, as_json=as_json)

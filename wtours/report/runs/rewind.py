@@ -1,6 +1,7 @@
 """The page of a past step of a run, in one HTML file: its clips, crops, masks and metrics."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +16,49 @@ ShownClip = tuple[dict[str, Any], Image.Image, Image.Image]
 """A clip of the step: its facts, a drawing of its crops, and one of its masks."""
 
 
-def write_rewind_page(
-    page: Path,
-    *,
-    run: str,
-    step: int,
-    metrics: dict[str, Any] | None,
-    checkpoint_step: int,
-    clips: Sequence[ShownClip],
-    num_clips: int,
-    spikes: Sequence[tuple[int, float, float, float]],
-) -> None:
-    """Publish the page.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewindPage:
+    """What the page shows."""
 
-    Args:
-        metrics: Its line of metrics.jsonl; None: there is none.
-        checkpoint_step: The step of the checkpoint whose masks are shown.
-        clips: In the order to show.
-        num_clips: Of the whole step.
-        spikes: (step, loss, loss before, jump), the largest first.
-    """
+    run: str
+    step: int
+    metrics: Mapping[str, Any]
+    """The step's line of metrics.jsonl; empty: there is none."""
+    before: Mapping[str, float]
+    """The median of each metric over the steps before."""
+    checkpoint_step: int
+    """Of the checkpoint whose masks are shown."""
+    clips: Sequence[ShownClip]
+    """In the order to show."""
+    num_clips: int
+    """Of the whole step."""
+    spikes: Sequence[tuple[int, float, float, float]]
+    """(step, loss, loss before, jump), the largest first."""
+    collapse: Sequence[str]
+    """Warnings that the run gave."""
+
+
+def write_rewind_page(path: Path, page: RewindPage) -> None:
+    """Publish the page."""
+    before = page.before
     numbers = {
-        name: f"{value:.6g}"
-        for name, value in (metrics or {}).items()
+        name: (f"{value:.6g}", f"{before[name]:.6g}" if name in before else "")
+        for name, value in page.metrics.items()
         if isinstance(value, int | float) and name != "step"
     }
     html = render(
         "rewind",
-        run=plain(run),
-        step=step,
+        run=plain(page.run),
+        step=page.step,
         metrics=numbers,
-        checkpoint_step=checkpoint_step,
-        num_clips=num_clips,
-        clips=[_shown(clip) for clip in clips],
-        spikes=[(at, *(f"{value:.4g}" for value in values)) for at, *values in spikes],
+        checkpoint_step=page.checkpoint_step,
+        num_clips=page.num_clips,
+        clips=[_shown(clip) for clip in page.clips],
+        spikes=[(at, *(f"{value:.4g}" for value in values)) for at, *values in page.spikes],
+        collapse=[plain(warning) for warning in page.collapse],
         data={},
     )
-    write_bytes(page, html.encode())
+    write_bytes(path, html.encode())
 
 
 def _shown(clip: ShownClip) -> dict[str, Any]:

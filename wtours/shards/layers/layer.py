@@ -13,7 +13,7 @@ from wtours.errors import ShardError
 from wtours.shards.frames import BLOCK, Block
 from wtours.shards.index import UNREADABLE, ShardIndex
 from wtours.shards.layers.arrays import decode_array
-from wtours.shards.layers.places import FolderPlace, UrlPlace, read_at_url
+from wtours.shards.layers.places import FolderPlace, UrlPlace
 from wtours.shards.layers.schema import (
     LAYER_FILE,
     LAYER_INDEX_FILE,
@@ -25,7 +25,7 @@ from wtours.shards.layers.schema import (
     parse_layer_file,
     read_layer_file,
 )
-from wtours.shards.range_reads.remote import folder_url, version_at
+from wtours.shards.range_reads.remote import folder_url, read_at_url, version_at
 from wtours.shards.schema import MAX_MEMBER_BYTES, sample_key, set_sha256
 from wtours.storage.hashing import sha256_bytes
 from wtours.storage.remote_calls import ObjectMissingError, shown

@@ -10,14 +10,12 @@ from wtours.errors import ShardError
 from wtours.shards.frames import Block
 from wtours.shards.layers.schema import LAYER_FILE
 from wtours.shards.range_reads.remote import (
-    FetchPolicy,
-    RangeReader,
     folder_url,
     listed_sizes,
+    read_at_url,
     version_at,
 )
 from wtours.shards.range_reads.remote_frames import RemoteFrames
-from wtours.shards.schema import MAX_DATASET_BYTES
 from wtours.storage.atomic import read_bytes
 from wtours.storage.remote_calls import shown
 
@@ -122,15 +120,3 @@ class UrlPlace:
 def _identity(found: os.stat_result) -> tuple[int, int]:
     """Return bytes and date of a file; no inode, which some network disks give anew each time."""
     return found.st_size, found.st_mtime_ns
-
-
-def read_at_url(url: str, policy: FetchPolicy, num_bytes: int | None = None) -> bytes:
-    """Return a file of a layer, of which `num_bytes` may be known.
-
-    Raises:
-        ShardError: it cannot be had, or is too large.
-    """
-    reader = RangeReader(url, policy, size=num_bytes)
-    if num_bytes is None and reader.size > MAX_DATASET_BYTES:
-        raise ShardError(f"{reader.name} has {reader.size} bytes; it is not ours")
-    return reader.read(reader.size)

@@ -254,10 +254,20 @@ def fetch_dataset(folder: str, policy: FetchPolicy) -> Dataset:
     Raises:
         ShardError: it cannot be had, is too large, or not of format 1.
     """
-    reader = RangeReader(folder_url(folder, DATASET_FILE), policy)
-    if reader.size > MAX_DATASET_BYTES:
+    url = folder_url(folder, DATASET_FILE)
+    return parse_dataset(read_at_url(url, policy), shown(url))
+
+
+def read_at_url(url: str, policy: FetchPolicy, num_bytes: int | None = None) -> bytes:
+    """Return a small file of a set, of which `num_bytes` may be known.
+
+    Raises:
+        ShardError: it cannot be had, or is too large.
+    """
+    reader = RangeReader(url, policy, size=num_bytes)
+    if num_bytes is None and reader.size > MAX_DATASET_BYTES:
         raise ShardError(f"{reader.name} is larger than {MAX_DATASET_BYTES} bytes; it is not ours")
-    return parse_dataset(reader.read(reader.size), reader.name)
+    return reader.read(reader.size)
 
 
 def dataset_at(place: str | Path, policy: FetchPolicy | None = None) -> Dataset:
