@@ -50,7 +50,9 @@ def test_a_warning_comes_once_after_fifty_steps_and_says_what_to_try(caplog):
     monitor = CollapseMonitor(resolve_config("demo", None, []))
     uniform = {"teacher_entropy": math.log(1024) - 0.01, "embedding_spread": 0.5}
     said = [monitor.update(step, uniform) for step in range(1, 121)]
-    lines = [{"step": step, **uniform, "loss": None, "time": {}} for step in range(1, 121)]
+    lines: list[dict[str, Any]] = [
+        {"step": step, **uniform, "loss": None, "time": {}} for step in range(1, 121)
+    ]
     assert collapse_warnings(resolve_config("demo", None, []), lines) == said[49]
     logged = CollapseMonitor(resolve_config("demo", None, []))
     for step in range(1, 51):
