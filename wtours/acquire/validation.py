@@ -121,7 +121,7 @@ def _look_at(entry: VideoEntry, fetched: Fetched, max_loss: float) -> tuple[Vide
     sha256 = sha256_file(fetched.path)
     if entry.sha256 not in (None, sha256):
         raise VideoError(
-            f"its sha256 is {sha256}, the manifest demands {entry.sha256}: another file, "
+            f"its sha256 is {sha256}, and {entry.sha256} is demanded: another file, "
             f"or another quality, of the video"
         )
     return facts, sha256

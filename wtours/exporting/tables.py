@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from wtours.errors import MissingPackageError
 from wtours.exporting.card import dataset_card
 from wtours.exporting.units import Exporter, Unit
-from wtours.shards import ShardIndex
+from wtours.shards import FrameRef, ShardIndex
 from wtours.shards.schema import CARD_FILE, sample_key
 from wtours.storage.atomic import atomic_path, remove, write_bytes
 
@@ -35,9 +36,11 @@ _COLUMNS = [
     pa.field("pts_us", pa.int64()),
     pa.field("shot", pa.int32()),
 ]
-_IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+"""An image as `datasets` keeps it in Parquet."""
+_COLUMN_NAMES = tuple(field.name for field in _COLUMNS)
 HF_SCHEMA = pa.schema(
-    [pa.field("image", _IMAGE), *_COLUMNS],
+    [pa.field("image", IMAGE), *_COLUMNS],
     metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
 )
 LANCE_SCHEMA = pa.schema([pa.field("image", pa.binary()), *_COLUMNS])
@@ -141,15 +144,8 @@ def record_batches(
     memory = np.empty(num_rows * largest, np.uint8) if in_turn else None
     for first in range(unit.rows.start, unit.rows.stop, num_rows):
         rows = range(first, min(first + num_rows, unit.rows.stop))
-        refs, data = index.read_joined(rows, memory)
-        offsets = np.zeros(len(rows) + 1, np.int32)
-        np.cumsum(index.size[rows.start : rows.stop], out=offsets[1:])
-        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
-        image = pa.Array.from_buffers(pa.binary(), len(rows), buffers)
-        if is_struct:
-            suffix = index.dataset.params.suffix
-            names = [f"{sample_key(ref.video_id, ref.frame_index)}{suffix}" for ref in refs]
-            image = pa.StructArray.from_arrays([image, pa.array(names)], fields=list(_IMAGE))
+        refs, image = images_of(index, rows, memory)
+        image = image if is_struct else image.field("bytes")
         shots = index.shot[rows.start : rows.stop].tolist()
         columns = [
             image,
@@ -161,7 +157,23 @@ def record_batches(
         yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def parquet_writer(sink: Any) -> pq.ParquetWriter:
+def images_of(
+    index: ShardIndex, rows: range, memory: NDArray[np.uint8] | None = None
+) -> tuple[list[FrameRef], pa.StructArray]:
+    """Return where some frames are, and their images as `IMAGE`; see `ShardIndex.read_joined`."""
+    refs, data = index.read_joined(rows, memory)
+    offsets = np.zeros(len(rows) + 1, np.int32)
+    np.cumsum(index.size[rows.start : rows.stop], out=offsets[1:])
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    images = pa.Array.from_buffers(pa.binary(), len(rows), buffers)
+    suffix = index.dataset.params.suffix
+    names = [f"{sample_key(ref.video_id, ref.frame_index)}{suffix}" for ref in refs]
+    return refs, pa.StructArray.from_arrays([images, pa.array(names)], fields=list(IMAGE))
+
+
+def parquet_writer(
+    sink: Any, schema: pa.Schema = HF_SCHEMA, statistics: Sequence[str] = _COLUMN_NAMES
+) -> pq.ParquetWriter:
     """Return what writes record batches to a path or a file, each as a row group.
 
     JPEGs do not get smaller, and their least and greatest say nothing. Few rows a group, so that a
@@ -169,8 +181,8 @@ def parquet_writer(sink: Any) -> pq.ParquetWriter:
     """
     return pq.ParquetWriter(
         sink,
-        HF_SCHEMA,
+        schema,
         compression="none",
         use_dictionary=False,
-        write_statistics=[field.name for field in _COLUMNS],
+        write_statistics=list(statistics),
     )

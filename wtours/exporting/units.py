@@ -7,6 +7,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar
 
@@ -94,6 +95,13 @@ def clip_units(index: ShardIndex, clip_seconds: float) -> list[Unit]:
                 units.append(Unit(len(units), name, video.video_id, rows))
                 first = end
     return units
+
+
+def rate_of(index: ShardIndex, video_id: str) -> Fraction:
+    """Return the frames a second of the set's frames of a video."""
+    source = next(v.rate for v in index.dataset.videos if v.video_id == video_id)
+    sampled = index.dataset.params.rate
+    return source if sampled is None else min(sampled, source)
 
 
 def frames_of(

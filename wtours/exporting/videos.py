@@ -4,14 +4,13 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wtours.errors import ShardError
-from wtours.exporting.units import Exporter, Unit, clip_units, frames_of
+from wtours.exporting.units import Exporter, Unit, clip_units, frames_of, rate_of
 from wtours.media.encode import open_encoder, set_times
 from wtours.shards import FrameRef, ShardIndex
 from wtours.shards.images.codecs import decode_image
@@ -50,7 +49,7 @@ class Mp4Exporter(Exporter):
         with atomic_path(_clip_path(unit, out)) as temp:
             frames = (_decode(frame, bytes(jpeg)) for frame, _, jpeg in frames_of(index, unit))
             first = next(frames)
-            size, rate = (first.shape[1], first.shape[0]), _rate(index, unit.video_id)
+            size, rate = (first.shape[1], first.shape[0]), rate_of(index, unit.video_id)
             with open_encoder(
                 temp,
                 size=size,
@@ -102,13 +101,6 @@ class VJepaExporter(Mp4Exporter):
 
 def _clip_path(unit: Unit, out: Path) -> Path:
     return out / unit.video_id / f"{unit.name}.mp4"
-
-
-def _rate(index: ShardIndex, video_id: str) -> Fraction:
-    """Return the frames a second of the set's frames of a video."""
-    source = next(v.rate for v in index.dataset.videos if v.video_id == video_id)
-    sampled = index.dataset.params.rate
-    return source if sampled is None else min(sampled, source)
 
 
 def _decode(frame: FrameRef, jpeg: bytes) -> NDArray[np.uint8]:

@@ -19,6 +19,7 @@ from wtours.storage.hashing import sha256_bytes, sha256_file
 from wtours.storage.os_errors import explain_os_errors
 
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_OF_THIS_DISK = ("file", "local")
 _COLLAPSED = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+):/+(?P<rest>[^/].*)", re.IGNORECASE)
 
 
@@ -89,11 +90,12 @@ def as_location(place: str | Path) -> Path | str:
     text = str(place)
     match = _URL.match(text)
     if match is None and (collapsed := _COLLAPSED.fullmatch(text)) and not Path(text).exists():
-        text = f"{collapsed['scheme']}://{collapsed['rest']}"
+        slashes = ":///" if collapsed["scheme"].lower() in _OF_THIS_DISK else "://"
+        text = f"{collapsed['scheme']}{slashes}{collapsed['rest']}"
         match = _URL.match(text)
     if match is None:
         return Path(text)
-    if match["scheme"].lower() in ("file", "local"):
+    if match["scheme"].lower() in _OF_THIS_DISK:
         return Path(text[match.end() :])
     return text.rstrip("/")
 

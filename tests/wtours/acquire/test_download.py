@@ -257,7 +257,7 @@ def test_the_file_must_have_the_sha256_and_the_length_that_the_manifest_demands(
     (tmp_path / "x.mp4").write_bytes(clip.read_bytes())
     right = sha256(clip.read_bytes())
     for demand, message in (
-        ({"sha256": "0" * 64}, f"its sha256 is {right}, the manifest demands 0000"),
+        ({"sha256": "0" * 64}, f"its sha256 is {right}, and 0000"),
         ({"duration_seconds": 7.0}, "it lasts 4.0 s, the manifest expects 7.0 s"),
     ):
         report = download_videos([entry("file:x.mp4", **demand)], layout, files_dir=tmp_path)
@@ -281,10 +281,7 @@ def test_a_sha256_that_nobody_serves_does_not_cost_the_file_that_is_there(clip, 
     (tmp_path / "x.mp4").write_bytes(clip.read_bytes())
     download_videos([entry("file:x.mp4")], layout, files_dir=tmp_path)
     mistaken = entry("file:x.mp4", sha256="0" * 64)
-    assert (
-        "the manifest demands 0000"
-        in download_videos([mistaken], layout, files_dir=tmp_path).failed["walk"]
-    )
+    assert "0000" in download_videos([mistaken], layout, files_dir=tmp_path).failed["walk"]
     (tmp_path / "x.mp4").unlink()
     assert download_videos([entry("file:x.mp4")], layout, files_dir=tmp_path).skipped == ["walk"]
 

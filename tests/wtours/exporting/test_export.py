@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pandas
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 
@@ -25,6 +26,7 @@ from wtours.exporting.images import (
     ImageFolderExporter,
     SplitImageFolderExporter,
 )
+from wtours.exporting.lerobot import LeRobotExporter
 from wtours.exporting.mds import MdsExporter
 from wtours.exporting.tables import (
     HF_SCHEMA,
@@ -70,6 +72,7 @@ ALL = [
     MdsExporter(),
     DavisExporter(clip_seconds=3),
     VJepaExporter(clip_seconds=3),
+    LeRobotExporter(clip_seconds=3),
     pytest.param(LanceExporter(), id="LanceExporter"),
 ]
 
@@ -244,6 +247,64 @@ def test_datasets_reads_the_parquet(index, frames, tmp_path):
     assert np.array_equal(np.asarray(table[3]["image"]).shape, (48, 64, 3))
     card = (out / "README.md").read_text()
     assert card.startswith("---\nlicense: unknown\n")
+
+
+def test_lerobot_has_an_episode_for_each_stretch_of_a_shot(index, frames, tmp_path):
+    out = export_shards(index, LeRobotExporter(clip_seconds=3), tmp_path / "out").out
+    info = json.loads((out / "meta" / "info.json").read_text())
+    assert (info["fps"], info["total_episodes"], info["total_frames"]) == (1, 8, 18)
+    assert info["features"]["observation.image"]["shape"] == [48, 64, 3]
+    assert info["features"]["timestamp"]["dtype"] == "float32"
+    tasks = pandas.read_parquet(out / "meta" / "tasks.parquet")
+    assert [tasks.iloc[n].name for n in tasks["task_index"]] == ["oslo", "rome"]
+    episodes = pq.read_table(out / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
+    assert [one["length"] for one in episodes] == [3, 2, 3, 1] * 2
+    rows = []
+    for one in episodes:
+        file = f"data/chunk-000/file-{one['data/file_index']:03d}.parquet"
+        found = pq.read_table(out / file).to_pylist()
+        assert [row["index"] for row in found] == [
+            *range(one["dataset_from_index"], one["dataset_to_index"])
+        ]
+        assert [row["timestamp"] for row in found] == [*range(one["length"])]
+        rows += [(one["tasks"], row["pts_us"], row["observation.image"]["bytes"]) for row in found]
+    assert rows == [([video_id], pts_us, jpeg) for video_id, _, pts_us, _, jpeg in frames]
+    statistics = json.loads((out / "meta" / "stats.json").read_text())["observation.image"]
+    pixels = np.stack([simplejpeg.decode_jpeg(frame[-1]) / 255 for frame in frames])
+    np.testing.assert_allclose(np.ravel(statistics["mean"]), pixels.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(np.ravel(statistics["std"]), pixels.std((0, 1, 2)), rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_lerobot_reads_its_episodes(index, frames, tmp_path):
+    module = pytest.importorskip(
+        "lerobot.datasets.lerobot_dataset", reason="reads the folder", exc_type=ImportError
+    )
+    out = export_shards(index, LeRobotExporter(clip_seconds=3), tmp_path / "out").out
+    delta = {"observation.image": [0.0, 1.0]}
+    read = module.LeRobotDataset("wtours/walks", root=out, delta_timestamps=delta)
+    assert (len(read), read.num_episodes) == (18, 8)
+    for row, (video_id, _, pts_us, _, jpeg) in enumerate(frames):
+        item = read[row]
+        assert (item["task"], item["pts_us"].item()) == (video_id, pts_us)
+        pixels = (item["observation.image"][0] * 255).round().byte().permute(1, 2, 0).numpy()
+        expected = simplejpeg.decode_jpeg(jpeg)
+        assert np.abs(pixels.astype(int) - expected).max() <= 3  # Pillow's decoder
+        is_last = row % 9 in (2, 4, 7, 8)
+        assert item["observation.image_is_pad"].tolist() == [False, is_last]
+    mean = read.meta.stats["observation.image"]["mean"]
+    assert mean.shape == (3, 1, 1)
+
+
+def test_videos_of_two_rates_are_no_dataset_of_lerobot(tmp_path):
+    folder = write_shard_set(tmp_path / "set", num_frames=3, videos=("a", "b"))
+    dataset = json.loads((folder / "dataset.json").read_text())
+    dataset["videos"][1]["frame_rate"] = "1/2"
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+    said = r"has one size and frame rate, and a and b differ .64 x 48 at 1/s and 64 x 48 at 0\.5/s"
+    with pytest.raises(UsageError, match=said):
+        export_shards(ShardIndex.open(folder), LeRobotExporter(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_parquet_is_to_the_byte_what_pyarrow_writes_of_lists(tmp_path):

@@ -222,6 +222,7 @@ def test_places_are_paths_or_urls_however_they_are_written(tmp_path):
     assert as_location("s3://bucket/root/") == "s3://bucket/root"
     assert as_location("data/shards") == Path("data/shards")
     assert as_location(f"file://{tmp_path}") == tmp_path
+    assert as_location(Path(f"file://{tmp_path}")) == tmp_path  # which has lost two slashes
     assert as_location(tmp_path / "s3:") == tmp_path / "s3:"
     assert as_location(Path("s3://bucket/root")) == "s3://bucket/root"
 

@@ -19,10 +19,10 @@ from wtours.workspace.layout import Layout
 if TYPE_CHECKING:
     from wtours.exporting.units import Exporter
 
-ExportLayout = Literal["imagefolder", "hf", "lance", "mds", "davis", "vjepa", "mp4"]
+ExportLayout = Literal["imagefolder", "hf", "lance", "mds", "davis", "vjepa", "mp4", "lerobot"]
 """The layouts that a shard set can be exported to."""
 
-_OF_CLIPS = ("davis", "vjepa", "mp4")
+_OF_CLIPS = ("davis", "vjepa", "mp4", "lerobot")
 _CLIP_SECONDS = 10.0
 
 
@@ -186,7 +186,8 @@ def export_of_shards(
         Path | None, out_option("The folder.", show_default="NAME-LAYOUT", file_okay=False)
     ] = None,
     clip_seconds: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Longest clip, for davis, vjepa and mp4.")
+        float,
+        typer.Option(metavar="SECONDS", help="Longest clip, for davis, vjepa, mp4 and lerobot."),
     ] = _CLIP_SECONDS,
     by_split: Annotated[
         bool,
@@ -202,7 +203,7 @@ def export_of_shards(
 
     imagefolder: a folder of JPEGs a video. hf: Parquet for Hugging Face datasets. lance: a table.
     mds: mosaicml-streaming. davis: sequences of JPEGs. mp4: short H.264 clips; vjepa: those and
-    V-JEPA's list of them.
+    V-JEPA's list of them. lerobot: episodes of LeRobot v3.0.
 
     Examples:
 
@@ -243,6 +244,7 @@ def export_of_shards(
 
 def _exporter(to: ExportLayout, clip_seconds: float) -> "Exporter":
     from wtours.exporting.images import DavisExporter, ImageFolderExporter
+    from wtours.exporting.lerobot import LeRobotExporter
     from wtours.exporting.mds import MdsExporter
     from wtours.exporting.tables import HuggingFaceExporter, LanceExporter
     from wtours.exporting.videos import Mp4Exporter, VJepaExporter
@@ -262,3 +264,5 @@ def _exporter(to: ExportLayout, clip_seconds: float) -> "Exporter":
             return Mp4Exporter(clip_seconds)
         case "vjepa":
             return VJepaExporter(clip_seconds)
+        case "lerobot":
+            return LeRobotExporter(clip_seconds)
