@@ -20,6 +20,8 @@ from wtours.shards.schema import sample_key
 
 _READ_ROWS = 128
 _US = 1_000_000
+_PAUSE_US = 500_000
+"""Longer without a frame, a source is taken for interrupted: a held picture is short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +83,16 @@ def clip_units(index: ShardIndex, clip_seconds: float) -> list[Unit]:
         raise UsageError(f"--clip-seconds ({clip_seconds:g}) must be two frames or more")
     units: list[Unit] = []
     for video in index.videos:
-        pts_us = index.pts_us[video.start : video.stop]
-        shot = index.shot[video.start : video.stop]
-        ends = is_break(pts_us, index.ticks(video), shot, tolerance_us=video.tolerance_us)
+        of_video = slice(video.start, video.stop)
+        pts_us = index.pts_us[of_video]
+        ends = is_break(
+            pts_us,
+            index.frame_index[of_video],
+            index.shot[of_video],
+            is_native=index.dataset.params.rate is None,
+            tolerance_us=video.tolerance_us,
+            longest_pause_us=_PAUSE_US,
+        )
         edges = [0, *np.flatnonzero(ends).tolist(), len(pts_us)]
         for first, stop in itertools.pairwise(edges):
             while first < stop:

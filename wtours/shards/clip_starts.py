@@ -8,6 +8,12 @@ A clip starts at any sampled frame; its i-th frame is the one nearest to start +
 
 "Near" is within half the larger of the sampling period and the source's period: a 1 fps source
 sampled at 30 ticks a second still has clips 1 s apart, and none 0.5 s apart.
+
+A source of varying rate (a phone in low light, 60 and 24 frames a second in turn) has stretches
+that are slower than its average: there the source's period is the one of the stretch. The times
+tell: in a stretch 8 gaps in a row are longer than the period, while a missing frame makes one that
+is longer than its neighbors, and rounding or jitter makes short ones among the long. Whole seconds
+that `--where` leaves out are no slow stretch: of one, frames are at most half a second apart.
 """
 
 import itertools
@@ -16,10 +22,19 @@ from fractions import Fraction
 from typing import Annotated, Self
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _US = 1_000_000
+STRETCH_GAPS = 8
+"""Gaps in a row that make a slower stretch. Of fewer, frames that were sampled at a rate that does
+not divide a steady source's would have some: 55 a second, sampled at 30."""
+_SLOWER = 1.1
+_SLOWEST_US = 500_000
+"""Between the frames of a slower stretch."""
+_HOLE = 1.5
+"""Of the period: a longer gap is nearer to two of them."""
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -135,10 +150,11 @@ def clip_starts(
     starts = np.arange(len(pts_us))
     valid = np.ones(len(pts_us), dtype=bool)
     previous = starts
+    reach = _reach_us(pts_us, tolerance_us)
     for offset in offsets_us[1:]:
         moments = pts_us + offset
-        rows = _nearer(pts_us, moments, _first_rows(pts_us, moments))
-        valid &= np.abs(pts_us[rows] - moments) <= tolerance_us
+        rows, is_near = _near(pts_us, moments, reach)
+        valid &= is_near
         valid &= rows > previous  # a frame twice is no clip
         if shot is not None:
             valid &= (shot[rows] == shot) | (shot[rows] < 0) | (shot < 0)
@@ -148,25 +164,35 @@ def clip_starts(
 
 def is_break(
     pts_us: NDArray[np.int64],
-    ticks: NDArray[np.int32] | None,
+    frame_index: NDArray[np.int32],
     shot: NDArray[np.int32] | None,
     *,
+    is_native: bool,
     tolerance_us: int,
+    longest_pause_us: int = 0,
 ) -> NDArray[np.bool_]:
     """Return before which frames of one video others are missing, or a cut lies.
 
-    The times alone do not say it: of 59.94 source frames a second sampled at 30 every other one is
-    taken, 33.4 ms apart, although the ticks are 33.3 ms apart, and none is missing.
+    Ticks alone do not say it, since a source of 24 frames a second has none for each fifth of 30,
+    nor do the times: of 59.94 source frames a second sampled at 30 every other one is taken, 33.4
+    ms apart, although the ticks are 33.3 ms apart. With "native" ordinals do, but for what the
+    source left out itself.
 
     Args:
         pts_us: As in `clip_starts`.
-        ticks: (N,) int32, the tick of each frame; None: native, where frames have ordinals.
+        frame_index: (N,) int32, the tick of each frame; with "native" its ordinal.
         shot: As in `clip_starts`.
+        is_native: Whether the frames have ordinals.
         tolerance_us: See `tolerance_us`.
+        longest_pause_us: With "native", the source may be so long without a frame.
     """
-    found: NDArray[np.bool_] = np.diff(pts_us, prepend=pts_us[:1]) > 2 * tolerance_us
-    if ticks is not None:
-        found &= np.diff(ticks, prepend=ticks[:1]) > 1
+    gaps = np.diff(pts_us, prepend=pts_us[:1])
+    found: NDArray[np.bool_] = np.diff(frame_index, prepend=frame_index[:1]) > 1
+    is_long = gaps > _HOLE * _periods_us(pts_us, tolerance_us)
+    if is_native:
+        found |= is_long & (gaps > longest_pause_us)
+    else:
+        found &= is_long
     if shot is not None:
         known = np.flatnonzero(shot >= 0)
         found[known[1:]] |= shot[known[1:]] != shot[known[:-1]]
@@ -175,9 +201,10 @@ def is_break(
 
 def range_starts(
     pts_us: NDArray[np.int64],
-    ticks: NDArray[np.int32] | None,
+    frame_index: NDArray[np.int32],
     shot: NDArray[np.int32] | None,
     *,
+    is_native: bool,
     span_us: int,
     shortest_us: int,
     tolerance_us: int,
@@ -190,8 +217,9 @@ def range_starts(
 
     Args:
         pts_us: As in `clip_starts`.
-        ticks: As in `is_break`.
+        frame_index: As in `is_break`.
         shot: As in `clip_starts`.
+        is_native: As in `is_break`.
         span_us: From the first to the last frame at the longest interval.
         shortest_us: The shortest interval; where it is shorter than the sampling period, no clip
             has its frames, and none starts.
@@ -199,13 +227,11 @@ def range_starts(
     """
     if shortest_us + 2 < 2 * tolerance_us or not len(pts_us):  # a tolerance is rounded up
         return np.empty(0, np.int64)
-    ends = is_break(pts_us, ticks, shot, tolerance_us=tolerance_us)
+    ends = is_break(pts_us, frame_index, shot, is_native=is_native, tolerance_us=tolerance_us)
     ends |= np.diff(pts_us, prepend=pts_us[0]) > max(shortest_us, 2 * tolerance_us)
     stretch = np.cumsum(ends)
-    moments = pts_us + span_us
-    last = _nearer(pts_us, moments, _first_rows(pts_us, moments))
-    reached = moments - pts_us[last] <= tolerance_us
-    return np.flatnonzero(reached & (stretch[last] == stretch))
+    last, is_near = _near(pts_us, pts_us + span_us, _reach_us(pts_us, tolerance_us))
+    return np.flatnonzero(is_near & (stretch[last] == stretch))
 
 
 def spaced_starts(pts_us: NDArray[np.int64], distance_us: int) -> NDArray[np.int64]:
@@ -233,3 +259,48 @@ def _first_rows(pts_us: NDArray[np.int64], moments_us: NDArray[np.int64]) -> NDA
     wrong = (pts_us[rows] < moments_us) | (pts_us[rows - 1] >= moments_us)
     rows[wrong] = np.searchsorted(pts_us, moments_us[wrong])
     return rows
+
+
+def _near(
+    pts_us: NDArray[np.int64], moments_us: NDArray[np.int64], reach_us: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return for moments that are the pts plus an offset the nearest rows, and which are near."""
+    first_rows = _first_rows(pts_us, moments_us)
+    rows = _nearer(pts_us, moments_us, first_rows)
+    return rows, np.abs(pts_us[rows] - moments_us) <= reach_us[first_rows]
+
+
+def longest_reach_us(pts_us: NDArray[np.int64], tolerance_us: int) -> int:
+    """Return how far from its moment a frame of a clip may be, anywhere in a video."""
+    return int(_reach_us(pts_us, tolerance_us).max())
+
+
+def _reach_us(pts_us: NDArray[np.int64], tolerance_us: int) -> NDArray[np.int64]:
+    """Return (N + 1,) how far from it a moment's frame may be, by the first row at or after it.
+
+    Any moment in a gap of a slower stretch has a frame, unless one is missing there.
+    """
+    reach = np.full(len(pts_us) + 1, tolerance_us)
+    gaps = np.diff(pts_us, prepend=pts_us[:1])
+    periods = _periods_us(pts_us, tolerance_us)
+    inside = (periods > 2 * tolerance_us) & (gaps <= _HOLE * periods)
+    reach[:-1][inside] = gaps[inside] // 2 + 1
+    return reach
+
+
+def _periods_us(pts_us: NDArray[np.int64], tolerance_us: int) -> NDArray[np.int64]:
+    """Return (N,) the period of the frames before each one: of the video, or a slower stretch.
+
+    That of a gap in a stretch is the longest that 8 gaps in a row, it among them, are not below.
+    """
+    period = 2 * tolerance_us
+    periods = np.full(len(pts_us), period)
+    gaps = np.diff(pts_us)
+    if np.count_nonzero(gaps > _SLOWER * period) < STRETCH_GAPS:
+        return periods
+    least = sliding_window_view(gaps, STRETCH_GAPS).min(axis=1)
+    least = np.pad(least, STRETCH_GAPS - 1)
+    longest = sliding_window_view(least, STRETCH_GAPS).max(axis=1)
+    is_slower = (longest > _SLOWER * period) & (longest <= _SLOWEST_US)
+    periods[1:][is_slower] = longest[is_slower]
+    return periods

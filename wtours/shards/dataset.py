@@ -14,6 +14,7 @@ from wtours.shards.clip_starts import (
     IntervalRange,
     clip_offsets_us,
     clip_starts,
+    longest_reach_us,
     nearest_rows,
     range_starts,
     spaced_starts,
@@ -273,8 +274,9 @@ class ClipDataset:
         if isinstance(self._interval, IntervalRange) and self.clip_length > 1:
             starts = range_starts(
                 pts_us,
-                self.index.ticks(video),
+                self.index.frame_index[rows],
                 shot,
+                is_native=self.index.dataset.params.rate is None,
                 span_us=self._offsets_us[-1],
                 shortest_us=round(self._interval.min * _US),
                 tolerance_us=video.tolerance_us,
@@ -284,8 +286,9 @@ class ClipDataset:
                 pts_us, shot, offsets_us=self._offsets_us, tolerance_us=video.tolerance_us
             )
         if self.split is not None:
-            # The last frame may be later than its moment by the tolerance.
-            span_us = self._offsets_us[-1] + (video.tolerance_us if self.clip_length > 1 else 0)
+            # The last frame may be later than its moment.
+            reach_us = longest_reach_us(pts_us, video.tolerance_us) if self.clip_length > 1 else 0
+            span_us = self._offsets_us[-1] + reach_us
             starts = starts[self.split.holds(video.video_id, pts_us[starts], span_us)]
         if self._distance_us:
             starts = starts[spaced_starts(pts_us[starts], self._distance_us)]

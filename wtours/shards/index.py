@@ -249,11 +249,6 @@ class ShardIndex:
         """Return the video that a row is of."""
         return next(video for video in self.videos if video.start <= row < video.stop)
 
-    def ticks(self, video: VideoRows) -> NDArray[np.int32] | None:
-        """Return (n,) the tick of each frame of a video; None: native, where there are none."""
-        is_native = self.dataset.params.rate is None
-        return None if is_native else self.frame_index[video.start : video.stop]
-
     def _shards_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of each row's shard."""
         return self._first_rows.searchsorted(rows, side="right") - 1

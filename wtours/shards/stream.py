@@ -16,7 +16,13 @@ import numpy as np
 
 from wtours.errors import ShardError
 from wtours.shards.clip import Clip
-from wtours.shards.clip_starts import clip_offsets_us, clip_starts, nearest_rows, tolerance_us
+from wtours.shards.clip_starts import (
+    STRETCH_GAPS,
+    clip_offsets_us,
+    clip_starts,
+    nearest_rows,
+    tolerance_us,
+)
 from wtours.shards.range_reads.remote import FetchPolicy, RangeReader, RemoteShard, list_shards
 from wtours.shards.schema import Dataset
 from wtours.shards.tar_reader import StreamedFrame, read_samples
@@ -176,7 +182,7 @@ def _run_clips(
     rate = _SamplingRate(dataset)
     moments_us = np.array(offsets_us)
     window: list[StreamedFrame] = []
-    num_dropped = 0
+    num_dropped = first = 0  # `first`: of the window, whose clip is to be decided next
     while True:
         batch = list(itertools.islice(frames, _BATCH_FRAMES))
         window += batch
@@ -190,18 +196,23 @@ def _run_clips(
                 f"a stream keeps {_MAX_WINDOW_BYTES >> 20}: use a shorter span, or ClipDataset"
             )
         pts_us = np.array([frame.pts_us for frame in window])
-        # Only a start whose last moment has been passed is decided; at the end all are.
-        decided_us = pts_us[-1] - offsets_us[-1] if batch else pts_us[-1]
-        num_decided = int(np.searchsorted(pts_us, decided_us, side="right"))
+        # Only a start whose last moment has been passed is decided, by the frames that tell how
+        # fast the source is there; at the end all are.
+        known = max(0, len(window) - 1 - STRETCH_GAPS)
+        decided_us = pts_us[known] - offsets_us[-1] if batch else pts_us[-1]
+        stop = int(np.searchsorted(pts_us, decided_us, side="right"))
         tolerance = rate.tolerance_us(window[-1].source_rate)
         starts = clip_starts(pts_us, None, offsets_us=offsets_us, tolerance_us=tolerance)
-        for start in starts[starts < num_decided].tolist():
+        for start in starts[(first <= starts) & (starts < stop)].tolist():
             if (num_dropped + start) % order.start_stride == 0:
                 rows = nearest_rows(pts_us, pts_us[start] + moments_us)
                 times = tuple(window[row].pts_us for row in rows)
                 yield Clip(run[0].video_id, None, times, tuple(window[row].jpeg for row in rows))
-        window = window[num_decided:]
-        num_dropped += num_decided
+        if not batch:
+            return
+        kept = max(0, stop - STRETCH_GAPS)
+        window = window[kept:]
+        num_dropped, first = num_dropped + kept, stop - kept
 
 
 def _run_frames(run: list[RemoteShard], policy: FetchPolicy) -> Iterator[StreamedFrame]:

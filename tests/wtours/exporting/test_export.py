@@ -19,6 +19,7 @@ import simplejpeg
 from tests.support.object_stores import FaultyFileSystem, copy_into
 from tests.support.range_server import serve_ranges
 from tests.support.shard_set import write_shard_set
+from tests.support.sharded_videos import publish_video
 from wtours.errors import ShardError, UsageError, WtoursError
 from wtours.exporting.export import EXPORT_FILE, export_shards
 from wtours.exporting.images import (
@@ -36,10 +37,13 @@ from wtours.exporting.tables import (
 )
 from wtours.exporting.units import clip_units
 from wtours.exporting.videos import Mp4Exporter, VJepaExporter
+from wtours.sharding.build import build_shards
 from wtours.shards import ClipDataset, FetchPolicy, IntervalRange, ShardIndex
+from wtours.shards.params import ShardParams
 from wtours.shards.schema import sample_key
 from wtours.shards.split import read_split, split_shards
 from wtours.storage.locks import lock
+from wtours.workspace.layout import Layout
 
 CUT = 5
 
@@ -493,6 +497,16 @@ def test_a_clip_ends_where_a_tick_has_no_frame_not_where_the_rates_do_not_divide
     index.pts_us[6:] += 1_001_000
     index.frame_index[6:] += 1
     assert [len(unit.rows) for unit in clip_units(index, 10.0)] == [6, 10, 8]
+
+
+@pytest.mark.parametrize("fps", ["native", "30"])
+def test_a_recording_of_varying_rate_is_not_cut_at_its_slower_frames(data_dir, tmp_path, fps):
+    layout = Layout(tmp_path)
+    recording = shutil.copy(data_dir / "cases" / "mediarecorder.webm", tmp_path)
+    publish_video(layout, "walk", Path(recording))  # 46 to 88 ms from frame to frame
+    params = ShardParams(frames_per_second=fps, short_side=16)
+    index = ShardIndex.open(build_shards(layout, ["walk"], params=params).directory)
+    assert [len(unit.rows) for unit in clip_units(index, 10.0)] == [150, 30]
 
 
 def test_a_damaged_image_is_written_again_and_a_damaged_shard_is_named(index, frames, tmp_path):

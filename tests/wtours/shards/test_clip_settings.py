@@ -85,7 +85,13 @@ def test_any_draw_from_a_start_has_near_frames_of_one_shot(
         shot = np.where(known[: len(pts)], shot, -1).astype(np.int32)
     near = 60_000
     starts = range_starts(
-        pts, None, shot, span_us=(length - 1) * (low + extra), shortest_us=low, tolerance_us=near
+        pts,
+        np.arange(len(pts), dtype=np.int32),
+        shot,
+        is_native=True,
+        span_us=(length - 1) * (low + extra),
+        shortest_us=low,
+        tolerance_us=near,
     )
     interval = low + draw * extra
     for start in starts.tolist():
@@ -112,10 +118,16 @@ def test_frames_that_are_no_whole_number_of_source_frames_apart_miss_none(source
     near = tolerance_us(Fraction(sampled), rate)
     lost = len(ticks) // 2
     for kept, has_break in ((slice(None), False), (ticks != lost, True)):
-        breaks = is_break(pts_us[kept], ticks[kept], None, tolerance_us=near)
+        breaks = is_break(pts_us[kept], ticks[kept], None, is_native=False, tolerance_us=near)
         assert pts_us[kept][breaks].tolist() == ([pts_us[lost + 1]] if has_break else [])
     starts = range_starts(
-        pts_us, ticks, None, span_us=900_000, shortest_us=100_000, tolerance_us=near
+        pts_us,
+        ticks,
+        None,
+        is_native=False,
+        span_us=900_000,
+        shortest_us=100_000,
+        tolerance_us=near,
     )
     # All but those at the end and a few whose last moment lies between two frames.
     assert len(starts) > 0.7 * len(ticks)

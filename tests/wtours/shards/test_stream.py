@@ -105,6 +105,14 @@ def test_a_stream_has_the_clips_of_the_index(built, clip_length, interval, with_
             },
             "native",
         ),
+        (
+            {
+                "source": "testsrc2=size=64x48:rate=30:duration=8",
+                "filters": "select='lt(n,80)+gt(n,170)+not(mod(n,2))'",
+                "fps_mode": "vfr",
+            },
+            "30",
+        ),
     ],
 )
 @pytest.mark.parametrize("interval", [0.1, 0.237, 0.55, 1.0])
