@@ -3,6 +3,7 @@
 Every JPEG, PNG or WebP below a folder, or in an uncompressed tar, at any depth.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from training.data.source import DataIdentity
 from training.data.tar_files import TarFiles, open_files
 from wtours.errors import ImageDataError, UsageError
 from wtours.shards.sampler import ClipKey, ClipSampler
+from wtours.storage.hashing import sha256_bytes
+
+_LONGEST_ID = 150
+"""In bytes: most file systems take names of 255."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +45,13 @@ class ImageClip:
 
     @property
     def video_id(self) -> str:
-        """Return the name as a part of a file's name, where that of a clip has its video."""
-        return self.name.replace("/", "_")
+        """Return the name as a part of a file's name, where that of a clip has its video.
+
+        No two images have the same.
+        """
+        whole = self.name.replace("%", "%25").replace("/", "%2F")
+        is_short = len(os.fsencode(whole)) <= _LONGEST_ID
+        return whole if is_short else sha256_bytes(os.fsencode(self.name))
 
 
 class ImageClips:

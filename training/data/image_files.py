@@ -108,6 +108,10 @@ class FolderFiles:
 
     path: Path
 
+    def unlisted(self) -> "FolderFiles":
+        """Return the same files, for another process to read."""
+        return self
+
     def only_folder(self) -> str:
         """Return the one folder that everything lies in, or nothing."""
         inside = [entry for entry in self.path.iterdir() if not entry.name.startswith(".")]

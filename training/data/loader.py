@@ -1,11 +1,11 @@
-"""Batches of clips by DataLoader workers, starting at any step."""
+"""Batches by DataLoader workers: of clips, starting at any step, or of any other items."""
 
 import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from training.config.train import TrainConfig
 from training.data.clips import Batch, ClipViews
@@ -26,18 +26,50 @@ def batches(
         TrainingError: a worker was killed, or has no shared memory.
     """
     clips_per_rank(config, world.world_size)  # or one line, before a worker starts
-    global_batch_size = config.optim.global_batch_size
-    num_workers = config.data.num_workers
-    loader = DataLoader(
+    return read_by_workers(
         views,
-        batch_sampler=rank_positions(global_batch_size, world, position, steps),
+        rank_positions(config.optim.global_batch_size, world, position, steps),
+        collate=_unchanged,
+        num_workers=config.data.num_workers,
+        world=world,
+        option="data.num_workers=",
+    )
+
+
+def read_by_workers(
+    data: Dataset[Any],
+    numbers: Sequence[list[int]],
+    *,
+    collate: Callable[[Any], Any],
+    num_workers: int,
+    world: World,
+    option: str,
+) -> Iterator[Any]:
+    """Yield batches in their order, read by forks of a clean process.
+
+    Args:
+        data: Items by number; picklable. What its processes cannot raise in one line is an item.
+        numbers: Of the items of each batch.
+        collate: Makes a batch of items, or gives back the error that is one of them.
+        num_workers: Processes; 0: this one reads.
+        world: This process among those of the run.
+        option: What sets their number, as it is typed before the number.
+
+    Raises:
+        WtoursError: the item of a batch that is one.
+        TrainingError: a worker was killed, or has no shared memory.
+    """
+    imported = [__name__, type(data).__module__]
+    loader = DataLoader(
+        data,
+        batch_sampler=numbers,
         num_workers=num_workers,
-        collate_fn=_unchanged,
+        collate_fn=collate,
         pin_memory=world.device.type == "cuda",
-        multiprocessing_context=forks_of_a_clean_process([__name__]) if num_workers else None,
+        multiprocessing_context=forks_of_a_clean_process(imported) if num_workers else None,
         worker_init_fn=_start_worker,
     )
-    for batch in _received(loader, world.rank):
+    for batch in _received(loader, world.rank, option):
         if isinstance(batch, WtoursError):
             raise batch
         yield batch
@@ -58,7 +90,7 @@ def clips_per_rank(config: TrainConfig, ranks: int) -> int:
     return total // ranks
 
 
-def _received(loader: "DataLoader[Any]", rank: int) -> Iterator[Any]:
+def _received(loader: "DataLoader[Any]", rank: int, option: str) -> Iterator[Any]:
     """Yield what the workers send; what ends a worker is one line."""
     try:
         yield from loader
@@ -72,12 +104,12 @@ def _received(loader: "DataLoader[Any]", rank: int) -> Iterator[Any]:
             raise TrainingError(
                 f"rank {rank}: the loader's workers need more shared memory than {SHARED_MEMORY} "
                 f"has ({free:.0f} MiB free): enlarge it (docker run --shm-size=8g), or set "
-                f"data.num_workers=0"
+                f"{option}0"
             ) from error
         if "DataLoader worker" in text:
             raise TrainingError(
                 f"rank {rank}: a worker of the loader was lost ({text.splitlines()[0]}): out of "
-                f"memory? Set a lower data.num_workers, or 0 to decode in the training process"
+                f"memory? Take fewer, or none ({option}0) to decode in this process"
             ) from error
         raise
 
@@ -96,7 +128,7 @@ def rank_positions(
 
 
 def _start_worker(worker: int) -> None:
-    """Leave Ctrl-C to the training process, and do not outlive it."""
+    """Leave Ctrl-C to the process that reads, and do not outlive it."""
     follow_parent()
 
 

@@ -56,6 +56,10 @@ class TarFiles:
 
     path: Path
 
+    def unlisted(self) -> "TarFiles":
+        """Return the same files without their list, for another process to read."""
+        return TarFiles(self.path)
+
     def only_folder(self) -> str:
         """Return the one folder that everything lies in, or nothing."""
         tops = {file.name.partition("/")[:2] for file in self._listed}

@@ -194,7 +194,7 @@ class _Task:
             crops,
             batches,
             num_workers=self.config.num_workers,
-            pin_memory=device.type == "cuda",
+            world=self.world,
         ):
             features = linear_features(
                 self.backbone, squares, self.blocks, patch_average=self.patch_average

@@ -10,7 +10,7 @@ from PIL import Image
 from tests.support.command_line import exit_code_of
 from tests.support.shard_set import TINY, moving_pattern
 from training.config.presets import resolve_config
-from training.data.image_clips import ImageClips
+from training.data.image_clips import ImageClip, ImageClips
 from training.distributed.world import World
 from training.engine.checkpoint_files import checkpoint_dir
 from training.engine.metrics import read_metrics
@@ -69,6 +69,14 @@ def test_a_folder_and_its_tar_hold_the_same_images_in_the_same_order(folder, tar
     assert ours[0].decode()[0].shape == (40, 64, 3)
 
 
+def test_no_two_images_share_the_name_that_a_figure_of_them_has(tmp_path):
+    deep = "/".join(["x" * 100] * 3)
+    names = ["a/b.jpg", "a_b.jpg", "a%2Fb.jpg", f"{deep}/c.jpg", f"{deep}_c.jpg"]
+    ids = {ImageClip(name, tmp_path, b"").video_id for name in names}
+    assert len(ids) == len(names)
+    assert not any("/" in one or len(one) > 200 for one in ids)
+
+
 @pytest.mark.medium
 def test_objects_are_found_in_each_image_and_a_tar_trains_as_its_folder(folder, tar, tmp_path):
     lines = train(folder, tmp_path / "folder")
@@ -79,7 +87,7 @@ def test_objects_are_found_in_each_image_and_a_tar_trains_as_its_folder(folder, 
     watched = ["watch.overlay_every_steps=2", "watch.overlay_clips=1"]
     assert train(tar, tmp_path / "tar", *watched) == lines
     (figure,) = (tmp_path / "tar/figures").iterdir()
-    assert figure.name.startswith("step-00000002-a_")
+    assert figure.name.startswith("step-00000002-a%2F")
     weights = (
         checkpoint_dir(tmp_path / name, 2) / "model.safetensors" for name in ("folder", "tar")
     )

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import multiprocessing
+import os
 import time
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from tests.support.forked_ranks import forked, forked_ranks
 from tests.support.tiny_run import ONE_PROCESS, make_run, tiny_config
 from training.data.normalization import Normalization
 from training.evaluation.datasets.image_folder import open_images
-from training.evaluation.datasets.image_loader import ImageCrops
+from training.evaluation.datasets.image_loader import ImageCrops, crop_batches
 from training.evaluation.linear_probe import evaluate_linear, linear_features
 from training.evaluation.linear_protocol import LinearProbeConfig, classifier_inputs
 from training.models.vit import create_vit
@@ -273,6 +275,23 @@ def test_an_unreadable_image_is_one_line_also_from_a_worker(run, splits, tmp_pat
         evaluate(run, (broken, splits[1]), num_workers=1)
     assert "\n" not in str(refusal.value)
     assert not (run / "eval").exists()
+
+
+def test_workers_are_no_forks_of_a_process_with_threads_and_read_what_it_reads(splits):
+    def read(num_workers):
+        images = open_images(splits[0])
+        crops = ImageCrops(images, classes=images.classes, crop_pixels=32, epoch=(0, 1))
+        return crop_batches(crops, [[0, 5], [], [7]], num_workers=num_workers, world=ONE_PROCESS)
+
+    workers = read(1)
+    batches = [next(workers)]
+    (worker,) = multiprocessing.active_children()
+    parent = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[1]
+    assert int(parent) != os.getpid()
+    batches += workers
+    for (found, labels), (expected, its_labels) in zip(batches, read(0), strict=True):
+        assert torch.equal(found, expected)
+        assert torch.equal(labels, its_labels)
 
 
 def test_crops_are_drawn_anew_each_epoch_whatever_was_drawn_before(splits):

@@ -32,6 +32,10 @@ class SavedImages:
         self._spec = spec
         self._image, self._label, self._names = self._columns()
 
+    def unlisted(self) -> "SavedImages":
+        """Return the same images without their list, for another process to read."""
+        return SavedImages(self.path, self._spec)
+
     def files(self) -> list[StoredFile]:
         """Return an image for each row, in their order, named <class>/<row>.
 

@@ -1,14 +1,18 @@
 """Batches of labeled images for training a classifier: decoded and cropped in worker processes."""
 
+import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from training.data.image_decoding import crop_center, decode_rgb, resize_for
+from training.data.image_files import StoredFile
+from training.data.loader import read_by_workers
+from training.distributed.world import World
 from training.evaluation.datasets.image_folder import LabeledImages
 from training.rng import derived_seed
 from wtours.errors import ImageDataError
@@ -31,22 +35,29 @@ class ImageCrops(Dataset[tuple[Tensor, int] | ImageDataError]):
         crop_pixels: int,
         epoch: tuple[int, int] | None = None,
     ) -> None:
-        self._images = images
-        self._label_of = {name: label for label, name in enumerate(classes)}
+        label_of = {name: label for label, name in enumerate(classes)}
+        entries = images.entries
+        # Arrays: ImageNet's entries would take each worker of each epoch seconds to be sent.
+        self._names = np.array([os.fsencode(entry.file.name) for entry in entries])
+        self._places = np.array([(entry.file.size, entry.file.place) for entry in entries])
+        self._labels = np.array([label_of[entry.class_name] for entry in entries])
+        self._start = len(entries[0].file.name) - len(entries[0].name)  # below the class folders
+        self._spec, self._source = images.spec, images.source.unlisted()
         self._crop_pixels = crop_pixels
         self._epoch = epoch
         self._draw = v2.Compose([v2.RandomResizedCrop(crop_pixels), v2.RandomHorizontalFlip()])
 
     def __len__(self) -> int:
-        return len(self._images.entries)
+        return len(self._names)
 
     def __getitem__(self, number: int) -> tuple[Tensor, int] | ImageDataError:
-        entry = self._images.entries[number]
+        name = os.fsdecode(self._names[number])
+        file = StoredFile(name, *self._places[number].tolist())
         resize_pixels = resize_for(self._crop_pixels)
         try:
             image = decode_rgb(
-                self._images.source.read(entry.file),
-                what=f"{entry.name} of {self._images.spec}",
+                self._source.read(file),
+                what=f"{name[self._start :]} of {self._spec}",
                 short_side=resize_pixels,
             )
         except ImageDataError as error:
@@ -58,11 +69,11 @@ class ImageCrops(Dataset[tuple[Tensor, int] | ImageDataError]):
                 seed, epoch = self._epoch
                 torch.manual_seed(derived_seed(seed, "crop", epoch, number))
                 square = np.asarray(self._draw(image))
-        return torch.from_numpy(square.copy()), self._label_of[entry.class_name]
+        return torch.from_numpy(square.copy()), int(self._labels[number])
 
 
 def crop_batches(
-    crops: ImageCrops, batches: Sequence[list[int]], *, num_workers: int, pin_memory: bool
+    crops: ImageCrops, batches: Sequence[list[int]], *, num_workers: int, world: World
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield images (B, crop, crop, 3) uint8 and labels (B,) int64 of each batch of numbers.
 
@@ -70,18 +81,16 @@ def crop_batches(
 
     Raises:
         ImageDataError: an image does not decode; the message names it.
+        TrainingError: a worker was killed, or has no shared memory.
     """
-    loader: DataLoader[tuple[Tensor, int] | ImageDataError] = DataLoader(
+    return read_by_workers(
         crops,
-        batch_sampler=batches,
-        collate_fn=_collate,
+        batches,
+        collate=_collate,
         num_workers=num_workers,
-        pin_memory=pin_memory,
+        world=world,
+        option="--workers ",
     )
-    for batch in loader:
-        if isinstance(batch, ImageDataError):
-            raise batch
-        yield batch
 
 
 def _collate(
