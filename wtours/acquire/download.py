@@ -30,7 +30,7 @@ from wtours.errors import (
     VideoError,
     WtoursError,
 )
-from wtours.media.file_types import VIDEO_SUFFIXES
+from wtours.media.file_types import VIDEO_SUFFIXES, Codec
 from wtours.media.probe import VideoFacts
 from wtours.progress import Progress, no_progress
 from wtours.storage.atomic import atomic_path, remove, sweep, write_json
@@ -201,6 +201,7 @@ def _first_good(
             fetched = fetch(source, folder, partial(on_progress, entry.id))
             validated = validate(entry, source, fetched, max_loss=sources.options.max_loss)
             _require_known_length(entry, source, fetched)
+            _require_codec(source, validated, sources.options.codec)
             return validated
         except HostBusyError:
             raise
@@ -225,6 +226,18 @@ def _require_known_length(entry: VideoEntry, source: str, fetched: Fetched) -> N
         f"{source}: neither the server nor the file says how long it is, so that a part would "
         f"look like all of it; state duration_seconds or sha256 in the manifest, or give the file: "
         f"--from-dir DIR"
+    )
+
+
+def _require_codec(source: str, validated: ValidatedFile, codec: Codec | None) -> None:
+    """Refuse a file of another codec than --codec: of a plain file no source says which it is."""
+    found = validated.facts.codec
+    if codec in (None, found):
+        return
+    remove(validated.fetched.path.parent)
+    raise VideoError(
+        f"{source.removeprefix('file:')}: it is {found}, and --codec {codec} was asked for; drop "
+        f"--codec, or give a file of {codec}"
     )
 
 

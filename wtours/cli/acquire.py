@@ -33,6 +33,7 @@ from wtours.workspace.layout import Layout
 
 if TYPE_CHECKING:
     from wtours.acquire.dry_run import Planned
+    from wtours.acquire.options import FetchOptions
     from wtours.acquire.sources import Sources
 
 
@@ -209,8 +210,7 @@ def download(
         console.print_json(dataclasses.asdict(report))
     else:
         console.say(f"{len(report.done)} downloaded, {len(report.skipped)} already there")
-    if max_height > DEFAULT_MAX_HEIGHT:
-        _say_smaller(report.skipped, max_height, layout)
+    _say_other(report.skipped, options, layout)
     finish(report.failed, "could not be downloaded")
     if not as_json:
         note_next("analyze", manifest=manifest, videos=videos, root=root)
@@ -221,16 +221,21 @@ def say_choice(video_id: str, choice: SelectedFormat) -> None:
     console.note(f"{video_id}: {choice.describe()}, {_size_text(choice)}, from {choice.source}")
 
 
-def _say_smaller(video_ids: Sequence[str], max_height: int, layout: Layout) -> None:
+def _say_other(video_ids: Sequence[str], options: "FetchOptions", layout: Layout) -> None:
+    """Say which videos are there already in another way than was asked for."""
     from wtours.workspace.videos import downloaded_video
 
     for video_id in video_ids:
         video = downloaded_video(layout, video_id)
-        height = video.receipt.facts["height"]
-        if height < max_height:
+        height, codec = (video.receipt.facts[name] for name in ("height", "codec"))
+        remove = f"remove {video.path.parent} first"
+        if options.max_height > max(height, DEFAULT_MAX_HEIGHT):
             console.warn(
-                f"{video_id}: there already with {height} lines; to fetch a larger one, "
-                f"remove {video.path.parent} first"
+                f"{video_id}: there already with {height} lines; to fetch a larger one, {remove}"
+            )
+        if options.codec not in (None, codec):
+            console.warn(
+                f"{video_id}: there already as {codec}; to fetch it as {options.codec}, {remove}"
             )
 
 

@@ -20,6 +20,7 @@ from wtours.acquire.add_video import Claims
 from wtours.acquire.download import DownloadReport
 from wtours.acquire.options import FetchOptions
 from wtours.errors import DownloadError, ManifestError, WtoursError
+from wtours.media.file_types import Codec
 from wtours.storage.receipts import read_receipt
 from wtours.workspace.layout import Layout
 from wtours.workspace.manifest import VideoEntry
@@ -220,6 +221,21 @@ def test_a_given_folder_is_searched_by_id_and_by_youtube_id(clip, tmp_path, layo
     assert facts["source"] == "file:Zurich, a walk [_NmYvuEILw4].mkv"
     assert facts["license_observed_at"] is None
     assert "no file for it in" in report.failed["amsterdam"]
+
+
+def test_a_given_file_of_another_codec_than_was_insisted_on_is_refused(clip, tmp_path, layout):
+    (tmp_path / "walk.mp4").write_bytes(clip.read_bytes())
+    walk = entry("https://example.org/x")
+    for codec, done in ((Codec.AV1, []), (Codec.H264, ["walk"])):
+        options = FetchOptions(codec=codec)
+        report = download.download_videos([walk], layout, from_dir=tmp_path, options=options)
+        assert report.done == done
+        if not done:
+            assert report.failed["walk"].endswith(
+                "walk.mp4: it is h264, and --codec av1 was asked for; drop --codec, or give a file "
+                "of av1"
+            )
+            assert not list(layout.video_dir("walk").glob("*.mp4"))
 
 
 def test_two_files_that_both_fit_are_refused(clip, tmp_path, layout):

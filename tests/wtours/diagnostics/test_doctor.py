@@ -155,7 +155,7 @@ def test_the_ten_walks_have_an_estimate(tmp_path):
     assert "about 25 GB still to fetch" in found
 
 
-def test_a_larger_picture_than_is_there_is_not_passed_over_in_silence(tmp_path):
+def test_another_picture_than_is_there_is_not_passed_over_in_silence(tmp_path):
     write_clip(tmp_path / "x.mp4")
     manifest = tmp_path / "walks.toml"
     manifest.write_text(
@@ -166,3 +166,11 @@ def test_a_larger_picture_than_is_there_is_not_passed_over_in_silence(tmp_path):
     result = CliRunner().invoke(cli.app, [*arguments, "--max-height", "2160"])
     assert result.exit_code == 0
     assert "a: there already with 120 lines; to fetch a larger one" in result.stderr
+    result = CliRunner().invoke(cli.app, [*arguments, "--codec", "av1"])
+    assert result.exit_code == 0
+    folder = tmp_path / "root" / "videos" / "a"
+    there = f"a: there already as h264; to fetch it as av1, remove {folder} first"
+    assert there in result.stderr.splitlines()
+    assert (
+        "there already" not in CliRunner().invoke(cli.app, [*arguments, "--codec", "h264"]).stderr
+    )
