@@ -16,7 +16,7 @@ from wtours.errors import DownloadError, PermanentDownloadError
 from wtours.media.file_types import is_video_name, name_problem
 from wtours.storage.atomic import remove
 from wtours.storage.hashing import digest
-from wtours.storage.os_errors import explain_os_errors
+from wtours.storage.os_errors import explain_os_errors, other_place
 from wtours.text import bytes_text, plain
 from wtours.workspace.manifest import VideoEntry
 
@@ -176,5 +176,6 @@ def require_room(source: str, folder: Path, num_bytes: int) -> None:
     if num_bytes > free:
         raise DownloadError(
             f"{source}: it needs {bytes_text(num_bytes)}, and {folder} has {bytes_text(free)} "
-            f"free; free some space or choose another --root, then run the same command again"
+            f"free; free some space or choose {other_place(folder)}, then run the same command "
+            f"again"
         )

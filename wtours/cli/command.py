@@ -23,7 +23,14 @@ from typer.models import OptionInfo
 
 from wtours.cli import console
 from wtours.errors import WtoursError
-from wtours.storage.scratch import DEFAULT_SIZE, SCRATCH, SCRATCH_SIZE, parse_size
+from wtours.storage.os_errors import places_chosen
+from wtours.storage.scratch import (
+    DEFAULT_SIZE,
+    SCRATCH,
+    SCRATCH_SIZE,
+    parse_size,
+    scratch_folder,
+)
 from wtours.storage.store import as_location
 from wtours.workspace.layout import find_own_manifest
 
@@ -173,7 +180,8 @@ def as_command(command: Callable[..., None]) -> Callable[..., None]:
             if size is not None:
                 parse_size(size)
                 os.environ[SCRATCH_SIZE] = size
-        command(*args, **kwargs)
+        with places_chosen(_places(signature, kwargs)):
+            command(*args, **kwargs)
 
     options: dict[str, Any] = {"scratch": Scratch, "scratch_size": ScratchSize}
     options = (options if has_scratch else {}) | {"verbose": Verbose, "quiet": Quiet}
@@ -194,6 +202,23 @@ def as_command(command: Callable[..., None]) -> Callable[..., None]:
     paragraphs = text.split("\n\n")
     run.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     return run
+
+
+def _places(signature: inspect.Signature, values: dict[str, Any]) -> dict[Path, str]:
+    """Return the files and folders that a command line names, by the options that it has them."""
+    places = {scratch_folder(): "--scratch"}
+    for name, value in values.items():
+        about = get_args(signature.parameters[name].annotation)[-1]
+        # Typer's Option("--out", "-o") takes the first for a default, until the command is made.
+        spellings = [about.default, *(about.param_decls or ()), f"--{name.replace('_', '-')}"]
+        option = next(one for one in spellings if isinstance(one, str) and one.startswith("--"))
+        if isinstance(value, str) and "DIR" in (about.metavar or ""):
+            value = as_location(value)
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, Path):
+                is_option = isinstance(about, OptionInfo)
+                places[path] = option if is_option else about.metavar or name.upper()
+    return places
 
 
 def _name_value(annotation: Any) -> None:

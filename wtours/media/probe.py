@@ -60,7 +60,7 @@ class VideoFacts:
         if self.video_streams > 1:
             found.append(
                 f"it has {self.video_streams} video streams; stream {self.stream} is taken "
-                f"(--stream N takes another)"
+                f"(another: `wtours add --stream N`, or stream = N in the manifest)"
             )
         if self.repaired_times:
             found.append("its frame times cannot be right and are repaired")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from wtours.errors import StorageError, WtoursError
-from wtours.storage.os_errors import explain_os_errors
+from wtours.storage.os_errors import explain_os_errors, other_place
 
 _POLL_SECONDS = 0.05
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -97,5 +97,5 @@ def _flock(file: IO[str], operation: int) -> None:
             raise
         raise StorageError(
             f"{file.name}: the file system has no file locks; mount it with them (Lustre: -o "
-            f"flock), or choose another --root"
+            f"flock), or choose {other_place(Path(file.name))}"
         ) from error

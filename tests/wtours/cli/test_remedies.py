@@ -159,3 +159,22 @@ def test_a_name_that_is_not_there_is_answered_with_those_that_are(
     assert exit_code_of(monkeypatch, *words.split()) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert known in line
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        ("shards export walks --to imagefolder --out file/there", "--out"),
+        ("render --root file", "--root"),
+        ("lock walks --out file/there.json", "--out"),
+        ("copy walks file/there", "NAME|DIR|URL"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_called_as_it_was_given(
+    tmp_path, monkeypatch, capsys, words, option
+):
+    monkeypatch.chdir(tmp_path)
+    write_shard_set(tmp_path / "data" / "shards" / "walks")
+    (tmp_path / "file").write_bytes(b"")
+    assert exit_code_of(monkeypatch, *words.split(), "--quiet") == 1
+    assert f"choose another {option}" in capsys.readouterr().err

@@ -14,16 +14,16 @@ from wtours.text import plain, redact_urls
 from wtours.workspace.source_url import SourceUrl
 
 _SIGN_IN = (
-    "the site asks for a signed-in user: add --cookies-from-browser BROWSER (firefox, chrome, …) "
-    "or --cookies FILE"
+    "the site asks for a signed-in user: `wtours download` takes --cookies-from-browser BROWSER "
+    "(firefox, chrome, …) or --cookies FILE"
 )
 _JS_RUNTIME = "YouTube needs a JavaScript runtime: install deno, or node 20 or newer"
 _REMEDIES: tuple[tuple[str, type[DownloadError], str], ...] = (
     # YouTube begins these two with "Video unavailable", too.
     (r"rate-limited by youtube", DownloadError,
-     "YouTube asks for fewer requests; try again in an hour, with --sleep 10"),
+     "YouTube asks for fewer requests; try again in an hour, by `wtours download --sleep 10`"),
     (r"in your country|from your location", DownloadError,
-     "it is blocked in this country; use --proxy URL, or another source"),
+     "it is blocked in this country; use `wtours download --proxy URL`, or another source"),
     (r"private video|has been removed|video unavailable|account .*terminated|no longer available"
      r"|does not exist", PermanentDownloadError, "the video is gone; use another source"),
     (r"sign in|captcha|login required", DownloadError, _SIGN_IN),

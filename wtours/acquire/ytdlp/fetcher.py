@@ -217,7 +217,7 @@ def _require_open(source: str, license_observed: str | None, *, allow_unknown: b
     elif not _OPEN.search(license_observed):
         raise PermanentDownloadError(
             f"{source}: its license is {license_observed!r}, not Creative Commons; ask its owner, "
-            f"and give the file itself: --from-dir DIR"
+            f"and give the file itself: `wtours download --from-dir DIR`"
         )
 
 
