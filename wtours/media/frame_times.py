@@ -191,11 +191,14 @@ class _Listed:
         both = np.nonzero(has_pts & has_dts)[0]
         if has_pts.all() or self.is_avi or len(both) == 0:
             return _filled(np.where(has_pts, self.pts, self.dts))
-        # MPEG-TS may state times for some packets only. Those of decoding are as many and as far
-        # apart as those of being shown: the missing ones are the places that are not taken.
-        numbers = np.arange(len(self.pts))
-        places = np.interp(numbers, numbers[has_dts], self.dts[has_dts])
-        places = np.sort(places) + (float(self.pts[both[0]]) - float(self.dts[both[0]]))
+        # MPEG-TS may state times for some packets only, and of Matroska's FFmpeg drops those below
+        # zero. Those of decoding are as many and as far apart as those of being shown: the missing
+        # ones are the places that are not taken.
+        places = _evenly_filled(self.dts)
+        # A keyframe is shown as many frames after the first as it is decoded, or later.
+        delays = self.pts[both].astype(float) - self.dts[both]
+        of_keyframes = delays[self.keyframes[both]]
+        places = np.sort(places) + (of_keyframes if len(of_keyframes) else delays[:1]).min()
         places = np.clip(np.rint(places), -_FAR, _FAR)
         taken = np.searchsorted((places[1:] + places[:-1]) / 2, self.pts[has_pts])
         if len(np.unique(taken)) < len(taken):
@@ -313,6 +316,17 @@ class _Listed:
         seconds = float(gaps.sum())
         zero = self.num_zero / len(ticks)
         return zero + (1 - zero) * (float(missing) / seconds if seconds else 0.0)
+
+
+def _evenly_filled(times: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the times with the missing ones evenly between those known, and beyond them."""
+    (known,), numbers = np.nonzero(times != _NONE), np.arange(len(times))
+    stated = times[known].astype(float)
+    filled = np.interp(numbers, known, stated)
+    usual = np.median(np.diff(stated) / np.diff(known)) if len(known) > 1 else 1.0
+    beyond = np.minimum(numbers - known[0], 0) + np.maximum(numbers - known[-1], 0)
+    places: NDArray[np.float64] = filled + usual * beyond
+    return places
 
 
 def _filled(times: NDArray[np.int64]) -> NDArray[np.int64]:

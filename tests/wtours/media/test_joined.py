@@ -40,6 +40,15 @@ def test_two_recordings_of_other_containers_are_read_whole(tmp_path, suffix):
         assert [frame.pts_us for frame in video.frames()] == list(range(0, 4_000_000, 40_000))
 
 
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_times_below_zero_in_matroska_are_a_period_apart(tmp_path, b_frames):
+    clip = write_clip(tmp_path / "a.mp4", source=SOURCE, bf=b_frames)
+    early = {"output_ts_offset": -1.5, "avoid_negative_ts": "disabled"}
+    with open_video(remux(clip, tmp_path / "a.mkv", **early)) as video:
+        times = [frame.pts_us for frame in video.frames()]
+    assert times == [40_000 * number for number in range(50)]
+
+
 def test_packets_that_state_no_time_get_the_place_that_is_left(tmp_path):
     mp4 = write_clip(tmp_path / "a.mp4", source=SOURCE, g=10, bf=2)
     # The program makes one packet for MPEG-TS of the keyframe and the one behind it.

@@ -19,6 +19,19 @@ from wtours.shards.clip_starts import (
 
 def brute_force_starts(pts_us, shots, offsets_us, tolerance):
     """Return the starts frame by frame, as docs/reference/shards.md puts it."""
+    gaps = np.diff(pts_us).tolist()
+    stretches = [gaps[first : first + 8] for first in range(len(gaps) - 7)]
+
+    def has_frame(moment, row):
+        if abs(pts_us[row] - moment) <= tolerance:
+            return True
+        after = next((number for number, pts in enumerate(pts_us) if pts >= moment), 0)
+        if not after:
+            return False  # beyond the last
+        around = stretches[max(0, after - 8) : after]
+        period = max(map(min, around), default=0)
+        return period > 1.1 * 2 * tolerance and gaps[after - 1] <= 1.5 * period
+
     starts = []
     for start, first in enumerate(pts_us):
         rows = []
@@ -26,8 +39,7 @@ def brute_force_starts(pts_us, shots, offsets_us, tolerance):
             moment = first + offset
             rows.append(min(range(len(pts_us)), key=lambda row: (abs(pts_us[row] - moment), row)))
         near = all(
-            abs(pts_us[row] - first - offset) <= tolerance
-            for row, offset in zip(rows, offsets_us, strict=True)
+            has_frame(first + offset, row) for row, offset in zip(rows, offsets_us, strict=True)
         )
         known = [shots[row] for row in rows if shots[row] >= 0]
         one_shot = shots[start] < 0 or len(set(known)) == 1
