@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 
 from wtours.errors import VideoError
 from wtours.media.limits import limits
-from wtours.media.mp4_samples import declared_samples
+from wtours.media.mp4_samples import declared_samples, is_dolby_vision_alone
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,avi"
 """FFmpeg demuxers that may open a file: containers, no playlists."""
@@ -91,7 +91,7 @@ def prepare_decoder(path: Path, stream: VideoStream, *, threads: int) -> None:
     """Set the threads and the pixel limit of a stream's decoder.
 
     Raises:
-        VideoError: it cannot be decoded: no decoder, too large a picture, or HDR.
+        VideoError: it cannot be decoded: no decoder, too large a picture, HDR, or Dolby Vision.
     """
     context: Any = stream.codec_context  # None, whatever the stubs say, without a decoder
     if context is None:
@@ -103,6 +103,12 @@ def prepare_decoder(path: Path, stream: VideoStream, *, threads: int) -> None:
             f"{path} is HDR ({transfer}); convert it to 8-bit BT.709 first: ffmpeg -i IN -vf "
             f"zscale=t=linear:npl=100,tonemap=hable,zscale=t=bt709:m=bt709:p=bt709,"
             f"format=yuv420p OUT.mp4"
+        )
+    if is_dolby_vision_alone(path):
+        raise VideoError(
+            f"{path} is Dolby Vision without a picture for other players (profile 5); convert it "
+            f"by an ffmpeg with libplacebo: ffmpeg -i IN -vf libplacebo=colorspace=bt709:"
+            f"color_primaries=bt709:color_trc=bt709:format=yuv420p OUT.mp4"
         )
     stream.thread_type = "AUTO" if threads != 1 else "NONE"
     context.thread_count = threads

@@ -11,6 +11,8 @@ from wtours.errors import VideoError
 
 _CONTAINERS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf"}
 _FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot", b"moof"}
+_VISUAL_ENTRY = 78
+"""Bytes of a sample entry before its boxes."""
 _AUDIO_SAMPLES_PER_ENTRY = 1024
 """FFmpeg indexes PCM by pieces of a chunk."""
 
@@ -47,6 +49,26 @@ def declared_samples(path: Path) -> int:
                     (_number(box[i : i + 4]) for i in range(12, len(box), 12)), default=0
                 )
         return total + _of_track(tables)
+
+
+def is_dolby_vision_alone(path: Path) -> bool:
+    """Return whether an MP4 says that its picture is for Dolby Vision, and for nothing else.
+
+    Profile 5 has colors (IPTPQc2) that every other decoder shows purple and green.
+    """
+    with path.open("rb") as file:
+        if file.read(8)[4:] not in _FIRST_BOXES:
+            return False
+        for kind, place, size in _boxes(file, 0, file.seek(0, 2)):
+            if kind != b"stsd":
+                continue
+            for _, entry, length in _boxes(file, place + 8, place + size):
+                for name, config, _ in _boxes(file, entry + _VISUAL_ENTRY, entry + length):
+                    if name in (b"dvcC", b"dvvC"):
+                        file.seek(config)
+                        record = file.read(5)  # half of the last byte: what else shows it
+                        return len(record) == 5 and not record[4] >> 4
+    return False
 
 
 def _checked_boxes(path: Path, file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:

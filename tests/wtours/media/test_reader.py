@@ -187,6 +187,24 @@ def test_hdr_is_refused_with_the_command_that_converts_it(tmp_path):
         pass
 
 
+@pytest.mark.parametrize(("compatible", "is_refused"), [(0, True), (1, False), (2, False)])
+def test_dolby_vision_that_nothing_else_shows_is_refused(tmp_path, compatible, is_refused):
+    path = write_clip(tmp_path / "phone.mp4", source="testsrc2=size=64x48:rate=25:duration=1")
+    data = path.read_bytes()
+    at = data.index(b"btrt")  # a box that says nothing needed, in the place of the configuration's
+    profile_5_level_6 = (5 << 9 | 6 << 3 | 0b101).to_bytes(2, "big")
+    record = b"dvcC\x01\x00" + profile_5_level_6 + bytes([compatible << 4]) + bytes(7)
+    path.write_bytes(data[:at] + record + data[at + len(record) :])
+    if is_refused:
+        with pytest.raises(
+            VideoError, match=r"phone.mp4 is Dolby Vision without .* -vf libplacebo"
+        ):
+            open_video(path)
+    else:
+        with open_video(path) as video:
+            assert len(list(video.frames())) == 25
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(VideoError, match=r"absent\.mp4 is not a file"):
         open_video(tmp_path / "absent.mp4").__enter__()
