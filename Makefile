@@ -7,8 +7,8 @@ FACES := .venv/.faces
 # holds and the tests were run with; pip prefers the +cpu build of the same version where an index has it.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 PIP_ARGS ?=
-# A file's tests stay in one process: they share what the file makes once. In the order of the names the long files
-# of tests/faults come first. PYTEST_ARGS=-n0 runs all in this one.
+# A file's tests stay in one process: they share what the file makes once. tests/conftest.py orders the files.
+# PYTEST_ARGS=-n0 runs all in this one.
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
@@ -51,7 +51,7 @@ $(FACES): $(INSTALLED)
 demo: $(INSTALLED)  ## The whole pipeline on two rendered walks, offline, in minutes
 	$(BIN)/wtours demo
 
-test: $(FACES)      ## All tests but the soak: no GPU, no internet; in parallel (12 to 20 minutes on 2 cores)
+test: $(FACES)      ## All tests but the soak: no GPU, no internet; in parallel (10 to 20 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(PARALLEL) $(PYTEST_ARGS)
 
 test-fast: $(INSTALLED) ## The inner loop: under a minute on 2 cores

@@ -41,7 +41,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # imported the loader alone, as the loader asks for, takes seconds of a CPU for the rest. pyarrow
 # imports pandas, where it is there, with the first array.
 PRELOADED = [
-    *("tests.support.forked_ranks", "tests.support.prepared"),
+    *("tests.support.forked_ranks", "tests.support.prepared", "wtours.acquire.ytdlp.session"),
     *("training.pretrain", "torch.utils.tensorboard", "pandas"),
 ]
 forkserver.set_forkserver_preload(PRELOADED)
@@ -85,6 +85,24 @@ def pytest_xdist_auto_num_workers() -> int:
     """A worker a core and one more, as many tests wait for a process, if there is memory."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return max(1, min(len(os.sched_getaffinity(0)) + 1, memory // WORKER_BYTES))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the files of tests/faults evenly among the others.
+
+    They wait for processes that start, die or are silent, and the others compute: workers that all
+    wait at once would leave a core idle. The last tenth is of others, which are short.
+    """
+    files = dict[Path, list[pytest.Item]]()
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    waiting = [path for path in files if path.parent.name == "faults"]
+    computing = [path for path in files if path.parent.name != "faults"]
+    place = {path: at / len(computing) for at, path in enumerate(computing)}
+    place |= {path: 0.9 * at / len(waiting) for at, path in enumerate(waiting)}
+    items[:] = [
+        item for path in sorted(files, key=lambda path: place[path]) for item in files[path]
+    ]
 
 
 def pytest_collection_finish() -> None:

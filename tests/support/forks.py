@@ -1,6 +1,7 @@
 """Functions in processes of their own: forks of a clean process, which has imported nearly all."""
 
 import multiprocessing
+import signal
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from typing import Any
@@ -10,9 +11,16 @@ HANGS_FOR_EVER = 600
 
 def fork(function: Callable[..., object], *arguments: Any) -> ForkServerProcess:
     """Start a function of a module in a fork; tests/conftest.py says of what."""
-    process = multiprocessing.get_context("forkserver").Process(target=function, args=arguments)
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=_with_ctrl_c, args=(function, *arguments))
     process.start()
     return process
+
+
+def _with_ctrl_c(function: Callable[..., object], *arguments: Any) -> None:
+    # A pool of wtours, where it starts the clean process, keeps Ctrl-C from it and from its forks.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    function(*arguments)
 
 
 def exit_code_of_fork(function: Callable[..., object], *arguments: Any) -> int | None:

@@ -35,6 +35,9 @@ def moto_at(listener: socket.socket) -> Any:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
+    # A command in this process shows what is logged: a line for each request, also for one that an
+    # earlier test has left behind.
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
     answer, in_turn = DomainDispatcherApplication(create_backend_app), threading.Lock()
 
     def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -68,7 +71,6 @@ def moto_server(bucket: str) -> Iterator[str]:
     """Run moto's S3 with a bucket, for what this process starts; yield its address."""
     import s3fs
 
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request
     address = moto_s3()
     os.environ |= s3_environment(address)
     s3fs.S3FileSystem(use_listings_cache=False).mkdir(bucket)

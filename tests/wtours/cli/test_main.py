@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,28 +163,49 @@ def shown_on_terminal(command: list[str], environment: dict[str, str]) -> str:
     return shown.decode().replace("\r\n", "\n")
 
 
-SHOWN = ("list", "--root"), ("verify", "--root"), ("presets", "list"), ("shard", "--help")
+# Commands after each other, in one process: quicker by its imports.
+EACH_ON_A_TERMINAL = """
+import json, sys
+import pytest
+from tests.support.command_line import exit_code_of
+
+for words in json.loads(sys.argv[1]):
+    print("== next", flush=True)
+    with pytest.MonkeyPatch.context() as patch:
+        assert not exit_code_of(patch, *words)
+"""
 
 
-def with_root(words: tuple[str, ...], root: Path) -> tuple[str, ...]:
-    return (*words, str(root)) if words[-1] == "--root" else words
+def each_on_terminal(
+    commands: Sequence[Sequence[str]], environment: dict[str, str]
+) -> Iterator[tuple[Sequence[str], str]]:
+    """Yield each command, and what it shows on a terminal."""
+    program = [sys.executable, "-c", EACH_ON_A_TERMINAL, json.dumps(commands)]
+    shown = shown_on_terminal(program, {"PYTHONPATH": str(REPOSITORY), **environment})
+    _, *of_each = shown.split("== next\n")
+    return zip(commands, of_each, strict=True)
 
 
-def test_a_terminal_without_color_gets_none(tmp_path):
+@pytest.fixture
+def some_commands(tmp_path) -> list[tuple[str, ...]]:
     write_shard_set(tmp_path / "shards" / "default")
+    root = ("--root", str(tmp_path))
+    return [("list", *root), ("verify", *root), ("presets", "list"), ("shard", "--help")]
+
+
+def test_a_terminal_without_color_gets_none(some_commands):
     plain = {"COLUMNS": "120", "TERM": "xterm-256color", "NO_COLOR": "1"}
-    for words in SHOWN:
-        without_color = on_terminal(*with_root(words, tmp_path), **plain)
+    for words, without_color in each_on_terminal(some_commands, plain):
+        assert without_color
         assert not re.search(r"\x1b\[[0-9;]*3[0-9]", without_color), words  # weight, but no color
 
 
 @pytest.mark.parametrize("columns", [60, 120])
-def test_a_dumb_terminal_of_any_width_gets_the_same_words(tmp_path, columns):
-    write_shard_set(tmp_path / "shards" / "default")
+def test_a_dumb_terminal_of_any_width_gets_the_same_words(some_commands, tmp_path, columns):
     dumb = {"COLUMNS": str(columns), "TERM": "dumb"}
     shown: dict[str, str] = {}
-    for words in SHOWN:
-        shown[words[0]] = on_dumb = on_terminal(*with_root(words, tmp_path), **dumb)
+    for words, on_dumb in each_on_terminal(some_commands, dumb):
+        shown[words[0]] = on_dumb
         assert "\x1b" not in on_dumb, words
         if words[0] != "verify":
             lines = [line for line in on_dumb.splitlines() if str(tmp_path) not in line]
@@ -242,14 +263,13 @@ def test_a_terminal_of_few_characters_shows_replacements(tmp_path, encoding):
 def test_an_error_of_the_operating_system_is_one_line_with_its_path(tmp_path):
     (tmp_path / "file").write_text("")
     for words in (["render", "--video", "demo_cuts"], ["report", "--manifest", "demo"]):
-        result = wtours(*words, "--root", tmp_path / "file")
+        result = run_here(*words, "--root", tmp_path / "file")
         assert result.returncode == 1
         assert result.stderr.startswith(f"error: {tmp_path / 'file'}"), result.stderr
         assert "a file where a folder should be" in result.stderr
         assert "Traceback" not in result.stderr
 
 
-# Commands after each other, in one process: quicker by its imports.
 EACH = """
 import json, sys
 from tests.support.command_line import run_here
@@ -257,16 +277,6 @@ from tests.support.command_line import run_here
 for words in json.loads(sys.argv[1]):
     ended = run_here(*words)
     print(json.dumps([ended.returncode, ended.stdout, ended.stderr]))
-"""
-EACH_ON_A_TERMINAL = """
-import json, sys
-import pytest
-from tests.support.command_line import exit_code_of
-
-for words in json.loads(sys.argv[1]):
-    print("== next", flush=True)
-    with pytest.MonkeyPatch.context() as patch:
-        exit_code_of(patch, *words)
 """
 
 
@@ -334,13 +344,12 @@ def test_what_is_started_is_said_before_torch_is_imported(tmp_path, monkeypatch)
     ]
     quiet = ("export", "run", "-q", *root)  # how it is said is one for all
     environment = instead_of_torch(tmp_path, "raise SystemExit")
-    program = [sys.executable, "-c", EACH_ON_A_TERMINAL, json.dumps([*commands, quiet])]
     terminal = {"TERM": "xterm-256color", "COLUMNS": "100", **environment}
-    _, *shown, of_quiet = shown_on_terminal(program, terminal).split("== next\n")
+    *shown, (_, of_quiet) = each_on_terminal([*commands, quiet], terminal)
     assert of_quiet == ""
     *ends, (_, _, said_by_quiet) = ends_of_each([*commands, quiet], environment)
     assert said_by_quiet == ""
-    for words, on_a_terminal, (_, out, errors) in zip(commands, shown, ends, strict=True):
+    for (words, on_a_terminal), (_, out, errors) in zip(shown, ends, strict=True):
         assert "loading torch" in on_a_terminal, words
         assert re.fullmatch(rf"{words[0]} \S+: loading torch …\n", errors), words
         assert out == "", words  # a script may read JSON there
@@ -367,12 +376,15 @@ def test_another_module_named_training_is_one_line_and_not_found_by_the_console_
 def test_of_several_processes_the_first_prints_and_the_first_of_a_node_says_errors(tmp_path):
     ranks = {"first": ("0", "0"), "second": ("1", "1"), "other node": ("8", "0")}
     for name, (rank, local_rank) in ranks.items():
-        place = {"RANK": rank, "LOCAL_RANK": local_rank}
-        done = wtours("list", "--json", "--root", tmp_path, **place)
-        failed = wtours("list", "--manifest", "absent.toml", **place)
-        assert (done.returncode, failed.returncode) == (0, 2)
-        assert bool(done.stdout) is (name == "first")
-        assert bool(failed.stderr) is (name != "second")
+        place = {"RANK": rank, "LOCAL_RANK": local_rank, "PYTHONPATH": str(REPOSITORY)}
+        commands = (
+            ("list", "--json", "--root", str(tmp_path)),
+            ("list", "--manifest", "absent.toml"),
+        )
+        (done, out, _), (failed, _, errors) = ends_of_each(commands, place)
+        assert (done, failed) == (0, 2)
+        assert bool(out) is (name == "first")
+        assert bool(errors) is (name != "second")
 
 
 def test_presets_are_listed_and_one_is_shown_as_yaml_that_gives_it_again(tmp_path):

@@ -313,3 +313,8 @@ def test_a_walk_of_ones_own_is_added_to_a_store(sources, url, monkeypatch, tmp_p
     monkeypatch.setenv("WTOURS_SCRATCH", str(tmp_path / "another"))
     assert exit_code_of(monkeypatch, *command) == 0
     assert "there already" in capsys.readouterr().out
+
+
+def test_the_s3_of_the_tests_says_nothing_that_a_command_would_show(url, monkeypatch, capsys):
+    assert exit_code_of(monkeypatch, "list", "-q", "--root", url) == 0
+    assert capsys.readouterr().err == ""
