@@ -24,12 +24,12 @@ id = "morning"
 title = "Spaziergang über die Brücke"
 sources = ["file:morning.mp4"]
 license_claimed = "CC-BY-4.0"
-rendered = { seconds = 3, width = 128, height = 72, frame_rate = 10, seed = 1, cut_seconds = [2] }
+rendered = { seconds = 4, width = 128, height = 72, frame_rate = 10, seed = 1, cut_seconds = [2] }
 [[video]]
 id = "evening"
 title = "A walk"
 sources = ["file:evening.mp4"]
-rendered = { seconds = 5, width = 128, height = 72, frame_rate = 10, seed = 2 }
+rendered = { seconds = 8, width = 128, height = 72, frame_rate = 10, seed = 2 }
 """
 MANIFEST_OPTIONS = ("--manifest", "small.toml", "--root", "data")
 RUN = (
