@@ -1,3 +1,4 @@
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -111,6 +112,26 @@ def test_time_begins_at_the_first_frame_even_when_the_file_begins_late(tmp_path)
         pts = [f.pts_us for f in video.frames()]
     assert pts[0] == 0
     assert len(pts) == 30
+
+
+@pytest.mark.parametrize(
+    ("suffix", "start_seconds"), [(".ts", 90_000), (".ts", 2**33 / 90_000 - 2), (".mp4", 5)]
+)
+def test_neither_a_late_clock_nor_one_that_wraps_nor_sound_before_it_moves_a_frame(
+    clip, tmp_path, suffix, start_seconds
+):
+    path = tmp_path / f"late{suffix}"
+    sound = ("-f", "lavfi", "-i", "sine=duration=6", "-itsoffset", "1.5", "-i", str(clip))
+    copied = ("-map", "0", "-map", "1", "-c:v", "copy", "-output_ts_offset", str(start_seconds))
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+    subprocess.run([program, "-v", "error", *sound, *copied, str(path)], check=True)
+    with open_video(clip) as plain, open_video(path) as late:
+        expected = [(frame.pts_us, frame.to_rgb(16).tobytes()) for frame in plain.frames()]
+        found = [(frame.pts_us, frame.to_rgb(16).tobytes()) for frame in late.frames()]
+        assert found == expected
+        middle_us = expected[70][0]
+        part = [frame.pts_us for frame in late.frames(middle_us, middle_us + 200_000)]
+    assert part == [pts for pts, _ in expected if middle_us <= pts < middle_us + 200_000]
 
 
 def test_rotation_is_applied_once(tmp_path):
