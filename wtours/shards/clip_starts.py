@@ -153,7 +153,7 @@ def clip_starts(
     reach = _reach_us(pts_us, tolerance_us)
     for offset in offsets_us[1:]:
         moments = pts_us + offset
-        rows, is_near = _near(pts_us, moments, reach)
+        rows, is_near = _near(pts_us, moments, reach, tolerance_us)
         valid &= is_near
         valid &= rows > previous  # a frame twice is no clip
         if shot is not None:
@@ -230,7 +230,7 @@ def range_starts(
     ends = is_break(pts_us, frame_index, shot, is_native=is_native, tolerance_us=tolerance_us)
     ends |= np.diff(pts_us, prepend=pts_us[0]) > max(shortest_us, 2 * tolerance_us)
     stretch = np.cumsum(ends)
-    last, is_near = _near(pts_us, pts_us + span_us, _reach_us(pts_us, tolerance_us))
+    last, is_near = _near(pts_us, pts_us + span_us, _reach_us(pts_us, tolerance_us), tolerance_us)
     return np.flatnonzero(is_near & (stretch[last] == stretch))
 
 
@@ -262,12 +262,19 @@ def _first_rows(pts_us: NDArray[np.int64], moments_us: NDArray[np.int64]) -> NDA
 
 
 def _near(
-    pts_us: NDArray[np.int64], moments_us: NDArray[np.int64], reach_us: NDArray[np.int64]
+    pts_us: NDArray[np.int64],
+    moments_us: NDArray[np.int64],
+    reach_us: NDArray[np.int64],
+    tolerance_us: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return for moments that are the pts plus an offset the nearest rows, and which are near."""
     first_rows = _first_rows(pts_us, moments_us)
     rows = _nearer(pts_us, moments_us, first_rows)
-    return rows, np.abs(pts_us[rows] - moments_us) <= reach_us[first_rows]
+    off_us = np.abs(pts_us[rows] - moments_us)
+    is_near = off_us <= tolerance_us
+    others = np.flatnonzero(~is_near)  # few, where the source is steady
+    is_near[others] = off_us[others] <= reach_us[first_rows[others]]
+    return rows, is_near
 
 
 def longest_reach_us(pts_us: NDArray[np.int64], tolerance_us: int) -> int:
@@ -277,6 +284,8 @@ def longest_reach_us(pts_us: NDArray[np.int64], tolerance_us: int) -> int:
 
 def _reach_us(pts_us: NDArray[np.int64], tolerance_us: int) -> NDArray[np.int64]:
     """Return (N + 1,) how far from it a moment's frame may be, by the first row at or after it.
+
+    The tolerance or more.
 
     Any moment in a gap of a slower stretch has a frame, unless one is missing there.
     """
