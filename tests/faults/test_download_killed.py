@@ -53,8 +53,8 @@ def download_in_a_group(source: str, root: Path, done: Path) -> None:
     os.setpgid(0, 0)
     try:
         report = download_videos([entry(source)], Layout(root))
-    except (KeyboardInterrupt, WtoursError) as error:
-        sys.exit(f"{type(error).__name__} {error}")  # with 1
+    except (KeyboardInterrupt, WtoursError):
+        sys.exit(1)  # without a traceback on the terminal
     if report.done:
         done.touch()
 
