@@ -67,7 +67,7 @@ def test_a_killed_worker_is_one_line_with_a_remedy(tmp_path):
     assert "error: " in errors, errors
     (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert "rank 0: a worker of the loader was lost (DataLoader worker " in line
-    assert "out of memory? Set a lower data.num_workers" in line
+    assert "out of memory? Take fewer, or none (data.num_workers=0)" in line
     assert "Traceback" not in errors
 
 
