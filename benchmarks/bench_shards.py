@@ -247,7 +247,10 @@ def _sharing_rows(folder: Path) -> list[Row]:
             rows.append(Row(name=name, value=value, unit="s", goal="< 30", holds=value < 30))
         else:
             rows.append(_shown(name, value, name.rsplit(", ", 1)[1]))
-    return rows
+    *_, fixed, drawn = rows
+    share = fixed.value / drawn.value
+    name, unit = "pairs from a range, decoded", "of the rate of fixed ones"
+    return [*rows, Row(name=name, value=share, unit=unit, goal=">= 0.95", holds=share >= 0.95)]
 
 
 def _export_rows(folder: Path) -> list[Row]:

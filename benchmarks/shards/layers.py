@@ -7,6 +7,7 @@ The flow has random values and the size of `wtours layer make --from flow` for f
 
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ _CLIP_LENGTH = 8
 
 
 def measure(folder: Path) -> dict[str, float]:
-    """Return CPU-milliseconds of a decoded clip by name, the best round of each, taken in turn."""
+    """Return CPU-milliseconds of a decoded clip by name."""
     folder.mkdir(parents=True, exist_ok=True)
     shards = write_shard_set(folder / "set", num_frames=_FRAMES, size=(512, 912))
     index = ShardIndex.open(shards)
@@ -32,6 +33,11 @@ def measure(folder: Path) -> dict[str, float]:
         "without a layer": ClipDataset(index, clip_length=_CLIP_LENGTH),
         "with optical flow": ClipDataset(index, clip_length=_CLIP_LENGTH, layers=["flow"]),
     }
+    return clip_milliseconds(datasets)
+
+
+def clip_milliseconds(datasets: Mapping[str, ClipDataset]) -> dict[str, float]:
+    """Return CPU-milliseconds of a decoded clip of each, the best round, taken in turn."""
     best = dict.fromkeys(datasets, float("inf"))
     for _ in range(_ROUNDS):
         for name, dataset in datasets.items():

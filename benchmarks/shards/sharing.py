@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 from benchmarks.shards.index import write_made_up_set
+from benchmarks.shards.layers import clip_milliseconds
+from tests.support.shard_set import write_shard_set
 from wtours.lockfile.lock import lock_shards
 from wtours.shards import ClipDataset, IntervalRange, ShardIndex
 from wtours.workspace.layout import Layout
@@ -34,7 +36,19 @@ def measure(folder: Path) -> dict[str, float]:
         values[f"pairs, {name}: rows of a pair, CPU-us"] = (
             (time.process_time() - begun) / _CLIPS * 1e6
         )
-    return values
+    return values | decoded_pairs(folder)
+
+
+def decoded_pairs(folder: Path) -> dict[str, float]:
+    """Return CPU-milliseconds of a decoded pair, at one interval and drawn from a range."""
+    index = ShardIndex.open(write_shard_set(folder / "set", num_frames=60, size=(512, 912)))
+    pairs = {
+        f"pairs, {name}: decoded, CPU-ms": ClipDataset(
+            index, clip_length=2, frame_interval_seconds=interval
+        )
+        for name, interval in (("fixed", 2.0), ("range", IntervalRange(min=1.0, max=3.0)))
+    }
+    return clip_milliseconds(pairs)
 
 
 if __name__ == "__main__":
