@@ -242,13 +242,14 @@ def _at_most(name: str, value: float, goal: float, unit: str) -> Row:
 def _sharing_rows(folder: Path) -> list[Row]:
     """Return what a lock and pairs from a range cost."""
     rows = []
-    for name, value in measure_sharing(folder / "sharing").items():
+    values = measure_sharing(folder / "sharing")
+    for name, value in values.items():
         if name.startswith("lock"):
             rows.append(Row(name=name, value=value, unit="s", goal="< 30", holds=value < 30))
         else:
             rows.append(_shown(name, value, name.rsplit(", ", 1)[1]))
-    *_, fixed, drawn = rows
-    share = fixed.value / drawn.value
+    *_, fixed, drawn = values.values()
+    share = fixed / drawn
     name, unit = "pairs from a range, decoded", "of the rate of fixed ones"
     return [*rows, Row(name=name, value=share, unit=unit, goal=">= 0.95", holds=share >= 0.95)]
 

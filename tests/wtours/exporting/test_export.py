@@ -442,9 +442,13 @@ def test_clips_are_read_by_pyav_and_torchcodec_and_listed_for_v_jepa(index, fram
     assert number == 18
     try:
         from torchcodec.decoders import VideoDecoder
-    except Exception as error:  # it loads FFmpeg's shared libraries, which may not be there
-        pytest.skip(f"torchcodec does not import here ({type(error).__name__})")
-    decoder = VideoDecoder(str(out / clips[0]["file_name"]))
+
+        decoder = VideoDecoder(str(out / clips[0]["file_name"]))
+    except (ImportError, RuntimeError) as error:
+        # It loads FFmpeg's shared libraries, which may not be there, some versions at first use.
+        if isinstance(error, RuntimeError) and "load libtorchcodec" not in str(error):
+            raise
+        pytest.skip(f"torchcodec does not load here ({type(error).__name__})")
     assert len(decoder) == 3
 
 
